@@ -1,0 +1,252 @@
+"""The nouns: what a row is, what can be observed about its task, what can be decided.
+
+Frozen values only, no behaviour beyond one-line questions. `decide.py` holds the opinions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+OPEN = ("queued", "generating", "pending", "processing")
+"""Statuses in flight; the last two are an older application's words."""
+
+SUCCEEDED = ("success", "completed")
+"""Statuses that claim success; `completed` is an older application's word."""
+
+
+class Kind(StrEnum):
+    """What a result is, by its sniffed type."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+class Trigger(StrEnum):
+    """Why a visit began."""
+
+    NOTIFY = "notify"
+    CALLBACK = "callback"
+    POLL = "poll"
+    SYNC = "sync"
+    SWEEP = "sweep"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One result of a task and how far its object in our storage has come.
+
+    `path` is the object's key in the bucket; it is written before the bytes are sent. `version` and `verified_by` are the
+    receipt, None until the object was stored and proven. `upload` is the last segment of a resumable upload's address.
+    """
+
+    n: int
+    path: str
+    mime: str
+    size: int
+    sha256: str
+    md5: str
+    upload: str | None = None
+    version: str | None = None
+    verified_by: str | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether there is proof that the object is in our storage."""
+        return self.verified_by is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A generation as the application wrote it, and what we know of its task.
+
+    Times are the database's. The first block is the application's row; the second is our bookkeeping about `task_id`, and is
+    empty when the application has given the row another task since.
+    """
+
+    id: str
+    user_id: str | None
+    task_id: str | None
+    status: str
+    kind: str | None
+    model: str | None
+    asset_url: str | None
+    created_at: datetime
+
+    sources: tuple[str, ...] = ()
+    stale: bool = False
+    assets: tuple[Asset, ...] = ()
+    key_hash: str | None = None
+    family: str | None = None
+    acknowledged_at: datetime | None = None
+    answered_at: datetime | None = None
+    completed_at: datetime | None = None
+    took: timedelta | None = None
+    media_deadline: datetime | None = None
+    looked_at: datetime | None = None
+    looks: int = 0
+    misses: int = 0
+    unknowns: int = 0
+    empties: int = 0
+    why: str | None = None
+    finding: str | None = None
+    gave_up: bool = False
+    reopened: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        """Whether every source has a receipt."""
+        done = {asset.n for asset in self.assets if asset.stored}
+        return bool(self.sources) and done >= set(range(len(self.sources)))
+
+
+# --- Observations: a record, a silence or the outcome of a delivery, in our words ---------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nothing has been heard in this visit yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """The provider knows the task and has not finished; `begun` once it says that it generates."""
+
+    state: str
+    begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The provider calls the task done; `sources` may be empty (a success without output).
+
+    `completed_at` and `took` are the provider's own figures, None where it gave none.
+    """
+
+    sources: tuple[str, ...]
+    completed_at: datetime | None = None
+    took: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The provider's own word that the task failed for good."""
+
+    message: str
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The provider answered that it does not know the task (null data, "recordInfo is null", 404)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """No word about the task could be had; `reason` is a stable word, `retry_after` seconds where one was given."""
+
+    reason: str
+    detail: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The delivery ended: every source is in our storage, with its receipt."""
+
+    assets: tuple[Asset, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """The delivery stopped at some source; what was stored before stays stored.
+
+    `gone` means that an address is dead and must be asked for again; `settled` that repeating alone will not help.
+    """
+
+    assets: tuple[Asset, ...]
+    stage: str
+    reason: str
+    detail: str = ""
+    gone: bool = False
+    settled: bool = False
+    retry_after: float | None = None
+
+
+Observation = Silence | Working | Ready | Refused | Unknown | Unheard | Stored | Unstored
+
+
+# --- Decisions: what happens next, and never how ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing more to do for this row; it will be looked at again only when it changes."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the provider for the task's record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Bring every source that has no receipt into our storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Look again at `until`, or from `early` on when a request is to spare; `begun` moves queued to generating."""
+
+    until: datetime
+    early: datetime
+    why: str
+    begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Write success, the results and the stored addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Write failed with this reason; `gave_up` when it is our word and not the provider's."""
+
+    reason: str
+    gave_up: bool = False
+
+
+Decision = Leave | Ask | Deliver | Rest | Finish | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How long tasks of one model take: the logarithm of the seconds is normal with this mean and spread."""
+
+    mu: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings and the last snapshot allow; `jitter` is a number in [0, 1) drawn by the caller.
+
+    `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model.
+    """
+
+    give_up_after: timedelta = timedelta(hours=24)
+    theta: float = 1.0
+    curves: Mapping[str, Curve] = field(default_factory=lambda: MappingProxyType({}))
+    result_hosts: tuple[str, ...] = ()
+    observe: bool = False
+    jitter: float = 0.5
