@@ -205,12 +205,16 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Look again at `until`, or from `early` on when a request is to spare; `begun` moves queued to generating."""
+    """Look again at `until`, or from `early` on when a request is to spare; `begun` moves queued to generating.
+
+    `finding` is the stable word under which an operator hears of it, None where nothing is amiss.
+    """
 
     until: datetime
     early: datetime
     why: str
     begun: bool = False
+    finding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +224,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Write failed with this reason; `gave_up` when it is our word and not the provider's."""
+    """Write failed with this reason; `until` is set when it is our word and not the provider's: then we look again."""
 
     reason: str
-    gave_up: bool = False
+    until: datetime | None = None
 
 
 Decision = Leave | Ask | Deliver | Rest | Finish | Fail
@@ -241,7 +245,8 @@ class Curve:
 class Limits:
     """What the settings and the last snapshot allow; `jitter` is a number in [0, 1) drawn by the caller.
 
-    `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model.
+    `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model, `spare` whether a
+    request may go out at once.
     """
 
     give_up_after: timedelta = timedelta(hours=24)
@@ -249,4 +254,5 @@ class Limits:
     curves: Mapping[str, Curve] = field(default_factory=lambda: MappingProxyType({}))
     result_hosts: tuple[str, ...] = ()
     observe: bool = False
+    spare: bool = True
     jitter: float = 0.5

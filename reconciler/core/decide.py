@@ -1,0 +1,256 @@
+"""The opinion: `absorb` adds what was seen to a row, `decide` says what happens next.
+
+Both are pure and total. Ask follows only Silence, Deliver only Silence or Ready, and after a delivery comes Finish, Rest, Fail or
+Leave, so a visit ends within three decisions. The visit is the only caller; what each decision does is written there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from reconciler.core import pace
+from reconciler.core.model import (
+    OPEN,
+    SUCCEEDED,
+    Ask,
+    Decision,
+    Deliver,
+    Fail,
+    Finish,
+    Leave,
+    Limits,
+    Observation,
+    Ready,
+    Refused,
+    Rest,
+    Row,
+    Silence,
+    Stored,
+    Unheard,
+    Unknown,
+    Unstored,
+    Working,
+)
+from reconciler.core.naming import points_at_provider
+
+ADDRESS_LIFE = timedelta(hours=24)
+"""How long result addresses are good at least, by the provider's task page."""
+
+MEDIA_LIFE = timedelta(days=14)
+"""How long the provider keeps media at most; after that nothing can be fetched."""
+
+EMPTY_LOOKS = 3
+"""A success without output is believed only after this many looks that agree."""
+
+DELIVERY_TRIES = 5
+"""A task that KIE finished is given up only after this many deliveries in a row have failed."""
+
+_FINDINGS = {
+    "host_unlisted": "host_unlisted",
+    "unauthorized": "key_rejected",
+    "no_credits": "unpaid_account",
+    "key_capped": "unpaid_account",
+}
+
+
+# --- absorb -------------------------------------------------------------------------------------------------------------
+
+
+def absorb(row: Row, seen: Observation, now: datetime) -> Row:
+    """Return the row with what was seen added to it."""
+    match seen:
+        case Silence():
+            return row
+        case Working():
+            return replace(_answered(row, now), empties=0, why=f"KIE says {seen.state}")
+        case Ready():
+            return _ready(_answered(row, now), seen, now)
+        case Refused():
+            return replace(_answered(row, now), why=reason(seen))
+        case Unknown():
+            return replace(_missed(row, now), unknowns=row.unknowns + 1, why=f"KIE does not know the task: {seen.reason}")
+        case Unheard():
+            return replace(_missed(row, now), why=_said("KIE", seen.reason, seen.detail), finding=_FINDINGS.get(seen.reason))
+        case Stored():
+            return replace(row, assets=seen.assets, misses=0, why=None, finding=None)
+        case Unstored():
+            return _unstored(row, seen)
+    assert_never(seen)
+
+
+def reason(seen: Refused) -> str:
+    """Return the provider's refusal as the user sees it: `failMsg (failCode)`."""
+    return f"{seen.message} ({seen.code})" if seen.code else seen.message
+
+
+def _looked(row: Row, now: datetime) -> Row:
+    return replace(row, looked_at=now, looks=row.looks + 1)
+
+
+def _answered(row: Row, now: datetime) -> Row:
+    acknowledged = row.acknowledged_at or now
+    return replace(
+        _looked(row, now), acknowledged_at=acknowledged, answered_at=now, misses=0, unknowns=0, finding=None
+    )
+
+
+def _missed(row: Row, now: datetime) -> Row:
+    return replace(_looked(row, now), misses=row.misses + 1)
+
+
+def _ready(row: Row, seen: Ready, now: datetime) -> Row:
+    if not seen.sources:
+        return replace(row, empties=row.empties + 1, why="KIE says success, without any output")
+    # The provider's clock is not ours: a time ahead of us must not lengthen the media's life.
+    completed = row.completed_at or min(seen.completed_at or now, now)
+    same_count = not row.sources or len(seen.sources) == len(row.sources)
+    return replace(
+        row,
+        # Receipts belong to numbers: another count would give the stored objects other meanings.
+        sources=seen.sources if same_count else row.sources,
+        stale=False,
+        empties=0,
+        completed_at=completed,
+        took=row.took or seen.took,
+        media_deadline=row.media_deadline or completed + ADDRESS_LIFE,
+        why="KIE says success",
+    )
+
+
+def _unstored(row: Row, seen: Unstored) -> Row:
+    finding = _FINDINGS.get(seen.reason) or ("storage_refuses" if seen.settled and seen.stage == "store" else None)
+    return replace(
+        row,
+        assets=seen.assets,
+        stale=row.stale or seen.gone,
+        misses=row.misses + 1,
+        why=_said(seen.stage, seen.reason, seen.detail),
+        finding=finding,
+    )
+
+
+def _said(who: str, word: str, detail: str) -> str:
+    return f"{who}: {word}, {detail}" if detail else f"{who}: {word}"
+
+
+# --- decide -------------------------------------------------------------------------------------------------------------
+
+
+def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
+    """Return what happens next with a row that has absorbed what was seen."""
+    if not ours(row, limits.result_hosts):
+        return Leave(f"status {row.status} is not ours to move")
+    match seen:
+        case Silence():
+            return _begin(row, now, limits)
+        case Working():
+            return _working(row, seen, now, limits)
+        case Ready():
+            return _done_there(row, seen, now, limits)
+        case Refused():
+            return _refused(row, seen, limits)
+        case Stored():
+            return Finish()
+        case Unknown():
+            return _missing(row, now, limits, None)
+        case Unheard() | Unstored():
+            return _missing(row, now, limits, seen.retry_after)
+    assert_never(seen)
+
+
+def ours(row: Row, result_hosts: tuple[str, ...]) -> bool:
+    """Whether the daemon may move this row: in flight, a success without its asset, or a failure that may be mended."""
+    if row.status in OPEN:
+        return True
+    if row.status in SUCCEEDED:
+        return not row.asset_url or points_at_provider(row.asset_url, result_hosts)
+    return row.status == "failed" and (row.gave_up or row.reopened)
+
+
+def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
+    if row.task_id is None:
+        return _without_task(row, now)
+    if limits.observe:
+        return Ask()
+    if row.delivered:
+        return Finish()
+    if row.sources and not row.stale:
+        return Deliver()
+    if row.looks == 0 and not limits.spare and row.status in OPEN:
+        return _paced(row, now, limits, "waiting for its first look: no request is to spare")
+    return Ask()
+
+
+def _without_task(row: Row, now: datetime) -> Decision:
+    if row.status not in OPEN:
+        return Leave("there is no task id to ask about")
+    age = _age(row, now)
+    wait = timedelta(seconds=pace.parked(age.total_seconds()))
+    return Rest(now + wait, now + wait, "no task id yet", finding="no_task" if age > timedelta(minutes=10) else None)
+
+
+def _working(row: Row, seen: Working, now: datetime, limits: Limits) -> Decision:
+    if _may_give_up(row, now, limits):
+        return _give_up(row, now, limits)
+    return _paced(row, now, limits, f"KIE says {seen.state}", begun=seen.begun and row.status == "queued")
+
+
+def _done_there(row: Row, seen: Ready, now: datetime, limits: Limits) -> Decision:
+    if seen.sources:
+        return _paced(row, now, limits, "observing: KIE says success") if limits.observe else Deliver()
+    if row.empties < EMPTY_LOOKS:
+        wait = timedelta(seconds=30 * row.empties)
+        return Rest(now + wait, now + wait, "KIE says success, without any output", finding="empty_success")
+    if row.status in OPEN and not limits.observe:
+        return Fail("KIE reports success without any output")
+    return Leave("KIE reports success without any output")
+
+
+def _refused(row: Row, seen: Refused, limits: Limits) -> Decision:
+    if row.status in OPEN and not limits.observe:
+        return Fail(reason(seen))
+    return Leave(f"KIE refused the task: {reason(seen)}")
+
+
+def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None) -> Decision:
+    if _may_give_up(row, now, limits) and (not row.sources or row.misses >= DELIVERY_TRIES):
+        return _give_up(row, now, limits)
+    if now > _media_ends(row):
+        return Leave(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.why}")
+    seconds = pace.backoff(row.misses, limits.jitter, retry_after)
+    age = _age(row, now)
+    parked = age > limits.give_up_after
+    if parked:
+        seconds = max(seconds, pace.parked(age.total_seconds()))
+    until = now + timedelta(seconds=seconds)
+    return Rest(until, until, row.why or "nothing heard", finding=row.finding or ("parked" if parked else None))
+
+
+def _may_give_up(row: Row, now: datetime, limits: Limits) -> bool:
+    """Whether KIE knows the task, has answered about it lately, and the time is up."""
+    if row.status not in OPEN or limits.observe or row.acknowledged_at is None or row.answered_at is None:
+        return False
+    return _age(row, now) > limits.give_up_after and now - row.answered_at <= timedelta(hours=1)
+
+
+def _give_up(row: Row, now: datetime, limits: Limits) -> Fail:
+    hours = limits.give_up_after.total_seconds() / 3600
+    wait = timedelta(seconds=pace.parked(_age(row, now).total_seconds()))
+    return Fail(f"gave up after {hours:g} h; last: {row.why}", until=now + wait)
+
+
+def _paced(row: Row, now: datetime, limits: Limits, why: str, *, begun: bool = False) -> Rest:
+    age = _age(row, now).total_seconds()
+    gap = pace.gap(pace.curve_for(row.model, row.kind, limits.curves), age, limits.theta)
+    early = max(pace.FASTEST, gap / 4)
+    return Rest(now + timedelta(seconds=gap), now + timedelta(seconds=early), why, begun=begun)
+
+
+def _age(row: Row, now: datetime) -> timedelta:
+    return max(now - row.created_at, timedelta())
+
+
+def _media_ends(row: Row) -> datetime:
+    return (row.completed_at or row.created_at) + MEDIA_LIFE
