@@ -1,0 +1,143 @@
+"""What every test may ask for: a real PostgreSQL and fresh databases in it.
+
+TEST_DATABASE_URL names a server to use; otherwise one is started per worker, from the programs that
+RECONCILER_TEST_PG chooses (`debian` or `embedded`; unset: whichever is found). DATABASE_URL is
+never looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import asyncpg
+import pytest
+
+from reconciler.bench.postgres import Postgres
+from reconciler.bench.programs import debian_binaries, wheel_binaries
+
+T = TypeVar("T")
+
+OURS = ("KIE_", "SUPABASE_", "NEXT_PUBLIC_SUPABASE_", "RECONCILER_", "LOG_", "PG")
+OTHERS = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+KEPT = ("RECONCILER_PG_BIN", "RECONCILER_TEST_PG")
+
+
+def pytest_configure() -> None:
+    """What the environment says of a real installation must not reach a test or its processes."""
+    for name in list(os.environ):
+        if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
+            del os.environ[name]
+
+
+@dataclass(frozen=True)
+class External:
+    """The server of TEST_DATABASE_URL, as far as it can stand in for one of our own."""
+
+    url: str
+
+    def dsn(
+        self, database: str | None = None, user: str | None = None, password: str | None = None
+    ) -> str:
+        """The address of a database on that server."""
+        parts = urlsplit(self.url)
+        login, _, host = parts.netloc.rpartition("@")
+        if user:
+            login = f"{quote(user, safe='')}:{quote(password or '', safe='')}"
+        path = f"/{quote(database, safe='')}" if database else parts.path
+        return parts._replace(netloc=f"{login}@{host}", path=path).geturl()
+
+    def stop(self, *, immediate: bool = False) -> None:
+        """Somebody else's server is not stopped."""
+        pytest.skip("needs a server of its own, and TEST_DATABASE_URL names another")
+
+    restart = stop
+
+
+def _apart(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine on a loop of its own, so that plain and async tests share the fixtures."""
+
+    async def awaited() -> T:
+        return await work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(awaited())).result()
+
+
+def _execute(dsn: str, statement: str) -> None:
+    async def work() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    _apart(work)
+
+
+@contextmanager
+def _database(server: Postgres | External, template: str = "template0") -> Iterator[str]:
+    name = f"kr_{secrets.token_hex(8)}"
+    _execute(server.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield name
+    finally:
+        _execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _chosen_binaries() -> Path | None:
+    name = os.environ.get("RECONCILER_TEST_PG")
+    if not name:
+        return None
+    found = {"debian": debian_binaries, "embedded": wheel_binaries}[name]()
+    return found or pytest.fail(f"RECONCILER_TEST_PG={name}, but there are no such programs here")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres | External]:
+    """The worker's own server, or the one that TEST_DATABASE_URL names."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield External(url)
+        return
+    settings = {"max_connections": "200", "jit": "off"}
+    with Postgres.start(bin_dir=_chosen_binaries(), settings=settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: Postgres | External) -> Iterator[str]:
+    """A database with everything applied: a copy of it is faster than a migration."""
+    from reconciler.edges.migrate import migrate  # noqa: PLC0415 - most tests need no database
+
+    with _database(postgres) as name:
+        _apart(lambda: migrate(postgres.dsn(name), application=True))
+        yield name
+
+
+@pytest.fixture
+def empty_dsn(postgres: Postgres | External) -> Iterator[str]:
+    """The address of a fresh empty database."""
+    with _database(postgres) as name:
+        yield postgres.dsn(name)
+
+
+@pytest.fixture
+def dsn(postgres: Postgres | External, _template: str) -> Iterator[str]:
+    """The address of a fresh database with the application's table and our schema."""
+    with _database(postgres, _template) as name:
+        yield postgres.dsn(name)
+
+
+@pytest.fixture
+async def pool(dsn: str) -> AsyncIterator[Any]:
+    """A pool of connections to `dsn`."""
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=10) as connections:
+        yield connections
