@@ -93,7 +93,9 @@ def _database(server: Postgres | External, template: str = "template0") -> Itera
         _execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _chosen_binaries() -> Path | None:
+@pytest.fixture(scope="session")
+def pg_programs() -> Path | None:
+    """The PostgreSQL programs that RECONCILER_TEST_PG chooses; None: whichever are found."""
     name = os.environ.get("RECONCILER_TEST_PG")
     if not name:
         return None
@@ -102,13 +104,13 @@ def _chosen_binaries() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres | External]:
+def postgres(pg_programs: Path | None) -> Iterator[Postgres | External]:
     """The worker's own server, or the one that TEST_DATABASE_URL names."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield External(url)
         return
     settings = {"max_connections": "200", "jit": "off"}
-    with Postgres.start(bin_dir=_chosen_binaries(), settings=settings) as server:
+    with Postgres.start(bin_dir=pg_programs, settings=settings) as server:
         yield server
 
 
