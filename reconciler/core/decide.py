@@ -70,9 +70,17 @@ def absorb(row: Row, seen: Observation, now: datetime) -> Row:
         case Refused():
             return replace(_answered(row, now), why=reason(seen))
         case Unknown():
-            return replace(_missed(row, now), unknowns=row.unknowns + 1, why=f"KIE does not know the task: {seen.reason}")
+            return replace(
+                _missed(row, now),
+                unknowns=row.unknowns + 1,
+                why=f"KIE does not know the task: {seen.reason}",
+            )
         case Unheard():
-            return replace(_missed(row, now), why=_said("KIE", seen.reason, seen.detail), finding=_FINDINGS.get(seen.reason))
+            return replace(
+                _missed(row, now),
+                why=_said("KIE", seen.reason, seen.detail),
+                finding=_FINDINGS.get(seen.reason),
+            )
         case Stored():
             return replace(row, assets=seen.assets, misses=0, why=None, finding=None)
         case Unstored():
@@ -92,7 +100,12 @@ def _looked(row: Row, now: datetime) -> Row:
 def _answered(row: Row, now: datetime) -> Row:
     acknowledged = row.acknowledged_at or now
     return replace(
-        _looked(row, now), acknowledged_at=acknowledged, answered_at=now, misses=0, unknowns=0, finding=None
+        _looked(row, now),
+        acknowledged_at=acknowledged,
+        answered_at=now,
+        misses=0,
+        unknowns=0,
+        finding=None,
     )
 
 
@@ -188,13 +201,28 @@ def _without_task(row: Row, now: datetime) -> Decision:
         return Leave("there is no task id to ask about")
     age = _age(row, now)
     wait = timedelta(seconds=pace.parked(age.total_seconds()))
-    return Rest(now + wait, now + wait, "no task id yet", finding="no_task" if age > timedelta(minutes=10) else None)
+    return Rest(
+        now + wait,
+        now + wait,
+        "no task id yet",
+        finding="no_task" if age > timedelta(minutes=10) else None,
+    )
 
 
 def _working(row: Row, seen: Working, now: datetime, limits: Limits) -> Decision:
     if _may_give_up(row, now, limits):
         return _give_up(row, now, limits)
+    if row.status not in OPEN:
+        return _slowly(row, now, f"KIE says {seen.state}")
     return _paced(row, now, limits, f"KIE says {seen.state}", begun=seen.begun and row.status == "queued")
+
+
+def _slowly(row: Row, now: datetime, why: str) -> Decision:
+    """A row that the user already sees as ended: a late result is welcome, and costs few looks."""
+    if now > _media_ends(row):
+        return Leave(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {why}")
+    wait = timedelta(seconds=pace.parked(_age(row, now).total_seconds()))
+    return Rest(now + wait, now + wait, why)
 
 
 def _done_there(row: Row, seen: Ready, now: datetime, limits: Limits) -> Decision:
@@ -225,7 +253,12 @@ def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None)
     if parked:
         seconds = max(seconds, pace.parked(age.total_seconds()))
     until = now + timedelta(seconds=seconds)
-    return Rest(until, until, row.why or "nothing heard", finding=row.finding or ("parked" if parked else None))
+    return Rest(
+        until,
+        until,
+        row.why or "nothing heard",
+        finding=row.finding or ("parked" if parked else None),
+    )
 
 
 def _may_give_up(row: Row, now: datetime, limits: Limits) -> bool:

@@ -1,0 +1,50 @@
+"""The shared rate: one timestamp a key in PostgreSQL, from which all replicas draw their requests.
+
+The visit takes a slot before it asks KIE; the client empties the budget when KIE says that we are too fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from reconciler.edges.db import Database
+
+_TAKE = """
+INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+ON CONFLICT (key_hash) DO UPDATE
+   SET next_at = greatest(b.next_at, clock_timestamp()) + $2 * interval '1 second'
+RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $2
+"""
+
+_EMPTY = """
+INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+ON CONFLICT (key_hash) DO UPDATE
+   SET next_at = greatest(b.next_at, clock_timestamp() + $2 * interval '1 second')
+"""
+
+
+class Budget:
+    """Requests a second and key, for all replicas together."""
+
+    def __init__(self, database: Database, rate: float) -> None:
+        self._database = database
+        self._gap = 1.0 / rate
+        self._granted: dict[str, float] = {}
+
+    async def take(self, key_hash: str) -> float:
+        """Wait for the key's next slot; return the seconds waited."""
+        wait: float = await self._database.value(_TAKE, key_hash, self._gap)
+        self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + self._gap
+        if wait > 0:
+            await asyncio.sleep(wait)
+        return max(wait, 0.0)
+
+    async def empty(self, key_hash: str, seconds: float) -> None:
+        """Let nobody ask with this key for so many seconds: the provider said that we are too fast."""
+        await self._database.execute(_EMPTY, key_hash, seconds)
+        self._granted[key_hash] = time.monotonic() + seconds
+
+    def spare(self, key_hash: str) -> bool:
+        """Whether, as far as this process knows, a request could go out at once."""
+        return self._granted.get(key_hash, 0.0) <= time.monotonic()

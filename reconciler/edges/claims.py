@@ -1,0 +1,197 @@
+"""Who may write which generation, and until when: discovery, claims, renewals.
+
+A claim draws a fresh lease; every later write names it (`ledger.py`). Times are the database's. A lease that reaches further
+than two terms into the future was drawn by a clock that jumped, and counts as expired.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from reconciler.core.model import OPEN, Trigger
+from reconciler.edges.db import Database
+from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
+
+_FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * $1::interval)"
+
+_CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
+
+# Fresh rows first come as wakes; here the longest overdue first, so that nobody at the head can starve the rest.
+_PICK = f"""
+WITH picked AS (
+    SELECT w.generation_id FROM reconciler.work w WHERE %s AND {_FREE}
+    ORDER BY w.due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+UPDATE reconciler.work w
+   SET lease = gen_random_uuid(), lease_until = now() + $1::interval, instance = $2
+  FROM picked WHERE w.generation_id = picked.generation_id
+RETURNING w.generation_id, w.lease, w.woken, w.trigger
+"""
+_DUE = _PICK % "w.due_at <= now()"
+_EARLY = _PICK % "w.due_at IS NOT NULL AND w.early_at <= now()"
+
+_NEXT = """
+SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.work
+ WHERE due_at > now() ORDER BY due_at LIMIT 1
+"""
+
+_RENEW = """
+UPDATE reconciler.work SET lease_until = now() + $1::interval
+ WHERE generation_id = ANY($2) AND lease = ANY($3) RETURNING lease
+"""
+
+_RELEASE = """
+UPDATE reconciler.work
+   SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + $3 * interval '1 second', early_at = NULL
+ WHERE generation_id = ANY($1) AND lease = ANY($2)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write one generation until the lease ends; `woken` tells later whether somebody woke it meanwhile."""
+
+    generation_id: str
+    lease: uuid.UUID
+    woken: int
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which of the application's rows are ours at all: their provider, and what their task id looks like."""
+
+    providers: tuple[str, ...]
+    task_pattern: str
+    result_hosts: tuple[str, ...]
+
+
+class Claims:
+    """The claims of one instance; `term` is a lease's length in seconds."""
+
+    def __init__(self, database: Database, shape: Shape, reach: Reach, *, instance: uuid.UUID, term: float) -> None:
+        self._database = database
+        self._instance = instance
+        self._term = timedelta(seconds=term)
+        self._ours = (
+            list(reach.providers),
+            reach.task_pattern,
+            _provider_pattern(reach.result_hosts),
+        )
+        self._woken = _woken_sql(shape)
+        self._discover = _discover_sql(shape)
+
+    async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
+        """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
+        tokens = [uuid.uuid4() for _ in wakes]
+        triggers = [trigger.value for trigger in wakes.values()]
+        rows = await self._database.fetch(
+            self._woken, self._term, self._instance, *self._ours, list(wakes), tokens, triggers
+        )
+        return [_claim(row) for row in rows if row["claimed"]]
+
+    async def due(self, limit: int) -> list[Claim]:
+        """Claim up to `limit` generations whose time has come, the longest overdue first."""
+        rows = await self._database.fetch(_DUE, self._term, self._instance, limit)
+        return [_claim(row) for row in rows]
+
+    async def early(self, limit: int) -> list[Claim]:
+        """Claim up to `limit` generations before they are due: a request would else be wasted."""
+        rows = await self._database.fetch(_EARLY, self._term, self._instance, limit)
+        return [_claim(row) for row in rows]
+
+    async def next_due(self) -> float | None:
+        """Return the seconds until the next generation is due, None when none is waiting."""
+        seconds: float | None = await self._database.value(_NEXT)
+        return seconds
+
+    async def renew(self, held: Sequence[Claim]) -> set[uuid.UUID]:
+        """Prolong these leases by a term and return those that are still ours."""
+        rows = await self._database.fetch(
+            _RENEW,
+            self._term,
+            [claim.generation_id for claim in held],
+            [claim.lease for claim in held],
+        )
+        return {row["lease"] for row in rows}
+
+    async def release(self, held: Sequence[Claim], *, seconds: float = 5.0) -> None:
+        """Give these generations back, due again in so many seconds."""
+        ids, leases = [claim.generation_id for claim in held], [claim.lease for claim in held]
+        await self._database.execute(_RELEASE, ids, leases, seconds)
+
+    async def discover(self) -> int:
+        """Find what no notification told: open rows without bookkeeping, and rows that changed since; return how many."""
+        rows = await self._database.fetch(self._discover, self._term, *self._ours)
+        return len(rows)
+
+
+def _claim(row: Mapping[str, object]) -> Claim:
+    lease, woken = row["lease"], row["woken"]
+    assert isinstance(lease, uuid.UUID)
+    assert isinstance(woken, int)
+    return Claim(str(row["generation_id"]), lease, woken, Trigger(str(row["trigger"] or Trigger.POLL)))
+
+
+def _provider_pattern(hosts: Sequence[str]) -> str:
+    """A regular expression for addresses at the provider; with `*` no address can be told from ours."""
+    if not hosts or "*" in hosts:
+        return "$^"
+    names = "|".join(re.escape(host) for host in hosts)
+    return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
+
+
+def _ours_sql(shape: Shape, first: int) -> str:
+    """The rows that are ours, by the parameters `first` (providers), `first + 1` (pattern), `first + 2` (their hosts)."""
+    provider = (
+        f"(g.provider IS NULL OR g.provider = ANY(${first}))"
+        if shape.has("provider")
+        else f"${first}::text[] IS NOT NULL"
+    )
+    return f"""{provider} AND (g.task_id IS NULL OR g.task_id ~ ${first + 1})
+       AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2})"""
+
+
+def _woken_sql(shape: Shape) -> str:
+    asked = "('callback', 'sync', 'backfill')"
+    return f"""
+WITH wake AS (SELECT * FROM unnest($6::text[], $7::uuid[], $8::text[]) AS u (woken_id, token, word)),
+ours AS (
+    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.token, wake.word
+      FROM wake JOIN public.generations g ON g.id = wake.woken_id::{shape.id_type}
+     WHERE {_ours_sql(shape, 3)}
+       OR EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))))
+INSERT INTO reconciler.work AS w
+       (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task)
+SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task FROM ours ORDER BY woken_id
+ON CONFLICT (generation_id) DO UPDATE
+   SET lease = CASE WHEN {_FREE} THEN excluded.lease ELSE w.lease END,
+       lease_until = CASE WHEN {_FREE} THEN excluded.lease_until ELSE w.lease_until END,
+       instance = CASE WHEN {_FREE} THEN excluded.instance ELSE w.instance END,
+       woken = CASE WHEN {_FREE} THEN w.woken ELSE w.woken + 1 END,
+       trigger = excluded.trigger,
+       due_at = now()
+ WHERE ({_FREE} AND w.due_at <= now())
+    OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
+    OR excluded.trigger IN {asked}
+RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed
+"""
+
+
+def _discover_sql(shape: Shape) -> str:
+    open_words = ", ".join(f"'{word}'" for word in OPEN)
+    return f"""
+INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task)
+SELECT g.id::text, now(), 'sweep', g.status, g.task_id
+  FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
+ WHERE {OPEN_OR_UNHEALED}
+   AND ({_ours_sql(shape, 2)}))
+   AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
+   AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id))
+ ORDER BY g.id
+ON CONFLICT (generation_id) DO UPDATE SET due_at = now(), trigger = 'sweep' WHERE {_FREE}
+RETURNING w.generation_id
+"""

@@ -1,0 +1,192 @@
+"""The connection pool, and what PostgreSQL's errors mean to us.
+
+Every statement of the house goes through `Database`, one statement a transaction unless a caller opens one. What waiting
+mends becomes Transient, what only a person mends becomes Config; a deadlock or a lock timeout runs the statement again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from reconciler.errors import Config, Transient
+
+T = TypeVar("T")
+
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TargetServerAttributeNotMatched,
+    OSError,
+    TimeoutError,
+)
+"""What a database that is merely away, full, read-only or overloaded raises."""
+
+WRONG = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ClientConfigurationError,
+)
+"""What a wrong password, user, database name or address raises: waiting does not help."""
+
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+"""What two writers in each other's way raise; the statement is simply run again."""
+
+LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""What prepared statements meet behind a pooler in transaction mode."""
+
+SETTINGS = {
+    "application_name": "kie-reconciler",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+
+
+class Plain(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that keeps no session state, so giving it back to the pool needs no round trip."""
+
+    def get_reset_query(self) -> str:
+        """Return nothing to run: no LISTEN, no SET and no advisory lock ever happens on a pooled connection."""
+        return ""
+
+
+class Database:
+    """A pool that rebuilds itself when the server has become read-only or sits behind a transaction pooler."""
+
+    def __init__(self, dsn: str, *, size: int = 10) -> None:
+        self._dsn = dsn
+        self._size = size
+        self._pool: asyncpg.Pool | None = None
+        self._cache = 100
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect; Config for what a person must mend, Transient for a database that is away."""
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await translated(self._connect)
+
+    async def _connect(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            self._dsn,
+            min_size=1,
+            max_size=self._size,
+            command_timeout=40,
+            timeout=10,
+            connection_class=Plain,
+            server_settings=SETTINGS,
+            statement_cache_size=self._cache,
+            target_session_attrs="read-write",
+        )
+
+    async def close(self) -> None:
+        """Close politely for two seconds, then cut: a database that is away must not hold up the exit."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), 2)
+        except (TimeoutError, *AWAY):
+            pool.terminate()
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement and return its rows."""
+        return await self._run(lambda connection: connection.fetch(sql, *args))
+
+    async def row(self, sql: str, *args: object) -> asyncpg.Record | None:
+        """Run one statement and return its first row, or None."""
+        return await self._run(lambda connection: connection.fetchrow(sql, *args))
+
+    async def value(self, sql: str, *args: object) -> Any:
+        """Run one statement and return the first column of its first row, or None."""
+        return await self._run(lambda connection: connection.fetchval(sql, *args))
+
+    async def execute(self, sql: str, *args: object) -> None:
+        """Run one statement for its effect."""
+        await self._run(lambda connection: connection.execute(sql, *args))
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """Open a transaction for the few writes that need more than one statement."""
+        await self.open()
+        assert self._pool is not None
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run a whole transaction again after a deadlock, and translate its errors."""
+        return await translated(work)
+
+    async def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        await self.open()
+
+        async def once() -> T:
+            if self._pool is None:
+                raise asyncpg.InterfaceError("the pool was closed")
+            async with self._pool.acquire() as connection:
+                return await ask(connection)
+
+        try:
+            return await translated(once)
+        except Unprepared:
+            await self._without_cache()
+            return await translated(once)
+        except Transient as error:
+            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+                await self._reopen()
+            raise
+
+    async def _without_cache(self) -> None:
+        self._cache = 0
+        await self._reopen()
+        await self.open()
+
+    async def _reopen(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether prepared statements got lost, as they do behind a pooler in transaction mode."""
+        return self._cache == 0
+
+
+class Unprepared(Transient):
+    """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
+
+
+async def translated(work: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
+    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours."""
+    for left in reversed(range(tries)):
+        try:
+            return await work()
+        except AGAIN as error:
+            if not left:
+                raise Transient(f"the database is busy: {type(error).__name__}", code="database_busy") from error
+        except LOST_PREPARED as error:
+            raise Unprepared("a prepared statement was lost", code="database_pooled") from error
+        except WRONG as error:
+            raise Config(
+                f"the database refuses us: {type(error).__name__}",
+                hint="check user, password and database name in DATABASE_URL",
+            ) from error
+        except AWAY as error:
+            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+    raise AssertionError("unreachable")

@@ -1,0 +1,173 @@
+"""Every write about a claimed generation, each fenced by its lease; the statements are in `statements.py`.
+
+A fenced write begins by locking our own `work` row with the lease in its predicate: token and row lock together are the fence.
+A predicate in the UPDATE of the application's table alone would leak, since that statement may wait for a lock while the lease
+runs out. Lock order: work, generations, hook. A write that finds the fence gone raises LeaseLost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from reconciler.core.model import OPEN, SUCCEEDED, Asset, Fail, Rest, Row
+from reconciler.edges import statements
+from reconciler.edges.claims import Claim
+from reconciler.edges.db import Database
+from reconciler.edges.schema import Shape
+from reconciler.errors import LeaseLost, Permanent
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A row as it was read under its lease, and what the database's clock said then."""
+
+    row: Row
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a success writes into the application's row: our addresses and paths, in the order of the sources."""
+
+    addresses: Sequence[str]
+    paths: Sequence[str]
+
+
+class Ledger:
+    """Reads and writes claimed rows; with `handover` a failure is only announced, never written."""
+
+    def __init__(self, database: Database, shape: Shape, *, handover: bool = False) -> None:
+        self._database = database
+        self._shape = shape
+        self._handover = handover
+        self._read = statements.read(shape)
+        self._rest = statements.rest(shape, begun=False)
+        self._rest_begun = statements.rest(shape, begun=True)
+        self._finish = statements.finish(shape)
+        self._fail = statements.fail(shape, write=not handover)
+
+    async def read(self, ids: Sequence[str]) -> dict[str, Held]:
+        """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
+        records = await self._database.fetch(self._read, list(ids))
+        return {record["id"]: Held(_row(record), record["now"]) for record in records}
+
+    async def note(self, row: Row, claim: Claim) -> None:
+        """Keep the facts of a row before the effects that build on them."""
+        await self._check(statements.NOTE, claim, *_facts(row))
+
+    async def rest(self, row: Row, claim: Claim, rest: Rest) -> None:
+        """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins."""
+        sql = self._rest_begun if rest.begun and self._shape.writes_generating else self._rest
+        row = replace(row, why=rest.why, finding=rest.finding)
+        await self._check(sql, claim, *_facts(row), claim.woken, rest.until, rest.early)
+
+    async def leave(self, row: Row, claim: Claim, why: str) -> None:
+        """Keep the facts and look at this row no more until it changes."""
+        await self._check(statements.LEAVE, claim, *_facts(replace(row, why=why)))
+
+    async def forget(self, claim: Claim) -> None:
+        """The application deleted the row: what we stored for it becomes orphans, the bookkeeping goes."""
+        await self._database.execute(statements.FORGET, claim.generation_id, claim.lease)
+
+    async def intend(self, row: Row, claim: Claim, asset: Asset) -> None:
+        """Keep the facts and where this asset's bytes will go, before any byte is sent."""
+        what = (asset.n, asset.path, asset.mime, asset.size, asset.sha256, asset.md5)
+        await self._check(statements.INTEND, claim, *_facts(row), *what)
+
+    async def begun(self, row: Row, claim: Claim, n: int, upload: str) -> None:
+        """Keep a resumable upload's name, so that a successor can go on with it."""
+        await self._check(statements.BEGUN, claim, row.task_id, n, upload)
+
+    async def stored(self, row: Row, claim: Claim, asset: Asset) -> None:
+        """Keep the receipt of one asset."""
+        await self._check(statements.STORED, claim, row.task_id, asset.n, asset.version, asset.verified_by)
+
+    async def finish(self, row: Row, claim: Claim, what: Delivered) -> str | None:
+        """Write success with every address, its event and its timing in one statement.
+
+        Returns the event's kind (succeeded, healed, recovered), or None when the application's row has moved meanwhile:
+        then nothing was written and the lease is still ours.
+        """
+        kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
+        took = row.took.total_seconds() if row.took else None
+        record = await self._database.row(
+            self._finish, claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
+            list(row.sources), list(what.addresses), list(what.paths), self._shape.success,
+            took, row.model or "", row.status, kind,
+        )  # fmt: skip
+        return _outcome(record, kind)
+
+    async def fail(self, row: Row, claim: Claim, fail: Fail) -> str | None:
+        """Write failed with its reason and event, and call the application's hook, all in one transaction.
+
+        Returns the event's kind (failed, gave_up), or None when the application's row has moved meanwhile. Raises Permanent
+        (code "hook_failed") when the hook throws; nothing was written then.
+        """
+        kind = "failed" if fail.until is None else "gave_up"
+
+        async def once() -> str | None:
+            async with self._database.transaction() as connection:
+                record = await connection.fetchrow(
+                    self._fail,
+                    claim.generation_id,
+                    claim.lease,
+                    row.task_id,
+                    fail.reason,
+                    fail.until,
+                    row.status,
+                    kind,
+                )
+                outcome = _outcome(record, kind)
+                if outcome is not None and not self._handover:
+                    await self._refund(connection, row.id, fail.reason)
+                return outcome
+
+        return await self._database.run(once)
+
+    async def _refund(self, connection: Any, generation_id: str, reason: str) -> None:
+        if not await connection.fetchval(statements.REFUND_DUE, generation_id, self._shape.id_type):
+            return
+        try:
+            await connection.execute(statements.refund(self._shape), generation_id, reason)
+        except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
+            raise
+        except asyncpg.PostgresError as error:
+            hint = "mend the function reconciler.on_failed; the row waits until then"
+            raise Permanent(f"reconciler.on_failed threw: {error}", code="hook_failed", hint=hint) from error
+        await connection.execute(statements.REFUNDED, generation_id)
+
+    async def _check(self, sql: str, claim: Claim, *more: object) -> None:
+        if await self._database.row(sql, claim.generation_id, claim.lease, *more) is None:
+            raise LeaseLost
+
+
+def _outcome(record: Mapping[str, Any] | None, kind: str) -> str | None:
+    if record is None or not record["held"]:
+        raise LeaseLost
+    return kind if record["moved"] else None
+
+
+def _facts(row: Row) -> tuple[object, ...]:
+    values = (getattr(row, name) for name in statements.FACTS)
+    return (row.status, *(list(value) if isinstance(value, tuple) else value for value in values))
+
+
+_ASSET = tuple(field.name for field in fields(Asset))
+_GENERATION = ("id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at")
+
+
+def _row(record: Mapping[str, Any]) -> Row:
+    generation = {name: record[name] for name in _GENERATION}
+    if record["seen_task"] != record["task_id"]:
+        # The application gave the row another task: what we know is about the old one.
+        return Row(**generation)
+    known = {name: record[name] for name in statements.FACTS if name != "task_id"}
+    known["sources"] = tuple(record["sources"] or ())
+    assets = tuple(Asset(**{name: item[name] for name in _ASSET}) for item in json.loads(record["assets"] or "[]"))
+    return Row(**generation, **known, assets=assets)

@@ -1,0 +1,211 @@
+"""The SQL texts of the ledger, made once for the application's table as it is.
+
+Column names come from introspection and are known words; values are always parameters. `$1` is the generation, `$2` the lease;
+statements that keep facts go on with `$3` (the application's status as we saw it) and FACTS.
+"""
+
+from __future__ import annotations
+
+from reconciler.edges.schema import Shape
+
+FACTS = (
+    "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
+    "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "why", "finding", "gave_up", "reopened",
+)  # fmt: skip
+"""What `work` keeps of a row, in parameter order from $4 on."""
+
+_MINE = """
+WITH mine AS MATERIALIZED (
+    SELECT generation_id, woken, looked_at, refunded_at FROM reconciler.work
+     WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
+
+_SET_FACTS = "seen_status = $3, " + ", ".join(
+    f"{'seen_task' if name == 'task_id' else name} = ${n}" for n, name in enumerate(FACTS, start=4)
+)
+_A = len(FACTS) + 4  # the first parameter behind the facts
+
+NOTE = f"""{_MINE}
+UPDATE reconciler.work w SET {_SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
+"""
+
+LEAVE = f"""{_MINE}
+UPDATE reconciler.work w
+   SET {_SET_FACTS}, lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL
+  FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
+"""
+
+FORGET = """
+WITH gone AS (DELETE FROM reconciler.work WHERE generation_id = $1 AND lease = $2 RETURNING generation_id),
+objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.generation_id RETURNING a.path)
+INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects ON CONFLICT DO NOTHING
+"""
+
+INTEND = f"""{_MINE},
+noted AS (
+    UPDATE reconciler.work w SET {_SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id
+    RETURNING w.generation_id),
+left_behind AS (
+    INSERT INTO reconciler.orphans (path, why)
+    SELECT a.path, 'another name at a later attempt' FROM reconciler.assets a JOIN mine USING (generation_id)
+     WHERE a.task_id = $4 AND a.n = ${_A} AND a.path <> ${_A + 1}
+    ON CONFLICT DO NOTHING)
+INSERT INTO reconciler.assets AS a (generation_id, task_id, n, path, mime, size, sha256, md5)
+SELECT generation_id, $4, ${_A}, ${_A + 1}, ${_A + 2}, ${_A + 3}, ${_A + 4}, ${_A + 5} FROM noted
+ON CONFLICT (generation_id, task_id, n) DO UPDATE
+   SET path = excluded.path, mime = excluded.mime, size = excluded.size, sha256 = excluded.sha256, md5 = excluded.md5,
+       upload = CASE WHEN (a.path, a.size, a.sha256) = (excluded.path, excluded.size, excluded.sha256) THEN a.upload END
+ WHERE a.verified_by IS NULL
+RETURNING true
+"""
+
+BEGUN = f"""{_MINE}
+UPDATE reconciler.assets a SET upload = $5
+  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING true
+"""
+
+STORED = f"""{_MINE}
+UPDATE reconciler.assets a SET version = $5, verified_by = $6, stored_at = now()
+  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING true
+"""
+
+_REFUND_FUNCTION = """
+SELECT to_regprocedure(format('reconciler.on_failed(%s, text)', $2::text)) IS NOT NULL
+   AND (SELECT refunded_at IS NULL FROM reconciler.work WHERE generation_id = $1)
+"""
+REFUND_DUE = _REFUND_FUNCTION
+REFUNDED = "UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = $1"
+
+
+def refund(shape: Shape) -> str:
+    """Call the application's hook, whose first parameter has the type of `generations.id`."""
+    return f"SELECT reconciler.on_failed($1::text::{shape.id_type}, $2)"
+
+
+def read(shape: Shape) -> str:
+    """Read generations with their bookkeeping; $1 is an array of ids."""
+    kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
+    model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
+    facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
+    return f"""
+SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+       {kind} AS kind, {model} AS model, g.asset_url, coalesce(g.created_at::timestamptz, now()) AS created_at,
+       w.seen_task, {facts}, clock_timestamp() AS now,
+       (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
+         WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
+  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
+ WHERE w.generation_id = ANY($1)
+"""
+
+
+def rest(shape: Shape, *, begun: bool) -> str:
+    """Keep the facts and give the lease back; behind the facts: woken at the claim, until, early."""
+    moved = ""
+    seen = _SET_FACTS
+    if begun:
+        moved = f""",
+moved AS (
+    UPDATE public.generations g SET status = 'generating'{_touched(shape)} FROM mine
+     WHERE g.id = $1::text::{shape.id_type} AND g.status = 'queued' AND g.task_id = $4 RETURNING g.status)"""
+        seen = _SET_FACTS.replace("seen_status = $3", "seen_status = coalesce((SELECT status FROM moved), $3)")
+    return f"""{_MINE}{moved}
+UPDATE reconciler.work w
+   SET {seen}, lease = NULL, lease_until = NULL,
+       due_at = CASE WHEN mine.woken = ${_A} THEN ${_A + 1} ELSE greatest(now(), mine.looked_at + interval '2 seconds') END,
+       early_at = ${_A + 2}
+  FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
+"""
+
+
+def _touched(shape: Shape) -> str:
+    return ", updated_at = now()" if shape.has("updated_at") else ""
+
+
+def _list_of_text(shape: Shape, column: str, parameter: str) -> str:
+    """An array parameter in the column's own type: text[], jsonb, json, or text holding JSON."""
+    if shape.columns[column] == "text[]":
+        return parameter
+    cast = f"to_jsonb({parameter})"
+    return cast if shape.columns[column] == "jsonb" else f"{cast}::text::{shape.columns[column]}"
+
+
+def _success_columns(shape: Shape) -> str:
+    columns = {"status": "$9", "asset_url": "($7::text[])[1]"}
+    if shape.has("result_urls"):
+        columns["result_urls"] = _list_of_text(shape, "result_urls", "$6::text[]")
+    if shape.has("asset_urls"):
+        columns["asset_urls"] = _list_of_text(shape, "asset_urls", "$7::text[]")
+    optional = {
+        "original_path": "($8::text[])[1]", "preview_status": "'none'", "completed_at": "now()", "updated_at": "now()",
+        shape.error_column or "": "NULL",
+    }  # fmt: skip
+    columns |= {name: value for name, value in optional.items() if name and shape.has(name)}
+    return ", ".join(f"{name} = {value}" for name, value in columns.items())
+
+
+_TOLD = """
+told AS (
+    INSERT INTO reconciler.events (key, generation_id, kind, payload)
+    SELECT concat_ws('|', $1::text, $3::text, {kind}, (SELECT count(*) FROM reconciler.events WHERE generation_id = $1)),
+           $1, {kind}, {payload}
+      FROM done
+    ON CONFLICT (key) DO NOTHING
+    RETURNING id, kind)
+SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved,
+       (SELECT pg_notify('reconciler_events',
+               json_build_object('event', told.id, 'id', $1::text, 'kind', told.kind)::text) FROM told) AS announced
+"""
+
+
+def finish(shape: Shape) -> str:
+    """Success in one statement: proof, the application's row, the timing, the bookkeeping, the event.
+
+    $3 task, $4 number of sources, $5 asset_url as read, $6 sources, $7 addresses, $8 paths, $9 the word for success,
+    $10 seconds it took at the provider, $11 model, $12 status as read, $13 the event's kind.
+    """
+    payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', $9::text,
+               'asset_url', ($7::text[])[1], 'asset_urls', to_jsonb($7::text[]),
+               'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
+    told = _TOLD.format(kind="$13::text", payload=payload)
+    return f"""{_MINE},
+proof AS (
+    SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
+     WHERE a.task_id = $3 AND a.n < $4 AND a.verified_by IS NOT NULL),
+done AS (
+    UPDATE public.generations g SET {_success_columns(shape)} FROM mine, proof
+     WHERE g.id = $1::text::{shape.id_type} AND proof.n = $4
+       AND g.task_id = $3 AND g.status = $12 AND g.asset_url IS NOT DISTINCT FROM $5
+    RETURNING g.id),
+timed AS (
+    INSERT INTO reconciler.timings (model, took) SELECT $11, $10::float8 FROM done WHERE $10::float8 IS NOT NULL),
+closed AS (
+    UPDATE reconciler.work w
+       SET lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL, delivered_at = now(),
+           seen_status = $9, seen_task = $3, gave_up = false, reopened = false, misses = 0, why = NULL, finding = NULL
+      FROM mine, done WHERE w.generation_id = mine.generation_id),
+{told}"""
+
+
+def fail(shape: Shape, *, write: bool) -> str:
+    """Failed in one statement; where `write` is off only the event and the bookkeeping.
+
+    $3 task, $4 reason, $5 when to look again after our own give-up (else null), $6 status as read, $7 the event's kind.
+    """
+    matched = f"g.id = $1::text::{shape.id_type} AND g.task_id IS NOT DISTINCT FROM $3 AND g.status = $6"
+    error = f", {shape.error_column} = $4" if shape.error_column else ""
+    done = f"SELECT g.id FROM public.generations g, mine WHERE {matched}"
+    if write:
+        done = f"""UPDATE public.generations g SET status = 'failed'{error}{_touched(shape)} FROM mine
+     WHERE {matched} RETURNING g.id"""
+    payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', 'failed',
+               'reason', $4::text, 'gave_up', $5::timestamptz IS NOT NULL)"""
+    told = _TOLD.format(kind="$7::text", payload=payload)
+    return f"""{_MINE},
+done AS (
+    {done}),
+closed AS (
+    UPDATE reconciler.work w
+       SET lease = NULL, lease_until = NULL, due_at = $5::timestamptz, early_at = NULL,
+           gave_up = $5::timestamptz IS NOT NULL, seen_status = {"'failed'" if write else "$6"}, seen_task = $3,
+           why = $4, finding = NULL
+      FROM mine, done WHERE w.generation_id = mine.generation_id),
+{told}"""
