@@ -1,4 +1,5 @@
-"""One outside thing a file: PostgreSQL, KIE, the sources, storage. They do not know each other.
+"""One outside thing each: PostgreSQL, KIE, result hosts, storage, the spool's disk.
 
-Edges raise the errors of `reconciler.errors` and nothing else; they log little and decide nothing. The engine calls them.
+Edges raise the errors of `reconciler.errors` and nothing else, and do not know each other. The
+engine and the doors call them; no opinion about a generation lives here.
 """

@@ -1,0 +1,135 @@
+"""Every HTTP client of the house: timeouts, limits, User-Agent, and which addresses may be reached.
+
+httpx says what is said in JSON, aiohttp moves bytes: it does so for an eighth of the CPU. What is
+asked and how an answer is judged lives in the edge that uses the client.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import httpx
+from aiohappyeyeballs import AddrInfoType
+
+from reconciler import __version__
+
+USER_AGENT = f"kie-reconciler/{__version__}"
+LONGEST_RETRY = 86_400.0
+
+_CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 30.0
+_HEADER_BYTES = 8190
+_HEADERS = 100
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# A cloud's metadata address that is, by its number, a public one (Azure's WireServer).
+_METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
+
+
+class AddressError(OSError):
+    """The name led to an address that is not public; raised before anything is sent there."""
+
+    def __init__(self) -> None:
+        # One text for every address: the connector keeps the type only when all texts are equal.
+        super().__init__(errno.EACCES, "the address is not public")
+
+
+def json_client(*, timeout: float = 30.0) -> httpx.AsyncClient:
+    """A client for short JSON answers; `timeout` is in seconds of silence, not in all."""
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+        limits=httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30),
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        trust_env=False,
+        follow_redirects=False,
+    )
+
+
+def media_session(*, allow_private: bool, slots: int) -> aiohttp.ClientSession:
+    """A session for bytes from strangers: public addresses only unless `allow_private`."""
+    connector = aiohttp.TCPConnector(limit=slots, socket_factory=_socket if allow_private else _public_socket)
+    # Some result hosts turn away whoever does not come from KIE's own pages.
+    return _session(connector, {"Referer": "https://kie.ai/"})
+
+
+def storage_session(*, slots: int) -> aiohttp.ClientSession:
+    """A session for the bytes of our own storage, wherever it is."""
+    return _session(aiohttp.TCPConnector(limit=slots), {})
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address as text is one of the open internet; False for what is no address.
+
+    IPv4 addresses wrapped in IPv6 (mapped, NAT64, 6to4) are judged by what is inside.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.is_site_local:
+            return False
+        ip = _unwrapped(ip)
+    refused = ip.is_private or ip.is_multicast or ip.is_reserved or ip in _METADATA
+    return ip.is_global and not refused
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds to wait by a Retry-After header (seconds or an HTTP date), None where it says none.
+
+    Never negative and never more than a day. `now` is the present time unless given.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(min(int(text[:10]), LONGEST_RETRY))
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    wait = (at - (now or datetime.now(UTC))).total_seconds()
+    return min(max(wait, 0.0), LONGEST_RETRY)
+
+
+def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_IDLE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=_HEADER_BYTES,
+        max_field_size=_HEADER_BYTES,
+        max_headers=_HEADERS,
+    )
+
+
+def _unwrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    if ip.sixtofour is not None:
+        return ip.sixtofour
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _public_socket(address: AddrInfoType) -> socket.socket:
+    # The last place before connect: whatever the name said, and whenever, this is where it leads.
+    if not is_public(str(address[4][0])):
+        raise AddressError
+    return _socket(address)

@@ -1,0 +1,186 @@
+"""KIE's API as this daemon needs it: a task's record, a fresh address for a result, the credit.
+
+Which key is used and when is the engine's affair, what a record means is a dialect's
+(`providers/`). createTask is not here: only `engine/create.py` may reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from reconciler.edges.http import retry_after
+from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
+
+MAX_BODY = 4 << 20
+
+_URL_PATH = "/api/v1/common/download-url"
+_CREDIT_PATH = "/api/v1/chat/credit"
+_SUCCESS = frozenset({0, 200})
+_GONE = frozenset({404, 410})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer, not judged: `body` is the JSON, None when it is none.
+
+    `retry_after` is in seconds, None where nothing was said.
+    """
+
+    status: int
+    body: object | None
+    retry_after: float | None = None
+
+
+class Kie:
+    """The API behind one base address, asked with one key of the ring at a time."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        base_url: str,
+        keys: Mapping[str, str],
+        *,
+        patience: float = 60.0,
+    ) -> None:
+        """Keys are secrets by their hash; `patience` is the seconds one answer may take in all."""
+        self._client = client
+        self._base = base_url.rstrip("/")
+        self._bearers = {name: f"Bearer {secret}" for name, secret in keys.items()}
+        self._patience = patience
+
+    async def record(self, task_id: str, *, path: str, key_hash: str) -> Reply:
+        """What KIE says about this task at this dialect's path."""
+        request = self._request("GET", path, key_hash, params={"taskId": task_id})
+        return await self._ask(request)
+
+    async def download_url(self, url: str, *, key_hash: str) -> str:
+        """A fresh address for a result, good for 20 minutes by KIE's documentation.
+
+        Gone when KIE no longer has it, Permanent when the address is not one of KIE's.
+        """
+        # json= would fail on what JSON can carry and UTF-8 cannot.
+        content = json.dumps({"url": url}).encode("ascii")
+        reply = await self._ask(self._request("POST", _URL_PATH, key_hash, content=content))
+        minted = _worth(reply, "download-url")
+        if not isinstance(minted, str) or not minted:
+            raise Transient("KIE minted no address", code="kie_no_address")
+        return minted
+
+    async def credit(self, *, key_hash: str) -> float:
+        """What is left on the account of this key, in KIE's credits."""
+        reply = await self._ask(self._request("GET", _CREDIT_PATH, key_hash))
+        left = _worth(reply, "credit")
+        if isinstance(left, bool) or not isinstance(left, (int, float, str)):
+            raise Transient("KIE told no credit", code="kie_no_credit")
+        try:
+            return float(left)
+        except (ValueError, OverflowError):
+            raise Transient("KIE told no credit", code="kie_no_credit") from None
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        key_hash: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> httpx.Request:
+        bearer = self._bearers.get(key_hash)
+        if bearer is None:
+            raise Transient(
+                "the key this task was made with is not configured",
+                code="key_missing",
+                hint="put the key back, KIE knows its tasks by it",
+            )
+        headers = {"Authorization": bearer, "Accept": "application/json"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            return self._client.build_request(
+                method, self._base + path, params=params, content=content, headers=headers
+            )
+        except (httpx.InvalidURL, ValueError):
+            raise Transient("KIE cannot be asked with this id", code="unaskable") from None
+
+    async def _ask(self, request: httpx.Request) -> Reply:
+        try:
+            async with asyncio.timeout(self._patience):
+                response = await self._client.send(request, stream=True)
+                try:
+                    body = await _bounded(response)
+                finally:
+                    await response.aclose()
+        except (TimeoutError, httpx.TimeoutException):
+            raise Transient("KIE does not answer in time", code="timeout") from None
+        except httpx.HTTPError as error:
+            # Only the kind: an error's text may repeat the header it chokes on.
+            raise Transient(f"KIE is away ({type(error).__name__})", code="network") from None
+        wait = retry_after(response.headers.get("Retry-After"))
+        return Reply(status=response.status_code, body=_json(body), retry_after=wait)
+
+
+def key_hash(secret: str) -> str:
+    """The name of a key that may be written down: the first 16 hex digits of its sha256."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
+async def _bounded(response: httpx.Response) -> bytes:
+    # Unpacked here, not by the client: it would unpack a bomb first and let us count afterwards.
+    encoded = response.headers.get("Content-Encoding", "identity").lower() in {"gzip", "deflate"}
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoded else None
+    body = bytearray()
+    async for raw in response.aiter_raw():
+        try:
+            body += raw if unpack is None else unpack.decompress(raw, MAX_BODY + 1 - len(body))
+        except zlib.error:
+            return b""
+        if len(body) > MAX_BODY:
+            raise Transient("KIE's answer is too large", code="too_large")
+    return bytes(body)
+
+
+def _json(body: bytes) -> object | None:
+    try:
+        found: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _worth(reply: Reply, what: str) -> object:
+    if not isinstance(reply.body, dict):
+        raise Transient(f"KIE's {what} answer is no JSON", code="not_json")
+    code = _code(reply)
+    if reply.status == 200 and code in _SUCCESS:
+        found: object = reply.body.get("data")
+        return found
+    raise _refusal(code, reply, what)
+
+
+def _code(reply: Reply) -> int:
+    # The body's word counts; the status only where the body has none or is the milder of the two.
+    said = reply.body.get("code") if isinstance(reply.body, dict) else None
+    if isinstance(said, str) and said.isascii() and said.isdigit():
+        said = int(said[:6])
+    if isinstance(said, bool) or not isinstance(said, int):
+        return reply.status
+    return reply.status if said in _SUCCESS and reply.status >= 400 else said
+
+
+def _refusal(code: int, reply: Reply, what: str) -> ReconcilerError:
+    said = f"KIE answers {what} with {code}"
+    if code == 401:
+        return Permanent(said, code="key_rejected", hint="KIE rejects this key: check it")
+    if code in _GONE:
+        return Gone(said, code=f"kie_{code}")
+    if code in {400, 422}:
+        return Permanent(said, code="url_refused", hint="the address is not one of KIE's results")
+    return Transient(said, code="kie_refused", retry_after=reply.retry_after)
