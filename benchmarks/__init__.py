@@ -1,0 +1,1 @@
+"""The project's own measurements; each one is a command."""

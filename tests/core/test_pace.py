@@ -1,0 +1,305 @@
+"""When to look again: the curves, the price of a look, the waits after a miss."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from benchmarks.pace import POLICIES, Delays, fleet, main, simulate
+from reconciler.core import pace
+from reconciler.core.model import Curve, Kind
+
+CURVES = st.builds(Curve, mu=st.floats(min_value=0, max_value=10), sigma=st.floats(min_value=0.01, max_value=2))
+YEARS = 10 * 366 * 86400.0
+AGES = st.floats(min_value=0, max_value=YEARS)
+PRICES = st.floats(min_value=0, max_value=1e6)
+JITTERS = st.floats(min_value=0, max_value=1, exclude_max=True)
+IMAGE = Curve(math.log(25), 0.5)
+
+
+def summed(curve: Curve, since: float, until: float) -> float:
+    """The expected waste by its definition: a sum over thin slices of P(done by u | not done)."""
+    slices = 4000
+    width = (until - since) / slices
+    spread = curve.sigma * math.sqrt(2)
+
+    def open_at(age: float) -> float:
+        return 0.01 + 0.99 * math.erfc((math.log(age) - curve.mu) / spread) / 2
+
+    asked = open_at(since) if since else 1.0
+    return sum(1 - open_at(since + (n + 0.5) * width) / asked for n in range(slices)) * width
+
+
+def test_a_learned_curve_is_used_before_what_is_believed_of_the_kind():
+    learned = {"veo3": Curve(4.0, 0.3)}
+
+    assert pace.curve_for("veo3", "video", learned) == Curve(4.0, 0.3)
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+def test_an_unknown_model_is_believed_to_be_like_its_kind(kind: str):
+    assert pace.curve_for("new", kind, {"veo3": Curve(4.0, 0.3)}) == pace.PRIORS[kind]
+
+
+@pytest.mark.parametrize("kind", [None, "photo"])
+def test_a_row_without_a_known_kind_or_model_still_has_a_curve(kind: str | None):
+    assert pace.curve_for(None, kind, {}) == pace.PRIORS[None]
+
+
+def test_every_kind_of_result_has_a_curve_of_its_own():
+    assert set(pace.PRIORS) == {*Kind, None}
+
+
+@given(curve=CURVES, age=AGES)
+def test_the_hazard_is_a_finite_chance_at_any_age_up_to_years(curve: Curve, age: float):
+    chance = pace.hazard(curve, age)
+
+    assert math.isfinite(chance)
+    assert chance >= 0
+
+
+def test_the_hazard_is_the_fall_of_the_unfinished_share():
+    for age in (10.0, 25.0, 60.0):
+        fallen = pace.unfinished(IMAGE, age - 0.01) - pace.unfinished(IMAGE, age + 0.01)
+
+        assert pace.hazard(IMAGE, age) == pytest.approx(fallen / 0.02 / pace.unfinished(IMAGE, age), rel=1e-4)
+
+
+def test_a_task_far_beyond_its_time_is_doubted_to_end_at_all():
+    assert pace.unfinished(IMAGE, 3600) == pytest.approx(0.01)
+    assert pace.hazard(IMAGE, 3600) < 1e-9 < pace.hazard(IMAGE, 30)
+
+
+@pytest.mark.parametrize(("since", "until"), [(0, 15), (0, 60), (20, 30), (40, 400), (300, 900)])
+def test_the_closed_form_of_the_waste_is_its_integral(since: float, until: float):
+    assert pace.expected_waste(IMAGE, since, until) == pytest.approx(summed(IMAGE, since, until), rel=1e-3, abs=1e-6)
+
+
+@given(curve=CURVES, since=AGES, first=AGES, more=AGES)
+def test_the_waste_grows_with_the_wait_and_never_exceeds_it(curve: Curve, since: float, first: float, more: float):
+    short = pace.expected_waste(curve, since, since + first)
+    long = pace.expected_waste(curve, since, since + first + more)
+
+    assert 0 <= short <= first + 1e-6
+    assert long >= short - 1e-6
+
+
+def test_looking_again_at_once_wastes_nothing():
+    assert pace.expected_waste(IMAGE, 30, 30) == 0
+    assert pace.expected_waste(IMAGE, 30, 20) == 0
+
+
+@given(curve=CURVES, age=AGES, price=PRICES, dearer=PRICES)
+def test_a_dearer_look_never_comes_sooner(curve: Curve, age: float, price: float, dearer: float):
+    low, high = sorted((price, dearer))
+
+    # The search stops within one per cent of the price.
+    assert pace.gap(curve, age, high) >= pace.gap(curve, age, low) * 0.99
+
+
+@given(curve=CURVES, age=AGES, price=PRICES)
+def test_a_gap_lies_between_two_seconds_and_the_longest_for_its_age(curve: Curve, age: float, price: float):
+    wait = pace.gap(curve, age, price)
+
+    assert 2 <= wait <= max(300, age / 10)
+    assert wait <= 6 * 3600
+
+
+@given(curve=CURVES, age=st.floats(min_value=0, max_value=3000), price=st.floats(0.1, 100))
+def test_a_gap_ends_when_the_price_is_wasted(curve: Curve, age: float, price: float):
+    wait = pace.gap(curve, age, price)
+    assume(2 < wait < max(300, age / 10))
+
+    assert pace.expected_waste(curve, age, age + wait) == pytest.approx(price, rel=0.011)
+
+
+def test_where_the_hazard_stands_still_the_gap_is_the_square_root_rule():
+    video = pace.PRIORS["video"]
+    price = 0.5
+
+    for age in (150.0, 250.0):
+        rule = math.sqrt(2 * price / pace.hazard(video, age))
+        assert pace.gap(video, age, price) == pytest.approx(rule, rel=0.06)
+
+
+def test_a_new_task_is_looked_at_when_it_may_have_ended_though_its_hazard_is_still_zero():
+    assert pace.hazard(IMAGE, 0) == pytest.approx(0)
+    assert 10 < pace.gap(IMAGE, 0, 1.0) < 25
+
+
+def test_an_old_task_is_asked_about_ever_more_slowly():
+    gaps = [pace.gap(IMAGE, age, 1.0) for age in (600, 3600, 7200, 86400)]
+
+    assert gaps[0] == 300
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 8640
+
+
+def test_the_price_is_the_closed_form_of_what_the_fleet_wants():
+    assert pace.theta([0.02] * 100, 5.0) == pytest.approx(0.6 * (100 * 0.1 / 5.0) ** 2)
+
+
+def test_twice_the_budget_makes_looks_four_times_cheaper():
+    fleet_hazards = [0.01, 0.03, 0.002] * 50
+
+    assert pace.theta(fleet_hazards, 5.0) == pytest.approx(4 * pace.theta(fleet_hazards, 10.0))
+
+
+def test_an_idle_fleet_pays_a_least_price_and_no_image_is_asked_every_second():
+    price = pace.theta([], 5.0)
+
+    assert price > 0
+    assert min(pace.gap(IMAGE, age, price) for age in range(200)) >= 2
+
+
+def test_the_price_spends_about_the_budget_on_a_standing_fleet():
+    """Ten tasks of each age: the looks a second that the gaps ask for are near the rate."""
+    ages = [float(age) for age in range(5, 100, 5)] * 10
+    price = pace.theta((pace.hazard(IMAGE, age) for age in ages), 5.0)
+
+    wanted = sum(1 / pace.gap(IMAGE, age, price) for age in ages)
+
+    assert 2.5 < wanted < 10
+
+
+def drawn(curve: Curve, many: int, seed: int) -> list[float]:
+    dice = random.Random(seed)
+    return [dice.lognormvariate(curve.mu, curve.sigma) for _ in range(many)]
+
+
+def test_a_curve_is_learned_from_completion_times():
+    learned = pace.fit(drawn(IMAGE, 500, seed=1), [])
+
+    assert learned is not None
+    assert learned.mu == pytest.approx(IMAGE.mu, abs=0.08)
+    assert learned.sigma == pytest.approx(IMAGE.sigma, abs=0.08)
+
+
+def test_fewer_than_twenty_completions_teach_nothing():
+    assert pace.fit(drawn(IMAGE, 19, seed=1), []) is None
+    assert pace.fit(drawn(IMAGE, 20, seed=1), []) is not None
+    assert pace.fit([], [30.0] * 100) is None
+
+
+def test_times_of_zero_are_no_completions():
+    assert pace.fit([0.0, -1.0] * 50, []) is None
+
+
+def test_running_tasks_count_so_that_not_only_the_fast_ones_are_believed():
+    """All began 25 s ago: the half that ended looks fast, the half that runs says otherwise."""
+    took = drawn(IMAGE, 400, seed=2)
+    ended = [seconds for seconds in took if seconds <= 30]
+    running = [30.0] * (len(took) - len(ended))
+
+    alone, both = pace.fit(ended, []), pace.fit(ended, running)
+
+    assert alone is not None
+    assert both is not None
+    assert both.mu == pytest.approx(IMAGE.mu, abs=0.1)
+    assert alone.mu < IMAGE.mu - 0.2
+
+
+def test_too_many_still_running_to_know_the_median_teach_nothing():
+    assert pace.fit(drawn(IMAGE, 20, seed=3), [1000.0] * 200) is None
+
+
+def test_young_running_tasks_change_nothing():
+    took = drawn(IMAGE, 100, seed=4)
+
+    assert pace.fit(took, [min(took) / 2] * 500) == pace.fit(took, [])
+
+
+def test_a_few_wild_times_do_not_bend_the_curve():
+    clean = drawn(IMAGE, 200, seed=5)
+    wild = [*clean, *[90_000.0] * 8, *[0.001] * 8]
+
+    learned, straight = pace.fit(wild, []), pace.fit(clean, [])
+
+    assert learned is not None
+    assert straight is not None
+    assert learned.mu == pytest.approx(straight.mu, abs=0.05)
+    assert learned.sigma == pytest.approx(straight.sigma, abs=0.15)
+
+
+def test_equal_times_are_not_taken_for_certainty():
+    learned = pace.fit([30.0] * 50, [])
+
+    assert learned is not None
+    assert learned == Curve(mu=pytest.approx(math.log(30)), sigma=0.15)
+
+
+@given(st.lists(st.floats(1e-6, YEARS), min_size=20, max_size=60), st.lists(st.floats(0, YEARS), max_size=20))
+def test_whatever_was_measured_a_learned_curve_is_usable(samples: list[float], running: list[float]):
+    learned = pace.fit(samples, running)
+    if learned is not None:
+        assert 0.15 <= learned.sigma <= 2
+        assert 2 <= pace.gap(learned, 10.0, 1.0) <= 300
+
+
+def test_waits_double_from_five_seconds():
+    assert [pace.backoff(misses, 0.0) for misses in (1, 2, 3, 4)] == [5, 10, 20, 40]
+
+
+@given(misses=st.integers(0, 10**9), jitter=JITTERS)
+def test_a_wait_lies_between_five_seconds_and_a_quarter_of_an_hour(misses: int, jitter: float):
+    assert 5 <= pace.backoff(misses, jitter) <= 900
+
+
+@given(misses=st.integers(0, 60), jitter=JITTERS, asked=st.floats(0, 6 * 3600))
+def test_a_wait_is_never_shorter_than_the_provider_asked_for(misses: int, jitter: float, asked: float):
+    assert pace.backoff(misses, jitter, asked) >= asked
+
+
+@given(misses=st.integers(0, 60), jitter=JITTERS, asked=st.floats(allow_nan=True))
+def test_nobody_can_make_us_wait_for_ever(misses: int, jitter: float, asked: float):
+    assert 5 <= pace.backoff(misses, jitter, asked) <= 6 * 3600
+
+
+@given(misses=st.integers(0, 60), low=JITTERS, high=JITTERS)
+def test_jitter_spreads_rows_that_failed_together(misses: int, low: float, high: float):
+    assume(abs(high - low) > 1e-6)
+
+    assert pace.backoff(misses, low) != pace.backoff(misses, high)
+
+
+def test_a_parked_row_is_looked_at_every_half_hour_and_later_every_six():
+    hour = 3600.0
+
+    assert pace.parked(hour) == hour / 2
+    assert pace.parked(24 * hour) == hour / 2
+    assert pace.parked(4 * 24 * hour) == 2 * hour
+    assert pace.parked(YEARS) == 6 * hour
+
+
+def delays(policy: str, *, rate: float, seconds: float) -> Delays:
+    tasks = fleet(rate, seconds, seed=11)
+    return simulate(POLICIES[policy](), tasks, seconds=seconds, warm=seconds / 3)
+
+
+def test_one_price_for_all_beats_round_robin_on_the_same_budget():
+    """Two tasks a second share five requests a second; the mean delay falls by far, and the tail."""
+    taking_turns = delays("round robin", rate=2.0, seconds=1500)
+    priced = delays("one price, work-conserving", rate=2.0, seconds=1500)
+
+    assert priced.mean <= 0.6 * taking_turns.mean
+    assert priced.p95 < taking_turns.p95
+    assert priced.seen >= taking_turns.seen
+
+
+def test_the_closed_form_comes_near_the_exact_largest_waste():
+    exact = delays("largest expected waste", rate=1.0, seconds=180)
+    priced = delays("one price, work-conserving", rate=1.0, seconds=180)
+
+    assert priced.mean <= 1.25 * exact.mean
+
+
+def test_the_bench_prints_one_line_for_each_rate(capsys: pytest.CaptureFixture[str]):
+    main((1.0,), seconds=60.0)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].count("|") == len(POLICIES) + 2
+    assert [line.split("|")[1].strip() for line in printed[2:]] == ["1.0"]
