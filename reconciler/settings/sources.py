@@ -1,0 +1,68 @@
+"""Where the values of settings come from: the environment, two files, and a folder of secrets.
+
+The files are parsed, never sourced: nothing in them is expanded or run. Only `load` calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from reconciler.errors import Config
+
+
+def gather(environ: Mapping[str, str], cwd: Path, *, names: Iterable[str], secrets: Iterable[str]) -> dict[str, str]:
+    """The value of every one of `names` that is set somewhere; the first source that has it wins.
+
+    In order: `environ`, `.env` in `cwd`, the file of RECONCILER_ENV_FILE, and for `secrets` the
+    folder of CREDENTIALS_DIRECTORY. A blank value counts as not set. Raises Config where a file
+    that was named is missing or cannot be read.
+    """
+    layers = [_meant(environ)]
+    dotenv = cwd / ".env"
+    if dotenv.exists():
+        layers.append(_meant(_file(dotenv)))
+    named = next((found for layer in layers if (found := layer.get("RECONCILER_ENV_FILE"))), None)
+    if named:
+        layers.append(_meant(_file(cwd / Path(named).expanduser())))
+    if folder := environ.get("CREDENTIALS_DIRECTORY"):
+        layers.append(_meant(_credentials(Path(folder), secrets)))
+    merged = {name: value for layer in reversed(layers) for name, value in layer.items()}
+    return {name: merged[name] for name in names if name in merged}
+
+
+def _meant(values: Mapping[str, str | None]) -> dict[str, str]:
+    """The values that say something, without the blanks around them."""
+    kept = {name: text for name, value in values.items() if (text := (value or "").strip())}
+    if public := kept.get("NEXT_PUBLIC_SUPABASE_URL"):
+        kept.setdefault("SUPABASE_URL", public)
+    return kept
+
+
+def _file(path: Path) -> dict[str, str | None]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return dict(dotenv_values(stream=stream, interpolate=False))
+    except FileNotFoundError:
+        raise Config(f"RECONCILER_ENV_FILE names {path}, but there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Config(f"The settings file {path} cannot be read: {_reason(error)}") from None
+
+
+def _credentials(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = (folder / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise Config(f"The credential {name} cannot be read: {_reason(error)}") from None
+    return found
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    # The text of a decoding error would repeat bytes of the file.
+    return error.strerror or "unknown" if isinstance(error, OSError) else "it is not UTF-8 text"

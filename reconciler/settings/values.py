@@ -1,0 +1,122 @@
+"""The kinds of value a setting may have, and how each is read from text.
+
+Every check raises ValueError with the end of a sentence that begins with the setting's name, and
+never repeats the value: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_DATABASE = (
+    "must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
+    "(characters such as @ : / ? # in the password written as %40 %3A %2F %3F %23)"
+)
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = _DURATION.fullmatch(value.strip().lower())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not seconds:
+        raise ValueError("must be a duration above 0 such as 90, 90s, 10m, 24h or 30d")
+    return seconds
+
+
+def _duration(value: object) -> object:
+    seconds = _seconds(value)
+    if not isinstance(seconds, float):
+        return seconds
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise ValueError("must be a shorter duration") from None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The parts of a list separated by commas or blanks, each once, in order."""
+    return tuple(dict.fromkeys(part for part in re.split(r"[\s,]+", text) if part))
+
+
+def _list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if not (parts := words(value)):
+        raise ValueError("must name at least one")
+    return parts
+
+
+def _suffixes(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part if part == "*" else part.lower().lstrip("*.") for part in value)
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _web_address(value: str) -> str:
+    wrong = "must be an address such as https://example.com"
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(wrong) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
+        raise ValueError(wrong)
+    return value.rstrip("/")
+
+
+def _database(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        usable = parts.scheme in ("postgres", "postgresql") and _has_host(parts)
+    except ValueError:
+        usable = False
+    if not usable or parts.fragment:
+        raise ValueError(_DATABASE)
+    return value
+
+
+def _has_host(parts: SplitResult) -> bool:
+    # Outside fact: libpq and asyncpg accept several hosts, and a socket folder as ?host=.
+    hosts = parts.netloc.rpartition("@")[2]
+    named = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    with_ports = [(host.hostname, host.port) for host in named]
+    return all(name for name, _ in with_ports) or "host" in parse_qs(parts.query)
+
+
+def _header(value: SecretStr) -> SecretStr:
+    # An HTTP client that meets such a value complains by printing it.
+    if not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+        raise ValueError("holds a blank or a character that no header can carry")
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error:
+        raise ValueError("must be a regular expression") from None
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[ByteSize, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Hosts = Annotated[Words, AfterValidator(_suffixes)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+DatabaseAddress = Annotated[SecretStr, AfterValidator(_database)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_header)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Lower: Any = BeforeValidator(_lower)
