@@ -74,6 +74,7 @@ CREATE TABLE IF NOT EXISTS reconciler.events (
 );
 CREATE INDEX IF NOT EXISTS events_unannounced ON reconciler.events (id) WHERE announced_at IS NULL;
 CREATE INDEX IF NOT EXISTS events_generation ON reconciler.events (generation_id);
+CREATE INDEX IF NOT EXISTS events_at ON reconciler.events (at);
 
 -- What callbacks said, kept before anything is done about it; also the inbox for tasks that no row knows yet.
 CREATE TABLE IF NOT EXISTS reconciler.callbacks (
@@ -96,7 +97,7 @@ CREATE TABLE IF NOT EXISTS reconciler.instances (
 
 -- One row: who draws the snapshot. A lease, not a session lock: session locks break behind poolers.
 CREATE TABLE IF NOT EXISTS reconciler.leader (
-    only     boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
     instance uuid NOT NULL,
     until    timestamptz NOT NULL
 );

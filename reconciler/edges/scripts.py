@@ -1,0 +1,119 @@
+"""The SQL files: where they lie, in which order they apply, and the same as one text for a person.
+
+Nothing here talks to a database; `migrate.py` applies what this finds. A file may begin with marks:
+`@follows TABLE` (looked at in every migration, because it depends on that table, and left out while there
+is none), `@builds INDEX` (one CREATE INDEX CONCURRENTLY, outside any transaction), `@unless-led-by COLUMN`
+(not needed where an index begins with that column), `@strict` (only with --strict-statuses).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+_MARK = re.compile(r"^-- @([a-z-]+) ?(.*)$", re.MULTILINE)
+
+_PREAMBLE = """\
+-- kie-reconciler: everything `migrate` would apply, as plain SQL. Running it twice changes nothing.
+-- Each part waits at most 5 seconds for a lock and then fails; run it again at a quieter moment.
+"""
+
+_ALONE = """\
+-- What follows cannot run inside a transaction. Run each statement below alone, one after the other,
+-- without the leading dashes:
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One file: its name as recorded in the database, its text and its marks."""
+
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash recorded beside the name, hex."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def mark(self, word: str) -> str | None:
+        """What stands behind this mark, None where the file does not carry it."""
+        return dict(_MARK.findall(self.text)).get(word)
+
+    @property
+    def application(self) -> bool:
+        """Whether it touches the application's columns, constraints, policies or bucket."""
+        return self.name.startswith("application/")
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it looks at the application's table and so runs in every migration."""
+        return self.application or self.mark("follows") is not None
+
+
+def scripts(*, application: bool, strict_statuses: bool) -> list[Script]:
+    """Every file that applies, in order: our schema, then the application's side, then what follows it."""
+    found = _read("") + (_read("application/") if application else [])
+    chosen = [one for one in found if strict_statuses or one.mark("strict") is None]
+    return sorted(chosen, key=_place)
+
+
+def printed(*, application: bool, strict_statuses: bool) -> str:
+    """The whole as one text for the Supabase SQL editor; the concurrent indexes stand last, as comments."""
+    chosen = scripts(application=application, strict_statuses=strict_statuses)
+    parts = [_PREAMBLE]
+    parts += [_part(one) for one in chosen if one.mark("builds") is None]
+    alone = [_statement(one) for one in chosen if one.mark("builds") is not None]
+    commented = "\n\n".join("\n".join(f"-- {line}" for line in text.splitlines()) for text in alone)
+    return "\n".join([*parts, _ALONE, commented, ""])
+
+
+def _place(script: Script) -> tuple[int, str]:
+    if script.application:
+        return 1, script.name
+    return (2 if script.repeated else 0), script.name
+
+
+def _part(script: Script) -> str:
+    return (
+        f"-- {'-' * 20} {script.name}\n"
+        "BEGIN;\n"
+        "SET LOCAL lock_timeout = '5s';\n"
+        "SET LOCAL statement_timeout = 0;\n"
+        f"{script.text}"
+        f"{_record(script)}"
+        "COMMIT;\n"
+    )
+
+
+def _record(script: Script) -> str:
+    table = script.mark("follows")
+    only = f" WHERE to_regclass('{table}') IS NOT NULL" if table else ""
+    return (
+        "INSERT INTO reconciler.schema_version (file, sha256)"
+        f" SELECT '{script.name}', '{script.sha256}'{only}\n"
+        "    ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()\n"
+        "    WHERE schema_version.sha256 <> excluded.sha256;\n"
+    )
+
+
+def _statement(script: Script) -> str:
+    lines = script.text.splitlines()
+    return "\n".join(line for line in lines if line and not line.startswith("--"))
+
+
+def _read(folder: str) -> list[Script]:
+    root = _root() / folder if folder else _root()
+    files = sorted(one.name for one in root.iterdir() if one.name.endswith(".sql"))
+    return [Script(f"{folder}{name}", (root / name).read_text("utf-8")) for name in files]
+
+
+def _root() -> Traversable:
+    """The folder `sql`: inside the installed package, or beside it in a checkout."""
+    package = resources.files("reconciler")
+    packaged = package / "sql"
+    return packaged if packaged.is_dir() else Path(str(package)).parent / "sql"

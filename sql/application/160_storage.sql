@@ -1,0 +1,23 @@
+-- The public bucket and who may write to it. Reading by address needs no policy: the bucket is public. A SELECT policy for
+-- everybody would only let strangers list every user's files, so there is none.
+
+DO $$
+BEGIN
+    IF to_regclass('storage.buckets') IS NULL OR to_regclass('storage.objects') IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM storage.buckets WHERE id = 'generations') THEN
+        INSERT INTO storage.buckets (id, name, public) VALUES ('generations', 'generations', true);
+    ELSIF EXISTS (SELECT FROM storage.buckets WHERE id = 'generations' AND NOT public) THEN
+        RAISE WARNING 'bucket generations is not public: addresses in asset_url will not open';
+    END IF;
+    IF to_regrole('service_role') IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_policies WHERE schemaname = 'storage' AND tablename = 'objects'
+                          AND policyname = 'generations_service_write') THEN
+        CREATE POLICY generations_service_write ON storage.objects
+            FOR ALL TO service_role USING (bucket_id = 'generations') WITH CHECK (bucket_id = 'generations');
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'bucket and storage policies left alone: %', SQLERRM;
+END
+$$;

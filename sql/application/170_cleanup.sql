@@ -1,0 +1,43 @@
+-- Deletes failed generations older than so many days of which nothing is stored; answers how many. For a cron of the
+-- application; the daemon's own cleanup follows the same rule.
+
+DO $outer$
+DECLARE
+    stranger text;
+BEGIN
+    IF to_regprocedure('public.cleanup_old_failed_generations(integer)') IS NULL THEN
+        CREATE FUNCTION public.cleanup_old_failed_generations(days_old integer DEFAULT 30) RETURNS integer
+            LANGUAGE plpgsql
+            SET search_path = ''
+        AS $$
+        DECLARE
+            deleted integer;
+        BEGIN
+            -- The row as JSON, because result_urls is jsonb here and text[] there, and asset_urls may be missing.
+            DELETE FROM public.generations AS g
+             WHERE g.status = 'failed'
+               AND g.created_at < now() - make_interval(days => days_old)
+               AND coalesce(g.asset_url, '') = ''
+               AND coalesce(to_jsonb(g) -> 'result_urls', 'null') IN ('null', '[]', '{}', '""', '"[]"')
+               AND coalesce(to_jsonb(g) -> 'asset_urls', 'null') IN ('null', '[]', '{}', '""', '"[]"')
+               AND NOT EXISTS (SELECT FROM reconciler.assets AS a
+                                WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL);
+            GET DIAGNOSTICS deleted = ROW_COUNT;
+            RETURN deleted;
+        END
+        $$;
+        REVOKE ALL ON FUNCTION public.cleanup_old_failed_generations(integer) FROM PUBLIC;
+        IF to_regrole('service_role') IS NOT NULL THEN
+            GRANT EXECUTE ON FUNCTION public.cleanup_old_failed_generations(integer) TO service_role;
+        END IF;
+    END IF;
+    -- Supabase grants every new function of public to these two, and a grant of their own outlives the REVOKE above.
+    FOREACH stranger IN ARRAY ARRAY['anon', 'authenticated'] LOOP
+        IF to_regrole(stranger) IS NOT NULL
+           AND has_function_privilege(stranger, 'public.cleanup_old_failed_generations(integer)', 'EXECUTE') THEN
+            REVOKE ALL ON FUNCTION public.cleanup_old_failed_generations(integer) FROM PUBLIC;
+            EXECUTE format('REVOKE ALL ON FUNCTION public.cleanup_old_failed_generations(integer) FROM %I', stranger);
+        END IF;
+    END LOOP;
+END
+$outer$;
