@@ -1,0 +1,90 @@
+"""What can go wrong on the way and when it does: by order for one task or for all, or at random from a seed.
+
+A fault is named `stage.what`; the stages are create, record, result, file, plain (a file by its plain address, not
+by a minted link), link and callback. Nothing here answers requests:
+`web.py`, `files.py` and `callbacks.py` ask whether a fault strikes and act it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+
+KNOWN = MappingProxyType(
+    {
+        "create": frozenset(
+            {"lost", "reset", "html_502", "http_429", "body_402", "body_422", "body_455", "body_500"}
+        ),
+        "record": frozenset(
+            {
+                "http_401", "http_403", "http_404", "http_429", "http_500", "body_401", "body_402", "body_404",
+                "body_408", "body_422", "body_429", "body_433", "body_455", "body_500", "frequency",
+                "html_502", "html_520", "cloudflare", "truncated", "null", "unknown_state", "bare_list",
+                "code_zero", "code_string", "hang", "reset",
+            }
+        ),
+        "result": frozenset({"invalid_json", "object", "empty", "null"}),
+        "file": frozenset(
+            {
+                "403", "404", "500", "empty", "short", "wrong_length", "no_length", "html", "slow", "reset",
+                "wrong_type", "redirect", "loop", "hang",
+            }
+        ),
+        "plain": frozenset({"403", "404"}),
+        "link": frozenset({"body_422", "body_500", "html_502"}),
+        "callback": frozenset(
+            {"lost", "twice", "late", "early", "unsigned", "forged", "tampered", "two_ids", "stale"}
+        ),
+    }
+)  # fmt: skip
+AT_RANDOM = MappingProxyType(
+    {
+        "record": ("http_429", "body_429", "frequency", "http_500", "body_500", "html_502", "html_520", "cloudflare",
+                   "truncated", "null", "unknown_state", "body_422", "body_455", "reset"),
+        "result": ("invalid_json", "object"),
+        "file": ("403", "404", "500", "empty", "short", "wrong_length", "no_length", "html", "slow", "reset",
+                 "wrong_type", "redirect"),
+        "link": ("body_500", "html_502"),
+        "callback": ("lost", "twice", "late", "early", "forged", "tampered"),
+    }
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault, how often it still strikes (`math.inf`: always) and, for files, on which result (None: any)."""
+
+    name: str
+    times: float = 1
+    n: int | None = None
+
+    def __post_init__(self) -> None:
+        stage, _, what = self.name.partition(".")
+        if what not in KNOWN.get(stage, frozenset()):
+            raise ValueError(f"no such fault: {self.name!r}")
+
+
+def take(faults: list[Fault], stage: str, n: int | None = None) -> str | None:
+    """The next ordered fault of this stage, used up by one; None where there is none."""
+    for fault in faults:
+        at, _, what = fault.name.partition(".")
+        if at == stage and fault.times > 0 and (fault.n is None or fault.n == n):
+            fault.times -= 1
+            return what
+    return None
+
+
+def draw(*what: object) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    digest = hashlib.blake2b("/".join(map(str, what)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / (1 << 56)
+
+
+def at_random(stage: str, share: float, *what: object) -> str | None:
+    """A fault of this stage with this probability, decided by `what` alone."""
+    names = AT_RANDOM.get(stage, ())
+    if not names or draw(stage, "whether", *what) >= share:
+        return None
+    return names[math.floor(draw(stage, "which", *what) * len(names))]

@@ -1,0 +1,105 @@
+"""The first bytes of a result file: what makes it a picture, a film or a sound of its type.
+
+Containers are told the whole file's size, so that the filler behind the head lies inside a box, an element or a run of
+samples. Pure. Called by `media.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from types import MappingProxyType
+
+from reconciler.bench.simulator import pictures
+
+
+def _boxes(brands: bytes) -> Callable[[int], bytes]:
+    """An ISO file: `ftyp`, then one `mdat` box to the end of the file."""
+
+    def head(size: int) -> bytes:
+        brand = struct.pack(">I4s4sI", 16 + len(brands), b"ftyp", brands[:4], 0x200) + brands
+        rest = size - len(brand)
+        if rest >= 1 << 32:
+            return brand + struct.pack(">I4sQ", 1, b"mdat", rest)
+        return brand + struct.pack(">I4s", max(rest, 8), b"mdat")
+
+    return head
+
+
+def _webm(size: int) -> bytes:
+    fields = b"\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08"
+    fields += b"\x42\x82\x84webm\x42\x87\x81\x04\x42\x85\x81\x02"
+    header = b"\x1a\x45\xdf\xa3" + bytes([0x80 | len(fields)]) + fields
+    header += b"\x18\x53\x80\x67\x01" + b"\xff" * 7
+    rest = max(size - len(header) - 9, 0)
+    return header + b"\xec" + struct.pack(">Q", rest | 1 << 56)
+
+
+def _wav(size: int) -> bytes:
+    rest = min(max(size - 44, 0), 0xFFFFFFFF - 36)
+    sound = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 44100, 176400, 4, 16)
+    return struct.pack("<4sI4s", b"RIFF", rest + 36, b"WAVE") + sound + struct.pack("<4sI", b"data", rest)
+
+
+def _mp3_bare(_: int) -> bytes:
+    """Six silent frames of 128 kbit/s, 417 bytes each."""
+    return (b"\xff\xfb\x90\x64" + bytes(413)) * 6
+
+
+def _mp3(size: int) -> bytes:
+    title = b"\0a simulated song"
+    tag = b"TIT2" + struct.pack(">IH", len(title), 0) + title
+    return b"ID3\x03\0\0" + bytes([0, 0, 0, len(tag)]) + tag + _mp3_bare(size)
+
+
+def _aac(_: int) -> bytes:
+    """Four empty ADTS frames of 32 bytes each."""
+    return (b"\xff\xf1\x50\x80\x04\x1f\xfc" + bytes(25)) * 4
+
+
+def _flac(_: int) -> bytes:
+    stream = struct.pack(">HH", 4096, 4096) + bytes(6) + (44100 << 44 | 1 << 41 | 15 << 36).to_bytes(8, "big")
+    return b"fLaC\x80\0\0\x22" + stream + bytes(16)
+
+
+def _ogg(_: int) -> bytes:
+    opus = b"OpusHead\x01\x02" + struct.pack("<HIhB", 312, 48000, 0, 0)
+    before = b"OggS\0\x02" + bytes(8) + b"sim1" + bytes(4)
+    after = bytes([1, len(opus)]) + opus
+    return before + struct.pack("<I", _ogg_sum(before + bytes(4) + after)) + after
+
+
+def _ogg_sum(page: bytes) -> int:
+    """The checksum of an Ogg page: CRC-32 of polynomial 04c11db7, neither reflected nor inverted."""
+    total = 0
+    for byte in page:
+        total ^= byte << 24
+        for _ in range(8):
+            total = (total << 1 ^ (0x04C11DB7 if total & 1 << 31 else 0)) & 0xFFFFFFFF
+    return total
+
+
+_CONTAINERS = MappingProxyType(
+    {
+        "mp4": _boxes(b"isomiso2avc1mp41"),
+        "mov": _boxes(b"qt  "),
+        "m4a": _boxes(b"M4A mp42isom"),
+        "avif": _boxes(b"avifmif1miaf"),
+        "webm": _webm,
+        "wav": _wav,
+        "mp3": _mp3,
+        "mp3-bare": _mp3_bare,
+        "aac": _aac,
+        "flac": _flac,
+        "ogg": _ogg,
+    }
+)
+_PICTURES = MappingProxyType({"png": pictures.png, "jpg": pictures.jpg, "gif": pictures.gif, "webp": pictures.webp})
+FORMS = frozenset(_CONTAINERS) | frozenset(_PICTURES)
+
+
+def head(form: str, size: int, hue: int) -> bytes:
+    """The first bytes of a file of `size` bytes; `form` is one of `FORMS`."""
+    if form in _PICTURES:
+        return _PICTURES[form](hue)
+    return _CONTAINERS[form](size)

@@ -1,0 +1,59 @@
+"""How this KIE behaves: every switch of the simulator, readable and changeable while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+FORTNIGHT = 14 * 86400.0
+
+
+@dataclass(kw_only=True)
+class Options:
+    """The switches; the defaults are what was seen of KIE itself, unless a sentence says otherwise.
+
+    `speed` shortens every life (20: a task of 100 s takes 5). `keys` are the accepted bearer tokens; empty accepts any.
+    `faults` is the share of requests that go wrong, at most `fault_times` times for each task and stage.
+    """
+
+    seed: int = 0
+    speed: float = 1.0
+    host: str = "127.0.0.1"
+    port: int = 0
+    keys: Collection[str] = ()
+
+    faults: float = 0.0
+    fault_times: int = 2
+    hang_seconds: float = 60.0
+    """How long a request hangs in real time before the connection is cut."""
+
+    slow_seconds: float = 2.0
+    """How long each MiB of a slow file takes in real time."""
+
+    limits: bool = True
+    """20 creates in 10 s and 10 records in 1 s for each key, in real time."""
+    http_429: bool = True
+    """Whether the limiter answers with HTTP 429 (as documented) or with HTTP 200 and code 429."""
+    http_errors: bool = False
+    """Whether refusals carry their code as HTTP status too; KIE answers 200."""
+    compress: bool = True
+    """gzip, chunked and Set-Cookie, as behind Cloudflare; costs a few microseconds an answer."""
+    latency: float = 0.0
+    """Real seconds before an answer; KIE's median was 0.32."""
+
+    extras: bool = False
+    """Whether records carry updateTime, progress and creditsConsumed."""
+    blanks: bool = False
+    """Whether failCode and failMsg are "" instead of null while there is no failure."""
+    cost_in_ms: bool = False
+
+    media_size: int | None = None
+    """The size of results of tasks made over HTTP; None draws one by kind."""
+    media_lasts: float = FORTNIGHT
+    link_lasts: float = 1200.0
+    credits: float = 5916.25
+
+    hmac_key: str | None = None
+    callback_timeout: float = 15.0
+    callback_gap: float = 1.0
+    """Real seconds before the first retry of a callback; doubled for each of the two that follow."""
