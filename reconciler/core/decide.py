@@ -1,7 +1,8 @@
 """The opinion: `absorb` adds what was seen to a row, `decide` says what happens next.
 
-Both are pure and total. Ask follows only Silence, Deliver only Silence or Ready, and after a delivery comes Finish, Rest, Fail or
-Leave, so a visit ends within three decisions. The visit is the only caller; what each decision does is written there.
+Both are pure and total. Ask follows only Silence, Deliver only Silence or Ready, and after a delivery comes Finish,
+Rest, Fail or Leave, so a visit ends within three decisions. The visit is the only caller; what each decision does is
+written there.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ _FINDINGS = {
 }
 
 
-# --- absorb -------------------------------------------------------------------------------------------------------------
+# --- absorb
+# -------------------------------------------------------------------------------------------------------------
 
 
 def absorb(row: Row, seen: Observation, now: datetime) -> Row:
@@ -148,7 +150,8 @@ def _said(who: str, word: str, detail: str) -> str:
     return f"{who}: {word}, {detail}" if detail else f"{who}: {word}"
 
 
-# --- decide -------------------------------------------------------------------------------------------------------------
+# --- decide
+# -------------------------------------------------------------------------------------------------------------
 
 
 def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
@@ -214,7 +217,8 @@ def _working(row: Row, seen: Working, now: datetime, limits: Limits) -> Decision
         return _give_up(row, now, limits)
     if row.status not in OPEN:
         return _slowly(row, now, f"KIE says {seen.state}")
-    return _paced(row, now, limits, f"KIE says {seen.state}", begun=seen.begun and row.status == "queued")
+    begun = seen.begun and row.status == "queued" and not limits.observe
+    return _paced(row, now, limits, f"KIE says {seen.state}", begun=begun)
 
 
 def _slowly(row: Row, now: datetime, why: str) -> Decision:

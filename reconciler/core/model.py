@@ -41,8 +41,9 @@ class Trigger(StrEnum):
 class Asset:
     """One result of a task and how far its object in our storage has come.
 
-    `path` is the object's key in the bucket; it is written before the bytes are sent. `version` and `verified_by` are the
-    receipt, None until the object was stored and proven. `upload` is the last segment of a resumable upload's address.
+    `path` is the object's key in the bucket; it is written before the bytes are sent. `version` and `verified_by` are
+    the receipt, None until the object was stored and proven. `upload` is the last segment of a resumable upload's
+    address.
     """
 
     n: int
@@ -65,8 +66,8 @@ class Asset:
 class Row:
     """A generation as the application wrote it, and what we know of its task.
 
-    Times are the database's. The first block is the application's row; the second is our bookkeeping about `task_id`, and is
-    empty when the application has given the row another task since.
+    Times are the database's. The first block is the application's row; the second is our bookkeeping about `task_id`,
+    and is empty when the application has given the row another task since.
     """
 
     id: str
@@ -105,7 +106,8 @@ class Row:
         return bool(self.sources) and done >= set(range(len(self.sources)))
 
 
-# --- Observations: a record, a silence or the outcome of a delivery, in our words ---------------------------------------
+# --- Observations: a record, a silence or the outcome of a delivery, in our words
+# ---------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,8 @@ class Unstored:
 Observation = Silence | Working | Ready | Refused | Unknown | Unheard | Stored | Unstored
 
 
-# --- Decisions: what happens next, and never how ------------------------------------------------------------------------
+# --- Decisions: what happens next, and never how
+# ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +248,8 @@ class Curve:
 class Limits:
     """What the settings and the last snapshot allow; `jitter` is a number in [0, 1) drawn by the caller.
 
-    `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model, `spare` whether a
-    request may go out at once.
+    `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model, `spare` whether
+    a request may go out at once.
     """
 
     give_up_after: timedelta = timedelta(hours=24)

@@ -52,7 +52,8 @@ UPDATE reconciler.work
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to write one generation until the lease ends; `woken` tells later whether somebody woke it meanwhile."""
+    """The right to write one generation until the lease ends; `woken` tells later whether somebody woke it
+    meanwhile."""
 
     generation_id: str
     lease: uuid.UUID
@@ -124,7 +125,8 @@ class Claims:
         await self._database.execute(_RELEASE, ids, leases, seconds)
 
     async def discover(self) -> int:
-        """Find what no notification told: open rows without bookkeeping, and rows that changed since; return how many."""
+        """Find what no notification told: open rows without bookkeeping, and rows that changed since; return how
+        many."""
         rows = await self._database.fetch(self._discover, self._term, *self._ours)
         return len(rows)
 
@@ -145,7 +147,8 @@ def _provider_pattern(hosts: Sequence[str]) -> str:
 
 
 def _ours_sql(shape: Shape, first: int) -> str:
-    """The rows that are ours, by the parameters `first` (providers), `first + 1` (pattern), `first + 2` (their hosts)."""
+    """The rows that are ours, by the parameters `first` (providers), `first + 1` (pattern), `first + 2` (their
+    hosts)."""
     provider = (
         f"(g.provider IS NULL OR g.provider = ANY(${first}))"
         if shape.has("provider")

@@ -1,7 +1,8 @@
 """The connection pool, and what PostgreSQL's errors mean to us.
 
-Every statement of the house goes through `Database`, one statement a transaction unless a caller opens one. What waiting
-mends becomes Transient, what only a person mends becomes Config; a deadlock or a lock timeout runs the statement again.
+Every statement of the house goes through `Database`, one statement a transaction unless a caller opens one. What
+waiting mends becomes Transient, what only a person mends becomes Config; a deadlock or a lock timeout runs the
+statement again.
 """
 
 from __future__ import annotations

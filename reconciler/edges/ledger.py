@@ -1,8 +1,8 @@
 """Every write about a claimed generation, each fenced by its lease; the statements are in `statements.py`.
 
-A fenced write begins by locking our own `work` row with the lease in its predicate: token and row lock together are the fence.
-A predicate in the UPDATE of the application's table alone would leak, since that statement may wait for a lock while the lease
-runs out. Lock order: work, generations, hook. A write that finds the fence gone raises LeaseLost.
+A fenced write begins by locking our own `work` row with the lease in its predicate: token and row lock together are the
+fence. A predicate in the UPDATE of the application's table alone would leak, since that statement may wait for a lock
+while the lease runs out. Lock order: work, generations, hook. A write that finds the fence gone raises LeaseLost.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Hears NOTIFY on a connection of its own, and knows when it has gone deaf.
 
-Half-open sockets and transaction poolers stay silent for days without an error. So every ten seconds a canary is sent from a
-pooled connection and must come back here within five; otherwise the connection is built anew, and the caller sweeps, since
-whatever was announced meanwhile is lost. A hint lost costs seconds, never a generation.
+Half-open sockets and transaction poolers stay silent for days without an error. So every ten seconds a canary is sent
+from a pooled connection and must come back here within five; otherwise the connection is built anew, and the caller
+sweeps, since whatever was announced meanwhile is lost. A hint lost costs seconds, never a generation.
 """
 
 from __future__ import annotations

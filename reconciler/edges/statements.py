@@ -1,7 +1,7 @@
 """The SQL texts of the ledger, made once for the application's table as it is.
 
-Column names come from introspection and are known words; values are always parameters. `$1` is the generation, `$2` the lease;
-statements that keep facts go on with `$3` (the application's status as we saw it) and FACTS.
+Column names come from introspection and are known words; values are always parameters. `$1` is the generation, `$2` the
+lease; statements that keep facts go on with `$3` (the application's status as we saw it) and FACTS.
 """
 
 from __future__ import annotations

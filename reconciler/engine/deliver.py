@@ -1,0 +1,159 @@
+"""Brings every source of a task into our storage, one asset at a time, each with its receipt.
+
+Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. What was stored before is not touched
+again; where one source stops, the delivery stops, and the visit learns at which stage and why. Called by the visit
+only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+
+from reconciler.core.model import Asset, Row, Stored, Unstored
+from reconciler.core.naming import TYPES, object_key
+from reconciler.edges.fetch import Fetcher
+from reconciler.edges.kie import Kie
+from reconciler.edges.ledger import Ledger
+from reconciler.edges.spool import Room, Spool
+from reconciler.edges.storage import Put, Store, prove
+from reconciler.engine.lease import Lease
+from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
+from reconciler.metrics import Metrics
+
+MINTABLE = frozenset({"host_unlisted"})
+"""Refusals of an address that a link minted by the provider may mend."""
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A delivery under way, as `top` and the demo show it; sizes in bytes, `total` None while unknown."""
+
+    generation_id: str
+    n: int
+    stage: str
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The edges that a delivery needs."""
+
+    ledger: Ledger
+    kie: Kie
+    fetcher: Fetcher
+    room: Room
+    store: Store
+
+
+class Deliveries:
+    """Delivers at most `slots` generations at once; `transfers` shows what is under way."""
+
+    def __init__(self, ways: Ways, metrics: Metrics, *, slots: int) -> None:
+        self._ways = ways
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(slots)
+        self.transfers: dict[str, Transfer] = {}
+
+    async def deliver(self, row: Row, lease: Lease) -> Stored | Unstored:
+        """Store and prove every source that has no receipt yet; LeaseLost when another instance has taken over."""
+        done = {asset.n: asset for asset in row.assets}
+        async with self._slots:
+            for n in range(len(row.sources)):
+                if n in done and done[n].stored:
+                    continue
+                transfer = self.transfers[row.id] = Transfer(row.id, n, "fetch")
+                try:
+                    done[n] = await self._asset(row, lease, transfer, done.get(n))
+                except LeaseLost:
+                    raise
+                except ReconcilerError as error:
+                    self._metrics.missed(transfer.stage, error.code)
+                    return _unstored(error, transfer.stage, _in_order(done))
+                finally:
+                    del self.transfers[row.id]
+        return Stored(_in_order(done))
+
+    async def _asset(self, row: Row, lease: Lease, transfer: Transfer, before: Asset | None) -> Asset:
+        async with self._ways.room.spool() as spool:
+            mime = await self._fetch(row, transfer, spool)
+            asset = _named(row, transfer.n, mime, spool)
+            if before is not None and (before.path, before.size, before.sha256) == (
+                asset.path,
+                asset.size,
+                asset.sha256,
+            ):
+                asset = replace(asset, upload=before.upload)
+            await self._ways.ledger.intend(row, lease.claim, asset)
+            await self._put(row, lease, transfer, asset, spool)
+        transfer.stage = "prove"
+        began = time.monotonic()
+        receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
+        self._metrics.storage_seconds.labels("prove", "ok").observe(time.monotonic() - began)
+        asset = replace(asset, version=receipt.version, verified_by=receipt.verified_by)
+        await self._ways.ledger.stored(row, lease.claim, asset)
+        self._metrics.uploaded.inc(asset.size)
+        return asset
+
+    async def _fetch(self, row: Row, transfer: Transfer, spool: Spool) -> str:
+        def progress(done: int, total: int | None) -> None:
+            transfer.done, transfer.total = done, total
+
+        source = row.sources[transfer.n]
+        try:
+            mime = await self._ways.fetcher.fetch(source, spool, progress=progress)
+        except Permanent as refused:
+            if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in MINTABLE):
+                raise
+            try:
+                minted = await self._ways.kie.download_url(source, key_hash=row.key_hash)
+            except (Transient, Permanent):
+                # What the provider cannot mint stays refused for the first reason, which is the one to act on.
+                raise refused from None
+            mime = await self._ways.fetcher.fetch(minted, spool, progress=progress)
+        self._metrics.downloaded.inc(spool.size)
+        return mime
+
+    async def _put(self, row: Row, lease: Lease, transfer: Transfer, asset: Asset, spool: Spool) -> None:
+        transfer.stage, transfer.done, transfer.total = "store", 0, asset.size
+
+        async def begun(upload: str) -> None:
+            await self._ways.ledger.begun(row, lease.claim, asset.n, upload)
+
+        def progress(done: int, total: int) -> None:
+            transfer.done, transfer.total = done, total
+
+        what = Put(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
+        began, outcome = time.monotonic(), "away"
+        try:
+            await self._ways.store.put(what, spool, ours=lease.ours, begun=begun, progress=progress)
+            outcome = "ok"
+        except Permanent:
+            outcome = "refused"
+            raise
+        finally:
+            self._metrics.storage_seconds.labels("put", outcome).observe(time.monotonic() - began)
+
+
+def _named(row: Row, n: int, mime: str, spool: Spool) -> Asset:
+    kind, ext = TYPES[mime]
+    path = object_key(user_id=row.user_id, kind=kind, generation_id=row.id, n=n, ext=ext)
+    return Asset(n, path, mime, spool.size, spool.sha256, spool.md5)
+
+
+def _in_order(done: dict[int, Asset]) -> tuple[Asset, ...]:
+    return tuple(done[n] for n in sorted(done))
+
+
+def _unstored(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> Unstored:
+    return Unstored(
+        assets,
+        stage,
+        error.code,
+        detail=str(error),
+        gone=isinstance(error, Gone),
+        settled=isinstance(error, Permanent),
+        retry_after=error.retry_after if isinstance(error, Transient) else None,
+    )

@@ -1,0 +1,47 @@
+"""Whom to ask about a task: which dialect, with which key.
+
+A task belongs to the key that made it, and asked in the wrong dialect or with the wrong key it looks unknown. Until KIE
+has acknowledged it, keys and dialects are tried in turn; afterwards the pair that answered is kept in the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.core.model import Row
+from reconciler.providers import Family, by_name, candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the ring, by its hash; `kind` is what the application makes with it, None for anything."""
+
+    key_hash: str
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one request about a task goes."""
+
+    family: Family
+    key_hash: str
+
+
+def route(row: Row, keys: Sequence[Key]) -> Route:
+    """Return whom to ask about this row's task next; the row has a task, the ring at least one key."""
+    known = {key.key_hash for key in keys}
+    if row.acknowledged_at is not None and row.key_hash in known and row.key_hash is not None:
+        family = by_name(row.family) if row.family else None
+        if family is not None:
+            return Route(family, row.key_hash)
+    ring = sorted(keys, key=lambda key: _distance(key, row.kind))
+    families = candidates(row.model, row.task_id or "")
+    return Route(families[row.unknowns // len(ring) % len(families)], ring[row.misses % len(ring)].key_hash)
+
+
+def _distance(key: Key, kind: str | None) -> int:
+    if key.kind is None:
+        return 1
+    return 0 if key.kind == kind else 2

@@ -1,0 +1,211 @@
+"""One pass over one claimed generation, from claim to rest: gather, decide, apply.
+
+The loop asks the core what to do and does exactly that; it holds no opinion of its own. Every way of waking ends here.
+Called by `work` for the daemon and by the chores for one row at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+import structlog
+
+from reconciler.core.decide import absorb, decide
+from reconciler.core.model import (
+    Ask,
+    Decision,
+    Deliver,
+    Fail,
+    Finish,
+    Leave,
+    Limits,
+    Observation,
+    Ready,
+    Refused,
+    Rest,
+    Row,
+    Silence,
+    Trigger,
+    Unheard,
+    Working,
+)
+from reconciler.core.naming import TYPES
+from reconciler.edges.budget import Budget
+from reconciler.edges.ledger import Delivered, Held
+from reconciler.engine.deliver import Deliveries, Ways
+from reconciler.engine.lease import Lease
+from reconciler.engine.route import Key, route
+from reconciler.errors import Permanent, Transient
+from reconciler.metrics import Metrics
+from reconciler.providers import judge
+
+log = structlog.get_logger()
+
+WINDOW = 10.0
+"""Seconds without requests after KIE says that we are too fast: the window of its documented limit."""
+
+REREADS = 3
+"""How often a row that moves under us is read again before it is left to the next visit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """How a visit ended: the last decision, the row as it then was, what was last seen, and the event it wrote."""
+
+    decision: Decision
+    row: Row
+    seen: Observation
+    at: datetime
+    event: str | None = None
+
+
+class Visits:
+    """Visits generations for one instance; `limits` gives the limits of the moment."""
+
+    def __init__(
+        self,
+        ways: Ways,
+        deliveries: Deliveries,
+        budget: Budget,
+        *,
+        keys: Sequence[Key],
+        limits: Callable[[], Limits],
+        metrics: Metrics,
+    ) -> None:
+        self._ways = ways
+        self._deliveries = deliveries
+        self._budget = budget
+        self._keys = tuple(keys)
+        self._limits = limits
+        self._metrics = metrics
+
+    async def visit(self, held: Held, lease: Lease, asked: Callable[[], None] = lambda: None) -> Visited:
+        """Visit one claimed generation until it rests; `asked` is called once no more requests to KIE are needed.
+
+        Raises LeaseLost when another instance has taken over, Transient when the database is away.
+        """
+        began = time.monotonic()
+        for _ in range(REREADS):
+            visited = await self._pass(held, lease, asked)
+            if visited is not None:
+                self._tell(visited, lease, time.monotonic() - began)
+                return visited
+            again = await self._ways.ledger.read([lease.claim.generation_id])
+            if lease.claim.generation_id not in again:
+                await self._ways.ledger.forget(lease.claim)
+                return Visited(Leave("the application deleted the row"), held.row, Silence(), held.now)
+            held = again[lease.claim.generation_id]
+        raise Transient("the row keeps moving under us", code="row_moving")
+
+    async def _pass(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited | None:
+        """Go once from silence to an end; None when the application's row has moved meanwhile."""
+        row, seen = held.row, Silence()
+        began = time.monotonic()
+        while True:
+            now = held.now + timedelta(seconds=time.monotonic() - began)
+            row = absorb(row, seen, now)
+            decision = decide(row, seen, now, self._limits_for(row))
+            match decision:
+                case Ask():
+                    row, seen = await self._ask(row)
+                case Deliver():
+                    asked()
+                    self._saw(seen, lease.claim.trigger, now)
+                    seen = await self._deliveries.deliver(row, lease)
+                case Finish() | Fail() | Rest() | Leave():
+                    lease.ending = True
+                    ended = await self._end(Visited(decision, row, seen, now), lease)
+                    lease.ending = ended is not None
+                    return ended
+                case _:
+                    assert_never(decision)
+
+    async def _ask(self, row: Row) -> tuple[Row, Observation]:
+        chosen = route(row, self._keys)
+        await self._budget.take(chosen.key_hash)
+        began = time.monotonic()
+        seen: Observation
+        try:
+            reply = await self._ways.kie.record(row.task_id or "", path=chosen.family.path, key_hash=chosen.key_hash)
+            seen = judge(chosen.family, reply.status, reply.body, reply.retry_after)
+        except Transient as error:
+            seen = Unheard(error.code, str(error), error.retry_after)
+        await self._asked(seen, chosen.key_hash, time.monotonic() - began)
+        if isinstance(seen, Working | Ready | Refused):
+            row = replace(row, key_hash=chosen.key_hash, family=chosen.family.name)
+        return row, seen
+
+    async def _asked(self, seen: Observation, key_hash: str, seconds: float) -> None:
+        outcome = "ok"
+        if isinstance(seen, Unheard):
+            outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
+            self._metrics.missed("ask", seen.reason)
+            if seen.reason == "rate_limited":
+                await self._budget.empty(key_hash, seen.retry_after or WINDOW)
+        self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
+        self._metrics.polls.labels(type(seen).__name__.lower()).inc()
+
+    async def _end(self, visited: Visited, lease: Lease) -> Visited | None:
+        """Write the decision down; None when the application's row has moved meanwhile."""
+        ledger, claim, row = self._ways.ledger, lease.claim, visited.row
+        match visited.decision:
+            case Finish():
+                event = await ledger.finish(row, claim, self._delivered(row))
+                return None if event is None else replace(visited, event=event)
+            case Fail() as decision:
+                try:
+                    event = await ledger.fail(row, claim, decision)
+                except Permanent as error:
+                    return await self._rest_behind_hook(visited, lease, error)
+                return None if event is None else replace(visited, event=event)
+            case Rest() as decision:
+                await ledger.rest(row, claim, decision)
+            case Leave() as decision:
+                await ledger.leave(row, claim, decision.why)
+        return visited
+
+    def _delivered(self, row: Row) -> Delivered:
+        paths = [asset.path for asset in row.assets[: len(row.sources)]]
+        return Delivered([self._ways.store.address(path) for path in paths], paths)
+
+    async def _rest_behind_hook(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
+        until = visited.at + timedelta(minutes=5)
+        rest = Rest(until, until, str(error), finding=error.code)
+        await self._ways.ledger.rest(visited.row, lease.claim, rest)
+        return replace(visited, decision=rest)
+
+    def _limits_for(self, row: Row) -> Limits:
+        spare = row.looks > 0 or row.task_id is None or self._budget.spare(route(row, self._keys).key_hash)
+        return replace(self._limits(), spare=spare, jitter=random.random())
+
+    def _saw(self, seen: Observation, trigger: Trigger, now: datetime) -> None:
+        if isinstance(seen, Ready) and seen.completed_at is not None:
+            self._metrics.detection_lag.labels(trigger).observe(max((now - seen.completed_at).total_seconds(), 0))
+
+    def _tell(self, visited: Visited, lease: Lease, seconds: float) -> None:
+        """One canonical line and the figures of a visit."""
+        row, decision, trigger = visited.row, visited.decision, lease.claim.trigger
+        bound = log.bind(
+            generation_id=row.id, task_id=row.task_id, trigger=trigger.value, model=row.model, took=round(seconds, 3)
+        )
+        match decision:
+            case Finish():
+                self._metrics.ended("delivered", trigger)
+                since = visited.at - row.completed_at if row.completed_at else None
+                kind, _ = TYPES[row.assets[0].mime]
+                self._metrics.delivered(kind, visited.at - row.created_at, since)
+                size = sum(asset.size for asset in row.assets)
+                bound.info("generation.delivered", assets=len(row.sources), bytes=size, event_kind=visited.event)
+            case Fail():
+                gave_up = decision.until is not None
+                self._metrics.ended("gave_up" if gave_up else "failed", trigger)
+                bound.warning("generation.gave_up" if gave_up else "generation.failed", reason=decision.reason)
+            case Rest():
+                bound.debug("generation.rested", why=decision.why, until=decision.until.isoformat())
+            case Leave():
+                bound.info("generation.left", why=decision.why)

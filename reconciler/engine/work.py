@@ -1,0 +1,226 @@
+"""Hands generations to visits: wakes are coalesced, claims taken, leases kept alive, the rest drained.
+
+One loop claims: first what was woken, then what is due, and where a request would else be wasted, what is due next. A
+thousand wakes of one generation are one look. `asking` bounds the visits that may wait for a request, so that no lease
+runs out in a queue; deliveries have slots of their own. The daemon runs `run` and `keep`; the chores use `once`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from reconciler.core.model import Trigger
+from reconciler.edges.claims import Claim, Claims
+from reconciler.edges.ledger import Held, Ledger
+from reconciler.engine.lease import Lease
+from reconciler.engine.visit import Visited, Visits
+from reconciler.errors import LeaseLost, ReconcilerError
+from reconciler.metrics import Metrics
+
+log = structlog.get_logger()
+
+IDLE = 1.0
+"""Seconds between two looks for rows to ask about early, where the last found none."""
+
+BREATH = 0.01
+"""Seconds between two claims under load, so that one claim serves several visits."""
+
+HELD = 256
+"""The most generations that one process holds at once, most of them waiting for a slot to deliver."""
+
+AGAIN = 60.0
+"""Seconds until a generation whose visit broke is looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breadth:
+    """How much one process takes on: visits that ask at once; seconds of a lease, of a sweep, between two requests."""
+
+    asking: int
+    term: float
+    sweep: float
+    gap: float
+
+
+class Work:
+    """The generations in this process's hands."""
+
+    def __init__(self, claims: Claims, ledger: Ledger, visits: Visits, metrics: Metrics, breadth: Breadth) -> None:
+        self._claims = claims
+        self._ledger = ledger
+        self._visits = visits
+        self._metrics = metrics
+        self._breadth = breadth
+        self._wakes: dict[str, Trigger] = {}
+        self._stirred = asyncio.Event()
+        self._held: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
+        self._asking: set[UUID] = set()
+        self._draining = False
+        self._early_at = 0.0
+
+    def wake(self, generation_id: str, trigger: Trigger = Trigger.NOTIFY) -> None:
+        """Look at this generation soon: a hint, never awaited, never refused."""
+        self._wakes[generation_id] = trigger
+        self._stirred.set()
+
+    def stir(self) -> None:
+        """Look for due generations now."""
+        self._stirred.set()
+
+    async def run(self) -> None:
+        """Claim and visit until drained; a database that is away is waited for."""
+        while not self._draining:
+            self._stirred.clear()
+            try:
+                pause = await self._look()
+            except ReconcilerError as error:
+                log.warning("claims.failed", code=error.code, reason=str(error))
+                pause = IDLE
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), pause)
+
+    async def _look(self) -> float:
+        """Claim what there is room for and begin the visits; return how many seconds nothing else needs doing."""
+        room = min(self._breadth.asking - len(self._asking), HELD - len(self._held))
+        if room <= 0:
+            return self._breadth.sweep
+        drawn = time.monotonic()
+        claims = await self._woken(room)
+        claims += await self._claims.due(room - len(claims)) if len(claims) < room else []
+        claims += await self._early() if not claims else []
+        await self._begin(claims, drawn)
+        if claims or self._wakes:
+            self._stirred.set()
+            await asyncio.sleep(BREATH)
+            return BREATH
+        due = await self._claims.next_due()
+        if due is None:
+            return self._breadth.sweep
+        return min(max(min(due, self._early_at - time.monotonic()), BREATH), self._breadth.sweep)
+
+    async def _woken(self, room: int) -> list[Claim]:
+        if not self._wakes:
+            return []
+        taken = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:room]}
+        try:
+            return await self._claims.woken(taken)
+        except ReconcilerError:
+            self._wakes = taken | self._wakes
+            raise
+
+    async def _early(self) -> list[Claim]:
+        """Claim a row before it is due, where the next request would else be wasted."""
+        if time.monotonic() < self._early_at:
+            return []
+        claims = await self._claims.early(1)
+        self._early_at = time.monotonic() + (self._breadth.gap if claims else IDLE)
+        return claims
+
+    async def _begin(self, claims: Sequence[Claim], drawn: float) -> None:
+        if not claims:
+            return
+        held = await self._ledger.read([claim.generation_id for claim in claims])
+        for claim in claims:
+            if claim.generation_id not in held:
+                await self._ledger.forget(claim)
+                continue
+            lease = Lease(claim, self._breadth.term, drawn)
+            self._asking.add(claim.lease)
+            task = asyncio.create_task(self._guarded(held[claim.generation_id], lease))
+            self._held[claim.lease] = (lease, task)
+
+    async def _guarded(self, held: Held, lease: Lease) -> None:
+        """The border around a visit: whatever breaks in it costs this one generation a minute, and nobody else
+        anything."""
+        bound = log.bind(generation_id=held.row.id, task_id=held.row.task_id)
+        try:
+            await self._visits.visit(held, lease, lambda: self._asked(lease))
+        except LeaseLost:
+            self._lost(lease)
+        except ReconcilerError as error:
+            bound.warning("visit.interrupted", code=error.code, reason=str(error))
+            await self._give_back([lease], seconds=5.0)
+        except Exception:
+            bound.exception("visit.broke")
+            self._metrics.missed("visit", "broke")
+            await self._give_back([lease], seconds=AGAIN)
+        finally:
+            self._asked(lease)
+            self._held.pop(lease.claim.lease, None)
+
+    def _asked(self, lease: Lease) -> None:
+        self._asking.discard(lease.claim.lease)
+        self._stirred.set()
+
+    def _lost(self, lease: Lease) -> None:
+        lease.lost = True
+        self._metrics.leases_lost.inc()
+        log.warning("lease.lost", generation_id=lease.claim.generation_id)
+
+    async def _give_back(self, leases: Iterable[Lease], *, seconds: float) -> None:
+        with contextlib.suppress(ReconcilerError):
+            await self._claims.release([lease.claim for lease in leases], seconds=seconds)
+
+    async def keep(self) -> None:
+        """Prolong the leases in hand until cancelled; a visit whose lease is gone is cut short."""
+        while True:
+            await asyncio.sleep(self._breadth.term / 3)
+            leases = [lease for lease, _ in self._held.values()]
+            if not leases:
+                continue
+            drawn = time.monotonic()
+            try:
+                kept = await self._claims.renew([lease.claim for lease in leases])
+            except ReconcilerError as error:
+                log.warning("leases.not_renewed", code=error.code, count=len(leases))
+                continue
+            for lease in leases:
+                if lease.claim.lease in kept:
+                    lease.prolong(drawn)
+                elif lease.claim.lease in self._held:
+                    self._cut(lease)
+
+    def _cut(self, lease: Lease) -> None:
+        _, task = self._held[lease.claim.lease]
+        # A visit that writes its end gives the lease back itself, and the fence refuses it where that comes too late.
+        if not task.done() and not lease.ending:
+            self._lost(lease)
+            task.cancel()
+
+    async def once(self, generation_id: str, trigger: Trigger) -> Visited | None:
+        """Visit one generation now, for a chore; None when it is not ours to move or another instance holds it."""
+        drawn = time.monotonic()
+        for claim in await self._claims.woken({generation_id: trigger}):
+            held = await self._ledger.read([generation_id])
+            lease = Lease(claim, self._breadth.term, drawn)
+            task = asyncio.create_task(self._visits.visit(held[generation_id], lease))
+            self._held[claim.lease] = (lease, task)
+            try:
+                return await task
+            finally:
+                del self._held[claim.lease]
+        return None
+
+    async def drain(self, seconds: float) -> None:
+        """Claim no more, let what is in hand end for so many seconds, then give the rest back."""
+        self._draining = True
+        self._stirred.set()
+        tasks = [task for _, task in self._held.values()]
+        if tasks and seconds > 0:
+            await asyncio.wait(tasks, timeout=seconds)
+        left = [(lease, task) for lease, task in self._held.values() if not task.done()]
+        for _, task in left:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in left), return_exceptions=True)
+        if left:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._give_back([lease for lease, _ in left], seconds=5.0), 2.0)
+        log.info("work.drained", released=len(left))
