@@ -68,7 +68,7 @@ class Kie:
         # json= would fail on what JSON can carry and UTF-8 cannot.
         content = json.dumps({"url": url}).encode("ascii")
         reply = await self._ask(self._request("POST", _URL_PATH, key_hash, content=content))
-        minted = _worth(reply, "download-url")
+        minted = _worth(reply, "download_url")
         if not isinstance(minted, str) or not minted:
             raise Transient("KIE minted no address", code="kie_no_address")
         return minted
@@ -182,5 +182,6 @@ def _refusal(code: int, reply: Reply, what: str) -> ReconcilerError:
     if code in _GONE:
         return Gone(said, code=f"kie_{code}")
     if code in {400, 422}:
-        return Permanent(said, code="url_refused", hint="the address is not one of KIE's results")
-    return Transient(said, code="kie_refused", retry_after=reply.retry_after)
+        return Permanent(said, code=f"{what}_refused")
+    code_word = "rate_limited" if code == 429 else "kie_refused"
+    return Transient(said, code=code_word, retry_after=reply.retry_after)

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from reconciler.errors import Config, Transient
 PIECE = 1 << 20
 HEAD = 4096
 
+# So many small chunks are joined: each costs memory beyond its bytes.
+_PARTS = 256
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -68,11 +70,13 @@ class Spool:
 
     def __init__(self, room: Room) -> None:
         self.size = 0
+        self.head = b""
         self.sha256 = ""
         self.md5 = ""
         self._room = room
-        self._pending = bytearray()
-        self._head = b""
+        # Chunks are kept as they came: joining them costs as much as receiving them.
+        self._parts: list[bytes] = []
+        self._held = 0
         self._file: FileIO | None = None
         self._writing: asyncio.Future[None] | None = None
         self._sha256 = hashlib.sha256()
@@ -88,31 +92,31 @@ class Spool:
         trace: TracebackType | None,
     ) -> None:
         self._room.give_back(self.size)
-        if self._writing is None:
-            return
-        # A thread may still write after a cancellation: its file must not be closed under it,
-        # the number could by then be another file's.
-        self._writing.add_done_callback(self._close)
-
-    @property
-    def head(self) -> bytes:
-        """The first 4096 bytes, or as many as there are."""
-        return self._head or bytes(memoryview(self._pending)[:HEAD])
+        self._parts = []
+        if self._writing is not None:
+            # After a cancellation a thread may still write: its file must not be closed under
+            # it, the number could by then be another file's.
+            self._writing.add_done_callback(self._close)
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes; Transient (spool_full) when there is no room for them."""
         self._room.take(len(chunk))
         self.size += len(chunk)
-        self._pending += chunk
-        if len(self._pending) > PIECE:
+        if len(self.head) < HEAD:
+            self.head += chunk[: HEAD - len(self.head)]
+        if len(self._parts) == _PARTS:
+            self._parts = [b"".join(self._parts)]
+        self._parts.append(chunk)
+        self._held += len(chunk)
+        if self._held > PIECE:
             await self._hand_over()
 
     async def seal(self) -> None:
         """Bring everything to its place and fix the hashes; nothing is written afterwards."""
         if self._writing is None:
-            self._hash(self._pending)
+            self._hash(self._parts)
         else:
-            if self._pending:
+            if self._parts:
                 await self._hand_over()
             await self._written()
         self.sha256 = self._sha256.hexdigest()
@@ -121,44 +125,48 @@ class Spool:
     async def chunks(self, start: int = 0, end: int | None = None, piece: int = PIECE) -> AsyncIterator[bytes]:
         """The bytes from `start` to before `end`, at most `piece` at a time."""
         end = self.size if end is None else min(end, self.size)
+        if self._file is None:
+            for chunk in _cut(self._parts, start, end, piece):
+                yield chunk
+            return
         while start < end:
             stop = min(start + piece, end)
-            yield await self._read(start, stop)
+            yield await self._read(self._file.fileno(), start, stop)
             start = stop
 
     async def _hand_over(self) -> None:
-        # One piece at a time is with the thread, while the next one comes in.
+        # One piece is with the thread while the next comes in, never two.
         await self._written()
-        self._head = self.head
-        piece, self._pending = self._pending, bytearray()
+        parts, self._parts, self._held = self._parts, [], 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(None, self._absorb, piece)
+        self._writing = loop.run_in_executor(None, self._absorb, parts)
 
     async def _written(self) -> None:
         if self._writing is None:
             return
         await asyncio.wait({self._writing})
-        if isinstance(error := self._writing.exception(), OSError):
+        try:
+            self._writing.result()
+        except OSError as error:
             raise _disk_error(error) from None
-        self._writing.result()
 
-    def _absorb(self, piece: bytearray) -> None:
+    def _absorb(self, parts: list[bytes]) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0, dir=self._room.folder)  # noqa: SIM115
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._hash(piece)
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        self._hash(parts)
 
-    def _hash(self, piece: bytearray) -> None:
-        self._sha256.update(piece)
-        self._md5.update(piece)
+    def _hash(self, parts: list[bytes]) -> None:
+        for part in parts:
+            self._sha256.update(part)
+            self._md5.update(part)
 
-    async def _read(self, start: int, stop: int) -> bytes:
-        if self._file is None:
-            return bytes(memoryview(self._pending)[start:stop])
+    async def _read(self, file: int, start: int, stop: int) -> bytes:
         try:
-            found = await asyncio.to_thread(os.pread, self._file.fileno(), stop - start, start)
+            found = await asyncio.to_thread(os.pread, file, stop - start, start)
         except OSError as error:
             raise _disk_error(error) from None
         if len(found) != stop - start:
@@ -170,6 +178,15 @@ class Spool:
             writing.exception()
         if self._file is not None:
             self._file.close()
+
+
+def _cut(parts: list[bytes], start: int, end: int, piece: int) -> Iterator[bytes]:
+    at = 0
+    for part in parts:
+        first, last = max(start - at, 0), min(end - at, len(part))
+        for cut in range(first, last, piece):
+            yield part[cut : min(cut + piece, last)]
+        at += len(part)
 
 
 def _disk_error(error: OSError) -> Transient:
