@@ -1,7 +1,7 @@
 """What is amiss, said so that somebody can act: a snapshot of the whole table in, findings out.
 
-The leader takes the snapshot and passes the findings on; nothing here reads a clock or the database. Names are stable: alerts
-and their runbooks hang on them.
+The leader takes the snapshot and passes the findings on; nothing here reads a clock or the database. Names are stable:
+alerts and runbooks hang on them.
 """
 
 from __future__ import annotations
