@@ -1,7 +1,8 @@
 """What can go wrong on the way and when it does: by order for one task or for all, or at random from a seed.
 
 A fault is named `stage.what`; the stages are create, record, result, file, plain (a file by its plain address, not
-by a minted link), link and callback. Nothing here answers requests:
+by a minted link), link, callback, and
+early (a callback that comes before its record says success). Nothing here answers requests:
 `web.py`, `files.py` and `callbacks.py` ask whether a fault strikes and act it out.
 """
 
@@ -34,8 +35,9 @@ KNOWN = MappingProxyType(
         ),
         "plain": frozenset({"403", "404"}),
         "link": frozenset({"body_422", "body_500", "html_502"}),
+        "early": frozenset({"callback"}),
         "callback": frozenset(
-            {"lost", "twice", "late", "early", "unsigned", "forged", "tampered", "two_ids", "stale"}
+            {"lost", "twice", "late", "reordered", "unsigned", "forged", "tampered", "two_ids", "stale"}
         ),
     }
 )  # fmt: skip
@@ -47,7 +49,8 @@ AT_RANDOM = MappingProxyType(
         "file": ("403", "404", "500", "empty", "short", "wrong_length", "no_length", "html", "slow", "reset",
                  "wrong_type", "redirect"),
         "link": ("body_500", "html_502"),
-        "callback": ("lost", "twice", "late", "early", "forged", "tampered"),
+        "callback": ("lost", "twice", "late", "forged", "tampered", "reordered"),
+        "early": ("callback",),
     }
 )  # fmt: skip
 

@@ -54,6 +54,7 @@ class Options:
     credits: float = 5916.25
 
     hmac_key: str | None = None
+    late_seconds: float = 3.0
     callback_timeout: float = 15.0
     callback_gap: float = 1.0
     """Real seconds before the first retry of a callback; doubled for each of the two that follow."""

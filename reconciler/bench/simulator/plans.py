@@ -37,6 +37,12 @@ def plan(family: str, model: str, draw_from: Sequence[object], size: int | None)
     return {"life": _steps(seconds, draw("steps", *draw_from)), "results": _results(family, model, draw_from, size)}
 
 
+def ordinary(family: str, model: str) -> tuple[Media, ...]:
+    """Small results of the right kind, for a task nobody described."""
+    kind = kind_of(family, model)
+    return (Media(kind=kind, ext=EXTS[kind][0]),) * (2 if family == "suno" else 1)
+
+
 def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
     """Most models wait until they are done, some generate from the start, few go through every state."""
     if chance < 0.6:

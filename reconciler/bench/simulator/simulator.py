@@ -11,6 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
+from reconciler.bench.simulator.callbacks import Courier
 from reconciler.bench.simulator.files import Files
 from reconciler.bench.simulator.web import Api
 from reconciler.bench.simulator.wire import Wire
@@ -41,12 +42,14 @@ class Simulator(World):
         await web.TCPSite(self._runner, self.host, self.port, backlog=1024).start()
         self.port = self._runner.addresses[0][1]
         self.origin = f"http://{self.host}:{self.port}"
+        self._courier = Courier(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._wire.close()
+        await self._courier.close()
         await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -100,6 +100,8 @@ class Task:
     downloads: list[int] = field(default_factory=list)
     completed: list[int] = field(default_factory=list)
     callbacks: int = 0
+    call_answers: list[int] = field(default_factory=list)
+    called: set[str] = field(default_factory=set)
     struck: dict[str, tuple[int, int]] = field(default_factory=dict)
     answers: dict[object, tuple[bytes, bytes]] = field(default_factory=dict)
     wrap: Wrap | None = None

@@ -24,6 +24,7 @@ from reconciler.bench.simulator.wire import Wire, envelope, pack
 from reconciler.bench.simulator.world import World
 
 Route = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+TWISTS = frozenset({"null", "unknown_state", "code_zero", "code_string", "bare_list"})
 ORPHANS = ("wav", "midi", "mp4", "vocal-removal")
 
 
@@ -89,6 +90,8 @@ class Api:
         world = self._world
         if world.orders:
             order = world.orders.popleft()
+        elif model in world.usual:
+            order = world.usual[model]
         else:
             order = plan(family.name, model, (world.seed, len(world.tasks)), world.media_size)
         given = asked.get("input") if family.name == "market" else asked
@@ -115,8 +118,11 @@ class Api:
         task.polls += 1
         task.polled_at.append(time.monotonic())
         state = task.state(self._world.clock.now())
+        return await self._tell(family, request, task, state)
+
+    async def _tell(self, family: Family, request: web.BaseRequest, task: Task, state: str) -> web.StreamResponse:
         fault = self._world.fault("record", task)
-        if fault is not None and fault not in {"null", "unknown_state", "code_zero", "code_string", "bare_list"}:
+        if fault is not None and fault not in TWISTS:
             return await self._wire.spoil(request, fault, self._answer(family, task, state)[0])
         if state == UNKNOWN:
             return self._wire.refuse(request, *family.stranger)

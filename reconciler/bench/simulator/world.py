@@ -16,10 +16,12 @@ from uuid import UUID
 
 from reconciler.bench.simulator import faults
 from reconciler.bench.simulator.clock import Clock
+from reconciler.bench.simulator.families import FAMILIES
 from reconciler.bench.simulator.faults import Fault
 from reconciler.bench.simulator.media import Media
 from reconciler.bench.simulator.options import Options
 from reconciler.bench.simulator.paths import path_of
+from reconciler.bench.simulator.plans import ordinary
 from reconciler.bench.simulator.tasks import Life, Order, Task, life_of
 
 COVER = Media(kind="image", ext="jpg", size=20_000)
@@ -55,6 +57,9 @@ class World(Options):
     orders: deque[Order] = field(default_factory=deque)
     """What becomes of the next tasks that are made over HTTP; afterwards they are drawn."""
 
+    usual: dict[str, Order] = field(default_factory=dict)
+    """What becomes of tasks of a model, where it is not to be drawn."""
+
     def __post_init__(self) -> None:
         self.clock = Clock(self.speed)
         self._files: dict[str, tuple[Task, int]] = {}
@@ -62,17 +67,19 @@ class World(Options):
         self._listeners: list[Callable[[Task], None]] = []
 
     def add_task(self, **order: Unpack[Order]) -> str:
-        """Make a task without HTTP and return its id; without an order it has already brought one small picture."""
+        """Make a task without HTTP and return its id; without an order it has already brought a small picture."""
         family = order.get("family", "market")
-        model = order.get("model", "nano-banana-2")
+        model = order.get("model") or FAMILIES[family].model or "nano-banana-2"
         task = Task(
             id=order.get("task_id") or self._new_id(family),
             family=family,
             model=model,
             life=life_of(order.get("life", 0.0), order.get("fate", "success")),
             born=self.clock.now(),
-            results=tuple(order.get("results", (Media(),))),
+            results=tuple(order.get("results", ordinary(family, model))),
         )
+        if order.get("task_id") in self.tasks:
+            raise ValueError(f"there is a task {order['task_id']!r} already")
         for name in ("failure", "key", "callback_url", "wrap", "variant"):
             if name in order:
                 setattr(task, name, order[name])
@@ -82,8 +89,6 @@ class World(Options):
         return task.id
 
     def _enter(self, task: Task) -> None:
-        if task.id in self.tasks:
-            raise ValueError(f"there is a task {task.id!r} already")
         task.covers = (COVER,) * COVERS.get(task.family, 0)
         self.tasks[task.id] = task
         self._lay_out(task)
