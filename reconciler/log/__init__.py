@@ -1,0 +1,124 @@
+"""How the lines of the log look: one event a line on standard error, JSON or for a terminal.
+
+What libraries log takes the same way, and `redaction.py` takes out what must not be seen. The
+composition root and the command line call `setup` once; everybody else asks structlog.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from reconciler.log.redaction import Redaction
+
+Level = Literal["debug", "info", "warning", "error"]
+Form = Literal["json", "console"]
+
+_NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# What they tell at info is every request with its address, and every round with its name.
+_TALKATIVE = ("aiohttp", "apscheduler", "asyncio", "hpack", "httpcore", "httpx", "uvicorn")
+
+
+def setup(
+    *,
+    level: Level = "info",
+    form: Form | None = None,
+    secrets: Iterable[str] = (),
+    instance: str | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every log line to `stream` (standard error unless given), without any of `secrets`.
+
+    Without a `form` it is for people where the stream is a terminal and JSON elsewhere.
+    """
+    out = sys.stderr if stream is None else stream
+    terminal = out.isatty()
+    for_people = form == "console" or (form is None and terminal)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _arrange(instance),
+            structlog.processors.format_exc_info,
+            Redaction(secrets),
+            _for_people(colors=terminal) if for_people else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=_Unbreakable(out)),  # type: ignore[arg-type]
+        # A cached logger keeps the steps it was born with: neither tests nor a second setup reach it.
+        cache_logger_on_first_use=False,
+    )
+    _take_libraries(_NUMBERS[level])
+
+
+def _arrange(instance: str | None) -> Processor:
+    """When, how bad and what first; then who."""
+
+    def arranged(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+        who = {} if instance is None else {"instance": instance}
+        return {**first, **who, **event}
+
+    return arranged
+
+
+def _for_people(*, colors: bool) -> Processor:
+    # Values are quoted, so that what others wrote cannot move the cursor. The library's own
+    # exception formatter shows local variables, and secrets lie in those.
+    return structlog.dev.ConsoleRenderer(
+        colors=colors,
+        repr_native_str=True,
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _take_libraries(level: int) -> None:
+    root = logging.getLogger()
+    root.handlers = [_FromLibraries()]
+    root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class _FromLibraries(logging.Handler):
+    """Passes what libraries log through the same steps as our own events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record as `library.logged`, with its logger's name and its message."""
+        number = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            message = str(record.msg)
+        structlog.get_logger().log(
+            number,
+            "library.logged",
+            logger=record.name,
+            message=message,
+            exc_info=record.exc_info,
+        )
+
+
+class _Unbreakable:
+    """A stream whose reader may go away: losing the log must never stop a delivery."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write where that is possible."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush where that is possible."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()

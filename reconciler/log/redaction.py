@@ -1,0 +1,82 @@
+"""What never appears in a line of the log: secrets we know, and whatever has the shape of one.
+
+Pure text work, the last step before a line is written. Only `setup` builds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
+from urllib.parse import quote
+
+from structlog.typing import EventDict, WrappedLogger
+
+REDACTED = "[redacted]"
+
+_DEEPEST = 8
+_SHORTEST_SECRET = 4
+
+_SECRET_NAME = re.compile(
+    r"authorization|api[-_]?key|token|secret|passw|cookie|signature|hmac|credential|dsn",
+    re.IGNORECASE,
+)
+
+_NAMED_VALUE = r"((?:secret|token|signature|api[-_]?key|password)(?:=[\"']?|[\"']\s*:\s*[\"']))[^\s&\"'<>]+"
+
+_SHAPES = tuple(
+    (re.compile(pattern, re.IGNORECASE), instead)
+    for pattern, instead in (
+        # Who logs in at an address.
+        (r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", rf"\1{REDACTED}@"),
+        # A signed address is signed in its query.
+        (r"(\b(?:https?|wss?)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", rf"\1?{REDACTED}"),
+        (r"\b(bearer)\s+[^\s\"',;]+", rf"\1 {REDACTED}"),
+        # A JSON web token.
+        (r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
+        (_NAMED_VALUE, rf"\1{REDACTED}"),
+    )
+)
+
+
+class Redaction:
+    """Takes secrets out of a value of any shape; as a step of structlog, out of a whole event."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        texts = {text for text in secrets if len(text) >= _SHORTEST_SECRET}
+        texts |= {quote(text, safe="") for text in texts}
+        longest_first = sorted(texts, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if texts else None
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """The event without secrets, in the same order, made of what JSON can say."""
+        return {name: self._named(name, value, 0) for name, value in event.items()}
+
+    def text(self, value: str) -> str:
+        """A text without known secrets and without anything that has the shape of one."""
+        if self._known:
+            value = self._known.sub(REDACTED, value)
+        for shape, instead in _SHAPES:
+            value = shape.sub(instead, value)
+        return value
+
+    def _named(self, name: str, value: object, depth: int) -> object:
+        number = isinstance(value, bool | int | float)
+        if value and not number and _SECRET_NAME.search(name):
+            return REDACTED
+        return self._any(value, depth)
+
+    def _any(self, value: object, depth: int) -> object:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if depth > _DEEPEST:
+            return "…"
+        if isinstance(value, Mapping):
+            return {self.text(str(name)): self._named(str(name), inner, depth + 1) for name, inner in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._any(inner, depth + 1) for inner in value]
+        if isinstance(value, timedelta):
+            return value.total_seconds()
+        if isinstance(value, date):
+            return value.isoformat()
+        return self.text(str(value))
