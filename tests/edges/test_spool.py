@@ -7,13 +7,14 @@ import hashlib
 import os
 import stat
 import sys
+import tempfile
 from concurrent.futures import Future
+from io import FileIO
 from pathlib import Path
 
 import psutil
 import pytest
 
-from reconciler.edges import spool as spool_module
 from reconciler.edges.spool import HEAD, PIECE, Room, Spool
 from reconciler.errors import Config, Transient
 from tests.waiting import until
@@ -37,8 +38,12 @@ async def fill(spool: Spool, body: bytes, step: int = 100_000) -> None:
     await spool.seal()
 
 
-async def content(spool: Spool, *span: int, piece: int = PIECE) -> bytes:
-    return b"".join([chunk async for chunk in spool.chunks(*span, piece=piece)])
+async def content(spool: Spool, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in spool.chunks(start, end)])
+
+
+def names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
 
 
 SIZES = [0, 1, HEAD - 1, HEAD, HEAD + 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 7]
@@ -101,7 +106,7 @@ async def test_the_folder_is_private_and_its_files_have_no_names(room: Room) -> 
     assert stat.S_IMODE(room.folder.stat().st_mode) == 0o700
     async with room.spool() as spool:
         await fill(spool, pattern(3 * PIECE))
-        assert list(room.folder.iterdir()) == [], "nobody can open it, and no crash can leave it"
+        assert names(room.folder) == [], "nobody can open it, and no crash can leave it"
 
 
 async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
@@ -128,7 +133,7 @@ async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> No
         await child.wait()
         Room(tmp_path, 64 * PIECE)
         assert await content(ours) == pattern(2 * PIECE), "a neighbour's death harms nobody"
-    assert os.listdir(tmp_path) == []
+        assert names(tmp_path) == []
 
 
 async def test_all_spools_together_are_bounded_and_give_their_room_back(tmp_path: Path) -> None:
@@ -146,8 +151,9 @@ async def test_all_spools_together_are_bounded_and_give_their_room_back(tmp_path
 
 
 async def test_a_full_disk_is_waited_out(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    # /dev/full answers every write with the kernel's own ENOSPC.
-    monkeypatch.setattr(spool_module.tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb", 0))
+    # This device answers every write with the kernel's own ENOSPC.
+    full = FileIO("/dev/full", "wb")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
     async with room.spool() as spool:
         with pytest.raises(Transient) as caught:
             await fill(spool, bytes(3 * PIECE))
@@ -156,7 +162,8 @@ async def test_a_full_disk_is_waited_out(room: Room, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_disk_that_fails_in_another_way_is_told_apart(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module.tempfile, "TemporaryFile", lambda **_: Path("/dev/null").open("rb", 0))
+    unwritable = FileIO("/dev/null", "rb")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: unwritable)
     async with room.spool() as spool:
         with pytest.raises(Transient) as caught:
             await fill(spool, bytes(2 * PIECE))
