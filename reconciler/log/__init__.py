@@ -70,13 +70,12 @@ def _arrange(instance: str | None) -> Processor:
 
 
 def _for_people(*, colors: bool) -> Processor:
-    # Values are quoted, so that what others wrote cannot move the cursor. The library's own
-    # exception formatter shows local variables, and secrets lie in those.
+    # Values are quoted, so that what others wrote cannot move the cursor. A traceback is text by
+    # now: the renderer's own would show local variables.
     return structlog.dev.ConsoleRenderer(
         colors=colors,
         repr_native_str=True,
         sort_keys=False,
-        exception_formatter=structlog.dev.plain_traceback,
     )
 
 
