@@ -6,6 +6,7 @@ set by the leader's snapshot and by nobody else: aggregate them with max.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import product
@@ -16,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from reconciler import __version__
 from reconciler.core.findings import NAMES as FINDINGS
+from reconciler.core.findings import Finding, Snapshot
 from reconciler.core.model import OPEN, Kind, Trigger
 
 DELIVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 21600, 86400)
@@ -119,6 +121,32 @@ class Metrics:
         if seconds is not None:
             self.canary.set(seconds)
             self.canary_seen.set(now)
+
+    def draw(self, snapshot: Snapshot, found: Iterable[Finding]) -> None:
+        """Set the table-wide gauges from the leader's snapshot."""
+        for status in OPEN:
+            self.in_flight.labels(status).set(snapshot.in_flight.get(status, 0))
+        self.stuck.set(snapshot.stuck)
+        self.oldest.set(snapshot.oldest or 0)
+        self.expiring.set(snapshot.expiring)
+        self.media_deadline.set(math.inf if snapshot.media_deadline is None else snapshot.media_deadline)
+        self.events_unannounced.set(snapshot.unannounced)
+        self.queue_usage.set(snapshot.queue_usage)
+        self.instances.set(snapshot.instances)
+        self.schema_behind.set(snapshot.schema_behind)
+        counts = {finding.name: finding.count for finding in found}
+        for name in FINDINGS:
+            self.findings.labels(name).set(counts.get(name, 0))
+
+    def forget(self) -> None:
+        """Drop the table-wide figures: another replica draws them now, and old ones must not outlive its own."""
+        for gauge in (self.stuck, self.oldest, self.expiring, self.media_deadline, self.events_unannounced,
+                      self.queue_usage, self.instances, self.schema_behind):  # fmt: skip
+            gauge.set(math.nan)
+        for status in OPEN:
+            self.in_flight.labels(status).set(math.nan)
+        for name in FINDINGS:
+            self.findings.labels(name).set(math.nan)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the figures and their content type, as the scraper's Accept header asks."""

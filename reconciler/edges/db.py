@@ -68,7 +68,10 @@ class Plain(asyncpg.Connection):  # type: ignore[misc]
 
 
 class Database:
-    """A pool that rebuilds itself when the server has become read-only or sits behind a transaction pooler."""
+    """A pool that rebuilds itself when the server has become read-only or sits behind a transaction pooler.
+
+    `trouble` is why the last statement could not be run, None when it was.
+    """
 
     def __init__(self, dsn: str, *, size: int = 10) -> None:
         self._dsn = dsn
@@ -76,6 +79,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._cache = 100
         self._opening = asyncio.Lock()
+        self.trouble: str | None = None
 
     async def open(self) -> None:
         """Connect; Config for what a person must mend, Transient for a database that is away."""
@@ -144,14 +148,21 @@ class Database:
                 return await ask(connection)
 
         try:
+            result = await self._prepared(once)
+        except Transient as error:
+            self.trouble = str(error)
+            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+                await self._reopen()
+            raise
+        self.trouble = None
+        return result
+
+    async def _prepared(self, once: Callable[[], Awaitable[T]]) -> T:
+        try:
             return await translated(once)
         except Unprepared:
             await self._without_cache()
             return await translated(once)
-        except Transient as error:
-            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
-                await self._reopen()
-            raise
 
     async def _without_cache(self) -> None:
         self._cache = 0

@@ -64,8 +64,15 @@ class Visited:
     event: str | None = None
 
 
+@dataclass(slots=True)
+class Current:
+    """The limits of the moment: the rounds write them, the visits read them."""
+
+    limits: Limits
+
+
 class Visits:
-    """Visits generations for one instance; `limits` gives the limits of the moment."""
+    """Visits generations for one instance."""
 
     def __init__(
         self,
@@ -74,14 +81,14 @@ class Visits:
         budget: Budget,
         *,
         keys: Sequence[Key],
-        limits: Callable[[], Limits],
+        current: Current,
         metrics: Metrics,
     ) -> None:
         self._ways = ways
         self._deliveries = deliveries
         self._budget = budget
         self._keys = tuple(keys)
-        self._limits = limits
+        self._current = current
         self._metrics = metrics
 
     async def visit(self, held: Held, lease: Lease, asked: Callable[[], None] = lambda: None) -> Visited:
@@ -104,7 +111,8 @@ class Visits:
 
     async def _pass(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited | None:
         """Go once from silence to an end; None when the application's row has moved meanwhile."""
-        row, seen = held.row, Silence()
+        row = held.row
+        seen: Observation = Silence()
         began = time.monotonic()
         while True:
             now = held.now + timedelta(seconds=time.monotonic() - began)
@@ -181,7 +189,7 @@ class Visits:
 
     def _limits_for(self, row: Row) -> Limits:
         spare = row.looks > 0 or row.task_id is None or self._budget.spare(route(row, self._keys).key_hash)
-        return replace(self._limits(), spare=spare, jitter=random.random())
+        return replace(self._current.limits, spare=spare, jitter=random.random())
 
     def _saw(self, seen: Observation, trigger: Trigger, now: datetime) -> None:
         if isinstance(seen, Ready) and seen.completed_at is not None:

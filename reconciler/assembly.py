@@ -1,0 +1,164 @@
+"""The composition root: builds every part from the settings, and closes them again.
+
+The only place that knows all parts; nothing else builds anything. The commands use `parts` for one row at a time, the
+daemon for its life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from reconciler.core.model import Limits
+from reconciler.edges.budget import Budget
+from reconciler.edges.claims import Claims, Reach
+from reconciler.edges.db import Database
+from reconciler.edges.fetch import Fetcher
+from reconciler.edges.http import json_client, media_session, storage_session
+from reconciler.edges.kie import Kie, key_hash
+from reconciler.edges.ledger import Ledger
+from reconciler.edges.migrate import behind
+from reconciler.edges.reports import Reports
+from reconciler.edges.schema import Shape, introspect
+from reconciler.edges.spool import Room
+from reconciler.edges.storage import Store
+from reconciler.edges.storage.local import LocalStore
+from reconciler.edges.storage.supabase import SupabaseStore
+from reconciler.engine.deliver import Deliveries, Ways
+from reconciler.engine.route import Key
+from reconciler.engine.visit import Current, Visits
+from reconciler.engine.work import Breadth, Work
+from reconciler.errors import Config
+from reconciler.metrics import Metrics
+from reconciler.settings import Settings
+
+log = structlog.get_logger()
+
+LEAST_ASKING = 4
+MOST_ASKING = 64
+WAITING_SECONDS = 2.0
+"""How long a visit may stand in the queue for a request; with the rate it tells how many may ask at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that is built once, for the daemon and for the chores."""
+
+    settings: Settings
+    instance: uuid.UUID
+    metrics: Metrics
+    database: Database
+    shape: Shape
+    reports: Reports
+    claims: Claims
+    ways: Ways
+    budget: Budget
+    keys: tuple[Key, ...]
+    current: Current
+    deliveries: Deliveries
+    work: Work
+
+
+@contextlib.asynccontextmanager
+async def parts(settings: Settings, *, observe: bool = False, metrics: Metrics | None = None) -> AsyncIterator[Parts]:
+    """Build everything and close it again; Config for what a person must mend, Transient for what is merely away."""
+    settings.require("database_url", "kie_api_key", "storage")
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database(settings.database_url.get_secret_value(), size=min(4 + settings.concurrency, 20))
+        stack.push_async_callback(database.close)
+        shape = await _usable(database)
+        ledger = Ledger(database, shape, handover=settings.on_fail == "handover")
+        ways = await _ways(settings, ledger, stack)
+        yield _assembled(settings, database, shape, ways, metrics or Metrics(), observe=observe)
+
+
+async def _usable(database: Database) -> Shape:
+    """Look at the tables; Config with what to run where they are not usable."""
+
+    async def look() -> tuple[bool, list[str], Shape]:
+        async with database.transaction() as connection:
+            bare = await connection.fetchval("SELECT to_regclass('reconciler.work') IS NULL")
+            return bare, [] if bare else await behind(connection), await introspect(connection)
+
+    bare, missing, shape = await database.run(look)
+    if bare:
+        raise Config("the schema reconciler is not there", hint="run: kie-reconciler migrate")
+    if missing:
+        log.warning("schema.behind", files=missing, do="run: kie-reconciler migrate")
+    return shape
+
+
+async def _ways(settings: Settings, ledger: Ledger, stack: contextlib.AsyncExitStack) -> Ways:
+    slots = settings.concurrency * 2
+    store = _store(settings, slots)
+    stack.push_async_callback(store.close)
+    await store.check()
+    media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
+    client = await stack.enter_async_context(json_client())
+    secrets = [key.secret.get_secret_value() for key in settings.kie_keys()]
+    spool = settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
+    return Ways(
+        ledger=ledger,
+        kie=Kie(client, settings.kie_market_base_url, {key_hash(secret): secret for secret in secrets}),
+        fetcher=Fetcher(
+            media,
+            hosts=settings.result_hosts,
+            max_bytes=settings.max_asset_bytes,
+            allow_private=settings.allow_private_hosts,
+        ),
+        room=Room(spool, settings.spool_max_bytes),
+        store=store,
+    )
+
+
+def _store(settings: Settings, slots: int) -> Store:
+    if settings.storage_backend == "local":
+        settings.require("public_url")
+        assert settings.storage_local_dir is not None
+        return LocalStore(settings.storage_local_dir, settings.public_url)
+    return SupabaseStore(
+        settings.supabase_url,
+        settings.supabase_service_role_key.get_secret_value(),
+        bucket=settings.storage_bucket,
+        session=storage_session(slots=slots),
+        client=json_client(),
+    )
+
+
+def _assembled(
+    settings: Settings, database: Database, shape: Shape, ways: Ways, metrics: Metrics, *, observe: bool
+) -> Parts:
+    instance = uuid.uuid4()
+    keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
+    limits = Limits(give_up_after=settings.give_up_after, result_hosts=settings.result_hosts, observe=observe)
+    current = Current(limits)
+    reach = Reach(settings.providers, settings.task_pattern, settings.result_hosts)
+    claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds)
+    budget = Budget(database, settings.poll_rate)
+    deliveries = Deliveries(ways, metrics, slots=settings.concurrency)
+    visits = Visits(ways, deliveries, budget, keys=keys, current=current, metrics=metrics)
+    rate = settings.poll_rate * len(keys)
+    asking = max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS)))
+    breadth = Breadth(asking, settings.lease_seconds, settings.sweep_seconds, 1 / rate)
+    return Parts(
+        settings=settings,
+        instance=instance,
+        metrics=metrics,
+        database=database,
+        shape=shape,
+        reports=Reports(database, shape),
+        claims=claims,
+        ways=ways,
+        budget=budget,
+        keys=keys,
+        current=current,
+        deliveries=deliveries,
+        work=Work(claims, ways.ledger, visits, metrics, breadth),
+    )

@@ -1,0 +1,161 @@
+"""The process: starts the parts, waits for what is away, stops when asked, drains.
+
+Two signals are two wishes: the first lets what is in hand end, the second does not. The command `run` calls this, and
+the demo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import structlog
+
+from reconciler import __version__
+from reconciler.assembly import Parts, parts
+from reconciler.core.findings import Bounds
+from reconciler.doors.health import Health
+from reconciler.doors.web import application, serving
+from reconciler.edges.listener import Hears, Listener
+from reconciler.edges.presence import Presence
+from reconciler.edges.tempo import Tempo
+from reconciler.edges.upkeep import Upkeep
+from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
+from reconciler.errors import Transient
+from reconciler.metrics import Metrics
+from reconciler.settings import Settings
+
+log = structlog.get_logger()
+
+RETRY = 2.0
+"""Seconds between two tries to begin while the database or the storage is away."""
+
+
+class Stop:
+    """How often we were asked to stop: once means finish what is in hand, twice means now."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.now = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask once more."""
+        (self.now if self.asked.is_set() else self.asked).set()
+
+
+async def run(
+    settings: Settings,
+    *,
+    observe: bool = False,
+    stop: Stop | None = None,
+    begun: Callable[[Parts], None] = lambda _: None,
+) -> int:
+    """Be the daemon until asked to stop; `begun` is told when work begins. Config where only a person can help."""
+    settings.require("database_url", "kie_api_key", "storage")
+    stop = stop or Stop()
+    health = Health(patience=3 * settings.sweep_seconds)
+    metrics = Metrics()
+    files = settings.storage_local_dir if settings.storage_backend == "local" else None
+    app = application(health, metrics, files)
+    with _signals(stop):
+        async with serving(app, settings.http_host, settings.http_port) as port:
+            log.info("daemon.started", version=__version__, port=port, observe=observe)
+            while not stop.asked.is_set():
+                try:
+                    async with parts(settings, observe=observe, metrics=metrics) as built:
+                        begun(built)
+                        await _reconcile(built, health, stop)
+                except Transient as error:
+                    health.reason = str(error)
+                    log.warning("daemon.waiting", code=error.code, reason=str(error))
+                    await _either(stop.asked.wait(), asyncio.sleep(RETRY))
+    log.info("daemon.stopped")
+    return 0
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _reconcile(built: Parts, health: Health, stop: Stop) -> None:
+    """Work until asked to stop, then drain; whatever ends unasked ends the daemon."""
+    presence = Presence(built.database, built.instance, term=built.settings.lease_seconds)
+    rounds = _rounds(built, presence)
+    hears = Hears(wake=_waking(built), gap=rounds.gap, canary=rounds.heard)
+    listener = Listener(built.settings.database_url.get_secret_value(), built.database, hears)
+    keeping = asyncio.create_task(built.work.keep(), name="keep")
+    tasks = {
+        asyncio.create_task(built.work.run(), name="work"),
+        asyncio.create_task(listener.run(), name="listener"),
+        asyncio.create_task(stop.asked.wait(), name="stop"),
+    }
+    rounds.start()
+    health.reason, health.pulse, health.trouble = None, lambda: rounds.pulse, lambda: built.database.trouble
+    try:
+        done, _ = await asyncio.wait({*tasks, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            # Raises what a loop died of; a loop that merely returned is as wrong.
+            if task.result() is not True:
+                raise RuntimeError(f"{task.get_name()} has finished unexpectedly")
+    finally:
+        health.reason = "draining"
+        rounds.stop()
+        await _either(built.work.drain(built.settings.drain_seconds), stop.now.wait())
+        await built.work.drain(0)
+        await _cancelled({*tasks, keeping})
+        with contextlib.suppress(TimeoutError, Transient):
+            await asyncio.wait_for(presence.leave(), 2)
+
+
+def _waking(built: Parts) -> Callable[[str], None]:
+    def wake(generation_id: str) -> None:
+        built.metrics.notifications.inc()
+        built.work.wake(generation_id)
+
+    return wake
+
+
+def _rounds(built: Parts, presence: Presence) -> Rounds:
+    settings, database, shape = built.settings, built.database, built.shape
+    eyes = Eyes(
+        claims=built.claims,
+        presence=presence,
+        tempo=Tempo(database, shape, rate=settings.poll_rate * len(built.keys)),
+        reports=built.reports,
+        upkeep=Upkeep(database, shape),
+        kie=built.ways.kie,
+    )
+    bounds = Bounds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
+    return Rounds(
+        eyes,
+        built.work,
+        built.metrics,
+        every=Every(sweep=settings.sweep_seconds, presence=settings.lease_seconds / 3),
+        bearings=Bearings(built.keys[0].key_hash, settings.failed_retention_days, bounds),
+        current=built.current,
+    )
+
+
+async def _either(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of these, and drop the others."""
+    tasks = {asyncio.ensure_future(wait) for wait in waits}
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await _cancelled(tasks)
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

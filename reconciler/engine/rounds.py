@@ -1,0 +1,204 @@
+"""Timed passes: the sweep, presence and lead, the snapshot, the pace, credit, upkeep.
+
+APScheduler keeps the times; each round is one small method and none depends on another having run. A round that breaks
+is logged and comes again. The sweep is what makes every notification dispensable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from reconciler.core.findings import Bounds, findings
+from reconciler.edges.claims import Claims
+from reconciler.edges.kie import Kie
+from reconciler.edges.presence import Presence
+from reconciler.edges.reports import Reports
+from reconciler.edges.tempo import Tempo
+from reconciler.edges.upkeep import Upkeep
+from reconciler.engine.visit import Current
+from reconciler.engine.work import Work
+from reconciler.errors import ReconcilerError
+from reconciler.metrics import Metrics
+
+log = structlog.get_logger()
+
+Round = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Seconds between two runs of each round."""
+
+    sweep: float
+    presence: float
+    snapshot: float = 15.0
+    pace: float = 30.0
+    credit: float = 300.0
+    upkeep: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bearings:
+    """What the rounds go by: the key whose credits are asked for, days until failed rows are deleted (0 = never)."""
+
+    key_hash: str
+    retention_days: int
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What the rounds look through."""
+
+    claims: Claims
+    presence: Presence
+    tempo: Tempo
+    reports: Reports
+    upkeep: Upkeep
+    kie: Kie
+
+
+class Rounds:
+    """The timed passes of one instance; `pulse` is the monotonic time when the loop last turned."""
+
+    def __init__(
+        self, eyes: Eyes, work: Work, metrics: Metrics, *, every: Every, bearings: Bearings, current: Current
+    ) -> None:
+        self._eyes = eyes
+        self._work = work
+        self._metrics = metrics
+        self._every = every
+        self._bearings = bearings
+        self._current = current
+        self.pulse = time.monotonic()
+        self._leads_until = 0.0
+        self._swept_at = time.monotonic()
+        self._canary_at = time.monotonic()
+        self._listening = False
+        # The library's default drops a run that is a second late; a late sweep is better than none.
+        late = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        self._scheduler = AsyncIOScheduler(job_defaults=late)
+
+    def start(self) -> None:
+        """Begin all rounds, each at once and then at its interval."""
+        every = self._every
+        rounds: dict[Round, float] = {
+            self.beat: 1.0,
+            self.sweep: every.sweep,
+            self.attend: every.presence,
+            self.snapshot: every.snapshot,
+            self.pace: every.pace,
+            self.credit: every.credit,
+            self.upkeep: every.upkeep,
+        }
+        for run, seconds in rounds.items():
+            self._scheduler.add_job(
+                partial(self._guarded, run),
+                "interval",
+                seconds=seconds,
+                id=run.__name__,
+                next_run_time=datetime.now(UTC),
+            )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Begin no round any more; one that runs is cut."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    async def _guarded(self, run: Round) -> None:
+        """The border around a round: what breaks in it is told, and comes again at its time."""
+        name = run.__name__
+        try:
+            await run()
+        except ReconcilerError as error:
+            log.warning("round.failed", round=name, code=error.code, reason=str(error))
+        except Exception:
+            log.exception("round.broke", round=name)
+
+    # --- one method a round -------------------------------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Show that the loop turns; a deaf listener makes the sweep come thrice as often."""
+        self.pulse = time.monotonic()
+        if not self._listening and self.pulse - self._swept_at > self._every.sweep / 3:
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Find what no notification told, and look for what is due."""
+        found = await self._eyes.claims.discover()
+        if found:
+            log.info("sweep.found", generations=found)
+        self._work.stir()
+        self._swept_at = time.monotonic()
+        self._metrics.last_sweep.set(time.time())
+
+    async def attend(self) -> None:
+        """Tell the others that we live, and take the lead where nobody has it."""
+        asked_at = time.monotonic()
+        await self._eyes.presence.beat()
+        leads = await self._eyes.presence.lead()
+        # Trusted for less than the term in the database: a slow answer must not make two leaders.
+        self._leads_until = asked_at + self._every.presence * 2 if leads else 0.0
+        self._metrics.is_leader.set(leads)
+
+    def _leads(self) -> bool:
+        return time.monotonic() < self._leads_until
+
+    async def snapshot(self) -> None:
+        """Draw the table-wide figures and say what is amiss."""
+        if not self._leads():
+            self._metrics.forget()
+            return
+        snapshot = replace(
+            await self._eyes.reports.snapshot(),
+            listening=self._listening,
+            canary_age=time.monotonic() - self._canary_at,
+            sweep_age=time.monotonic() - self._swept_at,
+        )
+        found = findings(snapshot, self._bearings.bounds)
+        self._metrics.draw(snapshot, found)
+        for finding in found:
+            log.warning("finding.open", finding=finding.name, count=finding.count, says=finding.says, do=finding.do)
+
+    async def pace(self) -> None:
+        """Learn how long tasks take where we lead, and go by what was learned."""
+        learned = await (self._eyes.tempo.learn() if self._leads() else self._eyes.tempo.recall())
+        if learned is not None:
+            self._current.limits = replace(self._current.limits, curves=learned.curves, theta=learned.theta)
+
+    async def credit(self) -> None:
+        """Ask KIE how many credits are left with the first key."""
+        if self._leads():
+            self._metrics.kie_credits.set(await self._eyes.kie.credit(key_hash=self._bearings.key_hash))
+
+    async def upkeep(self) -> None:
+        """Delete what is too old, a batch at a time."""
+        if not self._leads():
+            return
+        await self._eyes.tempo.trim()
+        await self._eyes.upkeep.traces()
+        if self._bearings.retention_days:
+            deleted = await self._eyes.upkeep.failed(self._bearings.retention_days)
+            log.info("failed.deleted", generations=deleted, older_than_days=self._bearings.retention_days)
+
+    # --- what the listener tells ------------------------------------------------------------------------------------
+
+    def heard(self, seconds: float | None) -> None:
+        """Take note of a canary that came back after so many seconds, None when it did not."""
+        self._listening = seconds is not None
+        if self._listening:
+            self._canary_at = time.monotonic()
+        self._metrics.heard_canary(seconds, time.time())
+
+    def gap(self) -> None:
+        """Hearing begins again: whatever was said meanwhile is found by a sweep now."""
+        self._scheduler.modify_job("sweep", next_run_time=datetime.now(UTC))
