@@ -20,6 +20,9 @@ from reconciler.errors import Permanent, Transient
 PIECE = 1 << 20
 """Bytes worth a hop to a thread: what a store reads, and what is hashed off the loop."""
 
+MISSING = "object_missing"
+"""The code of the refusal to read what is not there; not Gone, which speaks of a source."""
+
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", re.ASCII)
 _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -88,7 +91,7 @@ class Store(Protocol):
         ...
 
     def read(self, path: str) -> AsyncGenerator[bytes, None]:
-        """The object's bytes in pieces of up to a MiB; Gone where there is no object."""
+        """The object's bytes in pieces of about a MiB; Permanent (object_missing) where there is no object."""
         ...
 
     async def remove(self, paths: Sequence[str]) -> None:
@@ -117,7 +120,13 @@ async def prove(store: Store, path: str, *, size: int, sha256: str, md5: str) ->
         raise _unproven(f"storage holds {stat.size} bytes of {size}")
     if plain_md5(stat.etag) == md5:
         return Receipt(stat.version, "etag-md5")
-    if await _read_back(store, path) != (size, sha256):
+    try:
+        found = await _read_back(store, path)
+    except Permanent as error:
+        if error.code != MISSING:
+            raise
+        raise _unproven("the object went away") from error
+    if found != (size, sha256):
         raise _unproven("storage holds other bytes")
     # Somebody may have replaced the object while it was read: the receipt names the version that was proven.
     again = await store.stat(path)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reconciler.edges.spool import Spool
-from reconciler.edges.storage import PIECE, Put, Stat, proper
-from reconciler.errors import Config, Gone, LeaseLost, Permanent, Transient
+from reconciler.edges.storage import MISSING, PIECE, Put, Stat, proper
+from reconciler.errors import Config, LeaseLost, Permanent, Transient
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PARTS = ".parts"
@@ -91,7 +91,7 @@ class LocalStore:
             try:
                 file = await asyncio.to_thread(target.open, "rb")
             except (FileNotFoundError, NotADirectoryError) as error:
-                raise Gone("the object is not there", code="object_missing") from error
+                raise Permanent("the object is not there", code=MISSING) from error
         try:
             while True:
                 with _disk():

@@ -16,7 +16,8 @@ import httpx
 from storage3.exceptions import StorageApiError
 
 from reconciler.edges.http import retry_after
-from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
+from reconciler.edges.storage import MISSING
+from reconciler.errors import Permanent, ReconcilerError, Transient
 
 _MOST = 64 << 10
 _KEY_WORDS = ("jws", "jwt", "signature", "claim", "api key", "token")
@@ -70,7 +71,7 @@ def refusal(answer: Answer) -> ReconcilerError:
     if status == "404":
         if "bucket" in lower:
             return Permanent("the bucket is missing", code="bucket_missing", hint=BUCKET_HINT)
-        return Gone("the object is not there", code="object_missing")
+        return Permanent("the object is not there", code=MISSING)
     if status == "415":
         return Permanent(f"the bucket refuses the type: {said}", code="bucket_refuses_type")
     return Transient(f"storage refused: {status} {said}", code="storage_refused")

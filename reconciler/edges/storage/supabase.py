@@ -16,10 +16,10 @@ import httpx
 from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException
 
 from reconciler.edges.spool import Spool
-from reconciler.edges.storage import PIECE, Put, Stat, plain_md5, proper, tus
-from reconciler.edges.storage.refusals import BUCKET_HINT, KEY_HINT, heard, refusal, translated, unreachable
+from reconciler.edges.storage import MISSING, PIECE, Put, Stat, plain_md5, proper, tus
+from reconciler.edges.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable
 from reconciler.edges.storage.tus import Sending, Tus
-from reconciler.errors import Config, Gone, Permanent, ReconcilerError, Transient
+from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 
 _BATCH = 100
 
@@ -76,9 +76,9 @@ class SupabaseStore:
         """Config when the bucket is missing or private or the key rejected, Transient when storage is away."""
         try:
             public = await self._learn()
-        except Gone as error:
-            raise Config("the bucket is missing", code="bucket_missing", hint=BUCKET_HINT) from error
         except Permanent as error:
+            if error.code == MISSING:
+                raise Config("storage answers, but not as Supabase does", hint="check SUPABASE_URL") from error
             raise Config(str(error), code=error.code, hint=error.hint) from error
         if not public:
             raise Config(
@@ -126,7 +126,9 @@ class SupabaseStore:
                     mime=found.get("content_type"),
                     metadata={str(name): str(value) for name, value in (found.get("metadata") or {}).items()},
                 )
-        except Gone:
+        except Permanent as error:
+            if error.code != MISSING:
+                raise
             return None
 
     async def read(self, path: str) -> AsyncGenerator[bytes, None]:

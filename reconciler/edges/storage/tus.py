@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import aiohttp
 
 from reconciler.edges.spool import Spool
-from reconciler.edges.storage import Put
+from reconciler.edges.storage import MISSING, Put
 from reconciler.edges.storage.refusals import heard, refusal, unreachable
-from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
+from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 
 PIECE = 6 << 20
 """The hosted service takes pieces of exactly this size, but for the last."""
@@ -153,7 +153,7 @@ class Tus:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             sending.hold()
             refused = unreachable(error)
-        if refused.code == "storage_busy" or (isinstance(refused, Permanent) and not isinstance(refused, Gone)):
+        if refused.code == "storage_busy" or (isinstance(refused, Permanent) and refused.code != MISSING):
             raise refused
         # Whatever was said of the piece, it may have been kept in part: only the server knows.
         after, _ = await self._ask(upload)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aiohttp import web
+
 Kind = Literal[
     "html",  # a gateway's page with `status`, body drained
     "error",  # the server's own HTTP 500 with `status` in the body
@@ -32,6 +34,9 @@ class Fault:
     status: int = 502
     after: int = 0
     seconds: float = 0.0
+
+
+FAULT: web.RequestKey[Fault | None] = web.RequestKey("fault")
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import StreamReader, web
 
 from tests.standins.storage.answers import Refused, TusRefused
+from tests.standins.storage.faults import FAULT
 from tests.standins.storage.shelf import Parcel
 from tests.standins.storage.wire import cut, pieces
 
@@ -79,7 +80,7 @@ class Resumable:
 
     def _upload(self, request: web.Request) -> Upload:
         self._allowed(request)
-        fault, name = request["fault"], request.match_info["upload"]
+        fault, name = request[FAULT], request.match_info["upload"]
         if fault is not None and fault.kind == "gone":
             raise TusRefused(fault.status, "The file for this url was not found")
         if name not in self.uploads:
@@ -144,7 +145,7 @@ class Resumable:
         async with upload.busy:
             self._check(request, upload)
             whole = await self._receive(request, upload)
-            complete, fault = upload.parcel.size == upload.length, request["fault"]
+            complete, fault = upload.parcel.size == upload.length, request[FAULT]
             if complete and fault is not None and fault.kind == "unfinished":
                 raise ConnectionResetError
             if complete:
@@ -177,7 +178,7 @@ class Resumable:
 
     async def _receive(self, request: web.Request, upload: Upload) -> bool:
         """Keeps the body; False where a HEAD took the lock away in the middle of it."""
-        fault, kept = request["fault"], 0
+        fault, kept = request[FAULT], 0
         limit = fault.after if fault is not None and fault.kind == "smaller" else upload.length
         whole: list[bytes] = []
         upload.stream = request.content

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.standins.storage import answers
 from tests.standins.storage.answers import Refused
-from tests.standins.storage.faults import Fault, Faults
+from tests.standins.storage.faults import FAULT, Fault, Faults
 from tests.standins.storage.objects import Objects
 from tests.standins.storage.resumable import Resumable
 from tests.standins.storage.shelf import Bucket, Shelf, Thing, Written
@@ -134,7 +134,7 @@ class SupabaseStorage:
         async def answer(request: web.Request) -> web.StreamResponse:
             self.requests[operation] += 1
             fault = self.faults.take(operation, request.match_info.get("key", ""))
-            request["fault"] = fault
+            request[FAULT] = fault
             if fault is not None and (response := await self._spoilt(request, fault)):
                 return response
             try:

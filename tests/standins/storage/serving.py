@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.standins.storage.faults import FAULT
 from tests.standins.storage.shelf import Thing
 
 
@@ -76,7 +77,7 @@ async def served(request: web.Request, thing: Thing) -> web.StreamResponse:
     response = web.StreamResponse(status=status, headers=headers)
     response.content_length = end - start
     await response.prepare(request)
-    fault = request["fault"]
+    fault = request[FAULT]
     if fault is not None and fault.kind == "cut":
         end = start + fault.after
     if request.method != "HEAD":

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from tests.standins.storage.faults import FAULT
+
 
 def cut(request: web.Request) -> None:
     """Ends the connection without another byte."""
@@ -23,7 +25,7 @@ async def drain(request: web.Request) -> None:
 
 async def pieces(request: web.Request) -> AsyncIterator[bytes]:
     """The body as it comes, up to where a fault cuts it."""
-    fault, seen = request["fault"], 0
+    fault, seen = request[FAULT], 0
     while piece := await request.content.readany():
         seen += len(piece)
         if fault is not None and fault.kind == "cut" and seen >= fault.after:
