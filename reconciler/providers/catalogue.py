@@ -48,6 +48,11 @@ _TASKS: tuple[tuple[str, tuple[Family, ...]], ...] = (
 )
 """Ids as KIE's pages show them; most are 32 hex digits and say nothing."""
 
+_VENDORS = (
+    r"bytedance|elevenlabs|flux-?2|gemini|google|gpt-image|grok|hailuo|happyhorse|ideogram"
+    r"|infinitalk|kling|minimax|nano-?banana|omnihuman|pixverse|qwen|recraft|seedance|seedream"
+    r"|sora|topaz|volcengine|wan|z-image"
+)
 _SUNO = r"(.*[^a-z])?suno[^a-z].*"
 _MODELS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     # The market's own keys first.
@@ -57,6 +62,8 @@ _MODELS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     (r"ai-music-api/.*", (_MARKET, suno.MUSIC)),
     (r"4o-image-api", (_MARKET, _GPT4O)),
     (r"flux1-kontext", (_MARKET, _FLUX)),
+    # These are in the market only: asking elsewhere would waste requests while a task is young.
+    (rf"({_VENDORS})([^a-z].*)?", (_MARKET,)),
     # Then the families, what is made from music before the music.
     (r"(.*[^a-z])?aleph([^a-z].*)?", (_ALEPH, _MARKET, _RUNWAY)),
     (r"(.*[^a-z])?runway(ml)?([^a-z].*)?", (_RUNWAY, _MARKET, _ALEPH)),

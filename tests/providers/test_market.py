@@ -139,7 +139,7 @@ def test_a_string_wrapped_twice_is_read():
         pytest.param({"resultObject": {"layers": [{"file": A}]}}, id="an address where none is known"),
         pytest.param({"resultObject": "a text"}, id="a text in place of an object"),
         pytest.param({"resultObject": {"mask_urls": {"0": A}}}, id="masks that are no list"),
-        pytest.param({"resultObject": [[[0] * 20_000]]}, id="an object too large to look through"),
+        pytest.param({"resultObject": {"points": [0] * 20_000}}, id="an object too large to look through"),
         pytest.param({"data": {"resultUrls": [A]}}, id="data that is no list"),
         pytest.param({"videoInfo": [A]}, id="videoInfo that is no object"),
         pytest.param({"newForm": [A]}, id="a form that nobody knows"),
