@@ -164,6 +164,7 @@ def finish(shape: Shape) -> str:
     """
     payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', $9::text,
                'asset_url', ($7::text[])[1], 'asset_urls', to_jsonb($7::text[]),
+               'paths', to_jsonb($8::text[]), 'result_urls', to_jsonb($6::text[]),
                'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
     told = _TOLD.format(kind="$13::text", payload=payload)
     return f"""{_MINE},
