@@ -38,6 +38,7 @@ def test_every_way_to_write_success_opens_the_record(code):
     [
         pytest.param(SUNO, 200, body(200, "success"), "no_data", id="Suno: 200 with null data"),
         pytest.param(MARKET, 200, {"code": 200}, "no_data", id="200 without data"),
+        pytest.param(MARKET, 200, body("0"), "no_data", id="0 with null data"),
         pytest.param(MARKET, 200, body(422, "recordInfo is null"), "record_null", id="recordInfo is null"),
         pytest.param(MARKET, 422, body(422, "recordInfo is null"), "record_null", id="the same as HTTP 422"),
         pytest.param(VEO, 200, body(422, "record is null"), "record_null", id="Veo right after creation"),

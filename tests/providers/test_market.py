@@ -245,6 +245,7 @@ ENDED = datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
         pytest.param({"costTime": 187_808}, None, None, id="milliseconds are no seconds"),
         pytest.param({"costTime": -5}, None, None, id="less than nothing"),
         pytest.param({"costTime": 10**400}, None, None, id="longer than anything"),
+        pytest.param({"costTime": -(10**400)}, None, None, id="and shorter than anything"),
         pytest.param(
             {"createTime": BEGAN + 9, "completeTime": BEGAN},
             ENDED.replace(minute=6, second=40),
