@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -55,9 +56,7 @@ def _free_port() -> int:
 class Postgres:
     """One server on 127.0.0.1; a context manager that stops it and removes a folder it made."""
 
-    def __init__(
-        self, folder: Path, *, bin_dir: Path, ours: bool, settings: Mapping[str, str]
-    ) -> None:
+    def __init__(self, folder: Path, *, bin_dir: Path, ours: bool, settings: Mapping[str, str]) -> None:
         self.bin_dir = bin_dir
         self.folder = folder
         self.port = 0
@@ -87,12 +86,11 @@ class Postgres:
         where = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="kie-reconciler-pg-"))
         durability = {} if fsync else _NOT_DURABLE
         server = cls(where, bin_dir=bin_dir, ours=ours, settings={**durability, **settings})
-        try:
+        with ExitStack() as undo:
+            undo.callback(server.close)
             server._initialise()
             server._launch_on_a_free_port()
-        except BaseException:
-            server.close()
-            raise
+            undo.pop_all()
         return server
 
     @property
@@ -107,9 +105,7 @@ class Postgres:
         """The password of `postgres`: other people on this machine can reach the port, too."""
         return (self.folder / "password").read_text()
 
-    def dsn(
-        self, database: str = "postgres", user: str = "postgres", password: str | None = None
-    ) -> str:
+    def dsn(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
         """The address of a database; `password` is that of `postgres` unless given."""
         secret = self.password if password is None else password
         login = f"{quote(user, safe='')}:{quote(secret, safe='')}"
@@ -148,7 +144,7 @@ class Postgres:
         self.close()
 
     @property
-    def _data(self) -> Path:
+    def _cluster(self) -> Path:
         return self.folder / "data"
 
     @property
@@ -157,7 +153,7 @@ class Postgres:
 
     def _initialise(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (self._data / "PG_VERSION").exists():
+        if (self._cluster / "PG_VERSION").exists():
             return
         secret = self.folder / "password"
         secret.touch(mode=0o600)
@@ -165,7 +161,7 @@ class Postgres:
         for path in (self.folder, secret):
             self._account.own(path)
         program = str(self.bin_dir / "initdb")
-        command = [program, "-D", str(self._data), *_INITDB, f"--pwfile={secret}"]
+        command = [program, "-D", str(self._cluster), *_INITDB, f"--pwfile={secret}"]
         if self._account.spawn(command, log=self._log).wait() != 0:
             raise Config(f"initdb failed: {self._last_words()}", code="embedded_postgres")
 
@@ -183,7 +179,7 @@ class Postgres:
 
     def _launch(self) -> None:
         program = str(self.bin_dir / "postgres")
-        command = [program, "-D", str(self._data), *self._options()]
+        command = [program, "-D", str(self._cluster), *self._options()]
         self._server = self._account.spawn(command, log=self._log)
         to_remove = str(self.folder) if self._ours else ""
         self._guard = subprocess.Popen(  # noqa: S603 - a fixed script, its values are arguments
@@ -217,7 +213,7 @@ class Postgres:
     def _ready(self, pid: int) -> bool:
         # Outside fact: line 1 of postmaster.pid is the process, line 8 its state, padded.
         try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
