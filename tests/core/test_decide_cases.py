@@ -1,0 +1,155 @@
+"""What each single observation leads to, case by case."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from reconciler.core.model import (
+    Ask,
+    Deliver,
+    Fail,
+    Finish,
+    Leave,
+    Limits,
+    Observation,
+    Ready,
+    Refused,
+    Rest,
+    Silence,
+    Unheard,
+    Unstored,
+    Working,
+)
+from tests.core.worlds import NOW, THEIRS, after, asset, rest, row_in_flight
+
+HOUR = timedelta(hours=1)
+
+
+def test_generating_is_written_once():
+    queued = row_in_flight(status="queued")
+    _, first = after(queued, Working("generating", begun=True))
+    _, waiting = after(queued, Working("waiting"))
+    _, again = after(row_in_flight(status="generating"), Working("generating", begun=True))
+    _, older = after(row_in_flight(status="pending"), Working("generating", begun=True))
+
+    assert [decision.begun for decision in (first, waiting, again, older) if isinstance(decision, Rest)] == [
+        True, False, False, False
+    ]  # fmt: skip
+
+
+def test_a_success_without_output_is_believed_at_the_third_look_that_agrees():
+    row, first = after(row_in_flight(), Ready(()))
+    row, second = after(row, Ready(()))
+    row, third = after(row, Ready(()))
+
+    for decision in (first, second):
+        assert isinstance(decision, Rest)
+        assert decision.finding == "empty_success"
+    assert third == Fail("KIE reports success without any output")
+    assert row.sources == ()
+
+
+def test_looks_that_do_not_agree_begin_the_count_anew():
+    _, decision = after(row_in_flight(), Ready(()), Ready(()), Working("generating"), Ready(()))
+
+    assert isinstance(decision, Rest)
+
+
+def test_a_row_that_already_says_success_is_not_failed_for_an_empty_one():
+    assert isinstance(after(row_in_flight(status="success"), *[Ready(())] * 3)[1], Leave)
+
+
+@pytest.mark.parametrize(
+    ("seen", "finding"),
+    [
+        (Unheard("unauthorized"), "key_rejected"),
+        (Unheard("no_credits"), "unpaid_account"),
+        (Unheard("key_capped"), "unpaid_account"),
+        (Unheard("timeout"), None),
+        (Unstored((), "fetch", "host_unlisted", settled=True), "host_unlisted"),
+        (Unstored((), "store", "bucket_refuses_type", settled=True), "storage_refuses"),
+        (Unstored((), "store", "timeout"), None),
+        (Unstored((), "fetch", "timeout"), None),
+    ],
+)
+def test_what_somebody_has_to_mend_is_a_finding(seen: Observation, finding: str | None):
+    _, decision = after(row_in_flight(sources=(THEIRS,)), seen)
+
+    assert isinstance(decision, Rest)
+    assert decision.finding == finding
+
+
+def test_a_row_without_a_task_waits_and_after_ten_minutes_is_a_finding():
+    _, fresh = after(row_in_flight(task_id=None, created_at=NOW), Silence())
+    _, late = after(row_in_flight(task_id=None, created_at=NOW - HOUR), Silence())
+
+    assert isinstance(fresh, Rest)
+    assert fresh.finding is None
+    assert isinstance(late, Rest)
+    assert late.finding == "no_task"
+    assert isinstance(after(row_in_flight(task_id=None, status="success"), Silence())[1], Leave)
+
+
+def test_a_fresh_row_is_asked_about_at_once_when_a_request_is_to_spare():
+    fresh = row_in_flight(looks=0, created_at=NOW)
+
+    assert isinstance(after(fresh, Silence())[1], Ask)
+    _, busy = after(fresh, Silence(), limits=Limits(spare=False))
+    assert timedelta(seconds=2) < rest(busy) < timedelta(seconds=60)
+
+
+def test_what_is_known_is_not_asked_again():
+    known = {"sources": (THEIRS, THEIRS)}
+
+    assert isinstance(after(row_in_flight(**known), Silence())[1], Deliver)
+    assert isinstance(after(row_in_flight(**known, assets=(asset(0),)), Silence())[1], Deliver)
+    assert isinstance(after(row_in_flight(**known, assets=(asset(0), asset(1))), Silence())[1], Finish)
+    half = (asset(0), asset(1, stored=False))
+    assert isinstance(after(row_in_flight(**known, assets=half), Silence())[1], Deliver)
+
+
+def test_a_dead_address_is_asked_for_again_and_replaced_in_its_order():
+    row, decision = after(
+        row_in_flight(sources=("https://a/0", "https://a/1")), Unstored((), "fetch", "http_404", gone=True)
+    )
+    assert isinstance(decision, Rest)
+    assert isinstance(after(row, Silence())[1], Ask)
+
+    row, decision = after(row, Ready(("https://b/0", "https://b/1")))
+
+    assert isinstance(decision, Deliver)
+    assert row.sources == ("https://b/0", "https://b/1")
+
+
+def test_another_number_of_results_never_changes_what_the_receipts_mean():
+    row, _ = after(row_in_flight(sources=("https://a/0", "https://a/1"), assets=(asset(0),)), Ready(("https://b/0",)))
+
+    assert row.sources == ("https://a/0", "https://a/1")
+
+
+@pytest.mark.xfail(strict=True, reason="KIE's success forgets the deliveries that failed before it")
+def test_addresses_that_stay_dead_are_asked_for_ever_more_slowly():
+    row, waits = row_in_flight(), []
+    for _ in range(8):
+        row, decision = after(row, Ready((THEIRS,)), Unstored((), "fetch", "http_403", gone=True))
+        waits.append(rest(decision))
+
+    assert waits[-1] > 10 * waits[0]
+
+
+def test_an_observed_success_is_looked_at_again_and_left_alone():
+    observing = Limits(observe=True)
+
+    assert isinstance(after(row_in_flight(sources=(THEIRS,)), Silence(), limits=observing)[1], Ask)
+    assert isinstance(after(row_in_flight(), Ready((THEIRS,)), limits=observing)[1], Rest)
+    assert isinstance(after(row_in_flight(), Refused("prohibited"), limits=observing)[1], Leave)
+    assert isinstance(after(row_in_flight(created_at=NOW - 25 * HOUR), Working("waiting"), limits=observing)[1], Rest)
+
+
+def test_the_providers_clock_cannot_lengthen_the_medias_life():
+    row, _ = after(row_in_flight(), Ready((THEIRS,), completed_at=NOW + 9 * HOUR))
+
+    assert row.completed_at == NOW
+    assert row.media_deadline == NOW + 24 * HOUR
