@@ -53,8 +53,10 @@ def _inner(scene: Scene, stage: str) -> Json:
         case "gpt4o":
             return {**named, "info": {"result_urls": urls} if scene.done else None}
         case "flux_kontext":
-            origin = scene.covers[0] if scene.done else ""
-            return {**named, "info": {"originImageUrl": origin, "resultImageUrl": urls[0] if scene.done else ""}}
+            origin, result = (scene.still, scene.first) if scene.done else ("", "")
+            return {**named, "info": {"originImageUrl": origin, "resultImageUrl": result}}
+        case "suno_wav" | "suno_stems" | "suno_video" | "suno_cover":
+            return {"task_id": scene.task.id, "results": urls if scene.done else []}
         case _:
             return {**prompted, "resultUrls": urls if scene.done else []}
 
@@ -67,8 +69,7 @@ def _market(scene: Scene) -> Json:
 
 
 def _runway(scene: Scene) -> Json:
-    film = scene.results[0] if scene.done else ""
-    still = scene.covers[0] if scene.done else ""
+    film, still = (scene.first, scene.still) if scene.done else ("", "")
     return {
         "task_id": scene.task.id,
         "video_id": f"v-{scene.task.id}" if film else "",
@@ -80,7 +81,7 @@ def _runway(scene: Scene) -> Json:
 def _aleph(scene: Scene) -> Json | None:
     if not scene.done:
         return None
-    return {"result_video_url": scene.results[0], "result_image_url": scene.covers[0]}
+    return {"result_video_url": scene.first, "result_image_url": scene.still}
 
 
 def _suno(scene: Scene, stage: str) -> Json:

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from reconciler.bench.simulator import records, records_images
+from reconciler.bench.simulator import records, records_images, records_suno
 from reconciler.bench.simulator.records import Json, Scene
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One dialect. `stranger` is code and message for a task that this family does not know."""
+    """One dialect. `stranger` is code and message for a task that this family does not know.
+
+    `grows` marks a family whose tasks are made from an earlier task, named in the request.
+    """
 
     name: str
     status: str
@@ -24,6 +27,7 @@ class Family:
     model: str = ""
     stranger: tuple[int, str] = (422, "record is null")
     needs_callback: bool = False
+    grows: bool = False
 
 
 _ALL = (
@@ -50,7 +54,7 @@ _ALL = (
             "/api/v1/generate/upload-cover",
             "/api/v1/generate/upload-extend",
         ),
-        record=records.suno,
+        record=records_suno.music,
         model="V4_5",
         stranger=(200, "success"),
         needs_callback=True,
@@ -96,6 +100,34 @@ _ALL = (
         creates=("/api/v1/modify/generate",),
         record=records_images.luma,
         model="luma-modify",
+    ),
+    Family(
+        name="suno_wav",
+        status="/api/v1/wav/record-info",
+        creates=("/api/v1/wav/generate",),
+        record=records_suno.wav,
+        grows=True,
+    ),
+    Family(
+        name="suno_stems",
+        status="/api/v1/vocal-removal/record-info",
+        creates=("/api/v1/vocal-removal/generate",),
+        record=records_suno.stems,
+        grows=True,
+    ),
+    Family(
+        name="suno_video",
+        status="/api/v1/mp4/record-info",
+        creates=("/api/v1/mp4/generate",),
+        record=records_suno.video,
+        grows=True,
+    ),
+    Family(
+        name="suno_cover",
+        status="/api/v1/suno/cover/record-info",
+        creates=("/api/v1/suno/cover/generate",),
+        record=records_suno.cover,
+        grows=True,
     ),
 )
 FAMILIES = MappingProxyType({family.name: family for family in _ALL})

@@ -16,7 +16,11 @@ SOUNDS = ("suno", "audio", "speech", "music", "elevenlabs", "sound", "tts")
 TIMES = {"image": (12, 112), "video": (56, 313), "audio": (25, 140)}
 SIZES = {"image": (200_000, 2_000_000), "video": (2_000_000, 12_000_000), "audio": (3_000_000, 8_000_000)}
 EXTS = {"image": ("png", "png", "jpg", "webp"), "video": ("mp4",), "audio": ("mp3",)}
-KINDS = {"suno": "audio", "veo": "video", "runway": "video", "aleph": "video", "luma": "video"}
+KINDS = {
+    **dict.fromkeys(("suno", "suno_wav", "suno_stems"), "audio"),
+    **dict.fromkeys(("veo", "runway", "aleph", "luma", "suno_video"), "video"),
+}
+COUNTS = {"suno": 2, "suno_stems": 2, "suno_cover": 2, "midjourney": 4}
 
 
 def kind_of(family: str, model: str) -> str:
@@ -37,10 +41,14 @@ def plan(family: str, model: str, draw_from: Sequence[object], size: int | None)
     return {"life": _steps(seconds, draw("steps", *draw_from)), "results": _results(family, model, draw_from, size)}
 
 
+def _exts(family: str, kind: str) -> tuple[str, ...]:
+    return ("wav",) if family == "suno_wav" else EXTS[kind]
+
+
 def ordinary(family: str, model: str) -> tuple[Media, ...]:
     """Small results of the right kind, for a task nobody described."""
     kind = kind_of(family, model)
-    return (Media(kind=kind, ext=EXTS[kind][0]),) * (2 if family == "suno" else 1)
+    return (Media(kind=kind, ext=_exts(family, kind)[0]),) * COUNTS.get(family, 1)
 
 
 def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
@@ -54,9 +62,9 @@ def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
 
 def _results(family: str, model: str, draw_from: Sequence[object], size: int | None) -> list[Media]:
     kind = kind_of(family, model)
-    count = 6 if model == "grok-imagine/text-to-image" else {"suno": 2, "midjourney": 4}.get(family, 1)
+    count = 6 if model == "grok-imagine/text-to-image" else COUNTS.get(family, 1)
     low, high = SIZES[kind]
-    exts = EXTS[kind]
+    exts = _exts(family, kind)
     results = []
     for n in range(count):
         drawn = int(low + (high - low) * draw("size", n, *draw_from))

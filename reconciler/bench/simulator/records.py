@@ -41,6 +41,16 @@ class Scene:
         return self.state == "fail"
 
     @property
+    def first(self) -> str:
+        """The first result's address, "" where there is none."""
+        return self.results[0] if self.results else ""
+
+    @property
+    def still(self) -> str:
+        """The address of the picture that comes along, "" where there is none."""
+        return self.covers[0] if self.covers else ""
+
+    @property
     def flag(self) -> int:
         """The successFlag most families use: 0 running, 1 done, 2 refused at creation, 3 failed later."""
         if self.failed:
@@ -130,51 +140,6 @@ def veo(scene: Scene) -> Json:
     }
 
 
-def suno(scene: Scene) -> Json:
-    """Suno: a status in capitals; the first track may be there before the others."""
-    states = {"waiting": "PENDING", "queuing": "TEXT_SUCCESS", "generating": "FIRST_SUCCESS", "success": "SUCCESS"}
-    status = states.get(scene.state, "PENDING")
-    if scene.failed:
-        by_code = {"400": "SENSITIVE_WORD_ERROR", "500": "CREATE_TASK_FAILED", "531": "CALLBACK_EXCEPTION"}
-        status = by_code.get(scene.task.failure.code, "GENERATE_AUDIO_FAILED")
-    response: Json | None = None
-    if status in {"TEXT_SUCCESS", "FIRST_SUCCESS", "SUCCESS"}:
-        ready = {"SUCCESS": len(scene.results), "FIRST_SUCCESS": 1}.get(status, 0)
-        response = {"taskId": scene.task.id, "sunoData": tracks(scene, ready)}
-    return {
-        "taskId": scene.task.id,
-        "parentMusicId": "",
-        "param": scene.task.param,
-        "response": None if scene.fault in {"null", "invalid_json"} else response,
-        "status": status,
-        "type": "chirp-v4-5",
-        "operationType": "generate",
-        **scene.error,
-        "createTime": scene.millis(scene.created),
-    }
-
-
-def tracks(scene: Scene, ready: int) -> list[Json]:
-    """Suno's tracks in the record's spelling; only the first `ready` have their sound."""
-    found: list[Json] = []
-    for n, url in enumerate(scene.results):
-        found.append(
-            {
-                "id": f"{scene.task.id[:8]}-{n}",
-                "audioUrl": url if n < ready else "",
-                "streamAudioUrl": url if n < ready else "",
-                "imageUrl": scene.covers[n] if n < len(scene.covers) else "",
-                "prompt": "[Verse] a song",
-                "modelName": "chirp-v4-5",
-                "title": "A song",
-                "tags": "calm",
-                "createTime": scene.words(scene.created),
-                "duration": 198.44 if n < ready else None,
-            }
-        )
-    return found
-
-
 def runway(scene: Scene) -> Json:
     """Runway: states of its own, one film, failCode a number."""
     states = {"waiting": "wait", "queuing": "queueing", NULL: "wait"}
@@ -194,8 +159,7 @@ def runway(scene: Scene) -> Json:
 
 
 def _film(scene: Scene, film: str, still: str) -> Json:
-    first = scene.results[0] if scene.results else ""
-    return {film: first, still: scene.covers[0] if scene.covers else ""}
+    return {film: scene.first, still: scene.still}
 
 
 def aleph(scene: Scene) -> Json:

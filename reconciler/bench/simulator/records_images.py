@@ -28,8 +28,8 @@ def gpt4o(scene: Scene) -> Json:
 def flux_kontext(scene: Scene) -> Json:
     """Flux Kontext: one picture, and the one it was made from."""
     response: Json = {
-        "originImageUrl": scene.covers[0] if scene.covers else "",
-        "resultImageUrl": scene.results[0] if scene.results else "",
+        "originImageUrl": scene.still,
+        "resultImageUrl": scene.first,
     }
     return {
         "taskId": scene.task.id,

@@ -87,7 +87,7 @@ def _steps(seen: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[tuple[str, 
     """States from one sighting to the next, the last until the provider's completeTime."""
     last = seen[-1][1]
     total = (int(last["completeTime"]) - int(last["createTime"])) / 1000
-    begun = [0.0] + [at for at, _ in seen[1:-1]]
+    begun = [at - seen[0][0] for at, _ in seen[:-1]]
     ends = [*begun[1:], total]
     return tuple((str(said["state"]), end - at) for at, end, (_, said) in zip(begun, ends, seen, strict=False))
 

@@ -25,7 +25,6 @@ from reconciler.bench.simulator.world import World
 
 Route = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 TWISTS = frozenset({"null", "unknown_state", "code_zero", "code_string", "bare_list"})
-ORPHANS = ("wav", "midi", "mp4", "vocal-removal")
 
 
 class Api:
@@ -40,10 +39,9 @@ class Api:
             ("GET", "/api/v1/chat/credit"): self._credit,
             ("POST", "/api/v1/common/download-url"): self._link,
             ("POST", "/api/v1/gpt4o-image/download-url"): self._link,
+            ("POST", "/api/v1/midi/generate"): self._orphan,
             ("GET", "/api/v1/veo/get-1080p-video"): self._veo_1080p,
         }
-        for name in ORPHANS:
-            self._routes["POST", f"/api/v1/{name}/generate"] = self._orphan
         for family in FAMILIES.values():
             self._routes["GET", family.status] = partial(self._record, family)
             for path in family.creates:
@@ -74,6 +72,8 @@ class Api:
             return limited
         if (message := _complaint(family, asked)) is not None:
             return self._wire.refuse(request, 422, message)
+        if family.grows and asked.get("taskId") not in self._world.tasks:
+            return await self._orphan(request, key)
         fault = self._world.fault("create")
         if fault is not None and fault != "lost":
             return await self._wire.spoil(request, fault)

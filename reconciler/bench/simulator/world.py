@@ -25,7 +25,7 @@ from reconciler.bench.simulator.plans import ordinary
 from reconciler.bench.simulator.tasks import Life, Order, Task, life_of
 
 COVER = Media(kind="image", ext="jpg", size=20_000)
-COVERS = {"suno": 2, "runway": 1, "aleph": 1, "flux_kontext": 1}
+COVERS = {"suno_stems": 1, "runway": 1, "aleph": 1, "flux_kontext": 1}
 
 
 @dataclass(slots=True)
@@ -89,7 +89,6 @@ class World(Options):
         return task.id
 
     def _enter(self, task: Task) -> None:
-        task.covers = (COVER,) * COVERS.get(task.family, 0)
         self.tasks[task.id] = task
         self._lay_out(task)
         for tell in self._listeners:
@@ -97,6 +96,7 @@ class World(Options):
 
     def _lay_out(self, task: Task) -> None:
         """Give every file of a task its path."""
+        task.covers = (COVER,) * (len(task.results) if task.family == "suno" else COVERS.get(task.family, 0))
         ends = task.ends if task.ends < math.inf else task.born
         second = int(self.clock.epoch(ends))
         task.paths = tuple(path_of(task.id, task.model, n, second, media) for n, media in enumerate(task.files))

@@ -1,0 +1,120 @@
+"""Result files are made on the fly, the same every time, and served as a file host serves them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import pytest
+
+from reconciler.bench.simulator import Media, Simulator
+from reconciler.bench.simulator.heads import FORMS
+from reconciler.core.naming import TYPES
+from reconciler.edges.sniff import sniff
+from tests.bench.asking import Asking, asking
+
+GIB = 1 << 30
+
+
+async def fetch(ask: Asking, address: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    async with ask.session.get(address, headers=headers) as answer:
+        return answer.status, await answer.read(), dict(answer.headers)
+
+
+def whole(media: Media, task: str = "t", n: int = 0) -> bytes:
+    return b"".join(media.chunks(task, n))
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
+    kind = {"mp3-bare": "mp3"}.get(form, form)
+    media = Media(ext=kind, form=form, size=20_000)
+    assert sniff(whole(media)[:4096]) == media.mime
+    assert media.mime in TYPES
+
+
+@pytest.mark.parametrize("size", [0, 1, 17, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) + 5])
+def test_a_file_has_exactly_its_size_and_any_part_of_it_is_that_part(size: int) -> None:
+    media = Media(size=size)
+    bytes_ = whole(media)
+    assert len(bytes_) == size
+    for start, end in ((0, size), (size // 2, size), (1, size // 3), (size // 3, size // 2)):
+        assert b"".join(media.chunks("t", 0, start, end)) == bytes_[start:end]
+    assert media.sha256("t") == hashlib.sha256(bytes_).hexdigest()
+
+
+def test_no_two_files_and_no_two_blocks_are_alike() -> None:
+    media = Media("video", "mp4", 3 << 20)
+    files = [whole(media, "a", 0), whole(media, "a", 1), whole(media, "b", 0)]
+    assert len({hashlib.sha256(one).digest() for one in files}) == 3
+    blocks = [files[0][start : start + (1 << 20)] for start in range(0, 3 << 20, 1 << 20)]
+    assert len({hashlib.sha256(block).digest() for block in blocks}) == 3
+    assert whole(media, "a", 0) == files[0]
+
+
+def test_a_huge_film_is_made_faster_than_it_can_be_hashed() -> None:
+    media = Media("video", "mp4", 6 * GIB)
+    began = time.process_time()
+    made = sum(len(piece) for piece in media.chunks("t", 0, 5 * GIB))
+    assert made == GIB
+    assert GIB / (time.process_time() - began) > 1e9
+
+
+async def test_a_file_arrives_with_its_length_and_type() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(model="kling-3.0/video", results=[Media("video", "mp4", 3_000_001)])
+        status, body, headers = await fetch(ask, kie.addresses(kie.tasks[task])[0])
+        assert (status, headers["Content-Length"], headers["Content-Type"]) == (200, "3000001", "video/mp4")
+        assert hashlib.sha256(body).hexdigest() == kie.sha256(task)
+        assert kie.tasks[task].downloads == kie.tasks[task].completed == [1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [("bytes=0-0", 0, 1), ("bytes=100-", 100, 5000), ("bytes=-100", 4900, 5000), ("bytes=10-99999", 10, 5000)],
+)
+async def test_a_range_of_a_file_can_be_had(asked: str, start: int, end: int) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(results=[Media(size=5000)])
+        status, body, headers = await fetch(ask, kie.addresses(kie.tasks[task])[0], Range=asked)
+        assert (status, body) == (206, whole(Media(size=5000), task)[start:end])
+        assert headers["Content-Range"] == f"bytes {start}-{end - 1}/5000"
+
+
+@pytest.mark.parametrize("asked", ["bytes=5000-", "bytes=9-1", "bytes=-", "bytes=-0", "lines=1-2"])
+async def test_an_impossible_range_is_refused(asked: str) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(results=[Media(size=5000)])
+        assert (await fetch(ask, kie.addresses(kie.tasks[task])[0], Range=asked))[0] == 416
+
+
+async def test_a_file_exists_from_the_end_of_its_task_until_it_is_thrown_away() -> None:
+    async with Simulator(media_lasts=86400.0) as kie, asking(kie) as ask:
+        task = kie.add_task(life=100)
+        address = kie.addresses(kie.tasks[task])[0]
+        assert (await fetch(ask, address))[0] == 404
+        kie.skip(100)
+        assert (await fetch(ask, address))[0] == 200
+        kie.skip(86400)
+        assert (await fetch(ask, address))[0] == 404
+
+
+async def test_a_minted_link_works_for_twenty_minutes_and_opens_what_the_plain_address_refuses() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task()
+        address = kie.addresses(kie.tasks[task])[0]
+        kie.strike("plain.403", task=task, times=99)
+        assert (await fetch(ask, address))[0] == 403
+        _, minted = await ask.post("/api/v1/common/download-url", {"url": address})
+        assert (await fetch(ask, minted["data"]))[0] == 200
+        assert (await fetch(ask, minted["data"].replace("Signature=", "Signature=0")))[0] == 403
+        kie.skip(1201)
+        assert (await fetch(ask, minted["data"]))[0] == 403
+
+
+async def test_a_strangers_address_is_not_minted() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        kie.add_task()
+        for url in ("https://example.com/x.png", kie.url + "/nothing.png", 7):
+            answer = await ask.post("/api/v1/common/download-url", {"url": url})
+            assert answer == (200, {"code": 422, "msg": "url is wrong", "data": None})
