@@ -32,10 +32,11 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT id::text, task_id::text, %s::text, %s::text, %s::text, status::text, %s::text, asset_url::text,'
-        ' created_at::timestamptz FROM public.generations WHERE (%s) OR id = ANY ($1::%s[])',
+        ' created_at::timestamptz FROM public.generations WHERE (%s)'
+        || CASE WHEN ids IS NULL THEN '' ELSE ' OR id = ANY ($1::%s[])' END,
         reconciler.first_column('provider'), reconciler.first_column('kind', 'type'),
         reconciler.first_column('model_key', 'model_id', 'model', 'model_name'),
-        reconciler.first_column('error', 'error_message'), condition, id_type) USING coalesce(ids, '{}');
+        reconciler.first_column('error', 'error_message'), condition, id_type) USING ids;
 END
 $$;
 

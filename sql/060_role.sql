@@ -1,4 +1,4 @@
--- @follows public.generations
+-- @follows reconciler.work
 -- The role that `run` needs, and nothing more. It cannot log in: make a login that is a member of it,
 --   CREATE ROLE kie_daemon LOGIN PASSWORD '…' IN ROLE reconciler;
 -- Policies TO reconciler hold for its members; BYPASSRLS would not be inherited.

@@ -38,7 +38,7 @@ class Patience:
     """How long to wait for others, in seconds.
 
     `lock` is also how long the application's statements may queue behind ours, at each of `tries`; `build` is for a
-    concurrent index, which keeps nobody waiting; `turn` for another migration.
+    concurrent index, tried once because it keeps nobody waiting; `turn` for another migration.
     """
 
     lock: float = 1.0
@@ -55,7 +55,7 @@ async def take_turn(connection: asyncpg.Connection, patience: Patience) -> None:
     """
     try:
         async with asyncio.timeout(patience.turn):
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATIONS):
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATIONS):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
         raise Transient(
@@ -80,7 +80,7 @@ async def patiently(
     except AGAIN as error:
         held = await watcher if watcher.done() else "it let go just now"
         raise Transient(
-            "somebody holds a lock that the migration needs; nothing was changed by this step",
+            "somebody holds a lock that the migration needs; this step was left undone",
             code="locked",
             hint=f"wait for it or end it, then migrate again: {held}",
         ) from error
@@ -95,7 +95,7 @@ async def _watch(dsn: str, pid: int) -> str:
     try:
         connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
         try:
-            while not (rows := await connection.fetch(_BLOCKERS, pid)):
+            while not (rows := await connection.fetch(_BLOCKERS, pid)):  # noqa: ASYNC110 - the database sends no event
                 await asyncio.sleep(0.1)
         finally:
             await connection.close(timeout=5)

@@ -7,25 +7,20 @@ people's locks are waited for in `locks.py`. The `migrate` command and the tests
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import asyncpg
 
-from reconciler.edges.db import translated
+from reconciler.edges.db import AGAIN, AWAY, WRONG, translated
 from reconciler.edges.locks import Patience, patiently, take_turn
-from reconciler.edges.scripts import Script, printed, scripts
+from reconciler.edges.scripts import Script, led_by, printed, scripts
 from reconciler.errors import Config, Permanent
 
 __all__ = ["Patience", "behind", "migrate", "printed"]
 
 _PATIENCE = Patience()
 
-_LED = """
-SELECT EXISTS (
-    SELECT FROM pg_index AS i
-      JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = $1
-       AND (i.indpred IS NULL OR i.indexrelid = to_regclass($2)))
-"""
+_LED = f"SELECT {led_by('$1', '$2')}"
 
 _VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
 
@@ -114,20 +109,28 @@ class _Applier:
             return False
         try:
             return await self._patiently(script)
-        except asyncpg.InsufficientPrivilegeError as error:
-            if script.application or not script.repeated:
-                hint = "migrate as the owner of the database's objects, or give the owner `migrate --print`"
-                raise Config(f"{script.name}: {error}", hint=hint) from error
-            self._warn(f"{script.name} left out: {error}")
-        except asyncpg.UndefinedColumnError as error:
-            if script.mark("builds") is None:
-                raise Permanent(f"{script.name}: {error}", code="migration_failed") from error
-            self._warn(f"{script.name} left out: {error}")
+        except (*AGAIN, *AWAY, *WRONG):
+            raise
+        except asyncpg.PostgresError as error:
+            self._refused(script, error)
         return False
 
+    def _refused(self, script: Script, error: asyncpg.PostgresError) -> None:
+        """Go on without a file that only makes things better; anything else must not be half there."""
+        if script.repeated and not script.application:
+            self._warn(f"{script.name} left out: {error}")
+        elif isinstance(error, asyncpg.InsufficientPrivilegeError):
+            hint = "migrate as the owner of the database's objects, or give the owner `migrate --print`"
+            raise Config(f"{script.name}: {error}", hint=hint) from error
+        else:
+            hint = "this step was left undone; mend what it names, then migrate again"
+            raise Permanent(f"{script.name}: {error}", code="migration_failed", hint=hint) from error
+
     async def _patiently(self, script: Script) -> bool:
-        work = self._build if script.mark("builds") else self._run
-        return await patiently(self._dsn, self._connection, lambda: work(script), self._patience)
+        building = script.mark("builds") is not None
+        work = self._build if building else self._run
+        patience = replace(self._patience, tries=1) if building else self._patience
+        return await patiently(self._dsn, self._connection, lambda: work(script), patience)
 
     async def _run(self, script: Script) -> bool:
         connection = self._connection
@@ -161,6 +164,9 @@ class _Applier:
 
 async def _connect(dsn: str) -> asyncpg.Connection:
     connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    if connection.get_server_version().major < 14:
+        await connection.close(timeout=5)
+        raise Config("this PostgreSQL is older than 14", hint="DATABASE_URL needs PostgreSQL 14 or newer")
     # A role's own limits are made for requests, not for an index over a large table.
     await connection.execute("SET application_name = 'kie-reconciler migrate'; SET statement_timeout = 0")
     return connection

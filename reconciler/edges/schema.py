@@ -18,8 +18,8 @@ from reconciler.core.model import OPEN, SUCCEEDED
 from reconciler.errors import Config
 
 OPEN_OR_UNHEALED: Final = (
-    "status IN ('queued', 'generating', 'pending', 'processing')"
-    " OR (status IN ('success', 'completed') AND asset_url IS NULL)"
+    "(status IN ('queued', 'generating', 'pending', 'processing')"
+    " OR (status IN ('success', 'completed') AND asset_url IS NULL))"
 )
 """Rows that may need a visit, as the partial index has it; the same words in the index and in the sweep."""
 
@@ -34,6 +34,12 @@ REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """The columns without which nothing runs, and how to add each."""
+
+WRITTEN: Final = (
+    "status", "task_id", "result_urls", "asset_url", "asset_urls", "error", "error_message", "updated_at",
+    "original_path", "preview_status", "completed_at",
+)  # fmt: skip
+"""What the daemon changes in the application's rows, where the column is there."""
 
 _MIGRATE: Final = "`kie-reconciler migrate --application` brings the table up to the specification"
 
@@ -52,6 +58,30 @@ SELECT pg_get_expr(c.conbin, c.conrelid)
   FROM pg_constraint AS c
   JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
  WHERE c.conrelid = to_regclass('public.generations') AND c.contype = 'c' AND a.attname = 'status'
+"""
+
+_REFUSED: Final = """
+SELECT format('GRANT SELECT ON public.generations TO %I;', current_user)
+ WHERE NOT has_table_privilege('public.generations', 'SELECT')
+UNION ALL
+SELECT format('GRANT UPDATE (%s) ON public.generations TO %I;', string_agg(quote_ident(name), ', '), current_user)
+  FROM unnest($1::text[]) AS name
+ WHERE NOT has_column_privilege('public.generations', name, 'UPDATE')
+HAVING count(*) > 0
+"""
+
+# A policy for everybody is somebody's own rows unless it says true; only one that names us is meant for us.
+_UNSEEN: Final = """
+SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);',
+              'reconciler_' || lower(command) || '_' || current_user, command, current_user)
+  FROM (VALUES ('SELECT', 'r'), ('UPDATE', 'w')) AS asked (command, letter)
+ WHERE row_security_active('public.generations')
+   AND NOT EXISTS (
+       SELECT FROM pg_policy AS p
+        WHERE p.polrelid = to_regclass('public.generations') AND p.polpermissive AND p.polcmd::text IN (letter, '*')
+          AND (pg_get_expr(p.polqual, p.polrelid) = 'true' AND 0 = ANY (p.polroles)
+               OR EXISTS (SELECT FROM unnest(p.polroles) AS named
+                           WHERE CASE WHEN named <> 0 THEN pg_has_role(named, 'USAGE') END)))
 """
 
 
@@ -128,6 +158,7 @@ async def introspect(connection: asyncpg.Connection) -> Shape:
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
     )
     _check_statuses(shape)
+    await _check_access(connection, shape)
     return shape
 
 
@@ -145,6 +176,21 @@ def _check_statuses(shape: Shape) -> None:
     refused = [word for word in (shape.success, "failed") if not shape.takes(word)]
     if refused:
         raise Config(f"the CHECK on public.generations.status refuses {' and '.join(refused)}", hint=_MIGRATE)
+
+
+async def _check_access(connection: asyncpg.Connection, shape: Shape) -> None:
+    """Without a grant every statement fails; without a policy rows just vanish, which is worse."""
+    refused = await connection.fetch(_REFUSED, [name for name in WRITTEN if shape.has(name)])
+    unseen = await connection.fetch(_UNSEEN)
+    if not refused and not unseen:
+        return
+    member = "or make the login a member of role reconciler and `kie-reconciler migrate` as the table's owner"
+    raise Config(
+        "this login may not read and write public.generations"
+        if refused
+        else "row security hides the rows of public.generations from this login: no policy names it",
+        hint=f"{' '.join(row[0] for row in [*refused, *unseen])} {member}",
+    )
 
 
 async def _statuses(connection: asyncpg.Connection) -> frozenset[str] | None:

@@ -23,9 +23,12 @@ _PREAMBLE = """\
 """
 
 _ALONE = """\
--- What follows cannot run inside a transaction. Run each statement below alone, one after the other,
--- without the leading dashes:
+-- Where public.generations is larger than 64 MB, its indexes are left out above, because building them would keep the
+-- application from writing. These do not, but cannot run inside a transaction: run each alone, without the dashes.
 """
+
+_SMALL = 64 << 20
+"""Bytes of table whose index is built in about a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,21 @@ def scripts(*, application: bool, strict_statuses: bool) -> list[Script]:
 
 
 def printed(*, application: bool, strict_statuses: bool) -> str:
-    """The whole as one text for the Supabase SQL editor; the concurrent indexes stand last, as comments."""
+    """The whole as one text for the Supabase SQL editor; the indexes of a large table stand last, as comments."""
     chosen = scripts(application=application, strict_statuses=strict_statuses)
-    parts = [_PREAMBLE]
-    parts += [_part(one) for one in chosen if one.mark("builds") is None]
+    parts = [_PREAMBLE, *(_part(one) for one in chosen)]
     alone = [_statement(one) for one in chosen if one.mark("builds") is not None]
     commented = "\n\n".join("\n".join(f"-- {line}" for line in text.splitlines()) for text in alone)
     return "\n".join([*parts, _ALONE, commented, ""])
+
+
+def led_by(column: str, index: str) -> str:
+    """SQL that says whether an index, this one or a whole one, begins with this column; both are SQL, too."""
+    return f"""EXISTS (
+    SELECT FROM pg_index AS i
+      JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = {column}
+       AND (i.indpred IS NULL OR i.indexrelid = to_regclass({index})))"""
 
 
 def _place(script: Script) -> tuple[int, str]:
@@ -84,15 +95,29 @@ def _part(script: Script) -> str:
         "BEGIN;\n"
         "SET LOCAL lock_timeout = '5s';\n"
         "SET LOCAL statement_timeout = 0;\n"
-        f"{script.text}"
+        f"{script.text if script.mark('builds') is None else _small_build(script)}"
         f"{_record(script)}"
         "COMMIT;\n"
     )
 
 
+def _small_build(script: Script) -> str:
+    leader, index = script.mark("unless-led-by"), script.mark("builds")
+    needed = " AND NOT " + led_by(f"'{leader}'", f"'public.{index}'") if leader else ""
+    return (
+        "DO $$\nBEGIN\n"
+        f"IF pg_relation_size(to_regclass('public.generations')) < {_SMALL}{needed} THEN\n"
+        f"{_statement(script).replace(' CONCURRENTLY', '')}\n"
+        "END IF;\n"
+        f"EXCEPTION WHEN undefined_column THEN RAISE WARNING '{script.name} left out: %', SQLERRM;\n"
+        "END\n$$;\n"
+    )
+
+
 def _record(script: Script) -> str:
-    table = script.mark("follows")
-    only = f" WHERE to_regclass('{table}') IS NOT NULL" if table else ""
+    table, index = script.mark("follows"), script.mark("builds")
+    needed = f"public.{index}" if index else table
+    only = f" WHERE to_regclass('{needed}') IS NOT NULL" if needed else ""
     return (
         "INSERT INTO reconciler.schema_version (file, sha256)"
         f" SELECT '{script.name}', '{script.sha256}'{only}\n"

@@ -2,8 +2,9 @@
 
 DO $$
 DECLARE
-    had text[];
+    had       text[];
     additions text;
+    stranger  text;
 BEGIN
     IF to_regclass('public.generations') IS NULL THEN
         CREATE TABLE public.generations (
@@ -26,6 +27,11 @@ BEGIN
         );
         -- Supabase lets anon and authenticated write to every new table of public unless row security says otherwise.
         ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;
+        FOREACH stranger IN ARRAY ARRAY['anon', 'authenticated'] LOOP
+            IF to_regrole(stranger) IS NOT NULL THEN
+                EXECUTE format('REVOKE ALL ON public.generations FROM %I', stranger);  -- row security knows no TRUNCATE
+            END IF;
+        END LOOP;
         RETURN;
     END IF;
 

@@ -11,13 +11,21 @@ BEGIN
     ELSIF EXISTS (SELECT FROM storage.buckets WHERE id = 'generations' AND NOT public) THEN
         RAISE WARNING 'bucket generations is not public: addresses in asset_url will not open';
     END IF;
-    IF to_regrole('service_role') IS NOT NULL
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'bucket generations left alone: %', SQLERRM;
+END
+$$;
+
+-- The service role passes row security by itself at Supabase; elsewhere it may need to be told.
+DO $$
+BEGIN
+    IF to_regclass('storage.objects') IS NOT NULL AND to_regrole('service_role') IS NOT NULL
        AND NOT EXISTS (SELECT FROM pg_policies WHERE schemaname = 'storage' AND tablename = 'objects'
                           AND policyname = 'generations_service_write') THEN
         CREATE POLICY generations_service_write ON storage.objects
             FOR ALL TO service_role USING (bucket_id = 'generations') WITH CHECK (bucket_id = 'generations');
     END IF;
 EXCEPTION WHEN insufficient_privilege THEN
-    RAISE WARNING 'bucket and storage policies left alone: %', SQLERRM;
+    RAISE WARNING 'storage policies left alone: %', SQLERRM;
 END
 $$;

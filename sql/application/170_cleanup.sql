@@ -1,5 +1,6 @@
 -- Deletes failed generations older than so many days of which nothing is stored; answers how many. For a cron of the
--- application; the daemon's own cleanup follows the same rule.
+-- application; the daemon's own cleanup follows the same rule. As its owner, because the service role may not look into
+-- schema reconciler.
 
 DO $outer$
 DECLARE
@@ -7,7 +8,7 @@ DECLARE
 BEGIN
     IF to_regprocedure('public.cleanup_old_failed_generations(integer)') IS NULL THEN
         CREATE FUNCTION public.cleanup_old_failed_generations(days_old integer DEFAULT 30) RETURNS integer
-            LANGUAGE plpgsql
+            LANGUAGE plpgsql SECURITY DEFINER
             SET search_path = ''
         AS $$
         DECLARE

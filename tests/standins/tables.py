@@ -154,12 +154,13 @@ async def supabase_like(connection: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def member(dsn: str, role: str, options: str = "") -> AsyncIterator[str]:
-    """The address of the same database for a login that is a member of `role`, and goes when the test ends."""
+async def member(dsn: str, role: str | None = None, options: str = "") -> AsyncIterator[str]:
+    """The address of the same database for a login of its own, a member of `role`; it goes when the test ends."""
     name, password = f"kr_{secrets.token_hex(6)}", secrets.token_hex(12)
+    within = f" IN ROLE {role}" if role else ""
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(f"CREATE ROLE {name} LOGIN {options} PASSWORD '{password}' IN ROLE {role}")
+        await connection.execute(f"CREATE ROLE {name} LOGIN {options} PASSWORD '{password}'{within}")
         parts = urlsplit(dsn)
         host = parts.netloc.rpartition("@")[2]
         try:
