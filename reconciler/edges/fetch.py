@@ -158,9 +158,13 @@ def _parsed(address: str, base: URL | None) -> URL:
     try:
         # What is already plain is sent byte for byte: signatures may cover the exact path.
         url = URL(address, encoded=address.isascii())
-        return base.join(url) if base is not None else url
+        url = base.join(url) if base is not None else url
+        port = url.port  # only read, and only then found to be none, when it is asked for
     except ValueError:
         raise _malformed() from None
+    if port == 0:
+        raise _malformed()
+    return url
 
 
 def _unwelcome(response: aiohttp.ClientResponse) -> ReconcilerError:
