@@ -27,8 +27,8 @@ _HEADER_BYTES = 8190
 _HEADERS = 100
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# A cloud's metadata address that is, by its number, a public one (Azure's WireServer).
-_METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
+# Metadata addresses that look public: Oracle's lies in a block which Python 3.11 calls global, Azure's is one.
+_METADATA = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("168.63.129.16/32"))
 
 
 class AddressError(OSError):
@@ -75,8 +75,8 @@ def is_public(address: str) -> bool:
         if ip.is_site_local:
             return False
         ip = _unwrapped(ip)
-    refused = ip.is_private or ip.is_multicast or ip.is_reserved or ip in _METADATA
-    return ip.is_global and not refused
+    inside = ip.is_private or ip.is_multicast or ip.is_reserved or any(ip in block for block in _METADATA)
+    return ip.is_global and not inside
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
