@@ -42,8 +42,10 @@ ADDRESS_LIFE = timedelta(hours=24)
 MEDIA_LIFE = timedelta(days=14)
 """How long the provider keeps media at most; after that nothing can be fetched."""
 
-EMPTY_LOOKS = 3
-"""A success without output is believed only after this many looks that agree."""
+EMPTY_LOOKS = 5
+"""A success without output is believed only after this many looks that agree, 40 minutes apart in all.
+
+Some families are reported to show their addresses later than their success."""
 
 DELIVERY_TRIES = 5
 """A task that KIE finished is given up only after this many deliveries in a row have failed."""
@@ -66,11 +68,11 @@ def absorb(row: Row, seen: Observation, now: datetime) -> Row:
         case Silence():
             return row
         case Working():
-            return replace(_answered(row, now), empties=0, why=f"KIE says {seen.state}")
+            return replace(_answered(row, now), empties=0, misses=0, why=f"KIE says {seen.state}")
         case Ready():
             return _ready(_answered(row, now), seen, now)
         case Refused():
-            return replace(_answered(row, now), why=reason(seen))
+            return replace(_answered(row, now), misses=0, why=reason(seen))
         case Unknown():
             return replace(
                 _missed(row, now),
@@ -80,6 +82,8 @@ def absorb(row: Row, seen: Observation, now: datetime) -> Row:
         case Unheard():
             return replace(
                 _missed(row, now),
+                # Another key of the ring may be the one that made the task.
+                unknowns=row.unknowns + (seen.reason == "unauthorized"),
                 why=_said("KIE", seen.reason, seen.detail),
                 finding=_FINDINGS.get(seen.reason),
             )
@@ -105,7 +109,6 @@ def _answered(row: Row, now: datetime) -> Row:
         _looked(row, now),
         acknowledged_at=acknowledged,
         answered_at=now,
-        misses=0,
         unknowns=0,
         finding=None,
     )
@@ -118,8 +121,8 @@ def _missed(row: Row, now: datetime) -> Row:
 def _ready(row: Row, seen: Ready, now: datetime) -> Row:
     if not seen.sources:
         return replace(row, empties=row.empties + 1, why="KIE says success, without any output")
-    # The provider's clock is not ours: a time ahead of us must not lengthen the media's life.
-    completed = row.completed_at or min(seen.completed_at or now, now)
+    # The provider's clock is not ours: what it says must neither lengthen the media's life nor end it at once.
+    completed = row.completed_at or min(max(seen.completed_at or now, row.created_at), now)
     same_count = not row.sources or len(seen.sources) == len(row.sources)
     return replace(
         row,
@@ -127,6 +130,8 @@ def _ready(row: Row, seen: Ready, now: datetime) -> Row:
         sources=seen.sources if same_count else row.sources,
         stale=False,
         empties=0,
+        # That the task is done says nothing of the deliveries that failed: they keep slowing the next.
+        misses=row.misses if row.sources else 0,
         completed_at=completed,
         took=row.took or seen.took,
         media_deadline=row.media_deadline or completed + ADDRESS_LIFE,
@@ -194,7 +199,7 @@ def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
         return Finish()
     if row.sources and not row.stale:
         return Deliver()
-    if row.looks == 0 and not limits.spare and row.status in OPEN:
+    if row.why is None and row.looks == 0 and not limits.spare:
         return _paced(row, now, limits, "waiting for its first look: no request is to spare")
     return Ask()
 
@@ -233,7 +238,7 @@ def _done_there(row: Row, seen: Ready, now: datetime, limits: Limits) -> Decisio
     if seen.sources:
         return _paced(row, now, limits, "observing: KIE says success") if limits.observe else Deliver()
     if row.empties < EMPTY_LOOKS:
-        wait = timedelta(seconds=30 * row.empties)
+        wait = timedelta(seconds=30 * 4 ** (row.empties - 1))
         return Rest(now + wait, now + wait, "KIE says success, without any output", finding="empty_success")
     if row.status in OPEN and not limits.observe:
         return Fail("KIE reports success without any output")

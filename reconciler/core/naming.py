@@ -59,9 +59,7 @@ def object_key(*, user_id: str | None, kind: Kind, generation_id: str, n: int, e
     return f"{owner}/{kind.value}/{_segment(generation_id)}_{n}.{ext}"
 
 
-def display_url(
-    asset_url: str | None, result_urls: Sequence[str] | None, preview_url: str | None
-) -> str | None:
+def display_url(asset_url: str | None, result_urls: Sequence[str] | None, preview_url: str | None) -> str | None:
     """The address a reader is shown: our storage, else the provider's first, else the preview.
 
     Anything but an http or https address is passed over: rows are hostile input.

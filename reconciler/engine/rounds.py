@@ -201,5 +201,5 @@ class Rounds:
 
     def gap(self) -> None:
         """Hearing begins again: whatever was said meanwhile is found by a sweep now."""
-# A run of its own: the sweep that may be under way began before we heard anything.
+        # A run of its own: the sweep that may be under way began before we heard anything.
         self._scheduler.add_job(partial(self._guarded, self.sweep), id="gap", replace_existing=True)

@@ -238,12 +238,10 @@ def test_from_any_row_after_any_bad_visits_a_world_that_turns_good_delivers(
     until_delivered(row, limits, now)
 
 
-@pytest.mark.xfail(strict=True, reason="while the budget is busy the first look is put off again, even when it is due")
 def test_a_busy_budget_delays_a_first_look_but_not_for_ever():
     until_delivered(row_in_flight(looks=0, created_at=NOW), Limits(spare=False), NOW)
 
 
-@pytest.mark.xfail(strict=True, reason="a completion time before the row's birth ends its media's life at once")
 def test_a_completion_time_long_before_the_row_does_not_end_the_media():
     seen = Ready((THEIRS,), completed_at=datetime(1970, 1, 21, tzinfo=UTC))
     before = absorb(row_in_flight(), seen, NOW)
