@@ -99,6 +99,18 @@ def test_a_fresh_row_is_asked_about_at_once_when_a_request_is_to_spare():
     assert timedelta(seconds=2) < rest(busy) < timedelta(seconds=60)
 
 
+def test_a_row_that_was_looked_at_before_is_asked_about_when_its_time_comes_however_busy():
+    assert isinstance(after(row_in_flight(looks=1), Silence(), limits=Limits(spare=False))[1], Ask)
+
+
+def test_a_delivery_that_ends_well_leaves_nothing_amiss():
+    lost = Unstored((), "store", "bucket_refuses_type", settled=True)
+    row, decision = after(row_in_flight(sources=(THEIRS,)), lost, stored(1))
+
+    assert isinstance(decision, Finish)
+    assert (row.misses, row.why, row.finding) == (0, None, None)
+
+
 def test_what_is_known_is_not_asked_again():
     known = {"sources": (THEIRS, THEIRS)}
 
@@ -120,6 +132,7 @@ def test_a_dead_address_is_asked_for_again_and_replaced_in_its_order():
 
     assert isinstance(decision, Deliver)
     assert row.sources == ("https://b/0", "https://b/1")
+    assert isinstance(after(row, Silence())[1], Deliver), "a fresh address is not asked for twice"
 
 
 def test_another_number_of_results_never_changes_what_the_receipts_mean():

@@ -204,7 +204,11 @@ def test_running_tasks_count_so_that_not_only_the_fast_ones_are_believed():
 
 
 def test_too_many_still_running_to_know_the_median_teach_nothing():
-    assert pace.fit(drawn(IMAGE, 20, seed=3), [1000.0] * 200) is None
+    took = drawn(IMAGE, 100, seed=3)
+
+    assert pace.fit(took, [1000.0] * 90) is not None
+    assert pace.fit(took, [1000.0] * 120) is None
+    assert pace.fit(took, [1000.0] * 2000) is None
 
 
 def test_young_running_tasks_change_nothing():
