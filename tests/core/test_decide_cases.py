@@ -22,7 +22,7 @@ from reconciler.core.model import (
     Unstored,
     Working,
 )
-from tests.core.worlds import NOW, THEIRS, after, asset, rest, row_in_flight
+from tests.core.worlds import NOW, THEIRS, after, asset, rest, row_in_flight, stored
 
 HOUR = timedelta(hours=1)
 
