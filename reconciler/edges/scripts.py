@@ -59,7 +59,7 @@ class Script:
 
 
 def scripts(*, application: bool, strict_statuses: bool) -> list[Script]:
-    """Every file that applies, in order: our schema, then the application's side, then what follows it."""
+    """Every file that applies, in order: our schema, the application's side, what follows it, and last the indexes."""
     found = _read("") + (_read("application/") if application else [])
     chosen = [one for one in found if strict_statuses or one.mark("strict") is None]
     return sorted(chosen, key=_place)
@@ -84,6 +84,8 @@ def led_by(column: str, index: str) -> str:
 
 
 def _place(script: Script) -> tuple[int, str]:
+    if script.mark("builds") is not None:
+        return 3, script.name  # a long transaction of somebody's keeps only these waiting
     if script.application:
         return 1, script.name
     return (2 if script.repeated else 0), script.name
