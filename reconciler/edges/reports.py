@@ -152,11 +152,16 @@ class Reports:
         rows = await self._ours(questions.stuck(self._shape), self._scope.stuck_after if after is None else after)
         return tuple(built(Stuck, row) for row in rows)
 
+    async def case(self, generation_id: str) -> Case | None:
+        """Return all that is known about one generation, None when there is no such row."""
+        key = as_key(generation_id, self._shape.id_type)
+        cases = await self._cases.read([key]) if key is not None else ()
+        return cases[0] if cases else None
+
     async def explain(self, name: str) -> tuple[Case, ...]:
         """Return all that is known about a generation, or about every generation of a task; empty: nobody knows it."""
-        key = as_key(name, self._shape.id_type)
-        cases = await self._cases.read([key]) if key is not None else ()
-        return cases or await self._cases.read(await self.find_task(name))
+        case = await self.case(name)
+        return (case,) if case else await self._cases.read(await self.find_task(name))
 
     async def find_task(self, task_id: str) -> tuple[str, ...]:
         """Return the ids of all generations of this task.

@@ -1,0 +1,211 @@
+"""What an operator has done by hand: sync a task, retry a generation, backfill what was never stored.
+
+Each chore sends generations through the same visit as the daemon does and tells how each stands afterwards; where a
+replica already holds one, it waits for that. Nothing is decided or written here. Called by the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from reconciler.core.model import OPEN, SUCCEEDED, Trigger
+from reconciler.doors.story import Terms, ended
+from reconciler.edges.cases import Case
+from reconciler.edges.reopen import Reopening
+from reconciler.edges.reports import Reports
+from reconciler.engine.work import Work
+from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
+
+log = structlog.get_logger()
+
+POLL = 0.3
+"""Seconds between two looks at a generation that somebody else holds."""
+
+Word = Literal["delivered", "failed", "working", "left"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a generation stands after a chore; `why` is for people.
+
+    `failed` is for good; our own give-up is still `working`. `left` is what the daemon does not move.
+    """
+
+    generation_id: str
+    task_id: str | None
+    word: Word
+    why: str
+    asset_url: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has come to its end."""
+        return self.word in ("delivered", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every chore needs; `patience` is how many seconds it waits for a generation that somebody else holds."""
+
+    work: Work
+    reports: Reports
+    reopening: Reopening
+    terms: Terms
+    patience: float = 120.0
+
+
+async def sync(desk: Desk, task_id: str) -> tuple[Outcome, ...]:
+    """Visit every generation of this task now; empty when nobody knows it."""
+    async with _kept(desk.work):
+        cases = [await _visited(desk, found, Trigger.SYNC) for found in await desk.reports.find_task(task_id)]
+    return tuple(outcome(case, desk.terms) for case in cases if case is not None)
+
+
+async def retry(desk: Desk, generation_id: str) -> Outcome | None:
+    """Reopen a generation and visit it now; None when nobody knows it.
+
+    Raises Permanent where there is nothing to retry, Transient when another instance keeps holding it.
+    """
+    case = await desk.reports.case(generation_id)
+    if case is None:
+        return None
+    _check_retry(case)
+    async with _kept(desk.work):
+        if case.generation.status == "failed":
+            await _reopened(desk, generation_id)
+        case = await _visited(desk, generation_id, Trigger.SYNC)
+    return None if case is None else outcome(case, desk.terms)
+
+
+def _check_retry(case: Case) -> None:
+    row = case.generation
+    if row.status not in (*OPEN, *SUCCEEDED, "failed"):
+        told = f"{row.id} is {row.status}: that is the application's own word, and such rows are left alone"
+        raise Permanent(told, code="not_ours")
+    if row.task_id is None:
+        raise Permanent(f"{row.id} has no task id, so there is nothing to ask KIE about", code="no_task")
+
+
+async def _reopened(desk: Desk, generation_id: str) -> None:
+    deadline = time.monotonic() + desk.patience
+    while not await desk.reopening.reopen(generation_id):
+        case = await desk.reports.case(generation_id)
+        if case is None or case.generation.status != "failed":
+            return
+        if time.monotonic() > deadline:
+            raise Transient(f"another instance keeps holding {generation_id}", code="held")
+        await asyncio.sleep(POLL)
+
+
+# --- backfill ---------------------------------------------------------------------------------------------------------
+
+
+async def unhealed(reports: Reports, on_page: Callable[[int, int], None] = lambda _looked, _found: None) -> list[str]:
+    """Walk the whole table and return what a backfill would deliver; `on_page` hears how far it has come."""
+    found: list[str] = []
+    looked, after = 0, None
+    while True:
+        page = await reports.unhealed(after=after)
+        found += page.found
+        looked += page.looked
+        on_page(looked, len(found))
+        if page.upto is None:
+            return found
+        after = page.upto
+
+
+async def backfill(
+    desk: Desk, ids: Iterable[str], *, at_once: int, on_outcome: Callable[[Outcome], None] = lambda _: None
+) -> tuple[Outcome, ...]:
+    """Deliver these generations, so many at once; what cannot be healed is told and does not stop the others.
+
+    Raises Transient when the database is away: run it again, and it goes on with what is left.
+    """
+    outcomes: list[Outcome] = []
+    queue = iter(ids)
+
+    async def worker() -> None:
+        for generation_id in queue:
+            told = await _healed(desk, generation_id)
+            outcomes.append(told)
+            on_outcome(told)
+
+    async with _kept(desk.work), _together(worker() for _ in range(at_once)) as workers:
+        await asyncio.gather(*workers)
+    return tuple(outcomes)
+
+
+async def _healed(desk: Desk, generation_id: str) -> Outcome:
+    """The border around a visit: what breaks in it costs this one generation its healing, and nobody else anything."""
+    try:
+        case = await _visited(desk, generation_id, Trigger.BACKFILL)
+    except ReconcilerError as error:
+        if error.code == "database_away":
+            raise
+        return Outcome(generation_id, None, "working", str(error))
+    except Exception as error:
+        log.exception("visit.broke", generation_id=generation_id)
+        return Outcome(generation_id, None, "working", f"the visit broke: {type(error).__name__}")
+    if case is None:
+        return Outcome(generation_id, None, "left", "the application deleted the row")
+    return outcome(case, desk.terms)
+
+
+# --- one generation ---------------------------------------------------------------------------------------------------
+
+
+def outcome(case: Case, terms: Terms) -> Outcome:
+    """Return how a generation stands."""
+    row, known = case.generation, case.known
+    if row.status in SUCCEEDED and ended(case, terms):
+        return Outcome(row.id, row.task_id, "delivered", "", row.asset_url)
+    if row.status == "failed":
+        word: Word = "failed" if ended(case, terms) else "working"
+        return Outcome(row.id, row.task_id, word, row.error or (known and known.why) or "no reason was written")
+    if row.status not in (*OPEN, *SUCCEEDED):
+        return Outcome(row.id, row.task_id, "left", f"status {row.status} is the application's own")
+    if known is None:
+        return Outcome(row.id, row.task_id, "left", "not one of ours: its provider or its task id says so")
+    word = "left" if known.due_at is None and not case.held else "working"
+    why = known.why or "not asked yet"
+    return Outcome(row.id, row.task_id, word, f"another instance holds it; {why}" if case.held else why)
+
+
+async def _visited(desk: Desk, generation_id: str, trigger: Trigger) -> Case | None:
+    """Visit once, or wait until whoever holds it has; None when the row is gone."""
+    deadline = time.monotonic() + desk.patience
+    try:
+        await desk.work.once(generation_id, trigger)
+    except LeaseLost:
+        log.info("lease.lost", generation_id=generation_id)
+    while True:
+        case = await desk.reports.case(generation_id)
+        if case is None or not case.held or time.monotonic() > deadline:
+            return case
+        await asyncio.sleep(POLL)
+
+
+@contextlib.asynccontextmanager
+async def _kept(work: Work) -> AsyncIterator[None]:
+    """Keep the leases alive meanwhile: a long delivery outlives its first term."""
+    async with _together(iter([work.keep()])):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _together(parts: Iterator[Coroutine[None, None, None]]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run these as tasks, and leave none behind."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,213 @@
+"""One generation's case in sentences, for somebody woken at night: what is known, what is tried, what comes next.
+
+Pure: a case and the terms in, sentences out. Called by `explain`; the tables print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from reconciler.core.decide import MEDIA_LIFE
+from reconciler.core.findings import Bounds, Snapshot, findings
+from reconciler.core.model import OPEN, SUCCEEDED
+from reconciler.core.naming import points_at_provider
+from reconciler.edges.cases import Bookkeeping, Case
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the settings say about time and about whose addresses are whose."""
+
+    give_up_after: timedelta
+    result_hosts: tuple[str, ...]
+
+
+def story(case: Case, terms: Terms) -> dict[str, str]:
+    """Return the sentences by what they are about, in the order in which a reader wants them."""
+    told = {
+        "row": _row(case),
+        "KIE": _asked(case),
+        "results": _results(case),
+        "why": _why(case),
+        "holder": _holder(case),
+        "clock": _clock(case, terms),
+        "next": _next(case, terms),
+    }
+    return {about: sentence for about, sentence in told.items() if sentence}
+
+
+def span(seconds: float) -> str:
+    """Return a time as a person says it: seconds up to two minutes, then minutes, hours, days."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _at(when: datetime, now: datetime) -> str:
+    """A moment with its distance, which is what one reads first."""
+    seconds = (when - now).total_seconds()
+    away = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+    return f"{away} ({when:%Y-%m-%d %H:%M:%S %Z})"
+
+
+def _row(case: Case) -> str:
+    row = case.generation
+    what = " by ".join(part for part in (row.kind or "something", row.model) if part)
+    born = f"Status {row.status}: {what}, created {_at(row.created_at, case.now)}"
+    told = f"{born}, task {row.task_id or 'not known yet'}, user {row.user_id or 'nobody'}."
+    return f"{told} Its error says: {row.error}" if row.error else told
+
+
+def _asked(case: Case) -> str:
+    known = case.known
+    if case.generation.task_id is None:
+        return "There is no task id, so there is nothing to ask about."
+    if known is None:
+        since = "since it got this task" if case.work else "yet"
+        return f"No replica has looked at it {since}."
+    if not known.looks or known.looked_at is None:
+        return "It has not been asked about yet."
+    told = [f"Asked {_times(known.looks)}, last {_at(known.looked_at, case.now)}."]
+    if known.acknowledged_at is None:
+        told.append("KIE has never acknowledged the task: it may belong to another key or account.")
+    elif known.answered_at is not None:
+        told.append(f"KIE knows the task; its last word came {_at(known.answered_at, case.now)}.")
+    if known.misses:
+        told.append(f"Attempts in a row that brought nothing: {known.misses}.")
+    return " ".join(told)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _results(case: Case) -> str:
+    known = case.known
+    if known is None or not known.sources:
+        return ""
+    told = [f"{len(case.receipts)} of {len(known.sources)} results are stored and proven."]
+    if known.completed_at is not None:
+        told.insert(0, f"KIE finished {_at(known.completed_at, case.now)}.")
+    if known.stale:
+        told.append("An address is dead, so KIE is asked for new ones.")
+    if case.work and case.work.delivered_at is not None:
+        after = (case.work.delivered_at - case.generation.created_at).total_seconds()
+        told.append(f"Delivered {_at(case.work.delivered_at, case.now)}, {span(after)} after its creation.")
+    return " ".join(told)
+
+
+def _why(case: Case) -> str:
+    known = case.known
+    if known is None or not known.why:
+        return ""
+    told = [f"{known.why}."]
+    if known.finding:
+        # Findings say it for the whole table; asked about one row they say it for this one.
+        alone = Snapshot(in_flight={}, canary_age=0, sweep_age=0, listening=True, waiting={known.finding: 1})
+        told += [finding.do for finding in findings(alone, Bounds())]
+    return " ".join(told)
+
+
+def _holder(case: Case) -> str:
+    if case.work is None or case.work.lease_until is None or case.holder is None:
+        return "Nobody holds it."
+    holder, until = case.holder, _at(case.work.lease_until, case.now)
+    where = f"on {holder.host}, pid {holder.pid}" if holder.host else "which is not on the list of replicas"
+    if case.held:
+        return f"Held by instance {holder.instance} ({where}); the lease ends {until} unless it is renewed."
+    return f"The lease of instance {holder.instance} ({where}) ended {until}: whoever looks next takes it over."
+
+
+def _clock(case: Case, terms: Terms) -> str:
+    ahead = sorted(clock for clock in _clocks(case, terms) if clock[0] > case.now)
+    past = sorted(clock for clock in _clocks(case, terms) if clock[0] <= case.now)
+    told = [f"Run out: {what}, {_at(when, case.now)}." for when, what in past]
+    if ahead:
+        when, what = ahead[0]
+        told.append(f"First to run out: {what}, {_at(when, case.now)}.")
+    return " ".join(told)
+
+
+def _clocks(case: Case, terms: Terms) -> Iterator[tuple[datetime, str]]:
+    row, known = case.generation, case.known
+    if ended(case, terms):
+        return
+    if row.status in OPEN:
+        yield row.created_at + terms.give_up_after, "our patience (RECONCILER_GIVE_UP_AFTER)"
+    if known is not None and known.sources and known.media_deadline is not None:
+        yield known.media_deadline, "the time for which KIE's result addresses are good"
+    begun = known.completed_at if known is not None and known.completed_at else row.created_at
+    yield begun + MEDIA_LIFE, "the media's life at KIE"
+
+
+def ended(case: Case, terms: Terms) -> bool:
+    """Whether nothing more is going to happen by itself, whatever comes."""
+    row = case.generation
+    if row.status in OPEN:
+        return False
+    if row.status in SUCCEEDED:
+        return bool(row.asset_url) and not points_at_provider(row.asset_url, terms.result_hosts)
+    return not (row.status == "failed" and case.known is not None and case.known.due_at is not None)
+
+
+def _next(case: Case, terms: Terms) -> str:
+    told = [_step(case, terms)]
+    if not case.replicas and not ended(case, terms):
+        told.append("No replica is alive: start `kie-reconciler run`.")
+    return " ".join(told)
+
+
+def _step(case: Case, terms: Terms) -> str:
+    row, work = case.generation, case.work
+    if ended(case, terms):
+        return _last_word(case)
+    if case.held:
+        return "A visit is under way."
+    if work is None or case.known is None:
+        return "The next sweep finds it."
+    if work.due_at is None:
+        return f"No look is planned; `kie-reconciler retry {row.id}` makes one."
+    told = [_look(work, case.now)]
+    if row.status == "failed":
+        told.append("We gave it up ourselves, so good news still delivers it." if work.gave_up else "It was reopened.")
+    elif row.status in OPEN and row.created_at + terms.give_up_after < case.now:
+        told.append("It is failed once KIE answers about it and has nothing; until then it is asked ever more slowly.")
+    return " ".join(told)
+
+
+def _look(work: Bookkeeping, now: datetime) -> str:
+    if work.due_at is None or work.due_at <= now:
+        late = "" if work.due_at is None else f" for {span((now - work.due_at).total_seconds())}"
+        return f"Its next look has been due{late}: it waits for its turn among the requests to KIE."
+    early = work.early_at
+    sooner = f"; from {early:%H:%M:%S} on when a request is to spare" if early and now < early < work.due_at else ""
+    return f"Next look {_at(work.due_at, now)}{sooner}."
+
+
+def _last_word(case: Case) -> str:
+    row = case.generation
+    if row.status in SUCCEEDED:
+        return f"Nothing more: it is delivered, at {row.asset_url}"
+    if row.status == "failed":
+        return f"Nothing more by itself; `kie-reconciler retry {row.id}` asks KIE once more."
+    return f"Nothing: rows in status {row.status} are the application's own."
+
+
+def lines(case: Case) -> Sequence[str]:
+    """Return what happened, in order: receipts, events, callbacks, each with its time."""
+    happened = [(one.at, f"{one.kind}, {_told(one.announced_at)}") for one in case.events]
+    happened += [(at, "callback received") for at in case.callbacks]
+    happened += [
+        (one.stored_at, f"stored {one.path}, {one.size} bytes, sha256 {one.sha256}, proven by {one.verified_by}")
+        for one in case.assets
+        if one.stored_at is not None
+    ]
+    planned = [f"begun: {one.path}, {one.size} bytes, no receipt yet" for one in case.assets if not one.verified_by]
+    return [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in sorted(happened)] + planned
+
+
+def _told(at: datetime | None) -> str:
+    return "not announced" if at is None else f"announced {at:%H:%M:%S}"

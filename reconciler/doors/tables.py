@@ -1,0 +1,122 @@
+"""How answers look: tables for people, JSON for programs; both on standard output.
+
+What the application and KIE wrote is hostile input: it is shown as text, never as markup, and cannot move the cursor.
+Called by the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.doors.chores import Outcome
+from reconciler.doors.story import Terms, lines, span, story
+from reconciler.edges.cases import Case
+from reconciler.edges.reports import Status, Stuck
+
+PIPED_WIDTH = 240
+"""Columns where nobody's window says how many there are: whoever pipes a table wants its lines whole."""
+
+
+def show_json(value: object) -> None:
+    """Print dataclasses, lists and mappings of them as one JSON document; times as ISO 8601 or seconds."""
+    sys.stdout.write(json.dumps(value, default=_plain, indent=2) + "\n")
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def show_status(status: Status) -> None:
+    """Print the figures of the last day and of this moment."""
+    percent = "-" if status.success_percent is None else f"{status.success_percent:.1f} %"
+    _pairs(
+        {
+            "last 24 h": f"{status.total} generations",
+            "  success": f"{status.success} ({percent})",
+            "  failed": str(status.failed),
+            "  generating": str(status.generating),
+            "  time to delivery": f"mean {_seconds(status.mean_seconds)}, p95 {_seconds(status.p95_seconds)}",
+            "  stored": f"{decimal(status.stored_bytes)} in {status.stored_files} files",
+            "in flight": str(status.in_flight),
+            "stuck": str(status.stuck),
+            "replicas alive": str(status.replicas),
+        }
+    )
+
+
+def show_stuck(stuck: Sequence[Stuck], after: timedelta) -> None:
+    """Print the generations in flight for too long, the oldest first."""
+    if not stuck:
+        _say(f"nothing is in flight for longer than {span(after.total_seconds())}")
+        return
+    rows = ((one.id, one.task_id, one.kind, one.model, one.status, span(one.age), one.why) for one in stuck)
+    _table(("generation", "task", "kind", "model", "status", "age", "why"), rows)
+
+
+def case_as_json(case: Case, terms: Terms) -> Mapping[str, object]:
+    """Return a case with its story, for `--json`."""
+    return {**asdict(case), "story": story(case, terms)}
+
+
+def show_case(case: Case, terms: Terms) -> None:
+    """Print one generation's story and what happened to it."""
+    _say(f"generation {case.generation.id}")
+    _pairs(story(case, terms) | {f"{n}.": line for n, line in enumerate(lines(case), start=1)})
+
+
+def show_outcomes(outcomes: Iterable[Outcome]) -> None:
+    """Print how generations stand after a chore."""
+    rows = ((one.generation_id, one.task_id, one.word, one.asset_url or one.why) for one in outcomes)
+    _table(("generation", "task", "outcome", "where or why"), rows)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else span(seconds)
+
+
+def _say(text: str) -> None:
+    _console().print(_text(text))
+
+
+def _pairs(pairs: Mapping[str, str]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        table.add_row(_text(name, style="dim"), _text(value))
+    _console().print(table)
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        # An id that is cut cannot be copied.
+        table.add_column(name, overflow="fold", no_wrap=name in ("generation", "age"))
+    for row in rows:
+        table.add_row(*(_text("-" if value is None else str(value)) for value in row))
+    _console().print(table)
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text("".join(letter if letter.isprintable() else " " for letter in text), style=style)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
