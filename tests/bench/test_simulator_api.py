@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 
@@ -37,8 +38,16 @@ async def test_cost_is_told_in_seconds_and_agrees_with_the_times_beside_it() -> 
         told = (await ask.record(task))[1]["data"]
         assert told["costTime"] == 188
         assert told["completeTime"] - told["createTime"] == pytest.approx(188_000, abs=1)
+        assert told["createTime"] == pytest.approx((time.time() - 200) * 1000, abs=2000)
         kie.cost_in_ms = True
         assert (await ask.record(task))[1]["data"]["costTime"] == pytest.approx(188_000, abs=1)
+
+
+async def test_three_more_keys_and_empty_words_can_be_switched_on() -> None:
+    async with Simulator(extras=True, blanks=True) as kie, asking(kie) as ask:
+        told = (await ask.record(kie.add_task()))[1]["data"]
+        assert list(told) == [*SEEN, "updateTime", "progress", "creditsConsumed"]
+        assert (told["failCode"], told["failMsg"], told["progress"]) == ("", "", 100)
 
 
 async def test_the_input_comes_back_as_json_in_json_with_the_callback_address_beside_it() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 import pytest
@@ -19,6 +22,7 @@ from reconciler.errors import Gone, Permanent, Transient
 from reconciler.providers import by_name, judge
 from tests.bench.asking import Asking, asking
 
+T = TypeVar("T")
 AGAIN = 2
 """aiohttp asks once more by itself when a GET's connection was cut before an answer."""
 CUT = {"reset", "hang"}
@@ -95,6 +99,16 @@ async def test_a_spoilt_file_is_noticed_and_the_next_one_is_whole(what: str, tmp
             assert (spool.size, spool.sha256) == (300_000, kie.sha256(task))
 
 
+async def test_a_cut_connection_is_reset_and_not_just_closed() -> None:
+    async with Simulator() as kie:
+        path = f"/api/v1/jobs/recordInfo?taskId={kie.add_task(faults=[Fault('record.reset')])}"
+        reader, writer = await asyncio.open_connection(kie.host, kie.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: kie\r\nAuthorization: Bearer k\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
 async def test_a_create_can_be_accepted_and_its_answer_lost() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         kie.strike("create.lost")
@@ -151,3 +165,37 @@ def test_chance_is_decided_by_the_seed_and_knows_only_faults_that_exist() -> Non
 
     assert strikes(1) == strikes(1) != strikes(2)
     assert all(set(names) <= KNOWN[stage] for stage, names in AT_RANDOM.items())
+
+
+async def test_a_third_of_everything_goes_wrong_and_yet_all_of_it_arrives(tmp_path: Path) -> None:
+    quick = {"slow_seconds": 0.02, "limits": False}
+    async with Simulator(seed=5, faults=1 / 3, **quick) as kie, asking(kie) as ask:
+        async with media_session(allow_private=True, slots=2) as http:
+            room = Room(tmp_path / "spool", 1 << 24)
+            fetcher = Fetcher(http, hosts=("*",), max_bytes=1 << 24, allow_private=True)
+            for _ in range(30):
+                task = kie.add_task()
+                (source,) = await persist(lambda task=task: sources(ask, task))
+                assert await persist(lambda source=source: bring(fetcher, room, source)) == kie.sha256(task)
+        assert kie.counts.faults.total() > 20
+
+
+async def sources(ask: Asking, task: str) -> tuple[str, ...]:
+    return getattr(await look(ask, task), "sources", ())
+
+
+async def bring(fetcher: Fetcher, room: Room, source: str) -> str:
+    async with room.spool() as spool:
+        await fetcher.fetch(source, spool)
+        return spool.sha256
+
+
+async def persist(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What an attempt brings at last; a task and a file each go wrong only so often."""
+    for _ in range(6):
+        try:
+            if brought := await attempt():
+                return brought
+        except (aiohttp.ClientError, Gone, Transient):
+            continue
+    raise AssertionError("it went wrong more often than it may")

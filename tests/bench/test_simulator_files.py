@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 
 import pytest
 
-from reconciler.bench.simulator import Media, Simulator
-from reconciler.bench.simulator.heads import FORMS
+from reconciler.bench.simulator import Media, Simulator, heads
 from reconciler.core.naming import TYPES
 from reconciler.edges.sniff import sniff
 from tests.bench.asking import Asking, asking
@@ -25,7 +25,7 @@ def whole(media: Media, task: str = "t", n: int = 0) -> bytes:
     return b"".join(media.chunks(task, n))
 
 
-@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("form", sorted(heads.FORMS))
 def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
     kind = {"mp3-bare": "mp3"}.get(form, form)
     media = Media(ext=kind, form=form, size=20_000)
@@ -49,7 +49,18 @@ def test_no_two_files_and_no_two_blocks_are_alike() -> None:
     assert len({hashlib.sha256(one).digest() for one in files}) == 3
     blocks = [files[0][start : start + (1 << 20)] for start in range(0, 3 << 20, 1 << 20)]
     assert len({hashlib.sha256(block).digest() for block in blocks}) == 3
+    assert files[0][-1000:] != files[2][-1000:]
     assert whole(media, "a", 0) == files[0]
+
+
+def test_an_ogg_page_carries_its_own_checksum() -> None:
+    page = bytearray(heads.head("ogg", 9000, 0))
+    told = int.from_bytes(page[22:26], "little")
+    page[22:26] = bytes(4)
+    rest = int.from_bytes(page, "big") << 32
+    while rest.bit_length() > 32:
+        rest ^= 0x104C11DB7 << rest.bit_length() - 33
+    assert rest == told
 
 
 def test_a_huge_film_is_made_faster_than_it_can_be_hashed() -> None:
@@ -67,6 +78,35 @@ async def test_a_file_arrives_with_its_length_and_type() -> None:
         assert (status, headers["Content-Length"], headers["Content-Type"]) == (200, "3000001", "video/mp4")
         assert hashlib.sha256(body).hexdigest() == kie.sha256(task)
         assert kie.tasks[task].downloads == kie.tasks[task].completed == [1]
+
+
+FORMS_SEEN = {
+    "seedream/5-lite": ("image", "png", r"/r/{task}_{second}_[0-9a-f]{{8}}\.png"),
+    "kling-3.0/video": ("video", "mp4", r"/k/{task}_1_{second}_\d{{4}}\.mp4"),
+    "nano-banana-2": ("image", "png", r"/na2/{task}\d+\.png"),
+    "gpt-image-2": ("image", "png", r"/images/chatgpt/file_[0-9a-f]{{32}}\.png"),
+    "grok-imagine/text-to-image": ("image", "jpg", r"/r/[0-9a-f-]{{36}}\.jpg"),
+    "grok-imagine/image-to-video": ("video", "mp4", r"/g/users/[0-9a-f-]{{36}}/generated/[0-9a-f-]{{36}}/\w+\.mp4"),
+    "bytedance/seedance-2": ("video", "mp4", r"/seedance/{second}\d{{3}}-\w{{11}}\.mp4"),
+    "wan/2-7-r2v": ("video", "mp4", r"/wan-2-7-r2v/{second}\d{{3}}-\w{{11}}\.mp4"),
+}
+
+
+@pytest.mark.parametrize("model", FORMS_SEEN)
+def test_a_result_lies_where_its_maker_was_seen_to_put_it(model: str) -> None:
+    kind, ext, form = FORMS_SEEN[model]
+    kie = Simulator()
+    task = kie.tasks[kie.add_task(model=model, results=[Media(kind, ext)], life=60)]
+    second = int(kie.clock.epoch(task.born + 60))
+    assert re.fullmatch(form.format(task=task.id, second=second), task.paths[0])
+
+
+async def test_an_address_may_have_no_extension() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(results=[Media("audio", "", 9000, form="mp3-bare")])
+        address = kie.addresses(kie.tasks[task])[0]
+        assert "." not in address.rpartition("/")[2]
+        assert (await fetch(ask, address))[2]["Content-Type"] == "audio/mpeg"
 
 
 @pytest.mark.parametrize(

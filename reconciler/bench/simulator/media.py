@@ -74,9 +74,9 @@ class Media:
         while start < end:
             index, offset = divmod(start, BLOCK)
             length = min(BLOCK, end - index * BLOCK)
-            noise = _noise()[turn : turn + length]
             head = self._head(stamp) if index == 0 else stamp + index.to_bytes(8, "big")
-            piece = memoryview(head + noise[len(head) :])[offset:length]
+            noise = memoryview(_noise())[turn + len(head) : turn + length]
+            piece = memoryview(b"".join((head, noise)))[offset:length]
             yield piece
             start += len(piece)
 
