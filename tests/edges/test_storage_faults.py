@@ -23,6 +23,7 @@ async def test_the_bytes_arrive_with_their_type_an_hour_of_cache_and_whose_they_
         thing = world.server.objects[NAME]
         assert thing.read() == noise(size)
         assert thing.mime == "image/webp"
+        assert [written.way for written in world.server.history[NAME]] == ["raw"]
         assert thing.cache_control == "max-age=3600"
         assert thing.metadata == {"sha256": spool.sha256, "lease": "lease-1"}
         assert (await world.prove(spool)).verified_by == "etag-md5"

@@ -265,16 +265,11 @@ async def test_a_key_that_ends_under_way_is_named_and_the_upload_goes_on_with_th
 
 
 async def test_a_storage_that_restarts_under_way_loses_nothing(world: Kit) -> None:
-    spool, seen = await world.spool(BODY), asyncio.Event()
-
-    def progress(done: int, total: int) -> None:
-        if done >= PIECE:
-            seen.set()
-
+    spool = await world.spool(BODY)
     world.server.faults.add("patch", Fault("slow", seconds=0))
     world.server.faults.add("patch", Fault("deaf"))
-    task = asyncio.create_task(world.put(spool, progress=progress))
-    await seen.wait()
+    task = asyncio.create_task(world.put(spool))
+    await until(lambda: world.server.requests["patch"] == 2, what="the second piece")
     await world.server.stop()
     with pytest.raises(Transient) as away:
         await task
