@@ -48,8 +48,8 @@ def _inner(scene: Scene, stage: str) -> Json:
         case "runway":
             return _runway(scene)
         case "veo":
-            info = {"resultUrls": urls, "originUrls": [], "resolution": "720p"} if scene.done else None
-            return {**prompted, "info": info, "fallbackFlag": False}
+            film = {"resultUrls": urls, "originUrls": [], "resolution": "720p"} if scene.done else None
+            return {**prompted, "info": film, "fallbackFlag": False}
         case "gpt4o":
             return {**named, "info": {"result_urls": urls} if scene.done else None}
         case "flux_kontext":
