@@ -20,7 +20,12 @@ BEGIN
       FROM (SELECT unnest(ARRAY['queued', 'generating', 'success', 'failed', 'cancelled',
                                 'pending', 'processing', 'completed']) AS word
              UNION
-            SELECT literal[1] FROM regexp_matches(condition, '''([^'']*)''', 'g') AS literal) AS known;
+            SELECT replace(literal[1], '''''', '''') FROM regexp_matches(condition, '''((?:[^'']|'''')*)''', 'g') AS literal
+             UNION
+            SELECT replace(word, '''''', '''')  -- of '{one,two}'::text[]
+              FROM regexp_matches(condition, '''\{((?:[^'']|'''')*)\}''', 'g') AS list,
+                   regexp_split_to_table(list[1], '[,"]+') AS word
+             WHERE word <> '') AS known;
     EXECUTE format('SELECT array_agg(status ORDER BY status) FROM unnest($1) AS generations (status) WHERE %s', condition)
        INTO allowed USING words;
     RETURN coalesce(allowed, '{}');

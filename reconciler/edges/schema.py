@@ -199,7 +199,9 @@ async def _statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
     if not checks:
         return None
     condition = " AND ".join(f"({check})" for check in checks)
-    known = {*OPEN, *SUCCEEDED, "failed", "cancelled", *re.findall(r"'([^']*)'", condition)}
+    literals = [text.replace("''", "'") for text in re.findall(r"'((?:[^']|'')*)'", condition)]
+    listed = [word for text in literals for word in re.split(r'[{},"]+', text)]  # '{one,two}'::text[]
+    known = {*OPEN, *SUCCEEDED, "failed", "cancelled", *literals, *filter(None, listed)}
     rows = await connection.fetch(
         f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}",
         sorted(known),
