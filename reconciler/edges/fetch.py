@@ -138,8 +138,6 @@ class Fetcher:
                 progress(spool.size, promised)
         if not spool.size:
             raise Transient("the source is empty", code="empty")
-        if promised is not None and spool.size != promised:
-            raise Transient("the body ended early", code="short")
         mime = mime or sniff(spool.head)
         await spool.seal()
         return mime

@@ -19,7 +19,7 @@ from aiohappyeyeballs import AddrInfoType
 from reconciler import __version__
 
 USER_AGENT = f"kie-reconciler/{__version__}"
-LONGEST_RETRY = 86_400.0
+_LONGEST_RETRY = 86_400.0
 
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 30.0
@@ -88,7 +88,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return float(min(int(text[:10]), LONGEST_RETRY))
+        return float(min(int(text[:10]), _LONGEST_RETRY))
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -96,7 +96,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     wait = (at - (now or datetime.now(UTC))).total_seconds()
-    return min(max(wait, 0.0), LONGEST_RETRY)
+    return min(max(wait, 0.0), _LONGEST_RETRY)
 
 
 def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp.ClientSession:

@@ -39,7 +39,7 @@ class Room:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise Config(
-                f"the spool folder {folder} cannot be written: {error.strerror}",
+                f"the spool folder {folder} cannot be written: {error.strerror or error}",
                 hint="give RECONCILER_SPOOL_DIR a folder of the daemon's own",
             ) from None
         self.folder = folder

@@ -180,6 +180,7 @@ MALFORMED = [
     "https://evil.com\\@kie.ai/",
     "https://kie.ai:99999/",
     "https://kie.ai:port/",
+    "https://kie.ai:0/",
     "https://[::1/",
     "https://[::1]kie.ai/",
     "https://[fe80::1%25eth0]/",
@@ -290,6 +291,12 @@ async def test_a_redirect_to_an_unlisted_host_is_not_followed(lenient: aiohttp.C
     async with origin(redirect("https://evil.example/x.png")) as server:
         error = await refusal(anywhere(lenient, "127.0.0.1"), room, server.url)
     assert error.code == "host_unlisted"
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+async def test_an_address_of_version_six_is_fetched_like_any_other(lenient: aiohttp.ClientSession, room: Room) -> None:
+    async with origin(ok(PNG), host="::1") as server, room.spool() as spool:
+        assert await anywhere(lenient).fetch(server.url, spool) == "image/png"
 
 
 async def test_private_addresses_are_fetched_only_where_that_is_configured(

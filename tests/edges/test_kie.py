@@ -7,6 +7,7 @@ import gzip
 import json
 import ssl
 import traceback
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -173,6 +174,26 @@ async def test_an_answer_is_bounded_packed_or_not(client: httpx.AsyncClient, ans
     with pytest.raises(Transient) as caught:
         await record(client, answer)
     assert caught.value.code == "too_large"
+
+
+async def test_a_bomb_is_not_unpacked_to_be_counted(client: httpx.AsyncClient) -> None:
+    bomb = ok(gzip.compress(bytes(200 << 20)), "Content-Encoding: gzip")
+    tracemalloc.start()
+    try:
+        with pytest.raises(Transient):
+            await record(client, bomb)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MAX_BODY
+
+
+async def test_refused_answers_use_up_no_connections(client: httpx.AsyncClient) -> None:
+    async with origin(ok(gzip.compress(bytes(5 << 20)), "Content-Encoding: gzip")) as server:
+        for _ in range(40):
+            with pytest.raises(Transient) as caught:
+                await kie(client, server).record("T", path=MARKET, key_hash=KEY)
+            assert caught.value.code == "too_large"
 
 
 async def test_an_answer_of_the_largest_size_is_read(client: httpx.AsyncClient) -> None:

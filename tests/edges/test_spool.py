@@ -102,6 +102,24 @@ async def test_small_bodies_never_cross_to_a_thread(room: Room, monkeypatch: pyt
         assert len(await content(spool)) == PIECE
 
 
+async def test_a_large_body_crosses_to_the_thread_in_pieces_of_a_mebibyte(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[int] = []
+    absorb = Spool._absorb
+
+    def counted(self: Spool, parts: list[bytes]) -> None:
+        handed.append(sum(map(len, parts)))
+        absorb(self, parts)
+
+    monkeypatch.setattr(Spool, "_absorb", counted)
+    async with room.spool() as spool:
+        await fill(spool, bytes(10 * PIECE), step=1 << 16)
+    assert sum(handed) == 10 * PIECE
+    assert min(handed[:-1]) >= PIECE, "a hop costs more than hashing 64 KB does"
+    assert max(handed) <= 2 * PIECE
+
+
 async def test_the_folder_is_private_and_its_files_have_no_names(room: Room) -> None:
     assert stat.S_IMODE(room.folder.stat().st_mode) == 0o700
     async with room.spool() as spool:
