@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,12 +52,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every chore needs; `patience` is how many seconds it waits for a generation that somebody else holds."""
+    """What every chore needs: `at_once` bounds the visits, `patience` the seconds to wait for another's lease."""
 
     work: Work
     reports: Reports
     reopening: Reopening
     terms: Terms
+    at_once: int = 1
     patience: float = 120.0
 
 
@@ -108,7 +109,10 @@ async def _reopened(desk: Desk, generation_id: str) -> None:
 
 
 async def unhealed(reports: Reports, on_page: Callable[[int, int], None] = lambda _looked, _found: None) -> list[str]:
-    """Walk the whole table and return what a backfill would deliver; `on_page` hears how far it has come."""
+    """Walk the whole table and return what a backfill would deliver.
+
+    `on_page` hears how many rows were looked at by now, and how many of them are to be delivered.
+    """
     found: list[str] = []
     looked, after = 0, None
     while True:
@@ -122,14 +126,14 @@ async def unhealed(reports: Reports, on_page: Callable[[int, int], None] = lambd
 
 
 async def backfill(
-    desk: Desk, ids: Iterable[str], *, at_once: int, on_outcome: Callable[[Outcome], None] = lambda _: None
+    desk: Desk, *, on_page: Callable[[int, int], None], on_outcome: Callable[[Outcome], None]
 ) -> tuple[Outcome, ...]:
-    """Deliver these generations, so many at once; what cannot be healed is told and does not stop the others.
+    """Deliver every success without an asset; what cannot be healed is told and does not stop the others.
 
     Raises Transient when the database is away: run it again, and it goes on with what is left.
     """
     outcomes: list[Outcome] = []
-    queue = iter(ids)
+    queue = iter(await unhealed(desk.reports, on_page))
 
     async def worker() -> None:
         for generation_id in queue:
@@ -137,7 +141,7 @@ async def backfill(
             outcomes.append(told)
             on_outcome(told)
 
-    async with _kept(desk.work), _together(worker() for _ in range(at_once)) as workers:
+    async with _kept(desk.work), _together(worker() for _ in range(desk.at_once)) as workers:
         await asyncio.gather(*workers)
     return tuple(outcomes)
 

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -87,6 +88,32 @@ def show_outcomes(outcomes: Iterable[Outcome]) -> None:
     """Print how generations stand after a chore."""
     rows = ((one.generation_id, one.task_id, one.word, one.asset_url or one.why) for one in outcomes)
     _table(("generation", "task", "outcome", "where or why"), rows)
+
+
+class Healing:
+    """The progress of a backfill, on standard error; not `shown`, it only counts."""
+
+    def __init__(self, *, shown: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
+        self._bar = self._progress.add_task("looking", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def page(self, looked: int, found: int) -> None:
+        """So many rows were looked at by now, and so many of them are to be delivered."""
+        self._progress.update(self._bar, description=f"looked at {looked} rows, delivering", total=found)
+
+    def ended(self, outcome: Outcome) -> None:
+        """One generation is through."""
+        self._progress.advance(self._bar)
+        if outcome.word != "delivered":
+            self._progress.console.print(_text(f"{outcome.generation_id} {outcome.word}: {outcome.why}"))
 
 
 def _seconds(seconds: float | None) -> str:

@@ -1,0 +1,115 @@
+"""The commands that only ask: they need the database, and nothing of KIE or the storage."""
+
+# ruff: noqa: PLC0415 - see shared.py
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from reconciler.cli.shared import AsJson, fail, settings_for, terms
+from reconciler.errors import Config
+
+if TYPE_CHECKING:
+    from reconciler.edges.db import Database
+    from reconciler.edges.reports import Reports, Scope
+    from reconciler.edges.schema import Shape
+    from reconciler.settings import Settings
+
+T = TypeVar("T")
+
+
+def status(*, as_json: AsJson = False) -> None:
+    """Tell how the last 24 hours went.
+
+    With what is in flight or stuck now, and how many replicas are alive.
+    """
+    from reconciler.doors import tables
+
+    told = ask(settings_for("database_url"), lambda reports: reports.status())
+    if as_json:
+        tables.show_json(told)
+    else:
+        tables.show_status(told)
+
+
+def stuck(*, as_json: AsJson = False) -> None:
+    """List what is in flight for too long, and why.
+
+    Longer than RECONCILER_STUCK_AFTER; the oldest first.
+    """
+    from reconciler.doors import tables
+
+    settings = settings_for("database_url")
+    rows = ask(settings, lambda reports: reports.stuck())
+    if as_json:
+        tables.show_json(rows)
+    else:
+        tables.show_stuck(rows, settings.stuck_after)
+
+
+def explain(
+    name: Annotated[str, typer.Argument(metavar="ID", help="A generation's id, or a task's.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Tell everything about one generation.
+
+    What is known, why it has not ended, who holds it, which clock runs out first, what happens next and when.
+    """
+    from reconciler.doors import tables
+
+    settings = settings_for("database_url")
+    cases = ask(settings, lambda reports: reports.explain(name))
+    if not cases:
+        fail(f"no generation and no task has the id {name}")
+    if as_json:
+        tables.show_json([tables.case_as_json(case, terms(settings)) for case in cases])
+    else:
+        for case in cases:
+            tables.show_case(case, terms(settings))
+
+
+def ask(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:
+    """Put a question to the reports."""
+    return asyncio.run(_asked(settings, question))
+
+
+async def _asked(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:
+    from reconciler.edges.db import Database
+    from reconciler.edges.reports import Reports
+
+    database = Database(settings.database_url.get_secret_value(), size=1)
+    try:
+        return await question(Reports(database, await _shape(database), _scope(settings)))
+    finally:
+        await database.close()
+
+
+async def _shape(database: Database) -> Shape:
+    from reconciler.edges.schema import introspect
+
+    if await database.value("SELECT to_regclass('reconciler.work') IS NULL"):
+        raise Config("the schema reconciler is not there", hint="run: kie-reconciler migrate")
+
+    async def look() -> Shape:
+        async with database.transaction() as connection:
+            return await introspect(connection)
+
+    return await database.run(look)
+
+
+def _scope(settings: Settings) -> Scope:
+    from reconciler.edges.reports import Scope
+
+    return Scope(
+        providers=settings.providers,
+        task_pattern=settings.task_pattern,
+        result_hosts=settings.result_hosts,
+        stuck_after=settings.stuck_after,
+        alive=timedelta(seconds=2 * settings.lease_seconds),
+    )
