@@ -43,13 +43,20 @@ class Answer:
     retry_after: float | None = None
 
 
+async def words(response: aiohttp.ClientResponse) -> str:
+    """What a response says, at most about 64 KiB of it."""
+    said = bytearray()
+    async for chunk in response.content.iter_any():
+        said += chunk
+        if len(said) > _MOST:
+            break
+    return said.decode(errors="replace").strip()
+
+
 async def heard(response: aiohttp.ClientResponse) -> Answer:
-    """The refusal in a response, of which at most 64 KiB are read."""
+    """The refusal in a response."""
     wait = retry_after(response.headers.get("Retry-After"))
-    text = (await response.content.read(_MOST)).decode(errors="replace").strip()
-    # The server may neither read the rest of our body nor close: the connection is of no more use.
-    response.close()
-    return _answer(response.status, text, wait)
+    return _answer(response.status, await words(response), wait)
 
 
 def refusal(answer: Answer) -> ReconcilerError:

@@ -17,7 +17,7 @@ from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException
 
 from reconciler.edges.spool import Spool
 from reconciler.edges.storage import MISSING, PIECE, Put, Stat, plain_md5, proper, tus
-from reconciler.edges.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable
+from reconciler.edges.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable, words
 from reconciler.edges.storage.tus import Sending, Tus
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 
@@ -224,7 +224,7 @@ class SupabaseStore:
             ):
                 if response.status != 200:
                     return refusal(await heard(response))
-                if f'"{self._bucket}/{path}"'.encode() in await response.content.read(PIECE):
+                if f'"{self._bucket}/{path}"' in await words(response):
                     return None
                 return Transient("storage answered something else than the key", code="not_json")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiohttp
@@ -26,6 +27,8 @@ PIECE = 6 << 20
 CACHE_SECONDS = 3600
 PATIENCE = 180.0
 _VAIN = 3
+
+_Answering = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,9 @@ class Tus:
         after, _ = await self._ask(upload)
         return after, False, refused
 
-    def _patch(self, upload: str, offset: int, end: int, sending: Sending) -> aiohttp.client._RequestContextManager:
+    def _patch(
+        self, upload: str, offset: int, end: int, sending: Sending
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {
             **self._headers,
             "Upload-Offset": str(offset),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
@@ -56,7 +57,7 @@ class SupabaseStorage:
     async def __aenter__(self) -> Self:
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.1, handle_signals=False)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        site = web.SockSite(self._runner, self._socket())
         await site.start()
         self._port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self._port}"
@@ -65,6 +66,15 @@ class SupabaseStorage:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
         self.shelf.close()
+
+    def _socket(self) -> socket.socket:
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.direct:
+            # What the kernel takes in for a server that does not read must be less than a body.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        listening.bind(("127.0.0.1", self._port))
+        return listening
 
     async def stop(self) -> None:
         """Goes away as a server does; what it keeps stays, and `__aenter__` brings it back on the same port."""
