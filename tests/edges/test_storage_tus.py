@@ -90,6 +90,13 @@ async def test_after_a_broken_piece_the_servers_offset_is_where_it_goes_on(
     assert world.server.faults.left == 0
 
 
+async def test_a_last_piece_of_which_less_was_kept_than_sent_is_not_the_last(world: Kit) -> None:
+    world.server.faults.add("patch", Fault("smaller", after=1_000_000))
+    await world.put(await world.spool(noise(PIECE)))
+    assert world.server.objects[NAME].read() == noise(PIECE)
+    assert (world.server.requests["patch"], world.server.requests["head"]) == (2, 0)
+
+
 async def test_the_last_answer_lost_after_the_row_was_written_needs_nothing_more(world: Kit) -> None:
     spool = await world.spool(noise(PIECE))
     world.server.faults.add("patch", Fault("lost"))
