@@ -163,6 +163,18 @@ async def test_a_successor_of_a_finished_upload_sends_nothing(world: Kit) -> Non
     assert (world.server.requests["patch"], world.server.requests["create"]) == (sent, 1)
 
 
+async def test_a_finished_upload_that_cannot_be_proven_is_begun_anew(world: Kit) -> None:
+    """Going on with it would end in the same wrong object for ever."""
+    spool = await world.spool(BODY)
+    world.server.shelf.etag_of_parts = True
+    await world.put(spool)
+    world.server.objects[NAME].content = noise(SIZE, seed=8)
+    await world.put(spool, upload=world.uploads[0])
+    await world.prove(spool)
+    assert len(world.uploads) == 2
+    assert world.uploads[0] not in world.server.resumable.uploads
+
+
 @pytest.mark.parametrize("status", [404, 410])
 async def test_an_upload_that_expired_is_begun_anew(world: Kit, status: int) -> None:
     upload = await _interrupted(world)

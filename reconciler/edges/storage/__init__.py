@@ -23,6 +23,8 @@ PIECE = 1 << 20
 MISSING = "object_missing"
 """The code of the refusal to read what is not there; not Gone, which speaks of a source."""
 
+UNPROVEN = "proof_failed"
+
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", re.ASCII)
 _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -50,8 +52,7 @@ class Receipt:
 class Put:
     """What a spool becomes in storage.
 
-    `upload` names a resumable upload begun earlier for the same bytes; None after a failed proof, so that they are
-    sent anew.
+    `upload` names a resumable upload begun earlier for the same bytes.
     """
 
     path: str
@@ -161,4 +162,4 @@ async def _read_back(store: Store, path: str) -> tuple[int, str]:
 
 
 def _unproven(why: str) -> Transient:
-    return Transient(f"not proven: {why}", code="proof_failed")
+    return Transient(f"not proven: {why}", code=UNPROVEN)

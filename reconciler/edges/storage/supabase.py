@@ -16,7 +16,7 @@ import httpx
 from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException
 
 from reconciler.edges.spool import Spool
-from reconciler.edges.storage import MISSING, PIECE, Put, Stat, plain_md5, proper, tus
+from reconciler.edges.storage import MISSING, PIECE, UNPROVEN, Put, Stat, plain_md5, proper, prove, tus
 from reconciler.edges.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable, words
 from reconciler.edges.storage.tus import Sending, Tus
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
@@ -103,7 +103,10 @@ class SupabaseStore:
         async def there() -> bool:
             return await self._there(what.path, spool)
 
-        sending = Sending(what, spool, ours=ours, begun=begun, there=there, progress=progress)
+        async def proven() -> bool:
+            return await self._proven(what.path, spool)
+
+        sending = Sending(what, spool, ours=ours, begun=begun, there=there, proven=proven, progress=progress)
         try:
             if spool.size >= tus.PIECE:
                 await self._tus.send(sending)
@@ -186,6 +189,15 @@ class SupabaseStore:
         if stat is None or stat.size != spool.size:
             return False
         return plain_md5(stat.etag) == spool.md5 or stat.metadata.get("sha256") == spool.sha256
+
+    async def _proven(self, path: str, spool: Spool) -> bool:
+        try:
+            await prove(self, path, size=spool.size, sha256=spool.sha256, md5=spool.md5)
+        except Transient as error:
+            if error.code != UNPROVEN:
+                raise
+            return False
+        return True
 
     async def _whole(self, sending: Sending) -> None:
         """Send the bytes as one body, and look before sending them a second time."""

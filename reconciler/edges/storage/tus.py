@@ -33,13 +33,17 @@ _Answering = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One put: the bytes, whom to ask before each piece, whom to tell, and how to see whether the object is there."""
+    """One put: the bytes, whom to ask before each piece, whom to tell, and how to see what became of it.
+
+    `there` says whether an object that looks like these bytes is in place, `proven` whether it is these bytes.
+    """
 
     what: Put
     spool: Spool
     ours: Callable[[], bool]
     begun: Callable[[str], Awaitable[None]]
     there: Callable[[], Awaitable[bool]]
+    proven: Callable[[], Awaitable[bool]]
     progress: Callable[[int, int], None] | None = None
 
     def hold(self) -> None:
@@ -81,23 +85,29 @@ class Tus:
 
     async def send(self, sending: Sending) -> None:
         """Store the bytes, going on where an earlier upload of them stopped."""
-        upload = sending.what.upload
-        if upload is not None:
-            # An earlier attempt may have come further than it knew.
-            if await sending.there():
-                return
-            try:
-                await self._push(upload, await self._found(upload, sending), sending)
-            except _Vanished:
-                pass
-            else:
-                return
+        if sending.what.upload is not None and await self._resumed(sending.what.upload, sending):
+            return
         upload = await self._begin(sending)
         try:
             await self._push(upload, 0, sending)
         except _Vanished:
             if not await sending.there():
                 raise Transient("storage lost the upload", code="upload_lost") from None
+
+    async def _resumed(self, upload: str, sending: Sending) -> bool:
+        """Go on with an earlier upload; False where there is nothing to go on with."""
+        # An earlier attempt may have come further than it knew.
+        if await sending.there():
+            if await sending.proven():
+                return True
+            # What it finished are not these bytes, and finishing it again would not change them.
+            await self._terminate(upload)
+            return False
+        try:
+            await self._push(upload, await self._found(upload, sending), sending)
+        except _Vanished:
+            return False
+        return True
 
     async def _found(self, upload: str, sending: Sending) -> int:
         """How far an earlier upload is; terminated and _Vanished unless it is one of these bytes."""
