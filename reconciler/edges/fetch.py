@@ -62,10 +62,11 @@ class Fetcher:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self._patience.idle)
 
     async def fetch(self, source: str, spool: Spool, *, progress: Progress | None = None) -> str:
-        """Fill and seal the spool from this address; returns the sniffed type.
+        """Fill and seal an empty spool from this address; returns the sniffed type.
 
-        `progress` is called with the bytes that came and all that were promised. Raises Gone when
-        the address is dead, Permanent when it or its bytes are refused, else Transient.
+        `progress` is called with the bytes that came and all that were promised. Raises Gone when the address is dead,
+        Permanent when it or its bytes are refused, else Transient. After Gone, and where the address was refused, the
+        spool is still empty and another address may be tried.
         """
         try:
             return await self._follow(source, spool, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -218,6 +219,18 @@ async def test_an_unlisted_host_is_named_and_not_asked(
     assert error.code == "host_unlisted"
     assert host.strip("[]") in str(error)
     assert looked_up == []
+
+
+async def test_after_a_dead_or_refused_address_another_may_fill_the_same_spool(
+    lenient: aiohttp.ClientSession, room: Room
+) -> None:
+    fetcher = anywhere(lenient, "127.0.0.1")
+    async with origin(ok(b"<html>" * 9, status="404 N"), ok(PNG)) as server, room.spool() as spool:
+        for dead in (server.url, "https://evil.example/"):
+            with pytest.raises(Permanent):
+                await fetcher.fetch(dead, spool)
+        await fetcher.fetch(server.url, spool)
+        assert spool.sha256 == hashlib.sha256(PNG).hexdigest()
 
 
 @pytest.mark.parametrize("host", ["aiquickdraw.com", "tempfile.AIQUICKDRAW.com", "a.b.kie.ai."])

@@ -188,14 +188,6 @@ async def test_a_bomb_is_not_unpacked_to_be_counted(client: httpx.AsyncClient) -
     assert peak < 4 * MAX_BODY
 
 
-async def test_refused_answers_use_up_no_connections(client: httpx.AsyncClient) -> None:
-    async with origin(ok(gzip.compress(bytes(5 << 20)), "Content-Encoding: gzip")) as server:
-        for _ in range(40):
-            with pytest.raises(Transient) as caught:
-                await kie(client, server).record("T", path=MARKET, key_hash=KEY)
-            assert caught.value.code == "too_large"
-
-
 async def test_an_answer_of_the_largest_size_is_read(client: httpx.AsyncClient) -> None:
     text = "x" * (MAX_BODY - 2)
     assert (await record(client, ok(json.dumps(text).encode()))).body == text
