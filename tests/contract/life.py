@@ -1,0 +1,102 @@
+"""Every statement that the daemon has for the database, said once over rows made for it.
+
+`database` is anything with the methods of `Database`: one opened as the least privileged role, or one that watches
+the plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+from reconciler.core.model import Asset, Fail, Rest, Row, Trigger
+from reconciler.edges.budget import Budget
+from reconciler.edges.claims import Claim, Claims, Reach
+from reconciler.edges.ledger import Delivered, Held, Ledger
+from reconciler.edges.presence import Presence
+from reconciler.edges.schema import Shape
+from reconciler.edges.tempo import Tempo
+from reconciler.edges.upkeep import Upkeep
+
+REACH = Reach(("kie",), ".+", ("aiquickdraw.com", "kie.ai"))
+SOURCE = "https://tempfile.aiquickdraw.com/r/1.png"
+VIEWS = ("success_rate_24h", "time_to_completion", "storage_usage", "stuck_over_10_minutes", "failed_last_hour")
+
+
+async def queued(owner: asyncpg.Connection, count: int = 5) -> list[str]:
+    """Fresh rows of the specification's table, by their ids."""
+    rows = await owner.fetch(
+        "INSERT INTO public.generations (user_id, kind, model_key, task_id)"
+        " SELECT gen_random_uuid(), 'image', 'flux', 'task-' || n FROM generate_series(1, $1) AS n RETURNING id::text",
+        count,
+    )
+    return [row[0] for row in rows]
+
+
+class Life:
+    """One instance's whole vocabulary towards a database."""
+
+    def __init__(self, database: Any, shape: Shape) -> None:
+        self.database = database
+        self.shape = shape
+        self.claims = Claims(database, shape, REACH, instance=uuid4(), term=30)
+        self.ledger = Ledger(database, shape)
+
+    async def claim(self, generation_id: str) -> tuple[Claim, Row]:
+        """Claim one generation and read it."""
+        (claim,) = await self.claims.woken({generation_id: Trigger.SYNC})
+        held: dict[str, Held] = await self.ledger.read([generation_id])
+        return claim, replace(held[generation_id].row, sources=(SOURCE,))
+
+    async def deliver(self, generation_id: str) -> str | None:
+        """From a claim to a proven success."""
+        claim, row = await self.claim(generation_id)
+        path = f"{row.user_id}/image/{row.id}_0.png"
+        asset = Asset(0, path, "image/png", 3, "sha", "md5", version="1", verified_by="etag-md5")
+        await self.ledger.note(row, claim)
+        await self.ledger.intend(row, claim, asset)
+        await self.ledger.begun(row, claim, 0, "upload")
+        await self.ledger.stored(row, claim, asset)
+        return await self.ledger.finish(row, claim, Delivered([f"https://ours/{path}"], [path]))
+
+    async def rest(self, generation_id: str) -> None:
+        """Look again later; the row begins to generate."""
+        claim, row = await self.claim(generation_id)
+        now = datetime.now(UTC)
+        await self.ledger.rest(row, claim, Rest(now + timedelta(hours=1), now, "working", begun=True))
+
+    async def fail(self, generation_id: str) -> str | None:
+        """The provider's own word."""
+        claim, row = await self.claim(generation_id)
+        return await self.ledger.fail(row, claim, Fail("refused (500)"))
+
+    async def spend(self, ids: Sequence[str]) -> None:
+        """Discovery, claims of every kind, renewal, release, and what only rounds say."""
+        await self.claims.discover()
+        held = await self.claims.due(100)
+        assert {claim.generation_id for claim in held} >= set(ids)
+        assert await self.claims.renew(held) == {claim.lease for claim in held}
+        await self.claims.release(held, seconds=0)
+        await self.claims.early(100)
+        await self.claims.next_due()
+        await Budget(self.database, 1000).take("key")
+        await Budget(self.database, 1000).empty("key", 0)
+        presence = Presence(self.database, uuid4(), term=30)
+        await presence.beat()
+        assert await presence.lead()
+        await presence.leave()
+        tempo = Tempo(self.database, self.shape, rate=5)
+        await tempo.learn()
+        assert await tempo.recall()
+        await tempo.trim()
+        await Upkeep(self.database, self.shape).traces()
+
+    async def views(self) -> None:
+        """What people and dashboards ask."""
+        for view in VIEWS:
+            await self.database.fetch(f"SELECT * FROM reconciler.{view}")

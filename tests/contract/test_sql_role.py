@@ -1,0 +1,170 @@
+"""The role reconciler can do everything that `run` does, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from reconciler.edges.db import Database
+from reconciler.edges.migrate import behind, migrate
+from reconciler.edges.schema import WRITTEN, introspect
+from reconciler.edges.upkeep import Upkeep
+from tests.contract.life import Life, queued
+from tests.standins.tables import member, older_table
+
+UNSECURED = "ALTER TABLE public.generations DISABLE ROW LEVEL SECURITY"
+
+
+@pytest.fixture
+async def owner(dsn: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def life(dsn: str, owner: Any) -> AsyncIterator[Life]:
+    """The daemon as a login whose only rights are those of the role."""
+    async with member(dsn, "reconciler") as address:
+        database = Database(address)
+        async with database.transaction() as connection:
+            shape = await introspect(connection)
+        yield Life(database, shape)
+        await database.close()
+
+
+@pytest.mark.parametrize("secured", [True, False])
+async def test_it_can_do_everything_that_the_daemon_does(life: Life, owner: Any, secured: bool) -> None:
+    if not secured:
+        await owner.execute(UNSECURED)
+    delivered, failed, resting, deleted, left = ids = await queued(owner)
+    await life.spend(ids)
+    assert await life.deliver(delivered) == "succeeded"
+    assert await life.fail(failed) == "failed"
+    await life.rest(resting)
+    claim, row = await life.claim(left)
+    await life.ledger.leave(row, claim, "cancelled")
+    claim, _ = await life.claim(deleted)
+    await owner.execute("DELETE FROM public.generations WHERE id = $1::text::uuid", deleted)
+    await life.ledger.forget(claim)
+    await life.views()
+    statuses = dict(await owner.fetch("SELECT id::text, status FROM public.generations"))
+    assert statuses == {delivered: "success", failed: "failed", resting: "generating", left: "queued"}
+
+
+async def test_it_can_read_what_doctor_and_check_ask(life: Life) -> None:
+    async with life.database.transaction() as connection:
+        assert await behind(connection) == []
+
+
+async def test_it_can_call_the_applications_hook(life: Life, owner: Any) -> None:
+    """Made after the migration, by the application, with the application's rights."""
+    await owner.execute(
+        "CREATE TABLE public.refunds (generation uuid, reason text);"
+        "CREATE FUNCTION reconciler.on_failed(generation_id uuid, reason text) RETURNS void LANGUAGE sql SECURITY DEFINER"
+        " AS 'INSERT INTO public.refunds VALUES ($1, $2)'"
+    )
+    (failing,) = await queued(owner, 1)
+    await life.fail(failing)
+    refunds = await owner.fetch("SELECT generation::text, reason FROM public.refunds")
+    assert [tuple(row) for row in refunds] == [(failing, "refused (500)")]
+
+
+async def test_it_can_add_a_row_of_its_own_and_write_its_task(life: Life) -> None:
+    made = await life.database.value(
+        "INSERT INTO public.generations (user_id, kind, model_key, provider, prompt, options)"
+        " VALUES (gen_random_uuid(), 'image', 'flux', 'kie', 'a cat', '{}') RETURNING id"
+    )
+    await life.database.execute(
+        "UPDATE public.generations SET task_id = 'task', updated_at = now() WHERE id = $1", made
+    )
+
+
+@pytest.mark.parametrize("secured", [True, False])
+async def test_retention_deletes_old_failures_without_results(life: Life, owner: Any, secured: bool) -> None:
+    if not secured:
+        await owner.execute(UNSECURED)
+    await queued(owner, 3)
+    await owner.execute(
+        "UPDATE public.generations SET created_at = now() - interval '40 days';"
+        "UPDATE public.generations SET status = 'failed' WHERE task_id = 'task-1';"
+        "UPDATE public.generations SET status = 'success', asset_url = 'https://ours/2.png' WHERE task_id = 'task-2'"
+    )
+    assert await Upkeep(life.database, life.shape).failed(30) == 1
+    left = await owner.fetch("SELECT task_id FROM public.generations ORDER BY 1")
+    assert [row[0] for row in left] == ["task-2", "task-3"]
+
+
+@pytest.mark.parametrize("condition", ["asset_url IS NOT NULL", "status <> 'failed'"])
+async def test_row_security_keeps_it_from_deleting_anything_else(life: Life, owner: Any, condition: str) -> None:
+    await queued(owner, 3)
+    await owner.execute(
+        "UPDATE public.generations SET status = 'failed', asset_url = 'https://ours/2.png' WHERE task_id = 'task-2'"
+    )
+    await life.database.execute(f"DELETE FROM public.generations WHERE {condition}")
+    assert await owner.fetchval("SELECT count(*) FROM public.generations") == 3
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE public.generations SET user_id = gen_random_uuid()",
+        "UPDATE public.generations SET prompt = ''",
+        "UPDATE public.generations SET created_at = now()",
+        "UPDATE public.generations SET id = gen_random_uuid()",
+        "TRUNCATE public.generations",
+        "ALTER TABLE public.generations ADD COLUMN more text",
+        "ALTER TABLE public.generations DISABLE ROW LEVEL SECURITY",
+        "DROP TABLE public.generations",
+        "CREATE TABLE public.more ()",
+        "CREATE TABLE reconciler.more ()",
+        "DROP TABLE reconciler.work",
+        "TRUNCATE reconciler.work",
+        "UPDATE reconciler.schema_version SET sha256 = ''",
+        "DELETE FROM reconciler.schema_version",
+        "SELECT public.cleanup_old_failed_generations(0)",
+        "CREATE ROLE more",
+    ],
+)
+async def test_it_can_do_nothing_more(owner: Any, statement: str) -> None:
+    await owner.execute("CREATE TABLE public.theirs (secret text); SET ROLE reconciler")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await owner.execute(statement)
+
+
+async def test_it_reads_no_other_table_of_the_application(owner: Any) -> None:
+    await owner.execute("CREATE TABLE public.theirs (secret text); SET ROLE reconciler")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await owner.execute("SELECT FROM public.theirs")
+
+
+async def test_it_cannot_log_in_and_passes_no_row_security(owner: Any) -> None:
+    role = await owner.fetchrow("SELECT * FROM pg_roles WHERE rolname = 'reconciler'")
+    powers = ("rolcanlogin", "rolsuper", "rolbypassrls", "rolcreaterole", "rolcreatedb", "rolreplication")
+    assert not any(role[power] for power in powers)
+
+
+async def test_nobody_else_reaches_our_schema(owner: Any, dsn: str) -> None:
+    async with member(dsn) as address:
+        stranger = await asyncpg.connect(address)
+        try:
+            for statement in ("SELECT FROM reconciler.work", "SELECT reconciler.allowed_statuses()"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await stranger.execute(statement)
+        finally:
+            await stranger.close()
+
+
+async def test_in_an_older_table_it_may_write_just_the_columns_that_the_daemon_writes(empty_dsn: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    await older_table(connection)
+    await migrate(empty_dsn)
+    columns = await connection.fetch(
+        "SELECT attname, has_column_privilege('reconciler', attrelid, attnum, 'UPDATE') FROM pg_attribute"
+        " WHERE attrelid = 'public.generations'::regclass AND attnum > 0"
+    )
+    await connection.close()
+    assert {name for name, may in columns if may} == {name for name, _ in columns} & set(WRITTEN)

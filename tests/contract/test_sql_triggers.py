@@ -1,0 +1,190 @@
+"""The triggers say which row to look at, say it exactly when it matters, and never stand in the application's way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from reconciler.edges.migrate import migrate
+from tests.standins.tables import older_table, supabase_like
+from tests.waiting import until
+
+CHANNEL = "reconciler_generations"
+END = "no more"
+
+
+class Ear:
+    """A listening session; what was announced since the last question, in order."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._heard: list[str] = []
+
+    def heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        self._heard.append(payload)
+
+    async def all(self) -> list[dict[str, Any]]:
+        """Everything until now: a word of our own comes behind it."""
+        await self._connection.execute(f"NOTIFY {CHANNEL}, '{END}'")
+        await until(lambda: END in self._heard, what="our own word comes back")
+        payloads, self._heard = self._heard[: self._heard.index(END)], []
+        return [json.loads(payload) for payload in payloads]
+
+
+@pytest.fixture
+async def application(dsn: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def ear(dsn: str) -> AsyncIterator[Ear]:
+    connection = await asyncpg.connect(dsn)
+    ear = Ear(connection)
+    await connection.add_listener(CHANNEL, ear.heard)
+    yield ear
+    await connection.close()
+
+
+async def insert(application: Any, task: str | None = "task", status: str = "queued") -> str:
+    made: str = await application.fetchval(
+        "INSERT INTO public.generations (user_id, task_id, status) VALUES (gen_random_uuid(), $1, $2) RETURNING id::text",
+        task,
+        status,
+    )
+    return made
+
+
+async def test_a_new_row_is_announced_with_id_task_and_status(application: Any, ear: Ear) -> None:
+    made = await insert(application)
+    assert await ear.all() == [{"id": made, "task_id": "task", "status": "queued"}]
+
+
+async def test_a_row_without_a_task_is_announced_too(application: Any, ear: Ear) -> None:
+    made = await insert(application, task=None)
+    assert await ear.all() == [{"id": made, "task_id": None, "status": "queued"}]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("status = 'generating'", {"status": "generating", "task_id": "task"}),
+        ("task_id = 'another'", {"status": "queued", "task_id": "another"}),
+        ("task_id = NULL", {"status": "queued", "task_id": None}),
+        ("status = 'cancelled', prompt = 'a dog'", {"status": "cancelled", "task_id": "task"}),
+    ],
+)
+async def test_a_change_of_status_or_task_is_announced(
+    application: Any, ear: Ear, change: str, told: dict[str, Any]
+) -> None:
+    made = await insert(application)
+    await ear.all()
+    await application.execute(f"UPDATE public.generations SET {change}")
+    assert await ear.all() == [{"id": made, **told}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = status",
+        "task_id = 'task', status = 'queued'",
+        "prompt = 'a dog', asset_url = 'https://ours/1.png', updated_at = now(), result_urls = '[]'",
+    ],
+)
+async def test_any_other_update_is_not(application: Any, ear: Ear, change: str) -> None:
+    await insert(application)
+    await ear.all()
+    await application.execute(f"UPDATE public.generations SET {change}")
+    await application.execute("DELETE FROM public.generations")
+    assert await ear.all() == []
+
+
+@pytest.mark.parametrize(("column", "value"), [("status", "generating"), ("task_id", "another")])
+async def test_what_a_trigger_of_the_application_changes_is_announced(
+    application: Any, ear: Ear, column: str, value: str
+) -> None:
+    made = await insert(application)
+    await ear.all()
+    await application.execute(
+        f"CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN NEW.{column} := '{value}'; RETURN NEW; END $$;"
+        "CREATE TRIGGER meddle BEFORE UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.meddle()"
+    )
+    await application.execute("UPDATE public.generations SET prompt = 'a dog'")
+    (told,) = await ear.all()
+    assert (told["id"], told[column]) == (made, value)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "🎨", "\x01", '"'])
+async def test_a_task_id_of_9000_characters_is_inserted_and_announced_in_200(
+    application: Any, ear: Ear, letter: str
+) -> None:
+    made = await insert(application, task=letter * 9_000)
+    assert await ear.all() == [{"id": made, "task_id": letter * 200, "status": "queued"}]
+    assert await application.fetchval("SELECT length(task_id) FROM public.generations") == 9_000
+
+
+async def test_nothing_is_announced_when_the_application_takes_it_back(application: Any, ear: Ear) -> None:
+    transaction = application.transaction()
+    await transaction.start()
+    await insert(application)
+    await transaction.rollback()
+    assert await ear.all() == []
+
+
+async def test_announcing_writes_no_row_and_takes_no_lock_of_ours(application: Any) -> None:
+    async with application.transaction():
+        await insert(application)
+        await application.execute("UPDATE public.generations SET status = 'generating'")
+        locked = await application.fetch(
+            "SELECT c.relname FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation"
+            " WHERE l.pid = pg_backend_pid() AND c.relnamespace = 'reconciler'::regnamespace"
+        )
+    assert locked == []
+    assert await application.fetchval("SELECT count(*) FROM reconciler.work") == 0
+
+
+async def test_the_application_goes_on_when_announcing_fails(empty_dsn: str) -> None:
+    """Here the id alone is too long for a notification."""
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(
+        "CREATE TABLE public.generations (id text PRIMARY KEY, user_id uuid, status text, task_id text, asset_url text,"
+        " created_at timestamptz DEFAULT now())"
+    )
+    await migrate(empty_dsn)
+    # Incompressible, so that the primary key would refuse it: the row goes in without one.
+    await connection.execute("ALTER TABLE public.generations DROP CONSTRAINT generations_pkey")
+    await connection.execute("DROP INDEX public.generations_reconciler_open")
+    await connection.execute("INSERT INTO public.generations (id, status) VALUES (repeat('x', 9000), 'queued')")
+    assert await connection.fetchval("SELECT count(*) FROM public.generations") == 1
+    await connection.close()
+
+
+async def test_whoever_may_insert_needs_no_right_in_our_schema(empty_dsn: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    ear = Ear(connection)
+    await connection.add_listener(CHANNEL, ear.heard)
+    await supabase_like(connection)
+    await older_table(connection)
+    await migrate(empty_dsn)
+    await ear.all()
+    await connection.execute(
+        "SET ROLE service_role;"
+        "INSERT INTO public.generations (user_id, type, model_id, model_name, task_id)"
+        " VALUES (gen_random_uuid(), 'image', 'm', 'M', 'theirs'); RESET ROLE"
+    )
+    assert [told["task_id"] for told in await ear.all()] == ["theirs"]
+    await connection.close()
+
+
+async def test_without_our_schema_the_application_goes_on(application: Any) -> None:
+    """`DROP SCHEMA reconciler CASCADE` takes the triggers with it and nothing else."""
+    await insert(application)
+    await application.execute("DROP SCHEMA reconciler CASCADE")
+    await insert(application)
+    assert await application.fetchval("SELECT count(*) FROM public.generations") == 2
