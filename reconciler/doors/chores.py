@@ -185,6 +185,9 @@ def outcome(case: Case, terms: Terms) -> Outcome:
 async def _visited(desk: Desk, generation_id: str, trigger: Trigger) -> Case | None:
     """Visit once, or wait until whoever holds it has; None when the row is gone."""
     deadline = time.monotonic() + desk.patience
+    before = await desk.reports.case(generation_id)
+    if before is None or ended(before, desk.terms):
+        return before
     try:
         await desk.work.once(generation_id, trigger)
     except LeaseLost:

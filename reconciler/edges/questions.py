@@ -123,7 +123,7 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS 
 
 
 def unhealed(shape: Shape, *, first: bool) -> str:
-    """Of the next $3 rows by id (after $5 unless `first`): successes without an asset, or with one like $4.
+    """Of the next $3 rows by id (after $5 unless `first`): successes with no asset, or one like $4 and not ours.
 
     The last row tells how many were looked at and where they end.
     """
@@ -135,6 +135,9 @@ WITH span AS MATERIALIZED (
 SELECT g.id::text AS id, g.asset_url::text AS asset_url, NULL::bigint AS looked, g.id AS place
   FROM span g
  WHERE {_SUCCEEDED} AND (g.asset_url IS NULL OR g.asset_url ILIKE ANY ($4::text[])) AND {_ours(shape)}
+   AND NOT EXISTS (SELECT FROM reconciler.assets a
+                    WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL
+                      AND right(g.asset_url, length(a.path)) = a.path)
  UNION ALL
 SELECT (SELECT g.id::text FROM span g ORDER BY g.id DESC LIMIT 1), NULL, count(*), NULL FROM span
  ORDER BY place NULLS LAST"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +13,7 @@ from reconciler.edges import questions
 from reconciler.edges.db import Database
 from reconciler.edges.reports import Reports, Scope
 from reconciler.edges.schema import Shape, introspect
-
-OURS = "https://project.supabase.co/storage/v1/object/public/generations"
-THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
-
-HOUR = timedelta(hours=1)
+from tests.rows import HOUR, OURS, THEIRS, add, keep, store
 
 
 @pytest.fixture
@@ -36,38 +32,6 @@ async def shape(pool: Any) -> Shape:
 @pytest.fixture
 def reports(database: Database, shape: Shape) -> Reports:
     return Reports(database, shape)
-
-
-async def add(pool: Any, status: str = "generating", age: timedelta = timedelta(), **more: Any) -> str:
-    """Insert a generation of this age, the way an application does; return its id."""
-    values = {"task_id": "task", "model_key": "flux-2/pro", "kind": "image", **more}
-    names = ", ".join(values)
-    places = ", ".join(f"${n}" for n in range(3, len(values) + 3))
-    sql = f"""INSERT INTO public.generations (status, created_at, {names})
-              VALUES ($1, now() - $2::interval, {places}) RETURNING id::text"""
-    return await pool.fetchval(sql, status, age, *values.values())
-
-
-async def keep(pool: Any, generation_id: str, **facts: Any) -> None:
-    """Write our bookkeeping about a generation's present task; names ending in `_in` are seconds from now."""
-    times = {name.removesuffix("_in"): value for name, value in facts.items() if name.endswith("_in")}
-    plain = {name: value for name, value in facts.items() if not name.endswith("_in")}
-    named = {"seen_task": "task", **plain}
-    places = [f"${n}" for n in range(2, len(named) + 2)]
-    places += [f"now() + {seconds} * interval '1 second'" for seconds in times.values()]
-    sql = f"""INSERT INTO reconciler.work (generation_id, {", ".join([*named, *times])})
-              VALUES ($1, {", ".join(places)})"""
-    await pool.execute(sql, generation_id, *named.values())
-
-
-async def store(pool: Any, generation_id: str, sizes: Sequence[int], *, proven: bool = True) -> None:
-    """Write one asset of each size, with its receipt where it is `proven`."""
-    await pool.executemany(
-        """INSERT INTO reconciler.assets
-                  (generation_id, task_id, n, path, mime, size, sha256, md5, verified_by, stored_at)
-           VALUES ($1, 'task', $2, 'path', 'image/png', $3, 'sha', 'md5', $4, now())""",
-        [(generation_id, n, size, "etag-md5" if proven else None) for n, size in enumerate(sizes)],
-    )
 
 
 async def test_an_empty_table_has_no_rate_and_no_times(reports: Reports) -> None:
