@@ -171,8 +171,9 @@ def as_key(name: str, id_type: str) -> str | None:
         except ValueError:
             return None
     if id_type in {"bigint", "integer", "smallint"}:
-        return name if name.isascii() and name.isdigit() and int(name) < _LARGEST[id_type] else None
-    return name
+        digits = name.isascii() and name.isdigit() and len(name) < 20
+        return str(int(name)) if digits and int(name) < _LARGEST[id_type] else None
+    return name if name.isprintable() else None
 
 
 def built(kind: type[T], record: Mapping[str, Any]) -> T:

@@ -1,7 +1,7 @@
 """Who may write which generation, and until when: discovery, claims, renewals.
 
-A claim draws a fresh lease; every later write names it (`ledger.py`). Times are the database's. A lease that reaches further
-than two terms into the future was drawn by a clock that jumped, and counts as expired.
+A claim draws a fresh lease; every later write names it (`ledger.py`). Times are the database's. A lease that reaches
+further than two terms into the future was drawn by a clock that jumped, and counts as expired.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from reconciler.core.model import OPEN, Trigger
+from reconciler.edges.cases import as_key
 from reconciler.edges.db import Database
 from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
 
@@ -52,8 +53,10 @@ UPDATE reconciler.work
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to write one generation until the lease ends; `woken` tells later whether somebody woke it
-    meanwhile."""
+    """The right to write one generation until the lease ends.
+
+    `woken` tells later whether somebody woke it meanwhile.
+    """
 
     generation_id: str
     lease: uuid.UUID
@@ -82,15 +85,18 @@ class Claims:
             reach.task_pattern,
             _provider_pattern(reach.result_hosts),
         )
+        self._id_type = shape.id_type
         self._woken = _woken_sql(shape)
         self._discover = _discover_sql(shape)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
         """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
-        tokens = [uuid.uuid4() for _ in wakes]
-        triggers = [trigger.value for trigger in wakes.values()]
+        # Anybody may NOTIFY: a name that no row can have must not break the statement for the others.
+        keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
+        keys.pop(None, None)
+        tokens = [uuid.uuid4() for _ in keys]
         rows = await self._database.fetch(
-            self._woken, self._term, self._instance, *self._ours, list(wakes), tokens, triggers
+            self._woken, self._term, self._instance, *self._ours, list(keys), tokens, list(keys.values())
         )
         return [_claim(row) for row in rows if row["claimed"]]
 
@@ -125,8 +131,10 @@ class Claims:
         await self._database.execute(_RELEASE, ids, leases, seconds)
 
     async def discover(self) -> int:
-        """Find what no notification told: open rows without bookkeeping, and rows that changed since; return how
-        many."""
+        """Find open rows without bookkeeping, and rows that changed since, which no notification told of.
+
+        Returns how many were found.
+        """
         rows = await self._database.fetch(self._discover, self._term, *self._ours)
         return len(rows)
 
@@ -147,8 +155,7 @@ def _provider_pattern(hosts: Sequence[str]) -> str:
 
 
 def _ours_sql(shape: Shape, first: int) -> str:
-    """The rows that are ours, by the parameters `first` (providers), `first + 1` (pattern), `first + 2` (their
-    hosts)."""
+    """The rows that are ours, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
     provider = (
         f"(g.provider IS NULL OR g.provider = ANY(${first}))"
         if shape.has("provider")

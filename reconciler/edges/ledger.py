@@ -106,8 +106,8 @@ class Ledger:
     async def fail(self, row: Row, claim: Claim, fail: Fail) -> str | None:
         """Write failed with its reason and event, and call the application's hook, all in one transaction.
 
-        Returns the event's kind (failed, gave_up), or None when the application's row has moved meanwhile. Raises Permanent
-        (code "hook_failed") when the hook throws; nothing was written then.
+        Returns the event's kind (failed, gave_up), or None when the application's row has moved meanwhile. Raises
+        Permanent (code "hook_failed") when the hook throws; nothing was written then.
         """
         kind = "failed" if fail.until is None else "gave_up"
 

@@ -16,13 +16,14 @@ FACTS = (
 
 _MINE = """
 WITH mine AS MATERIALIZED (
-    SELECT generation_id, woken, looked_at, refunded_at FROM reconciler.work
+    SELECT generation_id, woken, refunded_at FROM reconciler.work
      WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
 
 _SET_FACTS = "seen_status = $3, " + ", ".join(
     f"{'seen_task' if name == 'task_id' else name} = ${n}" for n, name in enumerate(FACTS, start=4)
 )
 _A = len(FACTS) + 4  # the first parameter behind the facts
+_LOOKED = FACTS.index("looked_at") + 4
 
 NOTE = f"""{_MINE}
 UPDATE reconciler.work w SET {_SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
@@ -110,8 +111,9 @@ moved AS (
     return f"""{_MINE}{moved}
 UPDATE reconciler.work w
    SET {seen}, lease = NULL, lease_until = NULL,
-       due_at = CASE WHEN mine.woken = ${_A} THEN ${_A + 1} ELSE greatest(now(), mine.looked_at + interval '2 seconds') END,
-       early_at = ${_A + 2}
+       due_at = CASE WHEN mine.woken = ${_A} THEN ${_A + 1}
+                     ELSE greatest(now(), ${_LOOKED}::timestamptz + interval '2 seconds') END,
+       early_at = ${_A + 2}, trigger = CASE WHEN mine.woken = ${_A} THEN NULL ELSE w.trigger END
   FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
 """
 
@@ -145,7 +147,8 @@ def _success_columns(shape: Shape) -> str:
 _TOLD = """
 told AS (
     INSERT INTO reconciler.events (key, generation_id, kind, payload)
-    SELECT concat_ws('|', $1::text, $3::text, {kind}, (SELECT count(*) FROM reconciler.events WHERE generation_id = $1)),
+    SELECT concat_ws('|', $1::text, $3::text, {kind},
+                     (SELECT count(*) FROM reconciler.events WHERE generation_id = $1)),
            $1, {kind}, {payload}
       FROM done
     ON CONFLICT (key) DO NOTHING
