@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import pytest
 
 from reconciler.edges.migrate import migrate
+from tests.conftest import _apart, _database
 from tests.standins.tables import USER, older_table, supabase_like
 
 INSERT = f"INSERT INTO public.generations (user_id, kind) VALUES ('{USER}', 'image')"
-ROW_SECURITY_ERRORS = asyncpg.InsufficientPrivilegeError
+
+
+@pytest.fixture(scope="module")
+def project_dsn(postgres: Any) -> Iterator[str]:
+    """A Supabase project as `migrate --application` leaves it, with one user's row and a stranger's."""
+
+    async def made(dsn: str) -> None:
+        connection = await asyncpg.connect(dsn)
+        await supabase_like(connection)
+        await migrate(dsn, application=True)
+        await connection.execute(f"{INSERT}, (gen_random_uuid(), 'image')")
+        await connection.close()
+
+    with _database(postgres) as name:
+        _apart(lambda: made(postgres.dsn(name)))
+        yield postgres.dsn(name)
 
 
 @pytest.fixture
-async def project(empty_dsn: str) -> AsyncIterator[Any]:
-    """A Supabase project as `migrate --application` leaves it, with one user's row and a stranger's."""
-    connection = await asyncpg.connect(empty_dsn)
-    await supabase_like(connection)
-    await migrate(empty_dsn, application=True)
-    await connection.execute(f"{INSERT}, (gen_random_uuid(), 'image')")
+async def project(project_dsn: str) -> AsyncIterator[Any]:
+    """A session in that project, in a transaction that is rolled back."""
+    connection = await asyncpg.connect(project_dsn)
+    transaction = connection.transaction()
+    await transaction.start()
     yield connection
+    await transaction.rollback()
     await connection.close()
 
 
@@ -38,10 +55,9 @@ async def kept(project: Any) -> list[Any]:
 
 async def attempt(project: Any, statement: str) -> None:
     """Row security answers some commands with an error and others by touching nothing."""
-    try:
-        await project.execute(statement)
-    except asyncpg.InsufficientPrivilegeError:
-        return
+    with suppress(asyncpg.InsufficientPrivilegeError):
+        async with project.transaction():
+            await project.execute(statement)
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
@@ -97,7 +113,8 @@ async def test_no_role_of_the_api_reaches_our_schema(project: Any, role: str) ->
         "SELECT FROM reconciler.budget",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await project.execute(statement)
+            async with project.transaction():
+                await project.execute(statement)
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
@@ -111,7 +128,8 @@ async def test_strangers_cannot_delete_files_or_run_the_cleanup(project: Any, ro
     ):
         await attempt(project, statement)
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await project.execute("SELECT public.cleanup_old_failed_generations(0)")
+        async with project.transaction():
+            await project.execute("SELECT public.cleanup_old_failed_generations(0)")
     await project.execute("RESET ROLE")
     assert [row[0] for row in await project.fetch("SELECT name FROM storage.objects")] == ["a.png"]
 

@@ -19,16 +19,20 @@ UNSECURED = "ALTER TABLE public.generations DISABLE ROW LEVEL SECURITY"
 
 
 @pytest.fixture
-async def owner(dsn: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(dsn)
+async def owner(lasting_dsn: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(lasting_dsn)
+    await connection.execute(
+        "TRUNCATE public.generations, reconciler.work, reconciler.events, reconciler.assets;"
+        "ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY"
+    )
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def life(dsn: str, owner: Any) -> AsyncIterator[Life]:
+async def life(lasting_dsn: str, owner: Any) -> AsyncIterator[Life]:
     """The daemon as a login whose only rights are those of the role."""
-    async with member(dsn, "reconciler") as address:
+    async with member(lasting_dsn, "reconciler") as address:
         database = Database(address)
         async with database.transaction() as connection:
             shape = await introspect(connection)
@@ -64,13 +68,14 @@ async def test_it_can_call_the_applications_hook(life: Life, owner: Any) -> None
     """Made after the migration, by the application, with the application's rights."""
     await owner.execute(
         "CREATE TABLE public.refunds (generation uuid, reason text);"
-        "CREATE FUNCTION reconciler.on_failed(generation_id uuid, reason text) RETURNS void LANGUAGE sql SECURITY DEFINER"
-        " AS 'INSERT INTO public.refunds VALUES ($1, $2)'"
+        "CREATE FUNCTION reconciler.on_failed(generation_id uuid, reason text) RETURNS void"
+        " LANGUAGE sql SECURITY DEFINER AS 'INSERT INTO public.refunds VALUES ($1, $2)'"
     )
     (failing,) = await queued(owner, 1)
     await life.fail(failing)
     refunds = await owner.fetch("SELECT generation::text, reason FROM public.refunds")
     assert [tuple(row) for row in refunds] == [(failing, "refused (500)")]
+    await owner.execute("DROP FUNCTION reconciler.on_failed; DROP TABLE public.refunds")
 
 
 async def test_it_can_add_a_row_of_its_own_and_write_its_task(life: Life) -> None:
@@ -129,26 +134,26 @@ async def test_row_security_keeps_it_from_deleting_anything_else(life: Life, own
         "CREATE ROLE more",
     ],
 )
-async def test_it_can_do_nothing_more(owner: Any, statement: str) -> None:
-    await owner.execute("CREATE TABLE public.theirs (secret text); SET ROLE reconciler")
+async def test_it_can_do_nothing_more(undone: Any, statement: str) -> None:
+    await undone.execute("SET LOCAL ROLE reconciler")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await owner.execute(statement)
+        await undone.execute(statement)
 
 
-async def test_it_reads_no_other_table_of_the_application(owner: Any) -> None:
-    await owner.execute("CREATE TABLE public.theirs (secret text); SET ROLE reconciler")
+async def test_it_reads_no_other_table_of_the_application(undone: Any) -> None:
+    await undone.execute("CREATE TABLE public.theirs (secret text); SET LOCAL ROLE reconciler")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await owner.execute("SELECT FROM public.theirs")
+        await undone.execute("SELECT FROM public.theirs")
 
 
-async def test_it_cannot_log_in_and_passes_no_row_security(owner: Any) -> None:
-    role = await owner.fetchrow("SELECT * FROM pg_roles WHERE rolname = 'reconciler'")
+async def test_it_cannot_log_in_and_passes_no_row_security(undone: Any) -> None:
+    role = await undone.fetchrow("SELECT * FROM pg_roles WHERE rolname = 'reconciler'")
     powers = ("rolcanlogin", "rolsuper", "rolbypassrls", "rolcreaterole", "rolcreatedb", "rolreplication")
     assert not any(role[power] for power in powers)
 
 
-async def test_nobody_else_reaches_our_schema(owner: Any, dsn: str) -> None:
-    async with member(dsn) as address:
+async def test_nobody_else_reaches_our_schema(lasting_dsn: str) -> None:
+    async with member(lasting_dsn) as address:
         stranger = await asyncpg.connect(address)
         try:
             for statement in ("SELECT FROM reconciler.work", "SELECT reconciler.allowed_statuses()"):

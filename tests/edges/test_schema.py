@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from reconciler.edges.schema import OPEN_OR_UNHEALED, REQUIRED, introspect
 from reconciler.errors import Config
 from tests.standins.tables import older_table
 
+ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = "id uuid PRIMARY KEY, user_id uuid, status text, task_id text, asset_url text, created_at timestamptz"
 
 
@@ -166,14 +168,15 @@ async def test_the_sweeps_words_hold_together_beside_other_conditions(connection
     )
 
 
-async def test_the_sweep_and_its_index_have_the_same_words(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
+async def test_the_sweep_and_its_index_have_the_same_words(connection: Any) -> None:
+    await table(connection)
+    index = (ROOT / "sql" / "040_open_index.sql").read_text()
+    await connection.execute(index.replace("CONCURRENTLY", ""))
     await connection.execute(f"CREATE INDEX same ON public.generations (id) WHERE {OPEN_OR_UNHEALED}")
     ours, theirs = [
         await connection.fetchval("SELECT pg_get_indexdef(to_regclass($1))", f"public.{name}")
         for name in ("generations_reconciler_open", "same")
     ]
-    await connection.close()
     assert re.sub("generations_reconciler_open", "same", ours) == theirs
 
 
@@ -187,14 +190,11 @@ async def test_the_sweep_and_its_index_have_the_same_words(dsn: str) -> None:
         "true",
     ],
 )
-async def test_the_database_and_we_read_a_check_alike(dsn: str, check: str) -> None:
+async def test_the_database_and_we_read_a_check_alike(connection: Any, check: str) -> None:
     """Migrations ask the function, the daemon asks itself."""
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(
-        "ALTER TABLE public.generations DROP CONSTRAINT generations_status_check;"
-        f"ALTER TABLE public.generations ADD CHECK ({check})"
-    )
+    await table(connection, check=check)
+    await connection.execute("CREATE SCHEMA reconciler")
+    await connection.execute((ROOT / "sql" / "021_allowed_statuses.sql").read_text())
     allowed = await connection.fetchval("SELECT reconciler.allowed_statuses()")
     shape = await introspect(connection)
-    await connection.close()
     assert shape.statuses == (None if allowed is None else frozenset(allowed))
