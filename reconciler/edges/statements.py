@@ -144,12 +144,11 @@ def _success_columns(shape: Shape) -> str:
     return ", ".join(f"{name} = {value}" for name, value in columns.items())
 
 
+_NEXT_TURN = "(SELECT count(*) FROM reconciler.events WHERE generation_id = $1)"
 _TOLD = """
 told AS (
     INSERT INTO reconciler.events (key, generation_id, kind, payload)
-    SELECT concat_ws('|', $1::text, $3::text, {kind},
-                     (SELECT count(*) FROM reconciler.events WHERE generation_id = $1)),
-           $1, {kind}, {payload}
+    SELECT concat_ws('|', $1::text, $3::text, {kind}, {turn}), $1, {kind}, {payload}
       FROM done
     ON CONFLICT (key) DO NOTHING
     RETURNING id, kind)
@@ -169,7 +168,7 @@ def finish(shape: Shape) -> str:
                'asset_url', ($7::text[])[1], 'asset_urls', to_jsonb($7::text[]),
                'paths', to_jsonb($8::text[]), 'result_urls', to_jsonb($6::text[]),
                'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
-    told = _TOLD.format(kind="$13::text", payload=payload)
+    told = _TOLD.format(kind="$13::text", payload=payload, turn=_NEXT_TURN)
     return f"""{_MINE},
 proof AS (
     SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
@@ -202,7 +201,8 @@ def fail(shape: Shape, *, write: bool) -> str:
      WHERE {matched} RETURNING g.id"""
     payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', 'failed',
                'reason', $4::text, 'gave_up', $5::timestamptz IS NOT NULL)"""
-    told = _TOLD.format(kind="$7::text", payload=payload)
+    # A row that was handed over stays in flight and is seen to fail again and again: that is no new turn.
+    told = _TOLD.format(kind="$7::text", payload=payload, turn=_NEXT_TURN if write else "'handover'")
     return f"""{_MINE},
 done AS (
     {done}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,6 +79,24 @@ class Books:
     async def events(self, generation_id: str) -> list[str]:
         sql = "SELECT kind FROM reconciler.events WHERE generation_id = $1 ORDER BY id"
         return [row["kind"] for row in await self.pool.fetch(sql, generation_id)]
+
+    async def everything(self) -> dict[str, list[str]]:
+        """Every row of the tables that a visit may write."""
+        tables = [f"reconciler.{name}" for name in ("work", "assets", "orphans", "events", "timings")]
+        return {
+            name: [row[0] for row in await self.pool.fetch(f"SELECT t::text FROM {name} t ORDER BY 1")]
+            for name in ["public.generations", *tables]
+        }
+
+    async def stored(self, row: Row, claim: Claim, *, sources: int = 1) -> Row:
+        """Deliver every source by hand, up to the receipts; the row as it then is."""
+        addresses = tuple(f"{THEIRS}?{n}" for n in range(sources))
+        row = replace(row, sources=addresses, why="KIE says success", took=timedelta(seconds=12))
+        ledger = self.ledger()
+        for n in range(sources):
+            await ledger.intend(row, claim, asset(n))
+            await ledger.stored(row, claim, proven(n))
+        return replace(row, assets=tuple(proven(n) for n in range(sources)))
 
     async def taken_over(self, generation_id: str) -> None:
         """Another instance draws a lease of its own."""
