@@ -188,13 +188,19 @@ closed AS (
 {told}"""
 
 
+def _reason(shape: Shape, column: str) -> str:
+    """The reason in the column's own type; the cast cuts it to what a varchar(n) takes."""
+    kind = shape.columns[column]
+    return f"to_jsonb($4::text)::{kind}" if kind in {"json", "jsonb"} else f"$4::text::{kind}"
+
+
 def fail(shape: Shape, *, write: bool) -> str:
     """Failed in one statement; where `write` is off only the event and the bookkeeping.
 
     $3 task, $4 reason, $5 when to look again after our own give-up (else null), $6 status as read, $7 the event's kind.
     """
     matched = f"g.id = $1::text::{shape.id_type} AND g.task_id IS NOT DISTINCT FROM $3 AND g.status = $6"
-    error = f", {shape.error_column} = $4" if shape.error_column else ""
+    error = f", {shape.error_column} = {_reason(shape, shape.error_column)}" if shape.error_column else ""
     done = f"SELECT g.id FROM public.generations g, mine WHERE {matched}"
     if write:
         done = f"""UPDATE public.generations g SET status = 'failed'{error}{_touched(shape)} FROM mine
