@@ -94,7 +94,9 @@ class Life:
         await tempo.learn()
         assert await tempo.recall()
         await tempo.trim()
-        await Upkeep(self.database, self.shape).traces()
+        upkeep = Upkeep(self.database, self.shape)
+        await upkeep.failed(30)
+        await upkeep.traces()
 
     async def views(self) -> None:
         """What people and dashboards ask."""

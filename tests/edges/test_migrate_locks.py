@@ -19,6 +19,7 @@ from tests.waiting import until
 
 HASTY = Patience(lock=0.2, tries=2, pause=0.05, build=0.5, turn=0.3)
 OPEN_INDEX = "040_open_index.sql"
+FAILED_INDEX = "041_failed_index.sql"
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ async def test_a_dump_keeps_only_the_index_waiting_and_its_broken_half_is_replac
                 await migrate(empty_dsn, patience=HASTY)
         assert f"pid {pid}" in refused.value.hint
         assert await connection.fetchval(index) is False
-        assert await behind(connection) == [OPEN_INDEX]
+        assert await behind(connection) == [OPEN_INDEX, FAILED_INDEX]
     assert OPEN_INDEX in await migrate(empty_dsn, patience=HASTY)
     assert await connection.fetchval(index) is True
     assert await behind(connection) == []

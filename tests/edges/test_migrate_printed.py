@@ -63,7 +63,7 @@ async def test_it_runs_in_a_supabase_database_too(connection: Any, empty_dsn: st
 async def test_a_table_without_asset_url_keeps_the_rest_going(connection: Any) -> None:
     await older_table(connection, asset_url=False)
     await connection.execute(printed(application=False, strict_statuses=False))
-    assert await behind(connection) == ["040_open_index.sql"]
+    assert await behind(connection) == ["040_open_index.sql", "041_failed_index.sql"]
 
 
 async def test_the_indexes_of_a_large_table_stand_alone_at_the_end(connection: Any) -> None:
@@ -74,7 +74,7 @@ async def test_the_indexes_of_a_large_table_stand_alone_at_the_end(connection: A
     before = await catalog(connection)
     await connection.execute(
         "DROP INDEX public.generations_task_id, public.generations_user_id_created_at,"
-        " public.generations_created_at, public.generations_reconciler_open"
+        " public.generations_created_at, public.generations_reconciler_open, public.generations_reconciler_failed"
     )
     for statement in statements:
         await connection.execute(statement)

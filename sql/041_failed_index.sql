@@ -1,0 +1,7 @@
+-- @follows public.generations
+-- @builds generations_reconciler_failed
+-- What retention reads: failures with nothing stored, oldest first. The sweep's index has the same columns in its
+-- condition, so this one costs the application's updates nothing more.
+
+CREATE INDEX CONCURRENTLY IF NOT EXISTS generations_reconciler_failed ON public.generations (created_at)
+    WHERE status = 'failed' AND asset_url IS NULL;
