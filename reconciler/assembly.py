@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,7 @@ from reconciler.edges.http import json_client, media_session, storage_session
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
 from reconciler.edges.migrate import behind
-from reconciler.edges.reports import Reports
+from reconciler.edges.reports import Reports, Scope
 from reconciler.edges.schema import Shape, introspect
 from reconciler.edges.spool import Room
 from reconciler.edges.storage import Store
@@ -139,6 +140,14 @@ def _assembled(
     keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
     limits = Limits(give_up_after=settings.give_up_after, result_hosts=settings.result_hosts, observe=observe)
     current = Current(limits)
+    scope = Scope(
+        providers=settings.providers,
+        task_pattern=settings.task_pattern,
+        result_hosts=settings.result_hosts,
+        stuck_after=settings.stuck_after,
+        alive=timedelta(seconds=2 * settings.lease_seconds),
+        announces=bool(settings.notify_url),
+    )
     reach = Reach(settings.providers, settings.task_pattern, settings.result_hosts)
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds)
     budget = Budget(database, settings.poll_rate)
@@ -153,7 +162,7 @@ def _assembled(
         metrics=metrics,
         database=database,
         shape=shape,
-        reports=Reports(database, shape),
+        reports=Reports(database, shape, scope),
         claims=claims,
         ways=ways,
         budget=budget,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 
-from reconciler.edges.db import Database
+from reconciler.edges.db import SOON, Database
 
-_TAKE = """
-INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+_TAKE = f"""
+INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $3 * $2 * interval '1 second')
 ON CONFLICT (key_hash) DO UPDATE
-   SET next_at = greatest(b.next_at, clock_timestamp()) + $2 * interval '1 second'
-RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $2
+   SET next_at = greatest(b.next_at, clock_timestamp()) + $3 * $2 * interval '1 second'
+RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $3 * $2::float8 AS wait, {SOON}
 """
 
 _EMPTY = """
@@ -31,14 +31,30 @@ class Budget:
         self._database = database
         self._gap = 1.0 / rate
         self._granted: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Task[float]] = {}
+        self._turns: dict[str, int] = {}
 
     async def take(self, key_hash: str) -> float:
-        """Wait for the key's next slot; return the seconds waited."""
-        wait: float = await self._database.value(_TAKE, key_hash, self._gap)
-        self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + self._gap
+        """Wait for the key's next slot; return the seconds waited.
+
+        Those who ask in the same turn of the loop share one statement.
+        """
+        turn = self._turns[key_hash] = self._turns.get(key_hash, -1) + 1
+        if turn == 0:
+            self._asking[key_hash] = asyncio.create_task(self._draw(key_hash))
+        first = await asyncio.shield(self._asking[key_hash])
+        wait = max(first + turn * self._gap, 0.0)
         if wait > 0:
             await asyncio.sleep(wait)
-        return max(wait, 0.0)
+        return wait
+
+    async def _draw(self, key_hash: str) -> float:
+        """Take a slot for everybody who has asked until now; return the seconds until the first one."""
+        await asyncio.sleep(0)
+        count = self._turns.pop(key_hash) + 1
+        wait: float = await self._database.value(_TAKE, key_hash, self._gap, count)
+        self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + count * self._gap
+        return wait
 
     async def empty(self, key_hash: str, seconds: float) -> None:
         """Let nobody ask with this key for so many seconds: the provider said that we are too fast."""

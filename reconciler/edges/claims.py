@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from reconciler.core.model import OPEN, Trigger
 from reconciler.edges.cases import as_key
-from reconciler.edges.db import Database
+from reconciler.edges.db import SOON, Database
 from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * $1::interval)"
@@ -29,7 +29,7 @@ WITH picked AS (
 UPDATE reconciler.work w
    SET lease = gen_random_uuid(), lease_until = now() + $1::interval, instance = $2
   FROM picked WHERE w.generation_id = picked.generation_id
-RETURNING w.generation_id, w.lease, w.woken, w.trigger
+RETURNING w.generation_id, w.lease, w.woken, w.trigger, {SOON}
 """
 _DUE = _PICK % "w.due_at <= now()"
 _EARLY = _PICK % "w.due_at IS NOT NULL AND w.early_at <= now()"
@@ -39,9 +39,9 @@ SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.wo
  WHERE due_at > now() ORDER BY due_at LIMIT 1
 """
 
-_RENEW = """
+_RENEW = f"""
 UPDATE reconciler.work SET lease_until = now() + $1::interval
- WHERE generation_id = ANY($2) AND lease = ANY($3) RETURNING lease
+ WHERE generation_id = ANY($2) AND lease = ANY($3) RETURNING lease, {SOON}
 """
 
 _RELEASE = """
@@ -187,7 +187,7 @@ ON CONFLICT (generation_id) DO UPDATE
  WHERE ({_FREE} AND w.due_at <= now())
     OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
     OR excluded.trigger IN {asked}
-RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed
+RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed, {SOON}
 """
 
 

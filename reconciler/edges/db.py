@@ -59,6 +59,13 @@ SETTINGS = {
 }
 
 
+SOON = "set_config('synchronous_commit', 'off', true)"
+"""Returned by statements whose loss in a crash of the server costs only time: their commit need not wait for the disk.
+
+What follows them in the log and does wait (an intention, an end) takes them along.
+"""
+
+
 class Plain(asyncpg.Connection):  # type: ignore[misc]
     """A connection that keeps no session state, so giving it back to the pool needs no round trip."""
 

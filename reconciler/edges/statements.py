@@ -6,6 +6,7 @@ lease; statements that keep facts go on with `$3` (the application's status as w
 
 from __future__ import annotations
 
+from reconciler.edges.db import SOON
 from reconciler.edges.schema import Shape
 
 FACTS = (
@@ -66,7 +67,7 @@ UPDATE reconciler.assets a SET upload = $5
 
 STORED = f"""{_MINE}
 UPDATE reconciler.assets a SET version = $5, verified_by = $6, stored_at = now()
-  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING true
+  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING {SOON}
 """
 
 _REFUND_FUNCTION = """
@@ -114,7 +115,7 @@ UPDATE reconciler.work w
        due_at = CASE WHEN mine.woken = ${_A} THEN ${_A + 1}
                      ELSE greatest(now(), ${_LOOKED}::timestamptz + interval '2 seconds') END,
        early_at = ${_A + 2}, trigger = CASE WHEN mine.woken = ${_A} THEN NULL ELSE w.trigger END
-  FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
+  FROM mine WHERE w.generation_id = mine.generation_id RETURNING {SOON}
 """
 
 

@@ -1,8 +1,8 @@
 """Brings every source of a task into our storage, one asset at a time, each with its receipt.
 
-Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. What was stored before is not touched
-again; where one source stops, the delivery stops, and the visit learns at which stage and why. Called by the visit
-only.
+Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. What was stored before is
+not touched again; where one source stops, the delivery stops, and the visit learns at which stage and why. Called by
+the visit only.
 """
 
 from __future__ import annotations
