@@ -1,0 +1,136 @@
+"""What every measurement stands on: PostgreSQL, a local KIE, a local storage, each a process of its own on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+
+from reconciler.bench.postgres import Postgres
+from reconciler.edges.migrate import migrate
+
+KEY = "bench-key"
+USER = "7d0f3a52-4b6e-4c7e-9a55-0c5d3f6f2b11"
+CREATE = "/api/v1/jobs/createTask"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The addresses of what runs; `folder` is for the daemon's files."""
+
+    dsn: str
+    kie: str
+    storage: str
+    storage_key: str
+    folder: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the daemon's settings for this stage."""
+        return {
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": self.dsn,
+            "KIE_API_KEY": KEY,
+            "KIE_MARKET_BASE_URL": self.kie,
+            "SUPABASE_URL": self.storage,
+            "SUPABASE_SERVICE_ROLE_KEY": self.storage_key,
+            "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
+            "RECONCILER_CONCURRENCY": "32",
+            "RECONCILER_HTTP_PORT": "0",
+            "RECONCILER_POLL_RATE": "100000",
+            "RECONCILER_RESULT_HOSTS": "127.0.0.1",
+            "RECONCILER_SPOOL_DIR": str(self.folder / "spool"),
+            "LOG_FORMAT": "json",
+            **more,
+        }
+
+
+@contextlib.contextmanager
+def program(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python program of ours and end it with the context."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """Return the first line that a program says."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@contextlib.asynccontextmanager
+async def stage(*, media_size: int) -> AsyncIterator[Stage]:
+    """Start everything around the daemon; results have `media_size` bytes and are ready at once."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-bench-")))
+        postgres = stack.enter_context(Postgres.start(folder / "postgres", fsync=True))
+        await migrate(postgres.dsn(), application=True)
+        kie = stack.enter_context(
+            program(
+                "-m", "reconciler.bench.simulator", "--no-limits", "--speed", "2000", "--media-size", str(media_size)
+            )
+        )
+        storage = stack.enter_context(program("-m", "tests.standins.storage", "--bucket", "generations"))
+        url, key = first_line(storage), first_line(storage)
+        yield Stage(postgres.dsn(), first_line(kie), url, key, folder)
+
+
+async def backlog(on: Stage, pool: asyncpg.Pool, *, count: int, model: str) -> None:
+    """Empty the tables and insert generations whose tasks have ended."""
+    await pool.execute("TRUNCATE public.generations, reconciler.work, reconciler.assets, reconciler.events")
+    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        slots = asyncio.Semaphore(8)
+
+        async def create() -> str:
+            async with slots:
+                body = {"model": model, "input": {"prompt": "x"}}
+                answer = await client.post(on.kie + CREATE, json=body)
+                task: str = answer.json()["data"]["taskId"]
+                return task
+
+        tasks = await asyncio.gather(*(create() for _ in range(count)))
+    await pool.executemany(
+        "INSERT INTO public.generations (user_id, kind, model_key, provider, task_id, status)"
+        " VALUES ($1, 'image', $2, 'kie', $3, 'generating')",
+        [(USER, model, task) for task in tasks],
+    )
+    await pool.execute("ANALYZE")
+
+
+def script(name: str, arguments: Sequence[str]) -> dict[str, float]:
+    """Run one of the bare scripts to its end and return the figures it prints."""
+    with program("-m", f"benchmarks.{name}", *arguments) as process:
+        said, _ = process.communicate(timeout=300)
+    figures: dict[str, float] = json.loads(said)
+    return figures
+
+
+def cpu(pid: int) -> float:
+    """Return the CPU seconds, user and system, that a process has taken."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
