@@ -1,0 +1,86 @@
+"""Power cuts: replicas killed at any moment, and nothing lost, doubled or moved."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from reconciler.bench.simulator import Media, Simulator, never
+from tests.e2e.replica import Replica
+from tests.e2e.rig import KEY, Rig
+from tests.waiting import until
+
+SEED = 20
+COUNT = 200
+KILLS = 20
+
+
+@pytest.fixture
+def kie() -> Simulator:
+    """Files come slowly enough that a kill meets some on their way."""
+    return Simulator(keys=(KEY,), limits=False, slow_seconds=0.5, latency=0.02)
+
+
+def results(dice: random.Random) -> list[Media]:
+    if dice.random() < 0.06:
+        return [Media(kind="video", ext="mp4", size=dice.randrange(7 << 20, 14 << 20))]
+    count = 6 if dice.random() < 0.1 else 1
+    return [Media(ext=dice.choice(("png", "jpg", "webp")), size=dice.randrange(50_000, 900_000)) for _ in range(count)]
+
+
+async def ordered(rig: Rig, dice: random.Random) -> list[str]:
+    """Tasks that end when they are told to, a third of their files slow to come."""
+    ids = []
+    for _ in range(COUNT):
+        ids.append(await rig.order(life=never(dice.choice(("waiting", "generating"))), results=results(dice)))
+    for task_id in rig.kie.tasks:
+        if dice.random() < 0.3:
+            rig.kie.strike("file.slow", task=task_id)
+    return ids
+
+
+async def in_hand(rig: Rig, replicas: list[Replica]) -> list[Replica]:
+    """Those of the replicas that hold generations."""
+    rows = await rig.pool.fetch(
+        "SELECT i.pid FROM reconciler.work w JOIN reconciler.instances i ON i.id = w.instance"
+        " WHERE w.lease_until > now() AND w.sources IS NOT NULL"
+    )
+    held = {row["pid"] for row in rows}
+    return [replica for replica in replicas if replica.pid in held]
+
+
+async def chosen(rig: Rig, replicas: list[Replica], dice: random.Random, *, busy: bool) -> Replica:
+    """Whom the next power cut meets, at its moment; `busy`: one that is delivering."""
+    victim = dice.choice(replicas)
+    if busy:
+        victim = (await until(lambda: in_hand(rig, replicas), 30, "a replica that delivers"))[0]
+    moment = asyncio.get_running_loop().time() + dice.uniform(0, 0.2 if busy else 2.5)
+    await until(lambda: asyncio.get_running_loop().time() >= moment)
+    return victim
+
+
+@pytest.mark.timeout(180)
+async def test_twenty_kills_lose_nothing_double_nothing_and_move_no_end(rig: Rig) -> None:
+    dice = random.Random(SEED)
+    witness = await rig.witness()
+    ids = await ordered(rig, dice)
+    tasks = dice.sample(list(rig.kie.tasks), COUNT)
+    replicas = [await rig.begin(RECONCILER_POLL_RATE="100") for _ in range(2)]
+    for turn in range(KILLS):
+        for task_id in tasks[turn::KILLS]:
+            rig.kie.end(task_id)
+        victim = await chosen(rig, replicas, dice, busy=turn % 2 == 0)
+        await victim.kill()
+        replicas[replicas.index(victim)] = await rig.begin(RECONCILER_POLL_RATE="100")
+    await rig.delivered(ids, within=60)
+    assert rig.storage is not None
+    assert rig.storage.twice() == {}
+    assert len(rig.storage.objects) == sum(len(task.results) for task in rig.kie.tasks.values())
+    changes = await witness.changes()
+    assert [change for change in changes if change.moves_an_end] == []
+    assert sorted(change.id for change in changes if change.status == "success") == sorted(ids)
+    events = await rig.pool.fetch("SELECT generation_id FROM reconciler.events WHERE kind = 'succeeded'")
+    assert sorted(event["generation_id"] for event in events) == sorted(ids)
+    assert rig.kie.counts.creates == 0
