@@ -10,9 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(
-    condition: Callable[[], T | Awaitable[T]], within: float = 10.0, what: str = "the condition"
-) -> T:
+async def until(condition: Callable[[], T | Awaitable[T]], within: float = 10.0, what: str = "the condition") -> T:
     """The first true value of `condition`, asked every 20 ms.
 
     After `within` seconds the test fails and names `what`, what was waited for.

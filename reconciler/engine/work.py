@@ -138,8 +138,7 @@ class Work:
             self._held[claim.lease] = (lease, task)
 
     async def _guarded(self, held: Held, lease: Lease) -> None:
-        """The border around a visit: whatever breaks in it costs this one generation a minute, and nobody else
-        anything."""
+        """The border around a visit: what breaks in it costs this generation a minute, and nobody else anything."""
         bound = log.bind(generation_id=held.row.id, task_id=held.row.task_id)
         try:
             await self._visits.visit(held, lease, lambda: self._asked(lease))

@@ -78,9 +78,7 @@ async def test_committed_data_outlives_a_crash(own: Postgres) -> None:
     assert await ask(own.dsn(), "SELECT n FROM committed") == 8
 
 
-async def test_a_given_folder_is_kept_and_taken_up_again(
-    tmp_path: Path, pg_programs: Path | None
-) -> None:
+async def test_a_given_folder_is_kept_and_taken_up_again(tmp_path: Path, pg_programs: Path | None) -> None:
     folder = tmp_path / "server"
     with Postgres.start(folder, bin_dir=pg_programs, fsync=True) as first:
         assert await ask(first.dsn(), "SHOW fsync") == "on"
@@ -153,9 +151,7 @@ def test_a_wrong_name_for_the_programs_is_told_and_not_passed_over(tmp_path: Pat
         programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)})
 
 
-def test_without_the_wheel_the_programs_of_the_path_are_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_the_wheel_the_programs_of_the_path_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(programs, "wheel_binaries", lambda: None)
     monkeypatch.setattr(programs, "debian_binaries", lambda: None)
     with pytest.raises(Config, match=r"kie-reconciler\[demo\]"):
