@@ -47,6 +47,8 @@ def migrate(
     """
     from reconciler.edges import migrate as edge
 
+    if strict_statuses and not application:
+        raise typer.BadParameter("it goes with --application", param_hint="--strict-statuses")
     if printed:
         typer.echo(edge.printed(application=application, strict_statuses=strict_statuses))
         return

@@ -189,7 +189,10 @@ async def _visited(desk: Desk, generation_id: str, trigger: Trigger) -> Case | N
     if before is None or ended(before, desk.terms):
         return before
     try:
-        await desk.work.once(generation_id, trigger)
+        visited = await desk.work.once(generation_id, trigger)
+        if visited is not None and visited.row.looks == 0:
+            # In a burst a first visit only takes its place in the queue; the second one asks.
+            await desk.work.once(generation_id, trigger)
     except LeaseLost:
         log.info("lease.lost", generation_id=generation_id)
     while True:

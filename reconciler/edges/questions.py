@@ -43,12 +43,13 @@ SELECT DISTINCT unnest(sources) AS source FROM (
     SELECT sources FROM reconciler.work WHERE due_at IS NOT NULL AND finding = 'host_unlisted' LIMIT 100) AS w
 """
 
-INDEXED = """
-SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+SEARCHABLE = """
+SELECT pg_relation_size(to_regclass('public.generations')) < 64 << 20
+    OR EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                 WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = 'task_id'
                   AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))
 """
-"""Whether an index of all rows that have a task begins with task_id."""
+"""Whether the whole table can be searched for a task: it is small, or an index of all tasks begins with task_id."""
 
 EVERYWHERE = "SELECT g.id::text AS id FROM public.generations g WHERE g.task_id = $1 ORDER BY g.id"
 """Every generation of the task $1."""

@@ -166,9 +166,10 @@ class Reports:
     async def find_task(self, task_id: str) -> tuple[str, ...]:
         """Return the ids of all generations of this task.
 
-        Without an index on task_id those that we or the partial index know; the whole table only where they know none.
+        Of a large table without an index on task_id those that we know or that are in flight, all only where there are
+        none.
         """
-        if not await self._database.value(questions.INDEXED):
+        if not await self._database.value(questions.SEARCHABLE):
             known = await self._database.fetch(questions.known(self._shape), task_id)
             if known:
                 return tuple(row["id"] for row in known)

@@ -17,6 +17,7 @@ from reconciler.assembly import Parts, parts
 from reconciler.bench.simulator import Failure, Simulator, never
 from reconciler.doors.chores import Desk, Outcome, backfill, retry, sync, unhealed
 from reconciler.doors.story import Terms
+from reconciler.edges.kie import key_hash
 from reconciler.edges.reopen import Reopening
 from reconciler.errors import LeaseLost, Permanent, Transient
 from tests.rows import HOUR, OURS, add, keep, state
@@ -316,6 +317,19 @@ async def test_what_cannot_be_healed_is_remembered_and_stops_nobody(kie: Simulat
     for row in (refused, dead):
         after = await state(pool, row)
         assert (after["due_at"], after["version"]) == (None, versions[row])
+
+
+async def test_a_burst_beyond_the_budget_is_asked_about_all_the_same(kie: Simulator, pool: Any, desk: Desk) -> None:
+    for _ in range(12):
+        await add(pool, "success", DAY, task_id=kie.add_task())
+    await pool.execute(
+        "INSERT INTO reconciler.budget SELECT key_hash, now() + interval '1 s' FROM unnest($1::text[]) AS key_hash",
+        [key_hash("key")],
+    )
+
+    outcomes = await heal(desk)
+
+    assert [one.word for one in outcomes.values()] == ["delivered"] * 12
 
 
 async def test_a_walk_alone_changes_nothing(kie: Simulator, pool: Any, desk: Desk) -> None:

@@ -213,12 +213,15 @@ async def test_any_result_host_still_means_that_known_provider_addresses_are_not
     assert (await reports.unhealed()).found == (theirs,)
 
 
-@pytest.mark.parametrize("indexed", [True, False])
-async def test_a_task_names_its_generations_and_without_an_index_those_that_we_know(
-    pool: Any, reports: Reports, indexed: bool
+@pytest.mark.parametrize("table", ["indexed", "small", "large"])
+async def test_a_task_names_its_generations_and_in_a_large_table_without_index_those_that_we_know(
+    pool: Any, reports: Reports, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not indexed:
+    if table != "indexed":
         await pool.execute("DROP INDEX public.generations_task_id")
+    if table != "small":
+        large = questions.SEARCHABLE.replace("64 << 20", "1")
+        monkeypatch.setattr(questions, "SEARCHABLE", large)
     known = await add(pool, "success", asset_url=f"{OURS}/one.png")
     await keep(pool, known)
     flying = await add(pool, "generating")
@@ -226,7 +229,9 @@ async def test_a_task_names_its_generations_and_without_an_index_those_that_we_k
     await add(pool, "generating", task_id="other")
     alone = await add(pool, "failed", task_id="older")
 
-    assert set(await reports.find_task("task")) == ({known, flying, never_seen} if indexed else {known, flying})
+    assert set(await reports.find_task("task")) == (
+        {known, flying} if table == "large" else {known, flying, never_seen}
+    )
     assert await reports.find_task("older") == (alone,)
     assert await reports.find_task("nobody's") == ()
 

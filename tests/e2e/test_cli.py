@@ -1,0 +1,246 @@
+"""The command line as operators and scripts meet it: words, exit codes, one line for what is wrong, the questions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from reconciler import __version__
+from tests.e2e.commands import begin, run
+from tests.rows import HOUR, OURS, add, keep, store
+
+COMMANDS = ("run", "migrate", "status", "stuck", "explain", "sync", "retry", "backfill", "simulate", "demo")
+SECRET = "do-not-tell-this"
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+async def test_help_names_every_command_and_is_there_at_once(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        helped = await run("--help", folder=tmp_path)
+        seconds.append(time.monotonic() - began)
+
+    assert helped.code == 0
+    assert all(re.search(rf"^  {command} ", helped.out, re.MULTILINE) for command in COMMANDS)
+    assert min(seconds) < 0.6
+
+
+async def test_every_command_has_an_example_of_itself(tmp_path: Path) -> None:
+    helps = await asyncio.gather(*(run(command, "--help", folder=tmp_path) for command in COMMANDS))
+
+    for command, helped in zip(COMMANDS, helps, strict=True):
+        assert helped.code == 0
+        assert f"Example: kie-reconciler {command}" in helped.out
+
+
+async def test_it_tells_its_version(tmp_path: Path) -> None:
+    told = await run("--version", folder=tmp_path)
+
+    assert (told.code, told.out) == (0, f"kie-reconciler {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["status", "--nonsense"],
+        ["sync"],
+        ["simulate", "--port", "70000"],
+        ["migrate", "--print", "--strict-statuses"],
+    ],
+)
+async def test_wrong_usage_is_two(tmp_path: Path, words: list[str]) -> None:
+    ran = await run(*words, folder=tmp_path)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "Usage:" in ran.err
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "told"),
+    [
+        ({}, ["status"], "DATABASE_URL"),
+        ({"DATABASE_URL": f"mysql://me:{SECRET}@host/db"}, ["stuck"], "DATABASE_URL"),
+        ({"DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/db"}, ["run"], "KIE_API_KEY"),
+        ({"RECONCILER_ENV_FILE": "missing.env"}, ["status"], "missing.env"),
+    ],
+)
+async def test_wrong_configuration_is_two_in_one_line_without_secrets(
+    tmp_path: Path, environment: dict[str, str], words: list[str], told: str
+) -> None:
+    ran = await run(*words, folder=tmp_path, environment=environment)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.told
+    assert SECRET not in ran.err
+
+
+@pytest.mark.parametrize("words", [["status"], ["stuck"], ["explain", "x"], ["migrate"], ["backfill", "--dry-run"]])
+async def test_a_database_that_is_away_is_one(tmp_path: Path, words: list[str]) -> None:
+    environment = {"DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/db"}
+
+    ran = await run(*words, folder=tmp_path, environment=environment)
+
+    assert (ran.code, ran.out) == (1, "")
+    assert "the database is away" in ran.told
+    assert SECRET not in ran.err
+
+
+async def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, empty_dsn: str) -> None:
+    ran = await run("status", folder=tmp_path, environment={"DATABASE_URL": empty_dsn})
+
+    assert ran.code == 2
+    assert "kie-reconciler migrate" in ran.told
+
+
+# --- migrate ----------------------------------------------------------------------------------------------------------
+
+
+async def test_migrate_from_nothing_to_up_to_date(tmp_path: Path, empty_dsn: str) -> None:
+    environment = {"DATABASE_URL": empty_dsn}
+
+    behind = await run("migrate", "--check", folder=tmp_path, environment=environment)
+    bare = await run("migrate", folder=tmp_path, environment=environment)
+    whole = await run("migrate", "--application", "--json", folder=tmp_path, environment=environment)
+    again = await run("migrate", "--application", folder=tmp_path, environment=environment)
+    checked = await run("migrate", "--check", "--json", folder=tmp_path, environment=environment)
+
+    assert behind.code == 1
+    assert "missing 010_reconciler_schema.sql" in behind.out
+    assert bare.code == 0
+    assert "there is no table public.generations" in bare.err
+    assert whole.code == 0
+    assert "application/110_table.sql" in whole.answer["applied"]
+    assert (again.code, again.out) == (0, "the database is up to date\n")
+    assert (checked.code, checked.answer) == (0, {"missing": []})
+
+
+async def test_migrate_prints_the_sql_without_any_database(tmp_path: Path) -> None:
+    ran = await run("migrate", "--print", folder=tmp_path)
+
+    assert ran.code == 0
+    assert "CREATE SCHEMA IF NOT EXISTS reconciler" in ran.out
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+async def test_status_as_figures_and_as_json(tmp_path: Path, dsn: str, pool: Any) -> None:
+    done = await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
+    await keep(pool, done, delivered_at_in=-3540)
+    await store(pool, done, [2_000_000])
+    await add(pool, "failed", HOUR)
+    environment = {"DATABASE_URL": dsn}
+
+    read = await run("status", folder=tmp_path, environment=environment)
+    answered = await run("status", "--json", folder=tmp_path, environment=environment)
+
+    assert (read.code, read.err, answered.code, answered.err) == (0, "", 0, "")
+    assert "1 (50.0 %)" in read.out
+    assert "2.0 MB in 1 files" in read.out
+    assert answered.answer["success_percent"] == 50.0
+    assert answered.answer["stored_bytes"] == 2_000_000
+    assert answered.answer["mean_seconds"] == pytest.approx(60, abs=1)
+
+
+async def test_stuck_rows_are_no_failure_of_the_command(tmp_path: Path, dsn: str, pool: Any) -> None:
+    row = await add(pool, "generating", HOUR, task_id="a-task")
+    await keep(pool, row, seen_task="a-task", why="KIE: unauthorized")
+
+    environment = {"DATABASE_URL": dsn, "RECONCILER_STUCK_AFTER": "30m"}
+    read = await run("stuck", folder=tmp_path, environment=environment)
+    answered = await run("stuck", "--json", folder=tmp_path, environment=environment)
+    none = await run("stuck", folder=tmp_path, environment={**environment, "RECONCILER_STUCK_AFTER": "2h"})
+
+    assert (read.code, answered.code, none.code) == (0, 0, 0)
+    assert re.search(rf"{row} +a-task +image +flux-2/pro +generating +60 min +KIE: unauthorized", read.out)
+    assert [(one["id"], one["why"]) for one in answered.answer] == [(row, "KIE: unauthorized")]
+    assert none.out == "nothing is in flight for longer than 2 h\n"
+
+
+async def test_what_a_row_holds_cannot_move_the_cursor_nor_be_markup(tmp_path: Path, dsn: str, pool: Any) -> None:
+    row = await add(pool, "generating", HOUR, task_id="a\x1b[2Jb\r\nc[red]d", model_key="\x9b31m")
+    await keep(pool, row, seen_task="other")
+    environment = {"DATABASE_URL": dsn}
+
+    for words in (["stuck"], ["explain", row], ["explain", row, "--json"]):
+        ran = await run(*words, folder=tmp_path, environment=environment)
+        assert not [letter for letter in ran.out if not letter.isprintable() and letter != "\n"]
+        assert "c[red]d" in ran.out
+
+
+async def test_explain_by_generation_and_by_task(tmp_path: Path, dsn: str, pool: Any) -> None:
+    row = await add(pool, "generating", HOUR, task_id="a-task")
+    twin = await add(pool, "failed", HOUR, task_id="a-task", error="their words")
+    environment = {"DATABASE_URL": dsn}
+
+    one = await run("explain", row, folder=tmp_path, environment=environment)
+    both = await run("explain", "a-task", "--json", folder=tmp_path, environment=environment)
+
+    assert one.code == 0
+    assert f"generation {row}" in one.out
+    assert "No replica is alive: start `kie-reconciler run`." in one.out
+    assert {told["generation"]["id"] for told in both.answer} == {row, twin}
+    assert any("their words" in told["story"]["row"] for told in both.answer)
+
+
+async def test_an_id_that_nobody_knows_is_one(tmp_path: Path, dsn: str) -> None:
+    ran = await run("explain", "nobody", folder=tmp_path, environment={"DATABASE_URL": dsn})
+
+    assert (ran.code, ran.out) == (1, "")
+    assert "nobody" in ran.told
+
+
+# --- simulate ---------------------------------------------------------------------------------------------------------
+
+
+async def test_simulate_says_where_it_is_and_stops_when_told(tmp_path: Path) -> None:
+    process = await begin("simulate", "--seed", "7", folder=tmp_path)
+    assert process.stdout is not None
+    address = (await process.stdout.readline()).decode().strip()
+    async with httpx.AsyncClient(trust_env=False, base_url=address) as client:
+        key = {"Authorization": "Bearer any"}
+        answer = await client.get("/api/v1/jobs/recordInfo", params={"taskId": "x"}, headers=key)
+    busy = await run("simulate", "--port", address.rpartition(":")[2], folder=tmp_path)
+    process.send_signal(signal.SIGTERM)
+
+    assert answer.status_code == 200
+    assert json.loads(answer.content)["code"] != 200
+    assert busy.code == 2
+    assert "cannot listen on port" in busy.told
+    assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def test_a_question_that_is_interrupted_ends_tidily(tmp_path: Path) -> None:
+    reached = asyncio.Event()
+
+    open_ones = []
+
+    def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.append(writer)
+        reached.set()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as deaf:
+        port = deaf.sockets[0].getsockname()[1]
+        process = await begin("status", folder=tmp_path, DATABASE_URL=f"postgresql://me@127.0.0.1:{port}/db")
+        await asyncio.wait_for(reached.wait(), 20)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 10)
+        open_ones[0].close()
+
+    assert (process.returncode, out) == (128 + signal.SIGINT, b"")
+    assert b"Traceback" not in err
