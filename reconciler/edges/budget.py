@@ -11,10 +11,10 @@ import time
 from reconciler.edges.db import SOON, Database
 
 _TAKE = f"""
-INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $3 * $2 * interval '1 second')
+INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
 ON CONFLICT (key_hash) DO UPDATE
-   SET next_at = greatest(b.next_at, clock_timestamp()) + $3 * $2 * interval '1 second'
-RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $3 * $2::float8 AS wait, {SOON}
+   SET next_at = greatest(b.next_at, clock_timestamp()) + $2 * interval '1 second'
+RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $2 AS wait, {SOON}
 """
 
 _EMPTY = """
@@ -52,7 +52,7 @@ class Budget:
         """Take a slot for everybody who has asked until now; return the seconds until the first one."""
         await asyncio.sleep(0)
         count = self._turns.pop(key_hash) + 1
-        wait: float = await self._database.value(_TAKE, key_hash, self._gap, count)
+        wait: float = await self._database.value(_TAKE, key_hash, self._gap * count)
         self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + count * self._gap
         return wait
 
