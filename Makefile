@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check cover bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(STAMP) ## the whole job on this machine: database, a local KIE, storage,
 
 test: $(STAMP) ## every test, against real PostgreSQL
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+cover: $(STAMP) ## the core and the dialects, every branch
+	$(BIN)/python -m pytest -q -n auto tests/core tests/providers --cov=reconciler.core --cov=reconciler.providers --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 check: $(STAMP) ## style, types, layers
 	$(BIN)/ruff check .

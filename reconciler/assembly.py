@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from reconciler.core.model import Limits
+from reconciler.core.naming import PROVIDER_HOSTS
 from reconciler.edges.budget import Budget
 from reconciler.edges.claims import Claims, Reach
 from reconciler.edges.db import Database
@@ -138,17 +139,19 @@ def _assembled(
 ) -> Parts:
     instance = uuid.uuid4()
     keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Limits(give_up_after=settings.give_up_after, result_hosts=settings.result_hosts, observe=observe)
+    # Where results may come from can be narrowed; an address at the provider stays one all the same.
+    theirs = tuple(dict.fromkeys((*settings.result_hosts, *PROVIDER_HOSTS)))
+    limits = Limits(give_up_after=settings.give_up_after, result_hosts=theirs, observe=observe)
     current = Current(limits)
     scope = Scope(
         providers=settings.providers,
         task_pattern=settings.task_pattern,
-        result_hosts=settings.result_hosts,
+        result_hosts=theirs,
         stuck_after=settings.stuck_after,
         alive=timedelta(seconds=2 * settings.lease_seconds),
         announces=bool(settings.notify_url),
     )
-    reach = Reach(settings.providers, settings.task_pattern, settings.result_hosts)
+    reach = Reach(settings.providers, settings.task_pattern, theirs)
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds)
     budget = Budget(database, settings.poll_rate)
     deliveries = Deliveries(ways, metrics, slots=settings.concurrency)

@@ -50,6 +50,9 @@ Some families are reported to show their addresses later than their success."""
 DELIVERY_TRIES = 5
 """A task that KIE finished is given up only after this many deliveries in a row have failed."""
 
+RECOVERY = 30.0
+"""Seconds after a miss from which a spare request may try again: an outage that ends must not be slept through."""
+
 _FINDINGS = {
     "host_unlisted": "host_unlisted",
     "unauthorized": "key_rejected",
@@ -77,6 +80,7 @@ def absorb(row: Row, seen: Observation, now: datetime) -> Row:
             return replace(
                 _missed(row, now),
                 unknowns=row.unknowns + 1,
+                finding=None,
                 why=f"KIE does not know the task: {seen.reason}",
             )
         case Unheard():
@@ -123,11 +127,11 @@ def _ready(row: Row, seen: Ready, now: datetime) -> Row:
         return replace(row, empties=row.empties + 1, why="KIE says success, without any output")
     # The provider's clock is not ours: what it says must neither lengthen the media's life nor end it at once.
     completed = row.completed_at or min(max(seen.completed_at or now, row.created_at), now)
-    same_count = not row.sources or len(seen.sources) == len(row.sources)
+    begun = bool(row.sources) and any(asset.stored for asset in row.assets)
     return replace(
         row,
         # Receipts belong to numbers: another count would give the stored objects other meanings.
-        sources=seen.sources if same_count else row.sources,
+        sources=row.sources if begun and len(seen.sources) != len(row.sources) else seen.sources,
         stale=False,
         empties=0,
         # That the task is done says nothing of the deliveries that failed: they keep slowing the next.
@@ -140,7 +144,8 @@ def _ready(row: Row, seen: Ready, now: datetime) -> Row:
 
 
 def _unstored(row: Row, seen: Unstored) -> Row:
-    finding = _FINDINGS.get(seen.reason) or ("storage_refuses" if seen.settled and seen.stage == "store" else None)
+    refused = "storage_refuses" if seen.stage == "store" else "row_waits"
+    finding = _FINDINGS.get(seen.reason) or (refused if seen.settled and not seen.gone else None)
     return replace(
         row,
         assets=seen.assets,
@@ -186,8 +191,13 @@ def ours(row: Row, result_hosts: tuple[str, ...]) -> bool:
     if row.status in OPEN:
         return True
     if row.status in SUCCEEDED:
-        return not row.asset_url or points_at_provider(row.asset_url, result_hosts)
+        return not row.asset_url or (points_at_provider(row.asset_url, result_hosts) and not _is_stored(row))
     return row.status == "failed" and (row.gave_up or row.reopened)
+
+
+def _is_stored(row: Row) -> bool:
+    """Whether asset_url leads to an object of ours, which a host that serves both could hide."""
+    return any(asset.stored and (row.asset_url or "").endswith(asset.path) for asset in row.assets)
 
 
 def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
@@ -200,8 +210,17 @@ def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
     if row.sources and not row.stale:
         return Deliver()
     if row.why is None and row.looks == 0 and not limits.spare:
-        return _paced(row, now, limits, "waiting for its first look: no request is to spare")
+        return _first_look(row, now, limits)
     return Ask()
+
+
+def _first_look(row: Row, now: datetime, limits: Limits) -> Decision:
+    """Where no request is to spare, a fresh row is looked at when tasks of its model begin to end."""
+    curve = pace.curve_for(row.model, row.kind, limits.curves)
+    due = row.created_at + timedelta(seconds=pace.gap(curve, 0.0, limits.theta))
+    if due <= now:
+        return Ask()
+    return Rest(due, now + timedelta(seconds=pace.FASTEST), "waiting for its first look: no request is to spare")
 
 
 def _without_task(row: Row, now: datetime) -> Decision:
@@ -258,13 +277,14 @@ def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None)
         return Leave(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.why}")
     seconds = pace.backoff(row.misses, limits.jitter, retry_after)
     age = _age(row, now)
-    parked = age > limits.give_up_after
+    # Where the task has ended, or the user sees a failure, there is nothing to wait for but our own success.
+    parked = age > limits.give_up_after and row.status in OPEN and not row.sources
     if parked:
         seconds = max(seconds, pace.parked(age.total_seconds()))
-    until = now + timedelta(seconds=seconds)
+    early = seconds if parked or retry_after is not None else min(seconds, RECOVERY)
     return Rest(
-        until,
-        until,
+        now + timedelta(seconds=seconds),
+        now + timedelta(seconds=early),
         row.why or "nothing heard",
         finding=row.finding or ("parked" if parked else None),
     )

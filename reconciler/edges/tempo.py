@@ -60,7 +60,8 @@ class Tempo:
         self._running = f"""
 SELECT {kind} AS kind, {model} AS model, extract(epoch FROM now() - g.created_at)::float8 AS age
   FROM public.generations g JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE g.status IN ({words}) AND w.due_at IS NOT NULL AND g.task_id IS NOT NULL"""
+ WHERE g.status IN ({words}) AND w.due_at IS NOT NULL AND w.answered_at IS NOT NULL
+   AND w.completed_at IS NULL"""
 
     async def recall(self) -> Pace | None:
         """Return the pace as it was last learned, None before the first time."""
