@@ -60,6 +60,15 @@ async def test_an_anon_key_sees_no_bucket_and_the_hint_says_so() -> None:
         assert "service_role" in wrong.value.hint
 
 
+async def test_an_address_where_something_else_answers_is_a_matter_of_configuration() -> None:
+    async with SupabaseStorage() as server:
+        store = connected(f"{server.url}/elsewhere", server.key)
+        with pytest.raises(Config) as wrong:
+            await store.check()
+        await store.close()
+        assert "SUPABASE_URL" in wrong.value.hint
+
+
 @pytest.mark.parametrize(
     "fault", [Fault("html", status=503), Fault("error"), Fault("garbage"), Fault("html", status=404)]
 )

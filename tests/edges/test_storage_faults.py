@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import Permanent, ReconcilerError, Transient
-from tests.edges.storing import NAME, PATH, SIZES, Kit, connected, kit, noise, put
+from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
+from tests.edges.storing import NAME, PATH, SIZES, Kit, asked, connected, kit, noise, put
 from tests.standins.storage import Bucket, Fault
 from tests.waiting import until
 
@@ -66,13 +66,13 @@ async def test_a_connection_cut_twice_is_left_for_the_next_visit(tmp_path: Path)
         assert NAME not in world.server.objects
 
 
-@SMALL
+@pytest.mark.parametrize("size", [SIZES["memory"], 6 * (1 << 20) - 1], ids=["small", "more than the kernel takes in"])
 @pytest.mark.parametrize("kind", ["stall", "deaf"])
 async def test_silence_is_a_timeout_and_is_looked_into_before_anything_else(
     tmp_path: Path, size: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reconciler.edges.storage.tus.PATIENCE", 0.4)
-    async with kit(tmp_path, quiet=0.3) as world:
+    async with kit(tmp_path, quiet=0.3, direct=True) as world:
         spool = await world.spool(noise(size))
         world.server.faults.add("put", Fault(kind))  # type: ignore[arg-type]
         with pytest.raises(Transient) as silent:
@@ -143,6 +143,17 @@ async def test_the_bytes_of_somebody_else_under_the_same_path_are_not_taken_for_
         world.server.faults.add("put", Fault("html", status=502))
         with pytest.raises(Transient):
             await world.put(await world.spool(noise(1000, seed=3)))
+
+
+async def test_half_an_object_under_our_name_is_not_taken_for_ours(tmp_path: Path) -> None:
+    async with kit(tmp_path) as world:
+        world.server.shelf.etag_of_parts = True
+        spool = await world.spool(noise(1000))
+        await world.put(spool)
+        world.server.objects[NAME].size = 500
+        world.server.faults.add("put", Fault("html", status=502))
+        with pytest.raises(Transient):
+            await world.put(spool)
 
 
 async def test_a_slow_answer_is_an_answer(tmp_path: Path) -> None:
@@ -267,6 +278,15 @@ async def test_two_writers_on_one_path_leave_one_whole_object(tmp_path: Path) ->
         await world.prove(spool)
         assert world.server.twice() == {}
         assert len(world.server.history[NAME]) == 2
+
+
+async def test_a_lease_lost_in_the_body_ends_the_matter_without_another_question(tmp_path: Path) -> None:
+    async with kit(tmp_path) as world:
+        await world.store.check()
+        with pytest.raises(LeaseLost):
+            await world.put(await world.spool(noise(SIZES["generator"])), ours=asked(2))
+        assert world.server.requests["put"] <= 1
+        assert world.server.requests["info"] == 0
 
 
 async def test_a_cancelled_put_leaves_nothing(tmp_path: Path) -> None:

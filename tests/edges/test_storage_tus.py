@@ -193,6 +193,26 @@ async def test_an_upload_that_expires_under_way_is_left_for_the_next_visit(world
     assert lost.value.code == "upload_lost"
 
 
+async def test_an_upload_forgotten_as_soon_as_it_was_finished_was_finished(world: Kit) -> None:
+    world.server.faults.add("patch", Fault("lost"))
+    world.server.faults.add("head", Fault("gone", status=410))
+    await world.put(await world.spool(noise(PIECE)))
+    assert len(world.server.history[NAME]) == 1
+    assert world.server.requests["create"] == 1
+
+
+async def test_a_key_that_ends_between_two_pieces_is_named_though_head_has_no_words(world: Kit) -> None:
+    def ours() -> bool:
+        if world.server.requests["patch"] == 1:
+            world.store._tus._headers["Authorization"] = f"Bearer {world.server.token('service_role', exp=1)}"
+        return True
+
+    with pytest.raises(Permanent) as ended:
+        await world.put(await world.spool(BODY), ours=ours)
+    assert ended.value.code == "storage_key_rejected"
+    assert world.server.requests["patch"] >= 1
+
+
 @pytest.mark.parametrize("other", [noise(SIZE, seed=9), noise(SIZE + 1)], ids=["other bytes", "other length"])
 async def test_an_upload_of_other_bytes_is_terminated_and_begun_anew(world: Kit, other: bytes) -> None:
     upload = await _interrupted(world)
