@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from reconciler.core.decide import ADDRESS_LIFE
+from reconciler.core.absorb import ADDRESS_LIFE
 from reconciler.core.findings import Snapshot
 from reconciler.core.naming import PROVIDER_HOSTS, host_listed, points_at_provider
 from reconciler.edges import questions

@@ -15,7 +15,8 @@ from typing import assert_never
 
 import structlog
 
-from reconciler.core.decide import absorb, decide
+from reconciler.core.absorb import absorb
+from reconciler.core.decide import decide
 from reconciler.core.model import (
     Ask,
     Decision,

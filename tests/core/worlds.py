@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from reconciler.core.decide import absorb, decide
+from reconciler.core.absorb import absorb
+from reconciler.core.decide import decide
 from reconciler.core.model import (
     OPEN,
     SUCCEEDED,
