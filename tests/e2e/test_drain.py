@@ -1,0 +1,109 @@
+"""How it stops: what is in hand ends or is given back, within the time that was set."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.e2e.replica import Replica
+from tests.e2e.rig import Rig
+from tests.waiting import until
+
+
+async def hanging(rig: Rig, count: int) -> list[str]:
+    """Rows whose files do not come."""
+    ids = []
+    for _ in range(count):
+        task_id = rig.kie.add_task()
+        rig.kie.strike("file.hang", task=task_id)
+        ids.append(await rig.insert(task_id))
+    return ids
+
+
+async def delivering(rig: Rig, count: int) -> None:
+    """Wait until so many rows are in the middle of a delivery."""
+
+    async def under_way() -> bool:
+        begun = await rig.pool.fetchval(
+            "SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL AND seen_task = ANY($1)",
+            [task.id for task in rig.kie.tasks.values() if task.polls],
+        )
+        return int(begun) == count
+
+    await until(under_way, what=f"{count} deliveries under way")
+
+
+async def draining(replica: Replica) -> None:
+    """Wait until it says that it drains."""
+
+    async def told() -> bool:
+        return await replica.reason() == "draining"
+
+    await until(told, what="a replica that drains")
+
+
+async def test_what_is_in_hand_is_finished_before_it_stops(rig: Rig) -> None:
+    replica = await rig.run()
+    rig.kie.latency = 1.0
+    ids = [await rig.order() for _ in range(3)]
+    await until(rig.held, what="generations in hand")
+    replica.signal(signal.SIGTERM)
+    await draining(replica)
+    assert (await replica.ended(within=10)).code == 0
+    await rig.delivered(ids, within=0.1)
+
+
+async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_over(rig: Rig) -> None:
+    replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="1")
+    ids = await hanging(rig, 5)
+    await delivering(rig, 5)
+    rig.kie.calm()
+    other = await rig.run(RECONCILER_LEASE_SECONDS="600")
+    replica.signal(signal.SIGTERM)
+    assert (await replica.ended(within=4)).code == 0
+    assert replica.said("work.drained")[0]["released"] == 5
+    await rig.delivered(ids, within=15)
+    assert await other.figure("deliveries_total", outcome="delivered") == 5
+    assert rig.storage is not None
+    assert rig.storage.twice() == {}
+
+
+async def test_a_second_signal_cuts_short(rig: Rig) -> None:
+    replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="600")
+    ids = await hanging(rig, 2)
+    await delivering(rig, 2)
+    replica.signal(signal.SIGTERM)
+    await draining(replica)
+    replica.signal(signal.SIGTERM)
+    assert (await replica.ended(within=5)).code == 0
+    rig.kie.calm()
+    await rig.run(RECONCILER_LEASE_SECONDS="600")
+    await rig.delivered(ids, within=15)
+
+
+async def test_a_hangup_is_ignored(rig: Rig) -> None:
+    replica = await rig.run()
+    replica.signal(signal.SIGHUP)
+    await rig.delivered([await rig.order()])
+    assert replica.running
+
+
+async def test_while_it_drains_nothing_new_is_claimed(rig: Rig) -> None:
+    replica = await rig.run(RECONCILER_DRAIN_SECONDS="3")
+    await hanging(rig, 1)
+    await delivering(rig, 1)
+    replica.signal(signal.SIGTERM)
+    await draining(replica)
+    late = await rig.order()
+    assert (await replica.ended(within=8)).code == 0
+    work = await rig.work(late)
+    assert work is None or work["looks"] == 0
+
+
+async def test_a_stop_before_anything_began_is_a_stop(rig: Rig) -> None:
+    assert rig.storage is not None
+    await rig.storage.stop()
+    replica = await rig.begin()
+    await replica.port()
+    await until(lambda: replica.said("daemon.waiting"), what="a replica that waits")
+    replica.signal(signal.SIGINT)
+    assert (await replica.ended(within=5)).code == 0
