@@ -36,20 +36,20 @@ def judge(family: Family, status: int, body: object | None, retry_after: float |
     if not isinstance(body, Mapping):
         word = "not_json" if body is None else "bad_envelope"
         return Unheard(_reason(status, word), f"HTTP {status}", retry_after)
-    code, data = _code(status, body), body.get("data")
+    code, record = _code(status, body), body.get("data")
     said = clean(body.get("msg") or body.get("message"), 200)
-    if not isinstance(data, Mapping) and "frequency is too high" in said.lower():
+    if not isinstance(record, Mapping) and "frequency is too high" in said.lower():
         return Unheard("rate_limited", said, retry_after)
-    if code in _FINE and isinstance(data, Mapping):
-        return family.read(data)
-    if code in _FINE and data is None:
+    if code in _FINE and isinstance(record, Mapping):
+        return family.read(record)
+    if code in _FINE and record is None:
         return Unknown("no_data")
     if code == 404:
         return Unknown("not_found")
     if code == 422:
         return Unknown("record_null")
     if code == _GENERATION_FAILED:
-        seen = family.read(data) if isinstance(data, Mapping) else None
+        seen = family.read(record) if isinstance(record, Mapping) else None
         return seen if isinstance(seen, Refused) else Unheard("failed_without_record", said)
     return Unheard(_reason(code, "bad_envelope"), said or f"code {code}", retry_after)
 

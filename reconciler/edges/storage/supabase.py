@@ -226,12 +226,12 @@ class SupabaseStore:
             "x-metadata": base64.b64encode(sending.marks.encode()).decode(),
         }
         small = size <= PIECE
-        data = b"".join([piece async for piece in sending.body(0, size)]) if small else sending.body(0, size)
+        sent = b"".join([piece async for piece in sending.body(0, size)]) if small else sending.body(0, size)
         try:
             async with (
                 asyncio.timeout(tus.PATIENCE),
                 self._session.post(
-                    f"{self._objects}/{path}", data=data, headers=headers, allow_redirects=False
+                    f"{self._objects}/{path}", data=sent, headers=headers, allow_redirects=False
                 ) as response,
             ):
                 if response.status != 200:
