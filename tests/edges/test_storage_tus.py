@@ -240,26 +240,28 @@ async def test_where_the_server_tells_no_metadata_the_callers_word_is_taken(worl
 async def test_a_stalled_writer_is_evicted_by_its_successor_and_one_content_is_stored(
     world: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stalled, held = asyncio.Event(), asyncio.Event()
+    stalled, lost, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
     spool, again = await world.spool(BODY), await world.spool(BODY)
     read = spool.chunks
 
     async def slowly(*args: int) -> AsyncIterator[bytes]:
         async for chunk in read(*args):
             yield chunk
-            if args[0] and not held.is_set():
+            if args[0]:
                 stalled.set()
-                await held.wait()
+                await never.wait()
 
     monkeypatch.setattr(spool, "chunks", slowly)
-    first = asyncio.create_task(world.put(spool))
+    first = asyncio.create_task(world.put(spool, ours=lambda: not lost.is_set()))
     await asyncio.wait_for(stalled.wait(), 10)
     await until(lambda: world.server.resumable.uploads[world.uploads[0]].parcel.size > PIECE, what="half a piece")
+    lost.set()
     successor = connected(world.server.url, world.server.key)
     await put(successor, again, upload=world.uploads[0])
-    held.set()
-    await first
+    with pytest.raises(LeaseLost):
+        await first
     await successor.close()
+    assert world.server.requests["create"] == 1
     assert world.server.objects[NAME].read() == BODY
     assert world.server.twice() == {}
 
