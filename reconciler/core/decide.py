@@ -1,7 +1,7 @@
 """The opinion: what happens next with a row that has absorbed what was seen.
 
-Pure and total. Ask follows only Silence, Deliver only Silence or Ready, and after a delivery comes Finish, Rest, Fail or
-Leave, so a visit ends within three decisions. The visit is the only caller, and does what each decision says.
+Pure and total. Ask follows only Silence, Deliver only Silence or Ready, and after a delivery comes Finish, Rest, Fail
+or Leave, so a visit ends within three decisions. The visit is the only caller, and does what each decision says.
 """
 
 from __future__ import annotations
