@@ -74,31 +74,46 @@ async def patiently(
             return await work()
         except AGAIN:
             await asyncio.sleep(patience.pause)
-    watcher = asyncio.create_task(_watch(dsn, connection.get_server_pid()))
+    over = asyncio.Event()
+    watcher = asyncio.create_task(_watch(dsn, connection.get_server_pid(), over))
     try:
         return await work()
     except AGAIN as error:
-        held = await watcher if watcher.done() else "it let go just now"
+        over.set()
+        held = await watcher
         raise Transient(
             "somebody holds a lock that the migration needs; this step was left undone",
             code="locked",
             hint=f"wait for it or end it, then migrate again: {held}",
         ) from error
     finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+        over.set()
+        await watcher
 
 
-async def _watch(dsn: str, pid: int) -> str:
-    """Who blocks this backend, as soon as somebody does."""
+async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
+    """Who blocks this backend, as soon as somebody does.
+
+    Told to stop and never cancelled: asyncpg leaves a future behind when it is cancelled while it connects.
+    """
+    held = "it let go just now"
+    if await _passes(over, 0.05):
+        return held
     try:
         connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
         try:
-            while not (rows := await connection.fetch(_BLOCKERS, pid)):  # noqa: ASYNC110 - the database sends no event
-                await asyncio.sleep(0.1)
+            while not (rows := await connection.fetch(_BLOCKERS, pid)):
+                if await _passes(over, 0.1):
+                    return held
         finally:
             await connection.close(timeout=5)
     except AWAY:
         return "unknown: the database gave no second connection"
     return "; ".join(row[0] for row in rows)
+
+
+async def _passes(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event happens within so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()

@@ -13,6 +13,9 @@ from reconciler.edges.schema import introspect
 from tests.conftest import _apart, _database
 from tests.contract.life import VIEWS, Life, queued
 
+# Filling the table takes longer than all tests together: once is enough.
+pytestmark = pytest.mark.xdist_group("plans")
+
 OLD_ROWS = 100_000
 
 _SCANS = """
@@ -107,6 +110,10 @@ async def test_the_watch_sees_a_statement_that_reads_everything(connection: Any)
 
 
 async def test_nothing_that_the_daemon_says_reads_the_whole_table(connection: Any) -> None:
+    """With the indexes of plain `migrate`."""
+    await connection.execute(
+        "DROP INDEX public.generations_task_id, public.generations_user_id_created_at, public.generations_created_at"
+    )
     watched = Watched(connection)
     life = Life(watched, await introspect(connection))
     delivered, failed, resting, left = ids = await queued(connection, 4)

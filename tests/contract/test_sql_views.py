@@ -68,7 +68,8 @@ async def test_the_success_rate_has_one_decimal_and_none_of_nothing(undone: Any)
 async def test_the_time_to_completion_comes_from_our_receipts(undone: Any) -> None:
     for name, seconds in (("a", 30), ("b", 90)):
         await delivered(undone, await insert(undone, name, "success", 60), seconds)
-    await insert(undone, "without a receipt", "success", 60)
+    undelivered = await insert(undone, "without a receipt", "success", 60)
+    await undone.execute("INSERT INTO reconciler.work (generation_id) VALUES ($1)", undelivered)
     await delivered(undone, await insert(undone, "yesterday", "success", 25 * 60), 5000)
     await delivered(undone, await insert(undone, "elsewhere", "success", 60, provider="'another'"), 5000)
     figures = await row(undone, "time_to_completion")

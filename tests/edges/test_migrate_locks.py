@@ -18,6 +18,7 @@ from tests.standins.tables import older_table
 from tests.waiting import until
 
 HASTY = Patience(lock=0.2, tries=2, pause=0.05, build=0.5, turn=0.3)
+ONCE_PER_BUILD = Patience(lock=0.2, tries=100, pause=0.05, build=0.5)
 OPEN_INDEX = "040_open_index.sql"
 FAILED_INDEX = "041_failed_index.sql"
 
@@ -81,7 +82,7 @@ async def test_a_dump_keeps_only_the_index_waiting_and_its_broken_half_is_replac
     async with somebody(empty_dsn, "SELECT FROM public.generations") as pid:
         async with asyncio.timeout(15):
             with pytest.raises(Transient) as refused:
-                await migrate(empty_dsn, patience=HASTY)
+                await migrate(empty_dsn, patience=ONCE_PER_BUILD)
         assert f"pid {pid}" in refused.value.hint
         assert await connection.fetchval(index) is False
         assert await behind(connection) == [OPEN_INDEX, FAILED_INDEX]

@@ -60,6 +60,14 @@ async def test_it_runs_in_a_supabase_database_too(connection: Any, empty_dsn: st
     assert await migrate(empty_dsn, application=True) == []
 
 
+async def test_an_index_of_the_application_is_enough(connection: Any) -> None:
+    await older_table(connection)
+    await connection.execute("CREATE INDEX theirs ON public.generations (task_id, status)")
+    await connection.execute(printed(application=True, strict_statuses=False))
+    assert "index generations_task_id" not in await catalog(connection)
+    assert "index generations_created_at" in await catalog(connection)
+
+
 async def test_a_table_without_asset_url_keeps_the_rest_going(connection: Any) -> None:
     await older_table(connection, asset_url=False)
     await connection.execute(printed(application=False, strict_statuses=False))

@@ -33,7 +33,7 @@ async def owner(postgres: Any) -> AsyncIterator[Any]:
 
 
 async def told(owner: Any, login: str = LOGIN) -> str | None:
-    """What a login hears at its start; None: it may run, and sees every row."""
+    """What a login hears at its start; None: it may run, and sees every row. `NONE` is the owner."""
     await owner.execute(f"SET LOCAL ROLE {login}")
     try:
         await introspect(owner)
@@ -53,7 +53,7 @@ def sql(words: str | None) -> str:
 
 async def test_the_tables_owner_sees_everything(owner: Any) -> None:
     await owner.execute(SECURED)
-    assert await told(owner, "postgres") is None
+    assert await told(owner, "NONE") is None
 
 
 async def test_a_login_without_rights_hears_the_grants_it_needs(owner: Any) -> None:
