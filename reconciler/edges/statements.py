@@ -17,7 +17,7 @@ FACTS = (
 
 _MINE = """
 WITH mine AS MATERIALIZED (
-    SELECT generation_id, woken, refunded_at FROM reconciler.work
+    SELECT generation_id, woken, refunded_at, delivered_at FROM reconciler.work
      WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
 
 _SET_FACTS = "seen_status = $3, " + ", ".join(
@@ -30,7 +30,15 @@ NOTE = f"""{_MINE}
 UPDATE reconciler.work w SET {_SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
 """
 
-LEAVE = f"""{_MINE}
+# What was delivered once may still be shown somewhere: only objects that nobody ever saw become orphans.
+LEAVE = f"""{_MINE},
+objects AS (
+    DELETE FROM reconciler.assets a USING mine
+     WHERE a.generation_id = mine.generation_id AND mine.delivered_at IS NULL AND $3::text = 'cancelled'
+    RETURNING a.path),
+left_behind AS (
+    INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was cancelled' FROM objects
+    ON CONFLICT DO NOTHING)
 UPDATE reconciler.work w
    SET {_SET_FACTS}, lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL
   FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
@@ -50,7 +58,11 @@ left_behind AS (
     INSERT INTO reconciler.orphans (path, why)
     SELECT a.path, 'another name at a later attempt' FROM reconciler.assets a JOIN mine USING (generation_id)
      WHERE a.task_id = $4 AND a.n = ${_A} AND a.path <> ${_A + 1}
-    ON CONFLICT DO NOTHING)
+    ON CONFLICT DO NOTHING),
+wanted AS (DELETE FROM reconciler.orphans o USING mine WHERE o.path = ${_A + 1}),
+overwritten AS (
+    DELETE FROM reconciler.assets a USING mine
+     WHERE a.generation_id = mine.generation_id AND a.task_id <> $4 AND a.path = ${_A + 1})
 INSERT INTO reconciler.assets AS a (generation_id, task_id, n, path, mime, size, sha256, md5)
 SELECT generation_id, $4, ${_A}, ${_A + 1}, ${_A + 2}, ${_A + 3}, ${_A + 4}, ${_A + 5} FROM noted
 ON CONFLICT (generation_id, task_id, n) DO UPDATE
@@ -179,6 +191,12 @@ done AS (
      WHERE g.id = $1::text::{shape.id_type} AND proof.n = $4
        AND g.task_id = $3 AND g.status = $12 AND g.asset_url IS NOT DISTINCT FROM $5
     RETURNING g.id),
+replaced AS (
+    DELETE FROM reconciler.assets a USING done WHERE a.generation_id = $1 AND a.task_id <> $3 RETURNING a.path),
+left_behind AS (
+    INSERT INTO reconciler.orphans (path, why)
+    SELECT path, 'the generation got another task' FROM replaced WHERE path <> ALL($8::text[])
+    ON CONFLICT DO NOTHING),
 timed AS (
     INSERT INTO reconciler.timings (model, took) SELECT $11, $10::float8 FROM done WHERE $10::float8 IS NOT NULL),
 closed AS (
