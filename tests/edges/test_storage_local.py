@@ -69,6 +69,15 @@ async def test_a_lease_lost_at_the_last_moment_leaves_the_old_file(
     assert files(tmp_path) == [PATH]
 
 
+async def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path, store: LocalStore, room: Room) -> None:
+    async with filled(room, b"old") as spool:
+        await put(store, spool)
+    with (tmp_path / "objects" / PATH).open("rb") as reader:
+        async with filled(room, b"new") as spool:
+            await put(store, spool)
+        assert reader.read() == b"old"
+
+
 async def test_two_writers_on_one_path_leave_one_whole_file(tmp_path: Path, store: LocalStore, room: Room) -> None:
     bodies = [noise(3 << 20, seed) for seed in (1, 2)]
     async with filled(room, bodies[0]) as one, filled(room, bodies[1]) as two:
