@@ -35,13 +35,15 @@ async def keep(pool: Any, generation_id: str, **facts: Any) -> None:
     await pool.execute(sql, generation_id, *named.values())
 
 
-async def store(pool: Any, generation_id: str, sizes: Sequence[int], *, proven: bool = True) -> None:
+async def store(
+    pool: Any, generation_id: str, sizes: Sequence[int], *, task_id: str = "task", proven: bool = True
+) -> None:
     """Write one asset of each size, with its receipt where it is `proven`."""
     await pool.executemany(
         """INSERT INTO reconciler.assets
                   (generation_id, task_id, n, path, mime, size, sha256, md5, verified_by, stored_at)
-           VALUES ($1, 'task', $2, 'path', 'image/png', $3, 'sha', 'md5', $4, CASE WHEN $5 THEN now() END)""",
-        [(generation_id, n, size, "etag-md5" if proven else None, proven) for n, size in enumerate(sizes)],
+           VALUES ($1, $6, $2, 'path', 'image/png', $3, 'sha', 'md5', $4, CASE WHEN $5 THEN now() END)""",
+        [(generation_id, n, size, "etag-md5" if proven else None, proven, task_id) for n, size in enumerate(sizes)],
     )
 
 

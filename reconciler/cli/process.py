@@ -85,9 +85,9 @@ async def _behind(settings: Settings) -> list[str]:
 
 
 def _print_files(what: str, files: Sequence[str], *, as_json: bool) -> None:
-    from reconciler.doors import tables
-
     if as_json:
+        from reconciler.doors import tables
+
         tables.show_json({what: files})
     else:
         typer.echo("\n".join(f"{what} {name}" for name in files) or "the database is up to date")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from rich.console import Console
@@ -20,10 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.doors.chores import Outcome
 from reconciler.doors.story import Terms, lines, span, story
 from reconciler.edges.cases import Case
 from reconciler.edges.reports import Status, Stuck
+
+if TYPE_CHECKING:  # a question alone has no need of the engine, which takes its time to be imported
+    from reconciler.doors.chores import Outcome
 
 PIPED_WIDTH = 240
 """Columns where nobody's window says how many there are: whoever pipes a table wants its lines whole."""

@@ -34,9 +34,9 @@ SELECT (SELECT count(*) FROM (
 STORED = """
 SELECT count(*) AS files, coalesce(sum(a.size), 0) AS bytes
   FROM reconciler.work w JOIN reconciler.assets a ON a.generation_id = w.generation_id
- WHERE w.delivered_at > now() - $1::interval AND a.stored_at > now() - $1::interval AND a.verified_by IS NOT NULL
+ WHERE w.delivered_at > now() - $1::interval AND a.verified_by IS NOT NULL
 """
-"""What was proven to be stored within $1."""
+"""What is stored of the generations delivered within $1."""
 
 UNLISTED = """
 SELECT DISTINCT unnest(sources) AS source FROM (

@@ -43,7 +43,7 @@ class Scope:
 class Status:
     """The last 24 hours by time of creation, and what is in flight or stuck now; times in seconds.
 
-    `generating` are those of the 24 hours that have not ended; files and bytes were proven to be stored in that time.
+    `generating` are those of the 24 hours that have not ended; files and bytes are those delivered in that time.
     """
 
     total: int

@@ -87,9 +87,13 @@ async def test_stored_bytes_are_those_with_a_receipt(pool: Any, reports: Reports
     row = await add(pool, "success", HOUR)
     await keep(pool, row, delivered_at_in=-60)
     await store(pool, row, [1000, 24])
+    of_old = await add(pool, "success", 40 * HOUR)
+    await keep(pool, of_old, delivered_at_in=-30 * 3600)
+    await store(pool, of_old, [70_000])
+    await store(pool, row, [5000], task_id="earlier", proven=False)
     intended = await add(pool, "generating", HOUR)
     await keep(pool, intended)
-    await store(pool, intended, [5000], proven=False)
+    await store(pool, intended, [600_000])
 
     status = await reports.status()
 
