@@ -60,7 +60,8 @@ async def migrate(
 async def behind(connection: asyncpg.Connection) -> list[str]:
     """The files this version has and the database lacks; those of the application only once it took them.
 
-    Without the files of our own tables (010 to 021) nothing runs; without the others things are only slower.
+    Without the files of our own tables (010 to 021) nothing runs; without the others things are only slower. Config
+    where this login has no rights in our schema.
     """
     recorded = await _recorded(connection)
     table = await _exists(connection, "public.generations")
@@ -179,9 +180,14 @@ async def _wait_at_most(connection: asyncpg.Connection, seconds: float) -> None:
 
 
 async def _recorded(connection: asyncpg.Connection) -> dict[str, str]:
-    if not await _exists(connection, "reconciler.schema_version"):
-        return {}
-    rows = await connection.fetch("SELECT file, sha256 FROM reconciler.schema_version")
+    try:
+        if not await _exists(connection, "reconciler.schema_version"):
+            return {}
+        rows = await connection.fetch("SELECT file, sha256 FROM reconciler.schema_version")
+    except asyncpg.InsufficientPrivilegeError as error:
+        login = await connection.fetchval("SELECT quote_ident(current_user)")
+        hint = f"make it a member of the role that may: GRANT reconciler TO {login};"
+        raise Config("this login may not look into schema reconciler", hint=hint) from error
     return {row["file"]: row["sha256"] for row in rows}
 
 

@@ -156,6 +156,17 @@ async def test_a_login_that_may_create_nothing_hears_what_to_do(empty_dsn: str) 
     assert "--print" in refused.value.hint
 
 
+async def test_a_login_without_rights_in_our_schema_hears_which_role_it_needs(empty_dsn: str, connection: Any) -> None:
+    await migrate(empty_dsn)
+    async with member(empty_dsn) as address:
+        stranger = await asyncpg.connect(address)
+        with pytest.raises(Config) as refused:
+            await behind(stranger)
+        await connection.execute(refused.value.hint.partition(": ")[2])
+        assert await behind(stranger) == []
+        await stranger.close()
+
+
 async def test_a_table_of_another_owner_is_left_alone_with_warnings(empty_dsn: str, connection: Any) -> None:
     await older_table(connection)
     before = {name: what for name, what in (await catalog(connection)).items() if "generations" in name}
