@@ -1,0 +1,138 @@
+"""The database is cut at every statement of a visit, and another instance goes on: the same end, and written once.
+
+Each visit is first run whole to count its statements; then once for every statement and for both ways of being cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.bench.simulator import Failure, Media, Order, never
+from reconciler.core.model import Trigger
+from reconciler.errors import LeaseLost, Transient
+from tests.engine.cuts import Cut, through
+from tests.engine.rig import Rig, opened_rig
+
+HOOK = """
+CREATE TABLE public.refunds (generation_id uuid);
+CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE sql AS
+$$ INSERT INTO public.refunds VALUES (generation) $$;
+CREATE TABLE public.written (id uuid, was text, is_now text);
+CREATE FUNCTION public.watch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.written VALUES (NEW.id, OLD.status, NEW.status);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER watched AFTER UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.watch();
+"""
+DAY = 86_400.0
+PNG = Media(size=4_000)
+FILM = Media("video", "mp4", size=(6 << 20) + 5_000)
+
+KINDS: Mapping[str, tuple[Order, float, str]] = {
+    "delivered": ({"results": (PNG, Media(ext="webp", size=5_000))}, 0.0, "queued"),
+    "film": ({"results": (FILM,)}, 0.0, "queued"),
+    "healed": ({"results": (PNG,)}, 0.0, "success"),
+    "refused": ({"fate": "fail", "failure": Failure()}, 0.0, "queued"),
+    "begun": ({"life": never("generating")}, 0.0, "queued"),
+    "given up": ({"life": never()}, DAY + 60, "queued"),
+    "unheard": ({"life": never("null")}, 0.0, "queued"),
+}
+ENDS: Mapping[str, tuple[str, list[str], list[tuple[str, str]]]] = {
+    "delivered": ("success", ["succeeded"], [("queued", "success")]),
+    "film": ("success", ["succeeded"], [("queued", "success")]),
+    "healed": ("success", ["healed"], [("success", "success")]),
+    "refused": ("failed", ["failed"], [("queued", "failed")]),
+    "begun": ("generating", [], [("queued", "generating")]),
+    "given up": ("failed", ["gave_up"], [("queued", "failed")]),
+    "unheard": ("queued", [], []),
+}
+
+
+@pytest.fixture
+async def own_rig(dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with opened_rig(dsn, tmp_path) as rig:
+        await rig.pool.execute(HOOK)
+        yield rig
+
+
+async def cut_visit(rig: Rig, generation_id: str, cut: Cut, patch: pytest.MonkeyPatch) -> None:
+    """Visit once with an instance that dies at the cut, and let its lease run out."""
+    with patch.context() as patched:
+        through(cut, patched)
+        async with rig.instance() as parts:
+            cut.counting = True
+            try:
+                await parts.work.once(generation_id, Trigger.SYNC)
+            except (Transient, LeaseLost):
+                assert cut.dead
+            cut.counting = False
+    work = await rig.books.work(generation_id)
+    if work is not None and work["lease"] is not None:
+        await rig.abandoned(generation_id)
+
+
+async def the_end(rig: Rig, generation_id: str, kind: str) -> None:
+    status, events, written = ENDS[kind]
+    generation = await rig.books.generation(generation_id)
+    assert generation["status"] == status
+    assert await rig.books.events(generation_id) == events
+    rows = await rig.pool.fetch("SELECT was, is_now FROM public.written WHERE id::text = $1", generation_id)
+    assert [(row["was"], row["is_now"]) for row in rows] == written
+    refunds = await rig.pool.fetchval(
+        "SELECT count(*) FROM public.refunds WHERE generation_id::text = $1", generation_id
+    )
+    assert refunds == (status == "failed")
+    work: Mapping[str, Any] | None = await rig.books.work(generation_id)
+    assert work is not None
+    assert work["lease"] is None
+    if status == "success":
+        await rig.proves(generation_id)
+        assert len([name for name in rig.names() if generation_id in name]) == len(json.loads(generation["asset_urls"]))
+        assert await rig.pool.fetch("SELECT * FROM reconciler.orphans") == []
+    if kind == "given up":
+        assert work["due_in"] > 1000
+
+
+async def ends_the_same(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
+    order, age, status = KINDS[kind]
+    whole = Cut()
+    generation_id = await rig.order(status=status, age=age, **order)
+    await cut_visit(rig, generation_id, whole, patch)
+    await the_end(rig, generation_id, kind)
+    assert len(whole.said) >= 4
+    async with rig.instance() as successor:
+        for at, answered in itertools.product(range(len(whole.said)), (False, True)):
+            generation_id = await rig.order(status=status, age=age, **order)
+            await cut_visit(rig, generation_id, Cut(at, answered), patch)
+            await successor.claims.discover()
+            await successor.work.once(generation_id, Trigger.POLL)
+            try:
+                await the_end(rig, generation_id, kind)
+            except AssertionError as error:
+                where = f"cut {'after' if answered else 'before'} statement {at}: {whole.said[at]}"
+                raise AssertionError(where) from error
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "film"])
+async def test_a_visit_cut_at_any_statement_ends_the_same_when_another_instance_goes_on(
+    own_rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    await ends_the_same(own_rig, kind, monkeypatch)
+
+
+async def test_an_upload_in_pieces_cut_at_any_statement_ends_the_same(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened_rig(dsn, tmp_path, supabase=True) as rig:
+        assert rig.storage is not None
+        await rig.pool.execute(HOOK)
+        await ends_the_same(rig, "film", monkeypatch)
+        assert rig.storage.twice() == {}
