@@ -132,13 +132,13 @@ class Rig:
         """Every result of this row's task is stored byte for byte where the row says."""
         row = await self.pool.fetchrow("SELECT * FROM public.generations WHERE id::text = $1", generation_id)
         task = self.kie.tasks[row["task_id"]]
-        addresses = json.loads(row["asset_urls"]) if row.get("asset_urls") else [row["asset_url"]]
-        assert len(addresses) == len(task.results)
-        assert row["asset_url"] == addresses[0]
-        for n, address in enumerate(addresses):
-            media = task.results[n]
-            key = f"{row['user_id']}/{media.kind}/{generation_id}_{n}.{media.ext}"
-            assert address.endswith(f"/{key}")
+        keys = [f"{row['user_id']}/{one.kind}/{generation_id}_{n}.{one.ext}" for n, one in enumerate(task.results)]
+        addresses = json.loads(row["asset_urls"]) if "asset_urls" in row.keys() else [row["asset_url"]]  # noqa: SIM118
+        assert addresses[0] == row["asset_url"]
+        place = "/files/" if self.storage is None else "/public/generations/"
+        assert [address.partition(place)[2] for address in addresses] == keys[: len(addresses)]
+        assert len(addresses) == (len(keys) if "asset_urls" in row.keys() else 1)  # noqa: SIM118
+        for n, key in enumerate(keys):
             assert self.sha256(key) == self.kie.sha256(task.id, n), f"{key} is not what KIE made"
 
     def sha256(self, key: str) -> str | None:
