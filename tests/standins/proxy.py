@@ -1,0 +1,88 @@
+"""A TCP proxy that stands between us and a server, and fails as networks do: it goes deaf, cuts, and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Self
+from urllib.parse import urlsplit
+
+PIECE = 1 << 16
+
+
+class Proxy:
+    """An async context manager in front of the server of a database address; `dsn` leads through it."""
+
+    def __init__(self, dsn: str) -> None:
+        self._parts = urlsplit(dsn)
+        self._swallowing = False
+        self._refusing = False
+        self._server: asyncio.Server | None = None
+        self._lines: set[asyncio.Task[None]] = set()
+        self.connections = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._cut()
+        await self._server.wait_closed()
+
+    @property
+    def dsn(self) -> str:
+        assert self._server is not None
+        port = self._server.sockets[0].getsockname()[1]
+        login = self._parts.netloc.rpartition("@")[0]
+        return self._parts._replace(netloc=f"{login}@127.0.0.1:{port}").geturl()
+
+    def swallow(self) -> None:
+        """Let every byte vanish from now on, while all connections stay open: a half-open socket."""
+        self._swallowing = True
+
+    async def refuse(self) -> None:
+        """Cut every connection and take no new one: the server is away."""
+        self._refusing = True
+        await self._cut()
+
+    def mend(self) -> None:
+        """Let new connections through again, and bytes on the old ones; what was swallowed stays lost."""
+        self._swallowing = self._refusing = False
+
+    async def _cut(self) -> None:
+        lines = list(self._lines)
+        for line in lines:
+            line.cancel()
+        await asyncio.gather(*lines, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        line = asyncio.current_task()
+        assert line is not None
+        self._lines.add(line)
+        server: asyncio.StreamWriter | None = None
+        try:
+            there, server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass(reader, server))
+                both.create_task(self._pass(there, writer))
+        except* OSError:
+            pass
+        finally:
+            self._lines.discard(line)
+            for end in filter(None, (writer, server)):
+                end.transport.abort()
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while piece := await source.read(PIECE):
+            if not self._swallowing:
+                target.write(piece)
+                await target.drain()
+        # The other direction may still have something to say.
+        with contextlib.suppress(OSError):
+            target.write_eof()
