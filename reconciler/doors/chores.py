@@ -175,11 +175,12 @@ def outcome(case: Case, terms: Terms) -> Outcome:
         return Outcome(row.id, row.task_id, word, row.error or (known and known.why) or "no reason was written")
     if row.status not in (*OPEN, *SUCCEEDED):
         return Outcome(row.id, row.task_id, "left", f"status {row.status} is the application's own")
+    why = (known and known.why) or "not asked yet"
+    if case.held:
+        return Outcome(row.id, row.task_id, "working", f"another instance holds it; {why}")
     if known is None:
         return Outcome(row.id, row.task_id, "left", "not one of ours: its provider or its task id says so")
-    word = "left" if known.due_at is None and not case.held else "working"
-    why = known.why or "not asked yet"
-    return Outcome(row.id, row.task_id, word, f"another instance holds it; {why}" if case.held else why)
+    return Outcome(row.id, row.task_id, "left" if known.due_at is None else "working", why)
 
 
 async def _visited(desk: Desk, generation_id: str, trigger: Trigger) -> Case | None:

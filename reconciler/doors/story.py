@@ -40,10 +40,11 @@ def story(case: Case, terms: Terms) -> dict[str, str]:
 
 def span(seconds: float) -> str:
     """Return a time as a person says it: seconds up to two minutes, then minutes, hours, days."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    size, unit = next(
+        (each for each in ((86400, "d"), (3600, "h"), (60, "min")) if abs(seconds) >= 2 * each[0]), (1, "s")
+    )
+    count = seconds / size
+    return f"{round(count, 1 if abs(count) < 10 else 0):g} {unit}"
 
 
 def _at(when: datetime, now: datetime) -> str:

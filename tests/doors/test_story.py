@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from reconciler.doors.chores import outcome
 from reconciler.doors.story import Terms, ended, lines, span, story
 from reconciler.edges.cases import Bookkeeping, Case, Event, Generation, Holder, Receipt
 
@@ -64,7 +65,7 @@ def test_a_row_that_nobody_has_looked_at() -> None:
     assert told["KIE"] == "No replica has looked at it yet."
     assert told["holder"] == "Nobody holds it."
     assert told["clock"] == (
-        "First to run out: our patience (RECONCILER_GIVE_UP_AFTER), in 23.7 h (2026-03-02 02:40:00 UTC)."
+        "First to run out: our patience (RECONCILER_GIVE_UP_AFTER), in 24 h (2026-03-02 02:40:00 UTC)."
     )
     assert told["next"] == "The next sweep finds it."
     assert "results" not in told
@@ -238,7 +239,44 @@ def test_what_happened_is_told_in_its_order() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.5, "0.5 s"), (119, "119 s"), (120, "2 min"), (5400, "90 min"), (7200, "2 h"), (9e5, "10.4 d")],
+    [
+        (0.5, "0.5 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (5400, "90 min"),
+        (7200, "2 h"),
+        (9e5, "10 d"),
+        (71.3, "71 s"),
+        (301, "5 min"),
+        (9000, "2.5 h"),
+    ],
 )
 def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("generation", "known", "word", "why"),
+    [
+        (row(status="success", asset_url=OURS), None, "delivered", ""),
+        (row(status="failed", error="nsfw (422)"), work(), "failed", "nsfw (422)"),
+        (row(status="failed"), None, "failed", "no reason was written"),
+        (row(status="failed", error="gave up"), work(gave_up=True, due_at=ahead(hours=1)), "working", "gave up"),
+        (row(), work(due_at=ahead(hours=1), why="KIE says waiting"), "working", "KIE says waiting"),
+        (row(), work(why="nothing left to fetch"), "left", "nothing left to fetch"),
+        (row(), None, "left", "not one of ours: its provider or its task id says so"),
+        (row(status="cancelled"), None, "left", "status cancelled is the application's own"),
+        (row(), work(lease_until=ahead(seconds=9)), "working", "another instance holds it; not asked yet"),
+        (
+            row(),
+            work(seen_task="earlier", why="old", lease_until=ahead(seconds=9)),
+            "working",
+            "another instance holds it; not asked yet",
+        ),
+    ],
+)
+def test_how_a_generation_stands(generation: Generation, known: Bookkeeping | None, word: str, why: str) -> None:
+    told = outcome(case(generation, known), TERMS)
+
+    assert (told.word, told.why) == (word, why)
+    assert told.settled == (word in ("delivered", "failed"))
