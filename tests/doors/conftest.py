@@ -1,0 +1,46 @@
+"""A desk for chores: a real database, a local KIE over HTTP and local storage; the daemon is not there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from reconciler import settings
+from reconciler.assembly import Parts, parts
+from reconciler.bench.simulator import Simulator
+from reconciler.doors.chores import Desk
+from reconciler.doors.story import Terms
+from reconciler.edges.reopen import Reopening
+
+
+@pytest.fixture
+async def kie() -> AsyncIterator[Simulator]:
+    async with Simulator(limits=False, compress=False) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def built(dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
+    environment = {
+        "DATABASE_URL": dsn,
+        "KIE_API_KEY": "key",
+        "KIE_MARKET_BASE_URL": kie.url,
+        "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
+        "RECONCILER_POLL_RATE": "1000",
+        "RECONCILER_PUBLIC_URL": "http://127.0.0.1:9",
+        "RECONCILER_RESULT_HOSTS": "127.0.0.1,aiquickdraw.com",
+        "RECONCILER_SPOOL_DIR": str(tmp_path / "spool"),
+        "RECONCILER_STORAGE_BACKEND": "local",
+        "RECONCILER_STORAGE_LOCAL_DIR": str(tmp_path / "files"),
+    }
+    async with parts(settings.load(environment, tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(built: Parts) -> Desk:
+    terms = Terms(timedelta(hours=24), built.settings.result_hosts)
+    return Desk(built.work, built.reports, Reopening(built.database, built.shape), terms, at_once=4, patience=20)
