@@ -118,7 +118,7 @@ class Visits:
         while True:
             now = held.now + timedelta(seconds=time.monotonic() - began)
             row = absorb(row, seen, now)
-            decision = decide(row, seen, now, self._limits_for(row))
+            decision = decide(row, seen, now, self._limits_for(row, lease.claim.trigger))
             match decision:
                 case Ask():
                     row, seen = await self._ask(row)
@@ -188,8 +188,11 @@ class Visits:
         await self._ways.ledger.rest(visited.row, lease.claim, rest)
         return replace(visited, decision=rest)
 
-    def _limits_for(self, row: Row) -> Limits:
-        spare = row.looks > 0 or row.task_id is None or self._budget.spare(route(row, self._keys).key_hash)
+    def _limits_for(self, row: Row, trigger: Trigger) -> Limits:
+        # Somebody asked for this row, so it does not wait for a request that nobody else wants.
+        asked = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
+        first = row.looks == 0 and row.task_id is not None and not asked
+        spare = not first or self._budget.spare(route(row, self._keys).key_hash)
         return replace(self._current.limits, spare=spare, jitter=random.random())
 
     def _saw(self, seen: Observation, trigger: Trigger, now: datetime) -> None:

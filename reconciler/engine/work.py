@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -146,11 +146,11 @@ class Work:
             self._lost(lease)
         except ReconcilerError as error:
             bound.warning("visit.interrupted", code=error.code, reason=str(error))
-            await self._give_back([lease], seconds=5.0)
+            await self._give_back([lease.claim], seconds=5.0)
         except Exception:
             bound.exception("visit.broke")
             self._metrics.missed("visit", "broke")
-            await self._give_back([lease], seconds=AGAIN)
+            await self._give_back([lease.claim], seconds=AGAIN)
         finally:
             self._asked(lease)
             self._held.pop(lease.claim.lease, None)
@@ -164,9 +164,9 @@ class Work:
         self._metrics.leases_lost.inc()
         log.warning("lease.lost", generation_id=lease.claim.generation_id)
 
-    async def _give_back(self, leases: Iterable[Lease], *, seconds: float) -> None:
+    async def _give_back(self, claims: Sequence[Claim], *, seconds: float) -> None:
         with contextlib.suppress(ReconcilerError):
-            await self._claims.release([lease.claim for lease in leases], seconds=seconds)
+            await self._claims.release(claims, seconds=seconds)
 
     async def keep(self) -> None:
         """Prolong the leases in hand until cancelled; a visit whose lease is gone is cut short."""
@@ -195,17 +195,22 @@ class Work:
             task.cancel()
 
     async def once(self, generation_id: str, trigger: Trigger) -> Visited | None:
-        """Visit one generation now, for a chore; None when it is not ours to move or another instance holds it."""
+        """Visit one generation now, for a chore; None when it is gone, not ours to move, or in another's hands."""
         drawn = time.monotonic()
         for claim in await self._claims.woken({generation_id: trigger}):
-            held = await self._ledger.read([generation_id])
+            held = (await self._ledger.read([claim.generation_id])).get(claim.generation_id)
+            if held is None:
+                await self._ledger.forget(claim)
+                continue
             lease = Lease(claim, self._breadth.term, drawn)
-            task = asyncio.create_task(self._visits.visit(held[generation_id], lease))
+            task = asyncio.create_task(self._visits.visit(held, lease))
             self._held[claim.lease] = (lease, task)
             try:
                 return await task
             finally:
                 del self._held[claim.lease]
+                if task.cancelled() or task.exception() is not None:
+                    await self._give_back([lease.claim], seconds=5.0)
         return None
 
     async def drain(self, seconds: float) -> None:
@@ -221,5 +226,5 @@ class Work:
         await asyncio.gather(*(task for _, task in left), return_exceptions=True)
         if left:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._give_back([lease for lease, _ in left], seconds=5.0), 2.0)
+                await asyncio.wait_for(self._give_back([lease.claim for lease, _ in left], seconds=5.0), 2.0)
         log.info("work.drained", released=len(left))

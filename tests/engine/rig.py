@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,13 +16,16 @@ import asyncpg
 from reconciler.assembly import Parts, parts
 from reconciler.bench.simulator import Order, Simulator
 from reconciler.core.model import Trigger
+from reconciler.edges.claims import Reach
 from reconciler.engine.visit import Visited
+from reconciler.engine.work import Breadth, Work
 from reconciler.settings import Settings, load
 from tests.edges.books import Books, insert, opened
 from tests.standins.storage import Bucket, SupabaseStorage
 from tests.waiting import until
 
 KEY = "key-of-the-shop"
+REACH = Reach(("kie",), ".+", ("localhost",))
 PUBLIC = "http://127.0.0.1:9"
 USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
@@ -83,6 +86,13 @@ class Rig:
             ended = await asyncio.gather(*loops, return_exceptions=True)
             broken = [end for end in ended if isinstance(end, Exception)]
             assert not broken, broken
+
+    def broad(self, built: Parts, *, asking: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
+        """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
+        claims = self.books.claims(term=term, reach=REACH)
+        breadth = Breadth(asking, term, sweep, gap=0.001)
+        work = Work(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
+        return replace(built, claims=claims, work=work)
 
     async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[Order]) -> str:
         """A task at KIE and the row of whoever ordered it; the row's id."""

@@ -1,0 +1,91 @@
+"""One generation at a time, as the chores do it: nobody else's, no doubt left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from reconciler.assembly import Parts
+from reconciler.bench.simulator import never
+from reconciler.core.model import Trigger
+from reconciler.engine import visit
+from reconciler.errors import Transient
+from tests.engine.rig import Rig
+from tests.waiting import until
+
+
+async def test_what_another_instance_holds_is_not_visited_but_woken(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order()
+    await rig.books.claim(generation_id)
+    assert await parts.work.once(generation_id, Trigger.SYNC) is None
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert work["woken"] == 1
+
+
+async def test_a_name_that_nobody_knows_is_nobodys(rig: Rig, parts: Parts) -> None:
+    for name in ("00000000-0000-0000-0000-000000000000", "no id"):
+        assert await parts.work.once(name, Trigger.SYNC) is None
+
+
+async def test_an_id_may_be_written_in_capitals(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order()
+    assert await parts.work.once(generation_id.upper(), Trigger.SYNC) is not None
+    await rig.proves(generation_id)
+
+
+async def test_a_visit_that_breaks_gives_its_row_back(rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    generation_id = await rig.order()
+    monkeypatch.setattr(visit, "judge", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await parts.work.once(generation_id, Trigger.SYNC)
+    await free(rig, generation_id)
+
+
+async def test_a_visit_that_cannot_end_gives_its_row_back(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation_id = await rig.order()
+
+    async def moving(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(parts.ways.ledger, "finish", moving)
+    with pytest.raises(Transient) as raised:
+        await parts.work.once(generation_id, Trigger.SYNC)
+    assert raised.value.code == "row_moving"
+    await free(rig, generation_id)
+
+
+async def test_a_chore_that_is_interrupted_gives_its_row_back(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order(life=never())
+    rig.kie.strike("record.hang")
+    visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
+    await until(lambda: rig.kie.counts.faults["record.hang"], what="KIE is asked")
+    visiting.cancel()
+    await asyncio.gather(visiting, return_exceptions=True)
+    assert visiting.cancelled()
+    await free(rig, generation_id)
+
+
+async def test_a_row_that_is_deleted_before_it_is_read_is_forgotten(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation_id = await rig.order()
+    read = parts.ways.ledger.read
+
+    async def late(ids: list[str]) -> object:
+        await rig.pool.execute("DELETE FROM public.generations")
+        return await read(ids)
+
+    monkeypatch.setattr(parts.ways.ledger, "read", late)
+    assert await parts.work.once(generation_id, Trigger.SYNC) is None
+    assert await rig.books.work(generation_id) is None
+
+
+async def free(rig: Rig, generation_id: str) -> None:
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert work["lease"] is None
+    assert work["due_in"] <= 60
