@@ -137,9 +137,38 @@ class Database:
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a transaction for the few writes that need more than one statement."""
         await self.open()
-        assert self._pool is not None
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._lent() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            done = False
+            try:
+                yield connection
+                done = True
+            except asyncio.CancelledError:
+                connection.terminate()
+                raise
+            finally:
+                if not done and not connection.is_closed():
+                    await transaction.rollback()
+            await transaction.commit()
+
+    @contextlib.asynccontextmanager
+    async def _lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool, cut where its user is cancelled.
+
+        The library would wait for the server's word on the cancelled statement, which a server that is away never says.
+        """
+        pool = self._pool
+        if pool is None:
+            raise asyncpg.InterfaceError("the pool was closed")
+        connection = await pool.acquire()
+        try:
             yield connection
+        except asyncio.CancelledError:
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run a whole transaction again after a deadlock, and translate its errors."""
@@ -149,9 +178,7 @@ class Database:
         await self.open()
 
         async def once() -> T:
-            if self._pool is None:
-                raise asyncpg.InterfaceError("the pool was closed")
-            async with self._pool.acquire() as connection:
+            async with self._lent() as connection:
                 return await ask(connection)
 
         try:

@@ -36,6 +36,9 @@ BREATH = 0.01
 HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
 
+HASTE = 2.0
+"""Seconds that a drain waits for the database, which may be away for good."""
+
 AGAIN = 60.0
 """Seconds until a generation whose visit broke is looked at again."""
 
@@ -64,6 +67,7 @@ class Work:
         self._held: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
         self._asking: set[UUID] = set()
         self._draining = False
+        self._looking = asyncio.Lock()
         self._early_at = 0.0
 
     def wake(self, generation_id: str, trigger: Trigger = Trigger.NOTIFY) -> None:
@@ -80,7 +84,8 @@ class Work:
         while not self._draining:
             self._stirred.clear()
             try:
-                pause = await self._look()
+                async with self._looking:
+                    pause = await self._look()
             except ReconcilerError as error:
                 log.warning("claims.failed", code=error.code, reason=str(error))
                 pause = IDLE
@@ -127,7 +132,14 @@ class Work:
     async def _begin(self, claims: Sequence[Claim], drawn: float) -> None:
         if not claims:
             return
-        held = await self._ledger.read([claim.generation_id for claim in claims])
+        if self._draining:
+            await self._give_back(claims, seconds=0.0)
+            return
+        try:
+            held = await self._ledger.read([claim.generation_id for claim in claims])
+        except ReconcilerError:
+            await self._give_back(claims, seconds=0.0)
+            raise
         for claim in claims:
             if claim.generation_id not in held:
                 await self._ledger.forget(claim)
@@ -215,16 +227,22 @@ class Work:
 
     async def drain(self, seconds: float) -> None:
         """Claim no more, let what is in hand end for so many seconds, then give the rest back."""
+        began = time.monotonic()
         self._draining = True
         self._stirred.set()
+        # What is being claimed right now comes into our hands, or goes back, before they are emptied.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HASTE), self._looking:
+                pass
         tasks = [task for _, task in self._held.values()]
-        if tasks and seconds > 0:
-            await asyncio.wait(tasks, timeout=seconds)
+        left_over = seconds - (time.monotonic() - began)
+        if tasks and left_over > 0:
+            await asyncio.wait(tasks, timeout=left_over)
         left = [(lease, task) for lease, task in self._held.values() if not task.done()]
         for _, task in left:
             task.cancel()
         await asyncio.gather(*(task for _, task in left), return_exceptions=True)
         if left:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._give_back([lease.claim for lease, _ in left], seconds=5.0), 2.0)
+                await asyncio.wait_for(self._give_back([lease.claim for lease, _ in left], seconds=5.0), HASTE)
         log.info("work.drained", released=len(left))

@@ -16,7 +16,7 @@ import asyncpg
 from reconciler.assembly import Parts, parts
 from reconciler.bench.simulator import Order, Simulator
 from reconciler.core.model import Trigger
-from reconciler.edges.claims import Reach
+from reconciler.edges.claims import Claims, Reach
 from reconciler.engine.visit import Visited
 from reconciler.engine.work import Breadth, Work
 from reconciler.settings import Settings, load
@@ -89,7 +89,7 @@ class Rig:
 
     def broad(self, built: Parts, *, asking: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
         """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
-        claims = self.books.claims(term=term, reach=REACH)
+        claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
         breadth = Breadth(asking, term, sweep, gap=0.001)
         work = Work(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
         return replace(built, claims=claims, work=work)

@@ -1,0 +1,165 @@
+"""Leases in a loop's hands: kept while it works, given back when it stops, cut short when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from reconciler.assembly import Parts
+from reconciler.bench.simulator import Media, never
+from reconciler.core.model import Trigger
+from tests.engine.rig import Rig
+from tests.standins.proxy import Proxy
+from tests.waiting import until
+
+
+@asynccontextmanager
+async def downloading(rig: Rig, parts: Parts, *, seconds: float = 60.0) -> AsyncIterator[str]:
+    """A generation whose download is under way and takes so long."""
+    rig.kie.slow_seconds = seconds
+    generation_id = await rig.order(results=(Media(size=40_000),))
+    rig.kie.strike("file.slow")
+    parts.work.wake(generation_id)
+    await until(lambda: rig.kie.counts.faults["file.slow"], what="the download")
+    yield generation_id
+
+
+async def free(rig: Rig, generation_id: str, within: float = 5.0) -> float:
+    """Wait until nobody holds the row; the seconds until it is due."""
+
+    async def nobody() -> float | None:
+        work = await rig.books.work(generation_id)
+        return work["due_in"] if work is not None and work["lease"] is None else None
+
+    return await until(nobody, within=within, what="the lease is given back")
+
+
+async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: Parts) -> None:
+    brief = rig.broad(parts, term=0.6)
+    async with rig.working(brief), downloading(rig, brief, seconds=2.0) as generation_id:
+        lease = (await rig.books.work(generation_id) or {})["lease"]
+        other = rig.broad(parts, term=0.6)
+
+        async def delivered() -> bool:
+            assert await other.claims.due(1) == []
+            return (await rig.books.generation(generation_id))["status"] == "success"
+
+        await until(delivered, what="the delivery")
+    assert lease is not None
+    assert parts.metrics.leases_lost._value.get() == 0
+    await rig.proves(generation_id)
+
+
+async def test_a_visit_whose_lease_was_lost_is_cut_and_writes_nothing(rig: Rig, parts: Parts) -> None:
+    """F8: a process that was stopped past its lease."""
+    brief = rig.broad(parts, term=0.6)
+    async with rig.working(brief), downloading(rig, brief) as generation_id:
+        await rig.books.set(generation_id, "lease = gen_random_uuid(), due_at = now() + interval '1 hour'")
+        before = await rig.books.everything()
+        await until(lambda: not brief.work._held, what="the visit is cut")
+        assert parts.metrics.leases_lost._value.get() == 1
+        assert await rig.books.everything() == before
+        assert rig.names() == []
+
+
+async def test_work_of_a_dead_instance_is_taken_over_when_its_lease_ends(rig: Rig, parts: Parts) -> None:
+    """F6 and F7: nobody tells us that it died."""
+    generation_id = await rig.order(results=(Media(), Media()))
+    await rig.books.claim(generation_id, term=1.0)
+    brief = rig.broad(parts, term=1.0, sweep=0.2)
+    async with rig.working(brief):
+        await rig.delivered(generation_id, within=4)
+    await rig.proves(generation_id)
+
+
+# --- drain
+
+
+async def test_a_drain_lets_what_is_in_hand_end(rig: Rig, parts: Parts) -> None:
+    async with rig.working(parts), downloading(rig, parts, seconds=0.5) as generation_id:
+        await parts.work.drain(10)
+        assert (await rig.books.generation(generation_id))["status"] == "success"
+
+
+async def test_a_drain_gives_back_what_does_not_end_in_time_and_another_goes_on(rig: Rig, parts: Parts) -> None:
+    async with rig.working(parts), downloading(rig, parts) as generation_id:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await parts.work.drain(0.2)
+        assert loop.time() - began < 3
+        assert await free(rig, generation_id) <= 5
+    assert rig.names() == []
+    async with rig.instance() as successor:
+        await rig.visit(successor, generation_id)
+    await rig.proves(generation_id)
+
+
+async def test_nothing_is_claimed_once_the_drain_has_begun(rig: Rig, parts: Parts) -> None:
+    async with rig.working(parts):
+        await parts.work.drain(1)
+        generation_id = await rig.order()
+        parts.work.wake(generation_id)
+        await parts.work.drain(0)
+    assert await rig.books.work(generation_id) is None
+
+
+async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order(life=never())
+    await rig.visit(parts, generation_id)
+    async with rig.pool.acquire() as other:
+        lock = other.transaction()
+        await lock.start()
+        await other.execute("SELECT FROM reconciler.work FOR UPDATE")
+        async with rig.working(parts):
+            parts.work.wake(generation_id, Trigger.CALLBACK)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: other.fetchval(waiting), what="the claim waits")
+            draining = asyncio.create_task(parts.work.drain(5))
+            await until(lambda: parts.work._draining, what="the drain")
+            await lock.rollback()
+            await draining
+    assert await free(rig, generation_id) < 60
+    assert rig.kie.counts.records == 1
+
+
+# --- a database that is away
+
+
+async def test_a_database_that_goes_away_in_mid_visit_costs_a_lease_and_nothing_more(rig: Rig) -> None:
+    async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
+        brief = rig.broad(parts, term=1.0, sweep=0.3)
+        async with rig.working(brief), downloading(rig, brief, seconds=0.5) as generation_id:
+            await proxy.refuse()
+            await until(lambda: not brief.work._held, what="the visit is interrupted")
+            assert (await rig.books.generation(generation_id))["status"] == "queued"
+            proxy.mend()
+            await rig.delivered(generation_id, within=8)
+            await rig.proves(generation_id)
+            assert await rig.books.events(generation_id) == ["succeeded"]
+
+
+async def test_the_loop_outlives_a_database_that_is_away(rig: Rig) -> None:
+    async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
+        async with rig.working(parts):
+            await proxy.refuse()
+            generation_id = await rig.order()
+            parts.work.wake(generation_id)
+            await until(lambda: parts.database.trouble, what="the trouble is seen")
+            proxy.mend()
+            await rig.delivered(generation_id, within=5)
+        assert parts.database.trouble is None
+
+
+async def test_a_drain_ends_in_time_while_the_database_is_away(rig: Rig) -> None:
+    """F15: hangs at shutdown."""
+    loop = asyncio.get_running_loop()
+    async with Proxy(rig.dsn) as proxy:
+        async with rig.instance(DATABASE_URL=proxy.dsn) as parts:
+            async with rig.working(parts), downloading(rig, parts):
+                proxy.swallow()
+                began = loop.time()
+                await parts.work.drain(0.5)
+                assert loop.time() - began < 4
+            closing = loop.time()
+        assert loop.time() - closing < 4
