@@ -81,6 +81,16 @@ async def parts(settings: Settings, *, observe: bool = False, metrics: Metrics |
         yield _assembled(settings, database, shape, ways, metrics or Metrics(), observe=observe)
 
 
+@contextlib.asynccontextmanager
+async def reports(settings: Settings) -> AsyncIterator[Reports]:
+    """Build no more than it takes to ask about the tables."""
+    database = Database(settings.database_url.get_secret_value(), size=1)
+    try:
+        yield Reports(database, await _usable(database), _scope(settings))
+    finally:
+        await database.close()
+
+
 async def _usable(database: Database) -> Shape:
     """Look at the tables; Config with what to run where they are not usable."""
 
@@ -138,19 +148,11 @@ def _assembled(
     settings: Settings, database: Database, shape: Shape, ways: Ways, metrics: Metrics, *, observe: bool
 ) -> Parts:
     instance = uuid.uuid4()
+    structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    # Where results may come from can be narrowed; an address at the provider stays one all the same.
-    theirs = tuple(dict.fromkeys((*settings.result_hosts, *PROVIDER_HOSTS)))
+    theirs = _their_hosts(settings)
     limits = Limits(give_up_after=settings.give_up_after, result_hosts=theirs, observe=observe)
     current = Current(limits)
-    scope = Scope(
-        providers=settings.providers,
-        task_pattern=settings.task_pattern,
-        result_hosts=theirs,
-        stuck_after=settings.stuck_after,
-        alive=timedelta(seconds=2 * settings.lease_seconds),
-        announces=bool(settings.notify_url),
-    )
     reach = Reach(settings.providers, settings.task_pattern, theirs)
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds)
     budget = Budget(database, settings.poll_rate)
@@ -165,7 +167,7 @@ def _assembled(
         metrics=metrics,
         database=database,
         shape=shape,
-        reports=Reports(database, shape, scope),
+        reports=Reports(database, shape, _scope(settings)),
         claims=claims,
         ways=ways,
         budget=budget,
@@ -174,3 +176,20 @@ def _assembled(
         deliveries=deliveries,
         work=Work(claims, ways.ledger, visits, metrics, breadth),
     )
+
+
+def _scope(settings: Settings) -> Scope:
+    """Return what the reports count as ours, stuck and alive."""
+    return Scope(
+        providers=settings.providers,
+        task_pattern=settings.task_pattern,
+        result_hosts=_their_hosts(settings),
+        stuck_after=settings.stuck_after,
+        alive=timedelta(seconds=2 * settings.lease_seconds),
+        announces=bool(settings.notify_url),
+    )
+
+
+def _their_hosts(settings: Settings) -> tuple[str, ...]:
+    # Where results may come from can be narrowed; an address at the provider stays one all the same.
+    return tuple(dict.fromkeys((*settings.result_hosts, *PROVIDER_HOSTS)))

@@ -6,18 +6,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from reconciler.cli.shared import AsJson, fail, settings_for, terms
-from reconciler.errors import Config
 
 if TYPE_CHECKING:
-    from reconciler.edges.db import Database
-    from reconciler.edges.reports import Reports, Scope
-    from reconciler.edges.schema import Shape
+    from reconciler.edges.reports import Reports
     from reconciler.settings import Settings
 
 T = TypeVar("T")
@@ -80,36 +76,7 @@ def ask(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]
 
 
 async def _asked(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:
-    from reconciler.edges.db import Database
-    from reconciler.edges.reports import Reports
+    from reconciler.assembly import reports
 
-    database = Database(settings.database_url.get_secret_value(), size=1)
-    try:
-        return await question(Reports(database, await _shape(database), _scope(settings)))
-    finally:
-        await database.close()
-
-
-async def _shape(database: Database) -> Shape:
-    from reconciler.edges.schema import introspect
-
-    if await database.value("SELECT to_regclass('reconciler.work') IS NULL"):
-        raise Config("the schema reconciler is not there", hint="run: kie-reconciler migrate")
-
-    async def look() -> Shape:
-        async with database.transaction() as connection:
-            return await introspect(connection)
-
-    return await database.run(look)
-
-
-def _scope(settings: Settings) -> Scope:
-    from reconciler.edges.reports import Scope
-
-    return Scope(
-        providers=settings.providers,
-        task_pattern=settings.task_pattern,
-        result_hosts=settings.result_hosts,
-        stuck_after=settings.stuck_after,
-        alive=timedelta(seconds=2 * settings.lease_seconds),
-    )
+    async with reports(settings) as answering:
+        return await question(answering)

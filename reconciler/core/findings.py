@@ -119,7 +119,7 @@ _ADVICE: Mapping[str, _Advice] = MappingProxyType(
         "storage_refuses": _Advice(
             "page",
             "Storage refuses what should be stored ({n} generations).",
-            "Run `kie-reconciler doctor` and mend the bucket's types, size limit or policies.",
+            "`kie-reconciler stuck` says what was refused: mend the bucket's types, size limit or policies.",
         ),
         "host_unlisted": _Advice(
             "warn",
@@ -178,7 +178,7 @@ def _of_rows(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
         yield Finding("media_expiring", snapshot.expiring, "page", says, do)
     if snapshot.unheard >= 3 and 2 * snapshot.unheard > sum(snapshot.in_flight.values()):
         says = f"KIE tells nothing about {snapshot.unheard} generations, most of those in flight."
-        do = "Run `kie-reconciler doctor`; while KIE is away nothing is lost and all is asked again."
+        do = "See `kie-reconciler stuck` and KIE's status page; nothing is lost meanwhile, all is asked again."
         yield Finding("provider_silent", snapshot.unheard, "warn", says, do)
 
 

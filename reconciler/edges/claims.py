@@ -147,10 +147,10 @@ def _claim(row: Mapping[str, object]) -> Claim:
 
 
 def _provider_pattern(hosts: Sequence[str]) -> str:
-    """A regular expression for addresses at the provider; with `*` no address can be told from ours."""
-    if not hosts or "*" in hosts:
+    """A regular expression for addresses at the provider; `*` says what may be fetched, not whose it is."""
+    names = "|".join(re.escape(host) for host in hosts if host != "*")
+    if not names:
         return "$^"
-    names = "|".join(re.escape(host) for host in hosts)
     return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
 
 

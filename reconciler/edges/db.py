@@ -172,7 +172,7 @@ class Database:
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run a whole transaction again after a deadlock, and translate its errors."""
-        return await translated(work)
+        return await permitted(translated, work)
 
     async def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         await self.open()
@@ -193,10 +193,10 @@ class Database:
 
     async def _prepared(self, once: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await translated(once)
+            return await permitted(translated, once)
         except Unprepared:
             await self._without_cache()
-            return await translated(once)
+            return await permitted(translated, once)
 
     async def _without_cache(self) -> None:
         self._cache = 0
@@ -216,6 +216,17 @@ class Database:
 
 class Unprepared(Transient):
     """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
+
+
+async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], work: Callable[[], Awaitable[T]]) -> T:
+    """Await `run(work)`; Config where this login lacks a right, kept from `translated` as `migrate` may go on."""
+    try:
+        return await run(work)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Config(
+            f"the database forbids it: {error}",
+            hint="GRANT reconciler TO the login of DATABASE_URL, or use the owner's",
+        ) from error
 
 
 async def translated(work: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:

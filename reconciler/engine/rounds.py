@@ -186,6 +186,7 @@ class Rounds:
             return
         await self._eyes.tempo.trim()
         await self._eyes.upkeep.traces()
+        await self._eyes.upkeep.deserted()
         if self._bearings.retention_days:
             deleted = await self._eyes.upkeep.failed(self._bearings.retention_days)
             log.info("failed.deleted", generations=deleted, older_than_days=self._bearings.retention_days)

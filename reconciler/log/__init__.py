@@ -30,7 +30,6 @@ def setup(
     level: Level = "info",
     form: Form | None = None,
     secrets: Iterable[str] = (),
-    instance: str | None = None,
     stream: TextIO | None = None,
 ) -> None:
     """Send every log line to `stream` (standard error unless given), without any of `secrets`.
@@ -45,7 +44,7 @@ def setup(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _arrange(instance),
+            _arranged,
             structlog.processors.format_exc_info,
             Redaction(secrets),
             _for_people(colors=terminal) if for_people else structlog.processors.JSONRenderer(),
@@ -58,15 +57,10 @@ def setup(
     _take_libraries(_NUMBERS[level])
 
 
-def _arrange(instance: str | None) -> Processor:
-    """When, how bad and what first; then who."""
-
-    def arranged(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
-        who = {} if instance is None else {"instance": instance}
-        return {**first, **who, **event}
-
-    return arranged
+def _arranged(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """When, how bad and what first."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return {**first, **event}
 
 
 def _for_people(*, colors: bool) -> Processor:

@@ -12,7 +12,8 @@ PACKAGE = sorted((ROOT / "reconciler").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
-BORDERS = tuple(f"reconciler/{file}.py" for file in ("engine/work", "engine/rounds", "doors/web"))
+# Around a visit (by the daemon, by a backfill), a round, a request.
+BORDERS = tuple(f"reconciler/{file}.py" for file in ("engine/work", "doors/chores", "engine/rounds", "doors/web"))
 FORBIDDEN = {"job", "manager", "handler", "processor", "service", "util", "helper", "common"}
 FORBIDDEN |= {"data", "info"} | {f"{word}s" for word in FORBIDDEN}
 THEIRS = re.compile(r"service_role")  # a name that others gave
@@ -33,9 +34,10 @@ def none(found: Iterable[str]) -> None:
     assert not listed, "\n".join(listed)
 
 
-def test_no_file_is_longer_than_300_lines() -> None:
+def test_no_file_is_longer_than_300_lines_and_no_file_of_tests_than_400() -> None:
     lengths = {path: path.read_text().count("\n") for path in PACKAGE + TESTS + BENCHMARKS}
-    none(f"{path.relative_to(ROOT)} {lines}" for path, lines in lengths.items() if lines > 300)
+    limits = {path: 400 if path in TESTS else 300 for path in lengths}
+    none(f"{path.relative_to(ROOT)} {lines}" for path, lines in lengths.items() if lines > limits[path])
 
 
 def test_no_function_is_longer_than_50_lines() -> None:
@@ -51,7 +53,7 @@ def test_every_module_says_what_lives_in_it() -> None:
     none(place for place, node in modules if node.body and not ast.get_docstring(node))
 
 
-def test_everything_is_caught_only_at_the_three_borders() -> None:
+def test_everything_is_caught_only_around_a_visit_a_round_and_a_request() -> None:
     def broad(node: ast.ExceptHandler) -> bool:
         kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         names = {ast.unparse(kind) if kind else "Exception" for kind in kinds}
