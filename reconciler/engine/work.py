@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -97,12 +97,13 @@ class Work:
         room = min(self._breadth.asking - len(self._asking), HELD - len(self._held))
         if room <= 0:
             return self._breadth.sweep
-        drawn = time.monotonic()
-        claims = await self._woken(room)
-        claims += await self._claims.due(room - len(claims)) if len(claims) < room else []
-        claims += await self._early() if not claims else []
-        await self._begin(claims, drawn)
-        if claims or self._wakes:
+        # Each begins before the next is looked for: what was just woken is what somebody is waiting for.
+        begun = await self._begin(self._woken(room))
+        if begun < room:
+            begun += await self._begin(self._claims.due(room - begun))
+        if not begun:
+            begun = await self._begin(self._early())
+        if begun or self._wakes:
             self._stirred.set()
             await asyncio.sleep(BREATH)
             return BREATH
@@ -129,12 +130,16 @@ class Work:
         self._early_at = time.monotonic() + (self._breadth.gap if claims else IDLE)
         return claims
 
-    async def _begin(self, claims: Sequence[Claim], drawn: float) -> None:
+    async def _begin(self, claiming: Coroutine[Any, Any, list[Claim]]) -> int:
+        """Claim, and begin a visit of each; return how many were claimed."""
+        # Before the claim is sent: our view of a lease must end no later than the database's.
+        drawn = time.monotonic()
+        claims = await claiming
         if not claims:
-            return
+            return 0
         if self._draining:
             await self._give_back(claims, seconds=0.0)
-            return
+            return 0
         try:
             held = await self._ledger.read([claim.generation_id for claim in claims])
         except ReconcilerError:
@@ -148,6 +153,7 @@ class Work:
             self._asking.add(claim.lease)
             task = asyncio.create_task(self._guarded(held[claim.generation_id], lease))
             self._held[claim.lease] = (lease, task)
+        return len(claims)
 
     async def _guarded(self, held: Held, lease: Lease) -> None:
         """The border around a visit: what breaks in it costs this generation a minute, and nobody else anything."""
