@@ -91,19 +91,28 @@ async def reports(settings: Settings) -> AsyncIterator[Reports]:
         await database.close()
 
 
+async def missing(database: Database) -> list[str]:
+    """Return the migrations that this version has and the database lacks."""
+
+    async def look() -> list[str]:
+        async with database.transaction() as connection:
+            return await behind(connection)
+
+    return await database.run(look)
+
+
 async def _usable(database: Database) -> Shape:
     """Look at the tables; Config with what to run where they are not usable."""
 
-    async def look() -> tuple[bool, list[str], Shape]:
+    async def look() -> Shape:
         async with database.transaction() as connection:
-            bare = await connection.fetchval("SELECT to_regclass('reconciler.work') IS NULL")
-            return bare, [] if bare else await behind(connection), await introspect(connection)
+            return await introspect(connection)
 
-    bare, missing, shape = await database.run(look)
-    if bare:
+    if await database.value("SELECT to_regclass('reconciler.work') IS NULL"):
         raise Config("the schema reconciler is not there", hint="run: kie-reconciler migrate")
-    if missing:
-        log.warning("schema.behind", files=missing, do="run: kie-reconciler migrate")
+    shape = await database.run(look)
+    if files := await missing(database):
+        log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")
     return shape
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from reconciler import __version__
-from reconciler.assembly import Parts, parts
+from reconciler.assembly import Parts, missing, parts
 from reconciler.core.findings import Bounds
 from reconciler.doors.health import Health
 from reconciler.doors.web import application, serving
@@ -102,6 +102,7 @@ async def _reconcile(built: Parts, health: Health, stop: Stop) -> None:
         asyncio.create_task(stop.asked.wait(), name="stop"),
     }
     rounds.start()
+    built.metrics.database_up.set_function(lambda: built.database.trouble is None)
     health.reason, health.pulse, health.trouble = None, lambda: rounds.pulse, lambda: built.database.trouble
     try:
         done, _ = await asyncio.wait({*tasks, keeping}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,6 +137,8 @@ def _rounds(built: Parts, presence: Presence) -> Rounds:
         reports=built.reports,
         upkeep=Upkeep(database, shape),
         kie=built.ways.kie,
+        behind=lambda: _count(missing(database)),
+        pooled=lambda: database.pooled,
     )
     bounds = Bounds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
     return Rounds(
@@ -146,6 +149,10 @@ def _rounds(built: Parts, presence: Presence) -> Rounds:
         bearings=Bearings(built.keys[0].key_hash, settings.failed_retention_days, bounds),
         current=built.current,
     )
+
+
+async def _count(listing: Coroutine[Any, Any, list[str]]) -> int:
+    return len(await listing)
 
 
 async def _either(*waits: Coroutine[Any, Any, Any]) -> None:

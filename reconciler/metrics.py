@@ -134,6 +134,8 @@ class Metrics:
         self.queue_usage.set(snapshot.queue_usage)
         self.instances.set(snapshot.instances)
         self.schema_behind.set(snapshot.schema_behind)
+        self.polls_per_delivery.set(math.nan if snapshot.looks_per_delivery is None else snapshot.looks_per_delivery)
+        self.poll_budget_waiting.set(snapshot.overdue)
         counts = {finding.name: finding.count for finding in found}
         for name in FINDINGS:
             self.findings.labels(name).set(counts.get(name, 0))
@@ -141,7 +143,8 @@ class Metrics:
     def forget(self) -> None:
         """Drop the table-wide figures: another replica draws them now, and old ones must not outlive its own."""
         for gauge in (self.stuck, self.oldest, self.expiring, self.media_deadline, self.events_unannounced,
-                      self.queue_usage, self.instances, self.schema_behind):  # fmt: skip
+                      self.queue_usage, self.instances, self.schema_behind, self.polls_per_delivery,
+                      self.poll_budget_waiting):  # fmt: skip
             gauge.set(math.nan)
         for status in OPEN:
             self.in_flight.labels(status).set(math.nan)

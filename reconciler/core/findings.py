@@ -59,7 +59,8 @@ class Snapshot:
 
     `waiting` counts rows by the finding they rest with, `unheard` those in flight with three misses in a row or more,
     `expiring` undelivered results past half of their address's life. `canary_age` and `sweep_age` count from the last
-    that came back or ended, before the first from the start. `unannounced` is zero where nobody is to be told.
+    that came back or ended, before the first from the start. `unannounced` is zero where nobody is to be
+    told. `overdue` are due and in nobody's hands: they wait for a request to spare.
     """
 
     in_flight: Mapping[str, int]
@@ -81,6 +82,8 @@ class Snapshot:
     unannounced_age: float = 0.0
     queue_usage: float = 0.0
     instances: int = 1
+    looks_per_delivery: float | None = None
+    overdue: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import cycle
 
 from reconciler.core.model import OPEN, Trigger
 from reconciler.edges.cases import as_key
@@ -21,18 +22,19 @@ _FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now(
 
 _CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
 
-# Fresh rows first come as wakes; here the longest overdue first, so that nobody at the head can starve the rest.
 _PICK = f"""
 WITH picked AS (
     SELECT w.generation_id FROM reconciler.work w WHERE %s AND {_FREE}
-    ORDER BY w.due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+    ORDER BY %s LIMIT $3 FOR UPDATE SKIP LOCKED)
 UPDATE reconciler.work w
    SET lease = gen_random_uuid(), lease_until = now() + $1::interval, instance = $2
   FROM picked WHERE w.generation_id = picked.generation_id
 RETURNING w.generation_id, w.lease, w.woken, w.trigger, {SOON}
 """
-_DUE = _PICK % "w.due_at <= now()"
-_EARLY = _PICK % "w.due_at IS NOT NULL AND w.early_at <= now()"
+# The longest overdue and the newest due take turns: where more is due than can be asked about, a backlog of hopeless
+# rows must not stand before those that have just become due, nor they before the backlog.
+_DUE = (_PICK % ("w.due_at <= now()", "w.due_at"), _PICK % ("w.due_at <= now()", "w.due_at DESC"))
+_EARLY = _PICK % ("w.due_at IS NOT NULL AND w.early_at <= now()", "w.due_at")
 
 _NEXT = """
 SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.work
@@ -86,6 +88,7 @@ class Claims:
             _provider_pattern(reach.result_hosts),
         )
         self._id_type = shape.id_type
+        self._turns = cycle(range(len(_DUE)))
         self._woken = _woken_sql(shape)
         self._discover = _discover_sql(shape)
 
@@ -101,8 +104,8 @@ class Claims:
         return [_claim(row) for row in rows if row["claimed"]]
 
     async def due(self, limit: int) -> list[Claim]:
-        """Claim up to `limit` generations whose time has come, the longest overdue first."""
-        rows = await self._database.fetch(_DUE, self._term, self._instance, limit)
+        """Claim up to `limit` generations whose time has come: the longest overdue, every second time the newest."""
+        rows = await self._database.fetch(_DUE[next(self._turns)], self._term, self._instance, limit)
         return [_claim(row) for row in rows]
 
     async def early(self, limit: int) -> list[Claim]:

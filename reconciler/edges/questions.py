@@ -27,9 +27,12 @@ SELECT (SELECT count(*) FROM (
        (SELECT extract(epoch FROM now() - at)::float8 FROM reconciler.events
          WHERE announced_at IS NULL ORDER BY id LIMIT 1) AS unannounced_age,
        pg_notification_queue_usage() AS queue_usage,
-       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $1::interval) AS instances
+       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $1::interval) AS instances,
+       (SELECT avg(looks)::float8 FROM reconciler.work WHERE delivered_at > now() - interval '24 hours') AS looks,
+       (SELECT count(*) FROM reconciler.work
+         WHERE due_at < now() - interval '1 second' AND (lease_until IS NULL OR lease_until < now())) AS overdue
 """
-"""Who is to be told, how full the queue is, who lives; $1 is how long a silent replica counts as alive."""
+"""Who is to be told, how full the queue is, who lives, what waits; $1 is how long a silent replica counts as alive."""
 
 STORED = """
 SELECT count(*) AS files, coalesce(sum(a.size), 0) AS bytes

@@ -119,6 +119,8 @@ class Reports:
             unannounced_age=(outbox["unannounced_age"] or 0.0) if self._scope.announces else 0.0,
             queue_usage=outbox["queue_usage"],
             instances=outbox["instances"],
+            looks_per_delivery=outbox["looks"],
+            overdue=outbox["overdue"],
         )
 
     async def status(self) -> Status:

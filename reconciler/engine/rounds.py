@@ -56,7 +56,7 @@ class Bearings:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """What the rounds look through."""
+    """What the rounds look through; `behind` counts missing migrations, `pooled` tells of a transaction pooler."""
 
     claims: Claims
     presence: Presence
@@ -64,6 +64,8 @@ class Eyes:
     reports: Reports
     upkeep: Upkeep
     kie: Kie
+    behind: Callable[[], Coroutine[Any, Any, int]]
+    pooled: Callable[[], bool]
 
 
 class Rounds:
@@ -163,6 +165,8 @@ class Rounds:
             listening=self._listening,
             canary_age=time.monotonic() - self._canary_at,
             sweep_age=time.monotonic() - self._swept_at,
+            schema_behind=await self._eyes.behind(),
+            transaction_pooler=self._eyes.pooled(),
         )
         found = findings(snapshot, self._bearings.bounds)
         self._metrics.draw(snapshot, found)
