@@ -35,6 +35,8 @@ DO $$
 DECLARE
     filled record;
 BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
     FOR filled IN
         SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
          WHERE schemaname IN ('public', 'reconciler') AND tablename <> 'schema_version'

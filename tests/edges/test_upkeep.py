@@ -1,0 +1,117 @@
+"""What grows old is deleted, and only that: failures with nothing stored, old traces, books of rows that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reconciler.edges.upkeep import BATCH, Upkeep
+from tests.edges.books import OURS, THEIRS, Books, opened
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def books(rows_dsn: str) -> AsyncIterator[Books]:
+    async with opened(rows_dsn) as found:
+        yield found
+
+
+def upkeep(books: Books) -> Upkeep:
+    return Upkeep(books.database, books.shape)
+
+
+async def generations(books: Books) -> set[str]:
+    return {row["id"] for row in await books.pool.fetch("SELECT id::text FROM public.generations")}
+
+
+async def test_old_failures_with_nothing_stored_are_deleted_with_their_books(books: Books) -> None:
+    old = await books.insert(status="queued", age=31 * DAY)
+    await books.claim(old)
+    await books.change(old, "status = 'failed', result_urls = '[]'")
+    assert await upkeep(books).failed(30) == 1
+    assert await generations(books) == set()
+    assert await books.work(old) is None
+
+
+KEPT = {
+    "young": {"status": "failed", "age": 29 * DAY},
+    "in flight": {"status": "generating", "age": 99 * DAY},
+    "delivered": {"status": "success", "age": 99 * DAY, "asset_url": OURS},
+    "cancelled": {"status": "cancelled", "age": 99 * DAY},
+    "with an asset": {"status": "failed", "age": 99 * DAY, "asset_url": OURS},
+    "with results": {"status": "failed", "age": 99 * DAY, "result_urls": f'["{THEIRS}"]'},
+    "with further assets": {"status": "failed", "age": 99 * DAY, "asset_urls": f'["{OURS}"]'},
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+async def test_nothing_else_is_deleted(books: Books, name: str) -> None:
+    generation_id = await books.insert(**KEPT[name])
+    assert await upkeep(books).failed(30) == 0
+    assert await generations(books) == {generation_id}
+
+
+async def test_a_failure_of_which_a_part_is_stored_is_kept(books: Books) -> None:
+    row, claim = await books.held(await books.insert(age=99 * DAY))
+    await books.stored(row, claim)
+    await books.change(row.id, "status = 'failed'")
+    assert await upkeep(books).failed(30) == 0
+
+
+async def test_a_row_that_somebody_locks_is_left_for_the_next_time(books: Books) -> None:
+    await books.insert(status="failed", age=31 * DAY)
+    locked = await books.insert(status="failed", age=31 * DAY)
+    async with books.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM public.generations WHERE id::text = $1 FOR UPDATE", locked)
+        assert await upkeep(books).failed(30) == 1
+    assert await generations(books) == {locked}
+
+
+async def test_one_call_deletes_one_batch(books: Books) -> None:
+    await books.pool.execute(
+        """INSERT INTO public.generations (status, created_at)
+           SELECT 'failed', now() - interval '31 days' FROM generate_series(1, $1)""",
+        BATCH + 20,
+    )
+    assert [await upkeep(books).failed(30) for _ in range(3)] == [BATCH, 20, 0]
+
+
+async def test_old_traces_go_and_what_may_still_be_asked_for_stays(books: Books) -> None:
+    await books.pool.execute(
+        """
+        INSERT INTO reconciler.instances (id, host, pid, version, seen_at)
+             VALUES (gen_random_uuid(), 'alive', 1, '1', now()),
+                    (gen_random_uuid(), 'dead', 2, '1', now() - interval '2 days');
+        INSERT INTO reconciler.events (key, generation_id, kind, payload, at, announced_at)
+             VALUES ('old', 'g', 'failed', '{}', now() - interval '31 days', now()),
+                    ('untold', 'g', 'failed', '{}', now() - interval '31 days', NULL),
+                    ('young', 'g', 'failed', '{}', now(), now());
+        INSERT INTO reconciler.callbacks (task_id, body, at)
+             VALUES ('old', '{}', now() - interval '31 days'), ('young', '{}', now());
+        """
+    )
+    await upkeep(books).traces()
+
+    async def left(sql: str) -> list[str]:
+        return sorted(row[0] for row in await books.pool.fetch(sql))
+
+    assert await left("SELECT host FROM reconciler.instances") == ["alive"]
+    assert await left("SELECT key FROM reconciler.events") == ["untold", "young"]
+    assert await left("SELECT task_id FROM reconciler.callbacks") == ["young"]
+
+
+async def test_books_of_rows_that_are_gone_are_closed_and_their_objects_are_orphans(books: Books) -> None:
+    row, claim = await books.held(await books.insert())
+    row = await books.stored(row, claim)
+    alive, _ = await books.held(await books.insert())
+    await books.set(alive.id, "lease = NULL, lease_until = NULL")
+    await books.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row.id)
+    assert await upkeep(books).deserted() == 0, "somebody still holds it"
+    await books.set(row.id, "lease_until = now() - interval '1 second'")
+    assert await upkeep(books).deserted() == 1
+    assert await books.work(row.id) is None
+    assert await books.work(alive.id) is not None
+    orphans = await books.pool.fetch("SELECT path FROM reconciler.orphans")
+    assert [one["path"] for one in orphans] == [row.assets[0].path]
