@@ -57,7 +57,9 @@ def _serve_files(app: FastAPI, folder: Path) -> None:
     def stored(key: str) -> Response:
         path = (root / key).resolve()
         mime = _MIMES.get(path.suffix.removeprefix("."))
-        if not path.is_relative_to(root) or mime is None or not path.is_file():
+        # No object's path has a segment that begins with a dot; what is still being written lies below one.
+        hidden = not path.is_relative_to(root) or any(part.startswith(".") for part in path.relative_to(root).parts)
+        if hidden or mime is None or not path.is_file():
             raise HTTPException(404)
         return FileResponse(path, media_type=mime, headers={"X-Content-Type-Options": "nosniff"})
 

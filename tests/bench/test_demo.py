@@ -1,0 +1,41 @@
+"""The demo: it proves what arrived, and says which generation lacks a byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from reconciler.bench.demo import play
+from reconciler.bench.demo.proof import prove_all
+from reconciler.bench.demo.shop import order, wishes
+from reconciler.bench.demo.view import View
+
+
+def test_two_dozen_wishes_are_sixteen_images_six_videos_and_two_pieces_of_audio() -> None:
+    ordered = wishes(24)
+    kinds = [wish.kind for wish in ordered]
+    assert (kinds.count("image"), kinds.count("video"), kinds.count("audio")) == (16, 6, 2)
+    assert [len(wish.results) for wish in ordered].count(6) == 1
+    assert sum(wish.fails for wish in ordered) == 1
+
+
+async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    async with play._stage(faults=False) as stage:
+        orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(4)]
+        await play._watch(orders, stage, View(Console()))
+        assert (await prove_all(orders, stage.kie, stage.client, stage.pool)).faults == ()
+
+        delivered = orders[2]
+        [stored] = (stage.log.parent / "files").rglob(f"{delivered.generation_id}_0.*")
+        _shorten(stored)
+        proof = await prove_all(orders, stage.kie, stage.client, stage.pool)
+
+    assert len(proof.faults) == 1
+    assert delivered.generation_id in proof.faults[0]
+    assert "success" in capsys.readouterr().out
+
+
+def _shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])

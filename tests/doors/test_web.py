@@ -1,0 +1,101 @@
+"""The daemon's one port: what a supervisor, a balancer, a scraper and a browser get from it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reconciler.doors.health import Health
+from reconciler.doors.web import application, serving
+from reconciler.errors import Config
+from reconciler.metrics import Metrics
+
+
+@asynccontextmanager
+async def door(health: Health, files: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    app = application(health, Metrics(), files)
+    async with (
+        serving(app, "127.0.0.1", 0) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        yield client
+
+
+def steady(**more: object) -> Health:
+    health = Health(patience=45.0, reason=None)
+    for name, value in more.items():
+        setattr(health, name, value)
+    return health
+
+
+async def test_a_loop_that_turns_is_healthy_and_one_that_stopped_is_not() -> None:
+    async with door(steady()) as client:
+        assert (await client.get("/healthz")).status_code == 200
+    async with door(steady(pulse=lambda: float("-inf"))) as client:
+        answer = await client.get("/healthz")
+        assert (answer.status_code, "loop" in answer.text) == (503, True)
+
+
+async def test_readiness_says_why_it_is_not_there_yet() -> None:
+    async with door(Health(patience=45.0)) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": "starting"})
+    async with door(steady(trouble=lambda: "the database is away")) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "the database is away")
+    async with door(steady()) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"ready": True, "reason": None})
+
+
+async def test_figures_come_as_text_or_as_openmetrics_as_the_scraper_asks() -> None:
+    async with door(steady()) as client:
+        plain = await client.get("/metrics")
+        asked = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert 'kie_reconciler_deliveries_total{outcome="delivered",trigger="notify"} 0.0' in plain.text
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    assert asked.text.endswith("# EOF\n")
+
+
+async def test_a_stored_file_is_served_with_its_type_and_in_parts(tmp_path: Path) -> None:
+    (tmp_path / "u/image").mkdir(parents=True)
+    (tmp_path / "u/image/g_0.png").write_bytes(b"0123456789")
+    async with door(steady(), tmp_path) as client:
+        whole = await client.get("/files/u/image/g_0.png")
+        part = await client.get("/files/u/image/g_0.png", headers={"Range": "bytes=2-4"})
+    assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, b"0123456789", "image/png")
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert (part.status_code, part.content) == (206, b"234")
+
+
+@pytest.mark.parametrize(
+    "key", ["u/image/none.png", "../secret.png", "%2e%2e/secret.png", "page.html", "u", "link.png", ".parts/x.png"]
+)
+async def test_only_stored_media_are_served(key: str, tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    (root / "u").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (root / "page.html").write_text("<script>")
+    (root / ".parts").mkdir()
+    (root / ".parts/x.png").write_bytes(b"half a picture")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    async with door(steady(), root) as client:
+        assert (await client.get(f"/files/{key}")).status_code == 404
+
+
+async def test_a_port_that_is_taken_is_a_matter_of_configuration() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Config) as refused:
+            async with serving(application(steady(), Metrics()), "127.0.0.1", port):
+                pass
+    assert str(port) in str(refused.value)
+    assert "RECONCILER_HTTP_PORT" in refused.value.hint
