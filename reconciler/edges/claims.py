@@ -157,7 +157,7 @@ def _provider_pattern(hosts: Sequence[str]) -> str:
     return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
 
 
-def _ours_sql(shape: Shape, first: int) -> str:
+def _ours_sql(shape: Shape, first: int, also: str = "false") -> str:
     """The rows that are ours, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
     provider = (
         f"(g.provider IS NULL OR g.provider = ANY(${first}))"
@@ -165,18 +165,19 @@ def _ours_sql(shape: Shape, first: int) -> str:
         else f"${first}::text[] IS NOT NULL"
     )
     return f"""{provider} AND (g.task_id IS NULL OR g.task_id ~ ${first + 1})
-       AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2})"""
+       AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""
 
 
 def _woken_sql(shape: Shape) -> str:
     asked = "('callback', 'sync', 'backfill')"
+    mendable = """EXISTS (
+         SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))"""
     return f"""
 WITH wake AS (SELECT * FROM unnest($6::text[], $7::uuid[], $8::text[]) AS u (woken_id, token, word)),
 ours AS (
     SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.token, wake.word
       FROM wake JOIN public.generations g ON g.id = wake.woken_id::{shape.id_type}
-     WHERE {_ours_sql(shape, 3)}
-       OR EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))))
+     WHERE {_ours_sql(shape, 3, mendable)})
 INSERT INTO reconciler.work AS w
        (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task)
 SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task FROM ours ORDER BY woken_id
@@ -201,7 +202,7 @@ INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, s
 SELECT g.id::text, now(), 'sweep', g.status, g.task_id
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
  WHERE {OPEN_OR_UNHEALED}
-   AND ({_ours_sql(shape, 2)}))
+   AND {_ours_sql(shape, 2)}
    AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
    AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id))
  ORDER BY g.id
