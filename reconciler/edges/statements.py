@@ -82,11 +82,10 @@ UPDATE reconciler.assets a SET version = $5, verified_by = $6, stored_at = now()
   FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING {SOON}
 """
 
-_REFUND_FUNCTION = """
+REFUND_DUE = """
 SELECT to_regprocedure(format('reconciler.on_failed(%s, text)', $2::text)) IS NOT NULL
    AND (SELECT refunded_at IS NULL FROM reconciler.work WHERE generation_id = $1)
 """
-REFUND_DUE = _REFUND_FUNCTION
 REFUNDED = "UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = $1"
 
 
