@@ -140,16 +140,18 @@ class Database:
         async with self._lent() as connection:
             transaction = connection.transaction()
             await transaction.start()
-            done = False
+            failed = True
             try:
                 yield connection
-                done = True
+                failed = False
             except asyncio.CancelledError:
-                connection.terminate()
+                failed = False
                 raise
             finally:
-                if not done and not connection.is_closed():
-                    await transaction.rollback()
+                if failed:
+                    # A connection that is gone has rolled back already; why it went is the error to tell.
+                    with contextlib.suppress(asyncpg.InterfaceError):
+                        await transaction.rollback()
             await transaction.commit()
 
     @contextlib.asynccontextmanager
@@ -165,7 +167,8 @@ class Database:
         try:
             yield connection
         except asyncio.CancelledError:
-            connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):
+                connection.terminate()
             raise
         finally:
             await pool.release(connection)

@@ -152,18 +152,18 @@ async def sleeps(database: Database) -> None:
 async def sleeps_in_a_transaction(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute("INSERT INTO reconciler.pace (model) VALUES ('half')")
-        await connection.execute("SELECT pg_sleep(60)")
+        await connection.execute("SELECT pg_sleep(61)")
 
 
-@pytest.mark.parametrize("waits", [sleeps, sleeps_in_a_transaction])
+@pytest.mark.parametrize(("waits", "seconds"), [(sleeps, 60), (sleeps_in_a_transaction, 61)])
 async def test_a_statement_can_be_left_at_once_even_where_the_server_says_nothing_any_more(
-    rows_dsn: str, waits: object
+    rows_dsn: str, waits: object, seconds: int
 ) -> None:
     loop = asyncio.get_running_loop()
     async with Proxy(rows_dsn) as proxy, asyncpg.create_pool(rows_dsn, min_size=1, max_size=1) as watch:
         database = Database(proxy.dsn, size=1)
         waiting = asyncio.create_task(waits(database))  # type: ignore[operator]
-        running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+        running = f"SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep({seconds})'"
         await until(lambda: watch.fetchval(running), what="the statement runs")
         proxy.swallow()
         began = loop.time()

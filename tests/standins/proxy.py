@@ -19,6 +19,7 @@ class Proxy:
         self._refusing = False
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.WriteTransport] = set()
         self.connections = 0
 
     async def __aenter__(self) -> Self:
@@ -52,10 +53,9 @@ class Proxy:
         self._swallowing = self._refusing = False
 
     async def _cut(self) -> None:
-        lines = list(self._lines)
-        for line in lines:
-            line.cancel()
-        await asyncio.gather(*lines, return_exceptions=True)
+        for end in list(self._ends):
+            end.abort()
+        await asyncio.gather(*self._lines, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -65,24 +65,23 @@ class Proxy:
         line = asyncio.current_task()
         assert line is not None
         self._lines.add(line)
-        server: asyncio.StreamWriter | None = None
+        ends = [writer.transport]
         try:
             there, server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass(reader, server))
-                both.create_task(self._pass(there, writer))
-        except* OSError:
-            pass
+            ends.append(server.transport)
+            self._ends.update(ends)
+            await asyncio.gather(self._pass(reader, server), self._pass(there, writer))
         finally:
             self._lines.discard(line)
-            for end in filter(None, (writer, server)):
-                end.transport.abort()
+            self._ends.difference_update(ends)
+            for end in ends:
+                end.abort()
 
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while piece := await source.read(PIECE):
-            if not self._swallowing:
-                target.write(piece)
-                await target.drain()
-        # The other direction may still have something to say.
         with contextlib.suppress(OSError):
-            target.write_eof()
+            while piece := await source.read(PIECE):
+                if not self._swallowing:
+                    target.write(piece)
+                    await target.drain()
+        # Whoever hangs up ends both directions: PostgreSQL has nothing to say after that.
+        target.transport.abort()
