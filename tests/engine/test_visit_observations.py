@@ -57,7 +57,8 @@ async def test_what_is_not_the_providers_word_fails_nothing_and_is_asked_again(
 ) -> None:
     generation_id = await rig.order()
     task = (await rig.books.generation(generation_id))["task_id"]
-    rig.kie.strike(answer.fault, task=task)
+    # The client itself repeats a GET once whose kept connection is cut.
+    rig.kie.strike(answer.fault, task=task, times=2 if answer.fault == "record.reset" else 1)
     visited = await rig.visit(parts, generation_id)
 
     assert isinstance(visited.seen, answer.seen)
