@@ -1,0 +1,133 @@
+"""What the statements of every second cost: plans over large tables, and updates that touch no index."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.edges import claims, statements
+from reconciler.edges.db import Database
+from reconciler.edges.ledger import _facts
+from tests.edges.books import Books, opened
+
+ROWS = 20_000
+TERM = timedelta(seconds=30)
+FILL = f"""
+INSERT INTO public.generations (status, task_id, asset_url, kind)
+SELECT CASE WHEN n % 10 = 0 THEN 'generating' ELSE 'success' END, 'task-' || n,
+       CASE WHEN n % 10 = 0 THEN NULL ELSE 'https://project.supabase.co/' || n END, 'image'
+  FROM generate_series(1, {ROWS}) n;
+INSERT INTO reconciler.work (generation_id, due_at, early_at, seen_status, seen_task, sources, key_hash, why)
+SELECT id::text, now() + (random() - 0.1) * interval '1 hour', now() + interval '1 day', status, task_id,
+       ARRAY['https://tempfile.aiquickdraw.com/r/' || id], md5(id::text), 'KIE says waiting'
+  FROM public.generations;
+ANALYZE;
+"""
+
+
+@pytest.fixture
+async def books(dsn: str) -> AsyncIterator[Books]:
+    async with opened(dsn) as found:
+        await found.pool.execute(FILL)
+        await found.pool.execute("VACUUM ANALYZE public.generations")
+        await found.pool.execute("VACUUM ANALYZE reconciler.work")
+        yield found
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    yield plan["Node Type"], plan.get("Relation Name", ""), plan.get("Index Name", "")
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+async def planned(books: Books, sql: str, *args: object) -> list[tuple[str, str, str]]:
+    """The nodes of a statement's plan: kind, table, index."""
+    async with books.pool.acquire() as connection:
+        found = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *args))
+    return list(nodes(found[0]["Plan"]))
+
+
+def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
+    return {table for kind, table, _ in plan if kind == "Seq Scan"}
+
+
+async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books) -> None:
+    for sql in (*claims._DUE, claims._EARLY):
+        plan = await planned(books, sql, TERM, uuid.uuid4(), 8)
+        assert "work_due_at" in {index for _, _, index in plan}, sql
+
+
+async def test_the_longest_overdue_are_read_in_order_and_nothing_else_is_read(books: Books) -> None:
+    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8), (claims._NEXT,)]:
+        plan = await planned(books, sql, *args)
+        assert scanned(plan) == set(), sql
+        assert "Sort" not in {kind for kind, _, _ in plan}, sql
+
+
+async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
+    desk = books.claims()
+    name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
+    wakes = ([name], [uuid.uuid4()], ["notify"])
+    plan = await planned(books, desk._woken, TERM, uuid.uuid4(), *desk._ours, *wakes)
+    assert scanned(plan) == set()
+
+
+async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
+    desk = books.claims()
+    plan = await planned(books, desk._discover, TERM, *desk._ours)
+    assert "generations" not in scanned(plan)
+    assert "generations_reconciler_open" in {index for _, _, index in plan}
+
+
+async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -> None:
+    sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
+    row, claim = await books.held(await books.pool.fetchval(sql))
+    facts = (claim.generation_id, claim.lease, *_facts(row))
+    looks = [
+        (statements.read(books.shape), [row.id]),
+        (statements.NOTE, *facts),
+        (statements.rest(books.shape, begun=True), *facts, 0, datetime.now(UTC), datetime.now(UTC)),
+        (statements.LEAVE, *facts),
+    ]
+    for sql, *args in looks:
+        assert scanned(await planned(books, sql, *args)) & {"generations", "work"} == set(), sql
+
+
+async def updated(database: Database) -> tuple[int, int]:
+    """Updates of `work` so far: all, and those that touched no index."""
+    await database.execute("SELECT pg_stat_force_next_flush()")
+    counts = """SELECT pg_stat_get_tuples_updated(c), pg_stat_get_tuples_hot_updated(c)
+                  FROM (SELECT 'reconciler.work'::regclass::oid) AS t (c)"""
+    row = await database.row(counts)
+    assert row is not None
+    return row[0], row[1]
+
+
+async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, books: Books) -> None:
+    """F13: bloat of indexes; the due time alone is indexed and may cost one."""
+    # One connection: each tells its own counts.
+    books.database = Database(dsn, size=1)
+    if not await books.database.value("SELECT to_regproc('pg_stat_force_next_flush') IS NOT NULL"):
+        pytest.skip("this PostgreSQL tells its statistics when it likes")
+    desk, ledger = books.claims(), books.ledger()
+
+    async def changes(write: Callable[[], Awaitable[object]]) -> tuple[int, int]:
+        before = await updated(books.database)
+        await write()
+        after = await updated(books.database)
+        return after[0] - before[0], after[1] - before[1]
+
+    taken = await desk.due(50)
+    assert len(taken) == 50
+    row = (await ledger.read([taken[0].generation_id]))[taken[0].generation_id].row
+    noted = replace(row, looks=9, misses=3, why="KIE: rate_limited", looked_at=datetime.now(UTC))
+    assert await changes(lambda: desk.renew(taken)) == (50, 50)
+    assert await changes(lambda: desk.due(50)) == (50, 50)
+    assert await changes(lambda: ledger.note(noted, taken[0])) == (1, 1)
+    await books.database.close()
