@@ -1,0 +1,187 @@
+"""The page for operators tells of every metric, finding, reason, SQL file, and of nothing that is not there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from reconciler.cli import application
+from reconciler.core.findings import NAMES, Bounds, Snapshot, findings
+from reconciler.edges.db import Database
+from reconciler.edges.schema import introspect
+from reconciler.metrics import Metrics
+from reconciler.providers.envelope import _REASONS
+from reconciler.settings import Settings, variable
+from tests.contract.life import Life, queued
+from tests.standins.tables import member
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()
+CODED = ("edges/fetch", "edges/sniff", "edges/spool", "edges/storage/refusals", "edges/storage/tus")
+SERVER_WIDE = re.compile(r"DROP ROLE")
+"""What would reach beyond the one database that a test has."""
+
+
+def section(title: str) -> str:
+    """What stands under a heading of the second level."""
+    return re.split(r"\n## ", PAGE.partition(f"\n## {title}\n")[2])[0]
+
+
+def told(text: str, language: str) -> Iterator[str]:
+    """The code blocks of one language, without the indent of a list."""
+    for indent, block in re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE):
+        yield re.sub(rf"^{indent}", "", block, flags=re.MULTILINE)
+
+
+def statements(text: str) -> list[str]:
+    """The SQL statements of a section, one by one as an operator pastes them."""
+    found = [one.strip() for block in told(text, "sql") for one in re.split(r";\n", block)]
+    return [one for one in found if one and not SERVER_WIDE.search(one)]
+
+
+def rows(text: str) -> list[tuple[str, ...]]:
+    """The cells of a section's tables, headings and rules left out."""
+    lines = [line for line in text.splitlines() if line.strip().startswith("| `")]
+    return [tuple(cell.strip() for cell in line.strip().strip("|").split("|")) for line in lines]
+
+
+def words(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", cell))
+
+
+def test_every_metric_is_told_with_its_type_and_labels_and_no_other_is() -> None:
+    registered = {
+        (one._name.removeprefix("kie_reconciler_") + ("_total" if one._type == "counter" else ""), one._type,
+         tuple(one._labelnames))
+        for one in Metrics().registry._collector_to_names
+    }  # fmt: skip
+    assert {(words(row[0])[0], row[1], words(row[2])) for row in rows(section("Metrics"))} == registered
+
+
+def test_every_metric_that_the_page_names_anywhere_exists() -> None:
+    known = {name for names in Metrics().registry._collector_to_names.values() for name in names}
+    assert set(re.findall(r"kie_reconciler_[a-z_]*[a-z]", PAGE)) <= known
+
+
+def test_the_table_wide_figures_are_those_that_others_than_the_leader_forget() -> None:
+    metrics = Metrics()
+    metrics.forget()
+    forgotten = {
+        family.name.removeprefix("kie_reconciler_")
+        for family in metrics.registry.collect()
+        if family.samples and all(sample.value != sample.value for sample in family.samples)
+    }
+    leaders = {words(row[0])[0] for row in rows(section("Metrics")) if row[3] == "leader"}
+    assert leaders - forgotten <= {"kie_credits"}
+    assert forgotten <= leaders
+
+
+def test_every_finding_is_told_with_its_severity_in_order_and_no_other_is() -> None:
+    everything = {"in_flight": {"queued": 5}, "canary_age": 1e6, "sweep_age": 1e6, "listening": False, "stuck": 1}
+    everything |= {"unheard": 5, "expiring": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
+    everything |= {"unannounced": 1, "unannounced_age": 1e6, "queue_usage": 1.0}
+    severities: dict[str, str] = {}
+    for pooled in (False, True):
+        found = findings(Snapshot(**everything, transaction_pooler=pooled), Bounds())
+        severities |= {one.name: one.severity for one in found}
+    headings = re.findall(r"^### (\w+) \((\w+)\)$", section("Findings"), re.MULTILINE)
+    assert headings == [(name, severities[name]) for name in NAMES]
+
+
+def test_every_finding_says_where_to_look_and_what_to_do() -> None:
+    for text in re.split(r"^### ", section("Findings"), flags=re.MULTILINE)[1:]:
+        assert re.search(r"^Look\b.*?(`|```)", text, re.MULTILINE | re.DOTALL), text
+        assert re.search(r"^Do: ", text, re.MULTILINE), text
+
+
+def test_every_reason_that_explain_can_show_is_told() -> None:
+    coded = {
+        node.value.value
+        for file in CODED
+        for node in ast.walk(ast.parse((ROOT / "reconciler" / f"{file}.py").read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant)
+    }
+    listed = set(words(" ".join(row[0] for row in rows(section("Reasons that `explain` and `stuck` show")))))
+    plain = {word.partition(": ")[2] or word for word in listed}
+    assert not {*coded, *_REASONS.values()} - plain
+
+
+def test_every_sql_file_is_told_and_no_other_is() -> None:
+    files = {path.relative_to(ROOT / "sql").as_posix() for path in (ROOT / "sql").rglob("*.sql")}
+    assert {word for row in rows(section("Install and upgrade")) for word in words(row[0])} == files
+
+
+def test_only_commands_and_settings_that_exist_are_told() -> None:
+    commands = {one.name or one.callback.__name__ for one in application().registered_commands if one.callback}
+    assert set(re.findall(r"kie-reconciler ([a-z]+)", PAGE)) <= commands
+    known = {variable(name) for name in Settings.model_fields}
+    assert set(re.findall(r"\b(?:RECONCILER|KIE|SUPABASE|DATABASE|LOG)_[A-Z_]+\b", PAGE)) <= known
+
+
+def test_defaults_are_told_as_they_are() -> None:
+    for row in rows(section("Settings that matter at night")):
+        (name,) = words(row[0])
+        (default,) = (field.default for key, field in Settings.model_fields.items() if variable(key) == name)
+        if isinstance(default, int | float) and "GiB" not in row[1]:
+            assert float(row[1]) == float(default), name
+        elif "GiB" in row[1]:
+            assert int(row[1].split()[0]) << 30 == default, name
+
+
+@pytest.fixture
+async def owner(dsn: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("title", ["First ten minutes", "Several replicas", "Findings"])
+async def test_every_statement_for_looking_runs_as_the_daemons_own_login(dsn: str, title: str) -> None:
+    found = statements(section(title))
+    assert found
+    async with member(dsn, "reconciler") as address:
+        connection = await asyncpg.connect(address)
+        for statement in found:
+            await connection.fetch(statement)
+        await connection.close()
+
+
+async def test_the_hook_on_the_page_refunds_a_failure_for_a_login_without_rights(dsn: str, owner: Any) -> None:
+    for statement in statements(section("Refunds")):
+        await owner.execute(statement)
+    (failing,) = await queued(owner, 1)
+    await owner.execute("INSERT INTO public.wallets SELECT user_id, 10 FROM public.generations")
+    await owner.execute("INSERT INTO public.charges SELECT id, user_id, 4 FROM public.generations")
+    async with member(dsn, "reconciler") as address:
+        database = Database(address)
+        async with database.transaction() as connection:
+            shape = await introspect(connection)
+        assert await Life(database, shape).fail(failing) == "failed"
+        await database.close()
+    assert await owner.fetchval("SELECT credits FROM public.wallets") == 14
+    assert await owner.fetchval("SELECT why FROM public.charges WHERE refunded_at IS NOT NULL") == "refused (500)"
+
+
+async def test_backing_out_leaves_the_application_as_it_was(owner: Any) -> None:
+    ids = await queued(owner, 2)
+    found = statements(section("Backing out"))
+    assert sum("DISABLE TRIGGER" in one for one in found) == 2
+    for statement in found:
+        await owner.execute(statement)
+        await queued(owner, 1)
+        await owner.execute("UPDATE public.generations SET status = 'cancelled' WHERE id::text = $1", ids[0])
+        await owner.execute("UPDATE public.generations SET status = 'queued' WHERE id::text = $1", ids[0])
+    ours = (
+        "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'reconciler' OR c.relname LIKE '%reconciler%'"
+    )
+    assert await owner.fetchval(ours) == 0
+    assert await owner.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'reconciler%'") == 0
+    assert await owner.fetchval("SELECT count(*) FROM pg_policy WHERE polname LIKE 'reconciler%'") == 0
+    assert await owner.fetchval("SELECT count(*) FROM public.generations") == 2 + len(found)
