@@ -31,9 +31,15 @@ UPDATE reconciler.work w
   FROM picked WHERE w.generation_id = picked.generation_id
 RETURNING w.generation_id, w.lease, w.woken, w.trigger, {SOON}
 """
-# The longest overdue and the newest due take turns: where more is due than can be asked about, a backlog of hopeless
-# rows must not stand before those that have just become due, nor they before the backlog.
-_DUE = (_PICK % ("w.due_at <= now()", "w.due_at"), _PICK % ("w.due_at <= now()", "w.due_at DESC"))
+_OLDEST = _PICK % ("w.due_at <= now()", "w.due_at")
+_NEWEST = _PICK % (
+    f"""w.generation_id IN (SELECT w.generation_id FROM reconciler.work w WHERE w.due_at <= now() AND {_FREE}
+                         ORDER BY w.due_at DESC LIMIT 500)""",
+    "w.misses > 0, w.due_at DESC",
+)
+# They take turns: where more is due than can be asked about, a backlog of hopeless rows, or their next tries, must not
+# stand before what has just become due, nor that before the backlog.
+_DUE = (_OLDEST, _NEWEST)
 _EARLY = _PICK % ("w.due_at IS NOT NULL AND w.early_at <= now()", "w.due_at")
 
 _NEXT = """
@@ -104,7 +110,10 @@ class Claims:
         return [_claim(row) for row in rows if row["claimed"]]
 
     async def due(self, limit: int) -> list[Claim]:
-        """Claim up to `limit` generations whose time has come: the longest overdue, every second time the newest."""
+        """Claim up to `limit` generations whose time has come: the longest overdue, every second time the newest.
+
+        The newest without a miss come before those with misses.
+        """
         rows = await self._database.fetch(_DUE[next(self._turns)], self._term, self._instance, limit)
         return [_claim(row) for row in rows]
 
