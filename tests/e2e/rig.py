@@ -169,6 +169,25 @@ class Rig:
         held: int = await self.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease_until > now()")
         return held
 
+    async def delivering(self) -> list[int]:
+        """The process ids of those who hold rows that KIE has called a success, one for each row."""
+        now = self.kie.clock.now()
+        done = [task.id for task in self.kie.tasks.values() if task.polls and task.state(now) == "success"]
+        rows = await self.pool.fetch(
+            "SELECT i.pid FROM reconciler.work w JOIN reconciler.instances i ON i.id = w.instance"
+            " WHERE w.lease_until > now() AND w.seen_task = ANY($1)",
+            done,
+        )
+        return [row["pid"] for row in rows]
+
+    async def deliver(self, count: int, within: float = 10.0) -> None:
+        """Wait until so many deliveries are under way."""
+
+        async def are_under_way() -> bool:
+            return len(await self.delivering()) == count
+
+        await until(are_under_way, within, f"{count} deliveries under way")
+
 
 @contextlib.asynccontextmanager
 async def staged(dsn: str, kie: Simulator, folder: Path, storage: SupabaseStorage | None = None) -> AsyncIterator[Rig]:

@@ -19,19 +19,6 @@ async def hanging(rig: Rig, count: int) -> list[str]:
     return ids
 
 
-async def delivering(rig: Rig, count: int) -> None:
-    """Wait until so many rows are in the middle of a delivery."""
-
-    async def under_way() -> bool:
-        begun = await rig.pool.fetchval(
-            "SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL AND seen_task = ANY($1)",
-            [task.id for task in rig.kie.tasks.values() if task.polls],
-        )
-        return int(begun) == count
-
-    await until(under_way, what=f"{count} deliveries under way")
-
-
 async def draining(replica: Replica) -> None:
     """Wait until it says that it drains."""
 
@@ -55,7 +42,7 @@ async def test_what_is_in_hand_is_finished_before_it_stops(rig: Rig) -> None:
 async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_over(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="1")
     ids = await hanging(rig, 5)
-    await delivering(rig, 5)
+    await rig.deliver(5)
     rig.kie.calm()
     other = await rig.run(RECONCILER_LEASE_SECONDS="600")
     replica.signal(signal.SIGTERM)
@@ -70,7 +57,7 @@ async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_o
 async def test_a_second_signal_cuts_short(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="600")
     ids = await hanging(rig, 2)
-    await delivering(rig, 2)
+    await rig.deliver(2)
     replica.signal(signal.SIGTERM)
     await draining(replica)
     replica.signal(signal.SIGTERM)
@@ -90,7 +77,7 @@ async def test_a_hangup_is_ignored(rig: Rig) -> None:
 async def test_while_it_drains_nothing_new_is_claimed(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_DRAIN_SECONDS="3")
     await hanging(rig, 1)
-    await delivering(rig, 1)
+    await rig.deliver(1)
     replica.signal(signal.SIGTERM)
     await draining(replica)
     late = await rig.order()

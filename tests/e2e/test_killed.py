@@ -41,21 +41,12 @@ async def ordered(rig: Rig, dice: random.Random) -> list[str]:
     return ids
 
 
-async def in_hand(rig: Rig, replicas: list[Replica]) -> list[Replica]:
-    """Those of the replicas that hold generations."""
-    rows = await rig.pool.fetch(
-        "SELECT i.pid FROM reconciler.work w JOIN reconciler.instances i ON i.id = w.instance"
-        " WHERE w.lease_until > now() AND w.sources IS NOT NULL"
-    )
-    held = {row["pid"] for row in rows}
-    return [replica for replica in replicas if replica.pid in held]
-
-
 async def chosen(rig: Rig, replicas: list[Replica], dice: random.Random, *, busy: bool) -> Replica:
     """Whom the next power cut meets, at its moment; `busy`: one that is delivering."""
     victim = dice.choice(replicas)
     if busy:
-        victim = (await until(lambda: in_hand(rig, replicas), 30, "a replica that delivers"))[0]
+        pids = await until(rig.delivering, 30, "a replica that delivers")
+        victim = next(replica for replica in replicas if replica.pid == pids[0])
     moment = asyncio.get_running_loop().time() + dice.uniform(0, 0.2 if busy else 2.5)
     await until(lambda: asyncio.get_running_loop().time() >= moment)
     return victim

@@ -1,0 +1,115 @@
+"""What only a person can mend ends the daemon at once: exit 2, one line that says what to do, no secret in it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.rig import KEY, Rig
+from tests.standins.storage import Bucket
+
+SECRET = "hunter2-hunter2-hunter2"
+
+Wrong = Callable[[Rig], Awaitable[dict[str, str]]]
+
+
+async def malformed(rig: Rig) -> dict[str, str]:
+    return {"DATABASE_URL": f"postgresql//me:{SECRET}@host/db"}
+
+
+async def rejected_password(rig: Rig) -> dict[str, str]:
+    role = f"kr_{secrets.token_hex(6)}"
+    await rig.pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'another'")
+    assert str(await rig.pool.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = $1", role)).startswith(
+        "SCRAM"
+    )
+    parts = urlsplit(rig.dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return {"DATABASE_URL": parts._replace(netloc=f"{role}:{SECRET}@{host}").geturl()}
+
+
+async def no_such_database(rig: Rig) -> dict[str, str]:
+    return {"DATABASE_URL": urlsplit(rig.dsn)._replace(path="/nowhere").geturl()}
+
+
+async def no_kie_key(rig: Rig) -> dict[str, str]:
+    return {"KIE_API_KEY": ""}
+
+
+async def no_storage_key(rig: Rig) -> dict[str, str]:
+    return {"SUPABASE_SERVICE_ROLE_KEY": ""}
+
+
+async def rejected_storage_key(rig: Rig) -> dict[str, str]:
+    assert rig.storage is not None
+    return {"SUPABASE_SERVICE_ROLE_KEY": f"{rig.storage.key[:-5]}aaaaa"}
+
+
+async def no_bucket(rig: Rig) -> dict[str, str]:
+    return {"RECONCILER_STORAGE_BUCKET": "elsewhere"}
+
+
+async def private_bucket(rig: Rig) -> dict[str, str]:
+    assert rig.storage is not None
+    rig.storage.buckets["hidden"] = Bucket(public=False)
+    return {"RECONCILER_STORAGE_BUCKET": "hidden"}
+
+
+async def lacking_columns(rig: Rig) -> dict[str, str]:
+    await rig.pool.execute("ALTER TABLE public.generations DROP COLUMN asset_url CASCADE, DROP COLUMN task_id CASCADE")
+    return {}
+
+
+async def no_table(rig: Rig) -> dict[str, str]:
+    await rig.pool.execute("DROP TABLE public.generations")
+    return {}
+
+
+async def not_migrated(rig: Rig) -> dict[str, str]:
+    await rig.pool.execute("DROP SCHEMA reconciler CASCADE")
+    return {}
+
+
+async def port_taken(rig: Rig) -> dict[str, str]:
+    return {"RECONCILER_HTTP_PORT": str(urlsplit(rig.kie.url).port)}
+
+
+async def nonsense(rig: Rig) -> dict[str, str]:
+    return {"RECONCILER_LEASE_SECONDS": "soon", "RECONCILER_API_TOKEN": SECRET}
+
+
+WRONG: dict[Wrong, tuple[str, ...]] = {
+    malformed: ("DATABASE_URL", "postgresql://USER:PASSWORD@HOST"),
+    rejected_password: ("password", "DATABASE_URL"),
+    no_such_database: ("database name", "DATABASE_URL"),
+    no_kie_key: ("KIE_API_KEY", "https://kie.ai/api-key"),
+    no_storage_key: ("SUPABASE_SERVICE_ROLE_KEY", "dashboard"),
+    rejected_storage_key: ("SUPABASE_SERVICE_ROLE_KEY",),
+    no_bucket: ("the bucket is missing", "RECONCILER_STORAGE_BUCKET"),
+    private_bucket: ("hidden", "public"),
+    lacking_columns: ("task_id", "asset_url", "ALTER TABLE public.generations ADD COLUMN"),
+    no_table: ("public.generations", "migrate --application"),
+    not_migrated: ("kie-reconciler migrate",),
+    port_taken: ("port", "RECONCILER_HTTP_PORT"),
+    nonsense: ("RECONCILER_LEASE_SECONDS", "90s"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+async def test_it_ends_at_once_in_one_line_that_says_what_to_do(rig: Rig, wrong: Wrong) -> None:
+    assert rig.storage is not None
+    environment = await wrong(rig)
+    replica = await rig.begin(**environment)
+    ended = await replica.ended(within=20)
+    assert ended.code == 2
+    (line,) = ended.lines
+    for word in WRONG[wrong]:
+        assert word in line
+    everything = f"{line}{ended.output}{replica.log}"
+    dsn = urlsplit(environment.get("DATABASE_URL", rig.dsn))
+    for secret in (SECRET, KEY, rig.storage.key, str(dsn.password)):
+        assert secret not in everything
+    assert "Traceback" not in everything
