@@ -251,4 +251,5 @@ class Work:
         if left:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._give_back([lease.claim for lease, _ in left], seconds=5.0), HASTE)
-        log.info("work.drained", released=len(left))
+        if left or seconds > 0:
+            log.info("work.drained", released=len(left))

@@ -35,7 +35,8 @@ SPEED = 10.0
 
 _LINES = """
 SELECT g.id::text AS id, g.status, g.error,
-       extract(epoch FROM coalesce(w.delivered_at, now()) - g.created_at)::float8 AS age,
+       extract(epoch FROM CASE WHEN g.status IN ('success', 'failed') THEN g.updated_at ELSE now() END
+                          - g.created_at)::float8 AS age,
        (SELECT coalesce(sum(a.size), 0)::bigint FROM reconciler.assets a
          WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL) AS size
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
