@@ -1,0 +1,149 @@
+"""The timed passes: what no notification told is found, one instance leads, and one broken round breaks no other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from reconciler.assembly import Parts
+from reconciler.bench.simulator import never
+from reconciler.daemon import _rounds
+from reconciler.edges.presence import Presence
+from reconciler.engine.rounds import Every, Rounds
+from tests.engine.rig import Rig
+from tests.waiting import until
+
+
+def rounds(parts: Parts, *, sweep: float = 60.0) -> Rounds:
+    """The daemon's own rounds, with other intervals."""
+    made = _rounds(parts, Presence(parts.database, parts.instance, term=30.0))
+    made._every = Every(sweep=sweep, presence=10.0)
+    return made
+
+
+@asynccontextmanager
+async def running(made: Rounds) -> AsyncIterator[Rounds]:
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+async def test_a_row_that_no_notification_told_of_is_found_by_the_sweep(rig: Rig, parts: Parts) -> None:
+    async with rig.working(parts), running(rounds(parts, sweep=0.3)):
+        generation_id = await rig.order()
+        await rig.delivered(generation_id, within=5)
+    await rig.proves(generation_id)
+    assert parts.metrics.deliveries.labels("delivered", "sweep")._value.get() == 1
+
+
+async def test_every_gap_in_hearing_ends_in_a_sweep(rig: Rig, parts: Parts) -> None:
+    async with rig.working(parts), running(rounds(parts)) as made:
+        made.heard(0.01)
+        await until(lambda: parts.metrics.last_sweep._value.get() > 0, what="the first sweep")
+        generation_id = await rig.order()
+        made.gap()
+        await rig.delivered(generation_id, within=5)
+
+
+async def test_a_deaf_listener_makes_the_sweep_come_more_often(rig: Rig, parts: Parts) -> None:
+    made = rounds(parts, sweep=3.0)
+    made._swept_at -= 1.5
+    found = await swept(rig, made)
+    assert found
+    made.heard(0.01)
+    made._swept_at -= 1.5
+    assert not await swept(rig, made)
+
+
+async def swept(rig: Rig, made: Rounds) -> bool:
+    generation_id = await rig.order()
+    await made.beat()
+    return await rig.books.work(generation_id) is not None
+
+
+async def test_one_instance_draws_the_figures_and_the_other_shows_none(rig: Rig, parts: Parts) -> None:
+    await rig.order(life=never())
+    async with rig.instance() as other:
+        leads, follows = rounds(parts), rounds(other)
+        await leads.attend()
+        await follows.attend()
+        assert [one.metrics.is_leader._value.get() for one in (parts, other)] == [1, 0]
+        for made in (leads, follows):
+            await made.snapshot()
+        assert parts.metrics.in_flight.labels("queued")._value.get() == 1
+        assert parts.metrics.instances._value.get() == 2
+        assert math.isnan(other.metrics.in_flight.labels("queued")._value.get())
+
+
+async def test_what_the_leader_learns_is_what_everybody_goes_by(rig: Rig, parts: Parts) -> None:
+    await rig.pool.executemany("INSERT INTO reconciler.timings (model, took) VALUES ('flux', $1)", [(40.0,)] * 30)
+    async with rig.instance() as other:
+        leads, follows = rounds(parts), rounds(other)
+        await leads.attend()
+        await follows.attend()
+        await follows.pace()
+        assert other.current.limits.curves == {}
+        await leads.pace()
+        await follows.pace()
+        assert other.current.limits.curves == parts.current.limits.curves
+        assert set(parts.current.limits.curves) == {"flux"}
+
+
+async def test_only_the_leader_deletes_and_asks_for_credit_and_nobody_deletes_where_the_days_are_none(
+    rig: Rig, parts: Parts
+) -> None:
+    await rig.insert(None, status="failed", age=40 * 86400)
+    made = rounds(parts)
+    for round_ in (made.upkeep, made.credit):
+        await round_()
+    assert await left(rig) == 1
+    assert rig.kie.counts.credits == 0
+    await made.attend()
+    made._bearings = replace(made._bearings, retention_days=0)
+    await made.upkeep()
+    assert await left(rig) == 1
+    made._bearings = replace(made._bearings, retention_days=30)
+    for round_ in (made.upkeep, made.credit):
+        await round_()
+    assert await left(rig) == 0
+    assert parts.metrics.kie_credits._value.get() == rig.kie.credits
+
+
+async def left(rig: Rig) -> int:
+    count: int = await rig.pool.fetchval("SELECT count(*) FROM public.generations")
+    return count
+
+
+async def test_a_round_that_breaks_comes_again_and_breaks_no_other(rig: Rig, parts: Parts) -> None:
+    broken = 0
+
+    async def breaks() -> None:
+        nonlocal broken
+        broken += 1
+        raise ZeroDivisionError
+
+    async with rig.working(parts):
+        made = rounds(parts, sweep=0.3)
+        made._eyes = replace(made._eyes, presence=Broken(breaks))  # type: ignore[arg-type]
+        made._every = Every(sweep=0.3, presence=0.1)
+        async with running(made):
+            generation_id = await rig.order()
+            await rig.delivered(generation_id, within=5)
+            await until(lambda: broken >= 2, what="the broken round comes again")
+
+
+class Broken:
+    """A presence that breaks."""
+
+    def __init__(self, beat: object) -> None:
+        self.beat = beat
+
+
+async def test_rounds_that_are_stopped_do_nothing_more(rig: Rig, parts: Parts) -> None:
+    async with running(rounds(parts, sweep=0.2)) as made:
+        await until(lambda: parts.metrics.last_sweep._value.get() > 0, what="a sweep")
+    await until(lambda: not made._scheduler.running, what="the end")
