@@ -24,7 +24,7 @@ from tests.standins.tables import member
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()
 CODED = ("edges/fetch", "edges/sniff", "edges/spool", "edges/storage/refusals", "edges/storage/tus")
-SERVER_WIDE = re.compile(r"DROP ROLE")
+SERVER_WIDE = re.compile(r"DROP ROLE|GRANT reconciler TO")
 """What would reach beyond the one database that a test has."""
 
 
@@ -124,14 +124,24 @@ def test_only_commands_and_settings_that_exist_are_told() -> None:
     assert set(re.findall(r"\b(?:RECONCILER|KIE|SUPABASE|DATABASE|LOG)_[A-Z_]+\b", PAGE)) <= known
 
 
+def test_every_setting_is_told_here_or_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    told_of = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", readme + PAGE))
+    assert not {variable(name) for name in Settings.model_fields} - told_of
+
+
 def test_defaults_are_told_as_they_are() -> None:
     for row in rows(section("Settings that matter at night")):
         (name,) = words(row[0])
         (default,) = (field.default for key, field in Settings.model_fields.items() if variable(key) == name)
-        if isinstance(default, int | float) and "GiB" not in row[1]:
-            assert float(row[1]) == float(default), name
+        if isinstance(default, bool):
+            assert row[1] == str(default).lower(), name
         elif "GiB" in row[1]:
             assert int(row[1].split()[0]) << 30 == default, name
+        elif isinstance(default, int | float):
+            assert float(row[1]) == float(default), name
+        elif isinstance(default, str):
+            assert row[1] == default, name
 
 
 @pytest.fixture
