@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.waiting import until
 
 PROGRAM = (sys.executable, "-m", "reconciler")
+ROOT = str(Path(__file__).parents[2])
 
 
 @contextlib.contextmanager
@@ -51,7 +52,7 @@ class Replica:
         cls, folder: Path, environment: Mapping[str, str], *arguments: str, through: Sequence[str] = ()
     ) -> Replica:
         """Start `run`; `through` is a program that starts it in turn."""
-        environment = {"PATH": os.environ.get("PATH", os.defpath), **environment}
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": ROOT, **environment}
         with _files(folder) as (errors, output):
             process = await asyncio.create_subprocess_exec(
                 *through, *PROGRAM, "run", *arguments,

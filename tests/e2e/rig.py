@@ -180,13 +180,10 @@ class Rig:
         )
         return [row["pid"] for row in rows]
 
-    async def deliver(self, count: int, within: float = 10.0) -> None:
-        """Wait until so many deliveries are under way."""
-
-        async def are_under_way() -> bool:
-            return len(await self.delivering()) == count
-
-        await until(are_under_way, within, f"{count} deliveries under way")
+    async def struck(self, fault: str, count: int) -> None:
+        """Wait until a fault of the KIE has met so many requests."""
+        counted = self.kie.counts.faults
+        await until(lambda: counted[fault] == count, what=f"{fault} for {count} requests")
 
 
 @contextlib.asynccontextmanager

@@ -95,11 +95,10 @@ async def test_storage_that_goes_away_in_the_middle_costs_only_time(rig: Rig) ->
 
 async def test_with_the_database_gone_a_stop_ends_within_the_drain_time(own: Rig, own_postgres: Postgres) -> None:
     replica = await own.run(RECONCILER_DRAIN_SECONDS="5")
+    own.kie.strike("file.hang", times=5)
     for _ in range(5):
-        own.kie.strike("file.hang", task=own.kie.tasks[own.kie.add_task()].id)
-    for task in list(own.kie.tasks):
-        await own.insert(task)
-    await until(own.held, what="deliveries in hand")
+        await own.order()
+    await own.struck("file.hang", 5)
     own_postgres.stop(immediate=True)
     replica.signal(signal.SIGTERM)
     assert (await replica.ended(within=5 + 3)).code == 0

@@ -32,7 +32,11 @@ async def test_what_is_in_hand_is_finished_before_it_stops(rig: Rig) -> None:
     replica = await rig.run()
     rig.kie.latency = 1.0
     ids = [await rig.order() for _ in range(3)]
-    await until(rig.held, what="generations in hand")
+
+    async def all_held() -> bool:
+        return await rig.held() == len(ids)
+
+    await until(all_held, what="generations in hand")
     replica.signal(signal.SIGTERM)
     await draining(replica)
     assert (await replica.ended(within=10)).code == 0
@@ -42,7 +46,7 @@ async def test_what_is_in_hand_is_finished_before_it_stops(rig: Rig) -> None:
 async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_over(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="1")
     ids = await hanging(rig, 5)
-    await rig.deliver(5)
+    await rig.struck("file.hang", 5)
     rig.kie.calm()
     other = await rig.run(RECONCILER_LEASE_SECONDS="600")
     replica.signal(signal.SIGTERM)
@@ -57,7 +61,7 @@ async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_o
 async def test_a_second_signal_cuts_short(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="600")
     ids = await hanging(rig, 2)
-    await rig.deliver(2)
+    await rig.struck("file.hang", 2)
     replica.signal(signal.SIGTERM)
     await draining(replica)
     replica.signal(signal.SIGTERM)
@@ -77,7 +81,7 @@ async def test_a_hangup_is_ignored(rig: Rig) -> None:
 async def test_while_it_drains_nothing_new_is_claimed(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_DRAIN_SECONDS="3")
     await hanging(rig, 1)
-    await rig.deliver(1)
+    await rig.struck("file.hang", 1)
     replica.signal(signal.SIGTERM)
     await draining(replica)
     late = await rig.order()

@@ -45,8 +45,12 @@ async def chosen(rig: Rig, replicas: list[Replica], dice: random.Random, *, busy
     """Whom the next power cut meets, at its moment; `busy`: one that is delivering."""
     victim = dice.choice(replicas)
     if busy:
-        pids = await until(rig.delivering, 30, "a replica that delivers")
-        victim = next(replica for replica in replicas if replica.pid == pids[0])
+
+        async def delivers() -> list[Replica]:
+            pids = await rig.delivering()
+            return [replica for replica in replicas if replica.pid in pids]
+
+        victim = (await until(delivers, 30, "a replica that delivers"))[0]
     moment = asyncio.get_running_loop().time() + dice.uniform(0, 0.2 if busy else 2.5)
     await until(lambda: asyncio.get_running_loop().time() >= moment)
     return victim

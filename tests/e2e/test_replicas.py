@@ -39,7 +39,7 @@ async def test_a_successor_with_the_dead_ones_name_and_pid_takes_its_orphans_ove
     first = await rig.run(through=ALONE)
     rig.kie.strike("file.hang", times=5)
     ids = [await rig.order() for _ in range(5)]
-    await rig.deliver(5)
+    await rig.struck("file.hang", 5)
     await first.kill()
     await rig.run(through=ALONE)
     await rig.delivered(ids, within=15)
@@ -58,7 +58,7 @@ async def test_who_slept_past_its_leases_writes_nothing_when_it_wakes(rig: Rig) 
     rig.storage.faults.add("put", Fault("slow", seconds=SLOW), times=10)
     storing = [rig.kie.add_task() for _ in range(10)]
     ids = {task_id: await rig.insert(task_id) for task_id in (*fetching, *storing)}
-    await rig.deliver(20)
+    await rig.struck("file.slow", 10)
     await until(lambda: rig.storage and rig.storage.requests["put"] == 10, what="bytes on their way")
     sleeper.signal(signal.SIGSTOP)
     answered = time.monotonic() + SLOW + 0.5

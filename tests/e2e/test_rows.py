@@ -43,7 +43,7 @@ async def test_a_row_that_is_taken_away_in_the_middle_is_left_alone(rig: Rig, st
     rig.kie.strike("file.slow", task=task_id)
     replica = await rig.run()
     taken = await rig.insert(task_id)
-    await rig.deliver(1)
+    await rig.struck("file.slow", 1)
     witness = await rig.witness()
     await rig.pool.execute("UPDATE public.generations SET status = $2 WHERE id::text = $1", taken, status)
 
@@ -64,7 +64,7 @@ async def test_a_row_that_is_given_another_task_in_the_middle_gets_that_ones_res
     rig.kie.strike("file.slow", task=first)
     await rig.run()
     moved = await rig.insert(first)
-    await rig.deliver(1)
+    await rig.struck("file.slow", 1)
     await rig.pool.execute("UPDATE public.generations SET task_id = $2 WHERE id::text = $1", moved, second)
     await rig.delivered([moved])
     assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.events WHERE kind = 'succeeded'") == 1
