@@ -1,0 +1,58 @@
+"""What a visit tells: one line for each end, and figures that add up."""
+
+from __future__ import annotations
+
+from structlog.testing import capture_logs
+
+from reconciler.assembly import Parts
+from reconciler.bench.simulator import Failure, Media, never
+from reconciler.core.model import Trigger
+from tests.engine.rig import Rig
+
+
+async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> None:
+    task = rig.kie.add_task(life=100.0, results=(Media(size=10_000), Media("video", "mp4", size=20_000)))
+    rig.kie.skip(103)
+    generation_id = await rig.insert(task, age=120)
+    with capture_logs() as lines:
+        await rig.visit(parts, generation_id, Trigger.CALLBACK)
+    (line,) = [line for line in lines if line["event"] == "generation.delivered"]
+    assert (line["generation_id"], line["task_id"], line["trigger"]) == (generation_id, task, "callback")
+    assert (line["assets"], line["bytes"], line["event_kind"]) == (2, 30_000, "succeeded")
+
+    figures = parts.metrics
+    assert figures.deliveries.labels("delivered", "callback")._value.get() == 1
+    assert (figures.downloaded._value.get(), figures.uploaded._value.get()) == (30_000, 30_000)
+    assert 119 < figures.time_to_delivery.labels("image")._sum.get() < 130
+    assert 2 < figures.completion_to_delivery.labels("image")._sum.get() < 10
+    assert 2 < figures.detection_lag.labels("callback")._sum.get() < 10
+    assert figures.polls.labels("ready")._value.get() == 1
+    assert parts.deliveries.transfers == {}
+    assert await rig.pool.fetchval("SELECT took FROM reconciler.timings") == 100
+
+
+async def test_the_two_ways_to_fail_are_told_apart(rig: Rig, parts: Parts) -> None:
+    refused = await rig.order(fate="fail", failure=Failure("500", "no luck"))
+    late = await rig.order(life=never(), age=90_000)
+    with capture_logs() as lines:
+        await rig.visit(parts, refused)
+        await rig.visit(parts, late)
+    told = {line["event"]: line["reason"] for line in lines if line["event"].startswith("generation.")}
+    assert told == {
+        "generation.failed": "no luck (500)",
+        "generation.gave_up": "gave up after 24 h; last: KIE says waiting",
+    }
+
+
+async def test_a_miss_is_counted_under_its_stage_and_its_reason(rig: Rig, parts: Parts) -> None:
+    for fault in ("record.http_500", "file.500"):
+        generation_id = await rig.order()
+        rig.kie.strike(fault)
+        await rig.visit(parts, generation_id)
+    counted = {
+        (sample.labels["stage"], sample.labels["reason"]): sample.value
+        for metric in parts.metrics.failures.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+    assert counted == {("ask", "server_error"): 1, ("fetch", "http_5xx"): 1}
