@@ -47,15 +47,22 @@ SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.wo
  WHERE due_at > now() ORDER BY due_at LIMIT 1
 """
 
+# A row that is being written is passed over: whoever writes it may wait for the application for minutes.
 _RENEW = f"""
-UPDATE reconciler.work SET lease_until = now() + $1::interval
- WHERE generation_id = ANY($2) AND lease = ANY($3) RETURNING lease, {SOON}
+WITH ours AS (
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($2) AND lease = ANY($3) FOR UPDATE SKIP LOCKED)
+UPDATE reconciler.work w SET lease_until = now() + $1::interval
+  FROM ours WHERE w.generation_id = ours.generation_id RETURNING w.lease, {SOON}
 """
 
+_STILL_OURS = "SELECT lease FROM reconciler.work WHERE generation_id = ANY($1) AND lease = ANY($2)"
+
 _RELEASE = """
-UPDATE reconciler.work
+WITH ours AS (
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($1) AND lease = ANY($2) FOR UPDATE SKIP LOCKED)
+UPDATE reconciler.work w
    SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + $3 * interval '1 second', early_at = NULL
- WHERE generation_id = ANY($1) AND lease = ANY($2)
+  FROM ours WHERE w.generation_id = ours.generation_id
 """
 
 
@@ -70,6 +77,14 @@ class Claim:
     lease: uuid.UUID
     woken: int
     trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of some wakes: the claims, and the names to wake again because their rows are just being written."""
+
+    claims: list[Claim]
+    busy: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +115,10 @@ class Claims:
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
         """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
+        return (await self.take(wakes)).claims
+
+    async def take(self, wakes: Mapping[str, Trigger]) -> Taken:
+        """Do what `woken` does, and tell also which wakes have to be repeated."""
         # Anybody may NOTIFY: a name that no row can have must not break the statement for the others.
         keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
         keys.pop(None, None)
@@ -107,7 +126,10 @@ class Claims:
         rows = await self._database.fetch(
             self._woken, self._term, self._instance, *self._ours, list(keys), tokens, list(keys.values())
         )
-        return [_claim(row) for row in rows if row["claimed"]]
+        return Taken(
+            [_claim(row) for row in rows if row["claimed"]],
+            tuple(row["generation_id"] for row in rows if row["claimed"] is None),
+        )
 
     async def due(self, limit: int) -> list[Claim]:
         """Claim up to `limit` generations whose time has come: the longest overdue, every second time the newest.
@@ -128,7 +150,7 @@ class Claims:
         return seconds
 
     async def renew(self, held: Sequence[Claim]) -> set[uuid.UUID]:
-        """Prolong these leases by a term and return those that are still ours."""
+        """Prolong these leases by a term and return those that were; the others are lost, or just being used."""
         rows = await self._database.fetch(
             _RENEW,
             self._term,
@@ -136,6 +158,12 @@ class Claims:
             [claim.lease for claim in held],
         )
         return {row["lease"] for row in rows}
+
+    async def lost(self, held: Sequence[Claim]) -> set[uuid.UUID]:
+        """Return those of these leases that are not ours any more."""
+        leases = [claim.lease for claim in held]
+        rows = await self._database.fetch(_STILL_OURS, [claim.generation_id for claim in held], leases)
+        return set(leases) - {row["lease"] for row in rows}
 
     async def release(self, held: Sequence[Claim], *, seconds: float = 5.0) -> None:
         """Give these generations back, due again in so many seconds."""
@@ -183,38 +211,53 @@ def _woken_sql(shape: Shape) -> str:
          SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))"""
     return f"""
 WITH wake AS (SELECT * FROM unnest($6::text[], $7::uuid[], $8::text[]) AS u (woken_id, token, word)),
+at_hand AS MATERIALIZED (
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($6)
+    ORDER BY generation_id FOR UPDATE SKIP LOCKED),
+busy AS (
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($6)
+    EXCEPT SELECT generation_id FROM at_hand),
 ours AS (
     SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.token, wake.word
       FROM wake JOIN public.generations g ON g.id = wake.woken_id::{shape.id_type}
-     WHERE {_ours_sql(shape, 3, mendable)})
-INSERT INTO reconciler.work AS w
-       (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task)
-SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task FROM ours ORDER BY woken_id
-ON CONFLICT (generation_id) DO UPDATE
-   SET lease = CASE WHEN {_FREE} THEN excluded.lease ELSE w.lease END,
-       lease_until = CASE WHEN {_FREE} THEN excluded.lease_until ELSE w.lease_until END,
-       instance = CASE WHEN {_FREE} THEN excluded.instance ELSE w.instance END,
-       woken = CASE WHEN {_FREE} THEN w.woken ELSE w.woken + 1 END,
-       trigger = excluded.trigger,
-       due_at = now()
- WHERE ({_FREE} AND w.due_at <= now())
-    OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
-    OR excluded.trigger IN {asked}
-RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed, {SOON}
+     WHERE {_ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
+taken AS (
+    INSERT INTO reconciler.work AS w
+           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task)
+    SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task FROM ours ORDER BY woken_id
+    ON CONFLICT (generation_id) DO UPDATE
+       SET lease = CASE WHEN {_FREE} THEN excluded.lease ELSE w.lease END,
+           lease_until = CASE WHEN {_FREE} THEN excluded.lease_until ELSE w.lease_until END,
+           instance = CASE WHEN {_FREE} THEN excluded.instance ELSE w.instance END,
+           woken = CASE WHEN {_FREE} THEN w.woken ELSE w.woken + 1 END,
+           trigger = excluded.trigger,
+           due_at = now()
+     WHERE ({_FREE} AND w.due_at <= now())
+        OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
+        OR excluded.trigger IN {asked}
+    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed)
+SELECT *, {SOON} FROM taken
+ UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL, NULL FROM busy
 """
 
 
 def _discover_sql(shape: Shape) -> str:
     open_words = ", ".join(f"'{word}'" for word in OPEN)
     return f"""
+WITH found AS (
+    SELECT g.id::text AS found_id, g.status, g.task_id, w.generation_id IS NOT NULL AS known
+      FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
+     WHERE {OPEN_OR_UNHEALED}
+       AND {_ours_sql(shape, 2)}
+       AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
+       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id))),
+at_hand AS MATERIALIZED (
+    SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
+    ORDER BY generation_id FOR UPDATE SKIP LOCKED)
 INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task)
-SELECT g.id::text, now(), 'sweep', g.status, g.task_id
-  FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {OPEN_OR_UNHEALED}
-   AND {_ours_sql(shape, 2)}
-   AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
-   AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id))
- ORDER BY g.id
+SELECT found_id, now(), 'sweep', status, task_id FROM found
+ WHERE NOT known OR found_id IN (SELECT generation_id FROM at_hand)
+ ORDER BY found_id
 ON CONFLICT (generation_id) DO UPDATE SET due_at = now(), trigger = 'sweep' WHERE {_FREE}
 RETURNING w.generation_id
 """

@@ -39,6 +39,9 @@ HELD = 256
 HASTE = 2.0
 """Seconds that a drain waits for the database, which may be away for good."""
 
+BUSY = 0.5
+"""Seconds until a row that was just being written when it was woken is woken again."""
+
 AGAIN = 60.0
 """Seconds until a generation whose visit broke is looked at again."""
 
@@ -115,12 +118,17 @@ class Work:
     async def _woken(self, room: int) -> list[Claim]:
         if not self._wakes:
             return []
-        taken = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:room]}
+        wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:room]}
         try:
-            return await self._claims.woken(taken)
+            taken = await self._claims.take(wakes)
         except ReconcilerError:
-            self._wakes = taken | self._wakes
+            self._wakes = wakes | self._wakes
             raise
+        for generation_id in taken.busy:
+            asyncio.get_running_loop().call_later(
+                BUSY, self.wake, generation_id, wakes.get(generation_id, Trigger.NOTIFY)
+            )
+        return taken.claims
 
     async def _early(self) -> list[Claim]:
         """Claim a row before it is due, where the next request would else be wasted."""
@@ -196,13 +204,16 @@ class Work:
             drawn = time.monotonic()
             try:
                 kept = await self._claims.renew([lease.claim for lease in leases])
+                for lease in leases:
+                    if lease.claim.lease in kept:
+                        lease.prolong(drawn)
+                missed = [lease for lease in leases if lease.claim.lease not in kept]
+                lost = await self._claims.lost([lease.claim for lease in missed]) if missed else set()
             except ReconcilerError as error:
                 log.warning("leases.not_renewed", code=error.code, count=len(leases))
                 continue
-            for lease in leases:
-                if lease.claim.lease in kept:
-                    lease.prolong(drawn)
-                elif lease.claim.lease in self._held:
+            for lease in missed:
+                if lease.claim.lease in lost and lease.claim.lease in self._held:
                     self._cut(lease)
 
     def _cut(self, lease: Lease) -> None:

@@ -44,11 +44,14 @@ async def books(rows_dsn: str) -> AsyncIterator[Books]:
 async def listening(dsn: str, database: Database, *, every: float = 0.1, within: float = 0.5) -> AsyncIterator[Heard]:
     heard = Heard()
     hears = Hears(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
+    broken: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context.get("exception")))
     running = asyncio.create_task(Listener(dsn, database, hears, every=every, within=within).run())
     try:
         await until(lambda: heard.connected or running.done(), what="the first canary")
         yield heard
         assert not running.done()
+        assert broken == []
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -143,6 +146,25 @@ async def test_a_pool_that_cannot_send_the_canary_counts_as_deaf(rows_dsn: str, 
             proxy.mend()
             await until(lambda: heard.connected, what="canaries again")
         await database.close()
+
+
+async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: str, books: Books) -> None:
+    heard = Heard()
+    hears = Hears(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
+
+    class Mute(Database):
+        """What it sends goes to another database than the one that is listened to."""
+
+        async def execute(self, sql: str, *args: object) -> None:
+            await notify(books, '{"canary": "of another replica"}')
+
+    running = asyncio.create_task(Listener(rows_dsn, Mute(rows_dsn), hears, every=0.05, within=0.3).run())
+    try:
+        await until(lambda: heard.canaries, what="the first word")
+        assert heard.canaries == [None]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 MALFORMED = [

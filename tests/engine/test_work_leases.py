@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+
+import pytest
 
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import Media, never
 from reconciler.core.model import Trigger
+from reconciler.edges.claims import Taken
 from tests.engine.rig import Rig
 from tests.standins.proxy import Proxy
 from tests.waiting import until
@@ -28,11 +31,11 @@ async def downloading(rig: Rig, parts: Parts, *, seconds: float = 60.0) -> Async
 async def free(rig: Rig, generation_id: str, within: float = 5.0) -> float:
     """Wait until nobody holds the row; the seconds until it is due."""
 
-    async def nobody() -> float | None:
+    async def nobody() -> tuple[float] | None:
         work = await rig.books.work(generation_id)
-        return work["due_in"] if work is not None and work["lease"] is None else None
+        return (work["due_in"],) if work is not None and work["lease"] is None else None
 
-    return await until(nobody, within=within, what="the lease is given back")
+    return (await until(nobody, within=within, what="the lease is given back"))[0]
 
 
 async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: Parts) -> None:
@@ -73,6 +76,37 @@ async def test_work_of_a_dead_instance_is_taken_over_when_its_lease_ends(rig: Ri
     await rig.proves(generation_id)
 
 
+async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_its_wake(
+    rig: Rig, parts: Parts
+) -> None:
+    """Law 10: our write waits for the application, and holds our own row meanwhile."""
+    brief = rig.broad(parts, term=0.9, sweep=0.3)
+    other = rig.broad(parts, term=0.9)
+    stuck = await rig.order()
+    async with rig.pool.acquire() as application:
+        lock = application.transaction()
+        await lock.start()
+        await application.execute("SELECT FROM public.generations FOR UPDATE")
+        async with rig.working(brief), downloading(rig, brief, seconds=2.0) as slow:
+            brief.work.wake(stuck)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: application.fetchval(waiting), what="the write that waits")
+            brief.work.wake(stuck, Trigger.CALLBACK)
+            fresh = await rig.order()
+            brief.work.wake(fresh)
+            await rig.delivered(fresh, within=3)
+
+            async def delivered() -> bool:
+                assert await other.claims.due(1) == []
+                return (await rig.books.generation(slow))["status"] == "success"
+
+            await until(delivered, what="the slow delivery")
+            assert parts.metrics.leases_lost._value.get() == 0
+            await lock.rollback()
+            await rig.delivered(stuck)
+    assert await rig.books.events(stuck) == ["succeeded"]
+
+
 # --- drain
 
 
@@ -104,23 +138,29 @@ async def test_nothing_is_claimed_once_the_drain_has_begun(rig: Rig, parts: Part
     assert await rig.books.work(generation_id) is None
 
 
-async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(rig: Rig, parts: Parts) -> None:
+async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generation_id = await rig.order(life=never())
-    await rig.visit(parts, generation_id)
-    async with rig.pool.acquire() as other:
-        lock = other.transaction()
-        await lock.start()
-        await other.execute("SELECT FROM reconciler.work FOR UPDATE")
-        async with rig.working(parts):
-            parts.work.wake(generation_id, Trigger.CALLBACK)
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            await until(lambda: other.fetchval(waiting), what="the claim waits")
-            draining = asyncio.create_task(parts.work.drain(5))
-            await until(lambda: parts.work._draining, what="the drain")
-            await lock.rollback()
-            await draining
-    assert await free(rig, generation_id) < 60
-    assert rig.kie.counts.records == 1
+    drawn, answered = asyncio.Event(), asyncio.Event()
+    take = parts.claims.take
+
+    async def slow(wakes: Mapping[str, Trigger]) -> Taken:
+        taken = await take(wakes)
+        drawn.set()
+        await answered.wait()
+        return taken
+
+    monkeypatch.setattr(parts.claims, "take", slow)
+    async with rig.working(parts):
+        parts.work.wake(generation_id)
+        await drawn.wait()
+        draining = asyncio.create_task(parts.work.drain(5))
+        await until(lambda: parts.work._draining, what="the drain")
+        answered.set()
+        await draining
+    assert await free(rig, generation_id) < 1
+    assert rig.kie.counts.records == 0
 
 
 # --- a database that is away
