@@ -167,6 +167,7 @@ class Visits:
                 event = await ledger.finish(row, claim, self._delivered(row))
                 return None if event is None else replace(visited, event=event)
             case Fail() as decision:
+                await ledger.note(row, claim)
                 try:
                     event = await ledger.fail(row, claim, decision)
                 except Permanent as error:

@@ -52,6 +52,19 @@ async def test_a_task_that_kie_still_works_on_after_its_time_is_given_up_and_loo
     assert HOUR / 2 - 60 < work["due_in"] <= 6 * HOUR
 
 
+@pytest.mark.parametrize("ends", ["refused", "given up"])
+async def test_what_was_heard_in_the_visit_that_fails_is_kept(rig: Rig, parts: Parts, ends: str) -> None:
+    refused = await rig.order(fate="fail")
+    late = await rig.order(life=never(), age=DAY + 60)
+    generation_id = refused if ends == "refused" else late
+    await rig.visit(parts, generation_id)
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert (work["looks"], work["family"], work["key_hash"]) == (1, "market", parts.keys[0].key_hash)
+    assert work["acknowledged_at"] is not None
+    assert work["acknowledged_at"] == work["answered_at"] == work["looked_at"]
+
+
 async def test_a_result_that_comes_after_a_give_up_is_delivered(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never(), age=DAY + 60)
     await rig.visit(parts, generation_id)
