@@ -146,7 +146,7 @@ def _rounds(built: Parts, presence: Presence) -> Rounds:
         built.work,
         built.metrics,
         every=Every(sweep=settings.sweep_seconds, presence=settings.lease_seconds / 3),
-        bearings=Bearings(built.keys[0].key_hash, settings.failed_retention_days, bounds),
+        bearings=Bearings(tuple(key.key_hash for key in built.keys), settings.failed_retention_days, bounds),
         current=built.current,
     )
 

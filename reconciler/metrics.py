@@ -7,7 +7,9 @@ set by the leader's snapshot and by nobody else: aggregate them with max.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import product
 
@@ -19,6 +21,7 @@ from reconciler import __version__
 from reconciler.core.findings import NAMES as FINDINGS
 from reconciler.core.findings import Finding, Snapshot
 from reconciler.core.model import OPEN, Kind, Trigger
+from reconciler.errors import Permanent
 
 DELIVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 21600, 86400)
 """The edges of the objectives, and the 20 minutes that a minted link lives."""
@@ -44,6 +47,8 @@ class Metrics:
         self._declare_traffic()
         self._declare_table_wide()
         self._declare_instance()
+        # Until they are drawn they are unknown, and unknown is not zero.
+        self.forget()
 
     def _declare_work(self) -> None:
         self.deliveries = self._counter("deliveries", "Generations ended.", {"outcome": DELIVERIES, **_TRIGGERS})
@@ -87,7 +92,7 @@ class Metrics:
         self.queue_usage = self._gauge("notification_queue_usage", "Share of PostgreSQL's notification queue in use.")
         self.instances = self._gauge("instances", "Replicas seen within two leases.")
         self.findings = self._gauge("findings", "What is amiss, by name.", {"name": FINDINGS})
-        self.kie_credits = self._gauge("kie_credits", "Credits left at KIE.")
+        self.kie_credits = self._gauge("kie_credits", "Credits left at KIE, with the first key.")
 
     def _declare_instance(self) -> None:
         self.listener_connected = self._gauge("listener_connected", "Whether notifications are heard.")
@@ -98,8 +103,6 @@ class Metrics:
         self.database_up = self._gauge("database_up", "Whether the last statement to the database succeeded.")
         self.schema_behind = self._gauge("schema_behind", "Migrations that are not applied.")
         self._gauge("build_info", "What runs here.", {"version": (__version__,)}).labels(__version__).set(1)
-
-    # --- verbs --------------------------------------------------------------------------------------------------------
 
     def ended(self, outcome: str, trigger: Trigger) -> None:
         """Count a generation that ended in one of DELIVERIES."""
@@ -144,19 +147,41 @@ class Metrics:
         """Drop the table-wide figures: another replica draws them now, and old ones must not outlive its own."""
         for gauge in (self.stuck, self.oldest, self.expiring, self.media_deadline, self.events_unannounced,
                       self.queue_usage, self.instances, self.schema_behind, self.polls_per_delivery,
-                      self.poll_budget_waiting):  # fmt: skip
+                      self.poll_budget_waiting, self.kie_credits):  # fmt: skip
             gauge.set(math.nan)
         for status in OPEN:
             self.in_flight.labels(status).set(math.nan)
         for name in FINDINGS:
             self.findings.labels(name).set(math.nan)
 
+    @contextmanager
+    def asking(self, endpoint: str) -> Iterator[None]:
+        """Record how long a request to KIE takes and how it ends."""
+        with self._timed(self.kie_seconds, endpoint):
+            yield
+
+    @contextmanager
+    def storing(self, operation: str) -> Iterator[None]:
+        """Record how long a call of the storage takes and how it ends."""
+        with self._timed(self.storage_seconds, operation):
+            yield
+
+    @contextmanager
+    def _timed(self, histogram: Histogram, what: str) -> Iterator[None]:
+        began, outcome = time.monotonic(), "away"
+        try:
+            yield
+            outcome = "ok"
+        except Permanent:
+            outcome = "refused"
+            raise
+        finally:
+            histogram.labels(what, outcome).observe(time.monotonic() - began)
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the figures and their content type, as the scraper's Accept header asks."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
-
-    # --- declaring ----------------------------------------------------------------------------------------------------
 
     def _counter(self, name: str, says: str, labels: Labels | None = None) -> Counter:
         counter = Counter(name, says, tuple(labels or ()), namespace="kie_reconciler", registry=self.registry)

@@ -28,12 +28,10 @@ ADDRESS_LIFE = timedelta(hours=24)
 _FINDINGS = {
     "host_unlisted": "host_unlisted",
     "unauthorized": "key_rejected",
+    "key_missing": "key_rejected",
     "no_credits": "unpaid_account",
     "key_capped": "unpaid_account",
 }
-
-
-# -------------------------------------------------------------------------------------------------------------
 
 
 def absorb(row: Row, seen: Observation, now: datetime) -> Row:

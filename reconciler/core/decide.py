@@ -50,9 +50,6 @@ RECOVERY = 30.0
 """Seconds after a miss from which a spare request may try again: an outage that ends must not be slept through."""
 
 
-# -------------------------------------------------------------------------------------------------------------
-
-
 def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
     """Return what happens next with a row that has absorbed what was seen."""
     if not ours(row, limits.result_hosts):

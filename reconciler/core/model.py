@@ -106,10 +106,6 @@ class Row:
         return bool(self.sources) and done >= set(range(len(self.sources)))
 
 
-# --- Observations: a record, a silence or the outcome of a delivery, in our words
-# ---------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Silence:
     """Nothing has been heard in this visit yet."""
@@ -183,10 +179,6 @@ class Unstored:
 
 
 Observation = Silence | Working | Ready | Refused | Unknown | Unheard | Stored | Unstored
-
-
-# --- Decisions: what happens next, and never how
-# ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

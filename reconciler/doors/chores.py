@@ -105,9 +105,6 @@ async def _reopened(desk: Desk, generation_id: str) -> None:
         await asyncio.sleep(POLL)
 
 
-# --- backfill ---------------------------------------------------------------------------------------------------------
-
-
 async def unhealed(reports: Reports, on_page: Callable[[int, int], None] = lambda _looked, _found: None) -> list[str]:
     """Walk the whole table and return what a backfill would deliver.
 
@@ -160,9 +157,6 @@ async def _healed(desk: Desk, generation_id: str) -> Outcome:
     if case is None:
         return Outcome(generation_id, None, "left", "the application deleted the row")
     return outcome(case, desk.terms)
-
-
-# --- one generation ---------------------------------------------------------------------------------------------------
 
 
 def outcome(case: Case, terms: Terms) -> Outcome:

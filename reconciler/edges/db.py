@@ -186,6 +186,9 @@ class Database:
 
         try:
             result = await self._prepared(once)
+        except Config as error:
+            self.trouble = str(error)
+            raise
         except Transient as error:
             self.trouble = str(error)
             if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
@@ -225,6 +228,8 @@ async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], w
     """Await `run(work)`; Config where this login lacks a right, kept from `translated` as `migrate` may go on."""
     try:
         return await run(work)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+        raise Config(f"the database lacks a table: {error}", hint="run: kie-reconciler migrate") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise Config(
             f"the database forbids it: {error}",

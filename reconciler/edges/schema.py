@@ -1,6 +1,6 @@
 """The application's table as it is: which of the known columns exist, of what type, and which statuses it takes.
 
-Read once at start, and by doctor; nothing here writes. The ledger builds its statements from the Shape, so a table
+Read once at start; nothing here writes. The ledger builds its statements from the Shape, so a table
 that belongs to somebody else needs no change as long as the required columns are there.
 """
 

@@ -8,7 +8,6 @@ the visit only.
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 
 from reconciler.core.model import Asset, Row, Stored, Unstored
@@ -28,7 +27,7 @@ MINTABLE = frozenset({"host_unlisted"})
 
 @dataclass(slots=True)
 class Transfer:
-    """A delivery under way, as `top` and the demo show it; sizes in bytes, `total` None while unknown."""
+    """A delivery under way, as the demo shows it; sizes in bytes, `total` None while unknown."""
 
     generation_id: str
     n: int
@@ -89,9 +88,8 @@ class Deliveries:
             await self._ways.ledger.intend(row, lease.claim, asset)
             await self._put(row, lease, transfer, asset, spool)
         transfer.stage = "prove"
-        began = time.monotonic()
-        receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
-        self._metrics.storage_seconds.labels("prove", "ok").observe(time.monotonic() - began)
+        with self._metrics.storing("prove"):
+            receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
         asset = replace(asset, version=receipt.version, verified_by=receipt.verified_by)
         await self._ways.ledger.stored(row, lease.claim, asset)
         self._metrics.uploaded.inc(asset.size)
@@ -108,7 +106,8 @@ class Deliveries:
             if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in MINTABLE):
                 raise
             try:
-                minted = await self._ways.kie.download_url(source, key_hash=row.key_hash)
+                with self._metrics.asking("download_url"):
+                    minted = await self._ways.kie.download_url(source, key_hash=row.key_hash)
             except (Transient, Permanent):
                 # What the provider cannot mint stays refused for the first reason, which is the one to act on.
                 raise refused from None
@@ -126,15 +125,8 @@ class Deliveries:
             transfer.done, transfer.total = done, total
 
         what = Put(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
-        began, outcome = time.monotonic(), "away"
-        try:
+        with self._metrics.storing("put"):
             await self._ways.store.put(what, spool, ours=lease.ours, begun=begun, progress=progress)
-            outcome = "ok"
-        except Permanent:
-            outcome = "refused"
-            raise
-        finally:
-            self._metrics.storage_seconds.labels("put", outcome).observe(time.monotonic() - began)
 
 
 def _named(row: Row, n: int, mime: str, spool: Spool) -> Asset:

@@ -6,10 +6,11 @@ is logged and comes again. The sweep is what makes every notification dispensabl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.visit import Current
 from reconciler.engine.work import Work
-from reconciler.errors import ReconcilerError
+from reconciler.errors import Permanent, ReconcilerError
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
@@ -47,9 +48,9 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Bearings:
-    """What the rounds go by: the key whose credits are asked for, days until failed rows are deleted (0 = never)."""
+    """What the rounds go by: the keys whose credits are asked for, days until failed rows are deleted (0 = never)."""
 
-    key_hash: str
+    key_hashes: tuple[str, ...]
     retention_days: int
     bounds: Bounds
 
@@ -85,29 +86,26 @@ class Rounds:
         self._swept_at = time.monotonic()
         self._canary_at = time.monotonic()
         self._listening = False
+        self._keys_rejected = self._keys_unpaid = 0
         # The library's default drops a run that is a second late; a late sweep is better than none.
         late = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._scheduler = AsyncIOScheduler(job_defaults=late)
 
     def start(self) -> None:
-        """Begin all rounds, each at once and then at its interval."""
+        """Begin all rounds: each at once and then at its interval, the leader's when it is known who leads."""
         every = self._every
-        rounds: dict[Round, float] = {
-            self.beat: 1.0,
-            self.sweep: every.sweep,
-            self.attend: every.presence,
+        at_once: dict[Round, float] = {self.beat: 1.0, self.sweep: every.sweep, self.attend: every.presence}
+        leaders: dict[Round, float] = {
             self.snapshot: every.snapshot,
             self.pace: every.pace,
             self.credit: every.credit,
             self.upkeep: every.upkeep,
         }
-        for run, seconds in rounds.items():
+        now = datetime.now(UTC)
+        for run, seconds in (at_once | leaders).items():
+            first = now + timedelta(seconds=1) if run in leaders else now
             self._scheduler.add_job(
-                partial(self._guarded, run),
-                "interval",
-                seconds=seconds,
-                id=run.__name__,
-                next_run_time=datetime.now(UTC),
+                partial(self._guarded, run), "interval", seconds=seconds, id=run.__name__, next_run_time=first
             )
         self._scheduler.start()
 
@@ -125,8 +123,6 @@ class Rounds:
             log.warning("round.failed", round=name, code=error.code, reason=str(error))
         except Exception:
             log.exception("round.broke", round=name)
-
-    # --- one method a round -------------------------------------------------------------------------------------------
 
     async def beat(self) -> None:
         """Show that the loop turns; a deaf listener makes the sweep come thrice as often."""
@@ -167,6 +163,8 @@ class Rounds:
             sweep_age=time.monotonic() - self._swept_at,
             schema_behind=await self._eyes.behind(),
             transaction_pooler=self._eyes.pooled(),
+            keys_rejected=self._keys_rejected,
+            keys_unpaid=self._keys_unpaid,
         )
         found = findings(snapshot, self._bearings.bounds)
         self._metrics.draw(snapshot, found)
@@ -180,9 +178,21 @@ class Rounds:
             self._current.limits = replace(self._current.limits, curves=learned.curves, theta=learned.theta)
 
     async def credit(self) -> None:
-        """Ask KIE how many credits are left with the first key."""
-        if self._leads():
-            self._metrics.kie_credits.set(await self._eyes.kie.credit(key_hash=self._bearings.key_hash))
+        """Ask KIE how many credits are left with each key, and whether it still takes the key."""
+        if not self._leads():
+            return
+        left: dict[str, float | None] = {}
+        for key_hash in self._bearings.key_hashes:
+            try:
+                with self._metrics.asking("credit"):
+                    left[key_hash] = await self._eyes.kie.credit(key_hash=key_hash)
+            except Permanent as error:
+                log.warning("key.refused", key_hash=key_hash, code=error.code, reason=str(error))
+                left[key_hash] = None
+        first = next(iter(left.values()))
+        self._metrics.kie_credits.set(math.nan if first is None else first)
+        self._keys_rejected = sum(amount is None for amount in left.values())
+        self._keys_unpaid = sum(amount is not None and amount <= 0 for amount in left.values())
 
     async def upkeep(self) -> None:
         """Delete what is too old, a batch at a time."""
@@ -194,8 +204,6 @@ class Rounds:
         if self._bearings.retention_days:
             deleted = await self._eyes.upkeep.failed(self._bearings.retention_days)
             log.info("failed.deleted", generations=deleted, older_than_days=self._bearings.retention_days)
-
-    # --- what the listener tells ------------------------------------------------------------------------------------
 
     def heard(self, seconds: float | None) -> None:
         """Take note of a canary that came back after so many seconds, None when it did not."""
