@@ -179,13 +179,24 @@ async def test_a_database_that_goes_away_in_mid_visit_costs_a_lease_and_nothing_
             assert await rig.books.events(generation_id) == ["succeeded"]
 
 
-async def test_the_loop_outlives_a_database_that_is_away(rig: Rig) -> None:
+async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
+        take = parts.claims.take
+
+        async def noted(wakes: Mapping[str, Trigger]) -> Taken:
+            asked.extend(wakes)
+            return await take(wakes)
+
+        monkeypatch.setattr(parts.claims, "take", noted)
+        await proxy.refuse()
+        generation_id = await rig.order()
+        parts.work.wake(generation_id)
         async with rig.working(parts):
-            await proxy.refuse()
-            generation_id = await rig.order()
-            parts.work.wake(generation_id)
-            await until(lambda: parts.database.trouble, what="the trouble is seen")
+            await until(lambda: asked.count(generation_id) == 2, what="the wake is tried again")
+            assert parts.database.trouble is not None
             proxy.mend()
             await rig.delivered(generation_id, within=5)
         assert parts.database.trouble is None
