@@ -17,7 +17,7 @@ from tests.standins.storage import SupabaseStorage
 from tests.waiting import until
 
 ROWS = 1000
-PER_MINUTE = 100
+PER_MINUTE = 240
 CANARIES = 1
 
 _CALLS = """
