@@ -203,7 +203,8 @@ class Rounds:
         await self._eyes.upkeep.deserted()
         if self._bearings.retention_days:
             deleted = await self._eyes.upkeep.failed(self._bearings.retention_days)
-            log.info("failed.deleted", generations=deleted, older_than_days=self._bearings.retention_days)
+            if deleted:
+                log.info("failed.deleted", generations=deleted, older_than_days=self._bearings.retention_days)
 
     def heard(self, seconds: float | None) -> None:
         """Take note of a canary that came back after so many seconds, None when it did not."""
