@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from structlog.testing import capture_logs
+
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import never
 from reconciler.daemon import _rounds
@@ -130,10 +132,13 @@ async def test_a_round_that_breaks_comes_again_and_breaks_no_other(rig: Rig, par
         made = rounds(parts, sweep=0.3)
         made._eyes = replace(made._eyes, presence=Broken(breaks))  # type: ignore[arg-type]
         made._every = Every(sweep=0.3, presence=0.1)
-        async with running(made):
-            generation_id = await rig.order()
-            await rig.delivered(generation_id, within=5)
-            await until(lambda: broken >= 2, what="the broken round comes again")
+        with capture_logs() as lines:
+            async with running(made):
+                generation_id = await rig.order()
+                await rig.delivered(generation_id, within=5)
+                await until(lambda: broken >= 2, what="the broken round comes again")
+        told = [line["round"] for line in lines if line["event"] == "round.broke"]
+        assert set(told) == {"attend"}
 
 
 class Broken:

@@ -74,6 +74,19 @@ async def test_a_wake_during_the_last_moment_of_a_visit_is_not_lost(rig: Rig, pa
         await rig.delivered(generation_id, within=5)
 
 
+async def test_a_wake_that_finds_its_row_just_being_written_comes_again(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order(life=never())
+    await rig.visit(parts, generation_id)
+    await rig.books.set(generation_id, "early_at = NULL, due_at = now() + interval '1 hour'")
+    rig.kie.end((await rig.books.generation(generation_id))["task_id"])
+    async with rig.working(parts):
+        async with rig.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM reconciler.work FOR UPDATE")
+            parts.work.wake(generation_id, Trigger.CALLBACK)
+            await until(lambda: not parts.work._wakes, what="the wake finds the row busy")
+        await rig.delivered(generation_id, within=5)
+
+
 async def test_no_more_visits_ask_at_once_than_allowed(rig: Rig, parts: Parts) -> None:
     few = rig.broad(parts, asking=3)
     ids = [await rig.order(life=never()) for _ in range(6)]

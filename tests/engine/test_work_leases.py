@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import pytest
 
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import Media, never
 from reconciler.core.model import Trigger
-from reconciler.edges.claims import Taken
+from reconciler.edges.claims import Claim, Taken
 from tests.engine.rig import Rig
 from tests.standins.proxy import Proxy
 from tests.waiting import until
@@ -52,6 +53,26 @@ async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: P
     assert lease is not None
     assert parts.metrics.leases_lost._value.get() == 0
     await rig.proves(generation_id)
+
+
+async def test_a_row_that_is_just_being_written_when_its_lease_is_to_be_renewed_is_not_lost(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = rig.broad(parts, term=1.5)
+    renewed: list[set[UUID]] = []
+    renew = brief.claims.renew
+
+    async def noted(held: Sequence[Claim]) -> set[UUID]:
+        renewed.append(await renew(held))
+        return renewed[-1]
+
+    monkeypatch.setattr(brief.claims, "renew", noted)
+    async with rig.working(brief), downloading(rig, brief, seconds=3.0) as generation_id:
+        async with rig.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM reconciler.work FOR UPDATE")
+            await until(lambda: set() in renewed, what="a renewal that passes it over")
+        await rig.delivered(generation_id)
+    assert parts.metrics.leases_lost._value.get() == 0
 
 
 async def test_a_visit_whose_lease_was_lost_is_cut_and_writes_nothing(rig: Rig, parts: Parts) -> None:
