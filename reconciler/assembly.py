@@ -160,7 +160,7 @@ def _assembled(
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
     theirs = _their_hosts(settings)
-    limits = Limits(give_up_after=settings.give_up_after, result_hosts=theirs, observe=observe)
+    limits = Limits(settings.give_up_after, result_hosts=theirs, observe=observe, keys=len(keys))
     current = Current(limits)
     reach = Reach(settings.providers, settings.task_pattern, theirs)
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds)

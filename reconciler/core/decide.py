@@ -65,6 +65,10 @@ def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decisi
             return _refused(row, seen, limits)
         case Stored():
             return Finish()
+        case Unknown() if row.unknowns < limits.keys:
+            # Another key of the ring may have made the task: that is no reason to wait.
+            soon = now + timedelta(seconds=pace.FASTEST)
+            return Rest(soon, soon, row.why or "unknown with this key")
         case Unknown():
             return _missing(row, now, limits, None)
         case Unheard() | Unstored():

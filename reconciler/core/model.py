@@ -241,7 +241,7 @@ class Limits:
     """What the settings and the last snapshot allow; `jitter` is a number in [0, 1) drawn by the caller.
 
     `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model, `spare` whether
-    a request may go out at once.
+    a request may go out at once, `keys` how many keys the ring has.
     """
 
     give_up_after: timedelta = timedelta(hours=24)
@@ -250,4 +250,5 @@ class Limits:
     result_hosts: tuple[str, ...] = ()
     observe: bool = False
     spare: bool = True
+    keys: int = 1
     jitter: float = 0.5

@@ -98,7 +98,8 @@ class Ledger:
         took = row.took.total_seconds() if row.took else None
         record = await self._database.row(
             self._finish, claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
-            list(row.sources), list(what.addresses), list(what.paths), self._shape.success,
+            list(row.sources), list(what.addresses), list(what.paths),
+            row.status if row.status in SUCCEEDED else self._shape.success,
             took, row.model or "", row.status, kind,
         )  # fmt: skip
         return _outcome(record, kind)

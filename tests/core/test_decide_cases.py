@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from reconciler.core.absorb import absorb
+from reconciler.core.decide import decide
 from reconciler.core.model import (
     Ask,
     Deliver,
@@ -19,6 +21,7 @@ from reconciler.core.model import (
     Rest,
     Silence,
     Unheard,
+    Unknown,
     Unstored,
     Working,
 )
@@ -164,3 +167,16 @@ def test_the_providers_clock_cannot_lengthen_the_medias_life():
 
     assert row.completed_at == NOW
     assert row.media_deadline == NOW + 24 * HOUR
+
+
+def test_a_task_that_one_key_does_not_know_is_asked_about_with_every_other_key_at_once():
+    ring = Limits(keys=3)
+    row, waits = row_in_flight(), []
+    for _ in range(3):
+        row = absorb(row, Unknown("record_null"), NOW)
+        decision = decide(row, Unknown("record_null"), NOW, ring)
+        assert isinstance(decision, Rest)
+        waits.append((decision.until - NOW).total_seconds())
+
+    assert waits[:2] == [2.0, 2.0]
+    assert waits[2] > 2.0

@@ -103,7 +103,10 @@ async def test_brought_up_to_the_specification_twice_it_is_healed_and_nothing_el
     await run_to_rest(rig, ids)
     await only_what_was_due_has_changed(rig, ids, before)
     after = await rows(rig)
-    assert {after[ids[name]]["status"] for name in MOVED} == {"success"}
+    for name in MOVED:
+        # A healed row keeps the word that the application knows it by.
+        was = before[ids[name]]["status"]
+        assert after[ids[name]]["status"] == ("completed" if was == "completed" else "success"), name
 
 
 async def test_left_as_it_is_the_columns_that_are_there_are_used(old: tuple[Rig, dict[str, str]]) -> None:
