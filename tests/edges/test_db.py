@@ -86,7 +86,7 @@ async def test_two_transactions_in_each_others_way_both_come_through(database: D
             await connection.execute("UPDATE reconciler.pace SET n = n + 1 WHERE model = $1", second)
 
     await asyncio.gather(database.run(lambda: writes("one", "two")), database.run(lambda: writes("two", "one")))
-    assert tries == 3
+    assert tries > 2
     assert [row["n"] for row in await database.fetch("SELECT n FROM reconciler.pace")] == [2, 2]
 
 
