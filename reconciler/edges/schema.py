@@ -45,7 +45,7 @@ _MIGRATE: Final = "`kie-reconciler migrate --application` brings the table up to
 
 _COLUMNS: Final = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory::text AS category,
-       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS needed
+       a.attnotnull AS filled, a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS needed
   FROM pg_attribute AS a
   JOIN pg_type AS t ON t.oid = a.atttypid
  WHERE a.attrelid = to_regclass('public.generations') AND a.attnum > 0 AND NOT a.attisdropped
@@ -90,12 +90,14 @@ class Shape:
     """public.generations as it is.
 
     `columns` maps each writable column to its type as format_type() prints it. `statuses` is what the CHECK on status
-    lets through, None = anything. `needed` are the columns that an INSERT must fill.
+    lets through, None = anything. `needed` are the columns that an INSERT must fill, `filled` those
+    that take no NULL.
     """
 
     columns: Mapping[str, str]
     statuses: frozenset[str] | None = None
     needed: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
 
     def has(self, column: str) -> bool:
         """Whether the table has this column."""
@@ -156,6 +158,7 @@ async def introspect(connection: asyncpg.Connection) -> Shape:
         columns=MappingProxyType(types),
         statuses=await _statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
+        filled=frozenset(row["attname"] for row in rows if row["filled"]),
     )
     _check_statuses(shape)
     await _check_access(connection, shape)

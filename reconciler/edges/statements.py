@@ -142,6 +142,13 @@ def _list_of_text(shape: Shape, column: str, parameter: str) -> str:
     return cast if shape.columns[column] == "jsonb" else f"{cast}::text::{shape.columns[column]}"
 
 
+def _nothing(shape: Shape) -> str:
+    """What stands for no error: NULL, or what an empty reason is where the column takes no NULL."""
+    if shape.error_column not in shape.filled:
+        return "NULL"
+    return "'\"\"'" if shape.columns[shape.error_column] in {"json", "jsonb"} else "''"
+
+
 def _success_columns(shape: Shape) -> str:
     columns = {"status": "$9", "asset_url": "($7::text[])[1]"}
     if shape.has("result_urls"):
@@ -150,7 +157,7 @@ def _success_columns(shape: Shape) -> str:
         columns["asset_urls"] = _list_of_text(shape, "asset_urls", "$7::text[]")
     optional = {
         "original_path": "($8::text[])[1]", "preview_status": "'none'", "completed_at": "now()", "updated_at": "now()",
-        shape.error_column or "": "NULL",
+        shape.error_column or "": _nothing(shape),
     }  # fmt: skip
     columns |= {name: value for name, value in optional.items() if name and shape.has(name)}
     return ", ".join(f"{name} = {value}" for name, value in columns.items())

@@ -66,6 +66,8 @@ WITH old AS (
      WHERE g.status = 'failed' AND g.created_at < now() - $1 * interval '1 day' AND {" AND ".join(nothing)}
        AND NOT EXISTS (SELECT FROM reconciler.assets a
                         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM reconciler.work w
+                        WHERE w.generation_id = g.id::text AND w.gave_up AND w.due_at IS NOT NULL)
      ORDER BY g.id LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
 gone AS (DELETE FROM public.generations g USING old WHERE g.id = old.id RETURNING g.id::text AS id),
 forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id)

@@ -39,6 +39,8 @@ TABLES = {
         "original_path text, preview_status text DEFAULT 'pending', completed_at timestamptz, error varchar(20),"
         " result_urls text[] NOT NULL DEFAULT '{}'",
     ),
+    "no nulls": Table(columns="error text NOT NULL DEFAULT 'none'"),
+    "no nulls in json": Table(columns="error jsonb NOT NULL DEFAULT '{}'"),
     "older": Table(columns=f"result_urls text[], {OLDER}", success="completed", begun="queued"),
 }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
+from reconciler.core.model import Fail
 from reconciler.edges.upkeep import BATCH, Upkeep
 from tests.edges.books import OURS, THEIRS, Books, opened
 
@@ -58,6 +60,14 @@ async def test_a_failure_of_which_a_part_is_stored_is_kept(books: Books) -> None
     await books.stored(row, claim)
     await books.change(row.id, "status = 'failed'")
     assert await upkeep(books).failed(30) == 0
+
+
+async def test_a_failure_of_our_own_that_may_still_succeed_is_kept(books: Books) -> None:
+    row, claim = await books.held(await books.insert(age=20 * DAY))
+    assert (
+        await books.ledger().fail(row, claim, Fail("gave up", until=row.created_at + timedelta(days=30))) == "gave_up"
+    )
+    assert await upkeep(books).failed(14) == 0
 
 
 async def test_a_row_that_somebody_locks_is_left_for_the_next_time(books: Books) -> None:
