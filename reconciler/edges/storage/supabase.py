@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,20 @@ class _Rules:
         return None
 
 
+def _stat(said: str) -> Stat:
+    try:
+        found = json.loads(said)
+        return Stat(
+            size=int(found["size"]),
+            etag=found.get("etag"),
+            version=found.get("version"),
+            mime=found.get("content_type"),
+            metadata={str(name): str(value) for name, value in (found.get("metadata") or {}).items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Transient("storage answered something else than JSON", code="not_json") from error
+
+
 class SupabaseStore:
     """One bucket of one project; `session` carries bytes, `client` questions, and close() closes both."""
 
@@ -65,6 +80,7 @@ class SupabaseStore:
         self._bucket = bucket
         self._files = self._storage.from_(bucket)
         self._objects = f"{base}/object/{bucket}"
+        self._info = f"{base}/object/info/{bucket}"
         self._public = f"{base}/object/public/{bucket}"
         self._headers = {"Authorization": f"Bearer {key}", "apikey": key}
         self._session = session
@@ -119,16 +135,15 @@ class SupabaseStore:
 
     async def stat(self, path: str) -> Stat | None:
         """What storage says of this path, None where nothing is."""
+        # Asked after every put, and so not through the client, which takes three times the CPU for this question.
+        url = f"{self._info}/{proper(path)}"
         try:
-            with translated():
-                found = await self._files.info(proper(path))
-                return Stat(
-                    size=int(found["size"]),
-                    etag=found.get("etag"),
-                    version=found.get("version"),
-                    mime=found.get("content_type"),
-                    metadata={str(name): str(value) for name, value in (found.get("metadata") or {}).items()},
-                )
+            async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise refusal(await heard(response))
+                return _stat(await words(response))
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise unreachable(error) from error
         except Permanent as error:
             if error.code != MISSING:
                 raise
