@@ -11,6 +11,7 @@ import ipaddress
 import socket
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar
 
 import aiohttp
 import httpx
@@ -46,11 +47,22 @@ def json_client(*, timeout: float = 30.0) -> httpx.AsyncClient:
     transport = _Transport(client=lambda: _session(aiohttp.TCPConnector(limit=32, keepalive_timeout=30), {}))
     return httpx.AsyncClient(
         transport=transport,
+        cookies=_NoCookies(),
         timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         trust_env=False,
         follow_redirects=False,
     )
+
+
+class _NoCookies(CookieJar):
+    """Keeps no cookie and sends none: what a gateway sets is nothing to us, and reading it costs at every answer."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Keep none."""
+
+    def add_cookie_header(self, request: object) -> None:
+        """Send none."""
 
 
 class _Transport(AiohttpTransport):

@@ -31,7 +31,10 @@ IDLE = 1.0
 """Seconds between two looks for rows to ask about early, where the last found none."""
 
 BREATH = 0.01
-"""Seconds between two claims under load, so that one claim serves several visits."""
+"""Seconds between two claims of what was woken, so that one claim serves several visits."""
+
+BACKLOG_BREATH = 0.05
+"""Seconds between two claims while rows are overdue: nobody waits for one of them in particular."""
 
 HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
@@ -101,14 +104,12 @@ class Work:
         if room <= 0:
             return self._breadth.sweep
         # Each begins before the next is looked for: what was just woken is what somebody is waiting for.
-        begun = await self._begin(self._woken(room))
-        if begun < room:
-            begun += await self._begin(self._claims.due(room - begun))
-        if not begun:
-            begun = await self._begin(self._early())
+        woken = await self._begin(self._woken(room))
+        overdue = await self._begin(self._claims.due(room - woken)) if woken < room else 0
+        begun = woken + overdue or await self._begin(self._early())
         if begun or self._wakes:
             self._stirred.set()
-            await asyncio.sleep(BREATH)
+            await asyncio.sleep(BACKLOG_BREATH if overdue else BREATH)
             return BREATH
         due = await self._claims.next_due()
         if due is None:
