@@ -157,9 +157,13 @@ class Unheard:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The delivery ended: every source is in our storage, with its receipt."""
+    """The delivery ended: every source is in our storage, proven.
+
+    `unwritten` is the one asset whose receipt is still to be written, beside the success.
+    """
 
     assets: tuple[Asset, ...]
+    unwritten: Asset | None = None
 
 
 @dataclass(frozen=True, slots=True)

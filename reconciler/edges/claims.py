@@ -32,9 +32,13 @@ UPDATE reconciler.work w
 RETURNING w.generation_id, w.lease, w.woken, w.trigger, {SOON}
 """
 _OLDEST = _PICK % ("w.due_at <= now()", "w.due_at")
+# By their places in the table: the planner would take 500 names for a reason to read all of it.
 _NEWEST = _PICK % (
-    f"""w.generation_id IN (SELECT w.generation_id FROM reconciler.work w WHERE w.due_at <= now() AND {_FREE}
-                         ORDER BY w.due_at DESC LIMIT 500)""",
+    f"""w.ctid = ANY (ARRAY(
+             SELECT newest.ctid FROM (SELECT w.ctid, w.misses, w.due_at FROM reconciler.work w
+                                       WHERE w.due_at <= now() AND {_FREE} ORDER BY w.due_at DESC LIMIT 500) newest
+              ORDER BY newest.misses > 0, newest.due_at DESC LIMIT 4 * $3))
+      AND w.due_at <= now() AND {_FREE}""",
     "w.misses > 0, w.due_at DESC",
 )
 # They take turns: where more is due than can be asked about, a backlog of hopeless rows, or their next tries, must not

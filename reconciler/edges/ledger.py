@@ -33,10 +33,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What a success writes into the application's row: our addresses and paths, in the order of the sources."""
+    """What a success writes into the application's row: our addresses and paths, in the order of the sources.
+
+    `receipt` is the asset whose receipt is still to be written.
+    """
 
     addresses: Sequence[str]
     paths: Sequence[str]
+    receipt: Asset | None = None
 
 
 class Ledger:
@@ -101,6 +105,7 @@ class Ledger:
             list(row.sources), list(what.addresses), list(what.paths),
             row.status if row.status in SUCCEEDED else self._shape.success,
             took, row.model or "", row.status, kind,
+            *((last.n, last.version, last.verified_by) if (last := what.receipt) else (None, None, None)),
         )  # fmt: skip
         return _outcome(record, kind)
 

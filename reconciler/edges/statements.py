@@ -181,7 +181,8 @@ def finish(shape: Shape) -> str:
     """Success in one statement: proof, the application's row, the timing, the bookkeeping, the event.
 
     $3 task, $4 number of sources, $5 asset_url as read, $6 sources, $7 addresses, $8 paths, $9 the word for success,
-    $10 seconds it took at the provider, $11 model, $12 status as read, $13 the event's kind.
+    $10 seconds it took at the provider, $11 model, $12 status as read, $13 the event's kind, $14 number, $15 version,
+    $16 proof of the asset whose receipt is still to be written, null where there is none; it is kept in any case.
     """
     payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', $9::text,
                'asset_url', ($7::text[])[1], 'asset_urls', to_jsonb($7::text[]),
@@ -189,9 +190,12 @@ def finish(shape: Shape) -> str:
                'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
     told = _TOLD.format(kind="$13::text", payload=payload, turn=_NEXT_TURN)
     return f"""{_MINE},
+receipt AS (
+    UPDATE reconciler.assets a SET version = $15, verified_by = $16, stored_at = now()
+      FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $14::int RETURNING a.n),
 proof AS (
     SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
-     WHERE a.task_id = $3 AND a.n < $4 AND a.verified_by IS NOT NULL),
+     WHERE a.task_id = $3 AND a.n < $4 AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt))),
 done AS (
     UPDATE public.generations g SET {_success_columns(shape)} FROM mine, proof
      WHERE g.id = $1::text::{shape.id_type} AND proof.n = $4

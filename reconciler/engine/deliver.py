@@ -24,6 +24,9 @@ from reconciler.metrics import Metrics
 MINTABLE = frozenset({"host_unlisted"})
 """Refusals of an address that a link minted by the provider may mend."""
 
+LIGHT = 6 << 20
+"""Up to this many bytes the last receipt is written with the success: losing both costs a short transfer only."""
+
 
 @dataclass(slots=True)
 class Transfer:
@@ -59,13 +62,19 @@ class Deliveries:
     async def deliver(self, row: Row, lease: Lease) -> Stored | Unstored:
         """Store and prove every source that has no receipt yet; LeaseLost when another instance has taken over."""
         done = {asset.n: asset for asset in row.assets}
+        unwritten: Asset | None = None
         async with self._slots:
             for n in range(len(row.sources)):
                 if n in done and done[n].stored:
                     continue
                 transfer = self.transfers[row.id] = Transfer(row.id, n, "fetch")
                 try:
-                    done[n] = await self._asset(row, lease, transfer, done.get(n))
+                    asset = await self._asset(row, lease, transfer, done.get(n))
+                    if n == len(row.sources) - 1 and asset.size <= LIGHT:
+                        unwritten = asset
+                    else:
+                        await self._ways.ledger.stored(row, lease.claim, asset)
+                    done[n] = asset
                 except LeaseLost:
                     raise
                 except ReconcilerError as error:
@@ -73,7 +82,7 @@ class Deliveries:
                     return _unstored(error, transfer.stage, _in_order(done))
                 finally:
                     del self.transfers[row.id]
-        return Stored(_in_order(done))
+        return Stored(_in_order(done), unwritten)
 
     async def _asset(self, row: Row, lease: Lease, transfer: Transfer, before: Asset | None) -> Asset:
         async with self._ways.room.spool() as spool:
@@ -90,10 +99,8 @@ class Deliveries:
         transfer.stage = "prove"
         with self._metrics.storing("prove"):
             receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
-        asset = replace(asset, version=receipt.version, verified_by=receipt.verified_by)
-        await self._ways.ledger.stored(row, lease.claim, asset)
         self._metrics.uploaded.inc(asset.size)
-        return asset
+        return replace(asset, version=receipt.version, verified_by=receipt.verified_by)
 
     async def _fetch(self, row: Row, transfer: Transfer, spool: Spool) -> str:
         def progress(done: int, total: int | None) -> None:

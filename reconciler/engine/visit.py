@@ -31,6 +31,7 @@ from reconciler.core.model import (
     Rest,
     Row,
     Silence,
+    Stored,
     Trigger,
     Unheard,
     Working,
@@ -164,7 +165,7 @@ class Visits:
         ledger, claim, row = self._ways.ledger, lease.claim, visited.row
         match visited.decision:
             case Finish():
-                event = await ledger.finish(row, claim, self._delivered(row))
+                event = await ledger.finish(row, claim, self._delivered(row, visited.seen))
                 return None if event is None else replace(visited, event=event)
             case Fail() as decision:
                 await ledger.note(row, claim)
@@ -179,9 +180,10 @@ class Visits:
                 await ledger.leave(row, claim, decision.why)
         return visited
 
-    def _delivered(self, row: Row) -> Delivered:
+    def _delivered(self, row: Row, seen: Observation) -> Delivered:
         paths = [asset.path for asset in row.assets[: len(row.sources)]]
-        return Delivered([self._ways.store.address(path) for path in paths], paths)
+        unwritten = seen.unwritten if isinstance(seen, Stored) else None
+        return Delivered([self._ways.store.address(path) for path in paths], paths, unwritten)
 
     async def _rest_behind_hook(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
         until = visited.at + timedelta(minutes=5)

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.core.model import Fail, Row
 from reconciler.edges.claims import Claim
-from tests.edges.books import OURS, Books, asset, delivered, opened
+from tests.edges.books import OURS, Books, asset, delivered, opened, proven
 
 
 @pytest.fixture
@@ -104,6 +104,37 @@ async def test_no_success_is_written(books: Books, happens: object) -> None:
     assert await books.ledger().finish(row, claim, delivered(2)) is None
     assert await books.everything() == before
     assert await books.claims().renew([claim]) == {claim.lease}
+
+
+async def but_for_a_receipt(books: Books) -> tuple[Row, Claim]:
+    """A row with two stored objects, the receipt of the last not yet written."""
+    row, claim = await books.held(await books.insert(status="generating"))
+    row = await books.stored(row, claim, sources=2)
+    await without_its_last_receipt(books, row, claim)
+    return row, claim
+
+
+async def test_the_last_receipt_is_written_with_the_success_that_it_proves(books: Books) -> None:
+    row, claim = await but_for_a_receipt(books)
+    assert await books.ledger().finish(row, claim, replace(delivered(2), receipt=proven(1))) == "succeeded"
+    assert await receipts(books) == [proven(0).verified_by, proven(1).verified_by]
+
+
+async def test_the_last_receipt_is_kept_where_the_row_has_moved_and_gets_no_success(books: Books) -> None:
+    row, claim = await but_for_a_receipt(books)
+    await when_the_user_cancelled(books, row, claim)
+    assert await books.ledger().finish(row, claim, replace(delivered(2), receipt=proven(1))) is None
+    assert await receipts(books) == [proven(0).verified_by, proven(1).verified_by]
+    assert (await books.generation(row.id))["asset_url"] is None
+
+
+async def test_the_receipt_of_another_number_does_not_stand_in_for_a_missing_one(books: Books) -> None:
+    row, claim = await but_for_a_receipt(books)
+    assert await books.ledger().finish(row, claim, replace(delivered(2), receipt=proven(0))) is None
+
+
+async def receipts(books: Books) -> list[str | None]:
+    return [row[0] for row in await books.pool.fetch("SELECT verified_by FROM reconciler.assets ORDER BY n")]
 
 
 # --- failure

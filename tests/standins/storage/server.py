@@ -227,7 +227,6 @@ class SupabaseStorage:
     async def _history(self, request: web.Request) -> web.StreamResponse:
         """What was written, for tests that run this server as a process of its own."""
         written = {
-            name: [{"sha256": w.sha256, "size": w.size, "way": w.way} for w in all_]
-            for name, all_ in self.history.items()
+            name: [{"md5": w.md5, "size": w.size, "way": w.way} for w in all_] for name, all_ in self.history.items()
         }
         return web.json_response({"written": written, "requests": dict(self.requests)})

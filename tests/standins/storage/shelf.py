@@ -37,7 +37,6 @@ class Thing:
     version: str
     size: int
     mime: str
-    sha256: str
     md5: str
     etag: str
     cache_control: str
@@ -60,6 +59,13 @@ class Thing:
     def read(self) -> bytes:
         return b"".join(self.pieces())
 
+    @property
+    def sha256(self) -> str:
+        found = hashlib.sha256()
+        for piece in self.pieces():
+            found.update(piece)
+        return found.hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -67,7 +73,7 @@ class Written:
 
     version: str
     size: int
-    sha256: str
+    md5: str
     mime: str
     metadata: Mapping[str, object]
     way: str
@@ -81,13 +87,11 @@ class Parcel:
         self._small = bytearray()
         self._path: Path | None = None
         self.size = 0
-        self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._on_disk = on_disk
 
     def write(self, piece: bytes) -> None:
         self.size += len(piece)
-        self._sha256.update(piece)
         self._md5.update(piece)
         if self._path is None and not self._on_disk and self.size <= SMALL:
             self._small += piece
@@ -98,10 +102,6 @@ class Parcel:
             self._small = bytearray()
         with self._path.open("ab") as file:
             file.write(piece)
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
 
     @property
     def md5(self) -> str:
@@ -142,7 +142,6 @@ class Shelf:
             version=str(uuid.uuid4()),
             size=parcel.size,
             mime=mime,
-            sha256=parcel.sha256,
             md5=parcel.md5,
             etag=etag,
             cache_control=cache,
@@ -154,7 +153,7 @@ class Shelf:
         self.objects[name] = thing
         if isinstance(thing.content, bytes):
             self._in_memory += thing.size
-        self.history[name].append(Written(thing.version, thing.size, thing.sha256, mime, metadata, way))
+        self.history[name].append(Written(thing.version, thing.size, thing.md5, mime, metadata, way))
         return thing
 
     def remove(self, name: str) -> Thing | None:
@@ -172,7 +171,7 @@ class Shelf:
 
     def twice(self) -> dict[str, set[str]]:
         """The names that were ever written with more than one content."""
-        contents = {name: {w.sha256 for w in all_} for name, all_ in self.history.items()}
+        contents = {name: {w.md5 for w in all_} for name, all_ in self.history.items()}
         return {name: hashes for name, hashes in contents.items() if len(hashes) > 1}
 
     def close(self) -> None:
