@@ -17,6 +17,7 @@ import structlog
 from reconciler import __version__
 from reconciler.assembly import Parts, missing, parts
 from reconciler.core.findings import Bounds
+from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
 from reconciler.doors.web import application, serving
 from reconciler.edges.listener import Hears, Listener
@@ -25,6 +26,7 @@ from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
 from reconciler.errors import Transient
+from reconciler.front import inside, routers
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 
@@ -59,7 +61,8 @@ async def run(
     health = Health(patience=3 * settings.sweep_seconds)
     metrics = Metrics()
     files = settings.storage_local_dir if settings.storage_backend == "local" else None
-    app = application(health, metrics, files)
+    entrance = Entrance(health)
+    app = application(health, metrics, files, routers=routers(settings, entrance, metrics))
     with _signals(stop):
         async with serving(app, settings.http_host, settings.http_port) as port:
             log.info("daemon.started", version=__version__, port=port, observe=observe)
@@ -67,8 +70,10 @@ async def run(
                 try:
                     async with parts(settings, observe=observe, metrics=metrics) as built:
                         begun(built)
+                        entrance.inside = inside(built)
                         await _reconcile(built, health, stop)
                 except Transient as error:
+                    entrance.inside = None
                     health.reason = str(error)
                     log.warning("daemon.waiting", code=error.code, reason=str(error))
                     await _either(stop.asked.wait(), asyncio.sleep(RETRY))

@@ -29,6 +29,9 @@ DELIVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 21600, 8
 REQUEST_SECONDS = (0.01, 0.05, 0.1, 0.3, 1, 3, 10, 30)
 
 REQUESTS = ("ok", "refused", "rate_limited", "away")
+CALLBACKS = ("stored", "duplicate", "late", "unknown", "malformed", "unauthorized", "too_large", "unavailable")
+"""What became of a callback: `late` is for a row that has ended, `unknown` for a task that no row has yet."""
+
 POLLS = ("working", "ready", "refused", "unknown", "unheard")
 DELIVERIES = ("delivered", "failed", "gave_up")
 
@@ -68,7 +71,7 @@ class Metrics:
     def _declare_traffic(self) -> None:
         self.kie_seconds = self._histogram(
             "kie_request_seconds", "Requests to KIE.", REQUEST_SECONDS,
-            {"endpoint": ("record", "download_url", "credit"), "outcome": REQUESTS},
+            {"endpoint": ("record", "create", "download_url", "credit"), "outcome": REQUESTS},
         )  # fmt: skip
         self.storage_seconds = self._histogram(
             "storage_request_seconds", "Calls of the storage.", REQUEST_SECONDS,
@@ -76,6 +79,7 @@ class Metrics:
         )  # fmt: skip
         self.downloaded = self._counter("downloaded_bytes", "Bytes fetched from sources.")
         self.uploaded = self._counter("uploaded_bytes", "Bytes stored and proven.")
+        self.callbacks = self._counter("callbacks", "Callbacks of KIE.", {"result": CALLBACKS})
         self.notifications = self._counter("notifications", "Notifications heard.")
 
     def _declare_table_wide(self) -> None:

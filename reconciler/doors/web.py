@@ -1,4 +1,4 @@
-"""The daemon's one port: health, figures and, for the local backend, the stored files.
+"""The daemon's one port: health, figures, the routes it is given and, for the local backend, the stored files.
 
 FastAPI on uvicorn in the daemon's own loop, under the daemon's own signals. The application is built from what it
 serves and knows nothing of how that is made.
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 
 from reconciler import __version__
 from reconciler.core.naming import TYPES
+from reconciler.doors import problems
 from reconciler.doors.health import Health
 from reconciler.errors import Config
 from reconciler.metrics import Metrics
@@ -25,9 +26,14 @@ from reconciler.metrics import Metrics
 _MIMES = {ext: mime for mime, (_, ext) in TYPES.items()}
 
 
-def application(health: Health, metrics: Metrics, files: Path | None = None) -> FastAPI:
+def application(
+    health: Health, metrics: Metrics, files: Path | None = None, *, routers: Sequence[APIRouter] = ()
+) -> FastAPI:
     """Return the routes; `files` is the local backend's folder, None where storage is elsewhere."""
     app = FastAPI(title="kie-reconciler", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    problems.install(app)
+    for router in routers:
+        app.include_router(router)
 
     @app.get("/metrics")
     def figures(request: Request) -> Response:

@@ -1,0 +1,28 @@
+"""The HTTP face put together: which routes there are, and what they work with.
+
+Beside the composition root, and like it the only place that knows all of its parts. The daemon calls it.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from reconciler.assembly import Parts
+from reconciler.doors.chores import Desk
+from reconciler.doors.entrance import Entrance, Inside
+from reconciler.doors.story import Terms
+from reconciler.edges.reopen import Reopening
+from reconciler.metrics import Metrics
+from reconciler.settings import Settings
+
+
+def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[APIRouter]:  # noqa: ARG001
+    """Return the routes of the API; they come in through the entrance once the parts are there."""
+    return []
+
+
+def inside(parts: Parts) -> Inside:
+    """Return what the routes work with."""
+    terms = Terms(parts.settings.give_up_after, parts.settings.result_hosts)
+    desk = Desk(parts.work, parts.reports, Reopening(parts.database, parts.shape), terms)
+    return Inside(work=parts.work, reports=parts.reports, desk=desk)

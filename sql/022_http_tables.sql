@@ -1,0 +1,32 @@
+-- What the HTTP face keeps: callbacks told apart, requests told apart, createTask's rate, and how the outbox is doing.
+
+-- The same callback comes up to four times: one body of one task is kept once.
+ALTER TABLE reconciler.callbacks ADD COLUMN IF NOT EXISTS digest text;
+ALTER TABLE reconciler.callbacks ADD COLUMN IF NOT EXISTS count integer NOT NULL DEFAULT 1;
+CREATE UNIQUE INDEX IF NOT EXISTS callbacks_once ON reconciler.callbacks (task_id, digest);
+-- A task that nobody could save the id of is found by the generation that its callback names.
+CREATE INDEX IF NOT EXISTS callbacks_generation ON reconciler.callbacks (generation_id) WHERE generation_id IS NOT NULL;
+
+-- One row an Idempotency-Key and caller: the same key gives the same generation.
+CREATE TABLE IF NOT EXISTS reconciler.requests (
+    caller        text NOT NULL,             -- whose key it is: a user's id, '' for the operator
+    key           text NOT NULL,
+    digest        text NOT NULL,             -- of what was asked: the same key for something else is a mistake
+    generation_id text,
+    at            timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (caller, key)
+);
+CREATE INDEX IF NOT EXISTS requests_at ON reconciler.requests (at);
+
+-- When createTask was last called with a key, as many times as its rate counts: exact for any window of ten seconds.
+CREATE TABLE IF NOT EXISTS reconciler.creations (
+    key_hash text PRIMARY KEY,
+    recent   timestamptz[] NOT NULL DEFAULT '{}',
+    shut     timestamptz                     -- the provider said that we are too fast: not before then
+);
+
+-- How often an event was tried to be told, when it is tried again, and why it is not tried any more.
+ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS tries integer NOT NULL DEFAULT 0;
+ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS next_at timestamptz;
+ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS dead_at timestamptz;
+ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS trouble text;
