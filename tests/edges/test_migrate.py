@@ -16,8 +16,8 @@ from tests.edges.catalog import catalog
 from tests.standins.tables import member, older_table, supabase_like
 
 OWN = (
-    "work", "assets", "orphans", "events", "callbacks", "instances", "creations", "leader", "budget", "timings", "pace", "requests",
-    "schema_version",
+    "work", "assets", "orphans", "events", "callbacks", "instances", "creations", "leader", "budget", "timings", "pace",
+    "requests", "schema_version",
 )  # fmt: skip
 OPEN_INDEX = "040_open_index.sql"
 FAILED_INDEX = "041_failed_index.sql"
