@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import deliveries, large, latency
+from benchmarks import callbacks, deliveries, large, latency
 
 PAGE = Path(__file__).parent.parent / "docs" / "PERFORMANCE.md"
 
@@ -44,6 +44,16 @@ request a notification (`benchmarks/bare_listen.py`); the daemon claims the row 
 | daemon | {our_p50} | {our_p99} |
 | daemon / bare, paired | {p50_ratio} | |
 
+## How long a callback waits for its answer
+
+{calls} callbacks at fifty a second, {rounds} times: at idle, and while 32 deliveries run from sources limited to 20 MB a second
+together. The answer comes when the callback is stored durably.
+
+| | median ms | p99 ms |
+|---|---|---|
+| idle | {idle_p50} | {idle_p99} |
+| 32 deliveries running | {loaded_p50} | {loaded_p99} |
+
 ## One video of 1 GB
 
 {large_rate:.0f} MiB a second from source through spool and TUS into storage, hashed by SHA-256 and MD5 on the way; the daemon's
@@ -56,11 +66,12 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
     return f"{statistics.median(values):{form}} [{min(values):{form}} to {max(values):{form}}]"
 
 
-async def measure(*, rounds: int, count: int, events: int) -> str:
+async def measure(*, rounds: int, count: int, events: int, calls: int) -> str:
     """Run every measurement and return the page."""
     size = 350_000
     pairs = await deliveries.measure(rounds=rounds, count=count, size=size)
     times = await latency.measure(rounds=rounds, count=events)
+    waits = await callbacks.measure(rounds=rounds, count=calls)
     video = await large.measure()
     medians = [(statistics.median(bare), statistics.median(ours)) for bare, ours in times]
     return TEXT.format(
@@ -80,6 +91,11 @@ async def measure(*, rounds: int, count: int, events: int) -> str:
         bare_p99=spread([_p99(bare) for bare, _ in times]),
         our_p99=spread([_p99(ours) for _, ours in times]),
         p50_ratio=spread([ours / bare for bare, ours in medians]),
+        calls=calls,
+        idle_p50=spread([statistics.median(one.idle) for one in waits], ".1f"),
+        idle_p99=spread([_p99(one.idle) for one in waits], ".1f"),
+        loaded_p50=spread([statistics.median(one.loaded) for one in waits], ".1f"),
+        loaded_p99=spread([_p99(one.loaded) for one in waits], ".1f"),
         large_rate=video.rate,
         large_growth=video.growth,
     )
@@ -94,7 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="few and small rounds; the page is shown and not kept")
     quick = parser.parse_args().quick
-    page = asyncio.run(measure(rounds=2 if quick else 5, count=200 if quick else 1000, events=50 if quick else 300))
+    rounds, count, events, calls = (2, 200, 50, 100) if quick else (5, 1000, 300, 400)
+    page = asyncio.run(measure(rounds=rounds, count=count, events=events, calls=calls))
     print(page)
     if not quick:
         PAGE.write_text(page)

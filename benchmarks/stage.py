@@ -84,17 +84,22 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def stage(*, media_size: int) -> AsyncIterator[Stage]:
-    """Start everything around the daemon; results have `media_size` bytes and are ready at once."""
+async def stage(*, media_size: int, file_rate: float | None = None) -> AsyncIterator[Stage]:
+    """Start everything around the daemon; results have `media_size` bytes and are ready at once.
+
+    `file_rate` is the bytes a second that all sources give together, None for as fast as they can.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-bench-")))
         postgres = stack.enter_context(Postgres.start(folder / "postgres", fsync=True))
         await migrate(postgres.dsn(), application=True)
+        limit = () if file_rate is None else ("--file-rate", str(file_rate))
         kie = stack.enter_context(
             program(
-                "-m", "reconciler.bench.simulator", "--no-limits", "--speed", "2000", "--media-size", str(media_size)
+                "-m", "reconciler.bench.simulator", "--no-limits", "--speed", "2000", "--media-size", str(media_size),
+                *limit,
             )
-        )
+        )  # fmt: skip
         storage = stack.enter_context(program("-m", "tests.standins.storage", "--bucket", "generations"))
         url, key = first_line(storage), first_line(storage)
         yield Stage(postgres.dsn(), first_line(kie), url, key, folder)

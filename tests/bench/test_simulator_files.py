@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -158,3 +159,12 @@ async def test_a_strangers_address_is_not_minted() -> None:
         for url in ("https://example.com/x.png", kie.url + "/nothing.png", 7):
             answer = await ask.post("/api/v1/common/download-url", {"url": url})
             assert answer == (200, {"code": 422, "msg": "url is wrong", "data": None})
+
+
+async def test_all_files_together_keep_to_the_rate_that_they_share() -> None:
+    async with Simulator(file_rate=2_000_000) as kie, asking(kie) as ask:
+        tasks = [kie.tasks[kie.add_task(results=(Media(size=200_000),))] for _ in range(3)]
+        began = time.monotonic()
+        got = await asyncio.gather(*(fetch(ask, kie.addresses(task)[0]) for task in tasks))
+        assert time.monotonic() - began >= 0.29
+    assert [hashlib.sha256(body).hexdigest() for _, body, _ in got] == [kie.sha256(task.id, 0) for task in tasks]

@@ -11,7 +11,7 @@ PIECE = 1 << 16
 
 
 class Proxy:
-    """An async context manager in front of the server of a database address; `dsn` leads through it."""
+    """An async context manager in front of the server of an address, a database's or not; `dsn` leads through it."""
 
     def __init__(self, dsn: str) -> None:
         self._parts = urlsplit(dsn)
@@ -36,8 +36,12 @@ class Proxy:
     def dsn(self) -> str:
         assert self._server is not None
         port = self._server.sockets[0].getsockname()[1]
-        login = self._parts.netloc.rpartition("@")[0]
-        return self._parts._replace(netloc=f"{login}@127.0.0.1:{port}").geturl()
+        login, at, _ = self._parts.netloc.rpartition("@")
+        return self._parts._replace(netloc=f"{login}{at}127.0.0.1:{port}").geturl()
+
+    def lead(self, address: str) -> None:
+        """Lead new connections to this server from now on."""
+        self._parts = urlsplit(address)
 
     def swallow(self) -> None:
         """Let every byte vanish from now on, while all connections stay open: a half-open socket."""

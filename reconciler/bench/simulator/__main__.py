@@ -18,6 +18,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--replay", type=Path, metavar="DIR", help="a folder of recordings to live again")
     parser.add_argument("--faults", type=float, nargs="?", const=1 / 3, default=0.0, help="share of what goes wrong")
     parser.add_argument("--media-size", type=int, metavar="BYTES", help="size of every result")
+    parser.add_argument("--file-rate", type=float, metavar="BYTES", help="bytes a second of all files together")
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--hmac-key", help="sign callbacks with it")
     parser.add_argument("--key", action="append", default=[], dest="keys", help="accept this key (repeatable)")

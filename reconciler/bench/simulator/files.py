@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,6 +16,8 @@ from reconciler.bench.simulator.world import World
 SIGNATURE = "X-Amz-Signature"
 PAGE = "<!DOCTYPE html><html><head><title>Error</title></head><body>Please try again later.</body></html>"
 SLOW_PIECES = 10
+STEP = 64 << 10
+"""Bytes at once where all files share one rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Files:
     def __init__(self, world: World, wire: Wire) -> None:
         self._world = world
         self._wire = wire
+        self._free_at = 0.0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer GET or HEAD for any path that is not of the API."""
@@ -114,6 +118,8 @@ class Files:
         for piece in pieces:
             if sending.fault == "slow":
                 await self._trickle(response, piece)
+            elif self._world.file_rate is not None:
+                await self._shared(response, piece, self._world.file_rate)
             else:
                 await response.write(piece)
             self._world.counts.sent_bytes += len(piece)
@@ -123,6 +129,13 @@ class Files:
             request.transport.close()
         elif sending.stop == sending.media.size:
             sending.task.completed[sending.n] += 1
+
+    async def _shared(self, response: web.StreamResponse, piece: memoryview, rate: float) -> None:
+        for start in range(0, len(piece), STEP):
+            part = piece[start : start + STEP]
+            self._free_at = max(self._free_at, time.monotonic()) + len(part) / rate
+            await self._wire.wait(self._free_at - time.monotonic())
+            await response.write(part)
 
     async def _trickle(self, response: web.StreamResponse, piece: memoryview) -> None:
         step = max(len(piece) // SLOW_PIECES, 1)

@@ -47,6 +47,9 @@ class Options:
     """Whether failCode and failMsg are "" instead of null while there is no failure."""
     cost_in_ms: bool = False
 
+    file_rate: float | None = None
+    """Bytes a second of all files together; None sends as fast as it can."""
+
     media_size: int | None = None
     """The size of results of tasks made over HTTP; None draws one by kind."""
     media_lasts: float = FORTNIGHT
