@@ -8,9 +8,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.assembly import Parts
+from reconciler.doors.auth import Gate, Tokens
 from reconciler.doors.chores import Desk
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.story import Terms
+from reconciler.edges.jwks import Jwks
 from reconciler.edges.reopen import Reopening
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
@@ -19,6 +21,13 @@ from reconciler.settings import Settings
 def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[APIRouter]:  # noqa: ARG001
     """Return the routes of the API; they come in through the entrance once the parts are there."""
     return []
+
+
+def gate_for(settings: Settings) -> Gate:
+    """Return who tells callers apart: the operator's token, and the project's way of signing its users' tokens."""
+    secret = settings.supabase_jwt_secret.get_secret_value()
+    keys = Jwks(settings.supabase_url) if settings.supabase_url and not secret else None
+    return Gate(settings.api_token.get_secret_value(), Tokens(secret, keys))
 
 
 def inside(parts: Parts) -> Inside:
