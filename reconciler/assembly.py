@@ -108,8 +108,10 @@ async def _usable(database: Database) -> Shape:
         async with database.transaction() as connection:
             return await introspect(connection)
 
-    if await database.value("SELECT to_regclass('reconciler.work') IS NULL"):
-        raise Config("the schema reconciler is not there", hint="run: kie-reconciler migrate")
+    # Of the tables that nothing runs without, the first to be made and the last.
+    for table in ("work", "creations"):
+        if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
+            raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
     shape = await database.run(look)
     if files := await missing(database):
         log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")

@@ -73,6 +73,11 @@ async def not_migrated(rig: Rig) -> dict[str, str]:
     return {}
 
 
+async def migrated_by_an_older_version(rig: Rig) -> dict[str, str]:
+    await rig.pool.execute("DROP TABLE reconciler.creations")
+    return {}
+
+
 async def port_taken(rig: Rig) -> dict[str, str]:
     return {"RECONCILER_HTTP_PORT": str(urlsplit(rig.kie.url).port)}
 
@@ -88,11 +93,12 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     no_kie_key: ("KIE_API_KEY", "https://kie.ai/api-key"),
     no_storage_key: ("SUPABASE_SERVICE_ROLE_KEY", "dashboard"),
     rejected_storage_key: ("SUPABASE_SERVICE_ROLE_KEY",),
-    no_bucket: ("the bucket is missing", "RECONCILER_STORAGE_BUCKET"),
+    no_bucket: ("names is missing", "RECONCILER_STORAGE_BUCKET"),
     private_bucket: ("hidden", "public"),
     lacking_columns: ("task_id", "asset_url", "ALTER TABLE public.generations ADD COLUMN"),
     no_table: ("public.generations", "migrate --application"),
-    not_migrated: ("kie-reconciler migrate",),
+    not_migrated: ("reconciler.work", "kie-reconciler migrate"),
+    migrated_by_an_older_version: ("reconciler.creations", "kie-reconciler migrate"),
     port_taken: ("port", "RECONCILER_HTTP_PORT"),
     nonsense: ("RECONCILER_LEASE_SECONDS", "90s"),
 }
