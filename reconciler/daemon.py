@@ -19,6 +19,7 @@ from reconciler.assembly import Parts, missing, parts
 from reconciler.core.findings import Bounds
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
+from reconciler.doors.hub import Hub
 from reconciler.doors.web import application, serving
 from reconciler.edges.listener import Hears, Listener
 from reconciler.edges.presence import Presence
@@ -71,7 +72,7 @@ async def run(
                     async with parts(settings, observe=observe, metrics=metrics) as built:
                         begun(built)
                         entrance.inside = inside(built)
-                        await _reconcile(built, health, stop)
+                        await _reconcile(built, entrance.inside.hub, health, stop)
                 except Transient as error:
                     entrance.inside = None
                     health.reason = str(error)
@@ -94,16 +95,17 @@ def _signals(stop: Stop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _reconcile(built: Parts, health: Health, stop: Stop) -> None:
+async def _reconcile(built: Parts, hub: Hub, health: Health, stop: Stop) -> None:
     """Work until asked to stop, then drain; whatever ends unasked ends the daemon."""
     presence = Presence(built.database, built.instance, term=built.settings.lease_seconds)
     rounds = _rounds(built, presence)
-    hears = Hears(wake=_waking(built), gap=rounds.gap, canary=rounds.heard)
+    hears = _hears(built, rounds, hub)
     listener = Listener(built.settings.database_url.get_secret_value(), built.database, hears)
     keeping = asyncio.create_task(built.work.keep(), name="keep")
     tasks = {
         asyncio.create_task(built.work.run(), name="work"),
         asyncio.create_task(listener.run(), name="listener"),
+        asyncio.create_task(hub.run(), name="hub"),
         asyncio.create_task(stop.asked.wait(), name="stop"),
     }
     rounds.start()
@@ -117,6 +119,7 @@ async def _reconcile(built: Parts, health: Health, stop: Stop) -> None:
                 raise RuntimeError(f"{task.get_name()} has finished unexpectedly")
     finally:
         health.reason = "draining"
+        hub.close()
         rounds.stop()
         await _either(built.work.drain(built.settings.drain_seconds), stop.now.wait())
         await built.work.drain(0)
@@ -125,12 +128,17 @@ async def _reconcile(built: Parts, health: Health, stop: Stop) -> None:
             await asyncio.wait_for(presence.leave(), 2)
 
 
-def _waking(built: Parts) -> Callable[[str], None]:
+def _hears(built: Parts, rounds: Rounds, hub: Hub) -> Hears:
     def wake(generation_id: str) -> None:
         built.metrics.notifications.inc()
         built.work.wake(generation_id)
+        hub.wake(generation_id)
 
-    return wake
+    def gap() -> None:
+        rounds.gap()
+        hub.gap()
+
+    return Hears(wake=wake, gap=gap, canary=rounds.heard, event=hub.wake)
 
 
 def _rounds(built: Parts, presence: Presence) -> Rounds:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.assembly import Parts
+from reconciler.doors import events
 from reconciler.doors.auth import Gate, Tokens
 from reconciler.doors.chores import Desk
 from reconciler.doors.entrance import Entrance, Inside
+from reconciler.doors.hub import Hub
 from reconciler.doors.story import Terms
+from reconciler.edges.happenings import Happenings
 from reconciler.edges.jwks import Jwks
 from reconciler.edges.reopen import Reopening
 from reconciler.metrics import Metrics
@@ -20,7 +23,8 @@ from reconciler.settings import Settings
 
 def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[APIRouter]:  # noqa: ARG001
     """Return the routes of the API; they come in through the entrance once the parts are there."""
-    return []
+    gate = gate_for(settings)
+    return [events.routes(gate, entrance)]
 
 
 def gate_for(settings: Settings) -> Gate:
@@ -34,4 +38,5 @@ def inside(parts: Parts) -> Inside:
     """Return what the routes work with."""
     terms = Terms(parts.settings.give_up_after, parts.settings.result_hosts)
     desk = Desk(parts.work, parts.reports, Reopening(parts.database, parts.shape), terms)
-    return Inside(work=parts.work, reports=parts.reports, desk=desk)
+    hub = Hub(Happenings(parts.database, parts.shape))
+    return Inside(work=parts.work, reports=parts.reports, desk=desk, hub=hub)

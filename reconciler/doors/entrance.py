@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from reconciler.doors.chores import Desk
 from reconciler.doors.health import Health
+from reconciler.doors.hub import Hub
 from reconciler.doors.problems import unavailable
 from reconciler.edges.reports import Reports
 from reconciler.engine.work import Work
@@ -21,6 +22,7 @@ class Inside:
     work: Work
     reports: Reports
     desk: Desk
+    hub: Hub
 
 
 @dataclass(slots=True)

@@ -23,17 +23,25 @@ from reconciler.edges.db import SETTINGS, Database, translated
 from reconciler.errors import ReconcilerError, Transient
 
 CHANNEL = "reconciler_generations"
+EVENTS = "reconciler_events"
+
+_LARGEST = 1 << 63
+"""One above what the outbox's ids, a bigint, can be."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Hears:
-    """Who is told what: a generation's id, that a gap in hearing has ended, and how the canary did (None = deaf)."""
+    """Who is told what: a generation's id, that a gap in hearing has ended, and how the canary did (None = deaf).
+
+    `event` is told a generation's id and the id of an event in the outbox; that channel is left alone where it is None.
+    """
 
     wake: Callable[[str], None]
     gap: Callable[[], None]
     canary: Callable[[float | None], None]
+    event: Callable[[str, int], None] | None = None
 
 
 class Listener:
@@ -78,6 +86,8 @@ class Listener:
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
             await translated(lambda: connection.add_listener(CHANNEL, self._notified))
+            if self._hears.event is not None:
+                await translated(lambda: connection.add_listener(EVENTS, self._happened))
             self._hears.gap()
             log.info("listener.connected")
             while await self._canary_returns():
@@ -101,16 +111,27 @@ class Listener:
         self._hears.canary(time.monotonic() - sent)
         return True
 
-    # A plain function: asyncpg makes coroutine listeners into tasks that nobody holds.
+    # Plain functions: asyncpg makes coroutine listeners into tasks that nobody holds.
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        try:
-            said = json.loads(payload)
-            canary, generation_id = said.get("canary"), said.get("id")
-        except (ValueError, AttributeError, RecursionError):
-            log.warning("notification.malformed")
-            return
-        if canary is not None:
-            if canary == self._canary:
+        said = _read(payload)
+        if "canary" in said:
+            if said["canary"] == self._canary:
                 self._heard.set()
-        elif generation_id is not None:
-            self._hears.wake(str(generation_id))
+        elif "id" in said:
+            self._hears.wake(str(said["id"]))
+
+    def _happened(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        said = _read(payload)
+        event = said.get("event")
+        if self._hears.event is not None and "id" in said and type(event) is int and 0 < event < _LARGEST:
+            self._hears.event(str(said["id"]), event)
+
+
+def _read(payload: str) -> dict[str, Any]:
+    """Read what anybody may have sent; empty where it cannot be read. What is null is not there."""
+    try:
+        said = json.loads(payload)
+        return {name: value for name, value in said.items() if value is not None}
+    except (ValueError, AttributeError, RecursionError):
+        log.warning("notification.malformed")
+        return {}
