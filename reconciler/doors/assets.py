@@ -57,4 +57,4 @@ def _add(router: APIRouter, address: str, name: str, policy: str) -> None:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=kind, headers=headers)
 
-    router.add_api_route(address, served, include_in_schema=False)
+    router.add_api_route(address, served, methods=["GET", "HEAD"], include_in_schema=False)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from reconciler.errors import Config, Permanent, Transient
 
-_WORDS = {404: "not_found", 405: "method_not_allowed"}
+_WORDS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
 
 class Problem(Exception):
@@ -40,9 +41,12 @@ class Problem(Exception):
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "error": self.error,
-            "detail": self.detail,
+            # What was sent may come back in it, and not everything that JSON can carry can be written.
+            "detail": self.detail.encode("utf-8", "replace").decode(),
             **self.more,
         }
+        if request_id := structlog.contextvars.get_contextvars().get("request_id"):
+            body["requestId"] = request_id
         return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
 
 

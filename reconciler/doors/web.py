@@ -1,4 +1,4 @@
-"""The daemon's one port: health, figures, the routes it is given and, for the local backend, the stored files.
+"""The daemon's one port: the routes it is given, within limits, with a request id, with an answer to whatever breaks.
 
 FastAPI on uvicorn in the daemon's own loop, under the daemon's own signals. The application is built from what it
 serves and knows nothing of how that is made.
@@ -8,66 +8,118 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
+import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi import APIRouter, FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler import __version__
-from reconciler.core.naming import TYPES
-from reconciler.doors import problems
+from reconciler.doors import plain, problems
+from reconciler.doors.description import described
 from reconciler.doors.health import Health
+from reconciler.doors.limits import Bodies, Limits, prompt
+from reconciler.doors.problems import Problem
 from reconciler.errors import Config
 from reconciler.metrics import Metrics
 
-_MIMES = {ext: mime for mime, (_, ext) in TYPES.items()}
+log = structlog.get_logger()
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LIMITS = Limits()
 
 
 def application(
-    health: Health, metrics: Metrics, files: Path | None = None, *, routers: Sequence[APIRouter] = ()
+    health: Health,
+    metrics: Metrics,
+    files: Path | None = None,
+    *,
+    routers: Sequence[APIRouter] = (),
+    limits: Limits = _LIMITS,
 ) -> FastAPI:
     """Return the routes; `files` is the local backend's folder, None where storage is elsewhere."""
-    app = FastAPI(title="kie-reconciler", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = described()
     problems.install(app)
-    for router in routers:
+    own = [plain.routes(health, metrics), *([] if files is None else [plain.stored_files(files)])]
+    for router in (*routers, *own):
         app.include_router(router)
-
-    @app.get("/metrics")
-    def figures(request: Request) -> Response:
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
-        return Response(body, media_type=content_type)
-
-    @app.get("/healthz")
-    def alive() -> Response:
-        if health.beats():
-            return PlainTextResponse("ok\n")
-        return PlainTextResponse("the loop does not turn\n", status_code=503)
-
-    @app.get("/readyz")
-    def ready() -> Response:
-        reason = health.unready()
-        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
-
-    if files is not None:
-        _serve_files(app, files)
+    app.add_middleware(_Border, limits=limits)
     return app
 
 
-def _serve_files(app: FastAPI, folder: Path) -> None:
-    root = folder.resolve()
+class _Border:
+    """Around a request: its id, its line in the log, the headers of every answer, and 500 for whatever breaks."""
 
-    @app.get("/files/{key:path}")
-    def stored(key: str) -> Response:
-        path = (root / key).resolve()
-        mime = _MIMES.get(path.suffix.removeprefix("."))
-        # No object's path has a segment that begins with a dot; what is still being written lies below one.
-        hidden = not path.is_relative_to(root) or any(part.startswith(".") for part in path.relative_to(root).parts)
-        if hidden or mime is None or not path.is_file():
-            raise HTTPException(404)
-        return FileResponse(path, media_type=mime, headers={"X-Content-Type-Options": "nosniff"})
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = Bodies(app, limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, send)
+        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
+            try:
+                await self._answered(answer, receive)
+            finally:
+                answer.tell()
+
+    async def _answered(self, answer: _Answer, receive: Receive) -> None:
+        try:
+            await self._app(answer.scope, receive, answer.send)
+        except Problem as problem:
+            await problem.answer()(answer.scope, receive, answer.send)
+        except Exception:
+            log.exception("request.broke", method=answer.method, route=answer.route)
+            if answer.status is None:
+                told = Problem(500, "internal", "this is a fault of ours; the log tells more under this request id")
+                await told.answer()(answer.scope, receive, answer.send)
+
+
+class _Answer:
+    """What goes out for one request, and what is told of it afterwards."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.status: int | None = None
+        self.scope = scope
+        self._api: bool = scope["path"].startswith("/api/")
+        self._send = send
+        self._began = time.monotonic()
+        given = Headers(scope=scope).get("X-Request-Id", "")
+        self.request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+
+    @property
+    def route(self) -> str:
+        """The route's template: the address itself may hold ids and secrets."""
+        return getattr(self.scope.get("route"), "path", "none")
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the route says, with what every answer carries."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._complete(MutableHeaders(scope=message))
+        await self._send(message)
+
+    def _complete(self, headers: MutableHeaders) -> None:
+        headers["X-Request-Id"] = self.request_id
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        if self._api:
+            headers.setdefault("Cache-Control", "no-store")
+
+    def tell(self) -> None:
+        """Write the request's line: never its address, whose query holds the callback's secret."""
+        write = log.info if self._api else log.debug
+        took = round(time.monotonic() - self._began, 3)
+        write("request.served", method=self.method, route=self.route, status=self.status, took=took)
 
 
 class _Server(uvicorn.Server):
@@ -79,12 +131,22 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
+async def serving(app: FastAPI, host: str, port: int, *, limits: Limits = _LIMITS) -> AsyncIterator[int]:
     """Serve on this address while the context lasts; yields the port. Config when it cannot be taken."""
     # Bound here, because uvicorn ends the process itself where it cannot bind.
     listening = _bound(host, port)
     settings = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=5
+        app,
+        http=prompt(limits),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        # Its warnings are of requests that are no HTTP: strangers would write our log.
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
     )
     server = _Server(settings)
     task = asyncio.create_task(server.serve(sockets=[listening]))
