@@ -1,11 +1,16 @@
 """Between the port, which is open from the start, and the parts, which are there once the database is.
 
-The daemon opens the entrance when work begins and closes it when it drains; a route asks it for what it needs.
+The daemon opens the entrance when work begins and closes it when it drains; a route asks it for what it needs. Whoever
+came in is let finish before the parts are taken away.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
 
 from reconciler.doors.chores import Desk
 from reconciler.doors.health import Health
@@ -13,6 +18,8 @@ from reconciler.doors.hub import Hub
 from reconciler.doors.problems import unavailable
 from reconciler.edges.reports import Reports
 from reconciler.engine.work import Work
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +38,27 @@ class Entrance:
 
     health: Health
     inside: Inside | None = None
+    _within: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
     def go(self) -> Inside:
-        """Return the parts; Problem 503 with Retry-After while they are not there, or not any more."""
+        """Return the parts; Problem 503 with Retry-After while they are not there, or not any more.
+
+        Called in the request's own task, which holds them until it is done.
+        """
         if self.inside is None or self.health.reason is not None:
             raise unavailable(self.health.reason or "starting")
+        if task := asyncio.current_task():
+            self._within.add(task)
+            task.add_done_callback(self._within.discard)
         return self.inside
+
+    async def emptied(self, seconds: float) -> None:
+        """Wait until everybody who came in has left; who has not after so many seconds is put out."""
+        if not self._within:
+            return
+        _, left = await asyncio.wait(self._within, timeout=seconds)
+        for task in left:
+            task.cancel()
+        if left:
+            log.warning("requests.cut", count=len(left))
+            await asyncio.wait(left)
