@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.assembly import Parts
-from reconciler.doors import events
+from reconciler.doors import events, page
 from reconciler.doors.auth import Gate, Tokens
 from reconciler.doors.chores import Desk
 from reconciler.doors.entrance import Entrance, Inside
@@ -24,7 +24,7 @@ from reconciler.settings import Settings
 def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[APIRouter]:  # noqa: ARG001
     """Return the routes of the API; they come in through the entrance once the parts are there."""
     gate = gate_for(settings)
-    return [events.routes(gate, entrance)]
+    return [events.routes(gate, entrance), page.routes(settings)]
 
 
 def gate_for(settings: Settings) -> Gate:

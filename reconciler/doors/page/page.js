@@ -1,0 +1,219 @@
+// The page put together: who is asking, what is shown, and what the server is asked for it.
+
+import { Api, Refused } from "./api.js";
+import { standing } from "./card.js";
+import { Cards } from "./list.js";
+import { Live } from "./live.js";
+import { cleaned, keep, recall, tokenFromAddress } from "./session.js";
+import { offer, say, text, turn } from "./texts.js";
+
+const SIZE = 24;
+const FEW = 6;
+const QUERIES = { working: { status: "working" }, ready: { status: "ready" }, failed: { status: "failed" }, stuck: { stuck: "true" } };
+
+const at = (id) => document.getElementById(id);
+const single = new URLSearchParams(location.search).get("id");
+
+let api = null;
+let live = null;
+let operator = false;
+let cursor = null; // where the next older page begins
+let view = new AbortController(); // what is asked for the view of now; another filter ends it
+let connection = null;
+
+const cards = new Cards(
+  at("list"),
+  {
+    single: single !== null,
+    operator: () => operator,
+    link: (id, url) => api.link(id, url),
+    story: async (id) => (await api.one(id)).story,
+  },
+  (sentence) => (at("said").textContent = sentence),
+);
+
+function enter(token, wrong = "") {
+  const held = token === null ? null : cleaned(token);
+  leave(held === null && token !== null ? text("wrong") : wrong);
+  if (held === null) return;
+  keep("token", held);
+  at("enter").hidden = true;
+  at("history").hidden = at("leave").hidden = false;
+  api = new Api(held);
+  live = new Live(api, { changed, refresh, refused: () => enter(null, text("wrong")), state });
+}
+
+function leave(wrong = "") {
+  live?.stop();
+  view.abort();
+  view = new AbortController();
+  keep("token", null);
+  api = live = cursor = null;
+  operator = false;
+  cards.clear();
+  at("list").ariaBusy = "true";
+  at("enter").hidden = false;
+  at("history").hidden = at("leave").hidden = at("connection").hidden = at("stuck").hidden = at("empty").hidden = true;
+  at("wrong").textContent = wrong;
+  at("token").value = "";
+  at("token").ariaInvalid = String(Boolean(wrong));
+  if (wrong) at("token").focus();
+}
+
+function chosen() {
+  return document.querySelector("input[name=filter]:checked").value;
+}
+
+/** Look at everything on display: the newest page, and what is on its way further down. */
+async function refresh() {
+  const { signal } = view;
+  if (single !== null) return refreshOne(signal);
+  const page = await api.list({ ...QUERIES[chosen()], limit: SIZE }, signal);
+  if (signal.aborted) return;
+  learn(page.operator === true);
+  const first = cards.size === 0;
+  const onPage = new Set(page.generations.map((item) => item.id));
+  const further = cards.working().filter((id) => !onPage.has(id));
+  if (page.generations.length || page.nextCursor === null) cards.putPage(page.generations, page.nextCursor === null);
+  if (first) cursor = page.nextCursor;
+  await Promise.all(further.filter((id) => cards.has(id)).slice(0, FEW).map((id) => look(id, signal)));
+  shown();
+}
+
+async function refreshOne(signal) {
+  await look(single, signal);
+  if (!signal.aborted) shown();
+}
+
+/** Look at one generation, and show it where it belongs. */
+async function look(id, signal) {
+  try {
+    const item = await api.one(id, signal);
+    if (signal.aborted) return;
+    if (item.story) learn(true);
+    if (belongs(item)) cards.put(item);
+    else cards.drop(id);
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status !== 404) throw error;
+    cards.drop(id);
+  }
+}
+
+function belongs(item) {
+  if (single !== null) return item.id === single;
+  const filter = chosen();
+  return filter === "" || filter === standing(item) || (filter === "stuck" && cards.has(item.id) && standing(item) === "working");
+}
+
+const moved = new Set();
+
+/** Hear that a generation moved; many at once are one look at the newest page. */
+function changed(id) {
+  if (single !== null && id !== single) return;
+  moved.add(id);
+  if (moved.size === 1) setTimeout(follow, 80);
+}
+
+async function follow() {
+  const ids = [...moved];
+  moved.clear();
+  const { signal } = view;
+  try {
+    if (ids.length > FEW) await refresh();
+    else await Promise.all(ids.map((id) => look(id, signal)));
+    shown();
+  } catch {
+    // The next look says what is wrong.
+  }
+}
+
+function learn(isOperator) {
+  if (operator === isOperator) return;
+  operator = isOperator;
+  at("stuck").hidden = !operator || single !== null;
+  cards.clear();
+}
+
+function shown() {
+  at("list").ariaBusy = "false";
+  at("empty").hidden = cards.size > 0;
+  at("nothing").textContent = text(single !== null ? "missing" : chosen() ? "nothingLike" : "nothing");
+  at("older").hidden = cursor === null || single !== null;
+}
+
+function state(word) {
+  if (connection !== word && word !== "away") cards.retry();
+  connection = word;
+  at("connection").hidden = false;
+  at("connection").dataset.state = word;
+  at("connection").firstElementChild.textContent = text(word);
+  at("notice").hidden = word !== "away";
+  at("notice").textContent = text("awayNotice");
+}
+
+async function older() {
+  const { signal } = view;
+  at("older").disabled = true;
+  try {
+    const page = await api.list({ ...QUERIES[chosen()], limit: SIZE, cursor }, signal);
+    if (signal.aborted) return;
+    cursor = page.nextCursor;
+    for (const item of page.generations) cards.put(item);
+    shown();
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) enter(null, text("wrong"));
+  } finally {
+    at("older").disabled = false;
+  }
+}
+
+function filtered() {
+  view.abort();
+  view = new AbortController();
+  cards.clear();
+  cursor = null;
+  at("list").ariaBusy = "true";
+  at("empty").hidden = at("older").hidden = true;
+  live?.lookNow();
+}
+
+function speak() {
+  say();
+  offer(at("language"));
+  document.title = text("title");
+  at("heading").textContent = text(single !== null ? "single" : "heading");
+  if (at("list").ariaBusy === "false") shown();
+  if (connection !== null) state(connection);
+  cards.repaint();
+}
+
+at("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = at("token").value;
+  if (token.trim()) enter(token);
+  else leave(text("needed"));
+});
+at("leave").addEventListener("click", () => {
+  leave();
+  at("token").focus();
+});
+at("language").addEventListener("click", () => {
+  turn();
+  speak();
+});
+at("filter").addEventListener("change", filtered);
+at("older").addEventListener("click", older);
+addEventListener("hashchange", () => {
+  const token = tokenFromAddress();
+  if (token !== null) enter(token);
+});
+setInterval(() => cards.tick(), 1000);
+
+if (single !== null) {
+  document.documentElement.dataset.view = "single";
+  at("filter").hidden = true;
+  at("all").hidden = false;
+}
+const token = tokenFromAddress() ?? recall("token");
+speak();
+enter(token);
