@@ -1,7 +1,7 @@
 """When to look again: how long tasks take, what waiting costs, how failures slow the pace.
 
-All times are seconds; nothing here reads a clock or throws dice. `decide` asks for gaps and waits,
-the leader for theta and learned curves. Who gets the next request is not decided here.
+All times are seconds; nothing here reads a clock or throws dice. `decide` asks for gaps and waits, the leader for theta
+and learned curves, the doors for what a reader is told to expect. Who gets the next request is not decided here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ DOUBT = 0.01
 
 LEAST_THETA = 0.1
 """At this price an image in its likeliest moment is asked about every two seconds."""
+
+MOST_PROGRESS = 0.95
+"""What a task that has not ended is never said to have passed."""
 
 LEAST_COMPLETIONS = 20
 """Fewer completion times than this make no curve."""
@@ -50,6 +53,19 @@ def curve_for(model: str | None, kind: str | None, curves: Mapping[str, Curve]) 
     """Return the model's learned curve, else what is believed of its kind."""
     learned = curves.get(model) if model is not None else None
     return learned or PRIORS.get(kind) or PRIORS[None]
+
+
+def expected(curve: Curve) -> float:
+    """Return the seconds after which half of such tasks are done."""
+    return math.exp(curve.mu)
+
+
+def progress(curve: Curve, age: float) -> float:
+    """Return how far along a reader is told that a task of this age is: the share done by then, 0.95 at most.
+
+    It never says done, because only the result says that.
+    """
+    return MOST_PROGRESS * (1 - _survival(curve, age))
 
 
 def unfinished(curve: Curve, age: float) -> float:

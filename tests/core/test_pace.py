@@ -54,6 +54,22 @@ def test_every_kind_of_result_has_a_curve_of_its_own():
     assert set(pace.PRIORS) == {*Kind, None}
 
 
+def test_half_of_the_tasks_are_done_when_a_reader_expects_it():
+    assert pace.expected(IMAGE) == pytest.approx(25)
+    assert pace.progress(IMAGE, pace.expected(IMAGE)) == pytest.approx(0.95 / 2)
+
+
+@given(curve=CURVES, age=AGES, later=AGES)
+def test_progress_only_grows_and_never_says_done(curve: Curve, age: float, later: float):
+    sooner, then = pace.progress(curve, min(age, later)), pace.progress(curve, max(age, later))
+
+    assert 0 <= sooner <= then <= 0.95
+
+
+def test_progress_begins_at_nothing_even_for_a_row_from_the_future():
+    assert pace.progress(IMAGE, 0) == pace.progress(IMAGE, -3600) == pytest.approx(0, abs=1e-9)
+
+
 @given(curve=CURVES, age=AGES)
 def test_the_hazard_is_a_finite_chance_at_any_age_up_to_years(curve: Curve, age: float):
     chance = pace.hazard(curve, age)
