@@ -33,6 +33,7 @@ CALLBACKS = ("stored", "duplicate", "late", "unknown", "malformed", "unauthorize
 """What became of a callback: `late` is for a row that has ended, `unknown` for a task that no row has yet."""
 
 POLLS = ("working", "ready", "refused", "unknown", "unheard")
+ANNOUNCEMENTS = ("told", "again", "dead")
 DELIVERIES = ("delivered", "failed", "gave_up")
 
 _KINDS = {"kind": tuple(Kind)}
@@ -80,6 +81,9 @@ class Metrics:
         self.downloaded = self._counter("downloaded_bytes", "Bytes fetched from sources.")
         self.uploaded = self._counter("uploaded_bytes", "Bytes stored and proven.")
         self.callbacks = self._counter("callbacks", "Callbacks of KIE.", {"result": CALLBACKS})
+        self.announcements = self._counter(
+            "announcements", "Tries to tell the receiver of an event, by how they ended.", {"outcome": ANNOUNCEMENTS}
+        )
         self.notifications = self._counter("notifications", "Notifications heard.")
 
     def _declare_table_wide(self) -> None:

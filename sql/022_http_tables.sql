@@ -30,3 +30,7 @@ ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS tries integer NOT NULL DE
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS next_at timestamptz;
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS dead_at timestamptz;
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS trouble text;
+-- What is to be told next, the soonest first; and what was given up.
+CREATE INDEX IF NOT EXISTS events_due ON reconciler.events (coalesce(next_at, '-infinity'), id)
+ WHERE announced_at IS NULL AND dead_at IS NULL;
+CREATE INDEX IF NOT EXISTS events_dead ON reconciler.events (dead_at) WHERE dead_at IS NOT NULL;

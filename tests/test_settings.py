@@ -197,6 +197,30 @@ def test_what_a_command_needs_and_lacks_is_named_with_where_to_get_it(given: Giv
     assert "RECONCILER_PUBLIC_URL" in line
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "plain text of the shop, long enough",
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "whsec_c2lnbmluZy1zZWNyZXQtb2YtMjUt_nl0",
+        "A" * 33,
+    ],
+)
+def test_a_secret_that_no_library_of_receivers_would_read_alike_is_refused_by_name(given: Given, secret: str) -> None:
+    with pytest.raises(Config, match=r"^RECONCILER_NOTIFY_SECRET must be whsec_") as caught:
+        given(RECONCILER_NOTIFY_URL="https://hook.example/in", RECONCILER_NOTIFY_SECRET=secret)
+    assert secret not in str(caught.value) or secret == "whsec_"
+
+
+@pytest.mark.parametrize("secret", ["whsec_" + "QUJD" * 8, "QUJD" * 8, "whsec_" + "QUJD" * 8 + "QUI", "0f" * 16])
+def test_a_secret_is_taken_as_the_libraries_of_receivers_take_it(given: Given, secret: str) -> None:
+    address = "https://hook.example/in/"
+    settings = given(RECONCILER_NOTIFY_URL=address, RECONCILER_NOTIFY_SECRET=secret)
+    assert settings.notify_secret.get_secret_value() == secret
+    assert settings.notify_url == address, "a slash at the end may mean something to a receiver"
+
+
 def test_local_storage_needs_a_folder_and_nothing_of_supabase(given: Given) -> None:
     with pytest.raises(Config, match="RECONCILER_STORAGE_LOCAL_DIR") as caught:
         given(RECONCILER_STORAGE_BACKEND="local").require("storage")
@@ -236,7 +260,7 @@ SECRETS = {
     "KIE_CALLBACK_SECRET": "callback-secret",
     "KIE_WEBHOOK_HMAC_KEY": "hmac-secret",
     "RECONCILER_API_TOKEN": "operator-secret",
-    "RECONCILER_NOTIFY_SECRET": "whsec-secret",
+    "RECONCILER_NOTIFY_SECRET": "whsec_c2lnbmluZy1zZWNyZXQtb2YtMjUtYnl0",
     "RECONCILER_NOTIFY_URL": "https://hook.example/path-secret",
 }
 

@@ -23,6 +23,7 @@ NAMES = (
     "late_sweep",
     "schema_behind",
     "outbox_growing",
+    "events_dead",
     "notification_queue",
     "unpaid_account",
     "key_rejected",
@@ -59,8 +60,8 @@ class Snapshot:
 
     `waiting` counts rows by the finding they rest with, `unheard` those in flight with three misses in a row or more,
     `expiring` undelivered results past half of their address's life. `canary_age` and `sweep_age` count from the last
-    that came back or ended, before the first from the start. `unannounced` is zero where nobody is to be
-    told. `overdue` are due and in nobody's hands: they wait for a request to spare.
+    that came back or ended, before the first from the start. `unannounced` (given up: `events_dead`) is
+    zero where nobody is to be told. `overdue` are due and in nobody's hands: they wait for a request to spare.
     """
 
     in_flight: Mapping[str, int]
@@ -80,6 +81,7 @@ class Snapshot:
     schema_behind: int = 0
     unannounced: int = 0
     unannounced_age: float = 0.0
+    events_dead: int = 0
     queue_usage: float = 0.0
     instances: int = 1
     looks_per_delivery: float | None = None
@@ -213,6 +215,10 @@ def _of_rounds(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
         says = f"{snapshot.unannounced} events are not announced, the oldest for {_span(snapshot.unannounced_age)}."
         do = "See whether the receiver at RECONCILER_NOTIFY_URL answers with 2xx."
         yield Finding("outbox_growing", snapshot.unannounced, "warn", says, do)
+    if snapshot.events_dead:
+        says = f"{snapshot.events_dead} events were given up: RECONCILER_NOTIFY_URL did not take them for three days."
+        do = "Mend the receiver, then send them again as docs/OPERATIONS.md says."
+        yield Finding("events_dead", snapshot.events_dead, "warn", says, do)
 
 
 def _of_waiting(snapshot: Snapshot) -> Iterator[Finding]:

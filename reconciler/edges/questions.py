@@ -23,9 +23,12 @@ _SAME_TASK = "w.seen_task IS NOT DISTINCT FROM g.task_id"
 
 OUTBOX = """
 SELECT (SELECT count(*) FROM (
-            SELECT FROM reconciler.events WHERE announced_at IS NULL LIMIT 10000) AS e) AS unannounced,
+            SELECT FROM reconciler.events WHERE announced_at IS NULL AND dead_at IS NULL LIMIT 10000) AS e)
+           AS unannounced,
+       (SELECT count(*) FROM (
+            SELECT FROM reconciler.events WHERE dead_at IS NOT NULL LIMIT 10000) AS e) AS dead,
        (SELECT extract(epoch FROM now() - at)::float8 FROM reconciler.events
-         WHERE announced_at IS NULL ORDER BY id LIMIT 1) AS unannounced_age,
+         WHERE announced_at IS NULL AND dead_at IS NULL ORDER BY id LIMIT 1) AS unannounced_age,
        pg_notification_queue_usage() AS queue_usage,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $1::interval) AS instances,
        (SELECT avg(looks)::float8 FROM reconciler.work WHERE delivered_at > now() - interval '24 hours') AS looks,
@@ -46,13 +49,14 @@ SELECT DISTINCT unnest(sources) AS source FROM (
     SELECT sources FROM reconciler.work WHERE due_at IS NOT NULL AND finding = 'host_unlisted' LIMIT 100) AS w
 """
 
-SEARCHABLE = """
-SELECT pg_relation_size(to_regclass('public.generations')) < 64 << 20
-    OR EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = 'task_id'
-                  AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))
-"""
-"""Whether the whole table can be searched for a task: it is small, or an index of all tasks begins with task_id."""
+INDEXED = """EXISTS (
+    SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = 'task_id'
+       AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))"""
+"""Whether an index of all tasks begins with task_id."""
+
+SEARCHABLE = f"SELECT pg_relation_size(to_regclass('public.generations')) < 64 << 20 OR {INDEXED}"
+"""Whether the whole table can be searched for a task, somebody waiting for it: it is small, or there is that index."""
 
 EVERYWHERE = "SELECT g.id::text AS id FROM public.generations g WHERE g.task_id = $1 ORDER BY g.id"
 """Every generation of the task $1."""

@@ -117,6 +117,7 @@ class Reports:
             unlisted_hosts=await self._unlisted() if "host_unlisted" in findings else (),
             unannounced=outbox["unannounced"] if self._scope.announces else 0,
             unannounced_age=(outbox["unannounced_age"] or 0.0) if self._scope.announces else 0.0,
+            events_dead=outbox["dead"] if self._scope.announces else 0,
             queue_usage=outbox["queue_usage"],
             instances=outbox["instances"],
             looks_per_delivery=outbox["looks"],

@@ -12,13 +12,16 @@ BATCH = 500
 
 _TRACES = (
     "DELETE FROM reconciler.instances WHERE seen_at < now() - interval '1 day'",
-    """DELETE FROM reconciler.events WHERE id IN (
-           SELECT id FROM reconciler.events
-            WHERE announced_at IS NOT NULL AND at < now() - interval '30 days' ORDER BY id LIMIT 5000)""",
     """DELETE FROM reconciler.callbacks WHERE id IN (
            SELECT id FROM reconciler.callbacks WHERE at < now() - interval '30 days' ORDER BY id LIMIT 5000)""",
 )
 
+# Where somebody is to be told ($1), what is neither told nor given up waits for as long as it takes.
+_EVENTS = """
+DELETE FROM reconciler.events WHERE id IN (
+    SELECT id FROM reconciler.events
+     WHERE at < now() - interval '30 days' AND (announced_at IS NOT NULL OR dead_at IS NOT NULL OR NOT $1)
+     ORDER BY id LIMIT 5000)"""
 
 WALK = 20_000
 """Rows of our bookkeeping that one round looks at for generations that the application has deleted."""
@@ -27,8 +30,10 @@ WALK = 20_000
 class Upkeep:
     """Deletes what the settings call too old, and what has lost its generation."""
 
-    def __init__(self, database: Database, shape: Shape) -> None:
+    def __init__(self, database: Database, shape: Shape, *, announces: bool = False) -> None:
+        """`announces`: events are told to somebody."""
         self._database = database
+        self._announces = announces
         self._walked = ""
         self._failed = _failed_sql(shape)
         self._deserted = _deserted_sql(shape)
@@ -39,7 +44,8 @@ class Upkeep:
         return deleted
 
     async def traces(self) -> None:
-        """Delete instances, announced events and callbacks that nobody will ask about again."""
+        """Delete instances, events and callbacks that nobody will ask about again; an event to be told stays."""
+        await self._database.execute(_EVENTS, self._announces)
         for statement in _TRACES:
             await self._database.execute(statement)
 

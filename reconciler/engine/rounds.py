@@ -1,4 +1,4 @@
-"""Timed passes: the sweep, presence and lead, the snapshot, the pace, credit, upkeep.
+"""Timed passes: the sweep, presence and lead, announcing, the snapshot, the pace, credit, upkeep.
 
 APScheduler keeps the times; each round is one small method and none depends on another having run. A round that breaks
 is logged and comes again. The sweep is what makes every notification dispensable.
@@ -24,6 +24,7 @@ from reconciler.edges.presence import Presence
 from reconciler.edges.reports import Reports
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
+from reconciler.engine.announcer import Announcer
 from reconciler.engine.visit import Current
 from reconciler.engine.work import Work
 from reconciler.errors import Permanent, ReconcilerError
@@ -57,7 +58,10 @@ class Bearings:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """What the rounds look through; `behind` counts missing migrations, `pooled` tells of a transaction pooler."""
+    """What the rounds look through; `behind` counts missing migrations, `pooled` tells of a transaction pooler.
+
+    Without `announcer` nobody is told of events.
+    """
 
     claims: Claims
     presence: Presence
@@ -67,6 +71,7 @@ class Eyes:
     kie: Kie
     behind: Callable[[], Coroutine[Any, Any, int]]
     pooled: Callable[[], bool]
+    announcer: Announcer | None = None
 
 
 class Rounds:
@@ -95,6 +100,8 @@ class Rounds:
         """Begin all rounds: each at once and then at its interval, the leader's when it is known who leads."""
         every = self._every
         at_once: dict[Round, float] = {self.beat: 1.0, self.sweep: every.sweep, self.attend: every.presence}
+        if self._eyes.announcer is not None:
+            at_once[self._eyes.announcer.look] = 1.0
         leaders: dict[Round, float] = {
             self.snapshot: every.snapshot,
             self.pace: every.pace,
@@ -212,6 +219,11 @@ class Rounds:
         if self._listening:
             self._canary_at = time.monotonic()
         self._metrics.heard_canary(seconds, time.time())
+
+    def event(self) -> None:
+        """Take note of an event in the outbox: it is told without waiting for the next round."""
+        if self._eyes.announcer is not None:
+            self._eyes.announcer.stir()
 
     def gap(self) -> None:
         """Hearing begins again: whatever was said meanwhile is found by a sweep now."""

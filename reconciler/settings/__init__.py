@@ -23,12 +23,14 @@ from reconciler.settings.values import (
     Count,
     DatabaseAddress,
     Duration,
+    ExactAddress,
     HeaderSecret,
     Hosts,
     Lower,
     Pattern,
     Rate,
     Seconds,
+    SigningSecret,
     Size,
     WebAddress,
     Words,
@@ -121,8 +123,8 @@ class Settings(BaseSettings):
     )
     allow_private_hosts: bool = False
     on_fail: Annotated[Literal["write", "handover"], Lower] = "write"
-    notify_url: WebAddress = Field("", repr=False)
-    notify_secret: SecretStr = _UNSET
+    notify_url: ExactAddress = Field("", repr=False)
+    notify_secret: SigningSecret = _UNSET
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
     log_format: Annotated[Literal["json", "console"] | None, Lower] = None

@@ -85,7 +85,7 @@ def test_the_table_wide_figures_are_those_that_others_than_the_leader_forget() -
 def test_every_finding_is_told_with_its_severity_in_order_and_no_other_is() -> None:
     everything = {"in_flight": {"queued": 5}, "canary_age": 1e6, "sweep_age": 1e6, "listening": False, "stuck": 1}
     everything |= {"unheard": 5, "expiring": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
-    everything |= {"unannounced": 1, "unannounced_age": 1e6, "queue_usage": 1.0}
+    everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
     for pooled in (False, True):
         found = findings(Snapshot(**everything, transaction_pooler=pooled), Bounds())
@@ -176,6 +176,25 @@ async def test_the_hook_on_the_page_refunds_a_failure_for_a_login_without_rights
         await database.close()
     assert await owner.fetchval("SELECT credits FROM public.wallets") == 14
     assert await owner.fetchval("SELECT why FROM public.charges WHERE refunded_at IS NOT NULL") == "refused (500)"
+
+
+async def test_what_was_given_up_is_told_again_or_forgotten_as_the_page_says(owner: Any) -> None:
+    from_now, again, forget = statements(section("Announcements"))
+    made = """INSERT INTO reconciler.events (key, generation_id, kind, payload, tries, next_at, dead_at)
+              VALUES ('waits', 'a', 'failed', '{}', 3, now() + interval '1 hour', NULL),
+                     ('dead', 'b', 'failed', '{}', 400, now() + interval '1 hour', now())"""
+    await owner.execute(made)
+    await owner.execute(again)
+    state = "SELECT key, tries, next_at IS NULL AS due, dead_at, announced_at FROM reconciler.events ORDER BY key"
+    assert [tuple(row) for row in await owner.fetch(state)] == [
+        ("dead", 0, True, None, None),
+        ("waits", 3, False, None, None),
+    ]
+    await owner.execute("UPDATE reconciler.events SET dead_at = now() WHERE key = 'dead'")
+    await owner.execute(forget)
+    assert [row["key"] for row in await owner.fetch(state)] == ["waits"]
+    await owner.execute(from_now)
+    assert [row["announced_at"] is None for row in await owner.fetch(state)] == [False]
 
 
 async def test_backing_out_leaves_the_application_as_it_was(owner: Any) -> None:

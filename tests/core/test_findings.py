@@ -23,6 +23,7 @@ AMISS = {
     "late_sweep": {"sweep_age": 46.0},
     "schema_behind": {"schema_behind": 2},
     "outbox_growing": {"unannounced": 12, "unannounced_age": 900.0},
+    "events_dead": {"events_dead": 2},
     "notification_queue": {"queue_usage": 0.6},
     "unpaid_account": {"keys_unpaid": 1},
     "key_rejected": {"keys_rejected": 1},

@@ -172,7 +172,9 @@ async def test_the_snapshot_names_the_hosts_that_are_not_listed(pool: Any, repor
 async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: Shape) -> None:
     await pool.execute(
         """INSERT INTO reconciler.events (key, generation_id, kind, payload, at)
-           VALUES ('a', 'g', 'failed', '{}', now() - interval '90 s'), ('b', 'g', 'failed', '{}', now())"""
+           VALUES ('a', 'g', 'failed', '{}', now() - interval '90 s'), ('b', 'g', 'failed', '{}', now());
+           INSERT INTO reconciler.events (key, generation_id, kind, payload, at, dead_at)
+           VALUES ('c', 'g', 'failed', '{}', now() - interval '4 days', now())"""
     )
 
     told = await Reports(database, shape, Scope(announces=True)).snapshot()
@@ -180,7 +182,8 @@ async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database
 
     assert told.unannounced == 2
     assert told.unannounced_age == pytest.approx(90, abs=5)
-    assert (alone.unannounced, alone.unannounced_age) == (0, 0.0)
+    assert told.events_dead == 1
+    assert (alone.unannounced, alone.unannounced_age, alone.events_dead) == (0, 0.0, 0)
 
 
 async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(pool: Any, reports: Reports) -> None:

@@ -108,8 +108,23 @@ async def test_old_traces_go_and_what_may_still_be_asked_for_stays(books: Books)
         return sorted(row[0] for row in await books.pool.fetch(sql))
 
     assert await left("SELECT host FROM reconciler.instances") == ["alive"]
-    assert await left("SELECT key FROM reconciler.events") == ["untold", "young"]
+    assert await left("SELECT key FROM reconciler.events") == ["young"]
     assert await left("SELECT task_id FROM reconciler.callbacks") == ["young"]
+
+
+async def test_where_somebody_is_to_be_told_old_events_stay_until_they_are_told_or_given_up(books: Books) -> None:
+    await books.pool.execute(
+        """
+        INSERT INTO reconciler.events (key, generation_id, kind, payload, at, announced_at, dead_at)
+             VALUES ('told', 'g', 'failed', '{}', now() - interval '31 days', now(), NULL),
+                    ('dead', 'g', 'failed', '{}', now() - interval '31 days', NULL, now()),
+                    ('dead lately', 'g', 'failed', '{}', now() - interval '29 days', NULL, now()),
+                    ('untold', 'g', 'failed', '{}', now() - interval '31 days', NULL, NULL);
+        """
+    )
+    await Upkeep(books.database, books.shape, announces=True).traces()
+    kept = await books.pool.fetch("SELECT key FROM reconciler.events ORDER BY key")
+    assert [row["key"] for row in kept] == ["dead lately", "untold"]
 
 
 async def test_books_of_rows_that_are_gone_are_closed_and_their_objects_are_orphans(books: Books) -> None:
