@@ -16,6 +16,7 @@ from reconciler.doors.chores import Desk
 from reconciler.doors.health import Health
 from reconciler.doors.hub import Hub
 from reconciler.doors.problems import unavailable
+from reconciler.edges.inbox import Inbox
 from reconciler.edges.reports import Reports
 from reconciler.engine.work import Work
 
@@ -30,6 +31,7 @@ class Inside:
     reports: Reports
     desk: Desk
     hub: Hub
+    inbox: Inbox
 
 
 @dataclass(slots=True)

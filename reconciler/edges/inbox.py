@@ -1,0 +1,154 @@
+"""What callbacks said, kept before anything is done about it; also the inbox for tasks that no row knows yet.
+
+A callback is kept, and its generations are found, in one statement whose commit is durable: the answer that follows is
+the only word KIE gets. The door writes here, the visit reads. What grows old is deleted in `upkeep.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.core.model import OPEN
+from reconciler.edges import questions
+from reconciler.edges.cases import as_key
+from reconciler.edges.db import Database
+from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
+from reconciler.errors import Permanent, Transient
+
+MOST = 16
+"""Bodies that are kept of one task: Suno says three different things, and nobody has more to say."""
+
+STRANGERS = 8 << 20
+"""Bytes of callbacks for unknown tasks that one process keeps in an hour: a leaked secret must not fill the disk."""
+
+LEAST = 2 << 10
+"""What even an empty callback counts for: its row, and its places in the indexes."""
+
+HOUR = 3600.0
+
+SMALL = 4 << 20
+"""Bytes up to which the application's table is read through for a task where no index leads to it: milliseconds."""
+
+_OFFERED = """
+SELECT task_id FROM reconciler.callbacks
+ WHERE generation_id = $1 AND at > now() - interval '14 days'
+ GROUP BY task_id ORDER BY max(id) DESC LIMIT 3
+"""
+
+_SAID = "SELECT body FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC LIMIT 4"
+
+# Whole pairs of surrogates, and escaped backslashes that stand before an innocent u0000, are passed over.
+_UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One callback; `digest` tells two bodies apart, `generation_id` is what its address named."""
+
+    task_id: str
+    generation_id: str | None
+    body: Mapping[str, object]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of it: whether nobody had said it before, whose task it is, and whether all of those have ended."""
+
+    fresh: bool
+    ids: tuple[str, ...]
+    ended: bool
+
+
+class Inbox:
+    """Keeps callbacks and tells what they said."""
+
+    def __init__(self, database: Database, shape: Shape) -> None:
+        self._database = database
+        self._id_type = shape.id_type
+        self._keep = _keep_sql(shape)
+        self._spent = 0.0
+        self._spent_at = time.monotonic()
+
+    async def keep(self, said: Said) -> Kept:
+        """Keep one callback durably; a second of the same body is only counted.
+
+        Transient when the database is away, or when unknown tasks have said too much in this hour; Permanent when the
+        body cannot be written as JSON.
+        """
+        body = storable(said.body)
+        named = as_key(said.generation_id, self._id_type) if said.generation_id else None
+        row = await self._database.row(self._keep, said.task_id, said.digest, named, body, self._room())
+        assert row is not None
+        if row["fresh"] is None:
+            raise Transient("too many callbacks for tasks that nobody knows", code="inbox_full", retry_after=60.0)
+        if row["fresh"] and not row["ids"]:
+            self._spent += max(len(body), LEAST)
+        return Kept(row["fresh"], tuple(row["ids"]), row["ended"])
+
+    async def offered(self, generation_id: str) -> tuple[str, ...]:
+        """Return the tasks whose callbacks named this generation in the last 14 days, the newest first, at most 3."""
+        rows = await self._database.fetch(_OFFERED, generation_id)
+        return tuple(row["task_id"] for row in rows)
+
+    async def said(self, task_id: str) -> tuple[Mapping[str, object], ...]:
+        """Return the newest bodies that came for this task, at most 4."""
+        rows = await self._database.fetch(_SAID, task_id)
+        return tuple(json.loads(row["body"]) for row in rows)
+
+    def _room(self) -> bool:
+        now = time.monotonic()
+        self._spent = max(self._spent - (now - self._spent_at) * STRANGERS / HOUR, 0.0)
+        self._spent_at = now
+        return self._spent < STRANGERS
+
+
+def storable(body: Mapping[str, object]) -> str:
+    """Return the body as JSON that jsonb takes: U+FFFD stands for NUL and half pairs; Permanent where it is no JSON."""
+    try:
+        text = json.dumps(body, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        raise Permanent("the body is no JSON that can be kept", code="unstorable") from None
+    if "\\u0000" not in text and "\\ud" not in text:
+        return text
+    return _UNSTORABLE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
+
+
+def _keep_sql(shape: Shape) -> str:
+    """$1 task, $2 digest, $3 the named generation, $4 body, $5 whether there is room for a task that nobody knows.
+
+    Whether the table can be searched for a task is asked each time: it grows, and indexes come and go.
+    """
+    row = "SELECT g.id, g.status, g.asset_url FROM"
+    open_words = ", ".join(f"'{word}'" for word in OPEN)
+    return f"""
+WITH searchable (yes) AS MATERIALIZED (
+    SELECT pg_relation_size(to_regclass('public.generations')) < {SMALL} OR {questions.INDEXED}),
+found AS MATERIALIZED (
+    {row} public.generations g WHERE g.task_id = $1 AND (SELECT yes FROM searchable)
+     UNION
+    {row} reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
+     WHERE w.seen_task = $1 AND g.task_id = $1 AND NOT (SELECT yes FROM searchable)
+     UNION
+    {row} public.generations g
+     WHERE g.status IN ({open_words}) AND g.task_id = $1 AND NOT (SELECT yes FROM searchable)
+     UNION
+    {row} public.generations g WHERE g.id = $3::text::{shape.id_type}),
+kept AS (
+    INSERT INTO reconciler.callbacks AS c (task_id, digest, generation_id, body)
+    SELECT $1, $2, $3, $4::text::jsonb WHERE $5::boolean OR EXISTS (SELECT FROM found)
+    ON CONFLICT (task_id, digest) DO UPDATE SET count = c.count + 1
+    RETURNING c.count = 1 AS fresh),
+surplus AS (
+    DELETE FROM reconciler.callbacks WHERE id = ANY (ARRAY(
+        SELECT id FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC OFFSET {MOST - 1})))
+SELECT (SELECT fresh FROM kept) AS fresh,
+       coalesce(array_agg(found.id::text ORDER BY found.id), '{{}}') AS ids,
+       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT EXISTS (
+           SELECT FROM reconciler.work w
+            WHERE w.generation_id = found.id::text AND (w.gave_up OR w.reopened))), false) AS ended
+  FROM found"""
