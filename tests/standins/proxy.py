@@ -71,10 +71,12 @@ class Proxy:
         self._lines.add(line)
         ends = [writer.transport]
         try:
-            there, server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
-            ends.append(server.transport)
-            self._ends.update(ends)
-            await asyncio.gather(self._pass(reader, server), self._pass(there, writer))
+            # A server that is not there hangs up on whoever comes through.
+            with contextlib.suppress(OSError):
+                there, server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+                ends.append(server.transport)
+                self._ends.update(ends)
+                await asyncio.gather(self._pass(reader, server), self._pass(there, writer))
         finally:
             self._lines.discard(line)
             self._ends.difference_update(ends)

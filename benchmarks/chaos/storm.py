@@ -1,0 +1,138 @@
+"""The storm itself: generations come, faults strike and overlap, and afterwards everything has arrived once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.chaos.faults import FAULTS
+from benchmarks.chaos.world import Terms, World, world
+from reconciler.bench.simulator import Media
+
+SHAPES = ("png", "jpg", "webp")
+LOOK = 0.25
+QUIET = 180.0
+"""Seconds that everything has to arrive after the last fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """One fault: what it was, the seconds it lasted, the seconds until all that waited when it ended had arrived."""
+
+    name: str
+    lasted: float
+    recovery: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it; `lost` and `doubled` name generations and objects, `creates` counts createTask calls."""
+
+    struck: Sequence[Struck]
+    generations: int
+    lost: Sequence[str]
+    doubled: Sequence[str]
+    creates: int
+
+
+async def storm(folder: Path, *, seed: int, faults: int, generations: int, replicas: int, terms: Terms) -> Result:
+    """Let so many faults strike while so many generations are made, and look what has become of them."""
+    dice = random.Random(seed)
+    async with world(folder, replicas=replicas, seed=seed, terms=terms) as on:
+        plan = [(name, dice.uniform(0.3, 1.2), random.Random(dice.random())) for name in _drawn(dice, faults)]
+        pause = sum(gap for _, gap, _ in plan) / generations
+        shop = asyncio.create_task(_shop(on, random.Random(dice.random()), generations, pause))
+        striking = []
+        for name, gap, own in plan:
+            await asyncio.sleep(gap)
+            striking.append(asyncio.create_task(_strike(on, name, own)))
+        struck = await asyncio.gather(*striking)
+        return await _result(on, await shop, struck)
+
+
+def _drawn(dice: random.Random, count: int) -> list[str]:
+    """Every kind as often as the others, in any order."""
+    names = [list(FAULTS)[n % len(FAULTS)] for n in range(count)]
+    dice.shuffle(names)
+    return names
+
+
+async def _shop(on: World, dice: random.Random, count: int, pause: float) -> list[str]:
+    """The application: it goes on ordering whenever its own database is there."""
+    made: list[str] = []
+    while len(made) < count:
+        await asyncio.sleep(pause)
+        if dice.random() < 0.04:
+            results = [Media(kind="video", ext="mp4", size=dice.randrange(6 << 20, 10 << 20))]
+        else:
+            pictures = dice.choice((1, 1, 1, 1, 2, 6))
+            results = [Media(ext=dice.choice(SHAPES), size=dice.randrange(20_000, 400_000)) for _ in range(pictures)]
+        task_id = on.rig.kie.add_task(life=dice.uniform(0, 12), results=results)
+        while True:
+            try:
+                made.append(await on.rig.insert(task_id, kind=results[0].kind, age=0.0))
+                break
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await asyncio.sleep(0.2)
+    return made
+
+
+async def _strike(on: World, name: str, dice: random.Random) -> Struck:
+    began = time.monotonic()
+    async with FAULTS[name](on, dice):
+        await asyncio.sleep(dice.uniform(0.2, 6.0))
+    ended = time.monotonic()
+    waiting = await _waiting(on)
+    while waiting:
+        await asyncio.sleep(LOOK)
+        waiting &= await _waiting(on)
+        if time.monotonic() - ended > QUIET:
+            break
+    return Struck(name, ended - began, time.monotonic() - ended)
+
+
+async def _waiting(on: World) -> set[str]:
+    """Generations whose task has ended at KIE, and that are not delivered; a database that is away is waited for."""
+    now = on.rig.kie.clock.now()
+    done = [task.id for task in on.rig.kie.tasks.values() if now >= task.ends]
+    while True:
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            rows = await on.rig.pool.fetch(
+                "SELECT id::text FROM public.generations WHERE status <> 'success' AND task_id = ANY($1)", done
+            )
+            return {row["id"] for row in rows}
+        await asyncio.sleep(LOOK)
+
+
+async def _result(on: World, ids: Sequence[str], struck: Sequence[Struck]) -> Result:
+    deadline = time.monotonic() + QUIET
+    while time.monotonic() < deadline and await on.rig.pool.fetchval(
+        "SELECT EXISTS (SELECT FROM public.generations WHERE status <> 'success')"
+    ):
+        await asyncio.sleep(LOOK)
+    lost = [generation_id for generation_id in ids if not await _arrived(on, generation_id)]
+    told = Counter(
+        row["generation_id"]
+        for row in await on.rig.pool.fetch("SELECT generation_id FROM reconciler.events WHERE kind = 'succeeded'")
+    )
+    doubled = [*on.storage.twice(), *(generation_id for generation_id, times in told.items() if times != 1)]
+    wanted = sum(len(task.results) for task in on.rig.kie.tasks.values())
+    if len(on.storage.objects) != wanted:
+        doubled.append(f"{len(on.storage.objects)} objects for {wanted} results")
+    return Result(struck, len(ids), lost, doubled, on.rig.kie.counts.creates)
+
+
+async def _arrived(on: World, generation_id: str) -> bool:
+    try:
+        await on.rig.prove(generation_id)
+    except (AssertionError, TypeError):
+        return False
+    return True
