@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reconciler.core.model import Trigger
+from reconciler.core.model import Fail, Trigger
 from reconciler.edges.db import Database
-from reconciler.edges.listener import CHANNEL, Hears, Listener
+from reconciler.edges.listener import CHANNEL, EVENTS, Hears, Listener
 from tests.edges.books import Books, insert, opened
 from tests.standins.proxy import Proxy
 from tests.waiting import until
@@ -20,14 +20,18 @@ from tests.waiting import until
 
 @dataclass
 class Heard:
-    """What the listener told: ids, ends of gaps, and canaries (None: it is deaf)."""
+    """What the listener told: ids, events, ends of gaps, and canaries (None: it is deaf)."""
 
     ids: list[str] = field(default_factory=list)
+    events: list[tuple[str, int]] = field(default_factory=list)
     gaps: int = 0
     canaries: list[float | None] = field(default_factory=list)
 
     def gap(self) -> None:
         self.gaps += 1
+
+    def event(self, generation_id: str, event: int) -> None:
+        self.events.append((generation_id, event))
 
     @property
     def connected(self) -> bool:
@@ -41,9 +45,11 @@ async def books(rows_dsn: str) -> AsyncIterator[Books]:
 
 
 @asynccontextmanager
-async def listening(dsn: str, database: Database, *, every: float = 0.1, within: float = 0.5) -> AsyncIterator[Heard]:
+async def listening(
+    dsn: str, database: Database, *, every: float = 0.1, within: float = 0.5, events: bool = True
+) -> AsyncIterator[Heard]:
     heard = Heard()
-    hears = Hears(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
+    hears = Hears(heard.ids.append, heard.gap, heard.canaries.append, heard.event if events else None)
     broken: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context.get("exception")))
     running = asyncio.create_task(Listener(dsn, database, hears, every=every, within=within).run())
@@ -57,8 +63,8 @@ async def listening(dsn: str, database: Database, *, every: float = 0.1, within:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def notify(books: Books, payload: str) -> None:
-    await books.pool.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+async def notify(books: Books, payload: str, channel: str = CHANNEL) -> None:
+    await books.pool.execute("SELECT pg_notify($1, $2)", channel, payload)
 
 
 async def heard_again(books: Books, heard: Heard) -> None:
@@ -188,3 +194,38 @@ async def test_whatever_is_called_an_id_is_told_as_text(rows_dsn: str, books: Bo
         await until(lambda: len(heard.ids) == 3, what="three wakes")
         assert heard.ids == ["12", "one\x00two", "{'a': 1}"]
         assert await books.claims().woken(dict.fromkeys(heard.ids, Trigger.NOTIFY)) == []
+
+
+async def test_an_end_that_we_wrote_is_heard_of_with_its_event(rows_dsn: str, books: Books) -> None:
+    generation_id = await books.insert()
+    async with listening(rows_dsn, books.database) as heard:
+        row, claim = await books.held(generation_id)
+        await books.ledger().fail(row, claim, Fail("the provider refused it"))
+        await until(lambda: heard.events, what="the event")
+        (event,) = await books.pool.fetch("SELECT id, generation_id FROM reconciler.events")
+        assert heard.events == [(event["generation_id"], event["id"])]
+        await until(lambda: len(heard.canaries) >= 3, what="canaries as before")
+
+
+async def test_the_events_are_left_alone_where_nobody_wants_them(rows_dsn: str, books: Books) -> None:
+    async with listening(rows_dsn, books.database, events=False) as heard:
+        await notify(books, json.dumps({"id": "one", "event": 1}), EVENTS)
+        await heard_again(books, heard)
+        assert (len(heard.ids), heard.events) == (1, [])
+        listened = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%' AND query LIKE '%' || $1 || '%'"
+        assert await books.pool.fetchval(listened, EVENTS) == 0
+
+
+STRANGE = ["0", "-1", "true", '"1"', "1.0", "[1]", "null", str(1 << 63), "9" * 4400]
+"""What is no id of an event."""
+
+
+@pytest.mark.parametrize(
+    "payload", [*MALFORMED, *(f'{{"event": {one}, "id": "one"}}' for one in STRANGE)], ids=lambda payload: payload[:20]
+)
+async def test_what_others_say_of_events_harms_nobody(rows_dsn: str, books: Books, payload: str) -> None:
+    async with listening(rows_dsn, books.database) as heard:
+        await notify(books, payload, EVENTS)
+        await notify(books, json.dumps({"id": "two", "event": (1 << 63) - 1}), EVENTS)
+        await until(lambda: heard.events, what="the next event")
+        assert (heard.events, heard.ids) == ([("two", (1 << 63) - 1)], [])
