@@ -12,8 +12,12 @@ BATCH = 500
 
 _TRACES = (
     "DELETE FROM reconciler.instances WHERE seen_at < now() - interval '1 day'",
+    # Only the oldest are looked at. KIE keeps results for 14 days: a task that nobody knew by then is nobody's.
     """DELETE FROM reconciler.callbacks WHERE id IN (
-           SELECT id FROM reconciler.callbacks WHERE at < now() - interval '30 days' ORDER BY id LIMIT 5000)""",
+           SELECT oldest.id FROM (SELECT id, task_id, at FROM reconciler.callbacks ORDER BY id LIMIT 50000) oldest
+            WHERE at < now() - interval '30 days'
+               OR (at < now() - interval '14 days'
+                   AND NOT EXISTS (SELECT FROM reconciler.work w WHERE w.seen_task = oldest.task_id)))""",
 )
 
 # Where somebody is to be told ($1), what is neither told nor given up waits for as long as it takes.

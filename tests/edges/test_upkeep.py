@@ -127,6 +127,19 @@ async def test_where_somebody_is_to_be_told_old_events_stay_until_they_are_told_
     assert [row["key"] for row in kept] == ["dead lately", "untold"]
 
 
+async def test_callbacks_of_tasks_that_nobody_knows_go_sooner(books: Books) -> None:
+    row = await books.insert(task_id="known")
+    await books.claim(row)
+    await books.pool.execute(
+        """INSERT INTO reconciler.callbacks (task_id, digest, body, at)
+           SELECT task_id, days, '{}', now() - days * interval '1 day'
+             FROM unnest(ARRAY['known', 'unknown']) AS task_id, unnest(ARRAY[13, 15, 31]) AS days"""
+    )
+    await upkeep(books).traces()
+    left = await books.pool.fetch("SELECT task_id, digest FROM reconciler.callbacks")
+    assert {tuple(one) for one in left} == {("known", "13"), ("known", "15"), ("unknown", "13")}
+
+
 async def test_books_of_rows_that_are_gone_are_closed_and_their_objects_are_orphans(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)
