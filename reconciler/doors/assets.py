@@ -50,7 +50,13 @@ def _add(router: APIRouter, address: str, name: str, policy: str) -> None:
     content = (files("reconciler.doors") / "page" / name).read_bytes()
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     kind = _TYPES[name.rpartition(".")[2]]
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": policy}
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": policy,
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
 
     async def served(request: Request) -> Response:
         if tag in request.headers.get("If-None-Match", ""):

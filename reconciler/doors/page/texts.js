@@ -2,7 +2,7 @@
 
 import { keep, recall } from "./session.js";
 
-const TEXTS = {
+export const TEXTS = {
   en: {
     name: "English",
     title: "Generations",
