@@ -102,10 +102,6 @@ class Flow(StreamingResponse):
         await asyncio.sleep(self._pace.grace)
 
 
-def _problem(says: str) -> dict[str, object]:
-    return {"description": says, "content": {"application/problem+json": {"schema": {"type": "object"}}}}
-
-
 def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRouter:
     """Return the route; `pace` is how long its streams wait and last."""
     router = APIRouter()
@@ -113,7 +109,7 @@ def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRoute
 
     @router.get(
         "/api/events",
-        tags=["generations"],
+        tags=["events"],
         summary="Follow how generations change",
         description=_TEXT,
         response_class=Flow,
@@ -122,9 +118,8 @@ def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRoute
                 "description": "The stream; it stays open",
                 "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
             },
-            401: _problem("No token that holds"),
-            429: _problem("This user has too many streams open"),
-            503: _problem("Starting, draining, the database is away, or too many streams are open"),
+            429: {"description": "This user has too many streams open"},
+            503: {"description": "Starting, draining, the database is away, or too many streams are open"},
         },
     )
     async def events(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -99,21 +99,10 @@ class Air:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/api/events"
 
-    @asynccontextmanager
-    async def reading(self, user_id: str | None = None, last: str | None = None) -> AsyncIterator[Reader]:
+    def reading(self, user_id: str | None = None, last: str | None = None) -> AbstractAsyncContextManager[Reader]:
         """Read as this user (None: the operator), from the first event on; `last` is sent as Last-Event-ID."""
-        headers = {"Authorization": f"Bearer {OPERATOR if user_id is None else token(user_id)}"}
-        headers |= {} if last is None else {"Last-Event-ID": last}
-        reader = Reader()
-        async with self.session.get(self.address, headers=headers) as answer:
-            reader.status, reader.headers = answer.status, answer.headers
-            reading = asyncio.create_task(_read(answer, reader))
-            try:
-                await until(lambda: reader.said or reading.done(), what="the first event")
-                yield reader
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+        shown = OPERATOR if user_id is None else token(user_id)
+        return reading(self.session, self.address, shown, last)
 
     async def status(self, **headers: str) -> int:
         """How a request is answered that gets no stream."""
@@ -124,6 +113,24 @@ class Air:
     def open(self) -> int:
         """How many streams the hub tells things to."""
         return sum(map(len, self.hub._streams.values()))
+
+
+@asynccontextmanager
+async def reading(
+    session: aiohttp.ClientSession, address: str, shown: str, last: str | None = None
+) -> AsyncIterator[Reader]:
+    """Read this stream with the token that is shown, from its first event on."""
+    headers = {"Authorization": f"Bearer {shown}"} | ({} if last is None else {"Last-Event-ID": last})
+    reader = Reader()
+    async with session.get(address, headers=headers) as answer:
+        reader.status, reader.headers = answer.status, answer.headers
+        taking = asyncio.create_task(_read(answer, reader))
+        try:
+            await until(lambda: reader.said or taking.done(), what="the first event")
+            yield reader
+        finally:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
 
 async def _read(answer: aiohttp.ClientResponse, reader: Reader) -> None:
