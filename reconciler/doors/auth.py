@@ -66,7 +66,7 @@ class Tokens:
             key = await self._keys.key(kid) if self._keys and isinstance(kid, str) else None
             # The algorithm is the key's: a header that names another one is refused.
             return _user(_claims(token, key, [key.algorithm_name])) if key else None
-        except (jwt.PyJWTError, OverflowError):
+        except jwt.PyJWTError:
             return None
 
 
