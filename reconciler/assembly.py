@@ -24,6 +24,7 @@ from reconciler.edges.claims import Claims, Reach
 from reconciler.edges.db import Database
 from reconciler.edges.fetch import Fetcher
 from reconciler.edges.http import json_client, media_session, storage_session
+from reconciler.edges.inbox import Inbox
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
 from reconciler.edges.migrate import behind
@@ -77,7 +78,7 @@ async def parts(settings: Settings, *, observe: bool = False, metrics: Metrics |
         stack.push_async_callback(database.close)
         shape = await _usable(database)
         ledger = Ledger(database, shape, handover=settings.on_fail == "handover")
-        ways = await _ways(settings, ledger, stack)
+        ways = await _ways(settings, ledger, Inbox(database, shape), stack)
         yield _assembled(settings, database, shape, ways, metrics or Metrics(), observe=observe)
 
 
@@ -118,7 +119,7 @@ async def _usable(database: Database) -> Shape:
     return shape
 
 
-async def _ways(settings: Settings, ledger: Ledger, stack: contextlib.AsyncExitStack) -> Ways:
+async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: contextlib.AsyncExitStack) -> Ways:
     slots = settings.concurrency * 2
     store = _store(settings, slots)
     stack.push_async_callback(store.close)
@@ -129,6 +130,7 @@ async def _ways(settings: Settings, ledger: Ledger, stack: contextlib.AsyncExitS
     spool = settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
     return Ways(
         ledger=ledger,
+        inbox=inbox,
         kie=Kie(client, settings.kie_market_base_url, {key_hash(secret): secret for secret in secrets}),
         fetcher=Fetcher(
             media,

@@ -10,13 +10,16 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from reconciler.core.model import (
+    Identified,
     Observation,
     Ready,
     Refused,
     Row,
     Silence,
     Stored,
+    Told,
     Unheard,
+    Unidentified,
     Unknown,
     Unstored,
     Working,
@@ -60,6 +63,10 @@ def absorb(row: Row, seen: Observation, now: datetime) -> Row:
                 why=_said("KIE", seen.reason, seen.detail),
                 finding=_FINDINGS.get(seen.reason),
             )
+        case Told():
+            return _told(row, seen, now)
+        case Identified() | Unidentified():
+            return _offered(row, seen, now)
         case Stored():
             return replace(row, assets=seen.assets, misses=0, why=None, finding=None)
         case Unstored():
@@ -109,6 +116,25 @@ def _ready(row: Row, seen: Ready, now: datetime) -> Row:
         took=row.took or seen.took,
         media_deadline=row.media_deadline or completed + ADDRESS_LIFE,
         why="KIE says success",
+    )
+
+
+def _offered(row: Row, seen: Identified | Unidentified, now: datetime) -> Row:
+    if isinstance(seen, Unidentified):
+        return replace(_missed(row, now), why=f"no task id yet; a callback offers one, but {seen.reason}")
+    return replace(_answered(row, now), misses=0, why="a callback told which task it is, and KIE agrees")
+
+
+def _told(row: Row, seen: Told, now: datetime) -> Row:
+    missed = absorb(row, seen.unheard, now)
+    if not seen.said.sources:
+        return missed
+    return replace(
+        _ready(missed, seen.said, now),
+        # A callback's word is good for one delivery: whatever is left of it afterwards is KIE's to confirm.
+        stale=True,
+        misses=missed.misses,
+        why=f"{missed.why}; a callback of the task says success",
     )
 
 

@@ -1,7 +1,8 @@
 """The opinion: what happens next with a row that has absorbed what was seen.
 
-Pure and total. Ask follows only Silence, Deliver only Silence or Ready, and after a delivery comes Finish, Rest, Fail
-or Leave, so a visit ends within three decisions. The visit is the only caller, and does what each decision says.
+Pure and total. Ask and Identify follow only Silence, Deliver only Silence, Ready or Told, and after a delivery comes
+Finish, Rest, Fail or Leave, so a visit ends within three decisions. After Adopt it begins again, once, for a row that
+has a task. The visit is the only caller, and does what each decision says.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from reconciler.core.absorb import reason
 from reconciler.core.model import (
     OPEN,
     SUCCEEDED,
+    Adopt,
     Ask,
     Decision,
     Deliver,
     Fail,
     Finish,
+    Identified,
+    Identify,
     Leave,
     Limits,
     Observation,
@@ -28,7 +32,9 @@ from reconciler.core.model import (
     Row,
     Silence,
     Stored,
+    Told,
     Unheard,
+    Unidentified,
     Unknown,
     Unstored,
     Working,
@@ -61,16 +67,16 @@ def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decisi
             return _working(row, seen, now, limits)
         case Ready():
             return _done_there(row, seen, now, limits)
+        case Told():
+            return _told(row, seen, now, limits)
         case Refused():
             return _refused(row, seen, limits)
+        case Identified() | Unidentified():
+            return _offered(row, seen, now, limits)
         case Stored():
             return Finish()
-        case Unknown() if row.unknowns < limits.keys:
-            # Another key of the ring may have made the task: that is no reason to wait.
-            soon = now + timedelta(seconds=pace.FASTEST)
-            return Rest(soon, soon, row.why or "unknown with this key")
         case Unknown():
-            return _missing(row, now, limits, None)
+            return _unknown(row, now, limits)
         case Unheard() | Unstored():
             return _missing(row, now, limits, seen.retry_after)
     assert_never(seen)
@@ -92,7 +98,7 @@ def _is_stored(row: Row) -> bool:
 
 def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
     if row.task_id is None:
-        return _without_task(row, now)
+        return _without_task(row, now, limits)
     if limits.observe:
         return Ask()
     if row.delivered:
@@ -113,17 +119,26 @@ def _first_look(row: Row, now: datetime, limits: Limits) -> Decision:
     return Rest(due, now + timedelta(seconds=pace.FASTEST), "waiting for its first look: no request is to spare")
 
 
-def _without_task(row: Row, now: datetime) -> Decision:
+def _without_task(row: Row, now: datetime, limits: Limits) -> Decision:
     if row.status not in OPEN:
         return Leave("there is no task id to ask about")
-    age = _age(row, now)
-    wait = timedelta(seconds=pace.parked(age.total_seconds()))
-    return Rest(
-        now + wait,
-        now + wait,
-        "no task id yet",
-        finding="no_task" if age > timedelta(minutes=10) else None,
-    )
+    if row.offered and not limits.observe:
+        return Identify()
+    wait = timedelta(seconds=pace.parked(_age(row, now).total_seconds()))
+    return Rest(now + wait, now + wait, "no task id yet", finding=_no_task(row, now))
+
+
+def _no_task(row: Row, now: datetime) -> str | None:
+    return "no_task" if _age(row, now) > timedelta(minutes=10) else None
+
+
+def _offered(row: Row, seen: Identified | Unidentified, now: datetime, limits: Limits) -> Decision:
+    if isinstance(seen, Identified):
+        return Adopt(seen.task_id)
+    seconds = pace.backoff(row.misses, limits.jitter, seen.retry_after)
+    early = seconds if seen.heard or seen.retry_after is not None else min(seconds, RECOVERY)
+    until, soon = now + timedelta(seconds=seconds), now + timedelta(seconds=early)
+    return Rest(until, soon, row.why or "no task id yet", finding=_no_task(row, now))
 
 
 def _working(row: Row, seen: Working, now: datetime, limits: Limits) -> Decision:
@@ -154,10 +169,26 @@ def _done_there(row: Row, seen: Ready, now: datetime, limits: Limits) -> Decisio
     return Leave("KIE reports success without any output")
 
 
+def _told(row: Row, seen: Told, now: datetime, limits: Limits) -> Decision:
+    """A payload may bring results, no failure and no success without output; KIE alone takes a refusal back."""
+    refused = row.status == "failed" and not row.gave_up
+    if seen.said.sources and not refused and not limits.observe:
+        return Deliver()
+    return _missing(row, now, limits, seen.unheard.retry_after)
+
+
 def _refused(row: Row, seen: Refused, limits: Limits) -> Decision:
     if row.status in OPEN and not limits.observe:
         return Fail(reason(seen))
     return Leave(f"KIE refused the task: {reason(seen)}")
+
+
+def _unknown(row: Row, now: datetime, limits: Limits) -> Decision:
+    if row.unknowns < limits.keys:
+        # Another key of the ring may have made the task: that is no reason to wait.
+        soon = now + timedelta(seconds=pace.FASTEST)
+        return Rest(soon, soon, row.why or "unknown with this key")
+    return _missing(row, now, limits, None)
 
 
 def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None) -> Decision:

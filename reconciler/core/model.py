@@ -66,8 +66,9 @@ class Asset:
 class Row:
     """A generation as the application wrote it, and what we know of its task.
 
-    Times are the database's. The first block is the application's row; the second is our bookkeeping about `task_id`,
-    and is empty when the application has given the row another task since.
+    Times are the database's. The first block is the application's row, and the tasks that callbacks offer to a row
+    without one, newest first; the second is our bookkeeping about `task_id`, and is empty when the application has
+    given the row another task since.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Row:
     model: str | None
     asset_url: str | None
     created_at: datetime
+    offered: tuple[str, ...] = ()
 
     sources: tuple[str, ...] = ()
     stale: bool = False
@@ -156,6 +158,30 @@ class Unheard:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """KIE could not be asked, and the task's callbacks agree on what it brought: their word, not the provider's."""
+
+    said: Ready
+    unheard: Unheard
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The provider's record of an offered task names this generation."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unidentified:
+    """No offered task is known to be this generation's; `heard` is false where KIE could not be asked about one."""
+
+    reason: str
+    heard: bool = True
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """The delivery ended: every source is in our storage, proven.
 
@@ -182,7 +208,9 @@ class Unstored:
     retry_after: float | None = None
 
 
-Observation = Silence | Working | Ready | Refused | Unknown | Unheard | Stored | Unstored
+Observation = (
+    Silence | Working | Ready | Refused | Unknown | Unheard | Told | Identified | Unidentified | Stored | Unstored
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +223,18 @@ class Leave:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Ask the provider for the task's record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Ask the provider which of the offered tasks is this generation's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Write the task's id into the row that has none, and begin again with the row as it then is."""
+
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +269,7 @@ class Fail:
     until: datetime | None = None
 
 
-Decision = Leave | Ask | Deliver | Rest | Finish | Fail
+Decision = Leave | Ask | Identify | Adopt | Deliver | Rest | Finish | Fail
 
 
 @dataclass(frozen=True, slots=True)

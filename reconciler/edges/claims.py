@@ -175,7 +175,7 @@ class Claims:
         await self._database.execute(_RELEASE, ids, leases, seconds)
 
     async def discover(self) -> int:
-        """Find open rows without bookkeeping, and rows that changed since, which no notification told of.
+        """Find open rows without bookkeeping, and rows that changed or were offered a task, which nobody told of.
 
         Returns how many were found.
         """
@@ -245,6 +245,12 @@ SELECT *, {SOON} FROM taken
 """
 
 
+# A callback may come while nobody can look: what it offers to a row without a task must not wait for the row's time.
+_OFFERED = """(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
+           SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id
+              AND c.at > greatest(w.looked_at, now() - interval '14 days')))"""
+
+
 def _discover_sql(shape: Shape) -> str:
     open_words = ", ".join(f"'{word}'" for word in OPEN)
     return f"""
@@ -254,7 +260,7 @@ WITH found AS (
      WHERE {OPEN_OR_UNHEALED}
        AND {_ours_sql(shape, 2)}
        AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
-       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id))),
+       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED})),
 at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED)

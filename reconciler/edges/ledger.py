@@ -53,6 +53,7 @@ class Ledger:
         self._read = statements.read(shape)
         self._rest = statements.rest(shape, begun=False)
         self._rest_begun = statements.rest(shape, begun=True)
+        self._adopt = statements.adopt(shape)
         self._finish = statements.finish(shape)
         self._fail = statements.fail(shape, write=not handover)
 
@@ -78,6 +79,20 @@ class Ledger:
     async def forget(self, claim: Claim) -> None:
         """The application deleted the row: what we stored for it becomes orphans, the bookkeeping goes."""
         await self._database.execute(statements.FORGET, claim.generation_id, claim.lease)
+
+    async def adopt(self, row: Row, claim: Claim, task_id: str) -> bool:
+        """Write the task's id into a row in flight that has none, with what is known of the task.
+
+        False when the row has moved meanwhile, by createTask's own answer for one: then nothing was written. Raises
+        Permanent (code "no_task") when the application's table refuses the id.
+        """
+        facts = _facts(replace(row, task_id=task_id))
+        try:
+            record = await self._database.row(self._adopt, claim.generation_id, claim.lease, *facts)
+        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+            hint = "another row has this task, or the column task_id is too narrow"
+            raise Permanent(f"the table refuses the task id: {error}", code="no_task", hint=hint) from error
+        return _outcome(record, "adopted") is not None
 
     async def intend(self, row: Row, claim: Claim, asset: Asset) -> None:
         """Keep the facts and where this asset's bytes will go, before any byte is sent."""
@@ -170,6 +185,7 @@ _GENERATION = ("id", "user_id", "task_id", "status", "kind", "model", "asset_url
 
 def _row(record: Mapping[str, Any]) -> Row:
     generation = {name: record[name] for name in _GENERATION}
+    generation["offered"] = tuple(record["offered"] or ())
     if record["seen_task"] != record["task_id"]:
         # The application gave the row another task: what we know is about the old one.
         return Row(**generation)

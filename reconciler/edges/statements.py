@@ -6,6 +6,7 @@ lease; statements that keep facts go on with `$3` (the application's status as w
 
 from __future__ import annotations
 
+from reconciler.core.model import OPEN
 from reconciler.edges.db import SOON
 from reconciler.edges.schema import Shape
 
@@ -94,6 +95,14 @@ def refund(shape: Shape) -> str:
     return f"SELECT reconciler.on_failed($1::text::{shape.id_type}, $2)"
 
 
+# The tasks that callbacks offer to a row without one; for every other row this costs nothing.
+_OFFERED = """
+       CASE WHEN g.task_id IS NULL THEN ARRAY(
+            SELECT c.task_id FROM reconciler.callbacks c
+             WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days'
+             GROUP BY c.task_id ORDER BY max(c.id) DESC LIMIT 3) END AS offered"""
+
+
 def read(shape: Shape) -> str:
     """Read generations with their bookkeeping; $1 is an array of ids."""
     kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
@@ -102,7 +111,7 @@ def read(shape: Shape) -> str:
     return f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind} AS kind, {model} AS model, g.asset_url, coalesce(g.created_at::timestamptz, now()) AS created_at,
-       w.seen_task, {facts}, clock_timestamp() AS now,
+       w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
@@ -127,6 +136,22 @@ UPDATE reconciler.work w
                      ELSE greatest(now(), ${_LOOKED}::timestamptz + interval '2 seconds') END,
        early_at = ${_A + 2}, trigger = CASE WHEN mine.woken = ${_A} THEN NULL ELSE w.trigger END
   FROM mine WHERE w.generation_id = mine.generation_id RETURNING {SOON}
+"""
+
+
+def adopt(shape: Shape) -> str:
+    """Give the row the task that is its own, and keep the facts, which are about that task: $4."""
+    begun = ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
+    open_words = ", ".join(f"'{word}'" for word in OPEN)
+    seen = _SET_FACTS.replace("seen_status = $3", "seen_status = coalesce(done.status, $3)")
+    return f"""{_MINE},
+done AS (
+    UPDATE public.generations g
+       SET task_id = $4::text{begun if shape.writes_generating else ""}{_touched(shape)} FROM mine
+     WHERE g.id = $1::text::{shape.id_type} AND g.task_id IS NULL AND g.status IN ({open_words})
+    RETURNING g.status::text AS status),
+kept AS (UPDATE reconciler.work w SET {seen} FROM mine, done WHERE w.generation_id = mine.generation_id)
+SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved
 """
 
 

@@ -8,11 +8,16 @@ the visit only.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
 
 from reconciler.core.model import Asset, Row, Stored, Unstored
 from reconciler.core.naming import TYPES, object_key
 from reconciler.edges.fetch import Fetcher
+from reconciler.edges.inbox import Inbox
 from reconciler.edges.kie import Kie
 from reconciler.edges.ledger import Ledger
 from reconciler.edges.spool import Room, Spool
@@ -20,6 +25,8 @@ from reconciler.edges.storage import Put, Store, prove
 from reconciler.engine.lease import Lease
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.metrics import Metrics
+
+log = structlog.get_logger()
 
 MINTABLE = frozenset({"host_unlisted"})
 """Refusals of an address that a link minted by the provider may mend."""
@@ -41,9 +48,10 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The edges that a delivery needs."""
+    """The edges that a visit needs."""
 
     ledger: Ledger
+    inbox: Inbox
     kie: Kie
     fetcher: Fetcher
     room: Room
@@ -95,17 +103,21 @@ class Deliveries:
             ):
                 asset = replace(asset, upload=before.upload)
             await self._ways.ledger.intend(row, lease.claim, asset)
+            began = time.monotonic()
             await self._put(row, lease, transfer, asset, spool)
         transfer.stage = "prove"
         with self._metrics.storing("prove"):
             receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
         self._metrics.uploaded.inc(asset.size)
+        took = round(time.monotonic() - began, 3)
+        _told(row, asset.n).info("asset.stored", path=asset.path, bytes=asset.size, took=took)
         return replace(asset, version=receipt.version, verified_by=receipt.verified_by)
 
     async def _fetch(self, row: Row, transfer: Transfer, spool: Spool) -> str:
         def progress(done: int, total: int | None) -> None:
             transfer.done, transfer.total = done, total
 
+        began = time.monotonic()
         source = row.sources[transfer.n]
         try:
             mime = await self._ways.fetcher.fetch(source, spool, progress=progress)
@@ -120,6 +132,7 @@ class Deliveries:
                 raise refused from None
             mime = await self._ways.fetcher.fetch(minted, spool, progress=progress)
         self._metrics.downloaded.inc(spool.size)
+        _told(row, transfer.n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
         return mime
 
     async def _put(self, row: Row, lease: Lease, transfer: Transfer, asset: Asset, spool: Spool) -> None:
@@ -134,6 +147,10 @@ class Deliveries:
         what = Put(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
         with self._metrics.storing("put"):
             await self._ways.store.put(what, spool, ours=lease.ours, begun=begun, progress=progress)
+
+
+def _told(row: Row, n: int) -> Any:
+    return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
 
 
 def _named(row: Row, n: int, mime: str, spool: Spool) -> Asset:

@@ -36,9 +36,20 @@ def route(row: Row, keys: Sequence[Key]) -> Route:
         family = by_name(row.family) if row.family else None
         if family is not None:
             return Route(family, row.key_hash)
-    ring = sorted(keys, key=lambda key: _distance(key, row.kind))
-    rounds, turn = divmod(row.unknowns, len(ring))
-    return Route(_candidate(candidates(row.model, row.task_id or ""), rounds), ring[turn].key_hash)
+    turns = ring(row, keys)
+    rounds, turn = divmod(row.unknowns, len(turns))
+    return Route(_candidate(candidates(row.model, row.task_id or ""), rounds), turns[turn].key_hash)
+
+
+def ring(row: Row, keys: Sequence[Key]) -> list[Key]:
+    """Return the keys in the order in which they are tried: those that make this kind of thing come first."""
+    return sorted(keys, key=lambda key: _distance(key, row.kind))
+
+
+def makers(keys: Sequence[Key], kind: str) -> tuple[Key, ...]:
+    """Return the keys that tasks of this kind are made with: those meant for it, else those for anything, else all."""
+    nearest = min(_distance(key, kind) for key in keys)
+    return tuple(key for key in keys if _distance(key, kind) == nearest)
 
 
 def _candidate(families: Sequence[Family], rounds: int) -> Family:

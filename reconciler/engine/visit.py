@@ -16,40 +16,40 @@ from typing import assert_never
 import structlog
 
 from reconciler.core.absorb import absorb
+from reconciler.core.belief import believed, payload_counts
 from reconciler.core.decide import decide
 from reconciler.core.model import (
+    Adopt,
     Ask,
     Decision,
     Deliver,
     Fail,
     Finish,
+    Identify,
     Leave,
     Limits,
     Observation,
     Ready,
-    Refused,
     Rest,
     Row,
     Silence,
     Stored,
+    Told,
     Trigger,
     Unheard,
-    Working,
 )
 from reconciler.core.naming import TYPES
 from reconciler.edges.budget import Budget
 from reconciler.edges.ledger import Delivered, Held
+from reconciler.engine.asking import Asking
 from reconciler.engine.deliver import Deliveries, Ways
 from reconciler.engine.lease import Lease
-from reconciler.engine.route import Key, route
+from reconciler.engine.route import Key
 from reconciler.errors import Permanent, Transient
 from reconciler.metrics import Metrics
-from reconciler.providers import judge
+from reconciler.providers import callback
 
 log = structlog.get_logger()
-
-WINDOW = 10.0
-"""Seconds without requests after KIE says that we are too fast: the window of its documented limit."""
 
 REREADS = 3
 """How often a row that moves under us is read again before it is left to the next visit."""
@@ -88,8 +88,7 @@ class Visits:
     ) -> None:
         self._ways = ways
         self._deliveries = deliveries
-        self._budget = budget
-        self._keys = tuple(keys)
+        self._asking = Asking(ways.kie, budget, keys, metrics)
         self._current = current
         self._metrics = metrics
 
@@ -112,7 +111,7 @@ class Visits:
         raise Transient("the row keeps moving under us", code="row_moving")
 
     async def _pass(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited | None:
-        """Go once from silence to an end; None when the application's row has moved meanwhile."""
+        """Go once from silence to an end; None when the application's row has moved meanwhile, or got its task."""
         row = held.row
         seen: Observation = Silence()
         began = time.monotonic()
@@ -123,11 +122,13 @@ class Visits:
             match decision:
                 case Ask():
                     row, seen = await self._ask(row)
+                case Identify():
+                    row, seen = await self._asking.identify(row)
                 case Deliver():
                     asked()
                     self._saw(seen, lease.claim.trigger, now)
                     seen = await self._deliveries.deliver(row, lease)
-                case Finish() | Fail() | Rest() | Leave():
+                case Adopt() | Finish() | Fail() | Rest() | Leave():
                     lease.ending = True
                     ended = await self._end(Visited(decision, row, seen, now), lease)
                     lease.ending = ended is not None
@@ -136,34 +137,22 @@ class Visits:
                     assert_never(decision)
 
     async def _ask(self, row: Row) -> tuple[Row, Observation]:
-        chosen = route(row, self._keys)
-        await self._budget.take(chosen.key_hash)
-        began = time.monotonic()
-        seen: Observation
-        try:
-            reply = await self._ways.kie.record(row.task_id or "", path=chosen.family.path, key_hash=chosen.key_hash)
-            seen = judge(chosen.family, reply.status, reply.body, reply.retry_after)
-        except Transient as error:
-            seen = Unheard(error.code, str(error), error.retry_after)
-        await self._asked(seen, chosen.key_hash, time.monotonic() - began)
-        if isinstance(seen, Working | Ready | Refused):
-            row = replace(row, key_hash=chosen.key_hash, family=chosen.family.name)
-        return row, seen
-
-    async def _asked(self, seen: Observation, key_hash: str, seconds: float) -> None:
-        outcome = "ok"
-        if isinstance(seen, Unheard):
-            outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
-            self._metrics.missed("ask", seen.reason)
-            if seen.reason == "rate_limited":
-                await self._budget.empty(key_hash, seen.retry_after or WINDOW)
-        self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
-        self._metrics.polls.labels(type(seen).__name__.lower()).inc()
+        row, seen = await self._asking.ask(row)
+        if not isinstance(seen, Unheard) or not payload_counts(row, seen):
+            return row, seen
+        said = await self._ways.inbox.said(row.task_id or "")
+        told = believed(row, seen, [callback.read(body) for body in said])
+        if isinstance(told, Told):
+            bound = log.bind(generation_id=row.id, task_id=row.task_id)
+            bound.warning("callback.believed", addresses=len(told.said.sources), unheard=seen.reason)
+        return row, told
 
     async def _end(self, visited: Visited, lease: Lease) -> Visited | None:
-        """Write the decision down; None when the application's row has moved meanwhile."""
+        """Write the decision down; None when the visit begins again with the row as it then is."""
         ledger, claim, row = self._ways.ledger, lease.claim, visited.row
         match visited.decision:
+            case Adopt() as decision:
+                return await self._adopt(visited, lease, decision.task_id)
             case Finish():
                 event = await ledger.finish(row, claim, self._delivered(row, visited.seen))
                 return None if event is None else replace(visited, event=event)
@@ -172,7 +161,7 @@ class Visits:
                 try:
                     event = await ledger.fail(row, claim, decision)
                 except Permanent as error:
-                    return await self._rest_behind_hook(visited, lease, error)
+                    return await self._rest_behind(visited, lease, error)
                 return None if event is None else replace(visited, event=event)
             case Rest() as decision:
                 await ledger.rest(row, claim, decision)
@@ -185,7 +174,16 @@ class Visits:
         unwritten = seen.unwritten if isinstance(seen, Stored) else None
         return Delivered([self._ways.store.address(path) for path in paths], paths, unwritten)
 
-    async def _rest_behind_hook(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
+    async def _adopt(self, visited: Visited, lease: Lease, task_id: str) -> Visited | None:
+        try:
+            if await self._ways.ledger.adopt(visited.row, lease.claim, task_id):
+                log.info("generation.adopted", generation_id=visited.row.id, task_id=task_id)
+        except Permanent as error:
+            return await self._rest_behind(visited, lease, error)
+        return None
+
+    async def _rest_behind(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
+        """Wait for somebody to mend what refuses our write."""
         until = visited.at + timedelta(minutes=5)
         rest = Rest(until, until, str(error), finding=error.code)
         await self._ways.ledger.rest(visited.row, lease.claim, rest)
@@ -195,7 +193,7 @@ class Visits:
         # Somebody asked for this row, so it does not wait for a request that nobody else wants.
         asked = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
         first = row.looks == 0 and row.task_id is not None and not asked
-        spare = not first or self._budget.spare(route(row, self._keys).key_hash)
+        spare = not first or self._asking.spare(row)
         return replace(self._current.limits, spare=spare, jitter=random.random())
 
     def _saw(self, seen: Observation, trigger: Trigger, now: datetime) -> None:
@@ -215,7 +213,10 @@ class Visits:
                 kind, _ = TYPES[row.assets[0].mime]
                 self._metrics.delivered(kind, visited.at - row.created_at, since)
                 size = sum(asset.size for asset in row.assets)
-                bound.info("generation.delivered", assets=len(row.sources), bytes=size, event_kind=visited.event)
+                age = round((visited.at - row.created_at).total_seconds() * 1000)
+                bound.info(
+                    "generation.delivered", assets=len(row.sources), bytes=size, ms=age, event_kind=visited.event
+                )
             case Fail():
                 gave_up = decision.until is not None
                 self._metrics.ended("gave_up" if gave_up else "failed", trigger)

@@ -14,11 +14,14 @@ from reconciler.core.findings import NAMES
 from reconciler.core.model import (
     OPEN,
     SUCCEEDED,
+    Adopt,
     Ask,
     Decision,
     Deliver,
     Fail,
     Finish,
+    Identified,
+    Identify,
     Leave,
     Limits,
     Observation,
@@ -27,10 +30,12 @@ from reconciler.core.model import (
     Row,
     Silence,
     Stored,
+    Told,
     Unheard,
     Unstored,
 )
 from tests.core.worlds import (
+    IDENTIFIED,
     LIMITS,
     NOW,
     OBSERVATIONS,
@@ -39,7 +44,9 @@ from tests.core.worlds import (
     SOURCES,
     STORED,
     THEIRS,
+    TOLD,
     UNHEARD,
+    UNIDENTIFIED,
     UNKNOWN,
     UNSTORED,
     WORKING,
@@ -52,13 +59,14 @@ from tests.core.worlds import (
     written,
 )
 
-ANSWERS = WORKING | READY | REFUSED | UNKNOWN | UNHEARD
-WORLDS = st.builds(always, ANSWERS, STORED | UNSTORED)
-BAD_ANSWERS = WORKING | UNKNOWN | UNHEARD | st.builds(Ready, SOURCES.filter(bool))
+ANSWERS = WORKING | READY | REFUSED | UNKNOWN | UNHEARD | TOLD
+WORLDS = st.builds(always, ANSWERS, STORED | UNSTORED, IDENTIFIED | UNIDENTIFIED)
+BAD_ANSWERS = WORKING | UNKNOWN | UNHEARD | st.builds(Ready, SOURCES.filter(bool)) | TOLD
 RECENT = timedelta(days=9)
-IN_FLIGHT = rows(
-    RECENT, status=st.sampled_from(OPEN), task_id=st.just("t"), asset_url=st.none(), gave_up=st.just(False)
-)
+STARTED = {"status": st.sampled_from(OPEN), "asset_url": st.none(), "gave_up": st.just(False)}
+WITH_TASK = rows(RECENT, task_id=st.just("t"), **STARTED)
+OFFERED = rows(RECENT, task_id=st.none(), offered=st.just(("t",)), sources=st.just(()), assets=st.just(()), **STARTED)
+IN_FLIGHT = WITH_TASK | OFFERED
 
 
 def decided(row: Row, seen: Observation, limits: Limits) -> Decision:
@@ -78,14 +86,16 @@ def test_there_is_a_decision_for_every_row_and_every_observation(row: Row, seen:
 
 @given(rows(), OBSERVATIONS, LIMITS)
 def test_asking_follows_only_silence(row: Row, seen: Observation, limits: Limits):
-    if isinstance(decided(row, seen, limits), Ask):
+    if isinstance(decided(row, seen, limits), Ask | Identify):
         assert isinstance(seen, Silence)
 
 
 @given(rows(), OBSERVATIONS, LIMITS)
-def test_delivering_follows_only_silence_or_the_providers_word(row: Row, seen: Observation, limits: Limits):
+def test_delivering_follows_only_silence_the_providers_word_or_what_stands_for_it(
+    row: Row, seen: Observation, limits: Limits
+):
     if isinstance(decided(row, seen, limits), Deliver):
-        assert isinstance(seen, Silence | Ready)
+        assert isinstance(seen, Silence | Ready | Told)
         assert absorb(row, seen, NOW).sources
 
 
@@ -99,7 +109,31 @@ def test_a_visit_ends_within_three_decisions(row: Row, world: World, limits: Lim
     steps = list(visit(row, world, NOW, limits))
 
     assert len(steps) <= 3
-    assert isinstance(steps[-1][2], Finish | Rest | Fail | Leave)
+    assert isinstance(steps[-1][2], Finish | Rest | Fail | Leave | Adopt)
+
+
+@given(rows(), OBSERVATIONS, LIMITS)
+def test_a_task_is_adopted_only_where_kie_names_the_row(row: Row, seen: Observation, limits: Limits):
+    if isinstance(decided(row, seen, limits), Adopt):
+        assert isinstance(seen, Identified)
+
+
+@given(rows(), WORLDS, LIMITS)
+def test_only_a_row_in_flight_without_a_task_gets_one(row: Row, world: World, limits: Limits):
+    if any(isinstance(decision, Identify | Adopt) for _, _, decision in visit(row, world, NOW, limits)):
+        assert row.task_id is None
+        assert row.offered
+        assert row.status in OPEN
+
+
+@given(rows(), TOLD, LIMITS)
+def test_what_only_a_callback_said_ends_no_row_and_acknowledges_nothing(row: Row, seen: Told, limits: Limits):
+    after = absorb(row, seen, NOW)
+
+    assert (after.acknowledged_at, after.answered_at) == (row.acknowledged_at, row.answered_at)
+    decision = decide(after, seen, NOW, limits)
+    if isinstance(decision, Fail):
+        assert decision == decided(row, seen.unheard, limits)
 
 
 @given(rows(), OBSERVATIONS, LIMITS.filter(lambda limits: limits.result_hosts != ("example.com",)))
@@ -180,8 +214,8 @@ def test_sources_are_frozen_in_number_once_one_of_them_is_stored(row: Row, seen:
     if row.sources and any(asset.stored for asset in row.assets):
         assert len(after.sources) == len(row.sources)
     if after.sources != row.sources:
-        assert isinstance(seen, Ready)
-        assert after.sources == seen.sources
+        assert isinstance(seen, Ready | Told)
+        assert after.sources == (seen.said if isinstance(seen, Told) else seen).sources
 
 
 @given(rows(), OBSERVATIONS)
@@ -208,9 +242,9 @@ def good(row: Row) -> World:
 
 
 def until_delivered(row: Row, limits: Limits, now: datetime) -> list[datetime]:
-    """The times of the visits in a good world, the last of which delivers; at most three."""
+    """The times of the passes in a good world, the last of which delivers; at most four."""
     visits = [now]
-    for _ in range(3):
+    for _ in range(4):
         row, _, decision = list(visit(row, good(row), visits[-1], limits))[-1]
         if isinstance(decision, Finish):
             assert row.delivered
@@ -222,13 +256,13 @@ def until_delivered(row: Row, limits: Limits, now: datetime) -> list[datetime]:
 
 
 @settings(max_examples=150)
-@given(IN_FLIGHT, st.lists(st.tuples(BAD_ANSWERS, UNSTORED), max_size=6), LIMITS)
+@given(IN_FLIGHT, st.lists(st.tuples(BAD_ANSWERS, UNSTORED, UNIDENTIFIED), max_size=6), LIMITS)
 def test_from_any_row_after_any_bad_visits_a_world_that_turns_good_delivers(
-    row: Row, bad: list[tuple[Observation, Observation]], limits: Limits
+    row: Row, bad: list[tuple[Observation, Observation, Observation]], limits: Limits
 ):
     limits, now = replace(limits, observe=False, spare=True), NOW
-    for answer, end in bad:
-        row, _, decision = list(visit(row, always(answer, end), now, limits))[-1]
+    for answer, end, whose in bad:
+        row, _, decision = list(visit(row, always(answer, end, whose), now, limits))[-1]
         if isinstance(decision, Finish):
             return
         row, until = written(row, decision)
@@ -250,7 +284,7 @@ def test_a_completion_time_long_before_the_row_does_not_end_the_media():
     assert isinstance(decide(absorb(before, lost, NOW), lost, NOW, Limits()), Rest)
 
 
-@given(IN_FLIGHT, st.data())
+@given(WITH_TASK, st.data())
 def test_a_crash_between_any_two_steps_of_a_visit_loses_nothing(row: Row, data: st.DataObject):
     """What was noted before the crash is the next visit's start."""
     steps = list(visit(row, good(row), NOW, Limits()))

@@ -13,6 +13,7 @@ from reconciler.core.decide import decide
 from reconciler.core.model import (
     OPEN,
     SUCCEEDED,
+    Adopt,
     Ask,
     Asset,
     Curve,
@@ -20,6 +21,8 @@ from reconciler.core.model import (
     Deliver,
     Fail,
     Finish,
+    Identified,
+    Identify,
     Leave,
     Limits,
     Observation,
@@ -29,7 +32,9 @@ from reconciler.core.model import (
     Row,
     Silence,
     Stored,
+    Told,
     Unheard,
+    Unidentified,
     Unknown,
     Unstored,
     Working,
@@ -91,6 +96,7 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "model": st.sampled_from([None, "m", "other"]),
         "asset_url": st.sampled_from([None, "", OURS, THEIRS]),
         "created_at": ago(oldest) | st.just(NOW + timedelta(hours=1)),
+        "offered": st.sampled_from([(), ("t",), ("t", "other")]),
         "sources": SOURCES,
         "stale": st.booleans(),
         "assets": ASSETS,
@@ -118,6 +124,9 @@ READY = st.builds(Ready, SOURCES, st.none() | ago(timedelta(days=60)), st.none()
 REFUSED = st.builds(Refused, st.just("prohibited"), st.none() | st.just("400"))
 UNKNOWN = st.builds(Unknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
 UNHEARD = st.builds(Unheard, st.sampled_from(DEAF), st.just("") | st.just("words"), WAITS)
+TOLD = st.builds(Told, READY, UNHEARD)
+IDENTIFIED = st.builds(Identified, st.just("t"))
+UNIDENTIFIED = st.builds(Unidentified, st.just("KIE does not know t"), st.booleans(), WAITS)
 UNSTORED = st.builds(
     Unstored,
     ASSETS,
@@ -128,7 +137,9 @@ UNSTORED = st.builds(
     retry_after=WAITS,
 )
 STORED = st.builds(Stored, ASSETS)
-OBSERVATIONS = st.one_of(st.just(Silence()), WORKING, READY, REFUSED, UNKNOWN, UNHEARD, UNSTORED, STORED)
+OBSERVATIONS = st.one_of(
+    st.just(Silence()), WORKING, READY, REFUSED, UNKNOWN, UNHEARD, TOLD, IDENTIFIED, UNIDENTIFIED, UNSTORED, STORED
+)
 
 LIMITS = st.builds(
     Limits,
@@ -148,18 +159,19 @@ Answer = Callable[[Row], Observation]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What KIE says when asked and how a delivery ends."""
+    """What KIE says when asked about the row's task and about offered ones, and how a delivery ends."""
 
     asked: Answer
     delivered: Answer
+    identified: Answer = lambda row: Identified(row.offered[0])
 
 
-def always(answer: Observation, end: Observation) -> World:
-    return World(asked=lambda _: answer, delivered=lambda _: end)
+def always(answer: Observation, end: Observation, whose: Observation | None = None) -> World:
+    return World(lambda _: answer, lambda _: end, lambda row: whose or Identified(row.offered[0]))
 
 
 def visit(row: Row, world: World, now: datetime, limits: Limits) -> Iterator[tuple[Row, Observation, Decision]]:
-    """One visit as the engine makes it: every row, what was seen, what was decided; it ends at the first end."""
+    """One pass of a visit: every row, what was seen, what was decided; it ends at the first end, or at Adopt."""
     seen: Observation = Silence()
     while True:
         row = absorb(row, seen, now)
@@ -168,6 +180,8 @@ def visit(row: Row, world: World, now: datetime, limits: Limits) -> Iterator[tup
         match decision:
             case Ask():
                 seen = world.asked(row)
+            case Identify():
+                seen = world.identified(row)
             case Deliver():
                 seen = world.delivered(row)
             case _:
@@ -184,6 +198,10 @@ def written(row: Row, decision: Decision) -> tuple[Row, datetime | None]:
         case Rest():
             status = "generating" if decision.begun else row.status
             return replace(row, status=status, why=decision.why, finding=decision.finding), decision.until
+        case Adopt(task_id):
+            # The visit begins again at once, with the row read anew.
+            status = "generating" if row.status == "queued" else row.status
+            return replace(row, task_id=task_id, status=status, offered=()), row.looked_at
         case Leave(why):
             return replace(row, why=why), None
         case _:

@@ -11,7 +11,7 @@ import pytest
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import Media
 from reconciler.core.model import Trigger
-from reconciler.engine import visit
+from reconciler.engine import asking
 from reconciler.errors import LeaseLost, Transient
 from tests.engine.rig import Rig
 from tests.standins.storage.faults import at_random
@@ -30,7 +30,7 @@ async def test_three_instances_among_faults_deliver_everything_once(
 ) -> None:
     rig, dice = supabase_rig, random.Random(seed)
     assert rig.storage is not None
-    monkeypatch.setattr(visit, "WINDOW", 0.02)
+    monkeypatch.setattr(asking, "WINDOW", 0.02)
     rig.kie.seed, rig.kie.faults, rig.kie.slow_seconds = seed, 0.4, 0.02
     rig.storage.faults.roll = at_random(0.15, seed)
     ids = [await rig.order(results=dice.choices(KINDS, k=dice.randint(1, 4))) for _ in range(40)]

@@ -10,7 +10,7 @@ import pytest
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import Media, never
 from reconciler.core.model import Observation, Trigger
-from reconciler.engine import visit
+from reconciler.engine import asking
 from reconciler.providers import Family, judge
 from tests.engine.rig import Rig
 from tests.waiting import until
@@ -160,7 +160,7 @@ async def test_a_visit_that_breaks_costs_its_own_row_a_minute(
             raise ZeroDivisionError
         return judge(family, status, body, retry_after)
 
-    monkeypatch.setattr(visit, "judge", breaks)
+    monkeypatch.setattr(asking, "judge", breaks)
     async with rig.working(parts):
         for generation_id in (bad, good):
             parts.work.wake(generation_id)

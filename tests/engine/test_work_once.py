@@ -9,7 +9,7 @@ import pytest
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import never
 from reconciler.core.model import Trigger
-from reconciler.engine import visit
+from reconciler.engine import asking
 from reconciler.errors import Transient
 from tests.engine.rig import Rig
 from tests.waiting import until
@@ -37,7 +37,7 @@ async def test_an_id_may_be_written_in_capitals(rig: Rig, parts: Parts) -> None:
 
 async def test_a_visit_that_breaks_gives_its_row_back(rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     generation_id = await rig.order()
-    monkeypatch.setattr(visit, "judge", lambda *_: 1 / 0)
+    monkeypatch.setattr(asking, "judge", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await parts.work.once(generation_id, Trigger.SYNC)
     await free(rig, generation_id)

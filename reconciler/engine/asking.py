@@ -1,0 +1,109 @@
+"""One question to KIE about a task: whom to ask, a slot, the request, what the answer means, the figures.
+
+What is asked and what follows from the answer is not here: the visit asks what the core decided.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from reconciler.core.model import Identified, Observation, Ready, Refused, Row, Unheard, Unidentified, Unknown, Working
+from reconciler.edges.budget import Budget
+from reconciler.edges.kie import Kie
+from reconciler.engine.route import Key, Route, ring, route
+from reconciler.errors import Transient
+from reconciler.metrics import Metrics
+from reconciler.providers import judge
+from reconciler.providers.market import Market
+from reconciler.providers.origin import generation_named
+
+WINDOW = 10.0
+"""Seconds without requests after KIE says that we are too fast: the window of its documented limit."""
+
+_MARKET = Market()
+
+
+class Asking:
+    """Asks KIE within the budget, with the keys of the ring."""
+
+    def __init__(self, kie: Kie, budget: Budget, keys: Sequence[Key], metrics: Metrics) -> None:
+        self._kie = kie
+        self._budget = budget
+        self._keys = tuple(keys)
+        self._metrics = metrics
+
+    def spare(self, row: Row) -> bool:
+        """Whether a request about this row could go out at once."""
+        return self._budget.spare(route(row, self._keys).key_hash)
+
+    async def ask(self, row: Row) -> tuple[Row, Observation]:
+        """Ask for the record of the row's task; the row remembers who answered."""
+        chosen = route(row, self._keys)
+        seen, _ = await self._record(row.task_id or "", chosen)
+        return _remembering(row, seen, chosen), seen
+
+    async def identify(self, row: Row) -> tuple[Row, Observation]:
+        """Ask for the records of the offered tasks, until one of them names this generation."""
+        doubts: list[str] = []
+        unheard: list[Unheard] = []
+        for task_id in row.offered:
+            chosen, seen, record = await self._with_any_key(row, task_id)
+            match seen:
+                case Unknown():
+                    doubts.append(f"KIE does not know {task_id}")
+                case Unheard():
+                    doubts.append(f"KIE could not be asked about {task_id} ({seen.reason})")
+                    unheard.append(seen)
+                    if seen.reason == "rate_limited":
+                        break
+                case _ if generation_named(record) == row.id:
+                    return _remembering(row, seen, chosen), Identified(task_id)
+                case _:
+                    doubts.append(f"the record of {task_id} names another generation or none")
+        waits = [seen.retry_after for seen in unheard if seen.retry_after is not None]
+        return row, Unidentified("; ".join(doubts), heard=not unheard, retry_after=max(waits, default=None))
+
+    async def _with_any_key(self, row: Row, task_id: str) -> tuple[Route, Observation, object]:
+        """Ask with each key of the ring in turn, until one has an answer; a rejected one might have been the right."""
+        rejected = None
+        for key in ring(row, self._keys):
+            chosen = Route(_MARKET, key.key_hash)
+            seen, record = await self._record(task_id, chosen)
+            if isinstance(seen, Unheard) and seen.reason == "unauthorized":
+                rejected = chosen, seen, record
+            elif not isinstance(seen, Unknown):
+                return chosen, seen, record
+        return rejected or (chosen, seen, record)
+
+    async def _record(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
+        """Take a slot and ask; what was seen, and the record itself where one came."""
+        await self._budget.take(chosen.key_hash)
+        began = time.monotonic()
+        seen: Observation
+        record: object = None
+        try:
+            reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
+            seen = judge(chosen.family, reply.status, reply.body, reply.retry_after)
+            record = reply.body.get("data") if isinstance(reply.body, Mapping) else None
+        except Transient as error:
+            seen = Unheard(error.code, str(error), error.retry_after)
+        await self._asked(seen, chosen.key_hash, time.monotonic() - began)
+        return seen, record
+
+    async def _asked(self, seen: Observation, key_hash: str, seconds: float) -> None:
+        outcome = "ok"
+        if isinstance(seen, Unheard):
+            outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
+            self._metrics.missed("ask", seen.reason)
+            if seen.reason == "rate_limited":
+                await self._budget.empty(key_hash, seen.retry_after or WINDOW)
+        self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
+        self._metrics.polls.labels(type(seen).__name__.lower()).inc()
+
+
+def _remembering(row: Row, seen: Observation, chosen: Route) -> Row:
+    if isinstance(seen, Working | Ready | Refused):
+        return replace(row, key_hash=chosen.key_hash, family=chosen.family.name)
+    return row
