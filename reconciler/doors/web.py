@@ -21,7 +21,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.doors import plain, problems
+from reconciler.doors import callback, plain, problems
 from reconciler.doors.description import described
 from reconciler.doors.health import Health
 from reconciler.doors.limits import Bodies, Limits, prompt
@@ -49,15 +49,16 @@ def application(
     own = [plain.routes(health, metrics), *([] if files is None else [plain.stored_files(files)])]
     for router in (*routers, *own):
         app.include_router(router)
-    app.add_middleware(_Border, limits=limits)
+    app.add_middleware(_Border, limits=limits, metrics=metrics)
     return app
 
 
 class _Border:
     """Around a request: its id, its line in the log, the headers of every answer, and 500 for whatever breaks."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
         self._app = Bodies(app, limits)
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +75,9 @@ class _Border:
         try:
             await self._app(answer.scope, receive, answer.send)
         except Problem as problem:
+            if problem.status == 413 and answer.scope["path"] == callback.PATH:
+                # It never reaches the route that counts the others.
+                self._metrics.callbacks.labels("too_large").inc()
             await problem.answer()(answer.scope, receive, answer.send)
         except Exception:
             log.exception("request.broke", method=answer.method, route=answer.route)
