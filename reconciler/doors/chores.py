@@ -1,7 +1,8 @@
-"""What an operator has done by hand: sync a task, retry a generation, backfill what was never stored.
+"""What is done because somebody asks: sync a task, retry a generation, backfill what was never stored.
 
 Each chore sends generations through the same visit as the daemon does and tells how each stands afterwards; where a
-replica already holds one, it waits for that. Nothing is decided or written here. Called by the command line.
+replica already holds one, it waits for that. Nothing is decided or written here. Called by the command line; the door
+of `sync` calls `visit` alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 
 import structlog
 
-from reconciler.core.model import OPEN, SUCCEEDED, Trigger
+from reconciler.core.model import OPEN, SUCCEEDED, Observation, Trigger
 from reconciler.doors.story import Terms, ended
 from reconciler.edges.cases import Case
 from reconciler.edges.reopen import Reopening
@@ -52,7 +53,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every chore needs: `at_once` bounds the visits, `patience` the seconds to wait for another's lease."""
+    """What every chore needs: `at_once` bounds the visits, `patience` the seconds to wait for another's lease.
+
+    `pause` is the seconds that must have passed since the last look at a row before it is visited again.
+    """
 
     work: Work
     reports: Reports
@@ -60,13 +64,25 @@ class Desk:
     terms: Terms
     at_once: int = 1
     patience: float = 120.0
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """How a generation stands after a visit, None where it is gone; `seen` is what a visit of ours heard last.
+
+    `seen` is None where there was nothing to ask or another instance asked.
+    """
+
+    case: Case | None
+    seen: Observation | None = None
 
 
 async def sync(desk: Desk, task_id: str) -> tuple[Outcome, ...]:
     """Visit every generation of this task now; empty when nobody knows it."""
     async with _kept(desk.work):
-        cases = [await _visited(desk, found, Trigger.SYNC) for found in await desk.reports.find_task(task_id)]
-    return tuple(outcome(case, desk.terms) for case in cases if case is not None)
+        stands = [await visit(desk, found, Trigger.SYNC) for found in await desk.reports.find_task(task_id)]
+    return tuple(outcome(stand.case, desk.terms) for stand in stands if stand.case is not None)
 
 
 async def retry(desk: Desk, generation_id: str) -> Outcome | None:
@@ -81,7 +97,7 @@ async def retry(desk: Desk, generation_id: str) -> Outcome | None:
     async with _kept(desk.work):
         if case.generation.status == "failed":
             await _reopened(desk, generation_id)
-        case = await _visited(desk, generation_id, Trigger.SYNC)
+        case = (await visit(desk, generation_id, Trigger.SYNC)).case
     return None if case is None else outcome(case, desk.terms)
 
 
@@ -146,7 +162,7 @@ async def backfill(
 async def _healed(desk: Desk, generation_id: str) -> Outcome:
     """The border around a visit: what breaks in it costs this one generation its healing, and nobody else anything."""
     try:
-        case = await _visited(desk, generation_id, Trigger.BACKFILL)
+        case = (await visit(desk, generation_id, Trigger.BACKFILL)).case
     except ReconcilerError as error:
         if error.code == "database_away":
             raise
@@ -177,24 +193,39 @@ def outcome(case: Case, terms: Terms) -> Outcome:
     return Outcome(row.id, row.task_id, "left" if known.due_at is None else "working", why)
 
 
-async def _visited(desk: Desk, generation_id: str, trigger: Trigger) -> Case | None:
-    """Visit once, or wait until whoever holds it has; None when the row is gone."""
+async def visit(desk: Desk, generation_id: str, trigger: Trigger) -> Stand:
+    """Visit one generation now, or wait until whoever holds it has.
+
+    What has come to its end is not visited. The caller keeps the leases alive. Raises Transient when the database is
+    away or the process drains.
+    """
     deadline = time.monotonic() + desk.patience
     before = await desk.reports.case(generation_id)
     if before is None or ended(before, desk.terms):
-        return before
+        return Stand(before)
+    await _paused(desk, before)
+    seen: Observation | None = None
     try:
         visited = await desk.work.once(generation_id, trigger)
         if visited is not None and visited.row.looks == 0:
             # In a burst a first visit only takes its place in the queue; the second one asks.
-            await desk.work.once(generation_id, trigger)
+            visited = await desk.work.once(generation_id, trigger)
+        seen = visited.seen if visited is not None else None
     except LeaseLost:
         log.info("lease.lost", generation_id=generation_id)
     while True:
         case = await desk.reports.case(generation_id)
         if case is None or not case.held or time.monotonic() > deadline:
-            return case
+            return Stand(case, seen)
         await asyncio.sleep(POLL)
+        if desk.work.draining:
+            return Stand(case, seen)
+
+
+async def _paused(desk: Desk, case: Case) -> None:
+    if case.known is not None and case.known.looked_at is not None:
+        since = (case.now - case.known.looked_at).total_seconds()
+        await asyncio.sleep(desk.pause - max(since, 0.0))
 
 
 @contextlib.asynccontextmanager

@@ -54,23 +54,23 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
   LEFT JOIN reconciler.pace p ON p.model = {text_of(shape, shape.model_column)} AND p.mu IS NOT NULL"""
 
     async def page(
-        self, user_id: str | None, *, status: str | None = None, after: str | None = None, limit: int = 50
+        self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
     ) -> tuple[Listed, ...]:
         """Return this user's rows (None: everybody's), the newest first, from the row whose `place` is `after` on.
 
         Permanent (code "bad_cursor") for a place that is none.
         """
         values = _Values()
-        where = self._where(values, user_id, status, self._behind(values, "<", after))
+        where = self._where(values, user_id, statuses, self._behind(values, "<", after))
         return await self._page(_picked(f"public.generations g {where}", _NEWEST, values.put(limit)), values, after)
 
     async def stuck(
-        self, user_id: str | None, *, status: str | None = None, after: str | None = None, limit: int = 50
+        self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
     ) -> tuple[Listed, ...]:
         """Return those that are in flight for too long, the oldest first, each with `why`; else like `page`."""
         scope = self._scope
         values = _Values([list(scope.providers), scope.task_pattern, scope.stuck_after])
-        where = self._where(values, user_id, status, self._behind(values, ">", after))
+        where = self._where(values, user_id, statuses, self._behind(values, ">", after))
         source = f"late JOIN public.generations g ON g.id = late.id::{self._shape.id_type} {where}"
         late = f"late AS MATERIALIZED ({questions.stuck(self._shape)}),"
         picked = _picked(source, _OLDEST, values.put(limit), told="late.why")
@@ -123,10 +123,10 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
         records = await self._database.fetch(f"WITH {picked} {self._read} ORDER BY {order}", *values)
         return tuple(listed(record, self._shape) for record in records)
 
-    def _where(self, values: _Values, user_id: str | None, status: str | None, condition: str) -> str:
+    def _where(self, values: _Values, user_id: str | None, statuses: Sequence[str] | None, condition: str) -> str:
         conditions = [condition]
-        if status is not None:
-            conditions.append(f"g.status = {values.put(status)}")
+        if statuses is not None:
+            conditions.append(f"g.status = ANY({values.put(list(statuses))})")
         if user_id is not None:
             key = as_key(user_id, self._shape.columns["user_id"])
             conditions.append("false" if key is None else f"g.user_id = {values.put(key)}::text::{self._user_type}")

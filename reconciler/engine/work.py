@@ -22,7 +22,7 @@ from reconciler.edges.claims import Claim, Claims
 from reconciler.edges.ledger import Held, Ledger
 from reconciler.engine.lease import Lease
 from reconciler.engine.visit import Visited, Visits
-from reconciler.errors import LeaseLost, ReconcilerError
+from reconciler.errors import LeaseLost, ReconcilerError, Transient
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
@@ -224,11 +224,23 @@ class Work:
             self._lost(lease)
             task.cancel()
 
+    @property
+    def draining(self) -> bool:
+        """Whether nothing more is begun here."""
+        return self._draining
+
     async def once(self, generation_id: str, trigger: Trigger) -> Visited | None:
-        """Visit one generation now, for a chore; None when it is gone, not ours to move, or in another's hands."""
+        """Visit one generation now, for a chore; None when it is gone, not ours to move, or in another's hands.
+
+        Transient (code "draining") where nothing more is begun.
+        """
         drawn = time.monotonic()
+        self._check_open()
         for claim in await self._claims.woken({generation_id: trigger}):
             held = (await self._ledger.read([claim.generation_id])).get(claim.generation_id)
+            if self._draining:
+                await self._give_back([claim], seconds=0.0)
+            self._check_open()
             if held is None:
                 await self._ledger.forget(claim)
                 continue
@@ -242,6 +254,10 @@ class Work:
                 if task.cancelled() or task.exception() is not None:
                     await self._give_back([lease.claim], seconds=5.0)
         return None
+
+    def _check_open(self) -> None:
+        if self._draining:
+            raise Transient("draining", code="draining")
 
     async def drain(self, seconds: float) -> None:
         """Claim no more, let what is in hand end for so many seconds, then give the rest back."""

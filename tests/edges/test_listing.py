@@ -135,12 +135,13 @@ async def test_times_that_nobody_lives_in_break_no_page(pool: Any, listing: List
     assert (len(told), len(set(told))) == (4, 4)
 
 
-async def test_a_page_may_be_of_one_status(pool: Any, listing: Listing) -> None:
+async def test_a_page_may_be_of_some_statuses(pool: Any, listing: Listing) -> None:
     failed = await add(pool, "failed", user_id=ANN)
     await add(pool, "success", user_id=ANN)
 
-    assert [row.id for row in await listing.page(ANN, status="failed")] == [failed]
-    assert await listing.page(ANN, status="queued") == ()
+    assert [row.id for row in await listing.page(ANN, statuses=["failed"])] == [failed]
+    assert len(await listing.page(ANN, statuses=["failed", "success"])) == 2
+    assert await listing.page(ANN, statuses=["queued"]) == ()
 
 
 async def test_a_place_where_no_page_ended_is_refused(listing: Listing) -> None:
@@ -168,7 +169,7 @@ async def test_the_stuck_are_those_in_flight_for_too_long_the_oldest_first(pool:
     assert [(row.id, row.why) for row in await listing.stuck(ANN)] == [
         (older, "KIE: timeout"), (old, "no replica has looked at it yet"),
     ]  # fmt: skip
-    assert [row.id for row in await listing.stuck(ANN, status="queued")] == [old]
+    assert [row.id for row in await listing.stuck(ANN, statuses=["queued"])] == [old]
     (first,) = await listing.stuck(None, limit=1)
     assert [row.id for row in await listing.stuck(None, after=cursor(first))] == [older, old]
 
