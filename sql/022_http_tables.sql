@@ -25,6 +25,10 @@ CREATE TABLE IF NOT EXISTS reconciler.creations (
     shut     timestamptz                     -- the provider said that we are too fast: not before then
 );
 
+-- Set with the row that our own createTask writes, before KIE is asked: while the row has no task, nobody knows whether
+-- KIE has made one.
+ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS ordered_at timestamptz;
+
 -- How often an event was tried to be told, when it is tried again, and why it is not tried any more.
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS tries integer NOT NULL DEFAULT 0;
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS next_at timestamptz;

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from reconciler.core.model import Kind
 
@@ -83,6 +83,22 @@ def points_at_provider(url: str | None, suffixes: Sequence[str]) -> bool:
     """
     named = [suffix for suffix in suffixes if suffix != "*"] or PROVIDER_HOSTS
     return url is not None and host_listed(url, named)
+
+
+CALLBACK_PATH = "/api/kie/callback"
+
+
+def callback_address(base: str, secret: str, generation_id: str) -> str:
+    """Return where KIE calls back about one generation: `base` with or without the path, the secret where there is one.
+
+    It holds a secret: never to be logged.
+    """
+    parts = urlsplit(base)
+    path = parts.path.rstrip("/")
+    proof = {"secret": secret} if secret else {}
+    query = {**dict(parse_qsl(parts.query)), **proof, "generation": generation_id}
+    whole = path if path.endswith(CALLBACK_PATH) else path + CALLBACK_PATH
+    return parts._replace(path=whole, query=urlencode(query, quote_via=quote), fragment="").geturl()
 
 
 def _segment(name: str) -> str:

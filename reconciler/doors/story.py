@@ -65,7 +65,7 @@ def _row(case: Case) -> str:
 def _asked(case: Case) -> str:
     known = case.known
     if case.generation.task_id is None:
-        return "There is no task id, so there is nothing to ask about."
+        return _untasked(case)
     if known is None:
         since = "since it got this task" if case.work else "yet"
         return f"No replica has looked at it {since}."
@@ -79,6 +79,17 @@ def _asked(case: Case) -> str:
     if known.misses:
         told.append(f"Attempts in a row that brought nothing: {known.misses}.")
     return " ".join(told)
+
+
+def _untasked(case: Case) -> str:
+    told = "There is no task id, so there is nothing to ask about."
+    if case.work is None or case.work.ordered_at is None or case.generation.status not in OPEN:
+        return told
+    since = _at(case.work.ordered_at, case.now)
+    return (
+        f"createTask: its outcome is unknown since {since}. KIE may have made the task; it is never ordered again, and "
+        f"the callback that names this generation settles it. {told}"
+    )
 
 
 def _times(count: int) -> str:

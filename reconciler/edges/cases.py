@@ -62,6 +62,7 @@ class Bookkeeping:
     reopened: bool
     refunded_at: datetime | None
     delivered_at: datetime | None
+    ordered_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,19 @@ class AddressError(OSError):
         super().__init__(errno.EACCES, "the address is not public")
 
 
-def json_client(*, timeout: float = 30.0) -> httpx.AsyncClient:
-    """A client for short JSON answers; `timeout` is in seconds of silence, not in all."""
+def json_client(*, timeout: float = 30.0, lasting: bool = True) -> httpx.AsyncClient:
+    """A client for short JSON answers; `timeout` is in seconds of silence, not in all.
+
+    Unless `lasting` every request has a connection of its own: one that the server has just closed cannot swallow it.
+    """
+
+    def connector() -> aiohttp.TCPConnector:
+        if lasting:
+            return aiohttp.TCPConnector(limit=32, keepalive_timeout=30)
+        return aiohttp.TCPConnector(limit=32, force_close=True)
+
     # httpx's own transport takes three times the CPU for a small request; above it nothing changes.
-    transport = _Transport(client=lambda: _session(aiohttp.TCPConnector(limit=32, keepalive_timeout=30), {}))
+    transport = _Transport(client=lambda: _session(connector(), {}))
     return httpx.AsyncClient(
         transport=transport,
         cookies=_NoCookies(),

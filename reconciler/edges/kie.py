@@ -1,7 +1,7 @@
 """KIE's API as this daemon needs it: a task's record, a fresh address for a result, the credit.
 
 Which key is used and when is the engine's affair, what a record means is a dialect's
-(`providers/`). createTask is not here: only `engine/create.py` may reach it.
+(`providers/`). createTask is not here but in `creating.py`, which only `engine/create.py` may reach.
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ class Kie:
         except (ValueError, OverflowError):
             raise Transient("KIE told no credit", code="kie_no_credit") from None
 
+    async def post(self, path: str, content: bytes, *, key_hash: str) -> Reply:
+        """Send one request once, for a caller who must tell what was not sent from what was not heard.
+
+        Raises Transient where nothing was sent (key_missing, unaskable) or the answer is too large; TimeoutError and
+        httpx's own errors come through.
+        """
+        return await self._exchange(self._request("POST", path, key_hash, content=content))
+
     def _request(
         self,
         method: str,
@@ -112,17 +120,20 @@ class Kie:
 
     async def _ask(self, request: httpx.Request) -> Reply:
         try:
-            async with asyncio.timeout(self._patience):
-                response = await self._client.send(request, stream=True)
-                try:
-                    body = await _bounded(response)
-                finally:
-                    await response.aclose()
+            return await self._exchange(request)
         except (TimeoutError, httpx.TimeoutException):
             raise Transient("KIE does not answer in time", code="timeout") from None
         except httpx.HTTPError as error:
             # Only the kind: an error's text may repeat the header it chokes on.
             raise Transient(f"KIE is away ({type(error).__name__})", code="network") from None
+
+    async def _exchange(self, request: httpx.Request) -> Reply:
+        async with asyncio.timeout(self._patience):
+            response = await self._client.send(request, stream=True)
+            try:
+                body = await _bounded(response)
+            finally:
+                await response.aclose()
         wait = retry_after(response.headers.get("Retry-After"))
         return Reply(status=response.status_code, body=_json(body), retry_after=wait)
 

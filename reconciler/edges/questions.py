@@ -19,6 +19,8 @@ _OPEN = f"g.status IN ({_words(OPEN)})"
 _SUCCEEDED = f"g.status IN ({_words(SUCCEEDED)})"
 
 _AGE = "extract(epoch FROM now() - g.created_at::timestamptz)::float8"
+# Ordered by us, and nobody has said since whether there is a task.
+_IN_DOUBT = "(g.task_id IS NULL AND w.ordered_at IS NOT NULL)"
 _SAME_TASK = "w.seen_task IS NOT DISTINCT FROM g.task_id"
 
 OUTBOX = """
@@ -122,6 +124,9 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS 
        g.created_at::timestamptz AS created_at, {_AGE} AS age, w.due_at,
        CASE WHEN w.generation_id IS NULL THEN 'no replica has looked at it yet'
             WHEN NOT {_SAME_TASK} THEN 'not looked at since it got this task'
+            WHEN {_IN_DOUBT} THEN 'createTask: outcome unknown since '
+                 || to_char(w.ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC') || '; '
+                 || coalesce(w.why, 'waiting for its callback')
             ELSE coalesce(w.why, 'waiting for its first look') END AS why,
        CASE WHEN {_SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {_SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks

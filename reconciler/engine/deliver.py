@@ -48,11 +48,12 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The edges that a visit needs."""
+    """The edges that a visit needs; `ordering` is KIE over a connection for every request, for createTask alone."""
 
     ledger: Ledger
     inbox: Inbox
     kie: Kie
+    ordering: Kie
     fetcher: Fetcher
     room: Room
     store: Store

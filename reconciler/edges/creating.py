@@ -1,0 +1,93 @@
+"""createTask at KIE: the one request that spends money, sent once and never again.
+
+What came of it is told as one of four outcomes. Nothing here repeats anything: it is a POST, which aiohttp does not
+send again, over a connection of its own. Only `engine/create.py` may import this; import-linter holds that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import httpx
+
+from reconciler.edges.kie import Kie, Reply
+from reconciler.errors import Transient
+from reconciler.providers.callback import task_ids
+from reconciler.providers.lenient import clean, number
+
+PATH = "/api/v1/jobs/createTask"
+
+RATE_LIMITED = 429
+
+_FINE = frozenset({0, 200})
+_UPSTREAM_SILENT = 408
+_NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """KIE made the task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """KIE's definite word that it made none; `retry_after` in seconds, None where it said nothing."""
+
+    code: int
+    message: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """KIE cannot have heard the request: no connection was made, or the request could not be written."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertain:
+    """KIE may have made a task, and did not tell."""
+
+    reason: str
+
+
+Outcome = Accepted | Refused | NotSent | Uncertain
+
+
+async def create_task(kie: Kie, asked: Mapping[str, object], *, key_hash: str) -> Outcome:
+    """Ask KIE for one task; `asked` is the request's body, JSON throughout."""
+    content = json.dumps(asked).encode("ascii")
+    try:
+        return judged(await kie.post(PATH, content, key_hash=key_hash))
+    except Transient as error:
+        return Uncertain(str(error)) if error.code == "too_large" else NotSent(str(error))
+    except (TimeoutError, httpx.HTTPError) as error:
+        if isinstance(error.__cause__, _NEVER_CONNECTED) or isinstance(error, httpx.LocalProtocolError):
+            return NotSent(f"KIE cannot be reached ({type(error).__name__})")
+        # Only the kind: an error's text may repeat the header it chokes on.
+        return Uncertain(f"the connection to KIE broke ({type(error).__name__})")
+
+
+def judged(reply: Reply) -> Outcome:
+    """Return what an answer means; whatever is not clearly yes or no is uncertain."""
+    if not isinstance(reply.body, dict):
+        return Uncertain(f"KIE answered HTTP {reply.status} without its envelope")
+    code = number(reply.body.get("code"))
+    said = clean(reply.body.get("msg") or reply.body.get("message"), _LONGEST_MESSAGE)
+    if code is None or code == _UPSTREAM_SILENT:
+        return Uncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
+    if code not in _FINE:
+        # One wording comes with codes of its own.
+        code = RATE_LIMITED if "frequency is too high" in said.lower() else code
+        return Refused(code, said or "KIE refused without a reason", reply.retry_after)
+    named = task_ids(reply.body)
+    if len(named) != 1:
+        return Uncertain(f"KIE answered HTTP {reply.status} with success and {len(named)} task ids")
+    return Accepted(next(iter(named)))

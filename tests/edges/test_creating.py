@@ -1,0 +1,224 @@
+"""createTask at the wire: sent once, and every answer is a yes, a no, or openly neither."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reconciler.edges.creating import PATH, Accepted, NotSent, Outcome, Refused, Uncertain, create_task
+from reconciler.edges.http import json_client
+from reconciler.edges.kie import MAX_BODY, Kie, key_hash
+from tests.edges.wire import Answer, Origin, bare, chunked, ok, origin
+
+SECRET = "sesame-open-0123456789"
+KEY = key_hash(SECRET)
+TASK = "0f3a5b1c9d7e4f60a1b2c3d4e5f60718"
+ORDER = {"model": "nano-banana-2", "input": {"prompt": "маяк"}, "callBackUrl": "https://shop.example/cb?generation=g"}
+PACKAGE = Path(__file__).resolve().parents[2] / "reconciler"
+
+
+@pytest.fixture(scope="module")
+def certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+@pytest.fixture
+async def client(certificates: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    # Reading the certificates takes longer than any test here, and none of them speaks TLS.
+    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: certificates)
+    async with json_client(timeout=5.0, lasting=False) as opened:
+        yield opened
+
+
+def envelope(code: object, value: object, msg: str = "success") -> bytes:
+    return json.dumps({"code": code, "msg": msg, "data": value}).encode()
+
+
+async def ordered(client: httpx.AsyncClient, server: Origin, patience: float = 20.0, secret: str = SECRET) -> Outcome:
+    kie = Kie(client, server.url, {key_hash(secret): secret}, patience=patience)
+    return await create_task(kie, ORDER, key_hash=key_hash(secret))
+
+
+async def answered(client: httpx.AsyncClient, answer: bytes | Answer, patience: float = 20.0) -> Outcome:
+    """What comes of one order; it must have been sent exactly once."""
+    async with origin(answer) as server:
+        outcome = await ordered(client, server, patience)
+    assert len(server.heads) == 1
+    return outcome
+
+
+async def test_an_order_is_one_post_with_the_key_and_its_task_comes_back(client: httpx.AsyncClient) -> None:
+    async with origin(ok(envelope(200, {"taskId": TASK, "recordId": TASK}))) as server:
+        assert await ordered(client, server) == Accepted(TASK)
+    assert server.heads[0].startswith(f"POST {PATH} HTTP/1.1\r\n")
+    head = server.heads[0].lower()
+    assert f"authorization: bearer {SECRET}\r\n" in head
+    assert "content-type: application/json\r\n" in head
+    assert json.loads(server.bodies[0]) == ORDER
+
+
+YES = {
+    "code 0": envelope(0, {"taskId": TASK}),
+    "a code in quotes": envelope("200", {"taskId": TASK}),
+    "another spelling": envelope(200, {"task_id": TASK}),
+}
+
+
+@pytest.mark.parametrize("what", YES)
+async def test_a_task_id_under_success_is_a_task(client: httpx.AsyncClient, what: str) -> None:
+    assert await answered(client, ok(YES[what])) == Accepted(TASK)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "402 Payment Required", "500 Internal Server Error"])
+@pytest.mark.parametrize("code", [400, 401, 402, 404, 422, 429, 433, 451, 455, 500, 505, 550])
+async def test_a_code_in_the_envelope_is_a_refusal_whatever_the_status(
+    client: httpx.AsyncClient, code: int, status: str
+) -> None:
+    refused = await answered(client, ok(envelope(code, None, "no"), status=status))
+    assert refused == Refused(code, "no", None)
+
+
+async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(client: httpx.AsyncClient) -> None:
+    said = ok(envelope(429, None, "too\r\nfast\x00 " + "x" * 5000), "Retry-After: 7", status="429 Too Many Requests")
+    refused = await answered(client, said)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retry_after) == (429, 7.0)
+    assert refused.message.startswith("too fast xxx")
+    assert len(refused.message) == 500
+
+
+async def test_the_wording_of_the_rate_counts_as_the_rate(client: httpx.AsyncClient) -> None:
+    said = envelope(500, None, "Your call frequency is too high. Please try again later.")
+    refused = await answered(client, ok(said))
+    assert isinstance(refused, Refused)
+    assert refused.code == 429
+
+
+async def cut(writer: asyncio.StreamWriter, head: str) -> None:
+    writer.transport.abort()
+
+
+async def silent(writer: asyncio.StreamWriter, head: str) -> None:
+    await asyncio.Event().wait()
+
+
+DOUBTFUL: dict[str, bytes | Answer] = {
+    "a cut connection": cut,
+    "nothing": b"",
+    "no HTTP": b"SSH-2.0\r\n\r\n",
+    "a body cut off": ok(envelope(200, {"taskId": TASK}), length=5000),
+    "chunks without an end": bare(chunked(envelope(200, {"taskId": TASK}), end=False), "Transfer-Encoding: chunked"),
+    "half a body": ok(envelope(200, {"taskId": TASK})[:-20]),
+    "an answer too large": ok(b'"' + b"x" * MAX_BODY + b'"'),
+    "a page of Cloudflare": ok(b"error code: 1010", status="403 Forbidden"),
+    "an error page": ok(b"<html>502</html>", status="502 Bad Gateway"),
+    "a status without a body": ok(b"", status="429 Too Many Requests"),
+    "a list": ok(b"[]"),
+    "an envelope without code": ok(b'{"status":500,"error":"Internal Server Error"}', status="500 E"),
+    "a word for a code": ok(envelope("failed", None)),
+    "a code of true": ok(envelope(True, None)),
+    "upstream silent": ok(envelope(408, None, "Upstream is timed out")),
+    "success without data": ok(envelope(200, None)),
+    "success without an id": ok(envelope(200, {"recordId": TASK})),
+    "success with an empty id": ok(envelope(200, {"taskId": " "})),
+    "success with two ids": ok(envelope(200, {"taskId": TASK, "task_id": "other"})),
+    "an id no database can hold": ok(envelope(200, {"taskId": "a\x00b"})),
+    "a redirect": ok(b"", "Location: /elsewhere", status="307 Temporary Redirect"),
+}
+
+
+@pytest.mark.parametrize("what", DOUBTFUL)
+async def test_what_is_neither_yes_nor_no_is_uncertain_and_not_sent_again(client: httpx.AsyncClient, what: str) -> None:
+    assert isinstance(await answered(client, DOUBTFUL[what]), Uncertain)
+
+
+async def test_silence_is_uncertain_when_patience_ends(client: httpx.AsyncClient) -> None:
+    assert isinstance(await answered(client, silent, patience=0.2), Uncertain)
+
+
+async def test_a_refused_connection_is_a_definite_no(client: httpx.AsyncClient) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        outcome = await ordered(client, Origin(f"http://127.0.0.1:{taken.getsockname()[1]}"))
+    assert isinstance(outcome, NotSent)
+
+
+async def test_a_name_that_leads_nowhere_is_a_definite_no(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nowhere(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nowhere)
+    assert isinstance(await ordered(client, Origin("http://nowhere.invalid:80")), NotSent)
+
+
+async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: ssl.SSLContext) -> None:
+    # Its queue of one is full: a further connection is neither taken nor refused.
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        async with json_client(timeout=0.3, lasting=False) as client:
+            outcome = await ordered(client, Origin(f"http://127.0.0.1:{full.getsockname()[1]}"))
+    assert isinstance(outcome, NotSent)
+
+
+async def test_a_key_that_is_not_configured_sends_nothing(client: httpx.AsyncClient) -> None:
+    async with origin(ok(b"{}")) as server:
+        outcome = await create_task(Kie(client, server.url, {KEY: SECRET}), ORDER, key_hash="0" * 16)
+    assert isinstance(outcome, NotSent)
+    assert server.connections == 0
+
+
+async def test_every_order_has_a_connection_of_its_own(client: httpx.AsyncClient) -> None:
+    # This server would keep its connections; only we close them.
+    opened = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        body = envelope(200, {"taskId": TASK})
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode().lower():
+                await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+                writer.write(bare(body, f"Content-Length: {len(body)}"))
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for _ in range(3):
+            assert await ordered(client, Origin(url)) == Accepted(TASK)
+    assert opened == 3
+
+
+async def test_no_outcome_repeats_the_key(client: httpx.AsyncClient) -> None:
+    for answer in (*DOUBTFUL.values(), ok(envelope(401, None, "no access"))):
+        assert SECRET not in repr(await answered(client, answer))
+    secret = "with\r\na line break"
+    async with origin(ok(b"{}")) as server:
+        outcome = await ordered(client, server, secret=secret)
+    assert isinstance(outcome, NotSent)
+    assert secret not in repr(outcome)
+    assert server.heads == []
+
+
+def test_nobody_else_knows_where_tasks_are_made() -> None:
+    # The simulator is KIE, and the benchmarks' applications order from it.
+    knowing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if PATH in path.read_text() and "bench" not in path.parts
+    }
+    assert knowing == {"edges/creating.py"}
