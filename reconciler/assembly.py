@@ -19,6 +19,7 @@ import structlog
 
 from reconciler.core.model import Limits
 from reconciler.core.naming import PROVIDER_HOSTS
+from reconciler.edges.announce import PATIENCE, Receiver
 from reconciler.edges.budget import Budget
 from reconciler.edges.claims import Claims, Reach
 from reconciler.edges.db import Database
@@ -28,12 +29,14 @@ from reconciler.edges.inbox import Inbox
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
 from reconciler.edges.migrate import behind
+from reconciler.edges.outbox import Outbox
 from reconciler.edges.reports import Reports, Scope
 from reconciler.edges.schema import Shape, introspect
 from reconciler.edges.spool import Room
 from reconciler.edges.storage import Store
 from reconciler.edges.storage.local import LocalStore
 from reconciler.edges.storage.supabase import SupabaseStore
+from reconciler.engine.announcer import Announcer
 from reconciler.engine.deliver import Deliveries, Ways
 from reconciler.engine.route import Key
 from reconciler.engine.visit import Current, Visits
@@ -48,6 +51,9 @@ LEAST_ASKING = 4
 MOST_ASKING = 64
 WAITING_SECONDS = 2.0
 """How long a visit may stand in the queue for a request; with the rate it tells how many may ask at once."""
+
+ORDER_SECONDS = 30.0
+"""How long KIE may take to answer createTask; it answers within a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,9 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def parts(settings: Settings, *, observe: bool = False, metrics: Metrics | None = None) -> AsyncIterator[Parts]:
+async def parts(
+    settings: Settings, *, observe: bool = False, metrics: Metrics | None = None, instance: uuid.UUID | None = None
+) -> AsyncIterator[Parts]:
     """Build everything and close it again; Config for what a person must mend, Transient for what is merely away."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
@@ -79,7 +87,8 @@ async def parts(settings: Settings, *, observe: bool = False, metrics: Metrics |
         shape = await _usable(database)
         ledger = Ledger(database, shape, handover=settings.on_fail == "handover")
         ways = await _ways(settings, ledger, Inbox(database, shape), stack)
-        yield _assembled(settings, database, shape, ways, metrics or Metrics(), observe=observe)
+        named = instance or uuid.uuid4()
+        yield _assembled(settings, database, shape, ways, metrics or Metrics(), instance=named, observe=observe)
 
 
 @contextlib.asynccontextmanager
@@ -126,12 +135,14 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     await store.check()
     media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
     client = await stack.enter_async_context(json_client())
-    secrets = [key.secret.get_secret_value() for key in settings.kie_keys()]
+    ordering = await stack.enter_async_context(json_client(lasting=False))
+    keys = {key_hash(secret): secret for secret in (key.secret.get_secret_value() for key in settings.kie_keys())}
     spool = settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
     return Ways(
         ledger=ledger,
         inbox=inbox,
-        kie=Kie(client, settings.kie_market_base_url, {key_hash(secret): secret for secret in secrets}),
+        kie=Kie(client, settings.kie_market_base_url, keys),
+        ordering=Kie(ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS),
         fetcher=Fetcher(
             media,
             hosts=settings.result_hosts,
@@ -158,9 +169,15 @@ def _store(settings: Settings, slots: int) -> Store:
 
 
 def _assembled(
-    settings: Settings, database: Database, shape: Shape, ways: Ways, metrics: Metrics, *, observe: bool
+    settings: Settings,
+    database: Database,
+    shape: Shape,
+    ways: Ways,
+    metrics: Metrics,
+    *,
+    instance: uuid.UUID,
+    observe: bool,
 ) -> Parts:
-    instance = uuid.uuid4()
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
     theirs = _their_hosts(settings)
@@ -189,6 +206,18 @@ def _assembled(
         deliveries=deliveries,
         work=Work(claims, ways.ledger, visits, metrics, breadth),
     )
+
+
+@contextlib.asynccontextmanager
+async def announcer(built: Parts) -> AsyncIterator[Announcer | None]:
+    """Build what tells of events; None where nobody is to be told, and where we only watch."""
+    settings = built.settings
+    if not settings.notify_url or built.current.limits.observe:
+        yield None
+        return
+    async with json_client(timeout=PATIENCE) as client:
+        receiver = Receiver(client, settings.notify_url, settings.notify_secret.get_secret_value())
+        yield Announcer(Outbox(built.database), receiver, built.metrics)
 
 
 def _scope(settings: Settings) -> Scope:

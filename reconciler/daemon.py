@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
 
 from reconciler import __version__
-from reconciler.assembly import Parts, missing, parts
+from reconciler.assembly import Parts, announcer, missing, parts
 from reconciler.core.findings import Bounds
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
@@ -25,6 +26,7 @@ from reconciler.edges.listener import Hears, Listener
 from reconciler.edges.presence import Presence
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
+from reconciler.engine.announcer import Announcer
 from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
 from reconciler.errors import Transient
 from reconciler.front import inside, routers
@@ -59,6 +61,9 @@ async def run(
     """Be the daemon until asked to stop; `begun` is told when work begins. Config where only a person can help."""
     settings.require("database_url", "kie_api_key", "storage")
     stop = stop or Stop()
+    instance = uuid.uuid4()
+    # Before the port opens: what requests log takes it from here.
+    structlog.contextvars.bind_contextvars(instance=str(instance))
     health = Health(patience=3 * settings.sweep_seconds)
     metrics = Metrics()
     files = settings.storage_local_dir if settings.storage_backend == "local" else None
@@ -69,10 +74,13 @@ async def run(
             log.info("daemon.started", version=__version__, port=port, observe=observe)
             while not stop.asked.is_set():
                 try:
-                    async with parts(settings, observe=observe, metrics=metrics) as built:
+                    async with (
+                        parts(settings, observe=observe, metrics=metrics, instance=instance) as built,
+                        announcer(built) as telling,
+                    ):
                         begun(built)
                         entrance.inside = inside(built)
-                        await _reconcile(built, entrance.inside.hub, health, stop)
+                        await _reconcile(built, entrance, stop, telling=telling)
                 except Transient as error:
                     entrance.inside = None
                     health.reason = str(error)
@@ -95,10 +103,12 @@ def _signals(stop: Stop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _reconcile(built: Parts, hub: Hub, health: Health, stop: Stop) -> None:
+async def _reconcile(built: Parts, entrance: Entrance, stop: Stop, *, telling: Announcer | None) -> None:
     """Work until asked to stop, then drain; whatever ends unasked ends the daemon."""
     presence = Presence(built.database, built.instance, term=built.settings.lease_seconds)
-    rounds = _rounds(built, presence)
+    rounds = _rounds(built, presence, telling)
+    assert entrance.inside is not None
+    hub, health = entrance.inside.hub, entrance.health
     hears = _hears(built, rounds, hub)
     listener = Listener(built.settings.database_url.get_secret_value(), built.database, hears)
     keeping = asyncio.create_task(built.work.keep(), name="keep")
@@ -121,11 +131,19 @@ async def _reconcile(built: Parts, hub: Hub, health: Health, stop: Stop) -> None
         health.reason = "draining"
         hub.close()
         rounds.stop()
-        await _either(built.work.drain(built.settings.drain_seconds), stop.now.wait())
-        await built.work.drain(0)
+        await _either(_drained(built, entrance, telling, built.settings.drain_seconds), stop.now.wait())
+        await _drained(built, entrance, telling, 0)
+        await entrance.cut()
         await _cancelled({*tasks, keeping})
         with contextlib.suppress(TimeoutError, Transient):
             await asyncio.wait_for(presence.leave(), 2)
+
+
+async def _drained(built: Parts, entrance: Entrance, telling: Announcer | None, seconds: float) -> None:
+    assert entrance.inside is not None
+    told = () if telling is None else (telling.drain(seconds),)
+    creation = entrance.inside.creation
+    await asyncio.gather(built.work.drain(seconds), entrance.emptied(seconds), creation.drain(seconds), *told)
 
 
 def _hears(built: Parts, rounds: Rounds, hub: Hub) -> Hears:
@@ -138,20 +156,25 @@ def _hears(built: Parts, rounds: Rounds, hub: Hub) -> Hears:
         rounds.gap()
         hub.gap()
 
-    return Hears(wake=wake, gap=gap, canary=rounds.heard, event=hub.wake)
+    def event(generation_id: str, event_id: int) -> None:
+        hub.wake(generation_id, event_id)
+        rounds.event()
+
+    return Hears(wake=wake, gap=gap, canary=rounds.heard, event=event)
 
 
-def _rounds(built: Parts, presence: Presence) -> Rounds:
+def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) -> Rounds:
     settings, database, shape = built.settings, built.database, built.shape
     eyes = Eyes(
         claims=built.claims,
         presence=presence,
         tempo=Tempo(database, shape, rate=settings.poll_rate * len(built.keys)),
         reports=built.reports,
-        upkeep=Upkeep(database, shape),
+        upkeep=Upkeep(database, shape, announces=bool(settings.notify_url)),
         kie=built.ways.kie,
         behind=lambda: _count(missing(database)),
         pooled=lambda: database.pooled,
+        announcer=telling,
     )
     bounds = Bounds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
     return Rounds(

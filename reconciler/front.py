@@ -8,16 +8,23 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.assembly import Parts
-from reconciler.doors import callback, events, page
+from reconciler.core.pace import FASTEST
+from reconciler.doors import callback, creation, events, generations, links, page, sync
 from reconciler.doors.auth import Gate, Tokens
 from reconciler.doors.chores import Desk
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.hub import Hub
 from reconciler.doors.story import Terms
+from reconciler.doors.syncs import Syncs
+from reconciler.edges.creations import Creations
 from reconciler.edges.happenings import Happenings
 from reconciler.edges.inbox import Inbox
 from reconciler.edges.jwks import Jwks
+from reconciler.edges.listing import Listing
 from reconciler.edges.reopen import Reopening
+from reconciler.edges.reports import Scope
+from reconciler.engine.create import Callback, Creation, Means
+from reconciler.engine.settle import Settling
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 
@@ -27,6 +34,10 @@ def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[AP
     gate = gate_for(settings)
     return [
         callback.routes(callback.proofs(settings), entrance, metrics),
+        generations.routes(gate, entrance),
+        sync.routes(gate, entrance),
+        links.routes(gate, entrance, metrics),
+        creation.routes(gate, entrance),
         events.routes(gate, entrance),
         page.routes(settings),
     ]
@@ -41,8 +52,32 @@ def gate_for(settings: Settings) -> Gate:
 
 def inside(parts: Parts) -> Inside:
     """Return what the routes work with."""
-    terms = Terms(parts.settings.give_up_after, parts.settings.result_hosts)
-    desk = Desk(parts.work, parts.reports, Reopening(parts.database, parts.shape), terms)
+    settings = parts.settings
+    terms = Terms(settings.give_up_after, settings.result_hosts)
+    reopening = Reopening(parts.database, parts.shape)
+    desk = Desk(parts.work, parts.reports, reopening, terms, pause=FASTEST)
+    scope = Scope(settings.providers, settings.task_pattern, stuck_after=settings.stuck_after)
     hub = Hub(Happenings(parts.database, parts.shape))
     inbox = Inbox(parts.database, parts.shape)
-    return Inside(work=parts.work, reports=parts.reports, desk=desk, hub=hub, inbox=inbox)
+    return Inside(
+        work=parts.work,
+        reports=parts.reports,
+        desk=desk,
+        hub=hub,
+        inbox=inbox,
+        listing=Listing(parts.database, parts.shape, scope),
+        syncs=Syncs(desk),
+        kie=parts.ways.kie,
+        keys=parts.keys,
+        creation=_creation(parts),
+    )
+
+
+def _creation(parts: Parts) -> Creation:
+    settings = parts.settings
+    provider = "kie" if "kie" in settings.providers else settings.providers[0]
+    creations = Creations(parts.database, parts.shape, rate=settings.create_rate, provider=provider)
+    settling = Settling(creations, parts.claims, parts.ways.ledger, parts.metrics)
+    means = Means(parts.ways.ordering, creations, settling, parts.metrics)
+    told = Callback(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value())
+    return Creation(means, parts.keys, told, observe=parts.current.limits.observe)

@@ -16,11 +16,19 @@ from reconciler.doors.chores import Desk
 from reconciler.doors.health import Health
 from reconciler.doors.hub import Hub
 from reconciler.doors.problems import unavailable
+from reconciler.doors.syncs import Syncs
 from reconciler.edges.inbox import Inbox
+from reconciler.edges.kie import Kie
+from reconciler.edges.listing import Listing
 from reconciler.edges.reports import Reports
+from reconciler.engine.create import Creation
+from reconciler.engine.route import Key
 from reconciler.engine.work import Work
 
 log = structlog.get_logger()
+
+GRACE = 0.5
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,11 @@ class Inside:
     desk: Desk
     hub: Hub
     inbox: Inbox
+    listing: Listing
+    syncs: Syncs
+    kie: Kie
+    keys: tuple[Key, ...]
+    creation: Creation
 
 
 @dataclass(slots=True)
@@ -55,10 +68,14 @@ class Entrance:
         return self.inside
 
     async def emptied(self, seconds: float) -> None:
-        """Wait until everybody who came in has left; who has not after so many seconds is put out."""
-        if not self._within:
-            return
-        _, left = await asyncio.wait(self._within, timeout=seconds)
+        """Wait until everybody who came in has left, but no longer than this."""
+        if self._within:
+            await asyncio.wait(self._within, timeout=seconds)
+
+    async def cut(self) -> None:
+        """Put out who is still inside, once they had a moment to say that their work was taken from them."""
+        await self.emptied(GRACE)
+        left = set(self._within)
         for task in left:
             task.cancel()
         if left:
