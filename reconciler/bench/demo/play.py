@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import statistics
 import tempfile
@@ -51,8 +52,14 @@ class Stage:
     pool: asyncpg.Pool
     client: httpx.AsyncClient
     address: str
+    token: str
     log: Path
     parts: list[Parts] = field(default_factory=list)
+
+    @property
+    def page(self) -> str:
+        """The history page's address with the operator's token; a fragment never reaches a server or its log."""
+        return f"{self.address}/#token={self.token}"
 
 
 def main(*, generations: int = 24, serve: bool = False, faults: bool = False) -> int:
@@ -68,6 +75,8 @@ async def _play(generations: int, *, serve: bool, faults: bool) -> int:
     began = time.monotonic()
     async with _stage(faults=faults) as stage:
         console.print(f"PostgreSQL, a local KIE and the daemon are up after {time.monotonic() - began:.1f} s")
+        if serve:
+            console.print(f"watch it in a browser: {stage.page}", soft_wrap=True, highlight=False)
         began = time.monotonic()
         orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(generations)]
         ages = await _watch(orders, stage, View(console))
@@ -75,6 +84,7 @@ async def _play(generations: int, *, serve: bool, faults: bool) -> int:
         _summary(console, stage, orders, proof, ages, time.monotonic() - began)
         if serve:
             console.print(f"up until Ctrl-C: {stage.address}/metrics  {stage.address}/readyz")
+            console.print(f"the page on live data: {stage.page}", soft_wrap=True, highlight=False)
             await asyncio.Event().wait()
         return 1 if proof.faults else 0
 
@@ -92,7 +102,7 @@ async def _stage(*, faults: bool) -> AsyncIterator[Stage]:
         pool = await stack.enter_async_context(asyncpg.create_pool(postgres.dsn(), min_size=1, max_size=2))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
         port = _free_port()
-        stage = Stage(kie, pool, client, f"http://127.0.0.1:{port}", folder / "daemon.log")
+        stage = Stage(kie, pool, client, f"http://127.0.0.1:{port}", secrets.token_urlsafe(24), folder / "daemon.log")
         log.setup(form="json", stream=stack.enter_context(stage.log.open("w")))
         stop, up = daemon.Stop(), asyncio.Event()
 
@@ -100,7 +110,8 @@ async def _stage(*, faults: bool) -> AsyncIterator[Stage]:
             stage.parts.append(parts)
             up.set()
 
-        chosen = settings.load(_environment(postgres.dsn(), kie, folder, port), folder)
+        environment = {**_environment(postgres.dsn(), kie, folder, port), "RECONCILER_API_TOKEN": stage.token}
+        chosen = settings.load(environment, folder)
         running = asyncio.create_task(daemon.run(chosen, stop=stop, begun=begun))
         waiting = asyncio.create_task(up.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -32,6 +32,7 @@ export class Card {
   #viewer = null;
   #ways;
   #progress = null;
+  #age = 0; // of the generation when it was last told of
 
   /** `ways.link(id, url)` makes a lasting address, `ways.story(id)` tells why; the second is for the operator alone. */
   constructor(item, ways) {
@@ -39,7 +40,7 @@ export class Card {
     this.element = document.getElementById("card").content.firstElementChild.cloneNode(true);
     const part = (selector) => this.element.querySelector(selector);
     this.#parts = Object.fromEntries(
-      ["stage", "title", "word", "model", "owner", "file", "why"].map((name) => [name, part(`.${name}`)]),
+      ["stage", "title", "word", "model", "owner", "because", "file", "why"].map((name) => [name, part(`.${name}`)]),
     );
     this.#parts.time = part("time");
     this.#parts.why.addEventListener("toggle", () => this.#explain());
@@ -49,6 +50,7 @@ export class Card {
   /** Show this state of the generation; a film that plays goes on where nothing of it changed. */
   put(item) {
     this.item = item;
+    this.#age = since(item.createdAt);
     const seen = JSON.stringify([spoken(), { ...item, story: null, expectedSeconds: null, progress: null }]);
     if (seen !== this.#painted) {
       this.#painted = seen;
@@ -72,7 +74,7 @@ export class Card {
 
   #paint() {
     const { item } = this;
-    const { stage, title, word, model, owner, time, why } = this.#parts;
+    const { stage, title, word, model, owner, because, time, why } = this.#parts;
     const how = standing(item);
     this.element.dataset.standing = how;
     this.element.dataset.id = item.id;
@@ -84,6 +86,8 @@ export class Card {
     time.title = new Date(item.createdAt).toLocaleString(spoken());
     owner.hidden = why.hidden = !this.#ways.operator();
     owner.textContent = text("owner", item.userId ?? "–");
+    because.hidden = !item.why;
+    because.textContent = item.why ?? "";
     why.firstElementChild.textContent = text("why");
     this.#offer(null, null);
     this.#progress = this.#viewer = null;
@@ -98,6 +102,7 @@ export class Card {
     this.#viewer = new Viewer(item, titled(item), {
       link: (url) => this.#ways.link(item.id, url),
       shown: (url, from) => this.#offer(url, from),
+      again: () => this.#paint(),
     });
     this.#viewer.open(stage);
   }
@@ -117,7 +122,7 @@ export class Card {
     bar.setAttribute("aria-label", `${text("progress")}: ${titled(this.item)}`);
     box.append(ring, phase, elapsed, bar);
     stage.replaceChildren(box);
-    this.#progress = () => measure(this.item, elapsed, bar);
+    this.#progress = () => measure(this.item, this.#age, elapsed, bar);
   }
 
   #offer(url, from) {
@@ -151,7 +156,7 @@ export class Card {
   }
 }
 
-function measure(item, elapsed, bar) {
+function measure(item, told, elapsed, bar) {
   const seconds = since(item.createdAt);
   const expected = item.expectedSeconds;
   const said = span(seconds, spoken());
@@ -161,8 +166,9 @@ function measure(item, elapsed, bar) {
     return;
   }
   elapsed.textContent = text(seconds > expected ? "longer" : "elapsed", said, span(expected, spoken()));
-  // Never full before it is there: the last twentieth belongs to what takes longer than usual.
-  bar.value = Math.max(1, Math.min(95, (100 * seconds) / expected));
+  // Goes on from what the server told at that age, and is never full before the result is there.
+  const left = (1 - (item.progress ?? 0)) ** (seconds / Math.max(told, 1));
+  bar.value = Math.max(1, Math.min(95, item.progress ? 100 * (1 - left) : (100 * seconds) / expected));
 }
 
 function cross() {

@@ -1,4 +1,4 @@
-// The cards on display, the newest first; knows which are on their way and tells what became of them.
+// The cards on display, in order of age; knows which are on their way and tells what became of them.
 
 import { Card, standing, titled } from "./card.js";
 import { text } from "./texts.js";
@@ -8,6 +8,9 @@ export class Cards {
   #ways;
   #tell;
   #cards = new Map();
+
+  /** 1 where the newest come first, -1 where the oldest do. */
+  order = 1;
 
   /** `tell` says a sentence to those who listen to the page. */
   constructor(list, ways, tell) {
@@ -41,12 +44,12 @@ export class Cards {
     if (before !== after && after === "failed") this.#tell(text("nowFailed", titled(item)));
   }
 
-  /** Show a first page: what is younger than its end and not on it is not there any more. */
+  /** Show a first page: what would stand before its end and is not on it is not there any more. */
   putPage(items, last) {
     const ids = new Set(items.map((item) => item.id));
-    const end = last ? "" : items.at(-1).createdAt;
+    const end = last ? null : items.at(-1);
     for (const [id, card] of this.#cards) {
-      if (!ids.has(id) && (last || Date.parse(card.item.createdAt) > Date.parse(end))) this.drop(id);
+      if (!ids.has(id) && (last || this.#behind(end, card.item))) this.drop(id);
     }
     for (const item of items) this.put(item);
   }
@@ -84,11 +87,14 @@ export class Cards {
 
   #add(item) {
     const card = new Card(item, this.#ways);
-    const born = Date.parse(item.createdAt);
-    const after = [...this.#cards.values()]
-      .filter((other) => Date.parse(other.item.createdAt) < born)
-      .sort((one, two) => Date.parse(two.item.createdAt) - Date.parse(one.item.createdAt));
+    const after = [...this.#list.children].find((other) => this.#behind(this.#cards.get(other.dataset.id).item, item));
     this.#cards.set(item.id, card);
-    this.#list.insertBefore(card.element, after[0]?.element ?? null);
+    this.#list.insertBefore(card.element, after ?? null);
+  }
+
+  /** Whether the first stands behind the second; the server breaks ties by the id. */
+  #behind(one, two) {
+    const apart = Date.parse(two.createdAt) - Date.parse(one.createdAt) || (one.id < two.id ? 1 : -1);
+    return apart * this.order > 0;
   }
 }

@@ -61,6 +61,7 @@ export class Live {
     const signal = this.#stopped.signal;
     const wake = () => this.#wake();
     addEventListener("online", wake, { signal });
+    addEventListener("offline", wake, { signal });
     document.addEventListener("visibilitychange", wake, { signal });
     this.#stream();
     this.#look();
@@ -139,7 +140,7 @@ export class Live {
   async #look() {
     while (!this.#stopped.signal.aborted) {
       if (!document.hidden) await this.#refresh();
-      await pause(this.#streaming ? LOOKING : ASKING, this.#nudge.signal);
+      await pause(this.#streaming && this.#reachable ? LOOKING : ASKING, this.#nudge.signal);
     }
   }
 
@@ -170,7 +171,7 @@ export class Live {
     this.#streaming = streaming;
     this.#reachable = reachable;
     if (reachable === null) return;
-    this.#hears.state(streaming ? "live" : reachable ? "polling" : "away");
+    this.#hears.state(!reachable ? "away" : streaming ? "live" : "polling");
     if (fell) this.#wake();
   }
 }

@@ -1,5 +1,6 @@
 // The results of one generation, shown in place: pictures, films, sounds, one after the other where there are several.
 
+import { Away } from "./api.js";
 import { text } from "./texts.js";
 
 const ENDINGS = {
@@ -61,8 +62,9 @@ export class Viewer {
   #n = 0;
   #frame = document.createElement("div");
   #pager = null;
+  #why = "unstored";
 
-  /** `ways.link(url)` makes a lasting address of a provider's; `ways.shown(url, from)` hears what is shown. */
+  /** `ways.link(url)` makes a lasting address of a provider's; `ways.shown(url, from)` hears what is shown, `ways.again()` that it is to be tried anew. */
   constructor(item, title, ways) {
     this.#item = item;
     this.#title = title;
@@ -95,29 +97,34 @@ export class Viewer {
       if (address === null) throw new Error("no address of the web");
       this.#fill(this.#element(address, sort(url, this.#item.kind), shelf));
       this.#ways.shown(address, shelf.from);
-    } catch {
-      this.#drop(shelf);
+    } catch (error) {
+      this.#drop(shelf, error instanceof Away ? "unasked" : "withheld");
     }
   }
 
-  #drop(shelf) {
+  #drop(shelf, why) {
     if (shelf !== this.#shelves[0]) return;
-    this.#lost = shelf.from;
+    this.#why = why;
     this.#shelves.shift();
     this.#show();
   }
 
-  #lost = null;
-
   #end() {
     this.#pager?.remove();
     this.#ways.shown(null, null);
-    this.#fill(sentence(text(this.#lost === "result" ? "expired" : this.#lost ? "broken" : "unstored")));
+    this.#fill(sentence(text(this.#why)));
+    if (this.#why === "unstored") return;
+    const again = document.createElement("button");
+    again.type = "button";
+    again.className = "quiet";
+    again.textContent = text("again");
+    again.addEventListener("click", () => this.#ways.again());
+    this.#frame.append(again);
   }
 
   #element(address, sort, shelf) {
     const element = document.createElement({ image: "img", video: "video", audio: "audio" }[sort]);
-    element.addEventListener("error", () => this.#drop(shelf), { once: true });
+    element.addEventListener("error", () => this.#drop(shelf, "broken"), { once: true });
     if (sort === "image") {
       element.alt = this.#title;
       element.decoding = "async";

@@ -171,6 +171,7 @@ function filtered() {
   view.abort();
   view = new AbortController();
   cards.clear();
+  cards.order = chosen() === "stuck" ? -1 : 1;
   cursor = null;
   at("list").ariaBusy = "true";
   at("empty").hidden = at("older").hidden = true;

@@ -1,0 +1,93 @@
+"""One daemon and one browser for all tests of the page; each test is another user in another tab."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from reconciler.bench.postgres import Postgres
+from reconciler.bench.simulator import Simulator
+from tests.conftest import External, _database
+from tests.e2e.rig import KEY, staged
+from tests.standins.storage import SupabaseStorage
+
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed (make install)")
+
+from tests.browser.playable import film  # noqa: E402 - needs playwright
+from tests.browser.stage import SETTINGS, Stage, Visit  # noqa: E402
+
+PROGRAM = shutil.which("chromium")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them in one process: they share a daemon and a browser."""
+    for item in items:
+        if "tests/browser/" in item.path.as_posix():
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Any]:
+    """Debian's browser."""
+    if PROGRAM is None:
+        pytest.skip("there is no chromium (apt-get install chromium)")
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=PROGRAM, args=list(QUIET))
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+def stage_dsn(postgres: Postgres | External, _template: str) -> Iterator[str]:
+    """A database for the whole session: the daemon stays on it."""
+    with _database(postgres, _template) as name:
+        yield postgres.dsn(name)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stage(chromium: Any, stage_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """The daemon with its page."""
+    kie = Simulator(keys=(KEY,), limits=False)
+    async with staged(stage_dsn, kie, tmp_path_factory.mktemp("page"), SupabaseStorage()) as rig:
+        replica = await rig.run(**SETTINGS)
+        page = await chromium.new_page()
+        recorded = await film(page)
+        await page.close()
+        yield Stage(rig, f"http://127.0.0.1:{await replica.port()}", recorded)
+
+
+@pytest.fixture
+def user() -> str:
+    """Somebody whom no other test knows."""
+    return str(uuid.uuid4())
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visits(stage: Stage, chromium: Any) -> AsyncIterator[Callable[..., Awaitable[Visit]]]:
+    """Opens tabs; afterwards no console may have complained and nobody else may have been asked."""
+    begun: list[Visit] = []
+
+    async def begin(url: str = "", **options: Any) -> Visit:
+        told = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
+        begun.append(await Visit.begin(stage, await chromium.new_context(**told), url))
+        return begun[-1]
+
+    yield begin
+    wrong = [told for visit in begun for told in visit.wrong()]
+    for visit in begun:
+        await visit.context.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(visits: Callable[..., Awaitable[Visit]]) -> Visit:
+    """One tab."""
+    return await visits()

@@ -1,0 +1,167 @@
+"""What the page shows of a generation: its way, its results in place, its error, and never somebody else's."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from playwright.async_api import expect
+
+from tests.browser.playable import picture, sound
+from tests.browser.stage import OPERATOR, Stage, Visit, loaded
+from tests.waiting import until
+
+
+async def test_a_row_inserted_while_the_page_is_open_turns_from_spinner_to_picture(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    page = await visit.go_as(user)
+    await visit.connection("live")
+    await page.evaluate("window.neverReloaded = true")
+    row = await stage.order(user, picture(), ends=False, prompt="A lighthouse at dusk")
+    card = visit.card(row)
+    await expect(card.locator(".ring")).to_be_visible()
+    await expect(card.get_by_role("progressbar")).to_be_visible()
+    await expect(card.locator(".elapsed")).to_contain_text("sec")
+    await stage.end(row)
+    await visit.ready(row)
+    await loaded(card.get_by_role("img", name="A lighthouse at dusk"))
+    await expect(page.locator("#said")).to_have_text("Ready: A lighthouse at dusk")
+    assert await page.evaluate("window.neverReloaded")
+    assert (await card.locator("img").get_attribute("src") or "").startswith(stage.rig.storage.url)  # type: ignore[union-attr]
+
+
+async def test_the_elapsed_time_is_the_servers_even_where_the_clock_is_an_hour_off(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    row = await stage.order(user, picture(), ends=False, age=40)
+    await visit.page.add_init_script("const real = Date.now; Date.now = () => real() + 3_600_000;")
+    await visit.go_as(user)
+    await expect(visit.card(row).locator(".elapsed")).to_contain_text("sec")
+    assert float((await visit.card(row).locator(".elapsed").inner_text()).split()[0]) < 100
+
+
+async def test_a_film_plays_in_place(stage: Stage, visit: Visit, user: str) -> None:
+    row = await stage.order(user, stage.film, prompt="A ball")
+    page = await visit.go_as(user)
+    film = (await visit.ready(row)).locator("video")
+    await expect(film).to_have_js_property("preload", "metadata")
+    await expect(film).to_have_js_property("playsInline", True)
+    await film.focus()
+    await page.keyboard.press("Space")
+    await until(lambda: page.evaluate("document.querySelector('video').currentTime > 0.3"), what="a film that plays")
+
+
+async def test_a_sound_plays_in_place(stage: Stage, visit: Visit, user: str) -> None:
+    row = await stage.order(user, sound(), prompt="Rain")
+    page = await visit.go_as(user)
+    await expect((await visit.ready(row)).locator("audio")).to_be_visible()
+    await page.evaluate("document.querySelector('audio').play()")
+    await until(lambda: page.evaluate("document.querySelector('audio').currentTime > 0.3"), what="a sound that plays")
+
+
+async def test_a_film_that_plays_goes_on_while_other_rows_change(stage: Stage, visit: Visit, user: str) -> None:
+    row = await stage.order(user, stage.film)
+    page = await visit.go_as(user)
+    film = (await visit.ready(row)).locator("video")
+    await film.evaluate("film => { film.loop = true; window.film = film; return film.play(); }")
+    other = await stage.order(user, picture())
+    await visit.ready(other)
+    assert await page.evaluate("window.film.isConnected && !window.film.paused")
+
+
+async def test_several_results_are_a_gallery_for_mouse_and_keyboard(stage: Stage, visit: Visit, user: str) -> None:
+    row = await stage.order(user, *(picture(n / 3) for n in range(3)), prompt="Three dunes")
+    page = await visit.go_as(user)
+    card = await visit.ready(row)
+    shown = card.get_by_role("img", name="Three dunes")
+    await loaded(shown)
+    first = await shown.get_attribute("src")
+    await expect(card.get_by_text("1 of 3")).to_be_visible()
+    await card.get_by_role("button", name="Next result").click()
+    await expect(card.get_by_text("2 of 3")).to_be_visible()
+    await loaded(shown)
+    assert await shown.get_attribute("src") != first
+    await page.keyboard.press("ArrowRight")
+    await expect(card.get_by_text("3 of 3")).to_be_visible()
+    await page.keyboard.press("ArrowRight")
+    await expect(card.get_by_text("1 of 3")).to_be_visible()
+    await expect(shown).to_have_attribute("src", first or "")
+
+
+async def test_an_error_is_shown_in_its_own_words(stage: Stage, visit: Visit, user: str) -> None:
+    row = await stage.refused(user, "The prompt breaks the rules of this model.")
+    await visit.go_as(user)
+    card = visit.card(row)
+    await expect(card).to_have_attribute("data-standing", "failed", timeout=20_000)
+    await expect(card.locator(".sorry")).to_contain_text("The prompt breaks the rules of this model.")
+    await expect(card.locator(".facts")).to_contain_text("Failed")
+
+
+async def test_a_result_is_downloaded_as_a_file(stage: Stage, visit: Visit, user: str) -> None:
+    row = await stage.order(user, picture())
+    await visit.go_as(user)
+    link = (await visit.ready(row)).get_by_role("link", name="Download")
+    address = await link.get_attribute("href") or ""
+    assert address.startswith(f"{stage.rig.storage.url}/storage/v1/object/public/")  # type: ignore[union-attr]
+    assert address.endswith("?download=")
+
+
+async def test_a_result_that_only_the_provider_has_comes_through_a_link_made_for_the_moment(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    kie = stage.rig.kie
+    task = kie.add_task(results=(picture(),), life=0.0)
+    results = json.dumps(kie.addresses(kie.tasks[task]))
+    row = await stage.row(user, task=task, status="success", results=results, provider="older", prompt="Not stored")
+    await visit.go_as(user)
+    image = visit.card(row).get_by_role("img", name="Not stored")
+    await loaded(image)
+    assert "X-Amz-Signature=" in (await image.get_attribute("src") or "")
+    await expect(visit.card(row).locator(".facts")).to_contain_text("At the provider")
+    await expect(visit.card(row).get_by_role("link", name="Open the file")).to_be_visible()
+
+
+async def test_what_the_provider_does_not_hand_out_any_more_is_said(stage: Stage, visit: Visit, user: str) -> None:
+    results = json.dumps([f"{stage.rig.kie.files_url}/gone/nobody-knows.png"])
+    row = await stage.row(user, task="t", status="success", results=results, provider="older")
+    visit.allow("Failed to load resource: the server responded with a status of [45]")
+    await visit.go_as(user)
+    await expect(visit.card(row)).to_contain_text("The provider does not hand this file out.")
+
+
+async def test_an_old_preview_is_shown_where_there_is_nothing_better(stage: Stage, visit: Visit, user: str) -> None:
+    known = await stage.order(user, picture())
+    await visit.go_as(user)
+    preview = await (await visit.ready(known)).locator("img").get_attribute("src")
+    row = await stage.row(user, status="success", preview=preview, provider="older", prompt="Long ago")
+    image = visit.card(row).get_by_role("img", name="Long ago")
+    await loaded(image)
+    await expect(visit.card(row).locator(".facts")).to_contain_text("Preview")
+
+
+async def test_a_row_that_is_hostile_stays_text_and_its_addresses_are_not_followed(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    prompt = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+    row = await stage.row(user, status="success", asset="javascript:alert(1)", prompt=prompt, provider="older")
+    await visit.go_as(user)
+    card = visit.card(row)
+    await expect(card.locator(".title")).to_have_text(prompt)
+    await expect(card).to_contain_text("It is finished, but no file is known yet.")
+    await expect(card.locator("img, script, a[href^='javascript']")).to_have_count(0)
+
+
+async def test_only_ones_own_rows_are_shown_and_the_operator_sees_all(stage: Stage, visit: Visit, user: str) -> None:
+    stranger = str(uuid.uuid4())
+    theirs = await stage.row(stranger, status="cancelled", prompt="Not yours")
+    mine = await stage.row(user, status="cancelled", prompt="Mine")
+    page = await visit.go_as(user)
+    await expect(visit.card(mine)).to_be_visible()
+    await expect(visit.card(theirs)).to_have_count(0)
+    await visit.go_as(user, f"/?id={theirs}")
+    await expect(page.get_by_text("There is no such generation, or it is not yours.")).to_be_visible()
+    # The operator's list has the other tests' rows in it too, with a result that is not handed out.
+    visit.allow("status of 4(04|22)")
+    await visit.go(OPERATOR)
+    await expect(visit.card(theirs).locator(".owner")).to_contain_text(stranger)
