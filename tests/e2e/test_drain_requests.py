@@ -1,0 +1,82 @@
+"""How it stops while somebody asks: who is being served gets an answer, who comes later is sent away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from tests.e2e.replica import Replica
+from tests.e2e.rig import USER, Rig
+from tests.waiting import until
+
+TOKEN = "operators-token"
+
+
+@asynccontextmanager
+async def operator(replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
+    """The operator at this replica's port."""
+    port = replica.said("daemon.started")[0]["port"]
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=30
+    ) as made:
+        yield made
+
+
+async def draining(client: httpx.AsyncClient) -> None:
+    async def told() -> bool:
+        return bool((await client.get("/readyz")).json()["reason"] == "draining")
+
+    await until(told, what="a replica that drains")
+
+
+def order(client: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
+    """Somebody who orders, and waits for what KIE says."""
+    wanted = {"model": "google/nano-banana", "input": {"prompt": "a boat"}, "kind": "image", "userId": USER}
+    return asyncio.create_task(client.post("/api/kie/createTask", json=wanted))
+
+
+async def begun(rig: Rig) -> None:
+    """Wait until the order's row is there: KIE is being asked."""
+
+    async def written() -> bool:
+        return bool(await rig.pool.fetchval("SELECT count(*) = 1 FROM public.generations"))
+
+    await until(written, what="the row of an order")
+
+
+async def test_a_request_in_hand_is_answered_and_a_new_one_is_sent_away(rig: Rig) -> None:
+    replica = await rig.run(RECONCILER_API_TOKEN=TOKEN)
+    rig.kie.latency = 3
+    async with operator(replica) as client:
+        ordered = order(client)
+        await begun(rig)
+        replica.signal(signal.SIGTERM)
+        await draining(client)
+        late = await client.get("/api/generations")
+        assert (late.status_code, late.json()["error"], "retry-after" in late.headers) == (503, "unavailable", True)
+        answer = await ordered
+    assert (answer.status_code, answer.json()["status"]) == (201, "generating"), answer.text
+    assert (await replica.ended(within=10)).code == 0
+    served = {line["route"]: line for line in replica.said("request.served")}
+    assert served["/api/kie/createTask"]["status"] == 201
+    assert served["/api/generations"]["status"] == 503
+    assert {"instance", "request_id", "took"} <= served["/api/generations"].keys()
+    assert not replica.said("requests.cut")
+
+
+async def test_one_that_does_not_end_within_the_drain_time_hears_what_is_known(rig: Rig) -> None:
+    replica = await rig.run(RECONCILER_API_TOKEN=TOKEN, RECONCILER_DRAIN_SECONDS="1")
+    rig.kie.latency = 20
+    async with operator(replica) as client:
+        ordered = order(client)
+        await begun(rig)
+        replica.signal(signal.SIGTERM)
+        answer = await ordered
+    assert (answer.status_code, answer.json()["error"]) == (504, "outcome_unknown"), answer.text
+    assert (await replica.ended(within=5)).code == 0
+    assert not replica.said("requests.cut")
