@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
+from starlette.types import ASGIApp
 
 from reconciler.bench.simulator.callbacks import sign
 from reconciler.core.model import Trigger
@@ -61,6 +62,7 @@ class Wakes:
 class Door:
     """One replica's door and what is behind it."""
 
+    app: ASGIApp
     client: httpx.AsyncClient
     metrics: Metrics
     entrance: Entrance
@@ -97,7 +99,7 @@ async def opened_door(database: Database, shape: Shape, asked: Proofs = BY_SECRE
         serving(app, "127.0.0.1", 0) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client,
     ):
-        yield Door(client, metrics, entrance, wakes)
+        yield Door(app, client, metrics, entrance, wakes)
 
 
 @dataclass
