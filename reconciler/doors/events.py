@@ -113,6 +113,7 @@ def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRoute
         summary="Follow how generations change",
         description=_TEXT,
         response_class=Flow,
+        status_code=200,
         responses={
             200: {
                 "description": "The stream; it stays open",

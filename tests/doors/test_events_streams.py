@@ -86,6 +86,8 @@ async def test_a_reader_that_goes_is_forgotten_at_once() -> None:
 async def test_nothing_is_looked_up_while_nobody_reads() -> None:
     async with made_up() as air:
         air.hub.wake(f"{ANNA}/early")
+        air.hub.gap()
+        assert not air.hub._stirred.is_set()
         async with air.reading(ANNA) as anna:
             air.hub.wake(f"{ANNA}/1")
             await until(lambda: anna.told, what="the news")
@@ -139,6 +141,16 @@ async def test_a_user_may_have_so_many_streams_and_the_operator_as_many_as_there
         await until(lambda: air.open == 4, what="the place of who has gone")
         async with air.reading(BORIS) as again:
             assert again.said[0].event == "hello"
+
+
+async def test_the_description_of_the_api_tells_of_a_stream() -> None:
+    async with made_up() as air, air.session.get(air.address.replace("/api/events", "/openapi.json")) as answer:
+        asked = (await answer.json())["paths"]["/api/events"]["get"]
+    assert list(asked["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert {"401", "429", "503"} <= asked["responses"].keys()
+    assert [(one["name"], one["in"], one["required"]) for one in asked["parameters"]] == [
+        ("last-event-id", "header", False)
+    ]
 
 
 async def test_without_a_token_that_holds_there_is_no_stream() -> None:
