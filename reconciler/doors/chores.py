@@ -223,9 +223,16 @@ async def visit(desk: Desk, generation_id: str, trigger: Trigger) -> Stand:
 
 
 async def _paused(desk: Desk, case: Case) -> None:
-    if case.known is not None and case.known.looked_at is not None:
-        since = (case.now - case.known.looked_at).total_seconds()
-        await asyncio.sleep(desk.pause - max(since, 0.0))
+    if case.known is None or case.known.looked_at is None:
+        return
+    since = (case.now - case.known.looked_at).total_seconds()
+    until = time.monotonic() + desk.pause - max(since, 0.0)
+    # In short steps, because a drain does not wait for a pause.
+    while not desk.work.draining:
+        left = until - time.monotonic()
+        if left <= 0:
+            return
+        await asyncio.sleep(min(left, POLL))
 
 
 @contextlib.asynccontextmanager

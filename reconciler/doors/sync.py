@@ -75,8 +75,7 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
         rows = await inside.listing.these(ids, caller.user_id)
         if not rows:
             raise Problem(404, "not_found", "there is no such task")
-        # What a drain has cut goes on elsewhere.
-        if not all(visit.done() and not visit.cancelled() for visit in visits):
+        if not all(map(_over, visits)):
             response.status_code = 202
         return _synced(rows[0])
 
@@ -89,6 +88,13 @@ async def _owned(inside: Inside, caller: Caller, task_id: str) -> tuple[Listed, 
         return await inside.listing.of_task(task_id, caller.user_id)
     found = await inside.reports.find_task(task_id) if task_id.isprintable() else ()
     return (await inside.listing.these(found))[:OF_ONE_TASK]
+
+
+def _over(visit: asyncio.Task[Stand]) -> bool:
+    """Whether nobody works on it any more: what a drain has cut, or another instance still holds, goes on elsewhere."""
+    if not visit.done() or visit.cancelled():
+        return False
+    return visit.exception() is not None or (case := visit.result().case) is None or not case.held
 
 
 def _check(visit: asyncio.Task[Stand]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import structlog
 
 from reconciler.bench.simulator import Simulator
 from reconciler.bench.simulator.media import Media
+from reconciler.doors import links
 from reconciler.edges.kie import key_hash
 from tests.doors.face import ANN, BOB, Face, opened
+from tests.edges.wire import origin
 from tests.rows import THEIRS, add, keep
 
 LINK = "/api/kie/downloadUrl"
@@ -165,6 +168,57 @@ async def test_kies_refusals_become_ours(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("answers", "status", "error"),
+    [
+        ((410,), 410, "gone"), ((404,), 410, "gone"), ((401,), 502, "kie_unavailable"), ((422,), 422, "not_kies"),
+        ((422, 410, 422), 410, "gone"), ((422, 500, 422), 502, "kie_unavailable"),
+        ((422, 401, 422), 502, "kie_unavailable"), ((500, 422, 410), 410, "gone"),
+    ],
+)  # fmt: skip
+async def test_of_several_refusals_the_most_telling_is_told(
+    rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path, answers: tuple[int, ...], status: int, error: str
+) -> None:
+    row = await add(pool, user_id=ANN, result_urls=json.dumps([THEIRS]))
+    ring = {"KIE_API_KEY": "first", "KIE_API_KEY_PHOTO": "second", "KIE_API_KEY_VIDEO": "third"}
+    told = [answered({"code": code, "msg": "no", "data": None}) for code in answers]
+    async with (
+        origin(*told) as stubborn,
+        opened(rows_dsn, kie, tmp_path, **ring, KIE_MARKET_BASE_URL=stubborn.url) as face,
+    ):
+        answer = await face.ann.post(LINK, json={"generationId": row})
+
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert len(stubborn.heads) == 3
+
+
+@pytest.mark.parametrize("minted", ["javascript:alert(1)", "", None, 7, "https://"])
+async def test_what_kie_mints_is_an_address_or_nothing(
+    rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path, minted: object
+) -> None:
+    row = await add(pool, user_id=ANN, result_urls=json.dumps([THEIRS]))
+    told = answered({"code": 200, "msg": "success", "data": minted})
+    async with origin(told) as odd, opened(rows_dsn, kie, tmp_path, KIE_MARKET_BASE_URL=odd.url) as face:
+        answer = await face.ann.post(LINK, json={"generationId": row})
+
+    assert (answer.status_code, answer.json()["error"]) == (502, "kie_unavailable")
+
+
+async def test_nobody_is_let_wait_for_a_kie_that_hangs(
+    rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "PATIENCE", 0.2)
+    row = await add(pool, user_id=ANN, result_urls=json.dumps([THEIRS]))
+
+    async def silence(writer: asyncio.StreamWriter, _: str) -> None:
+        await asyncio.Event().wait()
+
+    async with origin(silence) as deaf, opened(rows_dsn, kie, tmp_path, KIE_MARKET_BASE_URL=deaf.url) as face:
+        answer = await face.ann.post(LINK, json={"generationId": row})
+
+    assert (answer.status_code, answer.json()["error"]) == (502, "kie_unavailable")
+
+
 @pytest.mark.parametrize("body", ["{}", '{"url": 7}', '{"url": "\\ud800"}', '{"generationId": null}', "[]", "x", ""])
 async def test_a_body_that_names_nothing_is_refused(face: Face, body: str) -> None:
     answer = await face.ann.post(LINK, content=body, headers={"Content-Type": "application/json"})
@@ -182,6 +236,11 @@ async def test_no_address_is_ever_logged(pool: Any, kie: Simulator, face: Face) 
     assert minted
     assert any(line["event"] == "request.served" for line in lines)
     assert "127.0.0.1" not in json.dumps(lines, default=str)
+
+
+def answered(body: object) -> bytes:
+    text = json.dumps(body).encode()
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
 
 def _figure(outcome: str) -> tuple[str, dict[str, str]]:
