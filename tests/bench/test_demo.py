@@ -37,5 +37,16 @@ async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture
     assert "success" in capsys.readouterr().out
 
 
+async def test_the_address_of_the_page_opens_it_on_live_rows() -> None:
+    async with play._stage(faults=False) as stage:
+        await order(wishes(1)[0], stage.kie, stage.client, stage.pool)
+        address, _, token = stage.page.partition("#token=")
+        assert "<title>" in (await stage.client.get(address)).text
+        headers = {"Authorization": f"Bearer {token}"}
+        listed = (await stage.client.get(f"{stage.address}/api/generations", headers=headers)).json()
+        assert len(listed["generations"]) == 1
+        assert (await stage.client.get(f"{stage.address}/api/generations")).status_code == 401
+
+
 def _shorten(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])

@@ -10,6 +10,10 @@ from tests.browser.playable import picture
 from tests.browser.stage import Stage, Visit
 from tests.standins.proxy import Proxy
 
+_HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 CUT = ("Failed to load resource: net::ERR_", "the server responded with a status of 503")
 
 
@@ -18,10 +22,11 @@ async def test_without_the_stream_the_page_asks_every_few_seconds_and_comes_back
 ) -> None:
     visit.allow(*CUT)
     await visit.page.route("**/api/events", lambda route: route.abort())
+    await stage.row(user)
     await visit.go_as(user)
     await visit.connection("polling")
     row = await stage.order(user, picture(), ends=False)
-    await expect(visit.card(row).locator(".ring")).to_be_visible(timeout=8_000)
+    await expect(visit.card(row).locator(".ring")).to_be_visible(timeout=15_000)
     await stage.end(row)
     await visit.ready(row)
     await visit.page.unroute("**/api/events")
@@ -57,15 +62,28 @@ async def test_a_network_that_comes_back_is_used_at_once(stage: Stage, visit: Vi
     await visit.connection("live")
 
 
+async def test_a_page_that_nobody_sees_lets_its_stream_go_and_takes_it_up_again(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    page = await visit.go_as(user)
+    await visit.connection("live")
+    async with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/events")):
+        await page.evaluate(_HIDE, True)
+    row = await stage.row(user, status="cancelled")
+    await page.evaluate(_HIDE, False)
+    await expect(visit.card(row)).to_be_visible()
+    await visit.connection("live")
+
+
 async def test_a_row_that_is_deleted_leaves_the_page(stage: Stage, visit: Visit, user: str) -> None:
-    kept = await stage.row(user, status="cancelled")
+    kept = await stage.row(user)
     row = await stage.row(user, status="cancelled")
     await visit.page.route("**/api/events", lambda route: route.abort())
     visit.allow(*CUT)
     await visit.go_as(user)
     await expect(visit.card(row)).to_be_visible()
     await stage.rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row)
-    await expect(visit.card(row)).to_have_count(0, timeout=8_000)
+    await expect(visit.card(row)).to_have_count(0, timeout=15_000)
     await expect(visit.card(kept)).to_be_visible()
 
 

@@ -32,7 +32,6 @@ export class Card {
   #viewer = null;
   #ways;
   #progress = null;
-  #age = 0; // of the generation when it was last told of
 
   /** `ways.link(id, url)` makes a lasting address, `ways.story(id)` tells why; the second is for the operator alone. */
   constructor(item, ways) {
@@ -50,7 +49,6 @@ export class Card {
   /** Show this state of the generation; a film that plays goes on where nothing of it changed. */
   put(item) {
     this.item = item;
-    this.#age = since(item.createdAt);
     const seen = JSON.stringify([spoken(), { ...item, story: null, expectedSeconds: null, progress: null }]);
     if (seen !== this.#painted) {
       this.#painted = seen;
@@ -89,6 +87,7 @@ export class Card {
     because.hidden = !item.why;
     because.textContent = item.why ?? "";
     why.firstElementChild.textContent = text("why");
+    this.#explain();
     this.#offer(null, null);
     this.#progress = this.#viewer = null;
     this.#stage(how, stage);
@@ -122,7 +121,7 @@ export class Card {
     bar.setAttribute("aria-label", `${text("progress")}: ${titled(this.item)}`);
     box.append(ring, phase, elapsed, bar);
     stage.replaceChildren(box);
-    this.#progress = () => measure(this.item, this.#age, elapsed, bar);
+    this.#progress = () => measure(this.item, elapsed, bar);
   }
 
   #offer(url, from) {
@@ -156,7 +155,7 @@ export class Card {
   }
 }
 
-function measure(item, told, elapsed, bar) {
+function measure(item, elapsed, bar) {
   const seconds = since(item.createdAt);
   const expected = item.expectedSeconds;
   const said = span(seconds, spoken());
@@ -166,9 +165,10 @@ function measure(item, told, elapsed, bar) {
     return;
   }
   elapsed.textContent = text(seconds > expected ? "longer" : "elapsed", said, span(expected, spoken()));
-  // Goes on from what the server told at that age, and is never full before the result is there.
-  const left = (1 - (item.progress ?? 0)) ** (seconds / Math.max(told, 1));
-  bar.value = Math.max(1, Math.min(95, item.progress ? 100 * (1 - left) : (100 * seconds) / expected));
+  // As long as the text says, then ever slower: it is never full before the result is there.
+  const share = seconds / expected;
+  const length = share < 1 ? 0.8 * share : 0.95 - 0.15 / share ** 2;
+  bar.value = Math.round(1000 * Math.max(length, item.progress ?? 0)) / 10;
 }
 
 function cross() {

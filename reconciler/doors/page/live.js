@@ -4,6 +4,7 @@ import { Away, Refused } from "./api.js";
 import { pause } from "./time.js";
 
 const ASKING = 3_000;
+const IDLING = 10_000;
 const LOOKING = 60_000; // a stream may lose something too: the table is the truth
 const SILENCE = 40_000; // a heartbeat comes every 15 s
 const LONGEST = 30_000;
@@ -54,7 +55,8 @@ export class Live {
   #reachable = null;
   #last = null;
 
-  /** `changed(id)`: this generation moved; `refresh()`: look at everything; `refused()`: not with this token; `state(word)`. */
+  /** `changed(id)`: this generation moved; `refresh()`: look at everything; `busy()`: whether something is on its way; `refused()`: not with this token;
+   *  `state(word)`: live, polling or away. */
   constructor(api, hears) {
     this.#api = api;
     this.#hears = hears;
@@ -140,7 +142,8 @@ export class Live {
   async #look() {
     while (!this.#stopped.signal.aborted) {
       if (!document.hidden) await this.#refresh();
-      await pause(this.#streaming && this.#reachable ? LOOKING : ASKING, this.#nudge.signal);
+      const asking = this.#hears.busy() || !this.#reachable ? ASKING : IDLING;
+      await pause(this.#streaming && this.#reachable ? LOOKING : asking, this.#nudge.signal);
     }
   }
 
@@ -166,8 +169,8 @@ export class Live {
 
   #told({ streaming = this.#streaming, reachable = this.#reachable }) {
     if (this.#stopped.signal.aborted) return;
-    // The end of a stream is news to the one who looks: ask at once, not when the minute is over.
-    const fell = this.#streaming && !streaming;
+    // News to the one who looks: ask at once, not when the minute is over.
+    const fell = (this.#streaming && !streaming) || (this.#reachable && !reachable);
     this.#streaming = streaming;
     this.#reachable = reachable;
     if (reachable === null) return;

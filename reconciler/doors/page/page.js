@@ -40,7 +40,7 @@ function enter(token, wrong = "") {
   at("enter").hidden = true;
   at("history").hidden = at("leave").hidden = false;
   api = new Api(held);
-  live = new Live(api, { changed, refresh, refused: () => enter(null, text("wrong")), state });
+  live = new Live(api, { changed, refresh, busy: () => cards.working().length > 0, refused: () => enter(null, text("wrong")), state });
 }
 
 function leave(wrong = "") {
@@ -123,7 +123,7 @@ async function follow() {
     else await Promise.all(ids.map((id) => look(id, signal)));
     shown();
   } catch {
-    // The next look says what is wrong.
+    live?.lookNow(); // which says what is wrong
   }
 }
 
@@ -142,7 +142,7 @@ function shown() {
 }
 
 function state(word) {
-  if (connection !== word && word !== "away") cards.retry();
+  if (connection === "away" && word !== "away") cards.retry();
   connection = word;
   at("connection").hidden = false;
   at("connection").dataset.state = word;
