@@ -126,7 +126,9 @@ def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRoute
     async def events(
         caller: Caller = Depends(gate.caller),
         last_event_id: str | None = Header(
-            None, description="The id of the last event that was seen: what was missed since then comes first"
+            None,
+            alias="Last-Event-ID",
+            description="The id of the last event that was seen: what was missed since then comes first",
         ),
     ) -> Flow:
         hub = entrance.go().hub

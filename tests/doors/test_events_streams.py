@@ -149,7 +149,7 @@ async def test_the_description_of_the_api_tells_of_a_stream() -> None:
     assert list(asked["responses"]["200"]["content"]) == ["text/event-stream"]
     assert {"401", "429", "503"} <= asked["responses"].keys()
     assert [(one["name"], one["in"], one["required"]) for one in asked["parameters"]] == [
-        ("last-event-id", "header", False)
+        ("Last-Event-ID", "header", False)
     ]
 
 
