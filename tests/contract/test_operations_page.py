@@ -151,7 +151,7 @@ async def owner(dsn: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
-@pytest.mark.parametrize("title", ["First ten minutes", "Several replicas", "Findings"])
+@pytest.mark.parametrize("title", ["First ten minutes", "Several replicas", "Findings", "Ordering tasks"])
 async def test_every_statement_for_looking_runs_as_the_daemons_own_login(dsn: str, title: str) -> None:
     found = statements(section(title))
     assert found
