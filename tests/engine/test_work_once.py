@@ -89,3 +89,21 @@ async def free(rig: Rig, generation_id: str) -> None:
     assert work is not None
     assert work["lease"] is None
     assert work["due_in"] <= 60
+
+
+async def test_nothing_is_begun_once_a_drain_has_begun(rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, meanwhile = await rig.order(), await rig.order()
+    read = parts.ways.ledger.read
+
+    async def slowly(ids: list[str]) -> object:
+        await parts.work.drain(0)
+        return await read(ids)
+
+    monkeypatch.setattr(parts.ways.ledger, "read", slowly)
+    for generation_id in (meanwhile, before):
+        with pytest.raises(Transient) as raised:
+            await parts.work.once(generation_id, Trigger.SYNC)
+        assert raised.value.code == "draining"
+    await free(rig, meanwhile)
+    assert await rig.books.work(before) is None
+    assert rig.kie.counts.records == 0
