@@ -55,6 +55,8 @@ class Stage:
     token: str
     log: Path
     parts: list[Parts] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the daemon has stopped."""
 
     @property
     def page(self) -> str:
@@ -85,7 +87,8 @@ async def _play(generations: int, *, serve: bool, faults: bool) -> int:
         if serve:
             console.print(f"up until Ctrl-C: {stage.address}/metrics  {stage.address}/readyz")
             console.print(f"the page on live data: {stage.page}", soft_wrap=True, highlight=False)
-            await asyncio.Event().wait()
+            # Ctrl-C is the daemon's here: it drains, and the demo ends with it.
+            await stage.ended.wait()
         return 1 if proof.faults else 0
 
 
@@ -113,6 +116,7 @@ async def _stage(*, faults: bool) -> AsyncIterator[Stage]:
         environment = {**_environment(postgres.dsn(), kie, folder, port), "RECONCILER_API_TOKEN": stage.token}
         chosen = settings.load(environment, folder)
         running = asyncio.create_task(daemon.run(chosen, stop=stop, begun=begun))
+        running.add_done_callback(lambda _: stage.ended.set())
         waiting = asyncio.create_task(up.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
