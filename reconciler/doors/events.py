@@ -32,6 +32,17 @@ data: {"id":"9b2e…","status":"success","kind":"succeeded","assetUrl":"https://
 : still here
 """
 
+# What each event of the stream is.
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["hello", "generation", "resync", "bye"]},
+        "id": {"type": "string", "description": "for Last-Event-ID"},
+        "data": {"type": "string", "description": "JSON"},
+    },
+    "required": ["event", "data"],
+}
+
 _TEXT = """\
 The token comes in the Authorization header, so a page reads this with `fetch`, not with EventSource. Fetch the list
 after `hello`, then take each event as the newest state of its row: an event may come twice, and its `status` is always
@@ -117,7 +128,7 @@ def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRoute
         responses={
             200: {
                 "description": "The stream; it stays open",
-                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+                "content": {"text/event-stream": {"schema": _EVENT, "example": _EXAMPLE}},
             },
             429: {"description": "This user has too many streams open"},
             503: {"description": "Starting, draining, the database is away, or too many streams are open"},
