@@ -18,7 +18,6 @@ from reconciler.doors.story import Terms
 from reconciler.doors.syncs import Syncs
 from reconciler.edges.creations import Creations
 from reconciler.edges.happenings import Happenings
-from reconciler.edges.inbox import Inbox
 from reconciler.edges.jwks import Jwks
 from reconciler.edges.listing import Listing
 from reconciler.edges.reopen import Reopening
@@ -58,13 +57,12 @@ def inside(parts: Parts) -> Inside:
     desk = Desk(parts.work, parts.reports, reopening, terms, pause=FASTEST)
     scope = Scope(settings.providers, settings.task_pattern, stuck_after=settings.stuck_after)
     hub = Hub(Happenings(parts.database, parts.shape))
-    inbox = Inbox(parts.database, parts.shape)
     return Inside(
         work=parts.work,
         reports=parts.reports,
         desk=desk,
         hub=hub,
-        inbox=inbox,
+        inbox=parts.ways.inbox,
         listing=Listing(parts.database, parts.shape, scope),
         syncs=Syncs(desk),
         kie=parts.ways.kie,

@@ -218,16 +218,12 @@ def _result(kept: Kept) -> str:
 
 def _parsed(raw: bytes) -> Mapping[str, object]:
     try:
-        body = json.loads(raw, parse_constant=_no_number, parse_float=_float, parse_int=_int)
+        body = json.loads(raw, parse_float=_float, parse_int=_int)
     except (ValueError, RecursionError):
         raise Problem(400, "not_json", "the body is no JSON, or nested too deeply") from None
     if not isinstance(body, Mapping):
         raise Problem(400, "not_json", "the body is no JSON object")
     return body
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
 
 
 def _float(text: str) -> float | str:
