@@ -82,6 +82,7 @@ async def test_addresses_are_read_from_a_column_of_any_type(dsn: str, column: st
         assert (row.result_urls, row.asset_urls) == (URLS, URLS)
         for url in URLS:
             assert [one.id for one in await listing.with_result(url, "ann")] == ["a"]
+            assert await listing.with_result(url[:-1], "ann") == ()
 
 
 async def test_json_that_escapes_its_slashes_holds_the_same_addresses(dsn: str) -> None:
