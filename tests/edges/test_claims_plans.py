@@ -86,6 +86,30 @@ async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None
     assert "generations_reconciler_open" in {index for _, _, index in plan}
 
 
+async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_task(books: Books) -> None:
+    await books.pool.execute(
+        """INSERT INTO reconciler.callbacks (task_id, generation_id, body)
+           SELECT 'task-' || n, gen_random_uuid()::text, '{}' FROM generate_series(1, 2000) n"""
+    )
+    await books.pool.execute("VACUUM ANALYZE reconciler.callbacks")
+    name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
+    desk = books.claims()
+    for sql, *args in [(statements.read(books.shape), [name]), (desk._discover, TERM, *desk._ours)]:
+        plan = await planned(books, sql, *args)
+        assert "callbacks_generation" in {index for _, _, index in plan}, sql
+        assert "callbacks" not in scanned(plan), sql
+    async with books.pool.acquire() as connection:
+        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements.read(books.shape)}"
+        found = json.loads(await connection.fetchval(sql, [name]))
+    assert runs(found[0]["Plan"], "callbacks") == 0
+
+
+def runs(plan: dict[str, Any], table: str) -> int:
+    """How often the plan read this table."""
+    own = int(plan["Actual Loops"]) if plan.get("Relation Name") == table else 0
+    return own + sum(runs(below, table) for below in plan.get("Plans", ()))
+
+
 async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -> None:
     sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
     row, claim = await books.held(await books.pool.fetchval(sql))

@@ -27,6 +27,7 @@ ENDS: dict[str, Write] = {
     "give up": lambda ledger, row, claim: ledger.fail(row, claim, Fail("late", until=SOON)),
 }
 STEPS: dict[str, Write] = {
+    "adopt": lambda ledger, row, claim: ledger.adopt(row, claim, "task-2"),
     "note": lambda ledger, row, claim: ledger.note(row, claim),
     "intend": lambda ledger, row, claim: ledger.intend(row, claim, asset(1)),
     "begun": lambda ledger, row, claim: ledger.begun(row, claim, 0, "upload-1"),

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler.bench.simulator import Failure, Media, Order, never
+from reconciler.bench.simulator import Failure, Fault, Media, Order, never
+from reconciler.bench.simulator.calls import body_of
+from reconciler.bench.simulator.scenes import scene_of
 from reconciler.core.model import Trigger
 from reconciler.errors import LeaseLost, Transient
 from tests.engine.cuts import Cut, through
@@ -32,6 +35,7 @@ END
 $$;
 CREATE TRIGGER watched AFTER UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.watch();
 """
+CALLBACK = "https://app.example/api/kie/callback"
 DAY = 86_400.0
 PNG = Media(size=4_000)
 FILM = Media("video", "mp4", size=(6 << 20) + 5_000)
@@ -44,6 +48,8 @@ KINDS: Mapping[str, tuple[Order, float, str]] = {
     "begun": ({"life": never("generating")}, 0.0, "queued"),
     "given up": ({"life": never()}, DAY + 60, "queued"),
     "unheard": ({"life": never("null")}, 0.0, "queued"),
+    "adopted": ({"results": (PNG,)}, 0.0, "queued"),
+    "believed": ({"results": (PNG,), "faults": [Fault("record.http_500", math.inf)]}, 0.0, "queued"),
 }
 ENDS: Mapping[str, tuple[str, list[str], list[tuple[str, str]]]] = {
     "delivered": ("success", ["succeeded"], [("queued", "success")]),
@@ -53,6 +59,8 @@ ENDS: Mapping[str, tuple[str, list[str], list[tuple[str, str]]]] = {
     "begun": ("generating", [], [("queued", "generating")]),
     "given up": ("failed", ["gave_up"], [("queued", "failed")]),
     "unheard": ("queued", [], []),
+    "adopted": ("success", ["succeeded"], [("queued", "generating"), ("generating", "success")]),
+    "believed": ("success", ["succeeded"], [("queued", "success")]),
 }
 
 
@@ -61,6 +69,32 @@ async def own_rig(dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
     async with opened_rig(dsn, tmp_path) as rig:
         await rig.pool.execute(HOOK)
         yield rig
+
+
+async def ordered(rig: Rig, kind: str) -> str:
+    """The row that is visited; for `adopted` only a callback knows its task, for `believed` only that knows its end."""
+    order, age, status = KINDS[kind]
+    if kind == "adopted":
+        generation_id = await rig.insert(None, status=status, age=age)
+        await called(
+            rig, rig.kie.add_task(callback_url=f"{CALLBACK}?generation={generation_id}", **order), generation_id
+        )
+        return generation_id
+    task_id = rig.kie.add_task(**order)
+    generation_id = await rig.insert(task_id, status=status, age=age)
+    if kind == "believed":
+        await called(rig, task_id, None)
+        sql = """INSERT INTO reconciler.work (generation_id, seen_task, seen_status, due_at, looks, misses)
+                 VALUES ($1, $2, $3, now(), 2, 2)"""
+        await rig.pool.execute(sql, generation_id, task_id, status)
+    return generation_id
+
+
+async def called(rig: Rig, task_id: str, generation_id: str | None) -> None:
+    """KIE's callback of a finished task was kept."""
+    body = json.dumps(body_of(scene_of(rig.kie, rig.kie.tasks[task_id], "success")))
+    sql = "INSERT INTO reconciler.callbacks (task_id, generation_id, body) VALUES ($1, $2, $3)"
+    await rig.pool.execute(sql, task_id, generation_id, body)
 
 
 async def cut_visit(rig: Rig, generation_id: str, cut: Cut, patch: pytest.MonkeyPatch) -> None:
@@ -102,15 +136,14 @@ async def the_end(rig: Rig, generation_id: str, kind: str) -> None:
 
 
 async def ends_the_same(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
-    order, age, status = KINDS[kind]
     whole = Cut()
-    generation_id = await rig.order(status=status, age=age, **order)
+    generation_id = await ordered(rig, kind)
     await cut_visit(rig, generation_id, whole, patch)
     await the_end(rig, generation_id, kind)
     assert len(whole.said) >= 4
     async with rig.instance() as successor:
         for at, answered in itertools.product(range(len(whole.said)), (False, True)):
-            generation_id = await rig.order(status=status, age=age, **order)
+            generation_id = await ordered(rig, kind)
             await cut_visit(rig, generation_id, Cut(at, answered), patch)
             await successor.claims.discover()
             await successor.work.once(generation_id, Trigger.POLL)

@@ -19,6 +19,7 @@ async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> No
     (line,) = [line for line in lines if line["event"] == "generation.delivered"]
     assert (line["generation_id"], line["task_id"], line["trigger"]) == (generation_id, task, "callback")
     assert (line["assets"], line["bytes"], line["event_kind"]) == (2, 30_000, "succeeded")
+    assert 119_000 < line["ms"] < 130_000
 
     figures = parts.metrics
     assert figures.deliveries.labels("delivered", "callback")._value.get() == 1
@@ -29,6 +30,23 @@ async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> No
     assert figures.polls.labels("ready")._value.get() == 1
     assert parts.deliveries.transfers == {}
     assert await rig.pool.fetchval("SELECT took FROM reconciler.timings") == 100
+
+
+async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
+    task = rig.kie.add_task(results=(Media(size=10_000), Media("video", "mp4", size=20_000)))
+    generation_id = await rig.insert(task)
+    with capture_logs() as lines:
+        await rig.visit(parts, generation_id, Trigger.CALLBACK)
+    steps = [line for line in lines if line["event"].startswith("asset.")]
+    assert [(line["event"], line["n"], line["bytes"]) for line in steps] == [
+        ("asset.downloaded", 0, 10_000), ("asset.stored", 0, 10_000),
+        ("asset.downloaded", 1, 20_000), ("asset.stored", 1, 20_000),
+    ]  # fmt: skip
+    assert {(line["generation_id"], line["task_id"], line["log_level"]) for line in steps} == {
+        (generation_id, task, "info")
+    }
+    assert all(0 <= line["took"] < 10 for line in steps)
+    assert sorted(line["path"] for line in steps if "path" in line) == rig.names()
 
 
 async def test_the_two_ways_to_fail_are_told_apart(rig: Rig, parts: Parts) -> None:
