@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import asyncpg
 
@@ -19,6 +20,8 @@ from reconciler.edges.cases import as_key
 from reconciler.edges.db import SOON, Database
 from reconciler.edges.schema import Shape
 from reconciler.errors import Config, Permanent
+
+T = TypeVar("T")
 
 WINDOW = 10.0
 """Seconds in which KIE counts createTask requests, by its documentation."""
@@ -168,9 +171,9 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
     async def save(self, generation_id: str, task_id: str, *, key_hash: str) -> Standing | None:
         """Write the task's id into the row, unless it has one or has ended; return how it stands, None when it is gone.
 
-        Safe to repeat.
+        Safe to repeat. Raises Permanent where the table refuses the id.
         """
-        row = await self._database.row(self._save, generation_id, task_id, key_hash)
+        row = await _accepted(self._database.row(self._save, generation_id, task_id, key_hash))
         return row and Standing(row["status"], row["task_id"])
 
     async def standing(self, generation_id: str) -> Standing | None:
@@ -202,10 +205,10 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         return f"INSERT INTO public.generations ({columns}) VALUES ({values}) RETURNING id::text", list(given.values())
 
 
-async def _accepted(inserting: Awaitable[str]) -> str:
+async def _accepted(writing: Awaitable[T]) -> T:
     """Permanent where the row itself is refused: by a constraint, a type, or a trigger of the application's."""
     try:
-        return await inserting
+        return await writing
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:
         raise Permanent(f"the table refuses the row: {error}", code="row_refused") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,6 +13,7 @@ from reconciler.core.model import Kind
 from reconciler.core.naming import (
     PROVIDER_HOSTS,
     TYPES,
+    callback_address,
     display_url,
     host_listed,
     object_key,
@@ -165,3 +167,23 @@ def test_a_star_lists_every_host_but_not_every_string():
 )
 def test_an_address_is_the_providers_when_its_host_is(url, suffixes, theirs):
     assert points_at_provider(url, suffixes) is theirs
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "https://shop.example",
+        "https://shop.example/",
+        "https://shop.example/api/kie/callback",
+        "https://shop.example/api/kie/callback/",
+    ],
+)
+def test_kie_calls_back_at_one_address_whether_the_path_was_given_or_not(base: str) -> None:
+    assert callback_address(base, "", "g1") == "https://shop.example/api/kie/callback?generation=g1"
+
+
+def test_secret_and_generation_travel_whole_in_a_callback_s_address() -> None:
+    address = urlsplit(callback_address("https://shop.example/kie?tenant=7&secret=old#x", "a&b=c d+é", "g/1?"))
+    assert (address.path, address.fragment) == ("/kie/api/kie/callback", "")
+    told = parse_qs(address.query, strict_parsing=True)
+    assert told == {"tenant": ["7"], "secret": ["a&b=c d+é"], "generation": ["g/1?"]}

@@ -18,7 +18,7 @@ from reconciler.edges.migrate import migrate
 from reconciler.edges.upkeep import Upkeep
 from reconciler.errors import Config, Permanent
 from tests.edges.books import USER, Books, opened
-from tests.standins.tables import older_table
+from tests.standins.tables import member, older_table
 
 ORDER = Order("google/nano-banana", {"prompt": "a lighthouse", "n": 2}, "image", model_key="nano", user_id=USER)
 NOBODY = Asker("")
@@ -127,6 +127,25 @@ async def test_a_deleted_row_is_no_row(books: Books) -> None:
     await books.pool.execute("DELETE FROM public.generations")
     assert await creations(books).save(generation_id, "task-1", key_hash=KEY) is None
     assert await creations(books).standing(generation_id) is None
+
+
+async def test_an_id_that_the_table_refuses_is_told(books: Books) -> None:
+    await books.insert(task_id="task-1")
+    await books.pool.execute("CREATE UNIQUE INDEX one_row_a_task ON public.generations (task_id)")
+    try:
+        with pytest.raises(Permanent) as raised:
+            await creations(books).save(await begun(books), "task-1", key_hash=KEY)
+    finally:
+        await books.pool.execute("DROP INDEX public.one_row_a_task")
+    assert raised.value.code == "row_refused"
+
+
+async def test_the_least_of_logins_may_order(dsn: str) -> None:
+    async with member(dsn, "reconciler") as address, opened(address) as books:
+        generation_id = await begun(books, ORDER, Asker(USER, "key-1"))
+        assert await creations(books).grant(KEY) == 0.0
+        await creations(books).shut(KEY, 1.0)
+        assert await creations(books).save(generation_id, "t", key_hash=KEY) == Standing("generating", "t")
 
 
 async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> None:
@@ -244,6 +263,9 @@ async def test_no_wait_is_longer_than_a_minute_whatever_kie_or_a_clock_says(book
     mine = creations(books)
     await mine.shut(KEY, 86_400.0)
     assert 59.0 < await mine.grant(KEY) <= 60.0
+    await aged(books, -3600.0)
+    assert [await mine.grant(KEY) for _ in range(20)] == [0.0] * 20
+    assert await mine.grant(KEY) > 0.0
     await aged(books, -3600.0)
     assert await mine.grant(KEY) == 0.0
 
