@@ -85,7 +85,6 @@ async def test_a_receiver_that_was_down_hears_everything_in_order_under_the_same
         assert [one.payload["turn"] for one in receiver.of(f"g{n}")] == [1, 2, 3]
     assert tried <= {one.id for one in receiver.taken}
     assert await replica.figure("announcements_total", outcome="again") >= 3
-    assert await replica.figure("announcements_total", outcome="told") == len(receiver.taken)
 
 
 async def test_two_replicas_tell_nothing_out_of_turn_and_hardly_anything_twice(rig: Rig, receiver: Receiver) -> None:
@@ -108,9 +107,15 @@ async def test_two_replicas_tell_nothing_out_of_turn_and_hardly_anything_twice(r
         assert turns == sorted(turns)
         assert set(turns) == set(range(1, 7))
     assert len(receiver.taken) <= 152
-    shares = [await replica.figure("announcements_total", outcome="told") for replica in replicas]
-    assert sum(shares) == 150
-    assert all(shares)
+
+    async def shares() -> list[float]:
+        return [await replica.figure("announcements_total", outcome="told") for replica in replicas]
+
+    async def counted() -> bool:
+        return sum(await shares()) == 150
+
+    await until(counted, what="every event counted once")
+    assert all(await shares())
 
 
 async def test_who_is_killed_between_telling_and_marking_leaves_it_to_the_next_under_the_same_id(

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from reconciler.assembly import Parts, announcer
 from reconciler.daemon import _rounds
+from reconciler.edges.outbox import Event
 from reconciler.edges.presence import Presence
 from reconciler.engine.announcer import BREADTH, LONGEST_PAUSE, Announcer, _Held, pause
 from tests.edges.books import Books
@@ -83,7 +84,8 @@ async def test_one_look_tells_a_whole_backlog_in_order_several_at_once(rig: Rig,
     async with telling(rig, receiver) as (made, parts):
         with capture_logs() as lines:
             await made.look()
-            await until(lambda: all_told(rig.books), what="everything told")
+            await until(lambda: counted(parts)["told"] == 60, what="everything told")
+            await until(lambda: not made._tasks)
         assert counted(parts) == {"told": 60, "again": 0, "dead": 0}
     assert len({one.id for one in receiver.heard}) == len(receiver.heard) == 60
     for n in range(20):
@@ -120,7 +122,7 @@ async def test_in_trouble_one_at_a_time_is_tried_and_all_at_once_when_it_is_over
         receiver.answer = lambda _: 204
         await due(rig.books)
         await made.look()
-        await until(lambda: all_told(rig.books), what="everything told after one look")
+        await until(lambda: counted(parts)["told"] == 30, what="everything told after one look")
         assert counted(parts) == {"told": 30, "again": BREADTH + 1, "dead": 0}
     ids = [{one.id for one in receiver.heard if one.generation_id == f"g{n}"} for n in range(30)]
     assert all(len(one) == 1 for one in ids), "a repetition had another id"
@@ -178,7 +180,7 @@ async def test_what_is_given_up_is_kept_counted_and_logged_and_the_next_of_its_g
             await until(lambda: counted(parts)["dead"] == 1)
             await until(lambda: not made._tasks)
             await made.look()
-            await until(lambda: receiver.taken, what="the next event")
+            await until(lambda: counted(parts)["told"] == 1, what="the next event")
         assert counted(parts) == {"told": 1, "again": 0, "dead": 1}
     dead, told = await events(rig.books)
     assert dead["dead_at"] is not None
@@ -238,8 +240,28 @@ async def test_a_drain_lets_what_is_being_told_end_and_begins_nothing(rig: Rig, 
         await made.look()
         made.stir()
         await until(lambda: not made._tasks)
-    assert sum(event["announced_at"] is not None for event in await events(rig.books)) == BREADTH
+    found = await events(rig.books)
+    assert sum(event["announced_at"] is not None for event in found) == BREADTH
+    assert [event["tries"] for event in found if event["announced_at"] is None] == [0] * 4
     assert len(receiver.heard) == BREADTH
+
+
+async def test_what_was_being_claimed_when_a_drain_began_is_given_back(rig: Rig, receiver: Receiver) -> None:
+    await add(rig.books, "g")
+    async with telling(rig, receiver) as (made, _):
+        take = made._outbox.take
+
+        async def overtaken(count: int) -> list[Event]:
+            taken = await take(count)
+            await made.drain(0)
+            return taken
+
+        made._outbox.take = overtaken  # type: ignore[method-assign]
+        await made.look()
+        (event,) = await events(rig.books)
+        assert (event["tries"], event["next_at"]) == (1, None)
+        assert not made._tasks
+    assert receiver.heard == []
 
 
 async def test_a_drain_that_is_over_gives_back_what_has_no_answer(rig: Rig, receiver: Receiver) -> None:
