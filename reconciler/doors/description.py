@@ -109,10 +109,10 @@ def _complete(operation: dict[str, Any], *, api: bool) -> None:
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
-    common = {**_EVERYWHERE, **(_OF_THE_API if api else {})}
+    anywhere = {**_EVERYWHERE, **(_OF_THE_API if api else {})}
     if "security" in operation:
-        common["401"] = "No bearer token, or one that does not hold."
-    for status, told in common.items():
+        anywhere["401"] = "No bearer token, or one that does not hold."
+    for status, told in anywhere.items():
         responses.setdefault(status, {"description": told})
     for status, response in responses.items():
         if status >= "400":

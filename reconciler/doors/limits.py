@@ -104,9 +104,9 @@ class Prompt(H11Protocol):
         self._stop()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def handle_events(self) -> None:
         """Wait on while what came is only a part of a head."""
-        super().data_received(data)
+        super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
         elif self._deadline is None:

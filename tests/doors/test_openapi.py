@@ -33,7 +33,7 @@ async def face(rows_dsn: str, kie: Simulator, tmp_path: Path, monkeypatch: pytes
     # A stream that stays open for an hour tells a fuzzer nothing more.
     monkeypatch.setattr(streams, "Pace", functools.partial(streams.Pace, beat=0.02, life=0.05, grace=0.05))
     (tmp_path / "files").mkdir()
-    async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET=SECRET) as made:
+    async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET=SECRET, RECONCILER_CREATE_RATE="1000") as made:
         yield made
 
 
@@ -53,7 +53,7 @@ def configured(bearer: str, task_id: str, generation_id: str) -> SchemathesisCon
         {
             "seed": 20261122,
             "headers": {"Authorization": f"Bearer {bearer}"},
-            "generation": {"max-examples": 12, "deterministic": True},
+            "generation": {"max-examples": 8, "deterministic": True},
             "request-timeout": 10,
             "max-stream-events": 3,
             "continue-on-failure": True,
