@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from reconciler.doors.health import Health
-from reconciler.doors.web import application, serving
+from reconciler.doors.web import _bound, application, serving
 from reconciler.errors import Config
 from reconciler.metrics import Metrics
 
@@ -87,6 +88,23 @@ async def test_only_stored_media_are_served(key: str, tmp_path: Path) -> None:
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     async with door(steady(), root) as client:
         assert (await client.get(f"/files/{key}")).status_code == 404
+
+
+async def test_an_answer_is_not_held_back_to_be_sent_with_the_next() -> None:
+    without_delay: list[int] = []
+
+    class Looking(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted = transport.get_extra_info("socket")
+            without_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    listening = _bound("127.0.0.1", 0)
+    async with await asyncio.get_running_loop().create_server(Looking, sock=listening):
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await reader.read() == b""
+        writer.close()
+    assert without_delay[0]
 
 
 async def test_a_port_that_is_taken_is_a_matter_of_configuration() -> None:
