@@ -30,6 +30,7 @@ async def test_without_the_stream_the_page_asks_every_few_seconds_and_comes_back
     await stage.end(row)
     await visit.ready(row)
     await visit.page.unroute("**/api/events")
+    await visit.page.evaluate("dispatchEvent(new Event('online'))")
     await visit.connection("live")
 
 
