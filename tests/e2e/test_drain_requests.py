@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,6 +68,38 @@ async def test_a_request_in_hand_is_answered_and_a_new_one_is_sent_away(rig: Rig
     assert served["/api/generations"]["status"] == 503
     assert {"instance", "request_id", "took"} <= served["/api/generations"].keys()
     assert not replica.said("requests.cut")
+
+
+@asynccontextmanager
+async def asking(client: httpx.AsyncClient, path: str, body: dict[str, str]) -> AsyncIterator[asyncio.StreamReader]:
+    """Somebody whose request is in hand: what was asked after it has been answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+    content = json.dumps(body)
+    lines = [f"POST {path} HTTP/1.1", "Host: here", f"Authorization: Bearer {TOKEN}", "Content-Type: application/json"]
+    lines += [f"Content-Length: {len(content)}", "Connection: close", "", content]
+    writer.write("\r\n".join(lines).encode())
+    await writer.drain()
+    assert (await client.get("/api/generations")).status_code == 200
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def test_what_a_request_works_with_is_there_until_it_is_answered(rig: Rig) -> None:
+    replica = await rig.run(RECONCILER_API_TOKEN=TOKEN)
+    made = await rig.order()
+    await rig.delivered([made])
+    rig.kie.latency = 2
+    async with (
+        operator(replica) as client,
+        asking(client, "/api/kie/downloadUrl", {"generationId": made}) as reader,
+    ):
+        replica.signal(signal.SIGTERM)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"200", body
+    assert json.loads(body)["downloadUrl"].startswith("http")
+    assert (await replica.ended(within=10)).code == 0
 
 
 async def test_one_that_does_not_end_within_the_drain_time_hears_what_is_known(rig: Rig) -> None:
