@@ -17,8 +17,10 @@ import pytest
 import structlog
 
 from reconciler.bench.simulator import Failure, Simulator, never
+from reconciler.core.model import Trigger
 from reconciler.doors.entrance import Inside
 from reconciler.doors.syncs import Syncs
+from reconciler.engine.visit import Visited
 from tests.doors.face import ANN, BOB, Face, opened
 from tests.rows import HOUR, OURS, THEIRS, add, keep, state
 from tests.waiting import until
@@ -45,6 +47,19 @@ async def sync(client: httpx.AsyncClient, task: str, **query: Any) -> httpx.Resp
 def inside_of(face: Face) -> Inside:
     assert face.entrance.inside is not None
     return face.entrance.inside
+
+
+def counted(face: Face, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which rows this replica tries to visit from now on."""
+    tried: list[str] = []
+    once = face.built.work.once
+
+    async def noted(generation_id: str, trigger: Trigger) -> Visited | None:
+        tried.append(generation_id)
+        return await once(generation_id, trigger)
+
+    monkeypatch.setattr(face.built.work, "once", noted)
+    return tried
 
 
 async def delivered(pool: Any, row: str) -> bool:
@@ -86,8 +101,10 @@ async def test_a_task_that_still_runs_is_told_as_it_stands(pool: Any, kie: Simul
     assert kie.counts.records == 1
 
 
-async def test_what_has_ended_is_told_at_once_and_kie_is_not_asked(pool: Any, kie: Simulator, face: Face) -> None:
-    kie.strike("record.http_500", times=9)
+async def test_what_has_ended_is_told_at_once_and_not_visited(
+    pool: Any, kie: Simulator, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = counted(face, monkeypatch)
     ours = [f"{OURS}/1.png", f"{OURS}/2.png"]
     wanted: dict[str, dict[str, Any]] = {
         "success": {"asset_url": ours[0], "asset_urls": json.dumps(ours), "result_urls": json.dumps([THEIRS])},
@@ -102,7 +119,7 @@ async def test_what_has_ended_is_told_at_once_and_kie_is_not_asked(pool: Any, ki
         if status == "success":
             assert (answer.json()["assetUrls"], answer.json()["resultUrls"]) == (ours, [THEIRS])
         assert answer.json()["error"] == ("nsfw" if status == "failed" else None)
-    assert kie.counts.records == 0
+    assert (visits, kie.counts.records) == ([], 0)
 
 
 async def test_nobody_syncs_anothers_task_or_learns_of_it(pool: Any, kie: Simulator, face: Face) -> None:
@@ -161,15 +178,18 @@ async def test_what_cannot_be_asked_is_refused(face: Face, query: str) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-async def test_many_who_ask_at_once_share_one_visit(pool: Any, kie: Simulator, face: Face) -> None:
+async def test_many_who_ask_at_once_share_one_visit(
+    pool: Any, kie: Simulator, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = counted(face, monkeypatch)
     kie.latency = 0.3
     task = kie.add_task()
-    await add(pool, user_id=ANN, task_id=task)
+    row = await add(pool, user_id=ANN, task_id=task)
 
     answers = await asyncio.gather(*(sync(client, task) for client in (face.ann, face.operator) * 4))
 
     assert [(one.status_code, one.json()["status"]) for one in answers] == [(200, "success")] * 8
-    assert kie.counts.records == 1
+    assert (visits, kie.counts.records) == ([row], 1)
 
 
 async def test_two_replicas_visit_one_after_the_other(
