@@ -21,13 +21,16 @@ function table(headings, rows) {
 }
 
 // `code` and **strong** are the only markup that the descriptions use.
+function marked(text) {
+  return (text ?? "").split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
+    if (part.startsWith("`")) return element("code", part.slice(1, -1));
+    if (part.startsWith("**")) return element("strong", part.slice(2, -2));
+    return part;
+  });
+}
+
 function prose(text) {
-  return (text ?? "").split(/\n\s*\n/).map((paragraph) =>
-    element("p", paragraph.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
-      if (part.startsWith("`")) return element("code", part.slice(1, -1));
-      if (part.startsWith("**")) return element("strong", part.slice(2, -2));
-      return part;
-    })));
+  return (text ?? "").split(/\n\s*\n/).map((paragraph) => element("p", marked(paragraph)));
 }
 
 function resolved(api, schema) {
@@ -57,7 +60,7 @@ function members(api, schema) {
   const { properties, required = [] } = resolved(api, schema);
   if (!properties) return [];
   return [table(["member", "type", ""], Object.entries(properties).map(([name, one]) => [
-    element("code", name), kind(one), [required.includes(name) ? "" : "optional. ", one.description ?? ""],
+    element("code", name), kind(one), [required.includes(name) ? "" : "optional. ", ...marked(one.description)],
   ]))];
 }
 
@@ -73,7 +76,7 @@ function asked(operation) {
   const parameters = operation.parameters ?? [];
   if (!parameters.length) return [];
   return [element("h4", "Parameters"), table(["name", "in", "type", ""], parameters.map((one) => [
-    element("code", one.name), one.in, kind(one.schema), [one.required ? "" : "optional. ", one.description ?? ""],
+    element("code", one.name), one.in, kind(one.schema), [one.required ? "" : "optional. ", ...marked(one.description)],
   ]))];
 }
 
@@ -83,7 +86,7 @@ function answered(api, operation) {
   const good = all.filter(([status]) => status < "400").flatMap(([status, one]) => [
     element("h4", `${status} ${one.description}`), ...bodies(api, one.content),
   ]);
-  const bad = all.filter(([status]) => status >= "400").map(([status, one]) => [status, one.description]);
+  const bad = all.filter(([status]) => status >= "400").map(([status, one]) => [status, marked(one.description)]);
   return bad.length ? [...good, element("h4", "Errors"), table(["status", "when"], bad)] : good;
 }
 
