@@ -77,7 +77,8 @@ def refusal(answer: Answer) -> ReconcilerError:
         return Permanent(f"storage denies it: {said}", code="storage_denied", hint=POLICY_HINT)
     if status == "404":
         if "bucket" in lower:
-            return Permanent("the bucket that RECONCILER_STORAGE_BUCKET names is missing", code="bucket_missing", hint=BUCKET_HINT)
+            told = "the bucket that RECONCILER_STORAGE_BUCKET names is missing"
+            return Permanent(told, code="bucket_missing", hint=BUCKET_HINT)
         return Permanent("the object is not there", code=MISSING)
     if status == "415":
         return Permanent(f"the bucket refuses the type: {said}", code="bucket_refuses_type")
