@@ -152,7 +152,12 @@ def _source(row: Listed, shown: str) -> DisplaySource:
 def routes(gate: Gate, entrance: Entrance) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["generations"])
+    _route_the_list(router, gate, entrance)
+    _route_the_one(router, gate, entrance)
+    return router
 
+
+def _route_the_list(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
     @router.get(
         "/api/generations",
         summary="List generations, the newest first",
@@ -186,6 +191,8 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
             raise Problem(400, error.code, str(error)) from error
         return _page(rows, limit, caller, why=stuck and caller.operator)
 
+
+def _route_the_one(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
     @router.get(
         "/api/generations/{id}",
         summary="Tell about one generation",
@@ -206,8 +213,6 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
             case = await inside.reports.case(row.id)
             told.story = story(case, inside.desk.terms) if case is not None else {}
         return told
-
-    return router
 
 
 def _same(user_id: str, caller: Caller) -> bool:
