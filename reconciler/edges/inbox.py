@@ -33,12 +33,6 @@ HOUR = 3600.0
 SMALL = 4 << 20
 """Bytes up to which the application's table is read through for a task where no index leads to it: milliseconds."""
 
-_OFFERED = """
-SELECT task_id FROM reconciler.callbacks
- WHERE generation_id = $1 AND at > now() - interval '14 days'
- GROUP BY task_id ORDER BY max(id) DESC LIMIT 3
-"""
-
 _SAID = "SELECT body FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC LIMIT 4"
 
 # Whole pairs of surrogates, and escaped backslashes that stand before an innocent u0000, are passed over.
@@ -89,11 +83,6 @@ class Inbox:
         if row["fresh"] and not row["ids"]:
             self._spent += max(len(body), LEAST)
         return Kept(row["fresh"], tuple(row["ids"]), row["ended"])
-
-    async def offered(self, generation_id: str) -> tuple[str, ...]:
-        """Return the tasks whose callbacks named this generation in the last 14 days, the newest first, at most 3."""
-        rows = await self._database.fetch(_OFFERED, generation_id)
-        return tuple(row["task_id"] for row in rows)
 
     async def said(self, task_id: str) -> tuple[Mapping[str, object], ...]:
         """Return the newest bodies that came for this task, at most 4."""
