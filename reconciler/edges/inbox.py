@@ -1,7 +1,8 @@
 """What callbacks said, kept before anything is done about it; also the inbox for tasks that no row knows yet.
 
-A callback is kept, and its generations are found, in one statement whose commit is durable: the answer that follows is
-the only word KIE gets. The door writes here, the visit reads. What grows old is deleted in `upkeep.py`.
+A callback is kept, and its generations are found and made due, in one statement whose commit is durable: the answer
+that follows is the only word KIE gets, and whoever gives it may die of it. The door writes here, the visit reads. What
+grows old is deleted in `upkeep.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ LEAST = 2 << 10
 """What even an empty callback counts for: its row, and its places in the indexes."""
 
 HOUR = 3600.0
+
+PAUSE = 2
+"""Seconds until a generation with a callback is due by itself: time for the wake that follows, so that they are one."""
 
 SMALL = 4 << 20
 """Bytes up to which the application's table is read through for a task where no index leads to it: milliseconds."""
@@ -110,9 +114,13 @@ def storable(body: Mapping[str, object]) -> str:
 def _keep_sql(shape: Shape) -> str:
     """$1 task, $2 digest, $3 the named generation, $4 body, $5 whether there is room for a task that nobody knows.
 
-    Whether the table can be searched for a task is asked each time: it grows, and indexes come and go.
+    Whether the table can be searched for a task is asked each time: it grows, and indexes come and go. A row that is
+    just being written is not waited for: its writer may wait for the application.
     """
     row = "SELECT g.id, g.status, g.asset_url FROM"
+    mendable = (
+        "EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = found.id::text AND (w.gave_up OR w.reopened))"
+    )
     open_words = ", ".join(f"'{word}'" for word in OPEN)
     return f"""
 WITH searchable (yes) AS MATERIALIZED (
@@ -134,10 +142,16 @@ kept AS (
     RETURNING c.count = 1 AS fresh),
 surplus AS (
     DELETE FROM reconciler.callbacks WHERE id = ANY (ARRAY(
-        SELECT id FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC OFFSET {MOST - 1})))
+        SELECT id FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC OFFSET {MOST - 1}))),
+at_hand AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
+     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {mendable})
+     ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED),
+roused AS (
+    UPDATE reconciler.work w
+       SET due_at = least(w.due_at, now() + interval '{PAUSE} seconds'), woken = w.woken + 1, trigger = 'callback'
+      FROM at_hand WHERE w.generation_id = at_hand.generation_id)
 SELECT (SELECT fresh FROM kept) AS fresh,
        coalesce(array_agg(found.id::text ORDER BY found.id), '{{}}') AS ids,
-       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT EXISTS (
-           SELECT FROM reconciler.work w
-            WHERE w.generation_id = found.id::text AND (w.gave_up OR w.reopened))), false) AS ended
+       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {mendable}), false) AS ended
   FROM found"""

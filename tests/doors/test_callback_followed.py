@@ -20,7 +20,7 @@ from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
 from reconciler.doors.web import application, serving
 from tests.doors.calling import BY_SECRET, SECRET, market
-from tests.edges.books import OURS
+from tests.edges.books import OURS, resting
 from tests.engine.rig import Rig, opened_rig
 from tests.waiting import until
 
@@ -61,6 +61,22 @@ async def test_a_callback_brings_the_delivery_of_a_row_in_flight(rig: Rig) -> No
         await rig.delivered(row)
         await rig.proves(row)
         assert built.metrics.deliveries.labels("delivered", "callback")._value.get() == 1
+
+
+async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) -> None:
+    row = await rig.order(status="generating")
+    task = (await rig.books.generation(row))["task_id"]
+    seen, claim = await rig.books.held(row)
+    await rig.books.ledger().rest(seen, claim, resting(3600))
+    async with rig.instance() as dying:
+        entrance = Entrance(Health(patience=45.0, reason=None))
+        entrance.inside = front.inside(dying)
+        app = application(entrance.health, dying.metrics, routers=[callback.routes(BY_SECRET, entrance, dying.metrics)])
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as kie:
+            assert (await kie.post(PATH, params={"secret": SECRET}, json=market(task))).status_code == 200
+    async with rig.instance() as other, rig.working(other):
+        await rig.delivered(row)
 
 
 async def test_a_callback_that_comes_before_its_row_harms_nobody(rig: Rig) -> None:
