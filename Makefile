@@ -2,10 +2,11 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover bench lock clean
+.PHONY: help demo test check cover bench licenses sbom audit lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +35,25 @@ check: $(STAMP) ## style, types, layers
 bench: $(STAMP) ## measure against a bare script in the same run; writes docs/PERFORMANCE.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
+$(AUDIT)/.installed: requirements/audit.txt | $(STAMP)
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/audit.txt
+	@touch $@
+
+licenses: $(STAMP) ## write docs/LICENSES.md from what is installed
+	$(BIN)/python requirements/licenses.py
+
+sbom: $(AUDIT)/.installed ## what runs, as CycloneDX: dist/sbom.cdx.json
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json
+
+audit: $(AUDIT)/.installed ## known vulnerabilities in what runs (needs the network)
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/run.txt
+
 lock: $(STAMP) ## pin every dependency again, with hashes (needs uv)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/run.txt
 	uv pip compile -q pyproject.toml --extra demo --extra dev -c requirements/run.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/dev.txt
+	uv pip compile -q --group audit --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/audit.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
