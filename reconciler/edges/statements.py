@@ -188,7 +188,8 @@ def _success_columns(shape: Shape) -> str:
     return ", ".join(f"{name} = {value}" for name, value in columns.items())
 
 
-_NEXT_TURN = "(SELECT count(*) FROM reconciler.events WHERE generation_id = $1)"
+# Not how many there are: old ones are deleted. The newest one's id is more than any earlier turn, and never drawn again.
+_NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generation_id = $1)"
 _TOLD = """
 told AS (
     INSERT INTO reconciler.events (key, generation_id, kind, payload)

@@ -48,6 +48,18 @@ async def test_a_success_writes_results_addresses_event_and_timing_together(book
     }
 
 
+async def test_a_turn_is_never_taken_twice_whatever_upkeep_has_deleted(books: Books) -> None:
+    generation_id = await books.insert()
+    for failing in range(6):
+        await books.change(generation_id, "status = 'queued'")
+        row, claim = await books.held(generation_id)
+        await books.ledger().fail(row, claim, Fail("no credits"))
+        if failing % 2:
+            oldest = "DELETE FROM reconciler.events WHERE id = (SELECT min(id) FROM reconciler.events)"
+            assert await books.pool.execute(oldest) == "DELETE 1"
+    assert await books.events(generation_id) == ["failed"] * 3
+
+
 @pytest.mark.parametrize(
     ("status", "gave_up", "kind"),
     [("generating", False, "succeeded"), ("success", False, "healed"), ("failed", True, "recovered")],
