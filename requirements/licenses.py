@@ -29,9 +29,9 @@ _SPDX = {
 _HEAD = """\
 # Licences
 
-What runs beside our own code (MIT, see [LICENSE](../LICENSE)): every distribution of `requirements/run.txt`, and the licence that its
-own metadata tells. `make licenses` writes this page; a test refuses a distribution that is missing here, and any licence but MIT, BSD,
-Apache-2.0, PSF-2.0, MPL-2.0 and ISC.
+What runs beside our own code (MIT, see [LICENSE](../LICENSE)): every distribution of `requirements/run.txt`, and the
+licence that its own metadata tells. `make licenses` writes this page; a test refuses a distribution that is missing
+here, and any licence but MIT, BSD, Apache-2.0, PSF-2.0, MPL-2.0 and ISC.
 
 | distribution | licence |
 |---|---|
