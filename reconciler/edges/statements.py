@@ -188,7 +188,7 @@ def _success_columns(shape: Shape) -> str:
     return ", ".join(f"{name} = {value}" for name, value in columns.items())
 
 
-# Not how many there are: old ones are deleted. The newest one's id is more than any earlier turn, and never drawn again.
+# Not how many there are, for old ones are deleted: the newest one's id, which is more than any turn that was taken.
 _NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generation_id = $1)"
 _TOLD = """
 told AS (
