@@ -17,14 +17,27 @@ OVERLAP = 100
 """Ids before the last one seen that are told once more.
 
 An id is drawn before its statement commits, so an event may become visible after one with a higher id. Every replica
-has a handful of such statements under way at once, each a matter of milliseconds; a hundred is more than they overtake.
+has a handful of such statements under way at once, mostly a matter of milliseconds.
 """
+
+LONGEST = "90 seconds"
+"""Whose transaction began so long before the last one seen is told again, too: a hook or a trigger of the application's
+may hold an event back for as long as its statements may take, while any number of others overtake it."""
 
 MOST = 500
 """Events told one by one to somebody who comes back; whoever missed more fetches the list."""
 
 FARTHEST = 10_000
 """How many ids are looked through for those of one user: somebody away for longer fetches the list."""
+
+# OFFSET 0: the planner would look for the least id among all of them, from the first on.
+_BEFORE = f"""
+SELECT coalesce((SELECT max(id) FROM reconciler.events), 0) AS newest,
+       (SELECT min(late.id)
+          FROM (SELECT id FROM reconciler.events
+                 WHERE id < $1 AND at BETWEEN (SELECT at FROM reconciler.events WHERE id = $1) - interval '{LONGEST}'
+                                          AND (SELECT at FROM reconciler.events WHERE id = $1) + interval '{LONGEST}'
+                OFFSET 0) AS late) AS late"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +87,13 @@ SELECT {columns}
     async def since(self, event: int, user_id: str | None) -> list[Happening] | None:
         """Return what this user (None: everybody) missed since the event with this id, oldest first.
 
-        The last OVERLAP ids are told again. None where that cannot be: the id is not from here, or too much happened.
+        The last OVERLAP ids are told again, and the last LONGEST. None where that cannot be: the id is not from here,
+        or too much happened.
         """
-        newest = await self.newest()
-        if event > newest or newest - event > FARTHEST:
+        row = await self._database.row(_BEFORE, event)
+        assert row is not None
+        if event > row["newest"] or row["newest"] - event > FARTHEST:
             return None
-        rows = await self._database.fetch(self._since, max(event - OVERLAP, 0), user_id, MOST + 1)
+        before = min(event - OVERLAP, (row["late"] or event) - 1)
+        rows = await self._database.fetch(self._since, max(before, 0), user_id, MOST + 1)
         return [built(Happening, row) for row in rows] if len(rows) <= MOST else None

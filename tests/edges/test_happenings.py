@@ -7,7 +7,7 @@ import json
 import asyncpg
 import pytest
 
-from reconciler.edges.happenings import Happening, Happenings
+from reconciler.edges.happenings import _BEFORE, OVERLAP, Happening, Happenings
 from reconciler.edges.migrate import migrate
 from tests.edges.books import Books, opened
 
@@ -79,6 +79,30 @@ async def test_the_newest_is_none_at_first_and_what_comes_after_none_is_everythi
         assert [one.event for one in await happenings.since(event, None) or ()] == [event], "the overlap"
 
 
+async def test_what_its_hook_held_back_is_told_however_many_have_overtaken_it(rows_dsn: str) -> None:
+    async with opened(rows_dsn) as books:
+        happenings = Happenings(books.database, books.shape)
+        generation_id = await books.insert()
+        async with books.pool.acquire() as connection, connection.transaction():
+            held_back = await connection.fetchval(
+                """INSERT INTO reconciler.events (key, generation_id, kind, payload) VALUES ('slow', $1, 'failed', '{}')
+                   RETURNING id""",
+                generation_id,
+            )
+            overtaking = [await told(books, generation_id) for _ in range(OVERLAP + 20)]
+            assert held_back not in {one.event for one in await happenings.since(overtaking[-1], None) or ()}
+        assert held_back in {one.event for one in await happenings.since(overtaking[-1], None) or ()}
+
+
+async def test_what_is_long_past_is_not_told_again(rows_dsn: str) -> None:
+    async with opened(rows_dsn) as books:
+        generation_id = await books.insert()
+        events = [await told(books, generation_id) for _ in range(OVERLAP + 20)]
+        await books.pool.execute("UPDATE reconciler.events SET at = at - interval '1 hour' WHERE id < $1", events[-1])
+        found = await Happenings(books.database, books.shape).since(events[-1], None)
+        assert [one.event for one in found or ()] == events[-OVERLAP:]
+
+
 async def test_looking_up_a_thousand_rows_reads_no_table_from_end_to_end(dsn: str) -> None:
     async with opened(dsn) as books:
         await books.pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")
@@ -97,6 +121,10 @@ async def test_looking_up_a_thousand_rows_reads_no_table_from_end_to_end(dsn: st
         for events in ([], list(range(newest - 500, newest))):
             plan = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {happenings._of}", ids, events))[0]
             assert scanned(plan["Plan"]) == set(), plan
+        await books.pool.execute("UPDATE reconciler.events SET at = at + id * interval '1 second'")
+        await books.pool.execute("ANALYZE reconciler.events")
+        plan = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {_BEFORE}", newest - 10))[0]
+        assert scanned(plan["Plan"]) == set(), plan
 
 
 def scanned(plan: dict[str, object]) -> set[str]:
