@@ -35,8 +35,9 @@ def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 17, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) + 5])
-def test_a_file_has_exactly_its_size_and_any_part_of_it_is_that_part(size: int) -> None:
-    media = Media(size=size)
+@pytest.mark.parametrize("ext", ["png", "mp3", "mp4"])
+def test_a_file_has_exactly_its_size_and_any_part_of_it_is_that_part(ext: str, size: int) -> None:
+    media = Media(ext=ext, size=size)
     bytes_ = whole(media)
     assert len(bytes_) == size
     for start, end in ((0, size), (size // 2, size), (1, size // 3), (size // 3, size // 2)):
@@ -52,6 +53,44 @@ def test_no_two_files_and_no_two_blocks_are_alike() -> None:
     assert len({hashlib.sha256(block).digest() for block in blocks}) == 3
     assert files[0][-1000:] != files[2][-1000:]
     assert whole(media, "a", 0) == files[0]
+
+
+@pytest.mark.parametrize(("ext", "size"), [("png", 64_000), ("mp3", 30_000), ("mp4", 9_000), ("wav", 9_000)])
+def test_small_files_are_not_alike_either(ext: str, size: int) -> None:
+    assert len({whole(Media(ext=ext, size=size), str(n)) for n in range(4000)}) == 4000
+
+
+@pytest.mark.parametrize(("form", "begins"), [("mp3", 384), ("mp3-bare", 0)])
+def test_an_mp3_is_whole_frames_from_its_tag_to_its_end(form: str, begins: int) -> None:
+    file = whole(Media("audio", "mp3", (3 << 20) + 100, form=form))
+    frames = [file[at : at + 384] for at in range(begins, len(file) - 383, 384)]
+    # MPEG-1, layer III, no checksum, 128 kbit/s, 48 kHz, no padding, mono: 144 * 128000 / 48000 bytes each.
+    assert {frame[:4] for frame in frames} == {b"\xff\xfb\x94\xc0"}
+    # No frame borrows bits of those before it.
+    assert {int.from_bytes(frame[4:6]) >> 7 for frame in frames} == {0}
+    assert len({frame[100:] for frame in frames}) >= (1 << 20) // 384
+
+
+@pytest.mark.parametrize("size", [500, 20_000, 5 * GIB])
+@pytest.mark.parametrize("ext", ["mp4", "mov"])
+def test_the_boxes_of_a_film_end_where_the_file_ends(ext: str, size: int) -> None:
+    media, at, kinds = Media("video", ext, size), 0, []
+    while at < size:
+        head = b"".join(media.chunks("t", 0, at, at + 16))
+        length = int.from_bytes(head[:4])
+        kinds.append(head[4:8])
+        at += int.from_bytes(head[8:16]) if length == 1 else length
+    assert at == size
+    assert kinds == ([b"ftyp", b"mdat"] if size == 500 else [b"ftyp", b"moov", b"mdat", b"free"])
+
+
+def test_the_chunks_of_a_wav_end_where_the_file_ends() -> None:
+    file, at, kinds = whole(Media("audio", "wav", 300_000)), 12, []
+    while at < len(file):
+        kinds.append(file[at : at + 4])
+        at += 8 + int.from_bytes(file[at + 4 : at + 8], "little")
+    assert (at, kinds) == (300_000, [b"fmt ", b"data", b"JUNK"])
+    assert int.from_bytes(file[4:8], "little") == 300_000 - 8
 
 
 def test_an_ogg_page_carries_its_own_checksum() -> None:

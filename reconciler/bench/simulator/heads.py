@@ -1,7 +1,7 @@
 """The first bytes of a result file: what makes it a picture, a film or a sound of its type.
 
-Containers are told the whole file's size, so that the filler behind the head lies inside a box, an element or a run of
-samples. Pure. Called by `media.py`.
+Containers are told the whole file's size, so that the filler behind the head lies inside a box, an element or a chunk
+that players skip. Pure. Called by `media.py`.
 """
 
 from __future__ import annotations
@@ -10,46 +10,47 @@ import struct
 from collections.abc import Callable
 from types import MappingProxyType
 
-from reconciler.bench.simulator import pictures
+from reconciler.bench.simulator import films, pictures, sounds
 
 
 def _boxes(brands: bytes) -> Callable[[int], bytes]:
     """An ISO file: `ftyp`, then one `mdat` box to the end of the file."""
+    brand = _ftyp(brands)
+    return lambda size: brand + films.box(b"mdat", size - len(brand))
+
+
+def _film(brands: bytes) -> Callable[[int], bytes]:
+    """An ISO film and one `free` box to the end of the file; a file too small for that is `mdat` alone."""
+    small = _boxes(brands)
 
     def head(size: int) -> bytes:
-        brand = struct.pack(">I4s4sI", 16 + len(brands), b"ftyp", brands[:4], 0x200) + brands
-        rest = size - len(brand)
-        if rest >= 1 << 32:
-            return brand + struct.pack(">I4sQ", 1, b"mdat", rest)
-        return brand + struct.pack(">I4s", max(rest, 8), b"mdat")
+        film = films.mp4(_ftyp(brands))
+        return film + films.box(b"free", size - len(film)) if size >= len(film) + 8 else small(size)
 
     return head
+
+
+def _ftyp(brands: bytes) -> bytes:
+    return struct.pack(">I4s4sI", 16 + len(brands), b"ftyp", brands[:4], 0x200) + brands
 
 
 def _webm(size: int) -> bytes:
     fields = b"\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08"
     fields += b"\x42\x82\x84webm\x42\x87\x81\x04\x42\x85\x81\x02"
     header = b"\x1a\x45\xdf\xa3" + bytes([0x80 | len(fields)]) + fields
-    header += b"\x18\x53\x80\x67\x01" + b"\xff" * 7
-    rest = max(size - len(header) - 9, 0)
-    return header + b"\xec" + struct.pack(">Q", rest | 1 << 56)
+    begun = header + films.long_element("18538067", size - len(header))
+    film = films.webm()
+    if size >= len(begun) + len(film) + 9:
+        begun += film
+    return begun + films.long_element("ec", size - len(begun))
 
 
-def _wav(size: int) -> bytes:
-    rest = min(max(size - 44, 0), 0xFFFFFFFF - 36)
-    sound = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 44100, 176400, 4, 16)
-    return struct.pack("<4sI4s", b"RIFF", rest + 36, b"WAVE") + sound + struct.pack("<4sI", b"data", rest)
+def _mp3(_: int) -> bytes:
+    return sounds.id3(b"a simulated song")
 
 
 def _mp3_bare(_: int) -> bytes:
-    """Six silent frames of 128 kbit/s, 417 bytes each."""
-    return (b"\xff\xfb\x90\x64" + bytes(413)) * 6
-
-
-def _mp3(size: int) -> bytes:
-    title = b"\0a simulated song"
-    tag = b"TIT2" + struct.pack(">IH", len(title), 0) + title
-    return b"ID3\x03\0\0" + bytes([0, 0, 0, len(tag)]) + tag + _mp3_bare(size)
+    return sounds.lead(0).ljust(sounds.FRAME, b"\0")
 
 
 def _aac(_: int) -> bytes:
@@ -81,12 +82,12 @@ def _ogg_sum(page: bytes) -> int:
 
 _CONTAINERS = MappingProxyType(
     {
-        "mp4": _boxes(b"isomiso2avc1mp41"),
-        "mov": _boxes(b"qt  "),
+        "mp4": _film(b"isomiso2avc1mp41"),
+        "mov": _film(b"qt  "),
         "m4a": _boxes(b"M4A mp42isom"),
         "avif": _boxes(b"avifmif1miaf"),
         "webm": _webm,
-        "wav": _wav,
+        "wav": sounds.wav,
         "mp3": _mp3,
         "mp3-bare": _mp3_bare,
         "aac": _aac,

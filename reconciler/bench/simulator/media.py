@@ -1,8 +1,8 @@
 """The bytes of result files: any size, made block by block when they are asked for, the same every time.
 
-A file is a head of its type (`heads.py`) and then filler that differs from file to file and from block to block.
-Nothing is kept but a few heads and one block of filler. Called by `files.py`, and by tests and the
-demo to know what must arrive.
+A file is a head of its type (`heads.py`) and then filler that differs from file to file and from block to block, and
+that decoders skip. Nothing is kept but a few heads and one block of filler, with and without MP3 frames in it. Called
+by `files.py`, and by tests and the demo to know what must arrive.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import NamedTuple
 
-from reconciler.bench.simulator import heads, pictures
+from reconciler.bench.simulator import heads, pictures, sounds
 
 BLOCK = 1 << 20
 MIME = MappingProxyType(
@@ -70,12 +71,16 @@ class Media:
         """Bytes `start` to `end` (exclusive) of result `n` of a task, in pieces of at most 1 MiB."""
         end = self.size if end is None else min(end, self.size)
         stamp = _stamp(task, n)
+        filler = _frames() if self.mime == "audio/mpeg" else _noise()
         turn = int.from_bytes(stamp[:4], "big") % BLOCK
+        turn -= turn % filler.step
         while start < end:
             index, offset = divmod(start, BLOCK)
             length = min(BLOCK, end - index * BLOCK)
-            head = self._head(stamp) if index == 0 else stamp + index.to_bytes(8, "big")
-            noise = memoryview(_noise())[turn + len(head) : turn + length]
+            phase = index * BLOCK % filler.step
+            mark = filler.lead[phase:] + stamp + index.to_bytes(8, "big")
+            head = self._head(stamp) + mark if index == 0 else mark
+            noise = memoryview(filler.content)[turn + phase + len(head) : turn + phase + length]
             piece = memoryview(b"".join((head, noise)))[offset:length]
             yield piece
             start += len(piece)
@@ -97,10 +102,28 @@ def _head(form: str, size: int, hue: int) -> bytes:
     return heads.head(form, size if form not in {"png", "jpg", "gif", "webp"} else 0, hue)
 
 
+class _Filler(NamedTuple):
+    """More than a block twice, so that every file can begin it somewhere else; frames of `step` bytes stay in step."""
+
+    content: bytes
+    step: int = 1
+    lead: bytes = b""
+
+
 @lru_cache(maxsize=1)
-def _noise() -> bytes:
-    """One block of noise, twice, so that every file can begin it somewhere else."""
-    return hashlib.shake_256(b"filler").digest(BLOCK) * 2
+def _noise() -> _Filler:
+    return _Filler(hashlib.shake_256(b"filler").digest(BLOCK) * 2)
+
+
+@lru_cache(maxsize=1)
+def _frames() -> _Filler:
+    """The same noise in what MP3 frames have to spare."""
+    step = sounds.FRAME
+    content = bytearray(_noise().content + bytes(step))
+    for n in range(len(content) // step):
+        lead = sounds.lead(n)
+        content[n * step : n * step + len(lead)] = lead
+    return _Filler(bytes(content), step, sounds.lead(0))
 
 
 def _stamp(task: str, n: int) -> bytes:

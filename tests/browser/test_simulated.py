@@ -1,0 +1,58 @@
+"""The simulator's own films and sounds play, so that whoever tries the demo sees and hears something."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from playwright.async_api import expect
+
+from reconciler.bench.simulator import Media
+from tests.browser.stage import Stage, Visit
+from tests.waiting import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+
+FILMS = [("mp4", 9_000), ("mp4", 13 << 20), ("mov", 300_000), ("webm", 3 << 20)]
+SOUNDS = [("mp3", (1 << 20) + 70_000), ("wav", 3 << 20)]
+# From one block of the file to the next, where the mark of a block stands among the frames.
+BORDER = (1 << 20) / 16_000
+
+
+@pytest.mark.parametrize(("ext", "size"), FILMS)
+async def test_a_film_of_any_size_plays(stage: Stage, visit: Visit, user: str, ext: str, size: int) -> None:
+    row = await stage.order(user, Media("video", ext, size))
+    page = await visit.go_as(user)
+    film = (await visit.ready(row)).locator("video")
+    await film.evaluate("film => { film.muted = true; return film.play(); }")
+    await until(lambda: page.evaluate("document.querySelector('video').currentTime > 0.5"), what="a film that plays")
+    assert await film.evaluate("film => [film.videoWidth, film.videoHeight, film.duration]") == [320, 180, 2]
+
+
+@pytest.mark.parametrize(("ext", "size"), SOUNDS)
+async def test_a_sound_of_any_size_plays(stage: Stage, visit: Visit, user: str, ext: str, size: int) -> None:
+    row = await stage.order(user, Media("audio", ext, size))
+    page = await visit.go_as(user)
+    sound = (await visit.ready(row)).locator("audio")
+    await expect(sound).to_be_visible()
+    await sound.evaluate("sound => sound.play()")
+    await until(lambda: page.evaluate("document.querySelector('audio').currentTime > 0.5"), what="a sound that plays")
+
+
+@pytest.mark.parametrize(("ext", "around"), [("mp3", BORDER), ("wav", 1.0)])
+async def test_a_sound_is_one_soft_tone(visit: Visit, ext: str, around: float) -> None:
+    page = await visit.go()
+    file = b"".join(Media("audio", ext, 3 << 20).chunks("t", 0))
+    waves, loudest = await page.evaluate(_HEAR, [base64.b64encode(file).decode(), around])
+    # Half a second of 437.5 Hz, as loud as somebody who speaks softly.
+    assert 216 <= waves <= 221
+    assert 0.02 < loudest < 0.25
+
+
+_HEAR = """async ([file, around]) => {
+  const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
+  const sound = await new OfflineAudioContext(1, 1, 48000).decodeAudioData(bytes.buffer);
+  const heard = sound.getChannelData(0).slice(48000 * (around - 0.25), 48000 * (around + 0.25));
+  const waves = heard.filter((value, n) => n && heard[n - 1] < 0 && value >= 0).length;
+  return [waves, heard.reduce((most, value) => Math.max(most, Math.abs(value)), 0)];
+}"""
