@@ -23,6 +23,9 @@ from reconciler.errors import Permanent
 LARGEST_INPUT = 256 << 10
 """Characters of an order's input as JSON; KIE takes files by address, not in here."""
 
+DEEPEST = 64
+"""Lists and objects in one another in an order's input; what reads and writes them calls itself for each."""
+
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 _EXAMPLE: dict[str, JsonValue] = {
     "model": "nano-banana-2",
@@ -131,10 +134,27 @@ def _check_text(wanted: Wanted) -> None:
         text.encode()
     except ValueError:
         raise Problem(400, "invalid_request", "body: holds a number or a character that cannot be written") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth(wanted.input) > DEEPEST:
+        raise _too_deep()
     if "\\u0000" in text:
         raise Problem(400, "invalid_request", "body: holds a NUL character")
     if len(text) > LARGEST_INPUT:
         raise Problem(413, "too_large", f"no more than {LARGEST_INPUT} characters are taken")
+
+
+def _too_deep() -> Problem:
+    return Problem(400, "invalid_request", f"body: input is nested deeper than {DEEPEST}")
+
+
+def _depth(held: object) -> int:
+    """How deep it is nested, without a call for each depth; counted no further than is taken."""
+    depth, level = 0, [held]
+    while depth <= DEEPEST and (level := [one for one in level if isinstance(one, dict | list)]):
+        depth += 1
+        level = [one for each in level for one in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def _told(answer: Answer) -> Created:

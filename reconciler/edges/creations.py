@@ -210,7 +210,8 @@ async def _accepted(writing: Awaitable[T]) -> T:
     try:
         return await writing
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:
-        raise Permanent(f"the table refuses the row: {error}", code="row_refused") from error
+        # Only the message: the detail repeats the whole row, or tells of another one.
+        raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
 
 
 def _check_owner(shape: Shape, user_id: str | None) -> None:

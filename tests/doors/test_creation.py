@@ -97,6 +97,17 @@ async def test_an_input_is_bounded(face: Face, kie: Simulator) -> None:
     assert kie.counts.creates == 0
 
 
+async def test_an_input_that_is_nested_deeply_is_refused_and_takes_no_place_in_the_rate(
+    face: Face, kie: Simulator
+) -> None:
+    for depth, status in ((63, 201), (64, 400), (500, 400), (930, 400), (100_000, 400)):
+        asked = '{"model":"m","kind":"image","input":{"a":' + "[" * depth + "]" * depth + "}}"
+        answer = await face.ann.post("/api/kie/createTask", content=asked, headers={"Content-Type": "application/json"})
+        assert (depth, answer.status_code) == (depth, status)
+    assert len(kie.tasks) == 1
+    assert await face.built.database.value("SELECT cardinality(recent) FROM reconciler.creations") == 1
+
+
 async def test_a_key_is_of_1_to_255_printable_characters(face: Face) -> None:
     for key in ("", "x" * 256, "caf\u00e9", "a\tb"):
         answer = await face.operator.post(PATH, json=ORDER, headers={"Idempotency-Key": key.encode()})

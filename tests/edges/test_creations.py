@@ -176,6 +176,8 @@ async def test_a_row_that_is_refused_leaves_its_key_free(books: Books) -> None:
     finally:
         await books.pool.execute("ALTER TABLE public.generations DROP CONSTRAINT short")
     assert raised.value.code == "row_refused"
+    assert '"short"' in str(raised.value)
+    assert "x" * 20 not in str(raised.value), "what a user is told repeats no row"
     await begun(books, ORDER, Asker(USER, "key-1"))
 
 
