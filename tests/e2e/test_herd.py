@@ -1,0 +1,39 @@
+"""Everybody starts at once over a table full of rows in flight: KIE hears no more than the rate."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.bench.simulator import Simulator, never
+from tests.e2e.rig import KEY, USER, Rig
+from tests.waiting import until
+
+ROWS = 10_000
+REPLICAS = 4
+RATE = 9
+SECONDS = 10
+
+_FILL = """
+INSERT INTO public.generations (user_id, kind, model_key, provider, task_id, status, created_at)
+SELECT $1, 'image', 'nano-banana-2', 'kie', task, 'queued', now() - interval '30 seconds' FROM unnest($2::text[]) task
+"""
+
+
+@pytest.fixture
+def kie() -> Simulator:
+    """A KIE that counts, and refuses the eleventh request in a second."""
+    return Simulator(keys=(KEY,), limits=True)
+
+
+async def test_four_replicas_that_start_over_ten_thousand_rows_keep_to_the_rate_together(rig: Rig) -> None:
+    """F11: as after an outage or a deploy of all replicas."""
+    await rig.pool.execute(_FILL, USER, [rig.kie.add_task(life=never()) for _ in range(ROWS)])
+    replicas = [await rig.begin(RECONCILER_POLL_RATE=str(RATE)) for _ in range(REPLICAS)]
+    await until(lambda: rig.kie.counts.records >= RATE * SECONDS, 60, "looks for ten seconds")
+    looks = sorted(moment for task in rig.kie.tasks.values() for moment in task.polled_at)
+    assert rig.kie.counts.limited == 0
+    for first, last in zip(looks, looks[RATE * 3 :], strict=False):
+        assert last - first > 2.5, "more than the rate in three seconds"
+    for replica in replicas:
+        assert (await replica.get("/healthz")).status_code == 200
+    assert rig.kie.counts.creates == 0

@@ -1,0 +1,52 @@
+"""Results larger than memory, and one whose upload a deploy cuts off shortly before its end."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from reconciler.bench.simulator import Media
+from tests.e2e.replica import Replica
+from tests.e2e.rig import Rig
+from tests.standins.storage import Fault
+from tests.waiting import until
+
+MIB = 1 << 20
+PIECE = 6 * MIB
+LIMIT = 256 * MIB
+
+
+def film(size: int) -> list[Media]:
+    return [Media(kind="video", ext="mp4", size=size)]
+
+
+async def test_a_deploy_at_nine_tenths_of_an_upload_costs_the_last_tenth_alone(rig: Rig) -> None:
+    """F14: another replica goes on where storage says that the first one was."""
+    storage = rig.storage
+    assert storage is not None
+    storage.faults.roll = lambda step, _: (
+        Fault("stall") if step == "patch" and storage.requests["patch"] == 10 else None
+    )
+    leaving = await rig.run(RECONCILER_DRAIN_SECONDS="1", RECONCILER_LEASE_SECONDS="600")
+    ids = [await rig.order(results=film(10 * PIECE))]
+    await until(lambda: storage.requests["patch"] == 10, 30, "the tenth piece")
+    leaving.signal(signal.SIGTERM)
+    assert (await leaving.ended(within=8)).code == 0
+    await rig.run(RECONCILER_LEASE_SECONDS="600")
+    await rig.delivered(ids, within=30)
+    assert storage.requests["create"] == 1
+    assert storage.requests["patch"] == 11
+    assert storage.twice() == {}
+
+
+def peak(replica: Replica) -> int:
+    """The most memory that the process ever had, in bytes."""
+    (line,) = [one for one in Path(f"/proc/{replica.pid}/status").read_text().splitlines() if one.startswith("VmHWM")]
+    return int(line.split()[1]) << 10
+
+
+async def test_a_film_larger_than_memory_is_delivered(rig: Rig) -> None:
+    """F16: what is held in memory does not grow with a result."""
+    replica = await rig.run()
+    await rig.delivered([await rig.order(results=film(LIMIT + 32 * MIB))], within=60)
+    assert 0 < peak(replica) < LIMIT * 3 // 4

@@ -1,0 +1,96 @@
+"""Whoever takes over may be gone in turn: killed while rescuing, or with a loop that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.replica import ROOT, Replica
+from tests.e2e.rig import Rig
+from tests.standins.storage import Fault
+from tests.waiting import until
+
+BLOCKED = 8.0
+"""Seconds for which a loop stands still: more than two leases."""
+
+BLOCKABLE = f"""
+import signal, threading
+signal.signal(signal.SIGUSR1, lambda *_: threading.Event().wait({BLOCKED}))
+"""
+"""Python runs it in each process that begins with its folder in the path; the signal stops the main thread alone."""
+
+
+async def holds(rig: Rig, replica: Replica, count: int) -> None:
+    """Wait until this replica holds so many rows."""
+    sql = """SELECT count(*) FROM reconciler.work w JOIN reconciler.instances i ON i.id = w.instance
+              WHERE i.pid = $1 AND w.lease_until > now()"""
+
+    async def held() -> bool:
+        return bool(await rig.pool.fetchval(sql, replica.pid) == count)
+
+    await until(held, 20, f"{count} rows in the hands of one")
+
+
+async def test_a_rescuer_that_is_killed_is_rescued(rig: Rig) -> None:
+    """F6: the orphans of a replica that was killed while it saw to another's orphans."""
+    assert rig.storage is not None
+    tasks = [rig.kie.add_task() for _ in range(5)]
+    for task_id in tasks:
+        rig.kie.strike("file.hang", task=task_id, times=3)
+    ids = [await rig.insert(task_id) for task_id in tasks]
+    for n in range(3):
+        replica = await rig.run()
+        await rig.struck("file.hang", 5 * (n + 1))
+        await holds(rig, replica, 5)
+        await replica.kill()
+    last = await rig.run()
+    await rig.delivered(ids, within=20)
+    assert await last.figure("deliveries_total", outcome="delivered") == 5
+    assert rig.storage.twice() == {}
+
+
+async def answers(replica: Replica) -> int | None:
+    """What /healthz answers within two seconds, None where it says nothing."""
+    port = await replica.port()
+    async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+        try:
+            return (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code
+        except httpx.TimeoutException:
+            return None
+
+
+async def test_a_loop_that_stands_still_past_its_leases_stores_nothing_twice(rig: Rig, tmp_path: Path) -> None:
+    """F10: its rows are taken over, it is seen to be silent, and what it sends late is refused."""
+    assert rig.storage is not None
+    (tmp_path / "sitecustomize.py").write_text(BLOCKABLE)
+    witness = await rig.witness()
+    blocked = await rig.run(PYTHONPATH=f"{tmp_path}:{ROOT}")
+    rig.storage.faults.add("put", Fault("slow", seconds=1), times=6)
+    tasks = [rig.kie.add_task() for _ in range(12)]
+    rig.kie.slow_seconds = 2.0
+    for task_id in tasks[:6]:
+        rig.kie.strike("file.slow", task=task_id)
+    ids = [await rig.insert(task_id) for task_id in tasks]
+    await rig.struck("file.slow", 6)
+    await until(lambda: rig.storage and rig.storage.requests["put"] >= 6, what="bytes on their way")
+    blocked.signal(signal.SIGUSR1)
+    began = time.monotonic()
+    other, health = await asyncio.gather(rig.run(), answers(blocked))
+    assert health in (None, 503)
+    await rig.delivered(ids, within=BLOCKED + 10)
+    assert await other.figure("deliveries_total", outcome="delivered") > 0
+    await until(lambda: time.monotonic() > began + BLOCKED, BLOCKED + 1, "the end of the standstill")
+
+    async def turns() -> bool:
+        return await answers(blocked) == 200 and await blocked.figure("leases_lost_total") > 0
+
+    await until(turns, what="a loop that turns, and knows what it lost")
+    assert rig.storage.twice() == {}
+    changes = await witness.changes()
+    assert sorted(change.id for change in changes if change.status == "success") == sorted(ids)
+    assert [change for change in changes if change.moves_an_end] == []
+    assert blocked.running
