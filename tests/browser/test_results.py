@@ -9,6 +9,7 @@ import uuid
 import pytest
 from playwright.async_api import expect
 
+from reconciler.bench.simulator import Media
 from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded
 from tests.waiting import until
@@ -42,6 +43,7 @@ async def test_the_elapsed_time_is_the_servers_even_where_the_clock_is_an_hour_o
     await visit.page.add_init_script("const real = Date.now; Date.now = () => real() + 3_600_000;")
     await visit.go_as(user)
     await expect(visit.card(row).locator(".elapsed")).to_have_text(re.compile(r"^[4-9]\d sec, usually about"))
+    await expect(visit.card(row).locator("time")).to_have_text(re.compile(r"^([45]0 seconds|1 minute) ago$"))
 
 
 async def test_a_film_plays_in_place(stage: Stage, visit: Visit, user: str) -> None:
@@ -104,6 +106,41 @@ async def test_an_error_is_shown_in_its_own_words(stage: Stage, visit: Visit, us
     await expect(card).to_have_attribute("data-standing", "failed", timeout=20_000)
     await expect(card.locator(".sorry")).to_contain_text("The prompt breaks the rules of this model.")
     await expect(card.locator(".facts")).to_contain_text("Failed")
+
+
+async def test_what_this_browser_cannot_play_is_ready_all_the_same_and_can_be_kept(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    # So small that only the head of a film is in it.
+    row = await stage.order(user, Media("video", "mp4", 500), prompt="A film of tomorrow")
+    await visit.go_as(user)
+    card = await visit.ready(row)
+    await expect(card).to_contain_text("This browser cannot play this file.")
+    await expect(card.locator(".word")).to_have_text("Ready")
+    address = await card.get_by_role("link", name="Download").get_attribute("href") or ""
+    assert address.startswith(stage.rig.storage.url)  # type: ignore[union-attr]
+    # Nobody was asked for what the provider has of it.
+    assert visit.origins <= {stage.url, stage.rig.storage.url}  # type: ignore[union-attr]
+
+
+async def test_a_stored_picture_that_does_not_arrive_can_be_kept_and_tried_again(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    visit.allow("net::ERR_FAILED")
+    row = await stage.order(user, picture(), picture(0.5), prompt="Two dunes")
+    await visit.page.route("**/storage/**", lambda route: route.abort())
+    await visit.go_as(user)
+    card = await visit.ready(row)
+    await expect(card).to_contain_text("The picture could not be loaded.")
+    await expect(card.locator(".word")).to_have_text("Ready")
+    await expect(card.get_by_role("link", name="Download")).to_be_visible()
+    await card.get_by_role("button", name="Next result").click()
+    await expect(card.get_by_text("2 of 2")).to_be_visible()
+    await expect(card).to_contain_text("The picture could not be loaded.")
+    await visit.page.unroute("**/storage/**")
+    await card.get_by_role("button", name="Try again").click()
+    await loaded(card.get_by_role("img", name="Two dunes"))
+    await expect(card.get_by_text("2 of 2")).to_be_visible()
 
 
 async def test_a_result_is_downloaded_as_a_file(stage: Stage, visit: Visit, user: str) -> None:

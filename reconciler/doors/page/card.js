@@ -72,18 +72,17 @@ export class Card {
 
   #paint() {
     const { item } = this;
-    const { stage, title, word, model, owner, because, time, why } = this.#parts;
+    const { stage, title, model, owner, because, time, why } = this.#parts;
     const how = standing(item);
     this.element.dataset.standing = how;
     this.element.dataset.id = item.id;
     title.textContent = titled(item);
     title.href = `./?id=${encodeURIComponent(item.id)}`;
-    word.textContent = text(WORDS[how]);
     model.textContent = item.model ?? text(item.kind) ?? "";
     time.dateTime = item.createdAt;
     time.title = new Date(item.createdAt).toLocaleString(spoken());
     owner.hidden = why.hidden = !this.#ways.operator();
-    owner.textContent = text("owner", item.userId ?? "–");
+    owner.textContent = owner.title = text("owner", item.userId ?? "–");
     because.hidden = !item.why;
     because.textContent = item.why ?? "";
     why.firstElementChild.textContent = text("why");
@@ -127,6 +126,7 @@ export class Card {
   #offer(url, from) {
     const link = this.#parts.file;
     link.hidden = url === null;
+    this.#parts.word.textContent = text({ result: "result", preview: "preview" }[from] ?? WORDS[standing(this.item)]);
     if (url === null) return;
     const ours = url.origin === location.origin;
     const supabase = url.pathname.includes("/storage/v1/object/public/");
@@ -139,7 +139,6 @@ export class Card {
     link.target = ours || supabase ? "" : "_blank";
     link.textContent = text(ours || supabase ? "download" : "openFile");
     link.setAttribute("aria-label", `${link.textContent}: ${titled(this.item)}`);
-    this.#parts.word.textContent = text({ asset: "isReady", result: "result", preview: "preview" }[from]);
   }
 
   async #explain() {

@@ -53,7 +53,7 @@ function near(element, act) {
   watching.observe(element);
 }
 
-/** One generation's results in a frame; falls back from shelf to shelf, and ends with a sentence. */
+/** One generation's results in a frame; falls back from the provider to a preview, and ends with a sentence. */
 export class Viewer {
   #item;
   #title;
@@ -63,6 +63,7 @@ export class Viewer {
   #frame = document.createElement("div");
   #pager = null;
   #why = "unstored";
+  #spoilt = false;
 
   /** `ways.link(url)` makes a lasting address of a provider's; `ways.shown(url, from)` hears what is shown, `ways.again()` that it is to be tried anew. */
   constructor(item, title, ways) {
@@ -75,7 +76,7 @@ export class Viewer {
 
   /** Whether nothing could be shown. */
   get failed() {
-    return this.#shelves.length === 0;
+    return this.#spoilt || this.#shelves.length === 0;
   }
 
   /** Put the results into this element. */
@@ -90,6 +91,7 @@ export class Viewer {
     const [shelf] = this.#shelves;
     if (shelf === undefined) return this.#end();
     const url = shelf.urls[Math.min(this.#n, shelf.urls.length - 1)];
+    this.#spoilt = false;
     this.#turned();
     try {
       const address = shelf.from === "result" ? safe(await this.#ways.link(url.href)) : url;
@@ -113,18 +115,31 @@ export class Viewer {
     this.#pager?.remove();
     this.#ways.shown(null, null);
     this.#fill(sentence(text(this.#why)));
-    if (this.#why === "unstored") return;
+    if (this.#why !== "unstored") this.#again(() => this.#ways.again());
+  }
+
+  #fail(element, shelf, why) {
+    if (shelf.from !== "asset") return this.#drop(shelf, why);
+    if (!this.#frame.contains(element)) return;
+    // What is stored is the result: nothing that is worth less takes its place. It can be kept, the others looked at.
+    this.#spoilt = true;
+    this.#fill(sentence(text(why)));
+    this.#again(() => this.#show());
+  }
+
+  #again(act) {
     const again = document.createElement("button");
     again.type = "button";
     again.className = "quiet";
     again.textContent = text("again");
-    again.addEventListener("click", () => this.#ways.again());
+    again.addEventListener("click", act);
     this.#frame.append(again);
   }
 
   #element(address, sort, shelf) {
     const element = document.createElement({ image: "img", video: "video", audio: "audio" }[sort]);
-    element.addEventListener("error", () => this.#drop(shelf, "broken"), { once: true });
+    const why = sort === "image" ? "unloaded" : "unplayable";
+    element.addEventListener("error", () => this.#fail(element, shelf, why), { once: true });
     if (sort === "image") {
       element.alt = this.#title;
       element.decoding = "async";
@@ -134,7 +149,8 @@ export class Viewer {
       element.playsInline = true;
       element.setAttribute("aria-label", `${text(sort)}: ${this.#title}`);
     }
-    element.src = address.href;
+    // Some phones paint nothing of a film before it plays, unless they are asked for a moment of it.
+    element.src = sort === "video" ? `${address.href}#t=0.001` : address.href;
     if (sort !== "audio") return element;
     const box = document.createElement("div");
     box.className = "sound";

@@ -25,11 +25,12 @@ export function span(seconds, language) {
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "short" }).format(count);
 }
 
-/** Return a past moment as people say it: "3 minutes ago". */
+/** Return a past moment as people say it: "now", "20 seconds ago", "3 minutes ago". */
 export function ago(moment, language) {
   const seconds = since(moment);
   const [size, unit] = [[86_400, "day"], [3_600, "hour"], [60, "minute"]].find(([size]) => seconds >= size) ?? [1, "second"];
-  const count = unit === "second" ? 0 : Math.floor(seconds / size);
+  // By tens: what changes with every second asks to be looked at.
+  const count = unit === "second" ? 10 * Math.floor(seconds / 10) : Math.floor(seconds / size);
   return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(-count, unit);
 }
 
