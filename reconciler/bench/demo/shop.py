@@ -18,6 +18,15 @@ from reconciler.errors import Transient
 KEY = "demo-key"
 USER = "7d0f3a52-4b6e-4c7e-9a55-0c5d3f6f2b11"
 
+_SCENES = (
+    "a red panda on a mossy log",
+    "a lighthouse at dusk, oil on canvas",
+    "desert dunes after rain, seen from a balloon",
+    "an old tram in the first snow",
+    "a paper boat on a calm sea",
+    "the sun crossing a valley, one day in two seconds",
+)
+
 _INSERT = """
 INSERT INTO public.generations (user_id, kind, model_key, provider, task_id, status, prompt, options)
 VALUES ($1, $2, $3, 'kie', $4, 'generating', $5, '{}') RETURNING id::text
@@ -70,16 +79,17 @@ def _image(ext: str, size: int) -> Media:
 
 async def order(wish: Wish, kie: Simulator, client: httpx.AsyncClient, pool: asyncpg.Pool) -> Ordered:
     """Ask KIE for a task over HTTP and insert the row that the daemon is to find."""
+    prompt = "one soft tone" if wish.kind == "audio" else _SCENES[round(wish.seconds) % len(_SCENES)]
     kie.orders.append(Order(life=_life(wish), fate="fail" if wish.fails else "success", results=wish.results))
     answer = await client.post(
         f"{kie.url}/api/v1/jobs/createTask",
         headers={"Authorization": f"Bearer {KEY}"},
-        json={"model": wish.model, "input": {"prompt": "a red panda on a mossy log"}},
+        json={"model": wish.model, "input": {"prompt": prompt}},
     )
     task = answer.json()["data"]
     if task is None:
         raise Transient(f"the local KIE refused a task: {answer.text}", code="create_refused")
-    values = (USER, wish.kind, wish.model, task["taskId"], "a red panda on a mossy log")
+    values = (USER, wish.kind, wish.model, task["taskId"], prompt)
     return Ordered(await pool.fetchval(_INSERT, *values), task["taskId"], wish)
 
 
