@@ -23,6 +23,12 @@ from reconciler.errors import Permanent, Transient
 MOST = 16
 """Bodies that are kept of one task: Suno says three different things, and nobody has more to say."""
 
+FEW = 4
+"""Different bodies of one task that are listened to: where more came some lie, and may have crowded out the truth."""
+
+CROWD = 8
+"""Bodies that are kept of the first, and of the last, who offer a task to one generation: the true one is of them."""
+
 STRANGERS = 8 << 20
 """Bytes of callbacks for unknown tasks that one process keeps in an hour: a leaked secret must not fill the disk."""
 
@@ -37,7 +43,7 @@ PAUSE = 2
 SMALL = 4 << 20
 """Bytes up to which the application's table is read through for a task where no index leads to it: milliseconds."""
 
-_SAID = "SELECT body FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC LIMIT 4"
+_SAID = "SELECT body FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC LIMIT $2"
 
 # Whole pairs of surrogates, and escaped backslashes that stand before an innocent u0000, are passed over.
 _UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\.")
@@ -89,8 +95,10 @@ class Inbox:
         return Kept(row["fresh"], tuple(row["ids"]), row["ended"])
 
     async def said(self, task_id: str) -> tuple[Mapping[str, object], ...]:
-        """Return the newest bodies that came for this task, at most 4."""
-        rows = await self._database.fetch(_SAID, task_id)
+        """Return what came for this task, the newest first; nothing where more came than one task has to say."""
+        rows = await self._database.fetch(_SAID, task_id, FEW + 1)
+        if len(rows) > FEW:
+            return ()
         return tuple(json.loads(row["body"]) for row in rows)
 
     def _room(self) -> bool:
@@ -114,8 +122,9 @@ def storable(body: Mapping[str, object]) -> str:
 def _keep_sql(shape: Shape) -> str:
     """$1 task, $2 digest, $3 the named generation, $4 body, $5 whether there is room for a task that nobody knows.
 
-    Whether the table can be searched for a task is asked each time: it grows, and indexes come and go. A row that is
-    just being written is not waited for: its writer may wait for the application.
+    The name of a row that has another task finds nothing: who knows the secret could else rouse any row, and fill the
+    disk in its name. Whether the table can be searched for a task is asked each time: it grows, and indexes come and
+    go. A row that is just being written is not waited for: its writer may wait for the application.
     """
     row = "SELECT g.id, g.status, g.asset_url FROM"
     mendable = (
@@ -134,7 +143,8 @@ found AS MATERIALIZED (
     {row} public.generations g
      WHERE g.status IN ({open_words}) AND g.task_id = $1 AND NOT (SELECT yes FROM searchable)
      UNION
-    {row} public.generations g WHERE g.id = $3::text::{shape.id_type}),
+    {row} public.generations g
+     WHERE g.id = $3::text::{shape.id_type} AND (g.task_id IS NULL OR g.task_id = $1)),
 kept AS (
     INSERT INTO reconciler.callbacks AS c (task_id, digest, generation_id, body)
     SELECT $1, $2, $3, $4::text::jsonb WHERE $5::boolean OR EXISTS (SELECT FROM found)
@@ -143,6 +153,12 @@ kept AS (
 surplus AS (
     DELETE FROM reconciler.callbacks WHERE id = ANY (ARRAY(
         SELECT id FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC OFFSET {MOST - 1}))),
+crowd AS (
+    DELETE FROM reconciler.callbacks WHERE id = ANY (ARRAY(
+        SELECT id FROM (
+            SELECT id, row_number() OVER (ORDER BY id) AS nth, row_number() OVER (ORDER BY id DESC) AS last
+              FROM reconciler.callbacks WHERE generation_id = $3 AND EXISTS (SELECT FROM found)) AS offers
+         WHERE nth > {CROWD} AND last >= {CROWD}))),
 at_hand AS MATERIALIZED (
     SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
      WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {mendable})

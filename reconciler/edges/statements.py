@@ -95,12 +95,14 @@ def refund(shape: Shape) -> str:
     return f"SELECT reconciler.on_failed($1::text::{shape.id_type}, $2)"
 
 
-# The tasks that callbacks offer to a row without one; for every other row this costs nothing.
+# The tasks that callbacks offer to a row without one, the newest and the first two: who came later cannot hide them.
+# For every other row this costs nothing.
 _OFFERED = """
        CASE WHEN g.task_id IS NULL THEN ARRAY(
             SELECT c.task_id FROM reconciler.callbacks c
              WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days'
-             GROUP BY c.task_id ORDER BY max(c.id) DESC LIMIT 3) END AS offered"""
+             GROUP BY c.task_id
+             ORDER BY row_number() OVER (ORDER BY max(c.id) DESC) > 1, min(c.id) LIMIT 3) END AS offered"""
 
 
 def read(shape: Shape) -> str:

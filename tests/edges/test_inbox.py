@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from reconciler.edges import inbox as module
 from reconciler.edges.db import Database
-from reconciler.edges.inbox import MOST, Inbox, Kept, Said, storable
+from reconciler.edges.inbox import CROWD, FEW, MOST, Inbox, Kept, Said, storable
 from reconciler.edges.migrate import migrate
 from reconciler.errors import Permanent, Transient
 from tests.edges.books import OURS, THEIRS, Books, opened
@@ -156,12 +156,49 @@ async def test_a_table_whose_key_is_a_number_is_understood(empty_dsn: str) -> No
         assert (await inbox.keep(said(generation_id="no number"))).ids == ()
 
 
-async def test_what_was_said_of_a_task_is_told_newest_first_and_bounded(books: Books, inbox: Inbox) -> None:
+async def test_what_was_said_of_a_task_is_told_newest_first(books: Books, inbox: Inbox) -> None:
     await books.insert(task_id="task-1")
-    for n in range(5):
+    for n in range(FEW):
         await inbox.keep(said("task-1", digest=f"more-{n}", n=n))
-    assert [body["n"] for body in await inbox.said("task-1")] == [4, 3, 2, 1]
+    assert [body["n"] for body in await inbox.said("task-1")] == [3, 2, 1, 0]
     assert await inbox.said("nobody") == ()
+
+
+@pytest.mark.parametrize("lies", [FEW, MOST + 1])
+async def test_nobody_is_listened_to_where_lies_may_have_crowded_out_the_truth(
+    books: Books, inbox: Inbox, lies: int
+) -> None:
+    await books.insert()
+    await inbox.keep(said(digest="true", true=True))
+    for n in range(lies):
+        await inbox.keep(said(digest=str(n), true=False))
+    assert await inbox.said("task-1") == ()
+
+
+async def test_the_name_of_a_row_with_another_task_neither_finds_it_nor_makes_room(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STRANGERS", 3 * module.LEAST)
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.0)
+    inbox = Inbox(books.database, books.shape)
+    row = await books.insert()
+    for n in range(3):
+        assert (await inbox.keep(said(f"forged-{n}", generation_id=row))).ids == ()
+    with pytest.raises(Transient):
+        await inbox.keep(said("forged-3", generation_id=row))
+    assert (await inbox.keep(said(generation_id=row))).ids == (row,)
+
+
+async def test_who_offers_many_tasks_to_a_row_crowds_out_neither_the_first_nor_the_last(
+    books: Books, inbox: Inbox
+) -> None:
+    row, other = await books.insert(task_id=None), await books.insert(task_id=None)
+    await inbox.keep(said("other", generation_id=other))
+    for n in range(3 * CROWD):
+        assert (await inbox.keep(said(f"task-{n}", generation_id=row))).ids == (row,)
+    kept = [task_id for task_id, *_ in await kept_rows(books)]
+    ends = [*range(CROWD), *range(2 * CROWD, 3 * CROWD)]
+    assert kept == ["other", *(f"task-{n}" for n in ends)]
 
 
 async def test_of_one_task_the_newest_bodies_are_kept(books: Books, inbox: Inbox) -> None:

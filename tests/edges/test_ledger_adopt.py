@@ -36,7 +36,7 @@ async def wakes(books: Books, generation_id: str, trigger: Trigger) -> list[Clai
     return await books.claims().woken({generation_id: trigger})
 
 
-async def test_a_row_without_a_task_is_read_with_what_callbacks_offer_the_newest_first(books: Books) -> None:
+async def test_a_row_without_a_task_is_read_with_what_callbacks_offer_the_newest_and_the_first(books: Books) -> None:
     generation_id, other = await books.insert(task_id=None), await books.insert(task_id=None)
     for task_id in ("a", "b", "a", "c", "d"):
         await offer(books, generation_id, task_id)
@@ -44,7 +44,7 @@ async def test_a_row_without_a_task_is_read_with_what_callbacks_offer_the_newest
     await offer(books, other, "another's")
     await offer(books, None, "nobody's")
     row, _ = await books.held(generation_id)
-    assert row.offered == ("d", "c", "a")
+    assert row.offered == ("d", "a", "b")
     assert (await books.held(other))[0].offered == ("another's",)
 
 
