@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
 
 from reconciler.doors.health import Health
 from reconciler.doors.limits import Limits
@@ -135,6 +136,67 @@ async def test_a_connection_is_used_for_more_than_one_request() -> None:
         for total in (5, 0, 7):
             writer.write(b"".join(sized(total)))
             assert (await answered(reader))[2] == {"length": total}
+
+
+async def test_a_body_with_a_length_and_an_end_of_its_own_is_refused_with_whatever_follows() -> None:
+    async with door() as reached, connected(reached) as (reader, writer):
+        smuggled = head("Content-Length: 1") + b"x"
+        writer.write(head("Content-Length: 4", "Transfer-Encoding: chunked") + chunked(0) + smuggled)
+        assert (await answered(reader))[0] == 400
+        assert await reader.read() == b""
+        assert reached.lengths == []
+
+
+async def test_bodies_that_are_being_read_have_a_bound_together() -> None:
+    async with door(held=MIB) as reached, connected(reached) as (_, stalling):
+        stalling.write(head(f"Content-Length: {MIB}") + b"x" * (MIB - 1000))
+        start, body = sized(2000)
+        async with asyncio.timeout(5):
+            while (got := await once(reached, start + body))[0] == 200:
+                pass
+        assert (got[0], got[1]["retry-after"], got[2]["error"]) == (503, "10", "unavailable")
+        stalling.write(b"x" * 1000)
+        async with asyncio.timeout(5):
+            while (got := await once(reached, start + body))[0] != 200:
+                pass
+
+
+async def once(reached: Reached, sent: bytes) -> tuple[int, dict[str, str], dict[str, object]]:
+    """What one request on a connection of its own is answered."""
+    async with connected(reached) as (reader, writer):
+        writer.write(sent)
+        return await answered(reader)
+
+
+async def test_one_connection_too_many_is_closed_and_the_others_are_served() -> None:
+    async with door(connections=2) as reached, connected(reached) as (reader, writer), connected(reached) as others:
+        writer.write(b"".join(sized(3)))
+        assert (await answered(reader))[0] == 200
+        async with connected(reached) as (third, _), asyncio.timeout(3):
+            assert await third.read() == b""
+        others[1].write(b"".join(sized(4)))
+        assert (await answered(others[0]))[0] == 200
+
+
+async def test_whoever_does_not_take_the_answer_is_cut_off() -> None:
+    ended = asyncio.Event()
+    router = APIRouter()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"x" * 65_536
+        ended.set()
+
+    @router.get("/api/large")
+    async def large() -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    bounds = Limits(taking_seconds=0.2)
+    app = application(Health(45.0, reason=None), Metrics(), routers=[router], limits=bounds)
+    async with serving(app, "127.0.0.1", 0, limits=bounds) as port, connected(Reached(port)) as (_, writer):
+        writer.write(head(method="GET", path="/api/large"))
+        async with asyncio.timeout(5):
+            await ended.wait()
 
 
 async def test_too_many_headers_are_refused() -> None:
