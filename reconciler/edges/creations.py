@@ -26,6 +26,9 @@ T = TypeVar("T")
 WINDOW = 10.0
 """Seconds in which KIE counts createTask requests, by its documentation."""
 
+SLACK = 1.0
+"""Seconds by which our window is longer: KIE counts when a request comes, we when it was granted."""
+
 LONGEST_SHUT = 60.0
 """Seconds that a key rests at most after KIE says that we are too fast; a clock that jumped must not make it a day."""
 
@@ -116,7 +119,7 @@ class Creations:
         self._shape = shape
         self._provider = provider
         self._count = max(int(rate), 1)
-        self._window = WINDOW * self._count / rate
+        self._window = WINDOW * self._count / rate + SLACK
         self._kept = f"""
 SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS task_id
   FROM reconciler.requests r LEFT JOIN public.generations g ON g.id = r.generation_id::{shape.id_type}

@@ -14,13 +14,15 @@ from typing import Any, TypeVar, assert_never
 
 import structlog
 
+from reconciler.core.model import OPEN
 from reconciler.core.naming import callback_address
 from reconciler.edges.creating import RATE_LIMITED, Accepted, NotSent, Outcome, Refused, Uncertain, create_task
 from reconciler.edges.creations import WINDOW, Asker, Creations, Kept, Order, Standing
 from reconciler.edges.kie import Kie
-from reconciler.engine.route import Key, makers
+from reconciler.engine.allowance import Allowance, Grant
+from reconciler.engine.route import Key
 from reconciler.engine.settle import Settling
-from reconciler.errors import Transient
+from reconciler.errors import ReconcilerError, Transient
 from reconciler.metrics import Metrics
 
 T = TypeVar("T")
@@ -108,7 +110,7 @@ class _Sent:
     """One creation under way: its row, and what KIE said, as far as they are known."""
 
     order: Order
-    key_hash: str
+    grant: Grant
     generation_id: str | None = None
     outcome: Outcome | None = None
 
@@ -118,7 +120,7 @@ class Creation:
 
     def __init__(self, means: Means, keys: Sequence[Key], callback: Callback, *, observe: bool = False) -> None:
         self._means = means
-        self._keys = tuple(keys)
+        self._allowance = Allowance(means.creations, keys)
         self._callback = callback
         self._observe = observe
         self._draining = False
@@ -130,16 +132,15 @@ class Creation:
         Raises Permanent where the table refuses the row, Transient while the database is away or this instance drains:
         then KIE was not asked.
         """
-        if self._draining or self._observe:
-            word = "draining" if self._draining else "observing"
-            raise Transient(f"this instance is {word}: it creates nothing", code=word)
-        creations = self._means.creations
-        if (kept := await creations.kept(asker)) is not None:
+        self._check_open()
+        if (kept := await self._means.creations.kept(asker)) is not None:
             return _repeated(kept, order)
-        key_hash, wait = await self._granted(order.kind)
-        if key_hash is None:
-            return Busy(wait)
-        sent = _Sent(order, key_hash)
+        granted = await self._allowance.ask(order.kind)
+        if isinstance(granted, float):
+            return Busy(granted)
+        # A drain may have begun meanwhile, and found nothing to wait for.
+        self._check_open()
+        sent = _Sent(order, granted)
         sending = self._kept(self._send(sent, asker))
         await asyncio.wait({sending})
         if sending.cancelled():
@@ -172,15 +173,10 @@ class Creation:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("create.broke", reason=str(error), error=type(error).__name__)
 
-    async def _granted(self, kind: str) -> tuple[str | None, float]:
-        """A key of this kind with a request left, or None and the seconds until the first has one."""
-        waits = []
-        for key in makers(self._keys, kind):
-            wait = await self._means.creations.grant(key.key_hash)
-            if wait == 0.0:
-                return key.key_hash, 0.0
-            waits.append(wait)
-        return None, min(waits)
+    def _check_open(self) -> None:
+        if self._draining or self._observe:
+            word = "draining" if self._draining else "observing"
+            raise Transient(f"this instance is {word}: it creates nothing", code=word)
 
     async def _found(self, asker: Asker, order: Order) -> Answer:
         """What another request with this key, faster than ours, has made."""
@@ -200,17 +196,31 @@ class Creation:
         began = time.monotonic()
         sent.outcome = await self._asked(sent, sent.generation_id)
         self._tell(sent, time.monotonic() - began)
-        return self._kept(self._settle(sent.generation_id, sent.outcome, sent.key_hash))
+        return self._kept(self._settle(sent.generation_id, sent.outcome, sent.grant.key_hash))
 
     async def _asked(self, sent: _Sent, generation_id: str) -> Outcome:
         asked: dict[str, object] = {"model": sent.order.model, "input": sent.order.input}
         if self._callback.url:
             asked["callBackUrl"] = callback_address(self._callback.url, self._callback.secret, generation_id)
         try:
-            return await create_task(self._means.kie, asked, key_hash=sent.key_hash)
+            if sent.grant.stale and (reason := await self._late(sent, generation_id)):
+                return NotSent(reason)
+            return await create_task(self._means.kie, asked, key_hash=sent.grant.key_hash)
         except asyncio.CancelledError:
             log.warning("create.unknown", generation_id=generation_id, reason="cut off while KIE was being asked")
             raise
+
+    async def _late(self, sent: _Sent, generation_id: str) -> str | None:
+        """Take another grant where this process was held up, or stopped; why KIE is not to be asked any more."""
+        try:
+            while sent.grant.stale:
+                sent.grant = await self._allowance.wait(sent.order.kind)
+                standing = await self._means.creations.standing(generation_id)
+                if standing is None or standing.status not in OPEN or standing.task_id is not None:
+                    return "the generation ended before KIE was asked"
+        except ReconcilerError as error:
+            return str(error)
+        return None
 
     def _tell(self, sent: _Sent, seconds: float) -> None:
         bound = log.bind(generation_id=sent.generation_id, model=sent.order.model, took=round(seconds, 3))
