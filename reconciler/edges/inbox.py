@@ -45,6 +45,19 @@ SMALL = 4 << 20
 
 _SAID = "SELECT body FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC LIMIT $2"
 
+_MENDABLE = (
+    "EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = found.id::text AND (w.gave_up OR w.reopened))"
+)
+# A row that is just being written is not waited for: its writer may wait for the application.
+_ROUSED = f"""at_hand AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
+     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {_MENDABLE})
+     ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED),
+roused AS (
+    UPDATE reconciler.work w
+       SET due_at = least(w.due_at, now() + interval '{PAUSE} seconds'), woken = w.woken + 1, trigger = 'callback'
+      FROM at_hand WHERE w.generation_id = at_hand.generation_id)"""
+
 # Whole pairs of surrogates, and escaped backslashes that stand before an innocent u0000, are passed over.
 _UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\.")
 
@@ -127,9 +140,6 @@ def _keep_sql(shape: Shape) -> str:
     go. A row that is just being written is not waited for: its writer may wait for the application.
     """
     row = "SELECT g.id, g.status, g.asset_url FROM"
-    mendable = (
-        "EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = found.id::text AND (w.gave_up OR w.reopened))"
-    )
     open_words = ", ".join(f"'{word}'" for word in OPEN)
     return f"""
 WITH searchable (yes) AS MATERIALIZED (
@@ -159,15 +169,8 @@ crowd AS (
             SELECT id, row_number() OVER (ORDER BY id) AS nth, row_number() OVER (ORDER BY id DESC) AS last
               FROM reconciler.callbacks WHERE generation_id = $3 AND EXISTS (SELECT FROM found)) AS offers
          WHERE nth > {CROWD} AND last >= {CROWD}))),
-at_hand AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
-     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {mendable})
-     ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED),
-roused AS (
-    UPDATE reconciler.work w
-       SET due_at = least(w.due_at, now() + interval '{PAUSE} seconds'), woken = w.woken + 1, trigger = 'callback'
-      FROM at_hand WHERE w.generation_id = at_hand.generation_id)
+{_ROUSED}
 SELECT (SELECT fresh FROM kept) AS fresh,
        coalesce(array_agg(found.id::text ORDER BY found.id), '{{}}') AS ids,
-       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {mendable}), false) AS ended
+       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {_MENDABLE}), false) AS ended
   FROM found"""
