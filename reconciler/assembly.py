@@ -141,8 +141,8 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     return Ways(
         ledger=ledger,
         inbox=inbox,
-        kie=Kie(client, settings.kie_market_base_url, keys),
-        ordering=Kie(ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS),
+        kie=Kie(client, settings.kie_market_base_url, keys, secrets=settings.secrets()),
+        ordering=Kie(ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS, secrets=settings.secrets()),
         fetcher=Fetcher(
             media,
             hosts=settings.result_hosts,

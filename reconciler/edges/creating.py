@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 import aiohttp
 import httpx
@@ -65,7 +66,7 @@ async def create_task(kie: Kie, asked: Mapping[str, object], *, key_hash: str) -
     """Ask KIE for one task; `asked` is the request's body, JSON throughout."""
     content = json.dumps(asked).encode("ascii")
     try:
-        return judged(await kie.post(PATH, content, key_hash=key_hash))
+        return _discreet(judged(await kie.post(PATH, content, key_hash=key_hash)), kie)
     except Transient as error:
         return Uncertain(str(error)) if error.code == "too_large" else NotSent(str(error))
     except (TimeoutError, httpx.HTTPError) as error:
@@ -73,6 +74,18 @@ async def create_task(kie: Kie, asked: Mapping[str, object], *, key_hash: str) -
             return NotSent(f"KIE cannot be reached ({type(error).__name__})")
         # Only the kind: an error's text may repeat the header it chokes on.
         return Uncertain(f"the connection to KIE broke ({type(error).__name__})")
+
+
+def _discreet(outcome: Outcome, kie: Kie) -> Outcome:
+    match outcome:
+        case Refused():
+            return replace(outcome, message=kie.discreet(outcome.message))
+        case Uncertain(reason) | NotSent(reason):
+            return replace(outcome, reason=kie.discreet(reason))
+        case Accepted():
+            return outcome
+        case _:
+            assert_never(outcome)
 
 
 def judged(reply: Reply) -> Outcome:

@@ -10,13 +10,14 @@ import asyncio
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import httpx
 
 from reconciler.edges.http import retry_after
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
+from reconciler.log.redaction import Redaction
 
 MAX_BODY = 4 << 20
 
@@ -48,12 +49,21 @@ class Kie:
         keys: Mapping[str, str],
         *,
         patience: float = 60.0,
+        secrets: Iterable[str] = (),
     ) -> None:
-        """Keys are secrets by their hash; `patience` is the seconds one answer may take in all."""
+        """Keys are secrets by their hash; `patience` is the seconds one answer may take in all.
+
+        `secrets` are what KIE may have been told besides, and what `discreet` takes out together with the keys.
+        """
         self._client = client
         self._base = base_url.rstrip("/")
         self._bearers = {name: f"Bearer {secret}" for name, secret in keys.items()}
         self._patience = patience
+        self._redaction = Redaction((*keys.values(), *secrets))
+
+    def discreet(self, said: str) -> str:
+        """What KIE said, fit to be kept and shown: it may repeat the request, and with it a key or a signed address."""
+        return self._redaction.text(said)
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> Reply:
         """What KIE says about this task at this dialect's path."""

@@ -85,12 +85,23 @@ class Asking:
         record: object = None
         try:
             reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
-            seen = judge(chosen.family, reply.status, reply.body, reply.retry_after)
+            seen = self._discreet(judge(chosen.family, reply.status, reply.body, reply.retry_after))
             record = reply.body.get("data") if isinstance(reply.body, Mapping) else None
         except Transient as error:
             seen = Unheard(error.code, str(error), error.retry_after)
         await self._asked(seen, chosen.key_hash, time.monotonic() - began)
         return seen, record
+
+    def _discreet(self, seen: Observation) -> Observation:
+        """What was seen without what KIE may repeat of our request: it is kept, logged, and shown to users."""
+        match seen:
+            case Refused():
+                code = None if seen.code is None else self._kie.discreet(seen.code)
+                return replace(seen, message=self._kie.discreet(seen.message), code=code)
+            case Unheard():
+                return replace(seen, detail=self._kie.discreet(seen.detail))
+            case _:
+                return seen
 
     async def _asked(self, seen: Observation, key_hash: str, seconds: float) -> None:
         outcome = "ok"

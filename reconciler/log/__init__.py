@@ -47,7 +47,7 @@ def setup(
             _arranged,
             structlog.processors.format_exc_info,
             Redaction(secrets),
-            _for_people(colors=terminal) if for_people else structlog.processors.JSONRenderer(),
+            *(_for_people(colors=terminal) if for_people else (structlog.processors.JSONRenderer(),)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=_Unbreakable(out)),  # type: ignore[arg-type]
@@ -63,14 +63,18 @@ def _arranged(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return {**first, **event}
 
 
-def _for_people(*, colors: bool) -> Processor:
+def _for_people(*, colors: bool) -> tuple[Processor, ...]:
     # Values are quoted, so that what others wrote cannot move the cursor. A traceback is text by
     # now: the renderer's own would show local variables.
-    return structlog.dev.ConsoleRenderer(
-        colors=colors,
-        repr_native_str=True,
-        sort_keys=False,
-    )
+    return _tamed, structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, sort_keys=False)
+
+
+def _tamed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Move a traceback in, and escape in it what could move the cursor: an error repeats what others wrote."""
+    if text := event.get("exception"):
+        lines = ("".join(one if one.isprintable() else repr(one)[1:-1] for one in line) for line in text.splitlines())
+        event["exception"] = "\n".join(f"  {line}" for line in lines)
+    return event
 
 
 def _take_libraries(level: int) -> None:

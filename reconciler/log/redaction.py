@@ -34,6 +34,8 @@ _SHAPES = tuple(
         (r"\b(bearer)\s+[^\s\"',;]+", rf"\1 {REDACTED}"),
         # A JSON web token.
         (r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
+        # A key of a Supabase project.
+        (r"\bsb_(?:secret|publishable)_[\w-]+", REDACTED),
         (_NAMED_VALUE, rf"\1{REDACTED}"),
     )
 )

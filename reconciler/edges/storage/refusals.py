@@ -18,7 +18,10 @@ from storage3.exceptions import StorageApiError
 from reconciler.edges.http import retry_after
 from reconciler.edges.storage import MISSING
 from reconciler.errors import Permanent, ReconcilerError, Transient
+from reconciler.log.redaction import Redaction
 
+# What it says is kept and shown, and it may repeat the key; keys of either kind are known by their shape.
+_REDACTION = Redaction()
 _MOST = 64 << 10
 _KEY_WORDS = ("jws", "jwt", "signature", "claim", "api key", "token")
 
@@ -61,7 +64,7 @@ async def heard(response: aiohttp.ClientResponse) -> Answer:
 
 def refusal(answer: Answer) -> ReconcilerError:
     """The error that an answer means; unknown words are Transient, because nothing is settled by them."""
-    said = " ".join(answer.message.split())[:200]
+    said = " ".join(_REDACTION.text(answer.message).split())[:200]
     status, lower = answer.status, said.lower()
     if status == "413":
         return Permanent(f"storage refuses the size: {said}", code="bucket_refuses_size", hint=_size_hint(answer))
