@@ -19,7 +19,7 @@ from reconciler import __version__
 from reconciler.assembly import Parts, announcer, missing, parts
 from reconciler.core.findings import Bounds
 from reconciler.doors.entrance import Entrance
-from reconciler.doors.health import Health
+from reconciler.doors.health import DRAINING, Health
 from reconciler.doors.hub import Hub
 from reconciler.doors.web import application, serving
 from reconciler.edges.listener import Hears, Listener
@@ -128,7 +128,7 @@ async def _reconcile(built: Parts, entrance: Entrance, stop: Stop, *, telling: A
             if task.result() is not True:
                 raise RuntimeError(f"{task.get_name()} has finished unexpectedly")
     finally:
-        health.reason = "draining"
+        health.reason = DRAINING
         hub.close()
         rounds.stop()
         await _either(_drained(built, entrance, telling, built.settings.drain_seconds), stop.now.wait())

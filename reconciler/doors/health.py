@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+DRAINING = "draining"
+"""The reason of a daemon that ends: whoever is inside is answered, and nobody else comes in."""
+
 
 @dataclass(slots=True)
 class Health:

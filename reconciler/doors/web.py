@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.doors import callback, plain, problems
 from reconciler.doors.description import described
-from reconciler.doors.health import Health
+from reconciler.doors.health import DRAINING, Health
 from reconciler.doors.limits import Bodies, Limits, prompt
 from reconciler.doors.problems import Problem
 from reconciler.errors import Config
@@ -49,22 +49,23 @@ def application(
     own = [plain.routes(health, metrics), *([] if files is None else [plain.stored_files(files)])]
     for router in (*routers, *own):
         app.include_router(router)
-    app.add_middleware(_Border, limits=limits, metrics=metrics)
+    app.add_middleware(_Border, limits=limits, metrics=metrics, health=health)
     return app
 
 
 class _Border:
     """Around a request: its id, its line in the log, the headers of every answer, and 500 for whatever breaks."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, health: Health) -> None:
         self._app = Bodies(app, limits)
         self._metrics = metrics
+        self._health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
+        answer = _Answer(scope, send, self._health)
         with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
             try:
                 await self._answered(answer, receive)
@@ -89,12 +90,13 @@ class _Border:
 class _Answer:
     """What goes out for one request, and what is told of it afterwards."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, health: Health) -> None:
         self.method: str = scope["method"]
         self.status: int | None = None
         self.scope = scope
         self._api: bool = scope["path"].startswith("/api/")
         self._send = send
+        self._health = health
         self._began = time.monotonic()
         given = Headers(scope=scope).get("X-Request-Id", "")
         self.request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
@@ -118,6 +120,9 @@ class _Answer:
         headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         if self._api:
             headers.setdefault("Cache-Control", "no-store")
+        if self._health.reason == DRAINING:
+            # What would come over this connection next might meet its end.
+            headers["Connection"] = "close"
 
     def tell(self) -> None:
         """Write the request's line: never its address, whose query holds the callback's secret."""

@@ -60,6 +60,7 @@ async def test_a_request_in_hand_is_answered_and_a_new_one_is_sent_away(rig: Rig
         await draining(client)
         late = await client.get("/api/generations")
         assert (late.status_code, late.json()["error"], "retry-after" in late.headers) == (503, "unavailable", True)
+        assert late.headers["connection"] == "close", "what comes over this connection next could meet its end"
         answer = await ordered
     assert (answer.status_code, answer.json()["status"]) == (201, "generating"), answer.text
     assert (await replica.ended(within=10)).code == 0
