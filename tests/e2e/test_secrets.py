@@ -269,6 +269,7 @@ async def test_a_storage_that_repeats_the_key_makes_us_repeat_nothing(stage: Sta
 
 async def test_a_secret_that_cannot_be_right_is_named_and_not_told(stage: Stage) -> None:
     wrong = {name: f"{value} \u00fc" for name, value in stage.environment.items() if name in SECRET_SETTINGS}
+    wrong["DATABASE_URL"] = stage.dsn.replace("://", "//")
     more = {"RECONCILER_LEASE_SECONDS": KEYS[0], "LOG_LEVEL": LOGIN, "RECONCILER_RESULT_HOSTS": ","}
     for name in SECRET_SETTINGS:
         try:
