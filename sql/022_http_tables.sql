@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS reconciler.requests (
 );
 CREATE INDEX IF NOT EXISTS requests_at ON reconciler.requests (at);
 
--- When createTask was last called with a key, as many times as its rate counts: exact for any window of ten seconds.
+-- When createTask was last called with a key, as many times as its rate counts: exact for any window.
 CREATE TABLE IF NOT EXISTS reconciler.creations (
     key_hash text PRIMARY KEY,
     recent   timestamptz[] NOT NULL DEFAULT '{}',
