@@ -1,0 +1,55 @@
+"""What callbacks say in the model: the truth, too early or in time, and lies of every kind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from reconciler.bench.simulator import Media, Simulator, Task
+from reconciler.bench.simulator.calls import body_of, tampered
+from reconciler.bench.simulator.records import Scene
+from reconciler.bench.simulator.scenes import scene_of
+from reconciler.bench.simulator.tasks import Life
+
+Body = Mapping[str, object]
+
+KINDS = ("true", "true", "early", "forged", "failure", "tampered", "unreadable", "unknown")
+
+
+def media(count: int) -> list[Media]:
+    """So many results, small and each of its own size."""
+    return [Media(size=2000 + 700 * n) for n in range(count)]
+
+
+def scene(kie: Simulator, task: Task, state: str) -> Scene:
+    """The task as if it had ended so, now at the latest."""
+    life = Life((("waiting", kie.clock.now() - task.born),))
+    return scene_of(kie, task if task.ends < math.inf else replace(task, life=life), state)
+
+
+def said(kie: Simulator, task: Task, kind: str) -> Body | None:
+    """What a callback of this kind says of a task; None where it cannot be said now."""
+    match kind:
+        case "true":
+            state = task.state(kie.clock.now())
+            return body_of(scene(kie, task, state)) if state in {"success", "fail"} else None
+        case "early":
+            return body_of(scene(kie, task, "success"))
+        case "forged":
+            other = kie.tasks[kie.add_task(results=media(len(task.results)))]
+            return _parsed(json.dumps(body_of(scene(kie, other, "success"))).replace(f'"{other.id}"', f'"{task.id}"'))
+        case "tampered":
+            return _parsed(tampered(body_of(scene(kie, task, "success"))))
+        case "failure":
+            return {"code": 501, "msg": "failed", "data": {"taskId": task.id, "state": "fail", "failMsg": "a lie"}}
+        case "unknown":
+            return {"code": 200, "data": {"taskId": "nobody-knows-it", "state": "success"}}
+        case _:
+            return {"taskId": task.id, "data": 7}
+
+
+def _parsed(body: str | bytes) -> Body:
+    found: Body = json.loads(body)
+    return found

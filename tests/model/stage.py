@@ -1,0 +1,300 @@
+"""What stands around the model: a database with a witness, a KIE, a storage, and instances that do single steps.
+
+Built once, emptied for every example. Time does not pass here: it is moved, by moving everything that was written down
+into the past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from reconciler.assembly import Parts
+from reconciler.bench.simulator import Simulator
+from reconciler.bench.simulator.world import Counts
+from reconciler.core.model import Trigger
+from reconciler.doors import callback
+from reconciler.doors.entrance import Entrance
+from reconciler.doors.health import Health
+from reconciler.doors.web import application
+from reconciler.edges.creations import Asker, Order
+from reconciler.edges.reopen import Reopening
+from reconciler.engine import asking, create, settle, work
+from reconciler.engine.create import Answer
+from reconciler.errors import ReconcilerError
+from reconciler.front import inside
+from tests.edges.books import opened
+from tests.engine.rig import USER, Rig
+from tests.model.fate import FATE, Fate, fateful
+from tests.standins.storage import Bucket, SupabaseStorage
+
+DAEMON = "kie-reconciler"
+SECRET = "the-callback-secret"
+HERE = "http://127.0.0.1:9"
+
+_WITNESS = """
+CREATE SCHEMA witness;
+CREATE TABLE witness.changes (id bigint GENERATED ALWAYS AS IDENTITY, op text, before jsonb, after jsonb);
+CREATE TABLE witness.refunds (generation_id uuid, reason text);
+CREATE SEQUENCE witness.ids;
+CREATE FUNCTION witness.saw() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF current_setting('application_name') = 'kie-reconciler' THEN
+        INSERT INTO witness.changes (op, before, after)
+        VALUES (TG_OP, CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END,
+                CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END);
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON public.generations
+    FOR EACH ROW EXECUTE FUNCTION witness.saw();
+CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE sql AS
+    'INSERT INTO witness.refunds VALUES (generation, reason)';
+ALTER TABLE public.generations DROP CONSTRAINT IF EXISTS generations_status_check;
+ALTER TABLE public.generations ALTER id
+    SET DEFAULT ('00000000-0000-4000-9000-' || lpad(nextval('witness.ids')::text, 12, '0'))::uuid;
+"""
+
+# The names of rows come in the order of their making, so that the same steps always meet the same rows.
+_EMPTY = """
+DELETE FROM public.generations; DELETE FROM witness.changes; DELETE FROM witness.refunds;
+DELETE FROM reconciler.work; DELETE FROM reconciler.assets; DELETE FROM reconciler.orphans;
+DELETE FROM reconciler.events; DELETE FROM reconciler.callbacks; DELETE FROM reconciler.budget;
+DELETE FROM reconciler.timings; DELETE FROM reconciler.requests; DELETE FROM reconciler.creations;
+ALTER SEQUENCE witness.ids RESTART;
+"""
+
+_PASSES = """
+UPDATE public.generations SET created_at = created_at - {i};
+UPDATE reconciler.callbacks SET at = at - {i};
+UPDATE reconciler.budget SET next_at = next_at - {i};
+DELETE FROM reconciler.creations;
+UPDATE reconciler.work SET {moved};
+"""
+_TIMES = (
+    "due_at", "early_at", "lease_until", "acknowledged_at", "answered_at", "completed_at", "media_deadline",
+    "looked_at", "delivered_at", "refunded_at", "ordered_at",
+)  # fmt: skip
+
+_SEEN = """
+SELECT json_build_object(
+    'now', extract(epoch FROM clock_timestamp()),
+    'changes', (SELECT json_agg(c ORDER BY c.id) FROM witness.changes c WHERE c.id > $1),
+    'refunds', (SELECT json_agg(generation_id) FROM witness.refunds),
+    'generations', (SELECT json_object_agg(g.id, to_jsonb(g)
+                           || jsonb_build_object('age', extract(epoch FROM clock_timestamp() - g.created_at)))
+                      FROM public.generations g),
+    'work', (SELECT json_object_agg(w.generation_id, to_jsonb(w)
+                    || jsonb_build_object('answered_ago', extract(epoch FROM clock_timestamp() - w.answered_at)))
+               FROM reconciler.work w),
+    'assets', (SELECT json_agg(a ORDER BY a.n) FROM reconciler.assets a),
+    'orphans', (SELECT json_agg(o.path) FROM reconciler.orphans o),
+    'events', (SELECT json_agg(e ORDER BY e.id) FROM reconciler.events e))
+"""
+
+
+class Provider(Simulator):
+    """A KIE that counts what it is ordered to make before anything can go wrong with the order."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.orders_heard = 0
+
+    async def _serve(self, request: Any) -> Any:
+        self.orders_heard += request.path.endswith("/createTask")
+        return await super()._serve(request)
+
+
+@dataclass
+class Asleep:
+    """A step that stands still within one instance, which nobody else drives meanwhile."""
+
+    replica: int
+    task: asyncio.Task[Any]
+    fate: Fate
+
+
+@dataclass
+class Stage:
+    """Everything outside, and the instances; a step of an instance ends, dies, or falls asleep."""
+
+    rig: Rig
+    kie: Provider
+    storage: SupabaseStorage
+    replicas: list[Parts]
+    doors: list[httpx.AsyncClient]
+    asleep: Asleep | None = None
+    effects: Counter[str] = field(default_factory=Counter)
+
+    async def empty(self) -> None:
+        """Begin again with nothing."""
+        await self.rig.pool.execute(_EMPTY)
+        kie = self.kie
+        for things in (kie.tasks, kie.links, kie.orders, kie._files, kie._ordered):
+            things.clear()  # type: ignore[attr-defined]
+        kie.counts, kie.orders_heard = Counts(), 0
+        for name in list(self.storage.objects):
+            self.storage.shelf.remove(name)
+        self.storage.history.clear()
+        self.storage.faults.clear()
+        for parts in self.replicas:
+            parts.work._wakes.clear()
+
+    async def seen(self, after: int) -> Mapping[str, Any]:
+        """Everything that is written down, and the daemon's changes of the application's table since `after`."""
+        found: Mapping[str, Any] = json.loads(await self.rig.pool.fetchval(_SEEN, after))
+        return found
+
+    async def passes(self, seconds: float) -> None:
+        """Let so much time pass for everybody."""
+        i = f"interval '{seconds} seconds'"
+        moved = ", ".join(f"{name} = {name} - {i}" for name in _TIMES)
+        await self.rig.pool.execute(_PASSES.format(i=i, moved=moved))
+        for parts in self.replicas:
+            for lease, _ in parts.work._held.values():
+                lease.drawn -= seconds
+
+    async def drive(self, replica: int, step: Callable[[], Awaitable[Any]], fate: Fate) -> Any:
+        """Let an instance do one step under this fate; None where it died, broke or fell asleep."""
+        context = copy_context()
+        context.run(FATE.set, fate)
+        task = asyncio.create_task(step(), context=context)  # type: ignore[arg-type]
+        struck = asyncio.create_task(fate.struck.wait())
+        await asyncio.wait({task, struck}, return_when=asyncio.FIRST_COMPLETED)
+        struck.cancel()
+        if not task.done() and not fate.dead:
+            self.asleep = Asleep(replica, task, fate)
+            return None
+        return await ended(task)
+
+    async def wake(self, *, kill: bool = False) -> Any:
+        """Let the step that stands still go on, or kill it there."""
+        assert self.asleep is not None
+        asleep, self.asleep = self.asleep, None
+        asleep.fate.dead = kill
+        asleep.fate.thawed.set()
+        return await ended(asleep.task)
+
+    async def once(self, replica: int, generation_id: str, trigger: Trigger, fate: Fate) -> Any:
+        parts = self.replicas[replica]
+        return await self.drive(replica, lambda: parts.work.once(generation_id, trigger), fate)
+
+    async def look(self, replica: int, fate: Fate) -> None:
+        """One look of the loop: what was woken, what is due; and every visit that it begins."""
+        held = self.replicas[replica].work
+
+        async def step() -> None:
+            await held._look()
+            await asyncio.gather(*(task for _, task in held._held.values()))
+
+        await self.drive(replica, step, fate)
+
+    async def sweep(self, replica: int, fate: Fate) -> None:
+        """Find what nobody told of, then look."""
+        await self.drive(replica, self.replicas[replica].claims.discover, fate)
+        if self.asleep is None or self.asleep.replica != replica:
+            await self.look(replica, Fate())
+
+    async def call(self, replica: int, body: Mapping[str, object], named: str | None, fate: Fate) -> int:
+        """Post a callback to an instance; the status that it answers, 0 where it does not."""
+        address = f"{callback.PATH}?secret={SECRET}" + (f"&generation={named}" if named else "")
+
+        async def step() -> int:
+            return (await self.doors[replica].post(address, json=body)).status_code
+
+        return await self.drive(replica, step, fate) or 0
+
+    async def order(self, replica: int, order: Order, asker: Asker, fate: Fate) -> Answer | None:
+        """Order from KIE; a process that dies takes with it whatever it was still trying."""
+        creation = inside(self.replicas[replica]).creation
+
+        async def step() -> Answer:
+            making = asyncio.create_task(creation.create(order, asker))
+            dying = asyncio.create_task(fate.struck.wait())
+            try:
+                await asyncio.wait({making, dying}, return_when=asyncio.FIRST_COMPLETED)
+                if fate.struck.is_set() and not fate.dead:
+                    await fate.thawed.wait()
+                if fate.dead:
+                    await creation.drain(0)
+                answer = await making
+                # What is still to be written waits for a lease to end: more than this process has time for.
+                await creation.drain(0)
+                return answer
+            finally:
+                dying.cancel()
+
+        found: Answer | None = await self.drive(replica, step, fate)
+        return found
+
+    async def retry(self, replica: int, generation_id: str, fate: Fate) -> bool:
+        """Reopen a failed row as an operator does."""
+        parts = self.replicas[replica]
+        reopening = Reopening(parts.database, parts.shape)
+        return await self.drive(replica, lambda: reopening.reopen(generation_id), fate) is True
+
+    def broken(self) -> float:
+        """Visits that broke, by what nobody foresaw."""
+        return sum(parts.metrics.failures.labels("visit", "broke")._value.get() for parts in self.replicas)
+
+
+async def ended(task: asyncio.Task[Any]) -> Any:
+    """What came of a step; what the house foresees is no error."""
+    try:
+        return await task
+    except ReconcilerError:
+        return None
+
+
+@asynccontextmanager
+async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
+    """The stage on this database, which is not used for anything else."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(fateful())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(asking, "WINDOW", 0.001)
+        patch.setattr(create, "WRITING", 0.05)
+        patch.setattr(settle, "AGAIN", 0.001)
+        patch.setattr(work, "BREATH", 0.0)
+        patch.setattr(work, "BACKLOG_BREATH", 0.0)
+        kie = await stack.enter_async_context(Provider(limits=False, compress=False, hang_seconds=0.001))
+        kie.slow_seconds, kie.origin = 0.0, f"http://localhost:{kie.port}"
+        storage = await stack.enter_async_context(SupabaseStorage({"generations": Bucket()}))
+        books = await stack.enter_async_context(opened(dsn))
+        await books.pool.execute(_WITNESS)
+        rig = Rig(dsn, books, kie, folder, storage)
+        told = {"KIE_CALLBACK_URL": HERE, "KIE_CALLBACK_SECRET": SECRET, "RECONCILER_POLL_RATE": "100000"}
+        replicas = [await stack.enter_async_context(rig.instance(**told)) for _ in range(3)]
+        doors = [await stack.enter_async_context(door(parts)) for parts in replicas]
+        yield Stage(rig, kie, storage, replicas, doors)
+
+
+def door(parts: Parts) -> httpx.AsyncClient:
+    """Where KIE calls this instance back, without a socket."""
+    entrance = Entrance(Health(patience=math.inf, reason=None))
+    entrance.inside = inside(parts)
+    routes = callback.routes(callback.Proofs(SECRET.encode()), entrance, parts.metrics)
+    app = application(entrance.health, parts.metrics, routers=[routes])
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)
+
+
+async def insert(pool: asyncpg.Pool, **columns: Any) -> str:
+    """A row as the application writes it."""
+    values = {"user_id": USER, "kind": "image", "model_key": "nano-banana-2", **columns}
+    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+    sql = f"INSERT INTO public.generations ({', '.join(values)}) VALUES ({places}) RETURNING id::text"
+    made: str = await pool.fetchval(sql, *values.values())
+    return made
