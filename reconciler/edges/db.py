@@ -21,6 +21,8 @@ T = TypeVar("T")
 AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # A statement begun on a session that the server has just ended, before it has hung up.
+    asyncpg.InternalClientError,
     asyncpg.TooManyConnectionsError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -156,7 +158,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _lent(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool, cut where its user is cancelled.
+        """A connection of the pool, cut where its user is cancelled or the library has lost track of it.
 
         The library would wait for the server's word on the cancelled statement, which a server that is away never says.
         """
@@ -166,7 +168,7 @@ class Database:
         connection = await pool.acquire()
         try:
             yield connection
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, asyncpg.InternalClientError):
             with contextlib.suppress(asyncpg.InterfaceError):
                 connection.terminate()
             raise

@@ -35,7 +35,6 @@ class Lingering(Proxy):
         target.transport.abort()
 
 
-@pytest.mark.xfail(strict=True, reason="the library's InternalClientError is not among what a database away raises")
 async def test_a_session_that_was_just_ended_is_a_database_that_is_away(rows_dsn: str) -> None:
     async with Lingering(rows_dsn) as line:
         database = Database(line.dsn, size=1)
