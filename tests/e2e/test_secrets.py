@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import json
 import re
 import secrets as dice
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +191,20 @@ async def wrong_requests(stage: Stage, replica: Replica) -> None:
     assert [one.status_code for one in answers] == [400, 401, 400, 401, 400, 404, 401, 404, 405, 404, 404]
 
 
+async def odd_callbacks(stage: Stage, replica: Replica) -> None:
+    """Callbacks that prove all they must, about tasks that are called like secrets: the log tells of each."""
+    secret, key = quote(OTHERS["KIE_CALLBACK_SECRET"], safe=""), OTHERS["KIE_WEBHOOK_HMAC_KEY"].encode()
+    for task_id in (*KEYS[:2], PASSWORD, OTHERS["RECONCILER_API_TOKEN"], f"https://kie.example/a.png?{SIGNATURE}=1f2e"):
+        now = str(int(time.time()))
+        signed = base64.b64encode(hmac.digest(key, f"{task_id}.{now}".encode(), "sha256")).decode()
+        answer = await stage.ask(
+            replica, "POST", f"/api/kie/callback?secret={secret}", json={"code": 200, "data": {"taskId": task_id}},
+            headers={"X-Webhook-Timestamp": now, "X-Webhook-Signature": signed},
+        )  # fmt: skip
+        assert answer.status_code == 202
+    assert len(replica.said("callback.received")) == 5
+
+
 async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie: Simulator) -> None:
     rig = stage.rig
     for fault in ("plain.403", "file.redirect", "file.short"):
@@ -211,6 +227,7 @@ async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie
     await stage.receiver.down()
     await rig.delivered([await rig.order()])
     await wrong_requests(stage, replica)
+    await odd_callbacks(stage, replica)
     await stage.commands(f"explain {refused}", f"explain {good[0]} --json", f"retry {refused}", "status")
     await stage.look_around(replica)
     assert stage.leaks() == []
