@@ -6,6 +6,7 @@ is logged and comes again. The sweep is what makes every notification dispensabl
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine
@@ -33,6 +34,9 @@ from reconciler.metrics import Metrics
 log = structlog.get_logger()
 
 Round = Callable[[], Coroutine[Any, Any, None]]
+
+CLOCK_SET = 2.0
+"""Seconds by which the wall clock moves against the monotonic one in a second when somebody has set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Rounds:
         # The library's default drops a run that is a second late; a late sweep is better than none.
         late = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._scheduler = AsyncIOScheduler(job_defaults=late)
+        self._wall = _wall()
+        self._watching: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin all rounds: each at once and then at its interval, the leader's when it is known who leads."""
@@ -115,9 +121,22 @@ class Rounds:
                 partial(self._guarded, run), "interval", seconds=seconds, id=run.__name__, next_run_time=first
             )
         self._scheduler.start()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Begin all rounds anew where the wall clock was set: the library would wait for the time that it had named."""
+        wall = _wall()
+        if abs(wall - self._wall) > CLOCK_SET:
+            log.warning("clock.set", seconds=round(wall - self._wall))
+            for run in self._scheduler.get_jobs():
+                run.modify(next_run_time=datetime.now(UTC))
+        self._wall = wall
+        self._watching = asyncio.get_running_loop().call_later(1.0, self._watch)
 
     def stop(self) -> None:
         """Begin no round any more; one that runs is cut."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
@@ -229,3 +248,7 @@ class Rounds:
         """Hearing begins again: whatever was said meanwhile is found by a sweep now."""
         # A run of its own: the sweep that may be under way began before we heard anything.
         self._scheduler.add_job(partial(self._guarded, self.sweep), id="gap", replace_existing=True)
+
+
+def _wall() -> float:
+    return time.time() - time.monotonic()

@@ -60,10 +60,7 @@ async def test_replicas_whose_clocks_are_hours_apart_share_the_work_and_lose_no_
     assert (rig.kie.counts.creates, rig.kie.counts.limited) == (0, 0)
 
 
-BACK = pytest.mark.xfail(strict=True, reason="the rounds' scheduler goes by the wall clock, and waits for the hour")
-
-
-@pytest.mark.parametrize("to", [pytest.param(-HOUR, marks=BACK), HOUR], ids=["back", "forth"])
+@pytest.mark.parametrize("to", [-HOUR, HOUR], ids=["back", "forth"])
 async def test_a_clock_that_is_set_while_it_waits_stops_no_round_and_ends_no_row(
     rig: Rig, tmp_path: Path, to: int
 ) -> None:
