@@ -207,10 +207,10 @@ async def odd_callbacks(stage: Stage, replica: Replica) -> None:
 
 async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie: Simulator) -> None:
     rig = stage.rig
-    for fault in ("plain.403", "file.redirect", "file.short"):
-        kie.strike(fault, times=2)
+    for fault in ("plain.403", "file.redirect"):
+        kie.strike(fault)
     replica = await rig.run(**stage.environment)
-    good = [await rig.order(key=key) for key in KEYS]
+    good = [await rig.order(key=key) for key in (KEYS[0], KEYS[1], KEYS[6])]
     refused = await rig.order(fate="fail", failure=Failure("422", f"no model for Bearer {KEYS[0]} and {KEYS[3]}"))
     answer = await stage.ask(
         replica, "POST", "/api/kie/createTask", OTHERS["RECONCILER_API_TOKEN"],
@@ -257,8 +257,7 @@ async def test_a_kie_that_repeats_what_it_was_sent_makes_us_repeat_nothing(stage
         await stage.why(waiting, "cannot")
         sync = await stage.ask(replica, "GET", "/api/kie/sync?taskId=waiting-1&wait=1", OTHERS["RECONCILER_API_TOKEN"])
         assert sync.status_code in (202, 502)
-        await stage.commands(*(f"explain {row} {form}" for row in (refused, waiting) for form in ("", "--json")))
-        await stage.commands("stuck", "stuck --json")
+        await stage.commands(f"explain {refused}", f"explain {waiting} --json", "stuck", "stuck --json")
         await stage.command("sync", "waiting-1", KIE_MARKET_BASE_URL=heard.url)
         await stage.look_around(replica)
     assert any("Bearer" in head or "bearer" in head for head in heard.heads)
