@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from reconciler.edges.db import Database
 from reconciler.edges.schema import Shape
+from reconciler.edges.statements import FACTS
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now())"
+
+_FORGOTTEN = ", ".join(f"{name} = DEFAULT" for name in FACTS if name != "task_id")
 
 
 class Reopening:
@@ -17,10 +20,11 @@ class Reopening:
     def __init__(self, database: Database, shape: Shape) -> None:
         self._database = database
         row = f"public.generations g WHERE g.id = $1::text::{shape.id_type} AND g.status = 'failed'"
-        # What was noted about a task that the row no longer has must not be believed of the one it has now.
+        # What was noted about a task that the row no longer has must not be believed of the one it has now; that the
+        # generation was refunded, or delivered once, stays true.
         self._forget = f"""
-DELETE FROM reconciler.work w
- WHERE w.generation_id = $1 AND {_FREE} AND w.seen_task IS DISTINCT FROM (SELECT g.task_id FROM {row})"""
+UPDATE reconciler.work w SET seen_task = g.task_id, {_FORGOTTEN} FROM {row}
+   AND w.generation_id = $1 AND {_FREE} AND w.seen_task IS DISTINCT FROM g.task_id"""
         self._reopen = f"""
 INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task, reopened)
 SELECT g.id::text, now(), 'sync', g.status, g.task_id, true FROM {row}

@@ -114,13 +114,16 @@ class Model(RuleBasedStateMachine):
         state=STATE | st.none(),
         count=COUNT,
         status=st.sampled_from(["queued", "queued", "generating", "pending", "success"]),
+        age=st.sampled_from([0, 0, 90_000]),
     )
-    def inserts(self, state: str | None, count: int, status: str) -> None:
+    def inserts(self, state: str | None, count: int, status: str, age: int = 0) -> None:
         """A row of a task, or without one yet; with `success` one that ended elsewhere without storing anything."""
 
         async def act() -> None:
             task = await self.made(state, count) if state else None
-            self.rows.append(await insert(self.stage.rig.pool, task_id=task, status=status if task else "queued"))
+            self.rows.append(
+                await insert(self.stage.rig.pool, task_id=task, status=status if task else "queued", age=age)
+            )
 
         self.do(act())
 
@@ -176,11 +179,12 @@ class Model(RuleBasedStateMachine):
             ]
         ),
         times=st.sampled_from([1, 1, 2, 6]),
+        n=st.none() | st.integers(0, 1),
     )
-    def errs(self, which: int, name: str, times: int) -> None:
+    def errs(self, which: int, name: str, times: int, n: int | None) -> None:
         task = self.task(self.row(which))
         if task in self.stage.kie.tasks:
-            self.stage.kie.strike(name, task=task, times=times)
+            self.stage.kie.strike(name, task=task, times=times, n=n if name.startswith("file") else None)
 
     @precondition(lambda self: self.rows)
     @rule(
@@ -272,7 +276,7 @@ class Model(RuleBasedStateMachine):
         self.stage.storage.faults.add(operation, fault)
 
     @precondition(lambda self: self.passed < DAYS)
-    @rule(seconds=st.sampled_from([3, 40, 40, 1200, 7200, 90_000, 1, -1]))
+    @rule(seconds=st.sampled_from([3, 40, 1200, 7200, 90_000, 90_000, 1, -1]))
     def time_passes(self, seconds: int) -> None:
         """By one second it is the database's clock that jumps, by an hour, for whoever holds a lease."""
         if abs(seconds) == 1:
@@ -285,9 +289,27 @@ class Model(RuleBasedStateMachine):
     # The instances.
 
     @precondition(lambda self: self.rows)
-    @rule(which=WHICH, replica=REPLICA, trigger=TRIGGER)
-    def visits(self, which: int, replica: int, trigger: Trigger) -> None:
-        self.do(self.stage.once(self.replica(replica), self.row(which), trigger, Fate()))
+    @rule(which=WHICH, replica=REPLICA, trigger=TRIGGER, times=st.sampled_from([1, 1, 3, 4]))
+    def visits(self, which: int, replica: int, trigger: Trigger, times: int) -> None:
+        for _ in range(times):
+            self.do(self.stage.once(self.replica(replica), self.row(which), trigger, Fate()))
+            self.everything_holds()
+
+    @precondition(lambda self: self.rows and self.stage.asleep is None)
+    @rule(which=WHICH, at=AT, seconds=st.sampled_from([0, 40]), what=st.sampled_from([None, *UPDATES, "another task"]))
+    def is_overtaken(self, which: int, at: int, seconds: int, what: str | None) -> None:
+        """An instance stands still in a visit; time passes, the application writes, another one visits; it goes on."""
+        row = self.row(which)
+        self.do(self.stage.once(0, row, Trigger.SYNC, Fate(at, Manner.FREEZES)))
+        if seconds:
+            self.time_passes(seconds)
+        if what:
+            self.application_writes(which, what, 2)
+        self.everything_holds()
+        self.do(self.stage.once(1, row, Trigger.SYNC, Fate()))
+        self.everything_holds()
+        if self.stage.asleep is not None:
+            self.do(self.woken(kill=False))
 
     @precondition(lambda self: self.rows)
     @rule(which=WHICH, replica=REPLICA, at=AT, manner=MANNER)
@@ -300,15 +322,11 @@ class Model(RuleBasedStateMachine):
         self.do(self.stage.sweep(self.replica(replica), Fate()))
 
     @precondition(lambda self: self.rows)
-    @rule(replica=REPLICA, at=AT, manner=MANNER)
-    def looks_and_is_struck(self, replica: int, at: int, manner: Manner) -> None:
+    @rule(which=WHICH, replica=REPLICA, at=AT, manner=MANNER, notified=st.booleans())
+    def looks_and_is_struck(self, which: int, replica: int, at: int, manner: Manner, notified: bool) -> None:
+        if notified:
+            self.stage.replicas[self.replica(replica)].work.wake(self.row(which))
         self.do(self.stage.look(self.replica(replica), self.fate(at, manner)))
-
-    @precondition(lambda self: self.rows)
-    @rule(which=WHICH, replica=REPLICA)
-    def hears_a_notification(self, which: int, replica: int) -> None:
-        self.stage.replicas[self.replica(replica)].work.wake(self.row(which))
-        self.do(self.stage.look(self.replica(replica), Fate()))
 
     @precondition(lambda self: self.stage.asleep is not None)
     @rule(kill=st.sampled_from([False, False, True]))
@@ -317,9 +335,11 @@ class Model(RuleBasedStateMachine):
         self.do(self.woken(kill=kill))
 
     async def woken(self, *, kill: bool) -> None:
-        before = self.stage.kie.orders_heard
+        before, lost = self.stage.kie.orders_heard, await self.stage.lost()
         await self.stage.wake(kill=kill)
         await self.heard(before)
+        for row, work in lost.items():
+            assert await self.stage.work(row) == work, f"{row} was written by who had lost its lease"
 
     @precondition(lambda self: self.rows)
     @rule(which=WHICH, replica=REPLICA)

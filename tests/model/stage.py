@@ -188,6 +188,22 @@ class Stage:
         asleep.fate.thawed.set()
         return await ended(asleep.task)
 
+    async def lost(self) -> Mapping[str, str | None]:
+        """The books about every row whose lease has gone to somebody else while its holder stood still."""
+        assert self.asleep is not None
+        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].work._held.values()]
+        sql = "SELECT lease FROM reconciler.work WHERE generation_id = $1"
+        gone = [c.generation_id for c in held if await self.rig.pool.fetchval(sql, c.generation_id) != c.lease]
+        return {row: await self.work(row) for row in gone}
+
+    async def work(self, row: str) -> str | None:
+        found: str | None = await self.rig.pool.fetchval(
+            "SELECT w::text || coalesce(jsonb_agg(a)::text, '') FROM reconciler.work w"
+            "  LEFT JOIN reconciler.assets a USING (generation_id) WHERE generation_id = $1 GROUP BY w.*",
+            row,
+        )
+        return found
+
     async def once(self, replica: int, generation_id: str, trigger: Trigger, fate: Fate) -> Any:
         parts = self.replicas[replica]
         return await self.drive(replica, lambda: parts.work.once(generation_id, trigger), fate)
@@ -291,10 +307,11 @@ def door(parts: Parts) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)
 
 
-async def insert(pool: asyncpg.Pool, **columns: Any) -> str:
-    """A row as the application writes it."""
+async def insert(pool: asyncpg.Pool, *, age: float = 0, **columns: Any) -> str:
+    """A row as the application writes it, or wrote it so many seconds ago."""
     values = {"user_id": USER, "kind": "image", "model_key": "nano-banana-2", **columns}
-    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
-    sql = f"INSERT INTO public.generations ({', '.join(values)}) VALUES ({places}) RETURNING id::text"
-    made: str = await pool.fetchval(sql, *values.values())
+    places = ", ".join(f"${n}" for n in range(2, len(values) + 2))
+    names = ", ".join(values)
+    sql = f"INSERT INTO public.generations (created_at, {names}) VALUES (now() - $1 * interval '1 second', {places})"
+    made: str = await pool.fetchval(f"{sql} RETURNING id::text", age, *values.values())
     return made

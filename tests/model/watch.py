@@ -207,7 +207,7 @@ class Watch:
             assert key(asset) in now, f"a receipt was lost: {asset}"
             was, work = self.last["work"].get(row), seen["work"].get(row)
             if was and work and was["seen_task"] == work["seen_task"] == asset["task_id"]:
-                assert len(was["sources"]) == len(work["sources"]), "the count of results was not frozen"
+                assert len(was["sources"] or ()) == len(work["sources"] or ()), "the count of results was not frozen"
 
     def _delivered(self, seen: Mapping[str, Any]) -> None:
         """What was delivered is still there, as it was, and nobody is about to clean it away."""
