@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
+import structlog
 
 from reconciler.bench.postgres import Postgres
 from reconciler.bench.programs import debian_binaries, wheel_binaries
@@ -53,6 +54,14 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _plain_log() -> Iterator[None]:
+    """What one test makes of the log is not what the next one finds."""
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
 
 
 @dataclass(frozen=True)
