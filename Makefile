@@ -6,7 +6,7 @@ AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover bench licenses sbom audit lock clean
+.PHONY: help demo test check cover soak bench licenses sbom audit lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(STAMP) ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: $(STAMP) ## the model test at length; MODEL_EXAMPLES=200 for a short one
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)
 
 bench: $(STAMP) ## measure against a bare script in the same run; writes docs/PERFORMANCE.md
 	$(BIN)/python -m benchmarks $(ARGS)

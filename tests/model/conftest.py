@@ -1,4 +1,4 @@
-"""How many examples the model test runs: MODEL_EXAMPLES in all, 200 unless it is set; MODEL_SEED moves them."""
+"""How many examples the model test runs: MODEL_EXAMPLES in all."""
 
 from __future__ import annotations
 

@@ -1,18 +1,17 @@
-"""The machine: what may happen to generations, in any order, and that a world which turns good ends them all.
+"""The machine: what instances do in that world, struck at any of their effects, and that a good one ends all.
 
-Rules act as the application, KIE, storage, time, an operator, or let an instance do one step; most steps may be struck
-at any of their effects (`fate.py`). What must hold is in `watch.py`.
+Rules let an instance do one step (`stage.py`), most of them under some fate (`fate.py`), or several that belong
+together. What must hold is in `watch.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Coroutine, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from reconciler.bench.simulator import Fault, never
 from reconciler.bench.simulator.calls import body_of
@@ -21,170 +20,14 @@ from reconciler.edges.creations import Asker, Order
 from tests.engine.rig import USER
 from tests.model.calls import KINDS, media, said, scene
 from tests.model.fate import Fate, Manner
-from tests.model.stage import Stage, insert
-from tests.model.watch import Watch, named_by
-from tests.standins.storage import Fault as Spoilt
+from tests.model.watch import named_by
+from tests.model.world import AT, COUNT, FATES, MANNER, MOST, REPLICA, TRIGGER, UPDATES, WHICH, World
 
-T = TypeVar("T")
-
-MOST = 3
-"""Rows in one example: what goes wrong between rows needs two."""
-
-DAYS = 9 * 86_400.0
-"""So much time passes at most: after 14 days nothing is left to fetch."""
-
-RECORD = (
-    "http_401", "http_404", "http_429", "http_500", "body_401", "body_402", "body_422", "body_429", "body_455",
-    "body_500", "frequency", "html_502", "truncated", "null", "unknown_state", "bare_list", "reset", "hang",
-)  # fmt: skip
-FILE = ("403", "404", "500", "empty", "short", "wrong_length", "html", "reset", "redirect", "loop")
-STORAGE = (
-    Spoilt("html", status=503), Spoilt("error", status=500), Spoilt("limited", seconds=1), Spoilt("garbage"),
-    Spoilt("lost"), Spoilt("cut", after=500),
-)  # fmt: skip
-
-UPDATES = (
-    "status = 'cancelled'", "status = 'queued'", "status = 'failed', error = 'by hand'",
-    "status = 'success', asset_url = NULL", "status = 'archived'", "preview_url = 'https://example.com/p.png'",
-)  # fmt: skip
-
-WHICH = st.integers(0, MOST - 1)
-REPLICA = st.integers(0, 1)
-AT = st.integers(0, 14)
-MANNER = st.sampled_from(Manner)
-STATE = st.sampled_from(["waiting", "generating", "unknown", "null"])
-COUNT = st.integers(1, 3)
-TRIGGER = st.sampled_from([Trigger.SYNC, Trigger.NOTIFY, Trigger.CALLBACK, Trigger.BACKFILL])
+MEANWHILE = (None, *UPDATES, "another task")
 
 
-class Model(RuleBasedStateMachine):
-    """One world; `stage` and `runner` are set by the test that owns them."""
-
-    stage: ClassVar[Stage]
-    runner: ClassVar[asyncio.Runner]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.do(self.stage.empty())
-        self.watch = Watch(self.stage)
-        self.rows: list[str] = []
-        self.passed = 0.0
-        self.lies = 0
-
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
-
-    # What there is.
-
-    def row(self, which: int) -> str:
-        return self.rows[which % len(self.rows)]
-
-    def generation(self, row: str) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = self.watch.last.get("generations", {}).get(row)
-        return found
-
-    def task(self, row: str) -> str | None:
-        generation = self.generation(row)
-        return (generation and generation["task_id"]) or None
-
-    def replica(self, which: int) -> int:
-        """An instance that is awake."""
-        free = [n for n in range(3) if self.stage.asleep is None or self.stage.asleep.replica != n]
-        return free[which]
-
-    def fate(self, at: int, manner: Manner) -> Fate:
-        if manner is Manner.FREEZES and self.stage.asleep is not None:
-            return Fate()
-        return Fate(at, manner)
-
-    async def made(self, state: str = "waiting", count: int = 1) -> str:
-        """A task at KIE that somebody else has ordered."""
-        task = self.stage.kie.add_task(life=never(state), results=media(count))
-        self.watch.counts[task].add(count)
-        return task
-
-    # The application.
-
-    @initialize(state=STATE, count=COUNT)
-    def begins(self, state: str, count: int) -> None:
-        self.inserts(state, count, "queued")
-
-    @precondition(lambda self: len(self.rows) < MOST)
-    @rule(
-        state=STATE | st.none(),
-        count=COUNT,
-        status=st.sampled_from(["queued", "queued", "generating", "pending", "success"]),
-        age=st.sampled_from([0, 0, 90_000]),
-    )
-    def inserts(self, state: str | None, count: int, status: str, age: int = 0) -> None:
-        """A row of a task, or without one yet; with `success` one that ended elsewhere without storing anything."""
-
-        async def act() -> None:
-            task = await self.made(state, count) if state else None
-            self.rows.append(
-                await insert(self.stage.rig.pool, task_id=task, status=status if task else "queued", age=age)
-            )
-
-        self.do(act())
-
-    @precondition(lambda self: self.rows)
-    @rule(which=WHICH, what=st.sampled_from([*UPDATES, "another task", "the provider's address", "gone"]), count=COUNT)
-    def application_writes(self, which: int, what: str, count: int) -> None:
-        row, task = self.row(which), self.stage.kie.tasks.get(self.task(self.row(which)) or "")
-        match what:
-            case "another task":
-                self.writes(row, "task_id = $2, status = 'generating'", self.do(self.made("waiting", count)))
-            case "the provider's address":
-                if task is not None:
-                    self.writes(row, "status = 'success', asset_url = $2", self.stage.kie.addresses(task)[0])
-            case "gone":
-                self.rows.remove(row)
-                self.do(self.stage.rig.pool.execute("DELETE FROM public.generations WHERE id = $1", row))
-            case _:
-                self.writes(row, what)
-
-    def writes(self, row: str, what: str, *args: object) -> None:
-        if "status" in what:
-            self.watch.touched(row)
-        self.do(self.stage.rig.pool.execute(f"UPDATE public.generations SET {what} WHERE id = $1", row, *args))
-
-    # KIE.
-
-    @precondition(lambda self: self.rows)
-    @rule(which=WHICH, fate=st.sampled_from(["success", "success", "fail"]))
-    def ends(self, which: int, fate: str) -> None:
-        """The task ends; where it had failed, KIE may take that back."""
-        task = self.stage.kie.tasks.get(self.task(self.row(which)) or "")
-        if task is not None and not (task.life.end == "success" and task.life.seconds < math.inf):
-            self.stage.kie.end(task.id, fate)
-
-    @precondition(lambda self: self.rows)
-    @rule(which=WHICH, more=st.integers(1, 2))
-    def tells_of_more_results(self, which: int, more: int) -> None:
-        task = self.stage.kie.tasks.get(self.task(self.row(which)) or "")
-        if task is not None and len(task.results) + more <= 4:
-            task.results = tuple(media(len(task.results) + more))
-            task.answers.clear()
-            self.stage.kie._lay_out(task)
-            self.watch.counts[task.id].add(len(task.results))
-
-    @precondition(lambda self: self.rows)
-    @rule(
-        which=WHICH,
-        name=st.sampled_from(
-            [
-                *(f"record.{what}" for what in RECORD),
-                *(f"file.{what}" for what in FILE),
-                *("result.invalid_json", "result.object", "result.empty", "link.body_422", "link.html_502"),
-            ]
-        ),
-        times=st.sampled_from([1, 1, 2, 6]),
-        n=st.none() | st.integers(0, 1),
-    )
-    def errs(self, which: int, name: str, times: int, n: int | None) -> None:
-        task = self.task(self.row(which))
-        if task in self.stage.kie.tasks:
-            self.stage.kie.strike(name, task=task, times=times, n=n if name.startswith("file") else None)
+class Model(World):
+    """Everything that may happen."""
 
     @precondition(lambda self: self.rows)
     @rule(
@@ -269,23 +112,6 @@ class Model(RuleBasedStateMachine):
         body = body_of(scene(kie, kie.tasks[task], "success"))
         self.do(self.called(self.replica(replica), body, row, self.fate(at, manner), followed=True))
 
-    # Storage and time.
-
-    @rule(operation=st.sampled_from(["put", "info", "read", "bucket"]), fault=st.sampled_from(STORAGE))
-    def storage_errs(self, operation: str, fault: Spoilt) -> None:
-        self.stage.storage.faults.add(operation, fault)
-
-    @precondition(lambda self: self.passed < DAYS)
-    @rule(seconds=st.sampled_from([3, 40, 1200, 7200, 90_000, 90_000, 1, -1]))
-    def time_passes(self, seconds: int) -> None:
-        """By one second it is the database's clock that jumps, by an hour, for whoever holds a lease."""
-        if abs(seconds) == 1:
-            sql = f"UPDATE reconciler.work SET lease_until = lease_until + interval '{seconds} hours'"
-            self.do(self.stage.rig.pool.execute(sql))
-            return
-        self.passed += seconds
-        self.do(self.stage.passes(seconds))
-
     # The instances.
 
     @precondition(lambda self: self.rows)
@@ -295,11 +121,43 @@ class Model(RuleBasedStateMachine):
             self.do(self.stage.once(self.replica(replica), self.row(which), trigger, Fate()))
             self.everything_holds()
 
+    @precondition(lambda self: self.rows)
+    @rule(which=WHICH, replica=REPLICA, kind=st.sampled_from(KINDS), looks=st.sampled_from([1, 2, 3, 3, 4]))
+    def asks_in_vain(self, which: int, replica: int, kind: str, looks: int) -> None:
+        """KIE calls back, and for a while cannot be asked."""
+        row = self.row(which)
+        if (task := self.stage.kie.tasks.get(self.task(row) or "")) is None:
+            return
+        self.stage.kie.strike("record.http_500", task=task.id, times=looks)
+        self.calls_back(which, replica, kind, 99, Manner.CUT, followed=False)
+        self.visits(which, replica, Trigger.SYNC, looks)
+
+    @precondition(lambda self: self.rows)
+    @rule(which=WHICH, replica=REPLICA, more=st.integers(1, 2))
+    def tells_of_more_than_before(self, which: int, replica: int, more: int) -> None:
+        """A delivery stops half way at an address that died; the next record has more addresses."""
+        row = self.row(which)
+        if (task := self.stage.kie.tasks.get(self.task(row) or "")) is None:
+            return
+        self.ends(which, "success")
+        self.stage.kie.strike("file.404", task=task.id, times=2, n=len(task.results) - 1)
+        self.visits(which, replica, Trigger.SYNC, 1)
+        self.tells_of_more_results(which, more)
+        self.visits(which, replica, Trigger.SYNC, 1)
+
     @precondition(lambda self: self.rows and self.stage.asleep is None)
-    @rule(which=WHICH, at=AT, seconds=st.sampled_from([0, 40]), what=st.sampled_from([None, *UPDATES, "another task"]))
-    def is_overtaken(self, which: int, at: int, seconds: int, what: str | None) -> None:
+    @rule(
+        which=WHICH,
+        at=AT,
+        fate=FATES,
+        seconds=st.sampled_from([0, 40]),
+        what=st.sampled_from([None, *UPDATES, "another task"]),
+    )
+    def is_overtaken(self, which: int, at: int, fate: str | None, seconds: int, what: str | None) -> None:
         """An instance stands still in a visit; time passes, the application writes, another one visits; it goes on."""
         row = self.row(which)
+        if fate:
+            self.ends(which, fate)
         self.do(self.stage.once(0, row, Trigger.SYNC, Fate(at, Manner.FREEZES)))
         if seconds:
             self.time_passes(seconds)
@@ -312,8 +170,10 @@ class Model(RuleBasedStateMachine):
             self.do(self.woken(kill=False))
 
     @precondition(lambda self: self.rows)
-    @rule(which=WHICH, replica=REPLICA, at=AT, manner=MANNER)
-    def visits_and_is_struck(self, which: int, replica: int, at: int, manner: Manner) -> None:
+    @rule(which=WHICH, replica=REPLICA, at=AT, manner=MANNER, fate=FATES)
+    def visits_and_is_struck(self, which: int, replica: int, at: int, manner: Manner, fate: str | None) -> None:
+        if fate:
+            self.ends(which, fate)
         self.do(self.stage.once(self.replica(replica), self.row(which), Trigger.SYNC, self.fate(at, manner)))
 
     @precondition(lambda self: self.rows)
@@ -327,6 +187,16 @@ class Model(RuleBasedStateMachine):
         if notified:
             self.stage.replicas[self.replica(replica)].work.wake(self.row(which))
         self.do(self.stage.look(self.replica(replica), self.fate(at, manner)))
+
+    @precondition(lambda self: self.rows)
+    @rule(which=WHICH, replica=REPLICA, fate=FATES)
+    def begins_again(self, which: int, replica: int, fate: str | None) -> None:
+        """It ended, and the application queues it once more, for the same task."""
+        if fate:
+            self.ends(which, fate)
+        self.visits(which, replica, Trigger.SYNC, 1)
+        self.writes(self.row(which), "status = 'queued'")
+        self.visits(which, replica, Trigger.SYNC, 1)
 
     @precondition(lambda self: self.stage.asleep is not None)
     @rule(kill=st.sampled_from([False, False, True]))
@@ -350,8 +220,8 @@ class Model(RuleBasedStateMachine):
     # What must hold.
 
     @invariant()
-    def everything_holds(self) -> None:
-        self.do(self.watch.look())
+    def all_holds(self) -> None:
+        self.everything_holds()
 
     def teardown(self) -> None:
         try:
@@ -368,6 +238,7 @@ class Model(RuleBasedStateMachine):
         kie = self.stage.kie
         if self.stage.asleep is not None:
             await self.woken(kill=False)
+            await self.watch.look()
         kie.calm()
         self.stage.storage.faults.clear()
         for task in list(kie.tasks.values()):
@@ -381,9 +252,10 @@ class Model(RuleBasedStateMachine):
             await self.watch.look()
             if all(work["due_at"] is None for work in self.watch.last["work"].values()):
                 break
-        for row in self.watch.last["generations"]:
-            # The sweep leaves to the backfill what shows the provider's address.
-            await self.stage.once(0, row, Trigger.BACKFILL, Fate())
+        for row, generation in self.watch.last["generations"].items():
+            # The sweep leaves that to the backfill.
+            if (generation["asset_url"] or "").startswith(kie.origin):
+                await self.stage.once(0, row, Trigger.BACKFILL, Fate())
         await self.watch.look()
         for row, generation in self.watch.last["generations"].items():
             self.ended(row, generation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from tests.model.conftest import PROFILE, SHARDS
 from tests.model.machine import Model
 from tests.model.stage import staged
 
-pytestmark = pytest.mark.timeout(0)
+pytestmark = [
+    pytest.mark.timeout(0),
+    pytest.mark.skipif("MODEL_EXAMPLES" not in os.environ, reason="`make soak` runs the model: minutes of two cores"),
+]
 
 
 @pytest.fixture
