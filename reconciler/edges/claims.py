@@ -175,7 +175,7 @@ class Claims:
         await self._database.execute(_RELEASE, ids, leases, seconds)
 
     async def discover(self) -> int:
-        """Find open rows without bookkeeping, and rows that changed or were offered a task, which nobody told of.
+        """Find open rows without bookkeeping, and what nobody told of: a change, an offered task, an address taken away.
 
         Returns how many were found.
         """
@@ -250,6 +250,10 @@ _OFFERED = """(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
            SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id
               AND c.at > greatest(w.looked_at, now() - interval '14 days')))"""
 
+# Delivered, and the application has taken its address away since, which changes neither status nor task; `why` is what
+# a visit that left the row has written.
+_UNSHOWN = "(w.delivered_at IS NOT NULL AND w.due_at IS NULL AND w.why IS NULL)"
+
 
 def _discover_sql(shape: Shape) -> str:
     open_words = ", ".join(f"'{word}'" for word in OPEN)
@@ -260,7 +264,7 @@ WITH found AS (
      WHERE {OPEN_OR_UNHEALED}
        AND {_ours_sql(shape, 2)}
        AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
-       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED})),
+       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED} OR {_UNSHOWN})),
 at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED)
