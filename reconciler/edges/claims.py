@@ -175,7 +175,7 @@ class Claims:
         await self._database.execute(_RELEASE, ids, leases, seconds)
 
     async def discover(self) -> int:
-        """Find open rows without bookkeeping, and what nobody told of: a change, an offered task, an address taken away.
+        """Find open rows without bookkeeping, and what nobody told of: a change, an offered task, a lost address.
 
         Returns how many were found.
         """

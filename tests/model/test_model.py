@@ -13,7 +13,7 @@ import structlog
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.conftest import PROFILE, SHARDS
+from tests.model.conftest import PROFILE, SEED, SHARDS
 from tests.model.machine import Model
 from tests.model.stage import staged
 
@@ -40,4 +40,4 @@ def model(dsn: str, tmp_path: Path) -> Iterator[type[Model]]:
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_whatever_happens_nothing_is_lost_doubled_or_untrue(model: type[Model], shard: int) -> None:
-    run_state_machine_as_test(seed(shard)(model), settings=PROFILE)
+    run_state_machine_as_test(seed(SEED * SHARDS + shard)(model), settings=PROFILE)
