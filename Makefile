@@ -35,9 +35,6 @@ check: $(STAMP) ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(STAMP) ## the model test at length; MODEL_EXAMPLES=200 for a short one
-	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)
-
 bench: $(STAMP) ## measure against a bare script in the same run; writes docs/PERFORMANCE.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
