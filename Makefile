@@ -23,6 +23,9 @@ demo: $(STAMP) ## the whole job on this machine: database, a local KIE, storage,
 test: $(STAMP) ## every test, against real PostgreSQL
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
+soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)
+
 cover: $(STAMP) ## the core and the dialects, every branch
 	$(BIN)/python -m pytest -q -n auto tests/core tests/providers --cov=reconciler.core --cov=reconciler.providers --cov-branch --cov-report=term-missing --cov-fail-under=100
 
