@@ -8,6 +8,7 @@ never looked at.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -59,9 +60,13 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
     """What one test makes of the log is not what the next one finds."""
+    root = logging.getLogger()
+    level = root.level
     structlog.reset_defaults()
     yield
     structlog.reset_defaults()
+    root.handlers = [each for each in root.handlers if type(each).__module__ != "reconciler.log"]
+    root.setLevel(level)
 
 
 @dataclass(frozen=True)
