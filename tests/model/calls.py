@@ -15,7 +15,7 @@ from reconciler.bench.simulator.tasks import Life
 
 Body = Mapping[str, object]
 
-KINDS = ("true", "true", "early", "forged", "failure", "tampered", "unreadable", "unknown")
+KINDS = ("true", "early", "forged", "forged", "failure", "failure", "tampered", "unreadable", "unknown")
 
 
 def media(count: int) -> list[Media]:

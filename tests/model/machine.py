@@ -20,6 +20,7 @@ from reconciler.edges.creations import Asker, Order
 from tests.engine.rig import USER
 from tests.model.calls import KINDS, media, said, scene
 from tests.model.fate import Fate, Manner
+from tests.model.stage import insert
 from tests.model.watch import named_by
 from tests.model.world import AT, COUNT, FATES, MANNER, MOST, REPLICA, TRIGGER, UPDATES, WHICH, World
 
@@ -239,6 +240,10 @@ class Model(World):
         if self.stage.asleep is not None:
             await self.woken(kill=False)
             await self.watch.look()
+        # And two rows that nobody tells of.
+        for status in ("queued", "success"):
+            task = await self.made()
+            self.rows.append(await insert(self.stage.rig.pool, task_id=task, status=status))
         kie.calm()
         self.stage.storage.faults.clear()
         for task in list(kie.tasks.values()):

@@ -14,7 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -31,7 +33,7 @@ from reconciler.doors.health import Health
 from reconciler.doors.web import application
 from reconciler.edges.creations import Asker, Order
 from reconciler.edges.reopen import Reopening
-from reconciler.engine import asking, create, settle, work
+from reconciler.engine import asking, create, settle, visit, work
 from reconciler.engine.create import Answer
 from reconciler.errors import ReconcilerError
 from reconciler.front import inside
@@ -151,7 +153,11 @@ class Stage:
         self.storage.history.clear()
         self.storage.faults.clear()
         for parts in self.replicas:
+            # What an instance remembers by itself, so that the same steps always have the same effects.
             parts.work._wakes.clear()
+            parts.work._early_at = 0.0
+            parts.budget._granted.clear()
+            parts.claims._turns = cycle(range(2))
 
     async def seen(self, after: int) -> Mapping[str, Any]:
         """Everything that is written down, and the daemon's changes of the application's table since `after`."""
@@ -281,7 +287,9 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         stack.enter_context(fateful())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(asking, "WINDOW", 0.001)
+        patch.setattr(asking, "WINDOW", 0.0)
+        patch.setattr(visit, "random", SimpleNamespace(random=lambda: 0.5))
+        patch.setattr(work, "IDLE", 0.0)
         patch.setattr(create, "WRITING", 0.05)
         patch.setattr(settle, "AGAIN", 0.001)
         patch.setattr(work, "BREATH", 0.0)

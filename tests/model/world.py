@@ -46,7 +46,7 @@ UPDATES = (
 
 WHICH = st.integers(0, MOST - 1)
 REPLICA = st.integers(0, 1)
-AT = st.integers(0, 14)
+AT = st.integers(0, 11)
 MANNER = st.sampled_from(Manner)
 STATE = st.sampled_from(["waiting", "generating", "unknown", "null"])
 COUNT = st.integers(1, 3)
