@@ -108,7 +108,7 @@ async def test_looking_up_a_thousand_rows_reads_no_table_from_end_to_end(dsn: st
         await books.pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")
         await books.pool.execute(
             """INSERT INTO public.generations (user_id, status)
-               SELECT gen_random_uuid(), 'success' FROM generate_series(1, 30000)"""
+               SELECT gen_random_uuid(), 'success' FROM generate_series(1, 100000)"""
         )
         await books.pool.execute(
             """INSERT INTO reconciler.events (key, generation_id, kind, payload)
