@@ -145,9 +145,14 @@ class World(RuleBasedStateMachine):
                 self.writes(row, what)
 
     def writes(self, row: str, what: str, *args: object) -> None:
-        if "status" in what:
-            self.watch.touched(row)
+        # What was done before counts for the row as it was then.
+        self.everything_holds()
+        before = self.generation(row)
         self.do(self.stage.rig.pool.execute(f"UPDATE public.generations SET {what} WHERE id = $1", row, *args))
+        self.everything_holds()
+        after = self.generation(row)
+        if before and after and (before["status"], before["task_id"]) != (after["status"], after["task_id"]):
+            self.watch.touched(row)
 
     # KIE.
 
