@@ -163,6 +163,8 @@ class World(RuleBasedStateMachine):
         task = self.stage.kie.tasks.get(self.task(self.row(which)) or "")
         if task is not None and not (task.life.end == "success" and task.life.seconds < math.inf):
             self.stage.kie.end(task.id, fate)
+            if fate == "fail":
+                self.watch.refused.add(task.id)
 
     @precondition(lambda self: self.rows)
     @rule(which=WHICH, more=st.integers(1, 2))
