@@ -24,7 +24,8 @@ from tests.model.stage import insert
 from tests.model.watch import named_by
 from tests.model.world import AT, COUNT, FATES, MANNER, MOST, REPLICA, TRIGGER, UPDATES, WHICH, World
 
-MEANWHILE = (None, *UPDATES, "another task")
+CREATE = (None, None, "lost", "lost", "lost", "reset", "html_502", "http_429", "body_402", "body_500")
+MEANWHILE = (None, None, None, None, *UPDATES, "another task")
 
 
 class Model(World):
@@ -65,7 +66,9 @@ class Model(World):
         replica=REPLICA,
         at=AT,
         manner=MANNER,
-        fault=st.sampled_from([None, None, "lost", "reset", "html_502", "http_429", "body_402", "body_500"]),
+        fault=st.sampled_from(
+            [None, None, "lost", "lost", "lost", "reset", "html_502", "http_429", "body_402", "body_500"]
+        ),
         count=COUNT,
         key=st.sampled_from([None, "one key"]),
     )
