@@ -56,15 +56,16 @@ async def deployed(on: World, dice: random.Random) -> AsyncIterator[None]:
     assert ended.code in (0, -signal.SIGKILL, -signal.SIGTERM), (ended.code, ended.lines)
 
 
-@contextlib.asynccontextmanager
-async def backends_ended(on: World, _: random.Random) -> AsyncIterator[None]:
-    """Every connection of ours to PostgreSQL is ended by its administrator."""
-    with contextlib.suppress(OSError, asyncpg.PostgresError):
-        await asked(
-            on.postgres,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kie-reconciler'",
-        )
-    yield
+def told(sql: str) -> Fault:
+    """PostgreSQL is told something behind our back; where it is away it has trouble enough."""
+
+    @contextlib.asynccontextmanager
+    async def fault(on: World, _: random.Random) -> AsyncIterator[None]:
+        with contextlib.suppress(OSError, asyncpg.PostgresError):
+            await asked(on.postgres, sql)
+        yield
+
+    return fault
 
 
 @contextlib.asynccontextmanager
@@ -103,17 +104,6 @@ async def announcements_silenced(on: World, _: random.Random) -> AsyncIterator[N
         finally:
             for name in ("inserted", "updated"):
                 await asked(on.postgres, silence.format("ENABLE", name))
-
-
-@contextlib.asynccontextmanager
-async def clock_jumped(on: World, _: random.Random) -> AsyncIterator[None]:
-    """Leases reach an hour ahead, as drawn by a clock that has been set back since."""
-    with contextlib.suppress(OSError, asyncpg.PostgresError):
-        await asked(
-            on.postgres,
-            "UPDATE reconciler.work SET lease_until = lease_until + interval '1 hour' WHERE lease IS NOT NULL",
-        )
-    yield
 
 
 def silent(which: Callable[[World, random.Random], Proxy]) -> Fault:
@@ -171,16 +161,20 @@ def database_line(on: World, dice: random.Random) -> Proxy:
     return dice.choice(on.lines)
 
 
+BACKENDS_ENDED = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kie-reconciler'"
+# Leases as they are drawn by a clock that has been set back since.
+CLOCK_JUMPED = "UPDATE reconciler.work SET lease_until = lease_until + interval '1 hour' WHERE lease IS NOT NULL"
+
 FAULTS: MappingProxyType[str, Fault] = MappingProxyType(
     {
         "replica killed": killed,
         "replica stopped past its leases": stopped,
         "replica deployed anew": deployed,
-        "backends terminated": backends_ended,
+        "backends terminated": told(BACKENDS_ENDED),
         "PostgreSQL crashed": database_crashed,
         "PostgreSQL read-only": database_read_only,
         "triggers silenced": announcements_silenced,
-        "clock jumped": clock_jumped,
+        "clock jumped": told(CLOCK_JUMPED),
         "line to PostgreSQL silent": silent(database_line),
         "line to PostgreSQL cut": cut(database_line),
         "line to KIE silent": silent(lambda on, _: on.kie_line),

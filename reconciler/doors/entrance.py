@@ -28,7 +28,7 @@ from reconciler.engine.work import Work
 log = structlog.get_logger()
 
 GRACE = 0.5
-"""Seconds."""
+"""Seconds in which a request whose work was taken from it may still say so."""
 
 
 @dataclass(frozen=True, slots=True)
