@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import structlog
+
 from reconciler.core.model import Identified, Observation, Ready, Refused, Row, Unheard, Unidentified, Unknown, Working
 from reconciler.edges.budget import Budget
 from reconciler.edges.kie import Kie
@@ -18,6 +20,8 @@ from reconciler.metrics import Metrics
 from reconciler.providers import judge
 from reconciler.providers.market import Market
 from reconciler.providers.origin import generation_named
+
+log = structlog.get_logger()
 
 WINDOW = 10.0
 """Seconds without requests after KIE says that we are too fast: the window of its documented limit."""
@@ -41,7 +45,7 @@ class Asking:
     async def ask(self, row: Row) -> tuple[Row, Observation]:
         """Ask for the record of the row's task; the row remembers who answered."""
         chosen = route(row, self._keys)
-        seen, _ = await self._record(row.task_id or "", chosen)
+        seen, _ = await self._record(row, row.task_id or "", chosen)
         return _remembering(row, seen, chosen), seen
 
     async def identify(self, row: Row) -> tuple[Row, Observation]:
@@ -70,14 +74,14 @@ class Asking:
         rejected = None
         for key in ring(row, self._keys):
             chosen = Route(_MARKET, key.key_hash)
-            seen, record = await self._record(task_id, chosen)
+            seen, record = await self._record(row, task_id, chosen)
             if isinstance(seen, Unheard) and seen.reason == "unauthorized":
                 rejected = chosen, seen, record
             elif not isinstance(seen, Unknown):
                 return chosen, seen, record
         return rejected or (chosen, seen, record)
 
-    async def _record(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
+    async def _record(self, row: Row, task_id: str, chosen: Route) -> tuple[Observation, object]:
         """Take a slot and ask; what was seen, and the record itself where one came."""
         await self._budget.take(chosen.key_hash)
         began = time.monotonic()
@@ -89,6 +93,9 @@ class Asking:
             record = reply.body.get("data") if isinstance(reply.body, Mapping) else None
         except Transient as error:
             seen = Unheard(error.code, str(error), error.retry_after)
+        if isinstance(seen, Unheard):
+            bound = log.bind(generation_id=row.id, task_id=task_id)
+            bound.warning("kie.request_failed", code=seen.reason, reason=seen.detail)
         await self._asked(seen, chosen.key_hash, time.monotonic() - began)
         return seen, record
 

@@ -88,6 +88,7 @@ class Deliveries:
                     raise
                 except ReconcilerError as error:
                     self._metrics.missed(transfer.stage, error.code)
+                    _told(row, n).warning("asset.not_stored", stage=transfer.stage, code=error.code, reason=str(error))
                     return _unstored(error, transfer.stage, _in_order(done))
                 finally:
                     del self.transfers[row.id]

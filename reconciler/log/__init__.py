@@ -1,21 +1,25 @@
 """How the lines of the log look: one event a line on standard error, JSON or for a terminal.
 
-What libraries log takes the same way, and `redaction.py` takes out what must not be seen. The
-composition root and the command line call `setup` once; everybody else asks structlog.
+What libraries log takes the same way, `repeats.py` leaves out what repeats, `redaction.py` takes out what must not be
+seen, and `journal.py` tells systemd's journal how bad a line is. The command line calls `setup` once; everybody else
+asks structlog.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from reconciler.log import journal
 from reconciler.log.redaction import Redaction
+from reconciler.log.repeats import Sampling
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "console"]
@@ -31,23 +35,28 @@ def setup(
     form: Form | None = None,
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Send every log line to `stream` (standard error unless given), without any of `secrets`.
 
-    Without a `form` it is for people where the stream is a terminal and JSON elsewhere.
+    Without a `form` it is for people where the stream is a terminal and JSON elsewhere. `clock`, in seconds, tells when
+    a warning that repeats is due again.
     """
     out = sys.stderr if stream is None else stream
     terminal = out.isatty()
     for_people = form == "console" or (form is None and terminal)
+    render = _renderer(colors=terminal) if for_people else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            Sampling(clock),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _arranged,
             structlog.processors.format_exc_info,
             Redaction(secrets),
-            *(_for_people(colors=terminal) if for_people else (structlog.processors.JSONRenderer(),)),
+            *([_tamed] if for_people else []),
+            journal.Prefixed(render) if journal.reads(out) else render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=_Unbreakable(out)),  # type: ignore[arg-type]
@@ -63,10 +72,10 @@ def _arranged(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return {**first, **event}
 
 
-def _for_people(*, colors: bool) -> tuple[Processor, ...]:
+def _renderer(*, colors: bool) -> Processor:
     # Values are quoted, so that what others wrote cannot move the cursor. A traceback is text by
     # now: the renderer's own would show local variables.
-    return _tamed, structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, sort_keys=False)
+    return structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, sort_keys=False)
 
 
 def _tamed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
