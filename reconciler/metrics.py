@@ -16,6 +16,8 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from reconciler import __version__
 from reconciler.core.findings import NAMES as FINDINGS
@@ -27,6 +29,9 @@ DELIVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 21600, 8
 """The edges of the objectives, and the 20 minutes that a minted link lives."""
 
 REQUEST_SECONDS = (0.01, 0.05, 0.1, 0.3, 1, 3, 10, 30)
+
+EXEMPLAR_LETTERS = 128
+"""What OpenMetrics lets the names and values of an exemplar's labels have together."""
 
 REQUESTS = ("ok", "refused", "rate_limited", "away")
 CALLBACKS = ("stored", "duplicate", "late", "unknown", "malformed", "unauthorized", "too_large", "unavailable")
@@ -47,6 +52,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._told = CollectorRegistry()
+        self._told.register(_Told(self.registry))
         self._declare_work()
         self._declare_traffic()
         self._declare_table_wide()
@@ -116,11 +123,29 @@ class Metrics:
         """Count a generation that ended in one of DELIVERIES."""
         self.deliveries.labels(outcome, trigger).inc()
 
-    def delivered(self, kind: str, age: timedelta, since_completion: timedelta | None) -> None:
-        """Record how long a delivered generation took."""
-        self.time_to_delivery.labels(kind).observe(max(age.total_seconds(), 0))
+    def delivered(
+        self, kind: str, age: timedelta, since_completion: timedelta | None, *, generation_id: str | None = None
+    ) -> None:
+        """Record how long a delivered generation took, which is then an example of what takes so long."""
+        example = _exemplar(generation_id)
+        self.time_to_delivery.labels(kind).observe(max(age.total_seconds(), 0), example)
         if since_completion is not None:
-            self.completion_to_delivery.labels(kind).observe(max(since_completion.total_seconds(), 0))
+            self.completion_to_delivery.labels(kind).observe(max(since_completion.total_seconds(), 0), example)
+
+    def seen(self, trigger: Trigger, since_completion: timedelta, *, generation_id: str | None = None) -> None:
+        """Record how long a completed task went unseen."""
+        lag = max(since_completion.total_seconds(), 0)
+        self.detection_lag.labels(trigger).observe(lag, _exemplar(generation_id))
+
+    def totals(self) -> dict[str, int]:
+        """Return what this process has done since it began, as `top` makes rates of it: counts and bytes."""
+        counters = {
+            "polls": self.polls,
+            "deliveries": self.deliveries,
+            "downloaded": self.downloaded,
+            "uploaded": self.uploaded,
+        }
+        return {name: int(_sum(counter)) for name, counter in counters.items()}
 
     def missed(self, stage: str, reason: str) -> None:
         """Count an attempt that brought nothing; both words are stable."""
@@ -187,9 +212,9 @@ class Metrics:
             histogram.labels(what, outcome).observe(time.monotonic() - began)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return the figures and their content type, as the scraper's Accept header asks."""
+        """Return the figures and their content type, as the scraper's Accept header asks; exemplars in OpenMetrics."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return encode(self._told), content_type
 
     def _counter(self, name: str, says: str, labels: Labels | None = None) -> Counter:
         counter = Counter(name, says, tuple(labels or ()), namespace="kie_reconciler", registry=self.registry)
@@ -207,6 +232,30 @@ class Metrics:
         )
         _begin(histogram, labels)
         return histogram
+
+
+class _Told(Collector):
+    """What a scrape is told: all but the moments at which the series began, which are a quarter of the bytes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+def _exemplar(generation_id: str | None) -> dict[str, str] | None:
+    # The library raises on a longer one, and an example is not worth a delivery's figures.
+    if generation_id is None or len("generation_id") + len(generation_id) > EXEMPLAR_LETTERS:
+        return None
+    return {"generation_id": generation_id}
+
+
+def _sum(counter: Counter) -> float:
+    (family,) = counter.collect()
+    return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
 
 
 def _begin(metric: MetricWrapperBase, labels: Labels | None) -> None:

@@ -126,7 +126,7 @@ class Visits:
                     row, seen = await self._asking.identify(row)
                 case Deliver():
                     asked()
-                    self._saw(seen, lease.claim.trigger, now)
+                    self._saw(row, seen, lease.claim.trigger, now)
                     seen = await self._deliveries.deliver(row, lease)
                 case Adopt() | Finish() | Fail() | Rest() | Leave():
                     lease.ending = True
@@ -196,9 +196,9 @@ class Visits:
         spare = not first or self._asking.spare(row)
         return replace(self._current.limits, spare=spare, jitter=random.random())
 
-    def _saw(self, seen: Observation, trigger: Trigger, now: datetime) -> None:
+    def _saw(self, row: Row, seen: Observation, trigger: Trigger, now: datetime) -> None:
         if isinstance(seen, Ready) and seen.completed_at is not None:
-            self._metrics.detection_lag.labels(trigger).observe(max((now - seen.completed_at).total_seconds(), 0))
+            self._metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
 
     def _tell(self, visited: Visited, lease: Lease, seconds: float) -> None:
         """One canonical line and the figures of a visit."""
@@ -211,7 +211,7 @@ class Visits:
                 self._metrics.ended("delivered", trigger)
                 since = visited.at - row.completed_at if row.completed_at else None
                 kind, _ = TYPES[row.assets[0].mime]
-                self._metrics.delivered(kind, visited.at - row.created_at, since)
+                self._metrics.delivered(kind, visited.at - row.created_at, since, generation_id=row.id)
                 size = sum(asset.size for asset in row.assets)
                 age = round((visited.at - row.created_at).total_seconds() * 1000)
                 bound.info(
