@@ -6,10 +6,10 @@ AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover soak bench licenses sbom audit lock clean
+.PHONY: help demo test check cover soak bench licenses sbom audit image-test lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,11 +29,12 @@ soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses 
 cover: $(STAMP) ## the core and the dialects, every branch
 	$(BIN)/python -m pytest -q -n auto tests/core tests/providers --cov=reconciler.core --cov=reconciler.providers --cov-branch --cov-report=term-missing --cov-fail-under=100
 
-check: $(STAMP) ## style, types, layers
+check: $(STAMP) ## style, types, layers, alert rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	monitoring/check.sh
 
 bench: $(STAMP) ## measure against a bare script in the same run; writes docs/PERFORMANCE.md
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -53,9 +54,13 @@ sbom: $(AUDIT)/.installed ## what runs, as CycloneDX: dist/sbom.cdx.json
 audit: $(AUDIT)/.installed ## known vulnerabilities in what runs (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/run.txt
 
+image-test: $(STAMP) $(AUDIT)/.installed ## build the image and live with it (needs root, buildah, podman, runc, mmdebstrap)
+	HADOLINT=$(AUDIT)/bin/hadolint PYTHON=$(BIN)/python tests/image/run.sh $(ARGS)
+
 lock: $(STAMP) ## pin every dependency again, with hashes (needs uv)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/run.txt
 	uv pip compile -q pyproject.toml --extra demo --extra dev -c requirements/run.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/dev.txt
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q - -c requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.txt
 	uv pip compile -q --group audit --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/audit.txt
 
 clean: ## remove what the other targets made
