@@ -57,6 +57,13 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name}: {value}")
+
+
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
     """What one test makes of the log is not what the next one finds."""
