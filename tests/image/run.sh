@@ -35,7 +35,7 @@ fi
 
 # chroot: no namespaces are needed for it; docker: the other format knows no HEALTHCHECK.
 buildah "${kept[@]}" bud --quiet --layers --isolation chroot --network host "$pull" --format docker \
-  --build-arg BASE="$base" --build-arg REVISION="$(git rev-parse HEAD)" -t "$image" . >/dev/null
+  --build-arg BASE="$base" --build-arg REVISION="$(git -c safe.directory="$PWD" rev-parse HEAD)" -t "$image" . >/dev/null
 podman "${kept[@]}" image prune --force >/dev/null
 podman "${kept[@]}" image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 
