@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -21,9 +22,11 @@ from reconciler.core.findings import Bounds
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import DRAINING, Health
 from reconciler.doors.hub import Hub
+from reconciler.doors.lifeline import Lifeline
 from reconciler.doors.web import application, serving
 from reconciler.edges.listener import Hears, Listener
 from reconciler.edges.presence import Presence
+from reconciler.edges.supervisor import Supervisor
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.announcer import Announcer
@@ -57,6 +60,7 @@ async def run(
     observe: bool = False,
     stop: Stop | None = None,
     begun: Callable[[Parts], None] = lambda _: None,
+    supervisor: Supervisor | None = None,
 ) -> int:
     """Be the daemon until asked to stop; `begun` is told when work begins. Config where only a person can help."""
     settings.require("database_url", "kie_api_key", "storage")
@@ -69,8 +73,9 @@ async def run(
     files = settings.storage_local_dir if settings.storage_backend == "local" else None
     entrance = Entrance(health)
     app = application(health, metrics, files, routers=routers(settings, entrance, metrics))
+    lifeline = Lifeline(supervisor or Supervisor(), health, stop.asked.is_set, drain_seconds=settings.drain_seconds)
     with _signals(stop):
-        async with serving(app, settings.http_host, settings.http_port) as port:
+        async with serving(app, settings.http_host, settings.http_port) as port, lifeline.held():
             log.info("daemon.started", version=__version__, port=port, observe=observe)
             while not stop.asked.is_set():
                 try:
@@ -80,7 +85,7 @@ async def run(
                     ):
                         begun(built)
                         entrance.inside = inside(built)
-                        await _reconcile(built, entrance, stop, telling=telling)
+                        await _reconcile(built, entrance, stop, telling=telling, lifeline=lifeline)
                 except Transient as error:
                     entrance.inside = None
                     health.reason = str(error)
@@ -103,7 +108,9 @@ def _signals(stop: Stop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _reconcile(built: Parts, entrance: Entrance, stop: Stop, *, telling: Announcer | None) -> None:
+async def _reconcile(
+    built: Parts, entrance: Entrance, stop: Stop, *, telling: Announcer | None, lifeline: Lifeline
+) -> None:
     """Work until asked to stop, then drain; whatever ends unasked ends the daemon."""
     presence = Presence(built.database, built.instance, term=built.settings.lease_seconds)
     rounds = _rounds(built, presence, telling)
@@ -121,6 +128,7 @@ async def _reconcile(built: Parts, entrance: Entrance, stop: Stop, *, telling: A
     rounds.start()
     built.metrics.database_up.set_function(lambda: built.database.trouble is None)
     health.reason, health.pulse, health.trouble = None, lambda: rounds.pulse, lambda: built.database.trouble
+    lifeline.doing, lifeline.swept = lambda: _doing(built, rounds), lambda: rounds.swept
     try:
         done, _ = await asyncio.wait({*tasks, keeping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -128,7 +136,9 @@ async def _reconcile(built: Parts, entrance: Entrance, stop: Stop, *, telling: A
             if task.result() is not True:
                 raise RuntimeError(f"{task.get_name()} has finished unexpectedly")
     finally:
-        health.reason = DRAINING
+        # From here on no round turns, and a drain may take longer than anybody's patience with one.
+        health.reason, health.pulse = DRAINING, time.monotonic
+        lifeline.look()
         hub.close()
         rounds.stop()
         await _either(_drained(built, entrance, telling, built.settings.drain_seconds), stop.now.wait())
@@ -137,6 +147,13 @@ async def _reconcile(built: Parts, entrance: Entrance, stop: Stop, *, telling: A
         await _cancelled({*tasks, keeping})
         with contextlib.suppress(TimeoutError, Transient):
             await asyncio.wait_for(presence.leave(), 2)
+
+
+def _doing(built: Parts, rounds: Rounds) -> str:
+    """Return what is in hand, and where we lead what is in flight."""
+    drawn = rounds.drawn
+    table = "" if drawn is None else f"; {sum(drawn.in_flight.values())} in flight, {drawn.stuck} stuck"
+    return f"{built.work.in_hand} in hand{table}"
 
 
 async def _drained(built: Parts, entrance: Entrance, telling: Announcer | None, seconds: float) -> None:

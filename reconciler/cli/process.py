@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +27,14 @@ def run(
 ) -> None:
     """Be the daemon, until SIGTERM or Ctrl-C."""
     from reconciler import daemon
+    from reconciler.edges.supervisor import Supervisor
 
     # What is imported by now lives as long as the process, and nearly all the rest dies by its reference count: looking
     # for cycles every 700 objects took one part in twenty of the CPU.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    raise typer.Exit(asyncio.run(daemon.run(settings_for(), observe=observe)))
+    supervisor = Supervisor.from_environment(os.environ)
+    raise typer.Exit(asyncio.run(daemon.run(settings_for(), observe=observe, supervisor=supervisor)))
 
 
 def migrate(

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from reconciler.core.findings import Bounds, findings
+from reconciler.core.findings import Bounds, Snapshot, findings
 from reconciler.edges.claims import Claims
 from reconciler.edges.kie import Kie
 from reconciler.edges.presence import Presence
@@ -79,7 +79,10 @@ class Eyes:
 
 
 class Rounds:
-    """The timed passes of one instance; `pulse` is the monotonic time when the loop last turned."""
+    """The timed passes of one instance; `pulse` is the monotonic time when the loop last turned.
+
+    `swept` says whether a sweep has ended, `drawn` is the last snapshot where we lead.
+    """
 
     def __init__(
         self, eyes: Eyes, work: Work, metrics: Metrics, *, every: Every, bearings: Bearings, current: Current
@@ -91,6 +94,8 @@ class Rounds:
         self._bearings = bearings
         self._current = current
         self.pulse = time.monotonic()
+        self.swept = False
+        self.drawn: Snapshot | None = None
         self._leads_until = 0.0
         self._swept_at = time.monotonic()
         self._canary_at = time.monotonic()
@@ -105,7 +110,8 @@ class Rounds:
     def start(self) -> None:
         """Begin all rounds: each at once and then at its interval, the leader's when it is known who leads."""
         every = self._every
-        at_once: dict[Round, float] = {self.beat: 1.0, self.sweep: every.sweep, self.attend: every.presence}
+        at_once: dict[Round, float] = {self.beat: 1.0, self.make_up: 1.0, self.sweep: every.sweep}
+        at_once[self.attend] = every.presence
         if self._eyes.announcer is not None:
             at_once[self._eyes.announcer.look] = 1.0
         leaders: dict[Round, float] = {
@@ -151,9 +157,12 @@ class Rounds:
             log.exception("round.broke", round=name)
 
     async def beat(self) -> None:
-        """Show that the loop turns; a deaf listener makes the sweep come thrice as often."""
+        """Show that the loop turns; it waits for nothing, or a database that is away would stop the pulse."""
         self.pulse = time.monotonic()
-        if not self._listening and self.pulse - self._swept_at > self._every.sweep / 3:
+
+    async def make_up(self) -> None:
+        """Make up for a deaf listener: the sweep comes thrice as often."""
+        if not self._listening and time.monotonic() - self._swept_at > self._every.sweep / 3:
             await self.sweep()
 
     async def sweep(self) -> None:
@@ -162,6 +171,7 @@ class Rounds:
         if found:
             log.info("sweep.found", generations=found)
         self._work.stir()
+        self.swept = True
         self._swept_at = time.monotonic()
         self._metrics.last_sweep.set(time.time())
 
@@ -180,6 +190,7 @@ class Rounds:
     async def snapshot(self) -> None:
         """Draw the table-wide figures and say what is amiss."""
         if not self._leads():
+            self.drawn = None
             self._metrics.forget()
             return
         snapshot = replace(
@@ -194,6 +205,7 @@ class Rounds:
         )
         found = findings(snapshot, self._bearings.bounds)
         self._metrics.draw(snapshot, found)
+        self.drawn = snapshot
         for finding in found:
             log.warning("finding.open", finding=finding.name, count=finding.count, says=finding.says, do=finding.do)
 

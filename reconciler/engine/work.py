@@ -225,6 +225,11 @@ class Work:
             task.cancel()
 
     @property
+    def in_hand(self) -> int:
+        """How many generations this process holds."""
+        return len(self._held)
+
+    @property
     def draining(self) -> bool:
         """Whether nothing more is begun here."""
         return self._draining

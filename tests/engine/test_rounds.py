@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import pytest
 from structlog.testing import capture_logs
 
 from reconciler.assembly import Parts
@@ -61,9 +63,20 @@ async def test_a_deaf_listener_makes_the_sweep_come_more_often(rig: Rig, parts: 
     assert not await swept(rig, made)
 
 
+async def test_a_sweep_that_does_not_end_holds_no_pulse_up(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = asyncio.Event()
+    monkeypatch.setattr(parts.claims, "discover", never.wait)
+    made = rounds(parts)
+    made._swept_at -= 100
+    async with running(made):
+        before = made.pulse
+        await until(lambda: made.pulse > before + 1.5, what="a pulse that goes on")
+        assert not made.swept
+
+
 async def swept(rig: Rig, made: Rounds) -> bool:
     generation_id = await rig.order()
-    await made.beat()
+    await made.make_up()
     return await rig.books.work(generation_id) is not None
 
 
@@ -123,7 +136,7 @@ async def left(rig: Rig) -> int:
 async def test_a_round_that_breaks_comes_again_and_breaks_no_other(rig: Rig, parts: Parts) -> None:
     broken = 0
 
-    async def breaks() -> None:
+    async def breaks(_: object) -> None:
         nonlocal broken
         broken += 1
         raise ZeroDivisionError
