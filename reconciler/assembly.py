@@ -19,6 +19,7 @@ import structlog
 
 from reconciler.core.model import Limits
 from reconciler.core.naming import PROVIDER_HOSTS
+from reconciler.doors.doctor import Instruments
 from reconciler.edges.announce import PATIENCE, Receiver
 from reconciler.edges.budget import Budget
 from reconciler.edges.claims import Claims, Reach
@@ -101,6 +102,26 @@ async def reports(settings: Settings) -> AsyncIterator[Reports]:
         await database.close()
 
 
+@contextlib.asynccontextmanager
+async def instruments(settings: Settings) -> AsyncIterator[Instruments]:
+    """Build what `doctor` looks with; nothing is asked yet, and nothing need be there."""
+    settings.require("database_url", "kie_api_key", "storage")
+    async with contextlib.AsyncExitStack() as stack:
+        store = _store(settings, slots=2)
+        stack.push_async_callback(store.close)
+        kie_client = await stack.enter_async_context(json_client())
+        secrets = [key.secret.get_secret_value() for key in settings.kie_keys()]
+        keys = {key_hash(secret): secret for secret in secrets}
+        yield Instruments(
+            settings=settings,
+            store=store,
+            room=lambda: Room(_spool_dir(settings), settings.spool_max_bytes),
+            kie=Kie(kie_client, settings.kie_market_base_url, keys, secrets=settings.secrets()),
+            kie_client=kie_client,
+            web=await stack.enter_async_context(json_client()),
+        )
+
+
 async def missing(database: Database) -> list[str]:
     """Return the migrations that this version has and the database lacks."""
 
@@ -137,7 +158,6 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     client = await stack.enter_async_context(json_client())
     ordering = await stack.enter_async_context(json_client(lasting=False))
     keys = {key_hash(secret): secret for secret in (key.secret.get_secret_value() for key in settings.kie_keys())}
-    spool = settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
     return Ways(
         ledger=ledger,
         inbox=inbox,
@@ -149,9 +169,13 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
             max_bytes=settings.max_asset_bytes,
             allow_private=settings.allow_private_hosts,
         ),
-        room=Room(spool, settings.spool_max_bytes),
+        room=Room(_spool_dir(settings), settings.spool_max_bytes),
         store=store,
     )
+
+
+def _spool_dir(settings: Settings) -> Path:
+    return settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
 
 
 def _store(settings: Settings, slots: int) -> Store:

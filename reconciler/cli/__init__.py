@@ -44,6 +44,7 @@ def application() -> typer.Typer:
     commands: dict[Callable[..., None], str] = {
         process.run: "run --observe",
         process.migrate: "migrate --application",
+        questions.doctor: "doctor",
         questions.status: "status --json",
         questions.stuck: "stuck",
         questions.explain: f"explain {_GENERATION}",

@@ -1,4 +1,4 @@
-"""The commands that only ask: they need the database, and nothing of KIE or the storage."""
+"""The commands that only ask: of the database, and `doctor` of everything else, too."""
 
 # ruff: noqa: PLC0415 - see shared.py
 
@@ -13,6 +13,7 @@ import typer
 from reconciler.cli.shared import AsJson, fail, settings_for, terms
 
 if TYPE_CHECKING:
+    from reconciler.core.checkup import Check
     from reconciler.edges.reports import Reports
     from reconciler.settings import Settings
 
@@ -68,6 +69,33 @@ def explain(
     else:
         for case in cases:
             tables.show_case(case, terms(settings))
+
+
+def doctor(*, as_json: AsJson = False) -> None:
+    """Look at everything that the daemon needs.
+
+    One line each: ok, warn or FAIL, and what to do. Exit 1 with any FAIL. Nothing is changed; the object that storage
+    is tried with is removed again.
+    """
+    from reconciler import settings
+    from reconciler.core.checkup import failed
+    from reconciler.doors import checklist, tables
+
+    loaded = settings_for("database_url", "kie_api_key", "storage")
+    checks = asyncio.run(_examined(loaded, settings.strangers()))
+    if as_json:
+        tables.show_json(checks)
+    else:
+        checklist.show(checks)
+    raise typer.Exit(1 if failed(checks) else 0)
+
+
+async def _examined(settings: Settings, strangers: tuple[str, ...]) -> tuple[Check, ...]:
+    from reconciler.assembly import instruments
+    from reconciler.doors.doctor import examine
+
+    async with instruments(settings) as tools:
+        return await examine(tools, strangers)
 
 
 def ask(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:

@@ -24,6 +24,13 @@ _LED = f"SELECT {led_by('$1', '$2')}"
 
 _VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
 
+# One that is disabled is wanted so; only one that is gone comes back with the next migration.
+_DROPPED = """
+SELECT EXISTS (
+    SELECT FROM unnest($1::text[]) AS wanted
+     WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('public.generations') AND tgname = wanted))
+"""
+
 _RECORD = """
 INSERT INTO reconciler.schema_version AS was (file, sha256) VALUES ($1, $2)
     ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()
@@ -60,7 +67,7 @@ async def migrate(
 async def behind(connection: asyncpg.Connection) -> list[str]:
     """The files this version has and the database lacks; those of the application only once it took them.
 
-    Without the files of our own tables (010 to 022) nothing runs; without the others things are only slower. Config
+    Without the files of our own tables (010 to 024) nothing runs; without the others things are only slower. Config
     where this login has no rights in our schema.
     """
     recorded = await _recorded(connection)
@@ -74,7 +81,8 @@ async def behind(connection: asyncpg.Connection) -> list[str]:
         elif (index := script.mark("builds")) is not None:
             stale = not await connection.fetchval(_VALID, f"public.{index}")
         else:
-            stale = recorded.get(script.name) != script.sha256
+            dropped = await connection.fetchval(_DROPPED, script.triggers)
+            stale = dropped or recorded.get(script.name) != script.sha256
         if stale:
             missing.append(script.name)
     return missing

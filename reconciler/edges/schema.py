@@ -156,7 +156,7 @@ async def introspect(connection: asyncpg.Connection) -> Shape:
             )
     shape = Shape(
         columns=MappingProxyType(types),
-        statuses=await _statuses(connection),
+        statuses=await statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
         filled=frozenset(row["attname"] for row in rows if row["filled"]),
     )
@@ -196,8 +196,8 @@ async def _check_access(connection: asyncpg.Connection, shape: Shape) -> None:
     )
 
 
-async def _statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
-    """Ask the CHECKs themselves about every word that they or we know."""
+async def statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
+    """What the CHECKs on status let through, None = anything; they are asked about every word that they or we know."""
     checks = [row[0] for row in await connection.fetch(_CHECKS)]
     if not checks:
         return None

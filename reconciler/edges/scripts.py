@@ -17,6 +17,8 @@ from pathlib import Path
 
 _MARK = re.compile(r"^-- @([a-z-]+) ?(.*)$", re.MULTILINE)
 
+_TRIGGER = re.compile(r"^ *CREATE TRIGGER (\w+)", re.MULTILINE)
+
 _PREAMBLE = """\
 -- kie-reconciler: everything `migrate` would apply, as plain SQL. Running it twice changes nothing.
 -- Each part waits at most 5 seconds for a lock and then fails; run it again at a quieter moment.
@@ -53,6 +55,17 @@ class Script:
         return self.name.startswith("application/")
 
     @property
+    def triggers(self) -> tuple[str, ...]:
+        """The triggers it makes."""
+        return tuple(_TRIGGER.findall(self.text))
+
+    @property
+    def statement(self) -> str:
+        """Its SQL without comments."""
+        lines = self.text.splitlines()
+        return "\n".join(line for line in lines if line and not line.startswith("--"))
+
+    @property
     def repeated(self) -> bool:
         """Whether it looks at the application's table and so runs in every migration."""
         return self.application or self.mark("follows") is not None
@@ -69,7 +82,7 @@ def printed(*, application: bool, strict_statuses: bool) -> str:
     """The whole as one text for the Supabase SQL editor; the indexes of a large table stand last, as comments."""
     chosen = scripts(application=application, strict_statuses=strict_statuses)
     parts = [_PREAMBLE, *(_part(one) for one in chosen)]
-    alone = [_statement(one) for one in chosen if one.mark("builds") is not None]
+    alone = [one.statement for one in chosen if one.mark("builds") is not None]
     commented = "\n\n".join("\n".join(f"-- {line}" for line in text.splitlines()) for text in alone)
     return "\n".join([*parts, _ALONE, commented, ""])
 
@@ -109,7 +122,7 @@ def _small_build(script: Script) -> str:
     return (
         "DO $$\nBEGIN\n"
         f"IF pg_relation_size(to_regclass('public.generations')) < {_SMALL}{needed} THEN\n"
-        f"{_statement(script).replace(' CONCURRENTLY', '')}\n"
+        f"{script.statement.replace(' CONCURRENTLY', '')}\n"
         "END IF;\n"
         f"EXCEPTION WHEN undefined_column THEN RAISE WARNING '{script.name} left out: %', SQLERRM;\n"
         "END\n$$;\n"
@@ -126,11 +139,6 @@ def _record(script: Script) -> str:
         "    ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()\n"
         "    WHERE schema_version.sha256 <> excluded.sha256;\n"
     )
-
-
-def _statement(script: Script) -> str:
-    lines = script.text.splitlines()
-    return "\n".join(line for line in lines if line and not line.startswith("--"))
 
 
 def _read(folder: str) -> list[Script]:

@@ -18,7 +18,7 @@ from pydantic import AliasGenerator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from reconciler.errors import Config
-from reconciler.settings.sources import gather
+from reconciler.settings.sources import gather, named
 from reconciler.settings.values import (
     Count,
     DatabaseAddress,
@@ -39,6 +39,9 @@ from reconciler.settings.values import (
 
 _UNSET = SecretStr("")
 _SHARED_PREFIXES = ("DATABASE_", "SUPABASE_", "KIE_", "LOG_")
+
+_OTHERS = ("RECONCILER_ENV_FILE", "RECONCILER_PG_BIN")
+"""What is read elsewhere: the file to load, and the programs of the demo's database."""
 
 _WHERE = {
     "database_url": "Supabase dashboard, Connect: the direct address or the session pooler's",
@@ -225,6 +228,13 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
         raise Config("; ".join(_sentence(problem) for problem in problems)) from None
+
+
+def strangers(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[str, ...]:
+    """Return the names that begin as ours or KIE's settings do and are none; the same sources as `load`."""
+    found = named(os.environ if environ is None else environ, Path.cwd() if cwd is None else cwd)
+    known = {*(variable(name) for name in Settings.model_fields), *_OTHERS}
+    return tuple(sorted(name for name in found - known if name.startswith(("RECONCILER_", "KIE_"))))
 
 
 def _sentence(problem: Any) -> str:

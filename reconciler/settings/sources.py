@@ -20,17 +20,27 @@ def gather(environ: Mapping[str, str], cwd: Path, *, names: Iterable[str], secre
     folder of CREDENTIALS_DIRECTORY. A blank value counts as not set. Raises Config where a file
     that was named is missing or cannot be read.
     """
-    layers = [_meant(environ)]
-    dotenv = cwd / ".env"
-    if dotenv.exists():
-        layers.append(_meant(_file(dotenv)))
-    named = next((found for layer in layers if (found := layer.get("RECONCILER_ENV_FILE"))), None)
-    if named:
-        layers.append(_meant(_file(cwd / Path(named).expanduser())))
+    layers = [_meant(layer) for layer in _layers(environ, cwd)]
     if folder := environ.get("CREDENTIALS_DIRECTORY"):
         layers.append(_meant(_credentials(Path(folder), secrets)))
     merged = {name: value for layer in reversed(layers) for name, value in layer.items()}
     return {name: merged[name] for name in names if name in merged}
+
+
+def named(environ: Mapping[str, str], cwd: Path) -> frozenset[str]:
+    """Every name that the environment and the two files hold, whatever it means; Config as `gather`."""
+    return frozenset(name for layer in _layers(environ, cwd) for name in layer)
+
+
+def _layers(environ: Mapping[str, str], cwd: Path) -> list[Mapping[str, str | None]]:
+    layers: list[Mapping[str, str | None]] = [environ]
+    dotenv = cwd / ".env"
+    if dotenv.exists():
+        layers.append(_file(dotenv))
+    path = next((found for layer in layers if (found := (layer.get("RECONCILER_ENV_FILE") or "").strip())), None)
+    if path:
+        layers.append(_file(cwd / Path(path).expanduser()))
+    return layers
 
 
 def _meant(values: Mapping[str, str | None]) -> dict[str, str]:

@@ -103,6 +103,11 @@ class SupabaseStore:
                 hint="make the bucket public",
             )
 
+    @property
+    def taken(self) -> tuple[tuple[str, ...] | None, int | None]:
+        """The types and the largest size that the bucket takes, as it said when it was last asked; None: any."""
+        return (None, None) if self._rules is None else (self._rules.types, self._rules.size)
+
     async def put(
         self,
         what: Put,
