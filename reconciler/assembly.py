@@ -37,6 +37,7 @@ from reconciler.edges.spool import Room
 from reconciler.edges.storage import Store
 from reconciler.edges.storage.local import LocalStore
 from reconciler.edges.storage.supabase import SupabaseStore
+from reconciler.edges.watching import Watching
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.deliver import Deliveries, Ways
 from reconciler.engine.route import Key
@@ -103,6 +104,17 @@ async def reports(settings: Settings) -> AsyncIterator[Reports]:
 
 
 @contextlib.asynccontextmanager
+async def watching(settings: Settings) -> AsyncIterator[Watching]:
+    """Build no more than it takes to watch what moves."""
+    database = Database(settings.database_url.get_secret_value(), size=1)
+    try:
+        await _usable(database)
+        yield Watching(database, alive=_scope(settings).alive)
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
 async def instruments(settings: Settings) -> AsyncIterator[Instruments]:
     """Build what `doctor` looks with; nothing is asked yet, and nothing need be there."""
     settings.require("database_url", "kie_api_key", "storage")
@@ -140,7 +152,7 @@ async def _usable(database: Database) -> Shape:
             return await introspect(connection)
 
     # Of the tables that nothing runs without, the first to be made and the last.
-    for table in ("work", "creations"):
+    for table in ("work", "watching"):
         if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
             raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
     shape = await database.run(look)

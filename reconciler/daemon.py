@@ -30,6 +30,7 @@ from reconciler.edges.supervisor import Supervisor
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.announcer import Announcer
+from reconciler.engine.doing import doing
 from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
 from reconciler.errors import Transient
 from reconciler.front import inside, routers
@@ -191,6 +192,7 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
         kie=built.ways.kie,
         behind=lambda: _count(missing(database)),
         pooled=lambda: database.pooled,
+        doing=lambda: doing(built.deliveries, built.work, built.metrics),
         announcer=telling,
     )
     bounds = Bounds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import chores, process, questions
+from reconciler.cli import chores, process, questions, top
 from reconciler.errors import Config, ReconcilerError
 
 _GENERATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -48,6 +48,7 @@ def application() -> typer.Typer:
         questions.status: "status --json",
         questions.stuck: "stuck",
         questions.explain: f"explain {_GENERATION}",
+        top.top: "top",
         chores.sync: "sync 281e5b0f39b9a3ce4ac4c3a4e1b2c3d4",
         chores.retry: f"retry {_GENERATION}",
         chores.backfill: "backfill --dry-run",

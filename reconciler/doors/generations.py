@@ -21,7 +21,7 @@ from reconciler.core.pace import expected, progress
 from reconciler.doors.auth import Caller, Gate
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.problems import Problem
-from reconciler.doors.story import story
+from reconciler.doors.story import whole
 from reconciler.edges.listed import Listed
 from reconciler.edges.listing import cursor as cursor_of
 from reconciler.errors import Permanent
@@ -107,8 +107,14 @@ class Told(Item):
     server_time: datetime
     story: dict[str, str] | None = Field(
         None,
-        description="for the operator: what is known, what was tried, what comes next, in sentences",
-        examples=[{"row": "Status generating: image by nano-banana-2.", "next": "Next look in 4 s."}],
+        description="for the operator: what is known, was tried, comes next, in sentences; then what happened",
+        examples=[
+            {
+                "row": "Status generating: image by nano-banana-2.",
+                "next": "Next look in 4 s.",
+                "1.": "2026-07-01 12:00:00 callback received",
+            }
+        ],
     )
 
 
@@ -211,7 +217,7 @@ def _route_the_one(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
         told = Told.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
             case = await inside.reports.case(row.id)
-            told.story = story(case, inside.desk.terms) if case is not None else {}
+            told.story = whole(case, inside.desk.terms) if case is not None else {}
         return told
 
 

@@ -38,6 +38,11 @@ def story(case: Case, terms: Terms) -> dict[str, str]:
     return {about: sentence for about, sentence in told.items() if sentence}
 
 
+def whole(case: Case, terms: Terms) -> dict[str, str]:
+    """Return the story and, numbered, what happened: what a person reads in a terminal and on the page."""
+    return story(case, terms) | {f"{n}.": line for n, line in enumerate(lines(case), start=1)}
+
+
 def span(seconds: float) -> str:
     """Return a time as a person says it: seconds up to two minutes, then minutes, hours, days."""
     size, unit = next(

@@ -17,10 +17,11 @@ from uuid import UUID
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.doors.story import Terms, lines, span, story
+from reconciler.doors.story import Terms, lines, span, story, whole
 from reconciler.edges.cases import Case
 from reconciler.edges.reports import Status, Stuck
 
@@ -33,10 +34,11 @@ PIPED_WIDTH = 240
 
 def show_json(value: object) -> None:
     """Print dataclasses, lists and mappings of them as one JSON document; times as ISO 8601 or seconds."""
-    sys.stdout.write(json.dumps(value, default=_plain, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, default=as_plain, indent=2) + "\n")
 
 
-def _plain(value: object) -> object:
+def as_plain(value: object) -> object:
+    """Return what JSON has no form of as something that it has; for `json.dumps`."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, datetime):
@@ -76,14 +78,14 @@ def show_stuck(stuck: Sequence[Stuck], after: timedelta) -> None:
 
 
 def case_as_json(case: Case, terms: Terms) -> Mapping[str, object]:
-    """Return a case with its story, for `--json`."""
-    return {**asdict(case), "story": story(case, terms)}
+    """Return a case with its story and what happened, for `--json`."""
+    return {**asdict(case), "story": story(case, terms), "happened": lines(case)}
 
 
 def show_case(case: Case, terms: Terms) -> None:
     """Print one generation's story and what happened to it."""
     _say(f"generation {case.generation.id}")
-    _pairs(story(case, terms) | {f"{n}.": line for n, line in enumerate(lines(case), start=1)})
+    _pairs(whole(case, terms))
 
 
 def show_outcomes(outcomes: Iterable[Outcome]) -> None:
@@ -115,37 +117,46 @@ class Healing:
         """One generation is through."""
         self._progress.advance(self._bar)
         if outcome.word != "delivered":
-            self._progress.console.print(_text(f"{outcome.generation_id} {outcome.word}: {outcome.why}"))
+            self._progress.console.print(text(f"{outcome.generation_id} {outcome.word}: {outcome.why}"))
 
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else span(seconds)
 
 
-def _say(text: str) -> None:
-    _console().print(_text(text))
+def _say(told: str) -> None:
+    console().print(text(told))
 
 
 def _pairs(pairs: Mapping[str, str]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
-        table.add_row(_text(name, style="dim"), _text(value))
-    _console().print(table)
+        table.add_row(text(name, style="dim"), text(value))
+    console().print(table)
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    console().print(grid(names, rows))
+
+
+def grid(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Return a table of whatever can be shown as text, and of bars."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in names:
         # An id that is cut cannot be copied.
         table.add_column(name, overflow="fold", no_wrap=name in ("generation", "age"))
     for row in rows:
-        table.add_row(*(_text("-" if value is None else str(value)) for value in row))
-    _console().print(table)
+        table.add_row(
+            *(value if isinstance(value, ProgressBar) else text("-" if value is None else str(value)) for value in row)
+        )
+    return table
 
 
-def _text(text: str, style: str = "") -> Text:
-    return Text("".join(letter if letter.isprintable() else " " for letter in text), style=style)
+def text(told: str, style: str = "") -> Text:
+    """Return what anybody may have written, as text that cannot move the cursor."""
+    return Text("".join(letter if letter.isprintable() else " " for letter in told), style=style)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return where answers go, as wide as it is."""
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)

@@ -6,8 +6,10 @@ twice, so one lease row is enough. Called by the rounds.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,8 +17,9 @@ from reconciler import __version__
 from reconciler.edges.db import Database
 
 _BEAT = """
-INSERT INTO reconciler.instances (id, host, pid, version) VALUES ($1, $2, $3, $4)
-ON CONFLICT (id) DO UPDATE SET seen_at = now()
+INSERT INTO reconciler.instances (id, host, pid, version, doing) VALUES ($1, $2, $3, $4, $5::jsonb)
+ON CONFLICT (id) DO UPDATE SET seen_at = now(), doing = excluded.doing
+RETURNING EXISTS (SELECT FROM reconciler.watching WHERE until > now())
 """
 
 _LEAD = """
@@ -35,9 +38,10 @@ class Presence:
         self._instance = instance
         self._term = timedelta(seconds=term)
 
-    async def beat(self) -> None:
-        """Tell the others that this instance is alive."""
-        await self._database.execute(_BEAT, self._instance, socket.gethostname(), os.getpid(), __version__)
+    async def beat(self, doing: Mapping[str, object]) -> bool:
+        """Tell the others that this instance is alive and what it is doing; whether somebody watches."""
+        who = (self._instance, socket.gethostname(), os.getpid(), __version__)
+        return await self._database.value(_BEAT, *who, json.dumps(doing)) is True
 
     async def lead(self) -> bool:
         """Take or keep the lead; whether it is ours for one term from now."""

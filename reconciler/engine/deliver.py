@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -37,13 +37,21 @@ LIGHT = 6 << 20
 
 @dataclass(slots=True)
 class Transfer:
-    """A delivery under way, as the demo shows it; sizes in bytes, `total` None while unknown."""
+    """A delivery under way, as `top` and the demo show it; sizes in bytes, `total` None while unknown.
+
+    `began` is the monotonic time when its stage began.
+    """
 
     generation_id: str
     n: int
     stage: str
     done: int = 0
     total: int | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def enter(self, stage: str, total: int) -> None:
+        """Begin the next stage, of so many bytes."""
+        self.stage, self.done, self.total, self.began = stage, 0, total, time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ class Deliveries:
             await self._ways.ledger.intend(row, lease.claim, asset)
             began = time.monotonic()
             await self._put(row, lease, transfer, asset, spool)
-        transfer.stage = "prove"
+        transfer.enter("prove", asset.size)
         with self._metrics.storing("prove"):
             receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
         self._metrics.uploaded.inc(asset.size)
@@ -138,7 +146,7 @@ class Deliveries:
         return mime
 
     async def _put(self, row: Row, lease: Lease, transfer: Transfer, asset: Asset, spool: Spool) -> None:
-        transfer.stage, transfer.done, transfer.total = "store", 0, asset.size
+        transfer.enter("store", asset.size)
 
         async def begun(upload: str) -> None:
             await self._ways.ledger.begun(row, lease.claim, asset.n, upload)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -64,7 +64,7 @@ class Bearings:
 class Eyes:
     """What the rounds look through; `behind` counts missing migrations, `pooled` tells of a transaction pooler.
 
-    Without `announcer` nobody is told of events.
+    `doing` tells what is in hand. Without `announcer` nobody is told of events.
     """
 
     claims: Claims
@@ -75,6 +75,7 @@ class Eyes:
     kie: Kie
     behind: Callable[[], Coroutine[Any, Any, int]]
     pooled: Callable[[], bool]
+    doing: Callable[[], Mapping[str, object]]
     announcer: Announcer | None = None
 
 
@@ -99,7 +100,7 @@ class Rounds:
         self._leads_until = 0.0
         self._swept_at = time.monotonic()
         self._canary_at = time.monotonic()
-        self._listening = False
+        self._listening = self._watched = False
         self._keys_rejected = self._keys_unpaid = 0
         # The library's default drops a run that is a second late; a late sweep is better than none.
         late = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
@@ -111,7 +112,7 @@ class Rounds:
         """Begin all rounds: each at once and then at its interval, the leader's when it is known who leads."""
         every = self._every
         at_once: dict[Round, float] = {self.beat: 1.0, self.make_up: 1.0, self.sweep: every.sweep}
-        at_once[self.attend] = every.presence
+        at_once |= {self.attend: every.presence, self.show: 1.0}
         if self._eyes.announcer is not None:
             at_once[self._eyes.announcer.look] = 1.0
         leaders: dict[Round, float] = {
@@ -178,11 +179,21 @@ class Rounds:
     async def attend(self) -> None:
         """Tell the others that we live, and take the lead where nobody has it."""
         asked_at = time.monotonic()
-        await self._eyes.presence.beat()
+        await self._present()
         leads = await self._eyes.presence.lead()
         # Trusted for less than the term in the database: a slow answer must not make two leaders.
         self._leads_until = asked_at + self._every.presence * 2 if leads else 0.0
         self._metrics.is_leader.set(leads)
+
+    async def show(self) -> None:
+        """Tell what is in hand each second while somebody watches it move."""
+        if self._watched:
+            await self._present()
+
+    async def _present(self) -> None:
+        # Where it breaks nobody watches any more, until the next presence says otherwise.
+        self._watched = False
+        self._watched = await self._eyes.presence.beat(self._eyes.doing())
 
     def _leads(self) -> bool:
         return time.monotonic() < self._leads_until

@@ -87,7 +87,7 @@ class Life:
         await Budget(self.database, 1000).take("key")
         await Budget(self.database, 1000).empty("key", 0)
         presence = Presence(self.database, uuid4(), term=30)
-        await presence.beat()
+        await presence.beat({})
         assert await presence.lead()
         await presence.leave()
         tempo = Tempo(self.database, self.shape, rate=5)

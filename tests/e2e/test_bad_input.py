@@ -74,7 +74,7 @@ async def not_migrated(rig: Rig) -> dict[str, str]:
 
 
 async def migrated_by_an_older_version(rig: Rig) -> dict[str, str]:
-    await rig.pool.execute("DROP TABLE reconciler.creations")
+    await rig.pool.execute("DROP TABLE reconciler.watching")
     return {}
 
 
@@ -98,7 +98,7 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     lacking_columns: ("task_id", "asset_url", "ALTER TABLE public.generations ADD COLUMN"),
     no_table: ("public.generations", "migrate --application"),
     not_migrated: ("reconciler.work", "kie-reconciler migrate"),
-    migrated_by_an_older_version: ("reconciler.creations", "kie-reconciler migrate"),
+    migrated_by_an_older_version: ("reconciler.watching", "kie-reconciler migrate"),
     port_taken: ("port", "RECONCILER_HTTP_PORT"),
     nonsense: ("RECONCILER_LEASE_SECONDS", "90s"),
 }

@@ -17,7 +17,7 @@ from reconciler import __version__
 from tests.e2e.commands import begin, run
 from tests.rows import HOUR, OURS, add, keep, store
 
-COMMANDS = ("run", "migrate", "status", "stuck", "explain", "sync", "retry", "backfill", "simulate", "demo")
+COMMANDS = ("run", "migrate", "status", "stuck", "explain", "top", "sync", "retry", "backfill", "simulate", "demo")
 SECRET = "do-not-tell-this"
 
 
@@ -89,7 +89,9 @@ async def test_wrong_configuration_is_two_in_one_line_without_secrets(
     assert SECRET not in ran.err
 
 
-@pytest.mark.parametrize("words", [["status"], ["stuck"], ["explain", "x"], ["migrate"], ["backfill", "--dry-run"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["stuck"], ["explain", "x"], ["top"], ["migrate"], ["backfill", "--dry-run"]]
+)
 async def test_a_database_that_is_away_is_one(tmp_path: Path, words: list[str]) -> None:
     environment = {"DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/db"}
 

@@ -17,7 +17,7 @@ from tests.standins.tables import member, older_table, supabase_like
 
 OWN = (
     "work", "assets", "orphans", "events", "callbacks", "instances", "creations", "leader", "budget", "timings", "pace",
-    "requests", "schema_version",
+    "requests", "schema_version", "watching",
 )  # fmt: skip
 OPEN_INDEX = "040_open_index.sql"
 FAILED_INDEX = "041_failed_index.sql"

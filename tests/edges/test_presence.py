@@ -39,8 +39,8 @@ async def test_the_lead_of_a_dead_instance_is_taken_over_after_its_term(database
 
 async def test_an_instance_that_leaves_makes_room_at_once_and_is_gone(database: Database) -> None:
     first, second = pair(database)
-    await first.beat()
-    await second.beat()
+    await first.beat({})
+    await second.beat({})
     assert await first.lead()
     await first.leave()
     assert await second.lead()
@@ -63,10 +63,10 @@ async def test_a_lead_that_a_jumping_clock_drew_does_not_last(database: Database
 
 async def test_a_beat_says_who_we_are_and_later_ones_only_that_we_live(database: Database) -> None:
     first, _ = pair(database)
-    await first.beat()
+    await first.beat({})
     await database.execute("UPDATE reconciler.instances SET seen_at = now() - interval '1 hour'")
     began = await database.row("SELECT started_at, pid FROM reconciler.instances")
-    await first.beat()
+    await first.beat({})
     row = await database.row(
         "SELECT started_at, pid, now() - seen_at < interval '5 seconds' AS fresh FROM reconciler.instances"
     )

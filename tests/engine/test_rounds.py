@@ -15,8 +15,10 @@ from reconciler.assembly import Parts
 from reconciler.bench.simulator import never
 from reconciler.daemon import _rounds
 from reconciler.edges.presence import Presence
+from reconciler.edges.watching import Watching
 from reconciler.engine.rounds import Every, Rounds
 from tests.engine.rig import Rig
+from tests.rows import HOUR
 from tests.waiting import until
 
 
@@ -92,6 +94,28 @@ async def test_one_instance_draws_the_figures_and_the_other_shows_none(rig: Rig,
         assert parts.metrics.in_flight.labels("queued")._value.get() == 1
         assert parts.metrics.instances._value.get() == 2
         assert math.isnan(other.metrics.in_flight.labels("queued")._value.get())
+
+
+async def test_a_replica_says_what_it_is_doing_each_second_only_while_somebody_watches(rig: Rig, parts: Parts) -> None:
+    seen = "SELECT seen_at FROM reconciler.instances"
+    made = rounds(parts)
+    await made.attend()
+    first = await rig.pool.fetchval(seen)
+    await made.show()
+    assert await rig.pool.fetchval(seen) == first
+
+    await Watching(parts.database, alive=HOUR).watch()
+    await made.attend()
+    second = await rig.pool.fetchval(seen)
+    await made.show()
+    third = await rig.pool.fetchval(seen)
+    assert first < second < third
+
+    await rig.pool.execute("UPDATE reconciler.watching SET until = now()")
+    await made.show()
+    fourth = await rig.pool.fetchval(seen)
+    await made.show()
+    assert third < fourth == await rig.pool.fetchval(seen)
 
 
 async def test_what_the_leader_learns_is_what_everybody_goes_by(rig: Rig, parts: Parts) -> None:

@@ -1,0 +1,85 @@
+"""What programs are promised of `--json`: the fields on the page for operators are those that are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any, get_type_hints
+
+import asyncpg
+import pytest
+
+from reconciler.assembly import reports
+from reconciler.doors.moving import Motion, Pace, Transfer
+from reconciler.doors.story import Terms
+from reconciler.doors.tables import case_as_json, show_json
+from reconciler.edges.reports import Status, Stuck
+from reconciler.edges.watching import Booked, Waiting
+from reconciler.settings import load
+from tests.contract.test_operations_page import rows, section, words
+from tests.rows import HOUR, add, keep, store
+
+TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for programs"))}
+TERMS = Terms(timedelta(hours=24), ("kie.ai",))
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        ("status", Status),
+        ("stuck[]", Stuck),
+        ("top", Motion),
+        ("top.replicas[]", Pace),
+        ("top.transfers[]", Transfer),
+        ("top.keys[]", Booked),
+        ("top.waiting[]", Waiting),
+    ],
+)
+def test_what_a_command_answers_with_is_what_the_page_says(what: str, kind: Any) -> None:
+    assert TOLD[what] == tuple(field.name for field in fields(kind))
+
+
+def test_the_lists_within_a_look_are_of_what_the_page_says() -> None:
+    hints = get_type_hints(Motion)
+    lists = {name: hint.__args__[0] for name, hint in hints.items() if getattr(hint, "__origin__", None) is tuple}
+    assert lists == {"replicas": Pace, "transfers": Transfer, "keys": Booked, "waiting": Waiting}
+
+
+@pytest.fixture
+async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> Mapping[str, Any]:
+    """What `explain --json` prints about a generation of which everything is known."""
+    instance = "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"
+    connection = await asyncpg.connect(rows_dsn)
+    row = await add(connection, "generating", HOUR)
+    await keep(connection, row, why="storage: http_5xx", sources=["https://kie.ai/1"], looks=2, lease_until_in=20,
+               instance=instance, looked_at_in=-5, acknowledged_at_in=-60, answered_at_in=-5)  # fmt: skip
+    await store(connection, row, [100])
+    await connection.execute(
+        "INSERT INTO reconciler.events (key, generation_id, kind, payload) VALUES ('key', $1, 'failed', '{}')", row
+    )
+    await connection.execute("INSERT INTO reconciler.callbacks (task_id, body) VALUES ('task', '{}')")
+    await connection.close()
+    async with reports(load({"DATABASE_URL": rows_dsn}, tmp_path)) as asked:
+        show_json([case_as_json(case, TERMS) for case in await asked.explain(row)])
+    (told,) = json.loads(capsys.readouterr().out)
+    return dict(told)
+
+
+async def test_everything_that_explain_prints_is_on_the_page(answered: Mapping[str, Any]) -> None:
+    assert tuple(answered) == TOLD["explain[]"]
+    for name in ("generation", "work", "holder", "story"):
+        assert tuple(answered[name]) == TOLD[f"explain[].{name}"], name
+    for name in ("assets", "events"):
+        assert [tuple(one) for one in answered[name]] == [TOLD[f"explain[].{name}[]"]], name
+
+
+async def test_times_are_iso_and_what_happened_is_told_in_order(answered: Mapping[str, Any]) -> None:
+    times = [answered["now"], answered["generation"]["created_at"], *answered["callbacks"]]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", time) for time in times)
+    happened = [line[: len("2026-01-01 12:00:00")] for line in answered["happened"]]
+    assert len(happened) == 3
+    assert sorted(happened) == happened
+    assert isinstance(answered["replicas"], int)
