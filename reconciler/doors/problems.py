@@ -15,9 +15,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from reconciler.errors import Config, Permanent, Transient
 
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _WORDS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -76,10 +78,19 @@ async def _malformed(_: Request, error: Exception) -> JSONResponse:
     return Problem(400, "invalid_request", told).answer()
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     word = _WORDS.get(error.status_code, "refused")
-    return Problem(error.status_code, word, str(error.detail), headers=error.headers).answer()
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(method for method in _METHODS if _served(request, method))
+    return Problem(error.status_code, word, str(error.detail), headers=headers).answer()
+
+
+def _served(request: Request, method: str) -> bool:
+    # The router names the methods of the first route of this address only, and an address may have several.
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:

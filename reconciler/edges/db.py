@@ -88,6 +88,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._cache = 100
         self._opening = asyncio.Lock()
+        self._closed = False
         self.trouble: str | None = None
 
     async def open(self) -> None:
@@ -97,7 +98,8 @@ class Database:
                 self._pool = await translated(self._connect)
 
     async def _connect(self) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
+        self._still_open()
+        pool = await asyncpg.create_pool(
             self._dsn,
             min_size=1,
             max_size=self._size,
@@ -108,9 +110,20 @@ class Database:
             statement_cache_size=self._cache,
             target_session_attrs="read-write",
         )
+        try:
+            self._still_open()
+        except asyncpg.InterfaceError:
+            pool.terminate()
+            raise
+        return pool
+
+    def _still_open(self) -> None:
+        if self._closed:
+            raise asyncpg.InterfaceError("the pool was closed")
 
     async def close(self) -> None:
-        """Close politely for two seconds, then cut: a database that is away must not hold up the exit."""
+        """Close for good, politely for two seconds, then cut: a database that is away must not hold up the exit."""
+        self._closed = True
         pool, self._pool = self._pool, None
         if pool is None:
             return

@@ -37,6 +37,12 @@ def routes() -> APIRouter:
         log.info("thing.seen")
         return {"thing": thing}
 
+    @router.delete("/api/several/{thing}")
+    @router.post("/api/several/{thing}")
+    @router.get("/api/several/{thing}")
+    async def several(thing: str) -> dict[str, str]:
+        return {"thing": thing}
+
     @router.post("/api/things")
     async def made(order: Order) -> dict[str, str]:
         return {"model": order.model}
@@ -170,6 +176,20 @@ async def test_an_unknown_address_a_wrong_method_and_a_slash_too_many_are_proble
         assert answer.headers["content-type"] == "application/problem+json"
         if status == 405:
             assert "GET" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/things/7", "GET"),
+        ("/api/several/7", "DELETE, GET, POST"),
+        ("/healthz", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_every_right_one(path: str, allowed: str, client: httpx.AsyncClient) -> None:
+    answer = await client.put(path)
+    assert (answer.status_code, answer.headers.get_list("allow")) == (405, [allowed])
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,30 @@ async def test_many_who_come_first_open_one_pool(database: Database) -> None:
     await asyncio.gather(*(database.value("SELECT 1") for _ in range(20)))
     ours = "application_name = 'kie-reconciler' AND datname = current_database()"
     assert await database.value(f"SELECT count(*) FROM pg_stat_activity WHERE {ours}") <= 3
+
+
+async def test_what_was_closed_stays_closed(database: Database) -> None:
+    assert await database.value("SELECT 1") == 1
+    await database.close()
+    with pytest.raises(Transient):
+        await database.value("SELECT 1")
+    with pytest.raises(Transient):
+        async with database.transaction():
+            pass
+
+
+async def test_nothing_is_connected_to_after_the_end(rows_dsn: str) -> None:
+    database = Database(elsewhere(rows_dsn, password="which-the-server-would-reject"))
+    await database.close()
+    with pytest.raises(Transient):
+        await database.open()
+
+
+async def test_a_connection_that_comes_after_the_end_is_cut(database: Database) -> None:
+    opening = asyncio.create_task(database.open())
+    begun = asyncio.Event()
+    asyncio.get_running_loop().call_soon(begun.set)
+    await begun.wait()
+    await database.close()
+    with pytest.raises(Transient):
+        await opening
