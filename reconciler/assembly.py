@@ -11,12 +11,13 @@ import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
+from reconciler import tracing
 from reconciler.core.model import Limits
 from reconciler.core.naming import PROVIDER_HOSTS
 from reconciler.doors.doctor import Instruments
@@ -46,8 +47,10 @@ from reconciler.engine.work import Breadth, Work
 from reconciler.errors import Config
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
+from reconciler.log.redaction import Redaction
 
 log = structlog.get_logger()
+from reconciler.tracing import UNTRACED, Tracing
 
 LEAST_ASKING = 4
 MOST_ASKING = 64
@@ -94,6 +97,7 @@ async def parts(
 
 
 @contextlib.asynccontextmanager
+        ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build no more than it takes to ask about the tables."""
     database = Database(settings.database_url.get_secret_value(), size=1)
@@ -194,6 +198,22 @@ def _store(settings: Settings, slots: int) -> Store:
     if settings.storage_backend == "local":
         settings.require("public_url")
         assert settings.storage_local_dir is not None
+async def _tracing(
+    settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
+) -> Tracing:
+    """What visits tell; nothing while the column is missing that holds a trace together."""
+    if not tracing.wanted(os.environ):
+        return UNTRACED
+    column = "attrelid = 'reconciler.work'::regclass AND attname = 'traceparent'"
+    if not await database.value(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {column})"):
+        log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
+        return UNTRACED
+    discreet = Redaction(settings.secrets()).text
+    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=discreet)
+    stack.push_async_callback(chosen.close)
+    return chosen
+
+
         return LocalStore(settings.storage_local_dir, settings.public_url)
     return SupabaseStore(
         settings.supabase_url,
@@ -220,7 +240,8 @@ def _assembled(
     limits = Limits(settings.give_up_after, result_hosts=theirs, observe=observe, keys=len(keys))
     current = Current(limits)
     reach = Reach(settings.providers, settings.task_pattern, theirs)
-    claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds)
+    traced = ways.tracing.on
+    claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds, traced=traced)
     budget = Budget(database, settings.poll_rate)
     deliveries = Deliveries(ways, metrics, slots=settings.concurrency)
     visits = Visits(ways, deliveries, budget, keys=keys, current=current, metrics=metrics)

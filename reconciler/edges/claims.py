@@ -22,18 +22,23 @@ _FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now(
 
 _CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
 
+# Drawn once for a generation, by whichever replica claims it first: every visit's span names it as its parent.
+_TRACE = """'00-' || replace(gen_random_uuid()::text, '-', '') || '-'
+           || left(replace(gen_random_uuid()::text, '-', ''), 16) || '-01'"""
+_KEPT = f", traceparent = coalesce(w.traceparent, {_TRACE})"
+
 _PICK = f"""
 WITH picked AS (
     SELECT w.generation_id FROM reconciler.work w WHERE %s AND {_FREE}
     ORDER BY %s LIMIT $3 FOR UPDATE SKIP LOCKED)
 UPDATE reconciler.work w
-   SET lease = gen_random_uuid(), lease_until = now() + $1::interval, instance = $2
+   SET lease = gen_random_uuid(), lease_until = now() + $1::interval, instance = $2%s
   FROM picked WHERE w.generation_id = picked.generation_id
-RETURNING w.generation_id, w.lease, w.woken, w.trigger, {SOON}
+RETURNING w.generation_id, w.lease, w.woken, w.trigger%s, {SOON}
 """
-_OLDEST = _PICK % ("w.due_at <= now()", "w.due_at")
+_OLDEST = ("w.due_at <= now()", "w.due_at")
 # By their places in the table: the planner would take 500 names for a reason to read all of it.
-_NEWEST = _PICK % (
+_NEWEST = (
     f"""w.ctid = ANY (ARRAY(
              SELECT newest.ctid FROM (SELECT w.ctid, w.misses, w.due_at FROM reconciler.work w
                                        WHERE w.due_at <= now() AND {_FREE} ORDER BY w.due_at DESC LIMIT 500) newest
@@ -41,10 +46,12 @@ _NEWEST = _PICK % (
       AND w.due_at <= now() AND {_FREE}""",
     "w.misses > 0, w.due_at DESC",
 )
+_SOONEST = ("w.due_at IS NOT NULL AND w.early_at <= now()", "w.due_at")
+_PICKS = tuple(_PICK % (*which, "", "") for which in (_OLDEST, _NEWEST, _SOONEST))
+_TRACED_PICKS = tuple(_PICK % (*which, _KEPT, ", w.traceparent") for which in (_OLDEST, _NEWEST, _SOONEST))
 # They take turns: where more is due than can be asked about, a backlog of hopeless rows, or their next tries, must not
 # stand before what has just become due, nor that before the backlog.
-_DUE = (_OLDEST, _NEWEST)
-_EARLY = _PICK % ("w.due_at IS NOT NULL AND w.early_at <= now()", "w.due_at")
+_DUE, _EARLY = _PICKS[:2], _PICKS[2]
 
 _NEXT = """
 SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.work
@@ -74,13 +81,15 @@ UPDATE reconciler.work w
 class Claim:
     """The right to write one generation until the lease ends.
 
-    `woken` tells later whether somebody woke it meanwhile.
+    `woken` tells later whether somebody woke it meanwhile. `traceparent` names the generation's trace, None where
+    nobody traces.
     """
 
     generation_id: str
     lease: uuid.UUID
     woken: int
     trigger: Trigger
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +110,11 @@ class Reach:
 
 
 class Claims:
-    """The claims of one instance; `term` is a lease's length in seconds."""
+    """The claims of one instance; `term` is a lease's length in seconds, `traced` says that traces are told."""
 
-    def __init__(self, database: Database, shape: Shape, reach: Reach, *, instance: uuid.UUID, term: float) -> None:
+    def __init__(
+        self, database: Database, shape: Shape, reach: Reach, *, instance: uuid.UUID, term: float, traced: bool = False
+    ) -> None:
         self._database = database
         self._instance = instance
         self._term = timedelta(seconds=term)
@@ -113,8 +124,9 @@ class Claims:
             _provider_pattern(reach.result_hosts),
         )
         self._id_type = shape.id_type
+        *self._due, self._early = _TRACED_PICKS if traced else _PICKS
         self._turns = cycle(range(len(_DUE)))
-        self._woken = _woken_sql(shape)
+        self._woken = _woken_sql(shape, traced=traced)
         self._discover = _discover_sql(shape)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
@@ -140,12 +152,12 @@ class Claims:
 
         The newest without a miss come before those with misses.
         """
-        rows = await self._database.fetch(_DUE[next(self._turns)], self._term, self._instance, limit)
+        rows = await self._database.fetch(self._due[next(self._turns)], self._term, self._instance, limit)
         return [_claim(row) for row in rows]
 
     async def early(self, limit: int) -> list[Claim]:
         """Claim up to `limit` generations before they are due: a request would else be wasted."""
-        rows = await self._database.fetch(_EARLY, self._term, self._instance, limit)
+        rows = await self._database.fetch(self._early, self._term, self._instance, limit)
         return [_claim(row) for row in rows]
 
     async def next_due(self) -> float | None:
@@ -187,7 +199,8 @@ def _claim(row: Mapping[str, object]) -> Claim:
     lease, woken = row["lease"], row["woken"]
     assert isinstance(lease, uuid.UUID)
     assert isinstance(woken, int)
-    return Claim(str(row["generation_id"]), lease, woken, Trigger(str(row["trigger"] or Trigger.POLL)))
+    trigger, trace = Trigger(str(row["trigger"] or Trigger.POLL)), row.get("traceparent")
+    return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace))
 
 
 def _provider_pattern(hosts: Sequence[str]) -> str:
@@ -209,7 +222,9 @@ def _ours_sql(shape: Shape, first: int, also: str = "false") -> str:
        AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""
 
 
-def _woken_sql(shape: Shape) -> str:
+def _woken_sql(shape: Shape, *, traced: bool) -> str:
+    drawn, kept, told, none = (f", {_TRACE}", _KEPT, ", w.traceparent", ", NULL") if traced else ("", "", "", "")
+    column = ", traceparent" if traced else ""
     asked = "('callback', 'sync', 'backfill')"
     mendable = """EXISTS (
          SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))"""
@@ -227,21 +242,22 @@ ours AS (
      WHERE {_ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
 taken AS (
     INSERT INTO reconciler.work AS w
-           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task)
-    SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task FROM ours ORDER BY woken_id
+           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task{column})
+    SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task{drawn}
+      FROM ours ORDER BY woken_id
     ON CONFLICT (generation_id) DO UPDATE
        SET lease = CASE WHEN {_FREE} THEN excluded.lease ELSE w.lease END,
            lease_until = CASE WHEN {_FREE} THEN excluded.lease_until ELSE w.lease_until END,
            instance = CASE WHEN {_FREE} THEN excluded.instance ELSE w.instance END,
            woken = CASE WHEN {_FREE} THEN w.woken ELSE w.woken + 1 END,
            trigger = excluded.trigger,
-           due_at = now()
+           due_at = now(){kept}
      WHERE ({_FREE} AND w.due_at <= now())
         OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
         OR excluded.trigger IN {asked}
-    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed)
+    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed{told})
 SELECT *, {SOON} FROM taken
- UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL, NULL FROM busy
+ UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL{none}, NULL FROM busy
 """
 
 

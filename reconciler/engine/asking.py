@@ -20,6 +20,7 @@ from reconciler.metrics import Metrics
 from reconciler.providers import judge
 from reconciler.providers.market import Market
 from reconciler.providers.origin import generation_named
+from reconciler.tracing import UNTRACED, Tracing
 
 log = structlog.get_logger()
 
@@ -32,7 +33,10 @@ _MARKET = Market()
 class Asking:
     """Asks KIE within the budget, with the keys of the ring."""
 
-    def __init__(self, kie: Kie, budget: Budget, keys: Sequence[Key], metrics: Metrics) -> None:
+    def __init__(
+        self, kie: Kie, budget: Budget, keys: Sequence[Key], metrics: Metrics, tracing: Tracing = UNTRACED
+    ) -> None:
+        self._tracing = tracing
         self._kie = kie
         self._budget = budget
         self._keys = tuple(keys)
@@ -85,19 +89,23 @@ class Asking:
         """Take a slot and ask; what was seen, and the record itself where one came."""
         await self._budget.take(chosen.key_hash)
         began = time.monotonic()
-        seen: Observation
-        record: object = None
-        try:
-            reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
-            seen = self._discreet(judge(chosen.family, reply.status, reply.body, reply.retry_after))
-            record = reply.body.get("data") if isinstance(reply.body, Mapping) else None
-        except Transient as error:
-            seen = Unheard(error.code, str(error), error.retry_after)
-        if isinstance(seen, Unheard):
-            bound = log.bind(generation_id=row.id, task_id=task_id)
-            bound.warning("kie.request_failed", code=seen.reason, reason=seen.detail)
+        with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.family.name) as step:
+            seen, record = await self._heard(task_id, chosen)
+            step.note(outcome=type(seen).__name__.lower())
+            if isinstance(seen, Unheard):
+                step.failed(seen.reason, seen.detail)
+                bound = log.bind(generation_id=row.id, task_id=task_id)
+                bound.warning("kie.request_failed", code=seen.reason, reason=seen.detail)
         await self._asked(seen, chosen.key_hash, time.monotonic() - began)
         return seen, record
+
+    async def _heard(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
+        try:
+            reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
+        except Transient as error:
+            return Unheard(error.code, str(error), error.retry_after), None
+        seen = self._discreet(judge(chosen.family, reply.status, reply.body, reply.retry_after))
+        return seen, reply.body.get("data") if isinstance(reply.body, Mapping) else None
 
     def _discreet(self, seen: Observation) -> Observation:
         """What was seen without what KIE may repeat of our request: it is kept, logged, and shown to users."""

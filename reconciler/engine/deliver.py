@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from reconciler.edges.storage import Put, Store, prove
 from reconciler.engine.lease import Lease
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.metrics import Metrics
+from reconciler.tracing import UNTRACED, Tracing
 
 log = structlog.get_logger()
 
@@ -65,6 +67,7 @@ class Ways:
     fetcher: Fetcher
     room: Room
     store: Store
+    tracing: Tracing = UNTRACED
 
 
 class Deliveries:
@@ -103,8 +106,11 @@ class Deliveries:
         return Stored(_in_order(done), unwritten)
 
     async def _asset(self, row: Row, lease: Lease, transfer: Transfer, before: Asset | None) -> Asset:
+        step = partial(self._ways.tracing.step, generation_id=row.id, task_id=row.task_id, n=transfer.n)
         async with self._ways.room.spool() as spool:
-            mime = await self._fetch(row, transfer, spool)
+            with step("download") as downloading:
+                mime = await self._fetch(row, transfer, spool)
+                downloading.note(bytes=spool.size)
             asset = _named(row, transfer.n, mime, spool)
             if before is not None and (before.path, before.size, before.sha256) == (
                 asset.path,
@@ -114,9 +120,10 @@ class Deliveries:
                 asset = replace(asset, upload=before.upload)
             await self._ways.ledger.intend(row, lease.claim, asset)
             began = time.monotonic()
-            await self._put(row, lease, transfer, asset, spool)
+            with step("upload", bytes=asset.size):
+                await self._put(row, lease, transfer, asset, spool)
         transfer.enter("prove", asset.size)
-        with self._metrics.storing("prove"):
+        with step("verify", bytes=asset.size), self._metrics.storing("prove"):
             receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
         self._metrics.uploaded.inc(asset.size)
         took = round(time.monotonic() - began, 3)

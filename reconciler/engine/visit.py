@@ -88,7 +88,7 @@ class Visits:
     ) -> None:
         self._ways = ways
         self._deliveries = deliveries
-        self._asking = Asking(ways.kie, budget, keys, metrics)
+        self._asking = Asking(ways.kie, budget, keys, metrics, ways.tracing)
         self._current = current
         self._metrics = metrics
 
@@ -97,6 +97,14 @@ class Visits:
 
         Raises LeaseLost when another instance has taken over, Transient when the database is away.
         """
+        claim, row = lease.claim, held.row
+        tracing = self._ways.tracing
+        with tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as step:
+            visited = await self._visited(held, lease, asked)
+            step.note(decision=type(visited.decision).__name__.lower())
+        return visited
+
+    async def _visited(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited:
         began = time.monotonic()
         for _ in range(REREADS):
             visited = await self._pass(held, lease, asked)
@@ -210,6 +218,11 @@ class Visits:
             case Finish():
                 self._metrics.ended("delivered", trigger)
                 since = visited.at - row.completed_at if row.completed_at else None
+        # What we gave up ourselves may still end otherwise, what is repaired has ended: a trace has one root.
+        delivered = isinstance(decision, Finish) and visited.event != "repaired"
+        if delivered or (isinstance(decision, Fail) and decision.until is None):
+            outcome = "delivered" if delivered else "failed"
+            self._ways.tracing.ended(row.id, lease.claim.traceparent, row.created_at, model=row.model, outcome=outcome)
                 kind, _ = TYPES[row.assets[0].mime]
                 self._metrics.delivered(kind, visited.at - row.created_at, since, generation_id=row.id)
                 size = sum(asset.size for asset in row.assets)
