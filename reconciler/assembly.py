@@ -22,6 +22,7 @@ from reconciler.core.model import Limits
 from reconciler.core.naming import PROVIDER_HOSTS
 from reconciler.doors.doctor import Instruments
 from reconciler.edges.announce import PATIENCE, Receiver
+from reconciler.edges.audits import Audits
 from reconciler.edges.budget import Budget
 from reconciler.edges.claims import Claims, Reach
 from reconciler.edges.db import Database
@@ -40,6 +41,7 @@ from reconciler.edges.storage.local import LocalStore
 from reconciler.edges.storage.supabase import SupabaseStore
 from reconciler.edges.watching import Watching
 from reconciler.engine.announcer import Announcer
+from reconciler.engine.audit import Audit
 from reconciler.engine.deliver import Deliveries, Ways
 from reconciler.engine.route import Key
 from reconciler.engine.visit import Current, Visits
@@ -78,6 +80,7 @@ class Parts:
     current: Current
     deliveries: Deliveries
     work: Work
+    audit: Audit
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +93,8 @@ async def parts(
         database = Database(settings.database_url.get_secret_value(), size=min(4 + settings.concurrency, 20))
         stack.push_async_callback(database.close)
         shape = await _usable(database)
-        ledger = Ledger(database, shape, handover=settings.on_fail == "handover")
+        second_look = timedelta(seconds=2 * settings.lease_seconds)
+        ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
         ways = await _ways(settings, ledger, Inbox(database, shape), stack)
         named = instance or uuid.uuid4()
         yield _assembled(settings, database, shape, ways, metrics or Metrics(), instance=named, observe=observe)
@@ -194,10 +198,6 @@ def _spool_dir(settings: Settings) -> Path:
     return settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
 
 
-def _store(settings: Settings, slots: int) -> Store:
-    if settings.storage_backend == "local":
-        settings.require("public_url")
-        assert settings.storage_local_dir is not None
 async def _tracing(
     settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
 ) -> Tracing:
@@ -214,6 +214,10 @@ async def _tracing(
     return chosen
 
 
+def _store(settings: Settings, slots: int) -> Store:
+    if settings.storage_backend == "local":
+        settings.require("public_url")
+        assert settings.storage_local_dir is not None
         return LocalStore(settings.storage_local_dir, settings.public_url)
     return SupabaseStore(
         settings.supabase_url,
@@ -248,6 +252,7 @@ def _assembled(
     rate = settings.poll_rate * len(keys)
     asking = max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS)))
     breadth = Breadth(asking, settings.lease_seconds, settings.sweep_seconds, 1 / rate)
+    work = Work(claims, ways.ledger, visits, metrics, breadth)
     return Parts(
         settings=settings,
         instance=instance,
@@ -261,7 +266,8 @@ def _assembled(
         keys=keys,
         current=current,
         deliveries=deliveries,
-        work=Work(claims, ways.ledger, visits, metrics, breadth),
+        work=work,
+        audit=Audit(Audits(database, shape), ways.store, metrics, stir=work.stir, observe=observe),
     )
 
 

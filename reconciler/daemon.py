@@ -190,6 +190,7 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
         reports=built.reports,
         upkeep=Upkeep(database, shape, announces=bool(settings.notify_url)),
         kie=built.ways.kie,
+        audit=built.audit,
         behind=lambda: _count(missing(database)),
         pooled=lambda: database.pooled,
         doing=lambda: doing(built.deliveries, built.work, built.metrics),

@@ -40,6 +40,9 @@ CALLBACKS = ("stored", "duplicate", "late", "unknown", "malformed", "unauthorize
 POLLS = ("working", "ready", "refused", "unknown", "unheard")
 ANNOUNCEMENTS = ("told", "again", "dead")
 DELIVERIES = ("delivered", "failed", "gave_up")
+AUDITS = ("ok", "broken", "repaired", "lost", "left", "away")
+"""What audits found, and what became of what was broken; `left` needs nothing from us, `away` is the storage."""
+
 
 _KINDS = {"kind": tuple(Kind)}
 _TRIGGERS = {"trigger": tuple(Trigger)}
@@ -74,6 +77,7 @@ class Metrics:
         )
         self.polls = self._counter("polls", "Answers to recordInfo, by what they meant.", {"outcome": POLLS})
         self.failures = self._counter("attempt_failures", "Attempts that brought nothing.", {"stage": (), "reason": ()})
+        self.audits = self._counter("audits", "Deliveries compared with storage.", {"outcome": AUDITS})
         self.leases_lost = self._counter("leases_lost", "Visits that found another instance in their place.")
 
     def _declare_traffic(self) -> None:

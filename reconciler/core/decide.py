@@ -7,6 +7,7 @@ has a task. The visit is the only caller, and does what each decision says.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -56,10 +57,29 @@ RECOVERY = 30.0
 """Seconds after a miss from which a spare request may try again: an outage that ends must not be slept through."""
 
 
+REPAIR_TRIES = 8
+"""What is gone from storage is called lost only after so many misses in a row, however old its media: about an hour."""
+
+
 def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
     """Return what happens next with a row that has absorbed what was seen."""
     if not ours(row, limits.result_hosts):
         return Leave(f"status {row.status} is not ours to move")
+    decision = _opinion(row, seen, now, limits)
+    if not isinstance(decision, Leave) or not repairing(row):
+        return decision
+    if limits.observe:
+        hour = now + timedelta(hours=1)
+        return Rest(hour, hour, decision.why)
+    return replace(decision, lost=True)
+
+
+def repairing(row: Row) -> bool:
+    """Whether the row shows an object of ours that was found missing or changed: it is delivered once more."""
+    return row.status in SUCCEEDED and row.reopened and f"/{row.id}_0." in (row.asset_url or "")
+
+
+def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
     match seen:
         case Silence():
             return _begin(row, now, limits)
@@ -85,6 +105,8 @@ def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decisi
 def ours(row: Row, result_hosts: tuple[str, ...]) -> bool:
     """Whether the daemon may move this row: in flight, a success without its asset, or a failure that may be mended."""
     if row.status in OPEN:
+        return True
+    if repairing(row):
         return True
     if row.status in SUCCEEDED:
         return not row.asset_url or (points_at_provider(row.asset_url, result_hosts) and not _is_stored(row))
@@ -194,7 +216,7 @@ def _unknown(row: Row, now: datetime, limits: Limits) -> Decision:
 def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None) -> Decision:
     if _may_give_up(row, now, limits) and (not row.sources or row.misses >= DELIVERY_TRIES):
         return _give_up(row, now, limits)
-    if now > _media_ends(row):
+    if now > _media_ends(row) and (row.misses >= REPAIR_TRIES or not repairing(row)):
         return Leave(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.why}")
     seconds = pace.backoff(row.misses, limits.jitter, retry_after)
     age = _age(row, now)

@@ -17,6 +17,7 @@ Severity = Literal["warn", "page"]
 NAMES = (
     "stuck",
     "media_expiring",
+    "lost",
     "provider_silent",
     "deaf_listener",
     "transaction_pooler",
@@ -61,7 +62,8 @@ class Snapshot:
     `waiting` counts rows by the finding they rest with, `unheard` those in flight with three misses in a row or more,
     `expiring` undelivered results past half of their address's life. `canary_age` and `sweep_age` count from the last
     that came back or ended, before the first from the start. `unannounced` (given up: `events_dead`) is
-    zero where nobody is to be told. `overdue` are due and in nobody's hands: they wait for a request to spare.
+    zero where nobody is to be told. `overdue` are due and in nobody's hands: they wait for a request to spare. `lost`
+    was delivered, and was found gone for good within the last day.
     """
 
     in_flight: Mapping[str, int]
@@ -86,6 +88,7 @@ class Snapshot:
     instances: int = 1
     looks_per_delivery: float | None = None
     overdue: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,10 @@ def _of_rows(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
         says = f"{snapshot.expiring} results are not stored and their addresses die{first}."
         do = "Run `kie-reconciler stuck` and `explain` its oldest; remove what stops the delivery."
         yield Finding("media_expiring", snapshot.expiring, "page", says, do)
+    if snapshot.lost:
+        says = f"{snapshot.lost} delivered results have gone from storage within a day, and KIE has them no more."
+        do = "Bring them back from a backup of the storage; `kie-reconciler audit` lists them."
+        yield Finding("lost", snapshot.lost, "page", says, do)
     if snapshot.unheard >= 3 and 2 * snapshot.unheard > sum(snapshot.in_flight.values()):
         says = f"KIE tells nothing about {snapshot.unheard} generations, most of those in flight."
         do = "See `kie-reconciler stuck` and KIE's status page; nothing is lost meanwhile, all is asked again."

@@ -215,9 +215,10 @@ Observation = (
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Nothing more to do for this row; it will be looked at again only when it changes."""
+    """Nothing more to do until the row changes; `lost`: what was delivered is gone, and nothing brings it back."""
 
     why: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

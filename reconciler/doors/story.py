@@ -166,6 +166,8 @@ def ended(case: Case, terms: Terms) -> bool:
     if row.status in OPEN:
         return False
     if row.status in SUCCEEDED:
+        if case.known is not None and case.known.reopened and case.known.due_at is not None:
+            return False
         # Beside the receipt the host says nothing: a storage may share it with the provider, as on one machine.
         stored = any((row.asset_url or "").endswith(receipt.path) for receipt in case.receipts)
         return stored or (bool(row.asset_url) and not points_at_provider(row.asset_url, terms.result_hosts))

@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 
 from reconciler.core.model import OPEN, SUCCEEDED, Asset, Fail, Rest, Row
-from reconciler.edges import statements
+from reconciler.edges import repairs, statements
 from reconciler.edges.claims import Claim
 from reconciler.edges.db import Database
 from reconciler.edges.schema import Shape
 from reconciler.errors import LeaseLost, Permanent
+
+SECOND_LOOK = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,20 @@ class Delivered:
 
 
 class Ledger:
-    """Reads and writes claimed rows; with `handover` a failure is only announced, never written."""
+    """Reads and writes claimed rows; with `handover` a failure is only announced, never written.
 
-    def __init__(self, database: Database, shape: Shape, *, handover: bool = False) -> None:
+    `second_look` is how long after a delivery its objects are compared with their receipts: two leases, so that whoever
+    had lost his has written by then what he still could.
+    """
+
+    def __init__(
+        self, database: Database, shape: Shape, *, handover: bool = False, second_look: timedelta = SECOND_LOOK
+    ) -> None:
         self._database = database
         self._shape = shape
         self._handover = handover
+        self._second_look = second_look
+        self._repaired = repairs.repaired(shape)
         self._read = statements.read(shape)
         self._rest = statements.rest(shape, begun=False)
         self._rest_begun = statements.rest(shape, begun=True)
@@ -120,9 +130,27 @@ class Ledger:
             list(row.sources), list(what.addresses), list(what.paths),
             row.status if row.status in SUCCEEDED else self._shape.success,
             took, row.model or "", row.status, kind,
-            *((last.n, last.version, last.verified_by) if (last := what.receipt) else (None, None, None)),
+            *_receipt(what.receipt), self._second_look,
         )  # fmt: skip
         return _outcome(record, kind)
+
+    async def repaired(self, row: Row, claim: Claim, what: Delivered) -> str | None:
+        """Write that what was broken is delivered once more; the application's row only where an address changes.
+
+        Returns the event's kind (repaired), or None when the application's row has moved meanwhile.
+        """
+        record = await self._database.row(
+            self._repaired, claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
+            list(what.addresses), list(what.paths), row.status, *_receipt(what.receipt), self._second_look,
+            list(row.sources),
+        )  # fmt: skip
+        return _outcome(record, "repaired")
+
+    async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
+        """Write that what was delivered is lost, with its event; the application's row stays as it is."""
+        row = replace(row, why=why, reopened=False)
+        record = await self._database.row(repairs.LOST, claim.generation_id, claim.lease, *_facts(row), row.asset_url)
+        return _outcome(record, "lost")
 
     async def fail(self, row: Row, claim: Claim, fail: Fail) -> str | None:
         """Write failed with its reason and event, and call the application's hook, all in one transaction.
@@ -172,6 +200,10 @@ def _outcome(record: Mapping[str, Any] | None, kind: str) -> str | None:
     if record is None or not record["held"]:
         raise LeaseLost
     return kind if record["moved"] else None
+
+
+def _receipt(last: Asset | None) -> tuple[object, ...]:
+    return (last.n, last.version, last.verified_by) if last else (None, None, None)
 
 
 def _facts(row: Row) -> tuple[object, ...]:

@@ -34,6 +34,7 @@ SELECT (SELECT count(*) FROM (
        pg_notification_queue_usage() AS queue_usage,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $1::interval) AS instances,
        (SELECT avg(looks)::float8 FROM reconciler.work WHERE delivered_at > now() - interval '24 hours') AS looks,
+       (SELECT count(*) FROM reconciler.work WHERE lost_at > now() - interval '24 hours') AS lost,
        (SELECT count(*) FROM reconciler.work
          WHERE due_at < now() - interval '1 second' AND (lease_until IS NULL OR lease_until < now())) AS overdue
 """
@@ -89,11 +90,11 @@ SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
 
 def waiting(shape: Shape) -> str:
     """Rows that will be looked at again, by finding: how many are unheard, and how many's results expire within $1."""
-    undelivered = "w.media_deadline IS NOT NULL"
+    undelivered = "w.media_deadline IS NOT NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
     return f"""
 SELECT w.finding, count(*) AS rows, count(*) FILTER (WHERE w.misses >= 3 AND {_OPEN}) AS unheard,
        count(*) FILTER (WHERE {undelivered} AND w.media_deadline < now() + $1::interval) AS expiring,
-       extract(epoch FROM min(w.media_deadline) - now())::float8 AS left
+       extract(epoch FROM min(w.media_deadline) FILTER (WHERE {undelivered}) - now())::float8 AS left
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
  WHERE w.due_at IS NOT NULL AND {_SAME_TASK} GROUP BY w.finding"""
 

@@ -122,6 +122,7 @@ class Reports:
             instances=outbox["instances"],
             looks_per_delivery=outbox["looks"],
             overdue=outbox["overdue"],
+            lost=outbox["lost"],
         )
 
     async def status(self) -> Status:

@@ -16,23 +16,23 @@ FACTS = (
 )  # fmt: skip
 """What `work` keeps of a row, in parameter order from $4 on."""
 
-_MINE = """
+MINE = """
 WITH mine AS MATERIALIZED (
     SELECT generation_id, woken, refunded_at, delivered_at FROM reconciler.work
      WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
 
-_SET_FACTS = "seen_status = $3, " + ", ".join(
+SET_FACTS = "seen_status = $3, " + ", ".join(
     f"{'seen_task' if name == 'task_id' else name} = ${n}" for n, name in enumerate(FACTS, start=4)
 )
 _A = len(FACTS) + 4  # the first parameter behind the facts
 _LOOKED = FACTS.index("looked_at") + 4
 
-NOTE = f"""{_MINE}
-UPDATE reconciler.work w SET {_SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
+NOTE = f"""{MINE}
+UPDATE reconciler.work w SET {SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
 """
 
 # What was delivered once may still be shown somewhere: only objects that nobody ever saw become orphans.
-LEAVE = f"""{_MINE},
+LEAVE = f"""{MINE},
 objects AS (
     DELETE FROM reconciler.assets a USING mine
      WHERE a.generation_id = mine.generation_id AND mine.delivered_at IS NULL AND $3::text = 'cancelled'
@@ -41,7 +41,7 @@ left_behind AS (
     INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was cancelled' FROM objects
     ON CONFLICT DO NOTHING)
 UPDATE reconciler.work w
-   SET {_SET_FACTS}, lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL
+   SET {SET_FACTS}, lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL
   FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
 """
 
@@ -51,9 +51,9 @@ objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = g
 INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects ON CONFLICT DO NOTHING
 """
 
-INTEND = f"""{_MINE},
+INTEND = f"""{MINE},
 noted AS (
-    UPDATE reconciler.work w SET {_SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id
+    UPDATE reconciler.work w SET {SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id
     RETURNING w.generation_id),
 left_behind AS (
     INSERT INTO reconciler.orphans (path, why)
@@ -73,12 +73,12 @@ ON CONFLICT (generation_id, task_id, n) DO UPDATE
 RETURNING true
 """
 
-BEGUN = f"""{_MINE}
+BEGUN = f"""{MINE}
 UPDATE reconciler.assets a SET upload = $5
   FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING true
 """
 
-STORED = f"""{_MINE}
+STORED = f"""{MINE}
 UPDATE reconciler.assets a SET version = $5, verified_by = $6, stored_at = now()
   FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING {SOON}
 """
@@ -124,14 +124,14 @@ SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id,
 def rest(shape: Shape, *, begun: bool) -> str:
     """Keep the facts and give the lease back; behind the facts: woken at the claim, until, early."""
     moved = ""
-    seen = _SET_FACTS
+    seen = SET_FACTS
     if begun:
         moved = f""",
 moved AS (
-    UPDATE public.generations g SET status = 'generating'{_touched(shape)} FROM mine
+    UPDATE public.generations g SET status = 'generating'{touched(shape)} FROM mine
      WHERE g.id = $1::text::{shape.id_type} AND g.status = 'queued' AND g.task_id = $4 RETURNING g.status)"""
-        seen = _SET_FACTS.replace("seen_status = $3", "seen_status = coalesce((SELECT status FROM moved), $3)")
-    return f"""{_MINE}{moved}
+        seen = SET_FACTS.replace("seen_status = $3", "seen_status = coalesce((SELECT status FROM moved), $3)")
+    return f"""{MINE}{moved}
 UPDATE reconciler.work w
    SET {seen}, lease = NULL, lease_until = NULL,
        due_at = CASE WHEN mine.woken = ${_A} THEN ${_A + 1}
@@ -145,11 +145,11 @@ def adopt(shape: Shape) -> str:
     """Give the row the task that is its own, and keep the facts, which are about that task: $4."""
     begun = ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
     open_words = ", ".join(f"'{word}'" for word in OPEN)
-    seen = _SET_FACTS.replace("seen_status = $3", "seen_status = coalesce(done.status, $3)")
-    return f"""{_MINE},
+    seen = SET_FACTS.replace("seen_status = $3", "seen_status = coalesce(done.status, $3)")
+    return f"""{MINE},
 done AS (
     UPDATE public.generations g
-       SET task_id = $4::text{begun if shape.writes_generating else ""}{_touched(shape)} FROM mine
+       SET task_id = $4::text{begun if shape.writes_generating else ""}{touched(shape)} FROM mine
      WHERE g.id = $1::text::{shape.id_type} AND g.task_id IS NULL AND g.status IN ({open_words})
     RETURNING g.status::text AS status),
 kept AS (UPDATE reconciler.work w SET {seen} FROM mine, done WHERE w.generation_id = mine.generation_id)
@@ -157,11 +157,12 @@ SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved
 """
 
 
-def _touched(shape: Shape) -> str:
+def touched(shape: Shape) -> str:
+    """What a change of the application's row sets besides, where the column is there."""
     return ", updated_at = now()" if shape.has("updated_at") else ""
 
 
-def _list_of_text(shape: Shape, column: str, parameter: str) -> str:
+def list_of_text(shape: Shape, column: str, parameter: str) -> str:
     """An array parameter in the column's own type: text[], jsonb, json, or text holding JSON."""
     if shape.columns[column] == "text[]":
         return parameter
@@ -179,9 +180,9 @@ def _nothing(shape: Shape) -> str:
 def _success_columns(shape: Shape) -> str:
     columns = {"status": "$9", "asset_url": "($7::text[])[1]"}
     if shape.has("result_urls"):
-        columns["result_urls"] = _list_of_text(shape, "result_urls", "$6::text[]")
+        columns["result_urls"] = list_of_text(shape, "result_urls", "$6::text[]")
     if shape.has("asset_urls"):
-        columns["asset_urls"] = _list_of_text(shape, "asset_urls", "$7::text[]")
+        columns["asset_urls"] = list_of_text(shape, "asset_urls", "$7::text[]")
     optional = {
         "original_path": "($8::text[])[1]", "preview_status": "'none'", "completed_at": "now()", "updated_at": "now()",
         shape.error_column or "": _nothing(shape),
@@ -191,11 +192,11 @@ def _success_columns(shape: Shape) -> str:
 
 
 # Not how many there are, for old ones are deleted: the newest one's id, which is more than any turn that was taken.
-_NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generation_id = $1)"
-_TOLD = """
+NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generation_id = $1)"
+TOLD = """
 told AS (
     INSERT INTO reconciler.events (key, generation_id, kind, payload)
-    SELECT concat_ws('|', $1::text, $3::text, {kind}, {turn}), $1, {kind}, {payload}
+    SELECT concat_ws('|', $1::text, {task}, {kind}, {turn}), $1, {kind}, {payload}
       FROM done
     ON CONFLICT (key) DO NOTHING
     RETURNING id, kind)
@@ -210,14 +211,15 @@ def finish(shape: Shape) -> str:
 
     $3 task, $4 number of sources, $5 asset_url as read, $6 sources, $7 addresses, $8 paths, $9 the word for success,
     $10 seconds it took at the provider, $11 model, $12 status as read, $13 the event's kind, $14 number, $15 version,
-    $16 proof of the asset whose receipt is still to be written, null where there is none; it is kept in any case.
+    $16 proof of the asset whose receipt is still to be written, null where there is none; it is kept in any case;
+    $17 until the second look.
     """
     payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', $9::text,
                'asset_url', ($7::text[])[1], 'asset_urls', to_jsonb($7::text[]),
                'paths', to_jsonb($8::text[]), 'result_urls', to_jsonb($6::text[]),
                'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
-    told = _TOLD.format(kind="$13::text", payload=payload, turn=_NEXT_TURN)
-    return f"""{_MINE},
+    told = TOLD.format(task="$3::text", kind="$13::text", payload=payload, turn=NEXT_TURN)
+    return f"""{MINE},
 receipt AS (
     UPDATE reconciler.assets a SET version = $15, verified_by = $16, stored_at = now()
       FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $14::int RETURNING a.n),
@@ -240,7 +242,8 @@ timed AS (
 closed AS (
     UPDATE reconciler.work w
        SET lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL, delivered_at = now(),
-           seen_status = $9, seen_task = $3, gave_up = false, reopened = false, misses = 0, why = NULL, finding = NULL
+           audit_at = now() + $17::interval, lost_at = NULL, seen_status = $9, seen_task = $3,
+           gave_up = false, reopened = false, misses = 0, why = NULL, finding = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
 {told}"""
 
@@ -260,13 +263,13 @@ def fail(shape: Shape, *, write: bool) -> str:
     error = f", {shape.error_column} = {_reason(shape, shape.error_column)}" if shape.error_column else ""
     done = f"SELECT g.id FROM public.generations g, mine WHERE {matched}"
     if write:
-        done = f"""UPDATE public.generations g SET status = 'failed'{error}{_touched(shape)} FROM mine
+        done = f"""UPDATE public.generations g SET status = 'failed'{error}{touched(shape)} FROM mine
      WHERE {matched} RETURNING g.id"""
     payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', 'failed',
                'reason', $4::text, 'gave_up', $5::timestamptz IS NOT NULL)"""
     # A row that was handed over stays in flight and is seen to fail again and again: that is no new turn.
-    told = _TOLD.format(kind="$7::text", payload=payload, turn=_NEXT_TURN if write else "'handover'")
-    return f"""{_MINE},
+    told = TOLD.format(task="$3::text", kind="$7::text", payload=payload, turn=NEXT_TURN if write else "'handover'")
+    return f"""{MINE},
 done AS (
     {done}),
 closed AS (

@@ -26,6 +26,7 @@ from reconciler.edges.reports import Reports
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.announcer import Announcer
+from reconciler.engine.audit import Audit
 from reconciler.engine.visit import Current
 from reconciler.engine.work import Work
 from reconciler.errors import Permanent, ReconcilerError
@@ -48,6 +49,7 @@ class Every:
     snapshot: float = 15.0
     pace: float = 30.0
     credit: float = 300.0
+    audit: float = 15.0
     upkeep: float = 3600.0
 
 
@@ -73,6 +75,7 @@ class Eyes:
     reports: Reports
     upkeep: Upkeep
     kie: Kie
+    audit: Audit
     behind: Callable[[], Coroutine[Any, Any, int]]
     pooled: Callable[[], bool]
     doing: Callable[[], Mapping[str, object]]
@@ -113,6 +116,7 @@ class Rounds:
         every = self._every
         at_once: dict[Round, float] = {self.beat: 1.0, self.make_up: 1.0, self.sweep: every.sweep}
         at_once |= {self.attend: every.presence, self.show: 1.0}
+        at_once[self.audit] = every.audit
         if self._eyes.announcer is not None:
             at_once[self._eyes.announcer.look] = 1.0
         leaders: dict[Round, float] = {
@@ -242,6 +246,10 @@ class Rounds:
         self._metrics.kie_credits.set(math.nan if first is None else first)
         self._keys_rejected = sum(amount is None for amount in left.values())
         self._keys_unpaid = sum(amount is not None and amount <= 0 for amount in left.values())
+
+    async def audit(self) -> None:
+        """Compare a few of the deliveries whose audit is due with storage."""
+        await self._eyes.audit.round()
 
     async def upkeep(self) -> None:
         """Delete what is too old, a batch at a time."""

@@ -17,7 +17,7 @@ import structlog
 
 from reconciler.core.absorb import absorb
 from reconciler.core.belief import believed, payload_counts
-from reconciler.core.decide import decide
+from reconciler.core.decide import decide, repairing
 from reconciler.core.model import (
     Adopt,
     Ask,
@@ -205,7 +205,8 @@ class Visits:
         return replace(self._current.limits, spare=spare, jitter=random.random())
 
     def _saw(self, row: Row, seen: Observation, trigger: Trigger, now: datetime) -> None:
-        if isinstance(seen, Ready) and seen.completed_at is not None:
+        # What is repaired was seen long ago.
+        if isinstance(seen, Ready) and seen.completed_at is not None and not repairing(row):
             self._metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
 
     def _tell(self, visited: Visited, lease: Lease, seconds: float) -> None:
@@ -214,10 +215,6 @@ class Visits:
         bound = log.bind(
             generation_id=row.id, task_id=row.task_id, trigger=trigger.value, model=row.model, took=round(seconds, 3)
         )
-        match decision:
-            case Finish():
-                self._metrics.ended("delivered", trigger)
-                since = visited.at - row.completed_at if row.completed_at else None
         # What we gave up ourselves may still end otherwise, what is repaired has ended: a trace has one root.
         delivered = isinstance(decision, Finish) and visited.event != "repaired"
         if delivered or (isinstance(decision, Fail) and decision.until is None):
@@ -238,3 +235,6 @@ class Visits:
                 bound.debug("generation.rested", why=decision.why, until=decision.until.isoformat())
             case Leave():
                 bound.info("generation.left", why=decision.why)
+            case Leave(lost=True):
+                self._metrics.audits.labels("lost").inc()
+                bound.error("generation.lost", why=decision.why)

@@ -17,6 +17,7 @@ BOUNDS = Bounds()
 AMISS = {
     "stuck": {"stuck": 3},
     "media_expiring": {"expiring": 2, "media_deadline": 5 * 3600.0},
+    "lost": {"lost": 1},
     "provider_silent": {"unheard": 30},
     "deaf_listener": {"canary_age": 31.0},
     "transaction_pooler": {"transaction_pooler": True},
@@ -75,7 +76,7 @@ def test_all_at_once_are_told_paging_ones_first_and_none_twice():
 
 @pytest.mark.parametrize(
     "name",
-    ["media_expiring", "late_sweep", "unpaid_account", "key_rejected", "storage_refuses", "notification_queue"],
+    ["media_expiring", "lost", "late_sweep", "unpaid_account", "key_rejected", "storage_refuses", "notification_queue"],
 )
 def test_what_stops_deliveries_or_loses_results_pages_somebody(name: str):
     assert found(**AMISS[name])[name].severity == "page"

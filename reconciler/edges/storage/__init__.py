@@ -25,6 +25,8 @@ MISSING = "object_missing"
 
 UNPROVEN = "proof_failed"
 
+READ_BACK = "read-back-sha256"
+
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", re.ASCII)
 _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -42,7 +44,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The proof of one object; `verified_by` is "etag-md5" or "read-back-sha256"."""
+    """The proof of one object; `verified_by` is "etag-md5" or READ_BACK."""
 
     version: str | None
     verified_by: str
@@ -121,19 +123,31 @@ async def prove(store: Store, path: str, *, size: int, sha256: str, md5: str) ->
         raise _unproven(f"storage holds {stat.size} bytes of {size}")
     if plain_md5(stat.etag) == md5:
         return Receipt(stat.version, "etag-md5")
+    return await _reread(store, path, stat, (size, sha256))
+
+
+async def reread(store: Store, path: str, *, size: int, sha256: str) -> Receipt:
+    """The receipt of the object at `path` by its bytes, whatever its ETag says; Transient (proof_failed) as `prove`."""
+    stat = await store.stat(path)
+    if stat is None:
+        raise _unproven("the object is not there")
+    return await _reread(store, path, stat, (size, sha256))
+
+
+async def _reread(store: Store, path: str, stat: Stat, wanted: tuple[int, str]) -> Receipt:
     try:
         found = await _read_back(store, path)
     except Permanent as error:
         if error.code != MISSING:
             raise
         raise _unproven("the object went away") from error
-    if found != (size, sha256):
+    if found != wanted:
         raise _unproven("storage holds other bytes")
     # Somebody may have replaced the object while it was read: the receipt names the version that was proven.
     again = await store.stat(path)
     if again is None or again.version != stat.version:
         raise _unproven("the object changed while it was read")
-    return Receipt(stat.version, "read-back-sha256")
+    return Receipt(stat.version, READ_BACK)
 
 
 def plain_md5(etag: str | None) -> str | None:

@@ -80,6 +80,9 @@ class LocalStore:
             try:
                 found = await asyncio.to_thread(target.stat)
             except (FileNotFoundError, NotADirectoryError):
+                # A disk that is not mounted has lost nothing.
+                if await asyncio.to_thread(self._empty):
+                    raise Transient("the storage folder is not there", code="storage_disk") from None
                 return None
         version = f"{found.st_ino:x}-{found.st_mtime_ns:x}"
         return Stat(size=found.st_size, etag=None, version=version, mime=None, metadata={})
@@ -120,6 +123,9 @@ class LocalStore:
         if not target.resolve().is_relative_to(self._folder.resolve()):
             raise Permanent(f"a link leads out of the storage folder: {path}", code="bad_path")
         return target
+
+    def _empty(self) -> bool:
+        return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
 
     def _prepare(self) -> None:
         self._parts.mkdir(parents=True, exist_ok=True)
