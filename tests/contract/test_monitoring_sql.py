@@ -69,6 +69,7 @@ PLANTED = [
 ]
 
 HARMLESS = [
+    ("AuditFoundLoss", "UPDATE reconciler.work SET lost_at = now() - interval '25 hours'"),
     ("MediaExpiring", LATE.format("1 minute", 1)),
     ("DeliverySLOBurn", LATE.format("1 minute", 2)),
     ("DeliverySLOBurn", LATE.format("7 hours", 1)),
