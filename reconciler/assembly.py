@@ -47,12 +47,12 @@ from reconciler.engine.route import Key
 from reconciler.engine.visit import Current, Visits
 from reconciler.engine.work import Breadth, Work
 from reconciler.errors import Config
+from reconciler.log.redaction import Redaction
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
-from reconciler.log.redaction import Redaction
+from reconciler.tracing import UNTRACED, Tracing
 
 log = structlog.get_logger()
-from reconciler.tracing import UNTRACED, Tracing
 
 LEAST_ASKING = 4
 MOST_ASKING = 64
@@ -97,11 +97,11 @@ async def parts(
         ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
         ways = await _ways(settings, ledger, Inbox(database, shape), stack)
         named = instance or uuid.uuid4()
+        ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
         yield _assembled(settings, database, shape, ways, metrics or Metrics(), instance=named, observe=observe)
 
 
 @contextlib.asynccontextmanager
-        ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build no more than it takes to ask about the tables."""
     database = Database(settings.database_url.get_secret_value(), size=1)

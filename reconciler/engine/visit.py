@@ -162,7 +162,8 @@ class Visits:
             case Adopt() as decision:
                 return await self._adopt(visited, lease, decision.task_id)
             case Finish():
-                event = await ledger.finish(row, claim, self._delivered(row, visited.seen))
+                write = ledger.repaired if repairing(row) else ledger.finish
+                event = await write(row, claim, self._delivered(row, visited.seen))
                 return None if event is None else replace(visited, event=event)
             case Fail() as decision:
                 await ledger.note(row, claim)
@@ -173,6 +174,8 @@ class Visits:
                 return None if event is None else replace(visited, event=event)
             case Rest() as decision:
                 await ledger.rest(row, claim, decision)
+            case Leave(why, lost=True):
+                return replace(visited, event=await ledger.lose(row, claim, why))
             case Leave() as decision:
                 await ledger.leave(row, claim, decision.why)
         return visited
@@ -220,6 +223,13 @@ class Visits:
         if delivered or (isinstance(decision, Fail) and decision.until is None):
             outcome = "delivered" if delivered else "failed"
             self._ways.tracing.ended(row.id, lease.claim.traceparent, row.created_at, model=row.model, outcome=outcome)
+        match decision:
+            case Finish() if visited.event == "repaired":
+                self._metrics.audits.labels("repaired").inc()
+                bound.info("generation.repaired", assets=len(row.sources))
+            case Finish():
+                self._metrics.ended("delivered", trigger)
+                since = visited.at - row.completed_at if row.completed_at else None
                 kind, _ = TYPES[row.assets[0].mime]
                 self._metrics.delivered(kind, visited.at - row.created_at, since, generation_id=row.id)
                 size = sum(asset.size for asset in row.assets)
@@ -233,8 +243,8 @@ class Visits:
                 bound.warning("generation.gave_up" if gave_up else "generation.failed", reason=decision.reason)
             case Rest():
                 bound.debug("generation.rested", why=decision.why, until=decision.until.isoformat())
-            case Leave():
-                bound.info("generation.left", why=decision.why)
             case Leave(lost=True):
                 self._metrics.audits.labels("lost").inc()
                 bound.error("generation.lost", why=decision.why)
+            case Leave():
+                bound.info("generation.left", why=decision.why)
