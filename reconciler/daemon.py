@@ -201,7 +201,12 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
         eyes,
         built.work,
         built.metrics,
-        every=Every(sweep=settings.sweep_seconds, presence=settings.lease_seconds / 3),
+        every=Every(
+            sweep=settings.sweep_seconds,
+            presence=settings.lease_seconds / 3,
+            # Whoever looks for rows more often wants to know of them as often.
+            snapshot=min(settings.sweep_seconds, 15.0),
+        ),
         bearings=Bearings(tuple(key.key_hash for key in built.keys), settings.failed_retention_days, bounds),
         current=built.current,
     )
