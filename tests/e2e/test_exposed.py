@@ -1,0 +1,45 @@
+"""What a running replica shows to Prometheus, judged by Prometheus's own tool, and held to the alerts that go by it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.rig import Rig
+from tests.waiting import until
+
+MONITORING = Path(__file__).resolve().parents[2] / "monitoring"
+COMES_WITH_FAILURES = {"kie_reconciler_attempt_failures_total"}
+
+
+async def exposed(rig: Rig) -> str:
+    """What one replica shows after a delivery, as its own leader."""
+    replica = await rig.run()
+    await rig.delivered([await rig.order()])
+
+    async def drawn() -> bool:
+        return await replica.figure("instances") == 1 and await replica.figure("deliveries_total") == 1
+
+    await until(drawn, within=30, what="the figures of a leader that has delivered")
+    return (await replica.get("/metrics")).text
+
+
+@pytest.mark.parametrize("rig", ["folder"], indirect=True)
+async def test_what_a_replica_shows_is_as_prometheus_wants_it_and_all_that_is_asked_for(rig: Rig) -> None:
+    text = await exposed(rig)
+    shown = set(re.findall(r"^(kie_reconciler_\w+)[ {]", text, re.MULTILINE))
+    shipped = [path.read_text() for kind in ("rules/*.yml", "dashboards/*.json") for path in MONITORING.glob(kind)]
+    asked = set(re.findall(r"(?<!:)\bkie_reconciler_\w+", "".join(shipped)))
+    assert asked - shown <= COMES_WITH_FAILURES
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("there is no promtool (Debian: prometheus)")
+    process = await asyncio.create_subprocess_exec(
+        promtool, "check", "metrics", stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await process.communicate(text.encode())
+    assert process.returncode == 0, said.decode()
