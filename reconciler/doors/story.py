@@ -13,7 +13,7 @@ from reconciler.core.decide import MEDIA_LIFE
 from reconciler.core.findings import Bounds, Snapshot, findings
 from reconciler.core.model import OPEN, SUCCEEDED
 from reconciler.core.naming import points_at_provider
-from reconciler.edges.cases import Bookkeeping, Case
+from reconciler.edges.cases import Bookkeeping, Case, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ def _last_word(case: Case) -> str:
 
 def lines(case: Case) -> Sequence[str]:
     """Return what happened, in order: receipts, events, callbacks, each with its time."""
-    happened = [(one.at, f"{one.kind}, {_told(one.announced_at)}") for one in case.events]
+    happened = [(one.at, f"{one.kind}, {_told(one)}") for one in case.events]
     happened += [(at, "callback received") for at in case.callbacks]
     happened += [
         (one.stored_at, f"stored {one.path}, {one.size} bytes, sha256 {one.sha256}, proven by {one.verified_by}")
@@ -230,5 +230,9 @@ def lines(case: Case) -> Sequence[str]:
     return [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in sorted(happened)] + planned
 
 
-def _told(at: datetime | None) -> str:
-    return "not announced" if at is None else f"announced {at:%H:%M:%S}"
+def _told(event: Event) -> str:
+    if event.announced_at is not None:
+        return f"announced {event.announced_at:%H:%M:%S}"
+    if event.dead_at is not None:
+        return f"not announced: given up after {span((event.dead_at - event.at).total_seconds())}"
+    return "not announced"

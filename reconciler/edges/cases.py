@@ -92,11 +92,12 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One transition that we wrote, and when the outbox told it."""
+    """One transition that we wrote, and when the outbox told it or gave that up."""
 
     kind: str
     at: datetime
     announced_at: datetime | None
+    dead_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,13 +222,18 @@ def test_without_a_task_there_is_nothing_to_ask() -> None:
 def test_what_happened_is_told_in_its_order() -> None:
     told = lines(
         case(
-            events=(Event("failed", ago(hours=2), ago(hours=1)), Event("recovered", ago(minutes=1), None)),
+            events=(
+                Event("failed", ago(hours=2), ago(hours=1), None),
+                Event("failed", ago(days=4), None, ago(hours=20)),
+                Event("recovered", ago(minutes=1), None, None),
+            ),
             callbacks=(ago(minutes=30),),
             assets=(receipt(stored_at=ago(minutes=2)), receipt(1, verified_by=None, stored_at=None)),
         )
     )
 
     assert told == [
+        "2026-02-25 03:00:00 failed, not announced: given up after 3.2 d",
         "2026-03-01 01:00:00 failed, announced 02:00:00",
         "2026-03-01 02:30:00 callback received",
         "2026-03-01 02:58:00 stored u/image/g_0.png, 7 bytes, sha256 ab, proven by etag-md5",
