@@ -1,12 +1,14 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# Half of what the tests do is wait for one another's processes: three of them keep two cores busy.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 STAMP := $(VENV)/.installed
 AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover soak bench licenses sbom audit image-test lock clean
+.PHONY: help demo test check cover soak bench licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +23,7 @@ demo: $(STAMP) ## the whole job on this machine: database, a local KIE, storage,
 	$(BIN)/kie-reconciler demo $(ARGS)
 
 test: $(STAMP) ## every test, against real PostgreSQL
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist load $(ARGS)
 
 soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)
@@ -56,6 +58,23 @@ audit: $(AUDIT)/.installed ## known vulnerabilities in what runs (needs the netw
 
 image-test: $(STAMP) $(AUDIT)/.installed ## build the image and live with it (needs root, buildah, podman, runc, mmdebstrap)
 	HADOLINT=$(AUDIT)/bin/hadolint PYTHON=$(BIN)/python tests/image/run.sh $(ARGS)
+
+bundle: $(STAMP) ## what a host needs: dist/kie-reconciler.tar.gz (docs/INSTALL.md)
+	rm -rf dist/bundle
+	mkdir -p dist/bundle
+	cp -r requirements/run.txt systemd dist/bundle
+	$(BIN)/python -m hatchling build -t wheel -d dist/bundle >/dev/null
+	tar -czf dist/kie-reconciler.tar.gz -C dist/bundle .
+
+install-test: bundle ## follow docs/INSTALL.md on a clean Debian (needs root, mmdebstrap, systemd-nspawn)
+	PYTHON=$(BIN)/python tests/boot/run.sh install
+
+boot-test: bundle ## the same, then a hang, a stop under load, replicas
+	PYTHON=$(BIN)/python tests/boot/run.sh boot
+
+pm2-test: $(STAMP) ## the daemon under pm2 (needs npm)
+	npm install --silent --no-audit --no-fund --no-update-notifier --prefix $(VENV)/pm2 pm2@7.0.4
+	PM2=$(VENV)/pm2/node_modules/.bin/pm2 $(BIN)/python -m pytest -n0 tests/e2e/test_pm2.py $(ARGS)
 
 lock: $(STAMP) ## pin every dependency again, with hashes (needs uv)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/run.txt

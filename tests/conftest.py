@@ -122,7 +122,9 @@ def _execute(dsn: str, statement: str) -> None:
 @contextmanager
 def _database(server: Postgres | External, template: str = "template0") -> Iterator[str]:
     name = f"kr_{secrets.token_hex(8)}"
-    _execute(server.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Copied file by file: a third faster than through the log, which nobody here will replay.
+    strategy = " STRATEGY file_copy" if isinstance(server, Postgres) else ""
+    _execute(server.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}{strategy}")
     try:
         yield name
     finally:

@@ -11,7 +11,7 @@ from tests.browser.playable import picture
 from tests.browser.stage import Stage, Visit
 from tests.standins.proxy import Proxy
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _HIDE = """(hidden) => {
   Object.defineProperty(document, "hidden", { value: hidden, configurable: true });

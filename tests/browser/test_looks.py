@@ -13,7 +13,7 @@ from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded, texts
 from tests.doors.tokens import shared
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Visits = Callable[..., Awaitable[Visit]]
 

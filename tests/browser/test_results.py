@@ -14,7 +14,7 @@ from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded
 from tests.waiting import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_row_inserted_while_the_page_is_open_turns_from_spinner_to_picture(

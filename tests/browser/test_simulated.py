@@ -11,7 +11,7 @@ from reconciler.bench.simulator import Media
 from tests.browser.stage import Stage, Visit
 from tests.waiting import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FILMS = [("mp4", 9_000), ("mp4", 13 << 20), ("mov", 300_000), ("webm", 3 << 20)]
 SOUNDS = [("mp3", (1 << 20) + 70_000), ("wav", 3 << 20)]

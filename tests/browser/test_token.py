@@ -10,7 +10,7 @@ from playwright.async_api import expect
 from tests.browser.stage import OPERATOR, Stage, Visit
 from tests.doors.tokens import shared
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_token_is_entered_once_and_kept_for_the_tab(stage: Stage, visit: Visit, user: str) -> None:

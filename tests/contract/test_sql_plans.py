@@ -13,9 +13,6 @@ from reconciler.edges.schema import introspect
 from tests.conftest import _apart, _database
 from tests.contract.life import VIEWS, Life, queued
 
-# Filling the table takes longer than all tests together: once is enough.
-pytestmark = pytest.mark.xdist_group("plans")
-
 OLD_ROWS = 100_000
 
 _SCANS = """

@@ -1,11 +1,13 @@
-"""A desk for chores: a real database, a local KIE over HTTP and local storage; the daemon is not there."""
+"""What the doors open on: a real database, a local KIE over HTTP and local storage; `face` is the API on a port."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
 from reconciler import settings
@@ -14,6 +16,7 @@ from reconciler.bench.simulator import Simulator
 from reconciler.doors.chores import Desk
 from reconciler.doors.story import Terms
 from reconciler.edges.reopen import Reopening
+from tests.doors.face import Face, opened
 
 
 @pytest.fixture
@@ -23,9 +26,21 @@ async def kie() -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-async def built(dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
+async def pool(rows_dsn: str) -> AsyncIterator[Any]:
+    async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=2) as connections:
+        yield connections
+
+
+@pytest.fixture
+async def face(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Face]:
+    async with opened(rows_dsn, kie, tmp_path) as face:
+        yield face
+
+
+@pytest.fixture
+async def built(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
     environment = {
-        "DATABASE_URL": dsn,
+        "DATABASE_URL": rows_dsn,
         "KIE_API_KEY": "key",
         "KIE_MARKET_BASE_URL": kie.url,
         "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",

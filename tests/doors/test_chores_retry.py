@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -67,9 +68,19 @@ async def test_retry_of_a_row_in_flight_is_a_visit_now(kie: Simulator, pool: Any
     assert one.word == "delivered"
 
 
+@pytest.fixture
+async def any_status(pool: Any) -> AsyncIterator[None]:
+    """The application's table takes whatever word it is given."""
+    named = "generations_status_check"
+    check = await pool.fetchval("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = $1", named)
+    await pool.execute(f"ALTER TABLE public.generations DROP CONSTRAINT {named}")
+    yield
+    await pool.execute(f"DELETE FROM public.generations; ALTER TABLE public.generations ADD CONSTRAINT {named} {check}")
+
+
+@pytest.mark.usefixtures("any_status")
 @pytest.mark.parametrize("status", ["cancelled", "archived"])
 async def test_retry_refuses_rows_that_are_not_ours_to_move(pool: Any, desk: Desk, status: str) -> None:
-    await pool.execute("ALTER TABLE public.generations DROP CONSTRAINT IF EXISTS generations_status_check")
     row = await add(pool, status)
 
     with pytest.raises(Permanent, match=f"{row} is {status}"):

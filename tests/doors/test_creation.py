@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,6 @@ from tests.waiting import until
 
 PATH = "/api/kie/createTask"
 ORDER = {"model": "nano-banana-2", "input": {"prompt": "a lighthouse"}, "kind": "image", "modelKey": "nano"}
-
-
-@pytest.fixture
-async def face(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Face]:
-    async with opened(rows_dsn, kie, tmp_path) as face:
-        yield face
 
 
 async def rows(face: Face) -> list[asyncpg.Record]:

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 
-from reconciler.bench.simulator import Simulator
-from tests.doors.face import ANN, BOB, Face, opened
+from tests.doors.face import ANN, BOB, Face
 from tests.rows import HOUR, OURS, THEIRS, add, keep
 
 MINUTE = timedelta(minutes=1)
 LIST = "/api/generations"
-
-
-@pytest.fixture
-async def pool(rows_dsn: str) -> AsyncIterator[Any]:
-    async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=2) as connections:
-        yield connections
-
-
-@pytest.fixture
-async def face(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Face]:
-    async with opened(rows_dsn, kie, tmp_path) as face:
-        yield face
 
 
 def ids(answer: Any) -> list[str]:

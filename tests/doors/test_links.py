@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 import structlog
@@ -23,12 +22,6 @@ from tests.rows import THEIRS, add, keep
 
 LINK = "/api/kie/downloadUrl"
 PICTURE = Media(kind="image", ext="png", size=2000)
-
-
-@pytest.fixture
-async def pool(rows_dsn: str) -> AsyncIterator[Any]:
-    async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=2) as connections:
-        yield connections
 
 
 @pytest.fixture

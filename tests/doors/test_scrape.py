@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -71,14 +70,14 @@ async def scraped(face: Face, **headers: str) -> httpx.Response:
 
 
 async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_asks_the_database_nothing(
-    face: Face, pool: Any, dsn: str
+    face: Face, dsn: str
 ) -> None:
-    await pool.execute(_FILL)
+    onlooker = await asyncpg.connect(dsn)
+    await onlooker.execute(_FILL)
     rounds = _rounds(face.built, Presence(face.built.database, face.built.instance, term=30.0))
     await rounds.attend()
     await rounds.snapshot()
     busy(face.built.metrics)
-    onlooker = await asyncpg.connect(dsn)
     before = await onlooker.fetch(_ASKED)
 
     plain, open_metrics = await scraped(face), await scraped(face, **OPENMETRICS)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 import structlog
@@ -26,18 +24,6 @@ from tests.rows import HOUR, OURS, THEIRS, add, keep, state
 from tests.waiting import until
 
 SYNC = "/api/kie/sync"
-
-
-@pytest.fixture
-async def pool(rows_dsn: str) -> AsyncIterator[Any]:
-    async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=2) as connections:
-        yield connections
-
-
-@pytest.fixture
-async def face(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Face]:
-    async with opened(rows_dsn, kie, tmp_path) as face:
-        yield face
 
 
 async def sync(client: httpx.AsyncClient, task: str, **query: Any) -> httpx.Response:
