@@ -203,12 +203,24 @@ class Rounds:
         return time.monotonic() < self._leads_until
 
     async def snapshot(self) -> None:
-        """Draw the table-wide figures and say what is amiss."""
-        if not self._leads():
-            self.drawn = None
-            self._metrics.forget()
+        """Draw the table-wide figures and say what is amiss; without an answer nothing is drawn."""
+        snapshot = None
+        try:
+            snapshot = await self._look() if self._leads() else None
+        finally:
+            self.drawn = snapshot
+            if snapshot is None:
+                # Old figures that stay would say that all is well, or never end an alert.
+                self._metrics.forget()
+        if snapshot is None:
             return
-        snapshot = replace(
+        found = findings(snapshot, self._bearings.bounds)
+        self._metrics.draw(snapshot, found)
+        for finding in found:
+            log.warning("finding.open", finding=finding.name, count=finding.count, says=finding.says, do=finding.do)
+
+    async def _look(self) -> Snapshot:
+        return replace(
             await self._eyes.reports.snapshot(),
             listening=self._listening,
             canary_age=time.monotonic() - self._canary_at,
@@ -218,11 +230,6 @@ class Rounds:
             keys_rejected=self._keys_rejected,
             keys_unpaid=self._keys_unpaid,
         )
-        found = findings(snapshot, self._bearings.bounds)
-        self._metrics.draw(snapshot, found)
-        self.drawn = snapshot
-        for finding in found:
-            log.warning("finding.open", finding=finding.name, count=finding.count, says=finding.says, do=finding.do)
 
     async def pace(self) -> None:
         """Learn how long tasks take where we lead, and go by what was learned."""

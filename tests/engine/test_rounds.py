@@ -17,6 +17,7 @@ from reconciler.daemon import _rounds
 from reconciler.edges.presence import Presence
 from reconciler.edges.watching import Watching
 from reconciler.engine.rounds import Every, Rounds
+from reconciler.errors import Transient
 from tests.engine.rig import Rig
 from tests.rows import HOUR
 from tests.waiting import until
@@ -94,6 +95,27 @@ async def test_one_instance_draws_the_figures_and_the_other_shows_none(rig: Rig,
         assert parts.metrics.in_flight.labels("queued")._value.get() == 1
         assert parts.metrics.instances._value.get() == 2
         assert math.isnan(other.metrics.in_flight.labels("queued")._value.get())
+
+
+async def test_a_leader_whose_snapshot_fails_shows_no_figures_of_the_past(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unanswered() -> None:
+        raise Transient("too slow", code="timeout")
+
+    await rig.order(life=never())
+    made = rounds(parts)
+    await made.attend()
+    await made.snapshot()
+    assert parts.metrics.instances._value.get() == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.reports, "snapshot", unanswered)
+        with pytest.raises(Transient):
+            await made.snapshot()
+    assert math.isnan(parts.metrics.instances._value.get())
+    assert math.isnan(parts.metrics.in_flight.labels("queued")._value.get())
+    await made.snapshot()
+    assert parts.metrics.in_flight.labels("queued")._value.get() == 1
 
 
 async def test_a_replica_says_what_it_is_doing_each_second_only_while_somebody_watches(rig: Rig, parts: Parts) -> None:
