@@ -61,6 +61,12 @@ SETTINGS = {
 }
 
 
+IGNORED = (
+    "in PgBouncer's own settings: ignore_startup_parameters = "
+    f"{', '.join(name for name in SETTINGS if name != 'application_name')}"
+)
+"""What a person has to write, as PgBouncer passes on only the parameters that it knows."""
+
 SOON = "set_config('synchronous_commit', 'off', true)"
 """Returned by statements whose loss in a crash of the server costs only time: their commit need not wait for the disk.
 
@@ -268,5 +274,9 @@ async def translated(work: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
                 hint="check user, password and database name in DATABASE_URL",
             ) from error
         except AWAY as error:
+            if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):
+                raise Config(
+                    f"a pooler before the database does not take what we set: {error}", hint=IGNORED
+                ) from error
             raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
     raise AssertionError("unreachable")

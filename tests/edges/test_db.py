@@ -44,6 +44,24 @@ async def test_a_rejected_password_is_for_a_person_to_mend_and_is_not_told(rows_
     assert "of-somebody-else" not in f"{refused.value} {refused.value.hint} {refused.value!r}"
 
 
+async def test_a_pooler_that_refuses_our_settings_is_for_a_person_to_mend() -> None:
+    """What PgBouncer says unless it is told otherwise, seen of 1.18: whoever waits for it waits for ever."""
+    said = b"SFATAL\0C08P01\0Munsupported startup parameter: tcp_keepalives_idle\0\0"
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"E" + (len(said) + 4).to_bytes(4) + said)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as pooler:
+        port = pooler.sockets[0].getsockname()[1]
+        database = Database(f"postgresql://anybody@127.0.0.1:{port}/shop?sslmode=disable")
+        with pytest.raises(Config) as refused:
+            await database.fetch("SELECT 1")
+    assert "tcp_keepalives_idle" in str(refused.value)
+    assert "ignore_startup_parameters = statement_timeout, " in refused.value.hint
+
+
 async def test_a_missing_right_is_for_a_person_to_mend(database: Database) -> None:
     with pytest.raises(Config):
         await database.execute("SET ROLE pg_monitor; SELECT * FROM public.generations")
