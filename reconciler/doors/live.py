@@ -63,11 +63,11 @@ class Screen:
 
 def page(motion: Motion) -> RenderableType:
     """Return the whole view."""
-    parts: list[RenderableType] = [text(_headline(motion)), _replicas(motion)]
+    parts: list[RenderableType] = [text(_headline(motion)), "", _replicas(motion)]
     if motion.transfers:
-        parts.append(_transfers(motion.transfers))
+        parts += ["", _transfers(motion.transfers)]
     if motion.waiting:
-        parts.append(_waiting(motion))
+        parts += ["", _waiting(motion)]
     return Group(*parts)
 
 
@@ -112,14 +112,17 @@ def _transfers(transfers: Sequence[Transfer]) -> RenderableType:
 
 def _transfer(one: Transfer) -> Sequence[RenderableType | int]:
     total = "?" if one.total is None else decimal(one.total)
-    rate = "" if one.stage == "prove" else _bytes(one.bytes_per_second)
-    bar = ProgressBar(total=one.total, completed=one.done, width=20) if one.total and one.stage != "prove" else ""
+    if one.stage == "prove":
+        # Nothing is sent, so there is nothing to measure.
+        return one.generation_id, one.n, one.stage, "", total, "", span(one.seconds), ""
+    bar = ProgressBar(total=one.total, completed=one.done, width=20) if one.total else ""
+    rate = _bytes(one.bytes_per_second)
     return one.generation_id, one.n, one.stage, decimal(one.done), total, rate, span(one.seconds), bar
 
 
 def _waiting(motion: Motion) -> RenderableType:
     rows = ((one.generation_id, span(one.waited), one.looks, one.why or "not looked at yet") for one in motion.waiting)
-    return grid(("waits for its turn", "for", "looks", "why not yet"), rows)
+    return grid(("generation", "waits for", "looks", "why not yet"), rows)
 
 
 def _sum(rates: Iterable[float | None]) -> str:

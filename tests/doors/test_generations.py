@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from reconciler.cli.shared import terms
+from reconciler.doors.story import whole
 from tests.doors.face import ANN, BOB, Face
-from tests.rows import HOUR, OURS, THEIRS, add, keep
+from tests.rows import HOUR, OURS, THEIRS, add, keep, store
 
 MINUTE = timedelta(minutes=1)
 LIST = "/api/generations"
@@ -207,3 +211,20 @@ async def test_while_the_daemon_starts_or_drains_others_are_asked(face: Face) ->
 
     assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
     assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_the_page_tells_an_operator_what_explain_tells_and_nobody_else(pool: Any, face: Face) -> None:
+    row = await add(pool, "generating", HOUR, user_id=ANN)
+    await keep(pool, row, why="storage: http_5xx", sources=[THEIRS], looks=2, looked_at_in=-300, due_at_in=3000)
+    await store(pool, row, [100])
+    (case,) = await face.built.reports.explain(row)
+
+    told = (await face.operator.get(f"{LIST}/{row}")).json()["story"]
+    assert untimed(told) == untimed(whole(case, terms(face.built.settings)))
+    assert list(told)[-1] == "1."
+    assert "story" not in (await face.ann.get(f"{LIST}/{row}")).json()
+
+
+def untimed(story: Mapping[str, str]) -> Mapping[str, str]:
+    """The sentences without how long ago and in how long, which differ from one second to the next."""
+    return {about: re.sub(r"\b(in )?[\d.]+ (s|min|h|d)\b( ago)?", "", sentence) for about, sentence in story.items()}

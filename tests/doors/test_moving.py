@@ -100,9 +100,10 @@ def test_a_transfer_that_has_just_begun_has_no_rate() -> None:
 
 def everything() -> Motion:
     waits = Waiting("\x1b[2Jrow[red]", "task", 42.0, 3, None, None)
+    proving = Moving("film", 1, "prove", 0, 2_000_000, 3.0)
     moment = at(
         5,
-        told(FIRST, 3, fetching(250_000, 5.0), Moving("song", 1, "store", 10, None, 1.0), held=4),
+        told(FIRST, 3, fetching(250_000, 5.0), Moving("song", 1, "store", 10, None, 1.0), proving, held=4),
         keys=(Booked("0123456789abcdef", 1.5), Booked("fedcba", 0.0)),
         overdue=12,
         waiting=(waits,),
@@ -117,11 +118,12 @@ def test_the_view_tells_what_moves_where_how_fast_and_who_waits() -> None:
     shown = [" ".join(line.split()) for line in caught.get().splitlines()]
 
     assert shown[0] == (
-        "12:00:05 UTC 2 transfers, 12 waiting for a turn; polls -/s, key 01234567 booked for 1.5 s, key fedcba free"
+        "12:00:05 UTC 3 transfers, 12 waiting for a turn; polls -/s, key 01234567 booked for 1.5 s, key fedcba free"
     )
     assert "one pid 11 leads 2 s ago 4 - - - -" in shown
     assert any(line.startswith("film 0 fetch 250.0 kB 1.0 MB 50.0 kB/s 5 s") for line in shown)
     assert any(line.startswith("song 1 store 10 bytes ? 10 bytes/s 1 s") for line in shown)
+    assert "film 1 prove 2.0 MB 3 s" in shown
     assert " [2Jrow[red] 42 s 3 not looked at yet".strip() in shown
     assert "\x1b" not in caught.get()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from reconciler.assembly import Parts
@@ -27,9 +28,19 @@ async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> No
     assert 119 < figures.time_to_delivery.labels("image")._sum.get() < 130
     assert 2 < figures.completion_to_delivery.labels("image")._sum.get() < 10
     assert 2 < figures.detection_lag.labels("callback")._sum.get() < 10
+    assert examples(parts) == {generation_id}
     assert figures.polls.labels("ready")._value.get() == 1
     assert parts.deliveries.transfers == {}
     assert await rig.pool.fetchval("SELECT took FROM reconciler.timings") == 100
+
+
+def examples(parts: Parts) -> set[str]:
+    """The generations that are named beside the figures in OpenMetrics."""
+    text, _ = parts.metrics.exposition("application/openmetrics-text; version=1.0.0")
+    samples = [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
+    named = [dict(sample.exemplar.labels) for sample in samples if sample.exemplar]
+    assert len(named) == 3, "created to delivered, completed to delivered, completed to seen"
+    return {labels["generation_id"] for labels in named}
 
 
 async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
