@@ -8,7 +8,7 @@ AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover soak bench licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
+.PHONY: help demo test check cover soak bench incidents licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: $(STAMP) ## style, types, layers, alert rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	monitoring/check.sh
+
+incidents: $(STAMP) ## stage ten incidents and write down what an operator sees: docs/INCIDENTS.md (needs prometheus, pgbouncer)
+	$(BIN)/python -m benchmarks.incidents $(ARGS)
 
 bench: $(STAMP) ## measure against a bare script in the same run; writes docs/PERFORMANCE.md
 	$(BIN)/python -m benchmarks $(ARGS)

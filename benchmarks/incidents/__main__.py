@@ -1,0 +1,60 @@
+"""`python -m benchmarks.incidents [WORD …]`: stage those with a word in their title, or all and write the page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.incidents.cases import INCIDENTS
+from benchmarks.incidents.page import PAGE, rendered, section
+from benchmarks.incidents.scene import Incident, recovered, scene, shown
+from benchmarks.incidents.transcript import Transcript, taken
+from reconciler.bench.postgres import Postgres
+from tests.standins.monitoring import PROMETHEUS, prometheus
+
+
+def main() -> None:
+    """Stage what was asked for; the page is written only from all of them."""
+    if PROMETHEUS is None:
+        sys.exit("there is no prometheus (apt-get install prometheus)")
+    chosen = [one for one in INCIDENTS if not sys.argv[1:] or any(word in one.title for word in sys.argv[1:])]
+    # A replica that is killed hangs up on the local KIE, which need not tell of it.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    told: dict[str, Transcript] = {}
+    with Postgres.start(settings={"max_connections": "200"}) as postgres:
+        for incident in chosen:
+            if incident.needs and shutil.which(incident.needs, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+                print(f"{incident.title}: left out, there is no {incident.needs}")
+                continue
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="kie-reconciler-incident-") as folder:
+                told[incident.title] = asyncio.run(staged(incident, postgres, Path(folder)))
+            print(f"{incident.title}: {time.monotonic() - began:.0f} s", flush=True)
+            if sys.argv[1:]:
+                print(section(incident, told[incident.title]))
+    if len(told) == len(INCIDENTS):
+        PAGE.write_text(rendered(told))
+        print(f"written: {PAGE.name}")
+
+
+async def staged(incident: Incident, postgres: Postgres, folder: Path) -> Transcript:
+    """Let it happen, look, mend it, and see that everything is delivered after all."""
+    async with scene(postgres, folder) as on:
+        async with incident.stage(on) as look:
+            ports = [await replica.port() for replica in look.replicas]
+            ports += look.gone
+            async with prometheus(folder / "prometheus", ports) as address:
+                await shown(address, look)
+                transcript = await taken(on, address, look)
+        await recovered(on, look)
+    return transcript
+
+
+if __name__ == "__main__":
+    main()

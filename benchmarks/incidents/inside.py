@@ -1,0 +1,164 @@
+"""Incidents inside the house: the database and the way to it, the replicas, their clocks, the rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.incidents.scene import LATE, Look, Scene
+from reconciler.bench.simulator import never
+from reconciler.edges.db import IGNORED
+from tests.standins.clock import Clock
+from tests.waiting import until
+
+HOUR = 3600
+
+
+_POOLER = """
+[databases]
+{name} = host={parts.hostname} port={parts.port} user={parts.username} password={parts.password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+ignore_startup_parameters = {ignored}
+"""
+
+
+@contextlib.asynccontextmanager
+async def trigger_dropped(on: Scene) -> AsyncIterator[Look]:
+    """A migration of the application has dropped our triggers."""
+    replica = await on.replica()
+    for name in ("inserted", "updated"):
+        await on.rig.pool.execute(f"DROP TRIGGER reconciler_{name} ON public.generations")
+    ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
+    waiting = await on.rig.insert(on.rig.kie.add_task(life=never()), age=0)
+    yield Look(
+        [replica],
+        alerts=frozenset({"SchemaBehind"}),
+        figures=("findings", "deliveries_total", "listener_connected", "notifications_total"),
+        log=("sweep.found", "finding.open"),
+        explain=waiting,
+        waiting=ids,
+        doctor=True,
+    )
+
+
+@contextlib.asynccontextmanager
+async def pooler(on: Scene) -> AsyncIterator[Look]:
+    """DATABASE_URL leads to a pooler in transaction mode."""
+    with _pgbouncer(on.rig.dsn, on.folder / "pgbouncer") as dsn:
+        on.settings["DATABASE_URL"] = dsn
+        replica = await on.replica()
+        waiting = await on.rig.insert(on.rig.kie.add_task(life=never()), age=0)
+        ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
+        yield Look(
+            [replica],
+            alerts=frozenset({"FindingOpen", "ListenerDeaf"}),
+            figures=("findings", "listener_connected", "notifications_total", "deliveries_total"),
+            log=("finding.open", "listener.deaf"),
+            explain=waiting,
+            waiting=ids,
+            doctor=True,
+        )
+
+
+@contextlib.contextmanager
+def _pgbouncer(dsn: str, folder: Path) -> Iterator[str]:
+    """Run Debian's pooler in front of this database; it refuses to be root, as the database does."""
+    parts, port = urlsplit(dsn), _free_port()
+    folder.mkdir(parents=True)
+    (folder / "pgbouncer.ini").write_text(
+        _POOLER.format(parts=parts, name=parts.path[1:], port=port, ignored=IGNORED.rpartition("= ")[2])
+    )
+    root = ("unshare", "-U", "--map-user=65534", "--") if os.geteuid() == 0 else ()
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen(
+            [*root, shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", "pgbouncer.ini"],
+            cwd=folder, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield parts._replace(netloc=f"pooled@127.0.0.1:{port}").geturl()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def replica_killed(on: Scene) -> AsyncIterator[Look]:
+    """One of two replicas dies with rows in its hands."""
+    doomed, other = await on.replica(), await on.replica()
+    ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(12)]
+    for task_id in on.rig.kie.tasks:
+        on.rig.kie.strike("file.slow", task=task_id)
+
+    async def holds() -> bool:
+        return doomed.pid in await on.rig.delivering()
+
+    await until(holds, 30, "rows in the hands of the one that dies")
+    (held, *_) = await on.fetch(
+        "SELECT w.generation_id FROM reconciler.work w JOIN reconciler.instances i ON i.id = w.instance"
+        f" WHERE i.pid = {doomed.pid} AND w.lease_until > now()"
+    )
+    gone = await doomed.port()
+    await doomed.kill()
+    yield Look(
+        [other],
+        gone=(gone,),
+        alerts=frozenset({"ReplicaMissing"}),
+        figures=("instances", "is_leader", "leases_lost_total", "deliveries_total", "in_flight_generations"),
+        log=("generation.delivered",),
+        explain=held,
+        waiting=ids,
+    )
+
+
+@contextlib.asynccontextmanager
+async def clock_skewed(on: Scene) -> AsyncIterator[Look]:
+    """The clock of the daemon's host is an hour slow."""
+    with Clock(on.folder / "clock", -HOUR) as clock:
+        on.settings.update(clock.environment)
+        replica = await on.replica()
+        waiting = await on.rig.insert(on.rig.kie.add_task(life=never()), age=0)
+        ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
+        yield Look(
+            [replica],
+            alerts=frozenset({"LoopStalled", "ListenerDeaf"}),
+            figures=("findings", "last_sweep_timestamp_seconds", "deliveries_total"),
+            log=("generation.delivered",),
+            explain=waiting,
+            waiting=ids,
+            doctor=True,
+        )
+
+
+@contextlib.asynccontextmanager
+async def poisoned_row(on: Scene) -> AsyncIterator[Look]:
+    """One task's result is at an address that no picture can lie at; the rows beside it are as any other."""
+    poisoned = on.rig.kie.add_task(wrap=lambda _: {"resultUrls": ["file:///etc/passwd"]})
+    one = await on.rig.insert(poisoned, age=LATE)
+    ids = await on.late(3)
+    replica = await on.replica()
+    yield Look(
+        [replica],
+        alerts=frozenset({"GenerationsStuck"}),
+        figures=("stuck_generations", "findings", "attempt_failures_total", "deliveries_total"),
+        log=("kie.request_failed", "finding.open"),
+        explain=one,
+        waiting=ids,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

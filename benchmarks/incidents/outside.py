@@ -1,0 +1,129 @@
+"""Incidents outside the house: KIE and the storage."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+
+from benchmarks.incidents.scene import Look, Scene
+from tests.waiting import until
+
+TOKEN = "operator-of-the-incident"
+
+
+@contextlib.asynccontextmanager
+async def kie_down(on: Scene) -> AsyncIterator[Look]:
+    """Nothing comes back from KIE's address any more."""
+    await on.kie.refuse()
+    ids = await on.late(4)
+    replica = await on.replica()
+    yield Look(
+        [replica],
+        alerts=frozenset({"GenerationsStuck", "KieErrorRate", "FindingOpen"}),
+        figures=(
+            "stuck_generations",
+            "findings",
+            'attempt_failures_total{reason="network"',
+            'polls_total{outcome="unheard"',
+        ),
+        log=("kie.request_failed", "finding.open"),
+        explain=ids[0],
+        waiting=ids,
+        retry=True,
+    )
+    on.kie.mend()
+
+
+@contextlib.asynccontextmanager
+async def wrong_key(on: Scene) -> AsyncIterator[Look]:
+    """The key was changed at KIE, and not here."""
+    ids = await on.late(2)
+    replica = await on.replica(KIE_API_KEY="key-that-was-revoked")
+    yield Look(
+        [replica],
+        alerts=frozenset({"GenerationsStuck", "KieUnauthorized"}),
+        figures=("stuck_generations", "findings", "attempt_failures_total", "kie_credits"),
+        log=("kie.request_failed", "key.refused", "finding.open"),
+        explain=ids[0],
+        waiting=ids,
+    )
+    await replica.kill()
+    await on.replica()
+
+
+@contextlib.asynccontextmanager
+async def no_credits(on: Scene) -> AsyncIterator[Look]:
+    """The account is empty: KIE refuses what is ordered; what it has made before is delivered."""
+    on.rig.kie.credits = 0.0
+    on.rig.kie.strike("create.body_402", times=math.inf)
+    replica = await on.replica(RECONCILER_API_TOKEN=TOKEN)
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        answer = await client.post(
+            f"http://127.0.0.1:{await replica.port()}/api/kie/createTask",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            json={"model": "nano-banana-2", "kind": "image", "input": {"prompt": "a"}},
+        )
+    assert answer.status_code >= 400, answer.text
+    (refused,) = await on.fetch("SELECT id::text FROM public.generations")
+    yield Look(
+        [replica],
+        alerts=frozenset({"KieOutOfCredits"}),
+        figures=("kie_credits", "findings", "attempt_failures_total", 'kie_request_seconds_count{endpoint="create"'),
+        log=("create.refused", "finding.open"),
+        explain=refused,
+        waiting=await on.late(1),
+    )
+
+
+@contextlib.asynccontextmanager
+async def storage_full(on: Scene) -> AsyncIterator[Look]:
+    """Local storage, and its disk is full."""
+    disk = on.folder / "stored"
+    disk.mkdir(parents=True)
+    mounted = 'mount -t tmpfs -o size=1m kie "$0" && head -c 1M /dev/zero >"$0/filler" 2>/dev/null; exec "$@"'
+    on.settings.update(
+        SUPABASE_URL="", SUPABASE_SERVICE_ROLE_KEY="", RECONCILER_STORAGE_BACKEND="local",
+        RECONCILER_STORAGE_LOCAL_DIR=str(disk), RECONCILER_PUBLIC_URL="https://shop.example.com",
+    )  # fmt: skip
+    replica = await on.replica(through=("unshare", "-rm", "sh", "-c", mounted, str(disk)))
+    ids = await on.late(2)
+    yield Look(
+        [replica],
+        alerts=frozenset({"GenerationsStuck", "StorageErrorRate"}),
+        figures=("stuck_generations", "findings", "attempt_failures_total", "storage_request_seconds_count"),
+        log=("asset.not_stored", "finding.open"),
+        explain=ids[0],
+        waiting=ids,
+        retry=True,
+    )
+    # Its file system is seen through the process, as nobody else has it.
+    (Path("/proc") / str(replica.pid) / "root" / str(disk).lstrip(os.sep) / "filler").unlink()
+
+
+@contextlib.asynccontextmanager
+async def bucket_private(on: Scene) -> AsyncIterator[Look]:
+    """Somebody has made the bucket private while the daemon ran: uploads go on, and nobody can open them."""
+    replica = await on.replica()
+    on.storage.buckets["generations"].public = False
+    ids = await on.late(2)
+    sql = "SELECT count(*) = 2 FROM public.generations WHERE status = 'success'"
+
+    async def stored() -> bool:
+        return bool(await on.rig.pool.fetchval(sql))
+
+    await until(stored, 60, "two deliveries")
+    yield Look(
+        [replica],
+        alerts=frozenset(),
+        figures=("findings", "deliveries_total"),
+        log=("generation.delivered",),
+        explain=ids[0],
+        waiting=ids,
+        doctor=True,
+    )
+    on.storage.buckets["generations"].public = True
