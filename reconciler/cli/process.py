@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,9 @@ def run(
     ] = False,
 ) -> None:
     """Be the daemon, until SIGTERM or Ctrl-C."""
+    # The first process of a container is not ended by a signal that it does not catch, and the imports take a second.
+    signal.signal(signal.SIGTERM, _unbegun)
+
     from reconciler import daemon
     from reconciler.edges.supervisor import Supervisor
 
@@ -35,6 +39,11 @@ def run(
     gc.set_threshold(20_000, 20, 20)
     supervisor = Supervisor.from_environment(os.environ)
     raise typer.Exit(asyncio.run(daemon.run(settings_for(), observe=observe, supervisor=supervisor)))
+
+
+def _unbegun(*_: object) -> None:
+    """Leave before anything was begun."""
+    raise SystemExit(0)
 
 
 def migrate(

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 
-from tests.e2e.replica import Replica
+from tests.e2e.replica import ROOT, Replica
 from tests.e2e.rig import Rig
 from tests.waiting import until
+
+# The command line with an import of the daemon that does not end.
+_IMPORTING = """
+import signal, sys
+class Endless:
+    def find_spec(self, name, *_):
+        if name == "reconciler.daemon":
+            print("importing", flush=True)
+            signal.pause()
+sys.meta_path.insert(0, Endless())
+sys.argv = ["kie-reconciler", "run"]
+from reconciler.cli import main
+main()
+"""
 
 
 async def hanging(rig: Rig, count: int) -> list[str]:
@@ -98,3 +114,13 @@ async def test_a_stop_before_anything_began_is_a_stop(rig: Rig) -> None:
     await until(lambda: replica.said("daemon.waiting"), what="a replica that waits")
     replica.signal(signal.SIGINT)
     assert (await replica.ended(within=5)).code == 0
+
+
+async def test_a_signal_that_comes_before_it_has_begun_ends_it_as_well() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _IMPORTING, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"importing\n"
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 30) == 0
