@@ -78,12 +78,19 @@ def _asked(case: Case) -> str:
         return "It has not been asked about yet."
     told = [f"Asked {_times(known.looks)}, last {_at(known.looked_at, case.now)}."]
     if known.acknowledged_at is None:
-        told.append("KIE has never acknowledged the task: it may belong to another key or account.")
+        told.append(_unacknowledged(known))
     elif known.answered_at is not None:
         told.append(f"KIE knows the task; its last word came {_at(known.answered_at, case.now)}.")
     if known.misses:
         told.append(f"Attempts in a row that brought nothing: {known.misses}.")
     return " ".join(told)
+
+
+def _unacknowledged(known: Bookkeeping) -> str:
+    # Where no answer told of the task, suspecting its account would send somebody the wrong way.
+    if (known.why or "").startswith("KIE: "):
+        return "KIE has told nothing of the task yet."
+    return "KIE has never acknowledged the task: it may belong to another key or account."
 
 
 def _untasked(case: Case) -> str:

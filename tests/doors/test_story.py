@@ -99,12 +99,15 @@ def test_a_finding_brings_what_to_do() -> None:
 
     told = story(case(known=known), TERMS)
 
-    assert told["KIE"].endswith(
-        "KIE has never acknowledged the task: it may belong to another key or account."
-        " Attempts in a row that brought nothing: 4."
-    )
+    assert told["KIE"].endswith("KIE has told nothing of the task yet. Attempts in a row that brought nothing: 4.")
     assert told["why"].startswith("KIE: unauthorized. Check KIE_API_KEY")
     assert told["next"] == "Its next look has been due for 40 s: it waits for its turn among the requests to KIE."
+
+
+def test_only_a_task_that_kie_does_not_know_may_be_another_accounts() -> None:
+    known = work(looks=4, looked_at=ago(minutes=1), misses=4, why="KIE does not know the task: record_null")
+
+    assert "KIE has never acknowledged the task: it may belong to another key" in story(case(known=known), TERMS)["KIE"]
 
 
 def test_half_of_the_results_are_stored_and_their_addresses_die_first() -> None:
