@@ -31,14 +31,14 @@ from reconciler.edges.http import json_client, media_session, storage_session
 from reconciler.edges.inbox import Inbox
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
-from reconciler.edges.migrate import behind
 from reconciler.edges.outbox import Outbox
 from reconciler.edges.reports import Reports, Scope
-from reconciler.edges.schema import Shape, introspect
+from reconciler.edges.schema import Shape
 from reconciler.edges.spool import Room
 from reconciler.edges.storage import Store
 from reconciler.edges.storage.local import LocalStore
 from reconciler.edges.storage.supabase import SupabaseStore
+from reconciler.edges.usable import usable
 from reconciler.edges.watching import Watching
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.audit import Audit
@@ -46,7 +46,6 @@ from reconciler.engine.deliver import Deliveries, Ways
 from reconciler.engine.route import Key
 from reconciler.engine.visit import Current, Visits
 from reconciler.engine.work import Breadth, Work
-from reconciler.errors import Config
 from reconciler.log.redaction import Redaction
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
@@ -61,6 +60,10 @@ WAITING_SECONDS = 2.0
 
 ORDER_SECONDS = 30.0
 """How long KIE may take to answer createTask; it answers within a second."""
+
+
+CALLBACKS_AT_ONCE = 2
+"""Connections that callbacks have for themselves: one takes thousands a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ async def parts(
     async with contextlib.AsyncExitStack() as stack:
         database = Database(settings.database_url.get_secret_value(), size=min(4 + settings.concurrency, 20))
         stack.push_async_callback(database.close)
-        shape = await _usable(database)
+        shape = await usable(database)
         second_look = timedelta(seconds=2 * settings.lease_seconds)
         ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
         ways = await _ways(settings, ledger, Inbox(database, shape), stack)
@@ -106,7 +109,7 @@ async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build no more than it takes to ask about the tables."""
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
-        yield Reports(database, await _usable(database), _scope(settings))
+        yield Reports(database, await usable(database), _scope(settings))
     finally:
         await database.close()
 
@@ -116,7 +119,7 @@ async def watching(settings: Settings) -> AsyncIterator[Watching]:
     """Build no more than it takes to watch what moves."""
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
-        await _usable(database)
+        await usable(database)
         yield Watching(database, alive=_scope(settings).alive)
     finally:
         await database.close()
@@ -140,33 +143,6 @@ async def instruments(settings: Settings) -> AsyncIterator[Instruments]:
             kie_client=kie_client,
             web=await stack.enter_async_context(json_client()),
         )
-
-
-async def missing(database: Database) -> list[str]:
-    """Return the migrations that this version has and the database lacks."""
-
-    async def look() -> list[str]:
-        async with database.transaction() as connection:
-            return await behind(connection)
-
-    return await database.run(look)
-
-
-async def _usable(database: Database) -> Shape:
-    """Look at the tables; Config with what to run where they are not usable."""
-
-    async def look() -> Shape:
-        async with database.transaction() as connection:
-            return await introspect(connection)
-
-    # Of the tables that nothing runs without, the first to be made and the last.
-    for table in ("work", "watching"):
-        if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
-            raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
-    shape = await database.run(look)
-    if files := await missing(database):
-        log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")
-    return shape
 
 
 async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: contextlib.AsyncExitStack) -> Ways:

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from reconciler import __version__
-from reconciler.assembly import Parts, announcer, missing, parts
+from reconciler.assembly import Parts, announcer, parts
 from reconciler.core.findings import Bounds
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import DRAINING, Health
@@ -29,6 +29,7 @@ from reconciler.edges.presence import Presence
 from reconciler.edges.supervisor import Supervisor
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
+from reconciler.edges.usable import missing
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.doing import doing
 from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
@@ -196,6 +197,8 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
         doing=lambda: doing(built.deliveries, built.work, built.metrics),
         announcer=telling,
     )
+    # Who only observes deletes no row of the application's.
+    days = 0 if built.current.limits.observe else settings.failed_retention_days
     bounds = Bounds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
     return Rounds(
         eyes,
@@ -207,7 +210,7 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
             # Whoever looks for rows more often wants to know of them as often.
             snapshot=min(settings.sweep_seconds, 15.0),
         ),
-        bearings=Bearings(tuple(key.key_hash for key in built.keys), settings.failed_retention_days, bounds),
+        bearings=Bearings(tuple(key.key_hash for key in built.keys), days, bounds),
         current=built.current,
     )
 

@@ -1,0 +1,42 @@
+"""Whether the database has what everything else takes for granted: our tables, and the application's as we need it.
+
+Asked once, by the composition root, before anything is built on it.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from reconciler.edges.db import Database
+from reconciler.edges.migrate import behind
+from reconciler.edges.schema import Shape, introspect
+from reconciler.errors import Config
+
+log = structlog.get_logger()
+
+
+async def usable(database: Database) -> Shape:
+    """Look at the tables; Config with what to run where they are not usable."""
+
+    async def look() -> Shape:
+        async with database.transaction() as connection:
+            return await introspect(connection)
+
+    # Of the tables that nothing runs without, the first to be made and the last.
+    for table in ("work", "watching"):
+        if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
+            raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
+    shape = await database.run(look)
+    if files := await missing(database):
+        log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")
+    return shape
+
+
+async def missing(database: Database) -> list[str]:
+    """Return the migrations that this version has and the database lacks."""
+
+    async def look() -> list[str]:
+        async with database.transaction() as connection:
+            return await behind(connection)
+
+    return await database.run(look)
