@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import chores, process, questions, top
+from reconciler.cli import chores, keeping, process, questions, top
 from reconciler.errors import Config, ReconcilerError
 
 _GENERATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -52,6 +52,8 @@ def application() -> typer.Typer:
         chores.sync: "sync 281e5b0f39b9a3ce4ac4c3a4e1b2c3d4",
         chores.retry: f"retry {_GENERATION}",
         chores.backfill: "backfill --dry-run",
+        keeping.audit: "audit --since 24h",
+        keeping.cleanup: "cleanup --failed-older-than 30d --dry-run",
         process.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
         process.demo: "demo --faults",
     }

@@ -80,7 +80,7 @@ class Stand:
 
 async def sync(desk: Desk, task_id: str) -> tuple[Outcome, ...]:
     """Visit every generation of this task now; empty when nobody knows it."""
-    async with _kept(desk.work):
+    async with kept(desk.work):
         stands = [await visit(desk, found, Trigger.SYNC) for found in await desk.reports.find_task(task_id)]
     return tuple(outcome(stand.case, desk.terms) for stand in stands if stand.case is not None)
 
@@ -94,7 +94,7 @@ async def retry(desk: Desk, generation_id: str) -> Outcome | None:
     if case is None:
         return None
     _check_retry(case)
-    async with _kept(desk.work):
+    async with kept(desk.work):
         if case.generation.status == "failed":
             await _reopened(desk, generation_id)
         case = (await visit(desk, generation_id, Trigger.SYNC)).case
@@ -154,7 +154,7 @@ async def backfill(
             outcomes.append(told)
             on_outcome(told)
 
-    async with _kept(desk.work), _together(worker() for _ in range(desk.at_once)) as workers:
+    async with kept(desk.work), _together(worker() for _ in range(desk.at_once)) as workers:
         await asyncio.gather(*workers)
     return tuple(outcomes)
 
@@ -236,7 +236,7 @@ async def _paused(desk: Desk, case: Case) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _kept(work: Work) -> AsyncIterator[None]:
+async def kept(work: Work) -> AsyncIterator[None]:
     """Keep the leases alive meanwhile: a long delivery outlives its first term."""
     async with _together(iter([work.keep()])):
         yield

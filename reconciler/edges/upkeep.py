@@ -1,9 +1,14 @@
-"""What grows old: failed generations with nothing stored, and our own traces.
+"""What grows old: failed generations with nothing stored, objects that nobody names, and our own traces.
 
-Only the leader calls this, once an hour; every statement is bounded, so that no lock is held for long.
+The leader calls this once an hour, and `cleanup` (`engine/cleaning.py`); every statement is bounded, so that no lock is
+held for long.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
 from reconciler.edges.db import Database
 from reconciler.edges.schema import Shape
@@ -29,8 +34,29 @@ DELETE FROM reconciler.events WHERE id IN (
      WHERE at < now() - interval '30 days' AND (announced_at IS NOT NULL OR dead_at IS NOT NULL OR NOT $1)
      ORDER BY id LIMIT 5000)"""
 
+_AUDITED = """
+WITH stretch AS MATERIALIZED (
+    SELECT generation_id FROM reconciler.work WHERE generation_id > $1 ORDER BY generation_id LIMIT $2),
+unaudited AS (
+    SELECT w.generation_id FROM reconciler.work w JOIN stretch USING (generation_id)
+     WHERE w.delivered_at IS NOT NULL AND w.audit_at IS NULL AND w.due_at IS NULL
+     ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED)
+UPDATE reconciler.work w SET audit_at = now() + random() * interval '30 days'
+  FROM unaudited WHERE w.generation_id = unaudited.generation_id"""
+
+_ORPHANS = """
+SELECT path FROM reconciler.orphans WHERE since < now() - $1::interval AND path > $2 ORDER BY path LIMIT $3"""
+
 WALK = 20_000
 """Rows of our bookkeeping that one round looks at for generations that the application has deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How many failed generations one statement deleted; `after` is where to go on, None at the end."""
+
+    count: int
+    after: tuple[str, str] | None
 
 
 class Upkeep:
@@ -41,13 +67,32 @@ class Upkeep:
         self._database = database
         self._announces = announces
         self._walked = ""
-        self._failed = _failed_sql(shape)
+        self._failed = _failed_sql(shape, delete=True)
+        self._would_fail = _failed_sql(shape, delete=False)
+        self._named = _named_sql(shape)
         self._deserted = _deserted_sql(shape)
 
-    async def failed(self, days: int) -> int:
-        """Delete one batch of failed generations older than so many days with nothing stored; return how many."""
-        deleted: int = await self._database.value(self._failed, days)
-        return deleted
+    async def failed(self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False) -> Batch:
+        """Delete the next failed generations older than this with nothing stored, or only count them."""
+        sql = self._would_fail if dry_run else self._failed
+        row = await self._database.row(sql, older, *(after or (None, None)))
+        assert row is not None
+        return Batch(row["count"], (row["at"], row["id"]) if row["looked"] == BATCH else None)
+
+    async def orphans(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
+        """Return marked objects that nobody names, of the next BATCH marks older than this, and where to go on."""
+        rows = await self._database.fetch(_ORPHANS, older, after, BATCH)
+        marked = [row["path"] for row in rows]
+        named = {row["path"] for row in await self._database.fetch(self._named, marked)} if marked else set()
+        return [path for path in marked if path not in named], marked[-1] if len(marked) == BATCH else None
+
+    async def removed(self, paths: Sequence[str]) -> None:
+        """These objects are gone: their marks go."""
+        await self._database.execute("DELETE FROM reconciler.orphans WHERE path = ANY($1)", list(paths))
+
+    async def enrol(self) -> None:
+        """Give deliveries of the next stretch that have none, being older than audits, a time for theirs."""
+        await self._database.execute(_AUDITED, self._walked, WALK)
 
     async def traces(self) -> None:
         """Delete instances, events and callbacks that nobody will ask about again; an event to be told stays."""
@@ -67,23 +112,53 @@ class Upkeep:
         return deserted
 
 
-def _failed_sql(shape: Shape) -> str:
-    nothing = [
-        "g.asset_url IS NULL",
-        *(_empty(shape, name) for name in ("result_urls", "asset_urls") if shape.has(name)),
-    ]
+def _failed_sql(shape: Shape, *, delete: bool) -> str:
+    nothing = [_empty(shape, name) for name in ("result_urls", "asset_urls") if shape.has(name)]
+    place = "coalesce($2::text, '-infinity')"
+    gone = "SELECT id::text AS id FROM old"
+    if delete:
+        gone = "DELETE FROM public.generations g USING old WHERE g.id = old.id RETURNING g.id::text AS id"
     return f"""
-WITH old AS (
-    SELECT g.id FROM public.generations g
-     WHERE g.status = 'failed' AND g.created_at < now() - $1 * interval '1 day' AND {" AND ".join(nothing)}
+WITH stretch AS MATERIALIZED (
+    SELECT g.id, g.created_at FROM public.generations g
+     WHERE g.status = 'failed' AND g.asset_url IS NULL AND g.created_at < now() - $1::interval
+       AND g.created_at >= {place}::{shape.columns["created_at"]}
+       AND ($2::text IS NULL OR (g.created_at, g.id)
+                                > ({place}::{shape.columns["created_at"]}, $3::text::{shape.id_type}))
+     ORDER BY g.created_at, g.id LIMIT {BATCH}),
+old AS (
+    SELECT g.id FROM public.generations g JOIN stretch USING (id)
+     WHERE {" AND ".join(["g.status = 'failed'", "g.asset_url IS NULL", *nothing])}
        AND NOT EXISTS (SELECT FROM reconciler.assets a
                         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL)
        AND NOT EXISTS (SELECT FROM reconciler.work w
                         WHERE w.generation_id = g.id::text AND w.gave_up AND w.due_at IS NOT NULL)
-     ORDER BY g.id LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
-gone AS (DELETE FROM public.generations g USING old WHERE g.id = old.id RETURNING g.id::text AS id),
-forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id)
-SELECT count(*) FROM gone"""
+     {"FOR UPDATE OF g SKIP LOCKED" if delete else ""}),
+gone AS ({gone}){_FORGOTTEN if delete else ""}
+SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM stretch) AS looked, last.at, last.id
+  FROM (SELECT NULL) AS one LEFT JOIN (
+       SELECT s.created_at::text AS at, s.id::text AS id FROM stretch s ORDER BY s.created_at DESC, s.id DESC LIMIT 1
+       ) AS last ON true"""
+
+
+# What was begun for them and never proven may be in storage all the same.
+_FORGOTTEN = """,
+forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id),
+objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.id RETURNING a.path),
+left_behind AS (
+    INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects
+    ON CONFLICT DO NOTHING)"""
+
+
+def _named_sql(shape: Shape) -> str:
+    """Of these paths, those that a receipt, an intention or any row of the application's names."""
+    # The last three parts of an address are a path of ours, whatever the host is called today.
+    shown = "substring(split_part(g.asset_url, '?', 1) from '[^/]+/[^/]+/[^/]+$')"
+    original = "UNION SELECT g.original_path::text FROM public.generations g WHERE g.original_path = ANY($1)"
+    return f"""
+SELECT a.path FROM reconciler.assets a WHERE a.path = ANY($1)
+ UNION SELECT {shown} FROM public.generations g WHERE {shown} = ANY($1)
+ {original if shape.has("original_path") else ""}"""
 
 
 def _empty(shape: Shape, column: str) -> str:

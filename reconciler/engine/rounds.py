@@ -27,6 +27,7 @@ from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.audit import Audit
+from reconciler.engine.cleaning import delete_failed
 from reconciler.engine.visit import Current
 from reconciler.engine.work import Work
 from reconciler.errors import Permanent, ReconcilerError
@@ -35,6 +36,9 @@ from reconciler.metrics import Metrics
 log = structlog.get_logger()
 
 Round = Callable[[], Coroutine[Any, Any, None]]
+
+RETENTION_BATCHES = 40
+"""Batches of old failures that one round deletes: a backlog of a million takes two days and disturbs nobody."""
 
 CLOCK_SET = 2.0
 """Seconds by which the wall clock moves against the monotonic one in a second when somebody has set it."""
@@ -264,9 +268,11 @@ class Rounds:
             return
         await self._eyes.tempo.trim()
         await self._eyes.upkeep.traces()
+        await self._eyes.upkeep.enrol()
         await self._eyes.upkeep.deserted()
         if self._bearings.retention_days:
-            deleted = await self._eyes.upkeep.failed(self._bearings.retention_days)
+            older = timedelta(days=self._bearings.retention_days)
+            deleted = await delete_failed(self._eyes.upkeep, older, batches=RETENTION_BATCHES)
             if deleted:
                 log.info("failed.deleted", generations=deleted, older_than_days=self._bearings.retention_days)
 

@@ -32,7 +32,8 @@ def _seconds(value: object) -> object:
     return seconds
 
 
-def _duration(value: object) -> object:
+def duration(value: object) -> object:
+    """Read what is typed, bare seconds or with a unit, as a timedelta; ValueError where it is none, others stay."""
     seconds = _seconds(value)
     if not isinstance(seconds, float):
         return seconds
@@ -127,7 +128,7 @@ def _pattern(value: str) -> str:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Duration = Annotated[timedelta, BeforeValidator(duration)]
 Size = Annotated[ByteSize, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

@@ -95,7 +95,7 @@ class Life:
         assert await tempo.recall()
         await tempo.trim()
         upkeep = Upkeep(self.database, self.shape)
-        await upkeep.failed(30)
+        await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
 
     async def views(self) -> None:
