@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.waiting import until
 
 MONITORING = Path(__file__).resolve().parents[2] / "monitoring"
 COMES_WITH_FAILURES = {"kie_reconciler_attempt_failures_total"}
+GREP = re.compile(r"/metrics \| (grep .*)$", re.MULTILINE)
 
 
 async def exposed(rig: Rig) -> str:
@@ -28,18 +30,22 @@ async def exposed(rig: Rig) -> str:
     return (await replica.get("/metrics")).text
 
 
+def read(command: list[str], text: str) -> subprocess.CompletedProcess[str]:
+    """Give a program this to read."""
+    return subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+
+
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
 async def test_what_a_replica_shows_is_as_prometheus_wants_it_and_all_that_is_asked_for(rig: Rig) -> None:
     text = await exposed(rig)
     shown = set(re.findall(r"^(kie_reconciler_\w+)[ {]", text, re.MULTILINE))
     shipped = [path.read_text() for kind in ("rules/*.yml", "dashboards/*.json") for path in MONITORING.glob(kind)]
-    asked = set(re.findall(r"(?<!:)\bkie_reconciler_\w+", "".join(shipped)))
-    assert asked - shown <= COMES_WITH_FAILURES
+    assert set(re.findall(r"(?<!:)\bkie_reconciler_\w+", "".join(shipped))) - shown <= COMES_WITH_FAILURES
+    looks = {each for path in MONITORING.glob("runbooks/*.md") for each in GREP.findall(path.read_text())}
+    found = {look for look in looks if read(shlex.split(look), text).stdout}
+    assert len(found) > 5
+    assert all(any(name in look for name in COMES_WITH_FAILURES) for look in looks - found)
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("there is no promtool (Debian: prometheus)")
-    process = await asyncio.create_subprocess_exec(
-        promtool, "check", "metrics", stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    said, _ = await process.communicate(text.encode())
-    assert process.returncode == 0, said.decode()
+    judged = read([promtool, "check", "metrics"], text)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
