@@ -40,7 +40,7 @@ from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.migrate import behind
 from reconciler.edges.schema import REQUIRED, statuses
 from reconciler.edges.spool import Room
-from reconciler.edges.storage import Put, Store
+from reconciler.edges.storage import Store
 from reconciler.settings import KieKey, Settings, variable
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Instruments:
 class _Met:
     """What the database told that others need: what is made here, and whom to ask KIE about."""
 
-    use: Use
+    use: Use | Unseen
     newest: tuple[Newest, ...] | Unseen
 
 
@@ -164,8 +164,7 @@ async def _tables(tools: Instruments, reader: _Reader, met: _Met) -> list[Check]
         of_database.realtime(await read(tables.publications)),
         replicas,
     ]
-    use = await read(lambda asked: tables.use(asked, columns))
-    met.use = met.use if isinstance(use, Unseen) else use
+    met.use = await read(lambda asked: tables.use(asked, columns))
     met.newest = await read(lambda asked: tables.newest(asked, columns))
     return checks
 
@@ -173,7 +172,7 @@ async def _tables(tools: Instruments, reader: _Reader, met: _Met) -> list[Check]
 _OF_PROBE = ("upload", "public_read", "delete")
 
 
-async def _storage(tools: Instruments, use: Use) -> list[Check]:
+async def _storage(tools: Instruments, use: Use | Unseen) -> list[Check]:
     store, settings = tools.store, tools.settings
     room = await seen(lambda: asyncio.to_thread(tools.room), within=tools.within)
     spool = (
@@ -193,7 +192,7 @@ async def _storage(tools: Instruments, use: Use) -> list[Check]:
     judged = of_storage.bucket_rules(rules, use, named)
     if isinstance(room, Unseen):
         return [spool, bucket, judged, *_all(*_OF_PROBE, why="there is no room for a probe")]
-    what = Put(objects.probe_path(), of_storage.probe_type(rules, use), lease="doctor")
+    what = objects.probe_of(of_storage.probe_type(rules))
     probe = await objects.probe(store, room, tools.web, what, within=tools.within)
     read = of_storage.public_read(probe, local=local)
     return [spool, bucket, judged, of_storage.upload(probe), read, of_storage.delete(probe, what.path)]

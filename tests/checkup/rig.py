@@ -75,3 +75,10 @@ async def surgery(dsn: str, folder: Path, bucket: Bucket | None = None, **option
 def amiss(checks: dict[str, Check]) -> dict[str, str]:
     """What is not well, with its word."""
     return {name: check.word for name, check in checks.items() if check.word != "ok"}
+
+
+@asynccontextmanager
+async def pooled(dsn: str) -> AsyncIterator[Any]:
+    """Connections for writing rows."""
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+        yield pool

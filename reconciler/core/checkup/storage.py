@@ -56,10 +56,10 @@ def bucket(found: str | Unseen) -> Check:
     return ok("bucket", f"{found} is there and can be used")
 
 
-def bucket_rules(rules: Rules | Unseen, use: Use, name: str) -> Check:
+def bucket_rules(rules: Rules, use: Use | Unseen, name: str) -> Check:
     """Judge what the bucket takes against what is made here."""
-    if isinstance(rules, Unseen):
-        return not_looked("bucket_rules", rules.why)
+    if isinstance(use, Unseen):
+        return not_looked("bucket_rules", f"what is made here is not known ({use.why})")
     refused = sorted(mime for mime in use.types if not rules.takes(mime))
     shut = sorted(kind.value for kind in use.kinds if not any(rules.takes(mime) for mime in _types(kind)))
     if refused or shut:
@@ -81,19 +81,15 @@ def bucket_rules(rules: Rules | Unseen, use: Use, name: str) -> Check:
     return ok("bucket_rules", f"takes {', '.join(sorted(kind.value for kind in use.kinds))}; {size}")
 
 
-def upload(probe: Probe | Unseen) -> Check:
+def upload(probe: Probe) -> Check:
     """Judge whether an object can be stored and is then proven to be there."""
-    if isinstance(probe, Unseen):
-        return not_looked("upload", probe.why)
     if probe.stored is not None:
         return fail("upload", f"a probe object was not stored: {probe.stored.why}", probe.stored.do)
     return ok("upload", "a probe object was stored and proven")
 
 
-def public_read(probe: Probe | Unseen, *, local: bool) -> Check:
+def public_read(probe: Probe, *, local: bool) -> Check:
     """Judge whether anybody can read what is stored; where we serve it ourselves, `local`, the daemon must run."""
-    if isinstance(probe, Unseen):
-        return not_looked("public_read", probe.why)
     if probe.stored is not None:
         return not_looked("public_read", "nothing could be stored")
     if not probe.read:
@@ -105,10 +101,8 @@ def public_read(probe: Probe | Unseen, *, local: bool) -> Check:
     return fail("public_read", f"the probe cannot be read at its public address: {probe.read}", do)
 
 
-def delete(probe: Probe | Unseen, path: str) -> Check:
+def delete(probe: Probe, path: str) -> Check:
     """Judge whether the probe is gone again."""
-    if isinstance(probe, Unseen):
-        return not_looked("delete", probe.why)
     if probe.removed is not None:
         do = " ".join(part for part in (probe.removed.do, f"Then remove {path} by hand.") if part)
         return fail("delete", f"the probe object could not be removed: {probe.removed.why}", do)
@@ -117,10 +111,9 @@ def delete(probe: Probe | Unseen, path: str) -> Check:
     return ok("delete", "the probe object was removed")
 
 
-def probe_type(rules: Rules, use: Use) -> str:
+def probe_type(rules: Rules) -> str:
     """Return the type that a probe pretends to be: one the bucket takes, if it takes any."""
-    wanted = [*(mime for mime in TYPES if TYPES[mime][0] in use.kinds), *TYPES]
-    return next((mime for mime in wanted if rules.takes(mime)), "image/png")
+    return next((mime for mime in TYPES if rules.takes(mime)), "image/png")
 
 
 def _types(kind: Kind) -> list[str]:

@@ -80,9 +80,8 @@ def table(columns: AbstractSet[str] | Unseen, required: Mapping[str, str]) -> Ch
         return fail("table", "there is no table public.generations", f"{_MIGRATE} --application")
     if missing := [name for name in required if name not in columns]:
         additions = ", ".join(f"ADD COLUMN {name} {required[name]}" for name in missing)
-        return fail(
-            "table", f"public.generations lacks {', '.join(missing)}", f"ALTER TABLE public.generations {additions};"
-        )
+        do = f"-- or: {_MIGRATE} --application\nALTER TABLE public.generations {additions};"
+        return fail("table", f"public.generations lacks {', '.join(missing)}", do)
     return ok("table", f"public.generations has what is needed, {len(columns)} columns in all")
 
 
@@ -132,9 +131,8 @@ def indexes(states: Mapping[str, Built] | Unseen, sql: Mapping[str, str]) -> Che
     says = ", ".join(f"{name} is {state}" for name, state in amiss.items())
     drops = [f"DROP INDEX CONCURRENTLY public.{name};" for name, state in amiss.items() if state == "invalid"]
     builds = [sql[name] for name in amiss]
-    return warn(
-        "indexes", f"{says}: the sweep reads the whole table piece by piece", "\n".join([_MIGRATE, *drops, *builds])
-    )
+    do = "\n".join([f"-- or: {_MIGRATE}; by hand each statement alone, outside a transaction", *drops, *builds])
+    return warn("indexes", f"{says}: the sweep reads the whole table piece by piece", do)
 
 
 def privileges(rights: Rights | Unseen) -> Check:
@@ -147,9 +145,8 @@ def privileges(rights: Rights | Unseen) -> Check:
     sql = "\n".join(one.sql for one in lacking)
     if any(one.runs for one in lacking):
         return fail("privileges", f"{login} lacks rights that nothing runs without", sql)
-    return warn(
-        "privileges", f"{login} lacks rights that ordering by createTask and the deleting of old failures need", sql
-    )
+    says = f"{login} lacks rights that ordering by createTask or the deleting of old failures needs"
+    return warn("privileges", says, sql)
 
 
 def row_security(openings: Openings | Unseen) -> Check:

@@ -32,7 +32,8 @@ missing (place, sql, runs) AS (
        AND (c.relname <> 'schema_version' OR needed = 'SELECT') AND NOT has_table_privilege(c.oid, needed)
      GROUP BY c.relname
     UNION ALL
-    SELECT 3, format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::regprocedure, current_user), true
+    SELECT 3, format('GRANT EXECUTE ON FUNCTION reconciler.%I(%s) TO %I;', p.proname,
+                     pg_get_function_identity_arguments(p.oid), current_user), true
       FROM pg_proc AS p JOIN schemas AS s ON s.oid = p.pronamespace AND s.nspname = 'reconciler'
      WHERE p.prorettype <> 'trigger'::regtype AND NOT has_function_privilege(p.oid, 'EXECUTE')
     UNION ALL
@@ -64,7 +65,7 @@ missing (place, sql, runs) AS (
 SELECT sql, runs FROM missing ORDER BY place, sql
 """
 
-_DOORS: Final = f"""
+_DOORS: Final = rf"""
 WITH {_TABLE},
 strangers AS (SELECT rolname, oid FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND NOT rolbypassrls),
 reached AS (
@@ -83,7 +84,9 @@ meant AS (
        AND (0 = ANY (p.polroles)
             OR EXISTS (SELECT FROM unnest(p.polroles) AS named
                         WHERE CASE WHEN named <> 0 THEN pg_has_role(x.role, named, 'USAGE') END)))
-SELECT rolname, command, 'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;' AS sql
+SELECT rolname, command,
+       'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;'
+       || E'\n-- then, for the policies of users and of the daemon: kie-reconciler migrate --application' AS sql
   FROM reached WHERE NOT relrowsecurity
 UNION ALL
 SELECT rolname, command,

@@ -10,6 +10,7 @@ import httpx
 
 from reconciler.core.checkup import Unseen
 from reconciler.core.checkup.storage import Probe, Rules
+from reconciler.core.naming import TYPES
 from reconciler.edges.checkup import seen
 from reconciler.edges.spool import Room
 from reconciler.edges.storage import Put, Store, prove
@@ -22,9 +23,10 @@ _TRIES: Final = 3
 _PAUSE: Final = 0.2
 
 
-def probe_path() -> str:
-    """A path that no generation has."""
-    return f"{FOLDER}/probe-{secrets.token_hex(8)}"
+def probe_of(mime: str) -> Put:
+    """A small object of this type, at a path that no generation has."""
+    # With the type's ending: what has none is not shown by the daemon's own web server.
+    return Put(f"{FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime][1]}", mime, lease="doctor")
 
 
 def rules(store: Store) -> Rules:

@@ -113,8 +113,8 @@ async def use(connection: asyncpg.Connection, types: Mapping[str, str]) -> Use:
     column = Shape(types).kind_column
     kinds: set[Kind] = set()
     if column is not None:
-        few = f"(SELECT {column}::text AS kind FROM public.generations LIMIT 10000) AS some"
-        rows = await connection.fetch(f"SELECT DISTINCT kind FROM {few}")
+        sample = f"(SELECT {column}::text AS kind FROM public.generations LIMIT 10000) AS few"
+        rows = await connection.fetch(f"SELECT DISTINCT kind FROM {sample}")
         kinds = {kind for kind in Kind if kind.value in {row["kind"] for row in rows}}
     stored = await connection.fetch(_STORED)
     return Use(

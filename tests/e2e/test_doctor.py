@@ -1,0 +1,55 @@
+"""`doctor` as operators run it: on the demo's stack, and on an installation with faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconciler.bench.demo import play
+from reconciler.core.checkup import NAMES
+from reconciler.settings import load
+from tests.checkup.rig import surgery
+from tests.e2e.commands import run
+
+
+async def test_on_the_demos_stack_all_is_well(tmp_path: Path) -> None:
+    async with play._stage(faults=False) as stage:
+        settings = stage.parts[-1].settings
+        same = ("http_port", "public_url", "storage_local_dir", "spool_dir")
+        named = {name: getattr(settings, name) for name in same}
+        ran = await run("doctor", "--json", folder=tmp_path, environment={
+            "DATABASE_URL": settings.database_url.get_secret_value(),
+            "KIE_API_KEY": settings.kie_api_key.get_secret_value(),
+            "KIE_MARKET_BASE_URL": settings.kie_market_base_url,
+            "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
+            "RECONCILER_RESULT_HOSTS": ",".join(settings.result_hosts),
+            "RECONCILER_STORAGE_BACKEND": "local",
+            **{f"RECONCILER_{name.upper()}": str(value) for name, value in named.items()},
+        })  # fmt: skip
+    assert [(one["name"], one["word"]) for one in ran.answer if one["word"] != "ok"] == []
+    assert [one["name"] for one in ran.answer] == list(NAMES)
+    assert ran.code == 0
+
+
+async def test_a_person_reads_a_line_a_check_and_below_it_what_to_do_and_no_secret(
+    rows_dsn: str, tmp_path: Path
+) -> None:
+    async with surgery(rows_dsn, tmp_path) as built:
+        built.storage.buckets["generations"].public = False
+        environment = built.environment(KIE_APIKEY="misspelt-secret")
+        ran = await run("doctor", folder=tmp_path, environment=environment)
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert [line.split()[1] for line in lines if line.split()[0] in ("ok", "warn", "FAIL")] == list(NAMES)
+    at = next(n for n, line in enumerate(lines) if line.startswith("FAIL  bucket "))
+    assert lines[at + 1].strip() == "make the bucket public"
+    assert lines[-1] == f"{len(NAMES)} checks: 2 FAIL, 1 warn"
+    secrets = (*load(environment, tmp_path).secrets(), "misspelt-secret")
+    assert not [secret for secret in secrets if secret in ran.out + ran.err]
+
+
+async def test_what_cannot_be_read_as_a_configuration_is_two(tmp_path: Path) -> None:
+    ran = await run("doctor", folder=tmp_path, environment={"DATABASE_URL": "mysql://me:word@host/db"})
+    assert (ran.code, ran.out) == (2, "")
+    assert "DATABASE_URL" in ran.told
+    ran = await run("doctor", folder=tmp_path, environment={"DATABASE_URL": "postgresql://me:word@host/db"})
+    assert (ran.code, "KIE_API_KEY" in ran.told) == (2, True)
