@@ -84,14 +84,18 @@ def test_a_transfers_rate_is_of_its_whole_stage_at_first_and_then_of_the_last_tw
 
 
 @pytest.mark.parametrize(
-    "now",
-    [fetching(80_000, 0.5, stage="store"), fetching(80_000, 0.5, generation_id="other"), fetching(80_000, 0.5)],
+    ("now", "rate"),
+    [
+        (fetching(80_000, 8.0, stage="store"), 10_000.0),
+        (fetching(80_000, 8.0, generation_id="other"), 10_000.0),
+        (fetching(80_000, 0.5), 160_000.0),
+    ],
     ids=["the next stage", "another generation", "the same once more"],
 )
-def test_what_has_begun_since_is_not_measured_by_what_went_before(now: Moving) -> None:
+def test_what_has_begun_since_is_not_measured_by_what_went_before(now: Moving, rate: float) -> None:
     motions = Motions()
     motions.at(at(0, told(FIRST, 0, fetching(50_000, 4.0))))
-    assert rates(motions.at(at(1, told(FIRST, 1, now)))) == [160_000.0]
+    assert rates(motions.at(at(1, told(FIRST, 1, now)))) == [rate]
 
 
 def test_a_transfer_that_has_just_begun_has_no_rate() -> None:
