@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 import structlog
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from reconciler.doors.description import described
 from reconciler.errors import Transient
 from reconciler.log.redaction import REDACTED, Redaction
 from reconciler.tracing import UNTRACED, chosen, wanted
@@ -103,9 +106,7 @@ def test_what_is_told_to_nobody_is_one_object_that_is_made_once() -> None:
         step.failed("timeout", "no answer")
 
 
-@pytest.mark.parametrize(
-    "missing", ["opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"]
-)
+@pytest.mark.parametrize("missing", ["sdk.trace", "exporter.otlp.proto.http.trace_exporter"])
 def test_without_the_extra_there_is_one_warning_and_the_rest_goes_on(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,3 +217,16 @@ async def test_what_is_left_at_the_end_is_sent(monkeypatch: pytest.MonkeyPatch) 
             pass
         await otel.close()
         await until(lambda: collector.named("poll"), within=20, what="the last step")
+
+
+async def test_requests_are_told_to_nobody_even_where_the_process_has_a_tracer_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(described()), base_url="http://daemon.example"
+    ) as client:
+        assert (await client.get(f"/openapi.json?secret={SECRET}")).status_code == 200
+    assert not kept.get_finished_spans()
