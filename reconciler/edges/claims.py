@@ -81,8 +81,7 @@ UPDATE reconciler.work w
 class Claim:
     """The right to write one generation until the lease ends.
 
-    `woken` tells later whether somebody woke it meanwhile. `traceparent` names the generation's trace, None where
-    nobody traces.
+    `woken` tells later whether somebody woke it meanwhile; `traceparent` names its trace, None where nobody traces.
     """
 
     generation_id: str
@@ -242,7 +241,7 @@ ours AS (
      WHERE {_ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
 taken AS (
     INSERT INTO reconciler.work AS w
-           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task{column})
+           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task{told and ", traceparent"})
     SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task{drawn}
       FROM ours ORDER BY woken_id
     ON CONFLICT (generation_id) DO UPDATE
