@@ -181,8 +181,8 @@ async def _storage(tools: Instruments, use: Use | Unseen) -> list[Check]:
     local = settings.storage_backend == "local"
     named = str(settings.storage_local_dir) if local else settings.storage_bucket
     found = await seen(store.check, within=tools.within)
-    bucket = of_storage.bucket(found if isinstance(found, Unseen) else named)
-    if isinstance(found, Unseen) and found.code != "bucket_private":
+    bucket = of_storage.bucket(found, named)
+    if found is not None and found.code != of_storage.PRIVATE:
         return [
             spool,
             bucket,

@@ -19,10 +19,10 @@ from reconciler.core.checkup import database as of_database
 from reconciler.core.checkup import table as judge
 from reconciler.edges.checkup import rights
 from reconciler.edges.checkup import table as facts
-from reconciler.edges.migrate import behind
+from reconciler.edges.migrate import behind, migrate
 from reconciler.edges.schema import REQUIRED, statuses
 from tests.checkup.rig import Surgery, amiss
-from tests.standins.tables import member, supabase_like
+from tests.standins.tables import member, older_table, supabase_like
 
 
 async def _table(owner: Any) -> Check:
@@ -129,6 +129,19 @@ async def test_an_empty_database_fails_without_a_crash(empty_dsn: str, shared: S
     assert checks["triggers"].says == "not looked at: there is no table to look at"
     assert checks["replicas"].says.startswith("not looked at: ")
     assert checks["upload"].word == "ok"
+
+
+async def test_an_older_applications_table_is_looked_at_as_it_is(empty_dsn: str, shared: Surgery) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    await older_table(connection)
+    await migrate(empty_dsn)
+    await connection.execute(
+        "INSERT INTO reconciler.work (generation_id, due_at) SELECT id::text, now() FROM public.generations"
+    )
+    await connection.close()
+    checks = await shared.look(DATABASE_URL=empty_dsn)
+    assert amiss(checks) == {}
+    assert "no row has a task that KIE still knows" in checks["kie_models"].says
 
 
 @pytest.mark.parametrize(

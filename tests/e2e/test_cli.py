@@ -17,7 +17,9 @@ from reconciler import __version__
 from tests.e2e.commands import begin, run
 from tests.rows import HOUR, OURS, add, keep, store
 
-COMMANDS = ("run", "migrate", "status", "stuck", "explain", "top", "sync", "retry", "backfill", "simulate", "demo")
+COMMANDS = (
+    "run", "migrate", "doctor", "status", "stuck", "explain", "top", "sync", "retry", "backfill", "simulate", "demo",
+)  # fmt: skip
 SECRET = "do-not-tell-this"
 
 

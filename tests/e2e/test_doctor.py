@@ -41,7 +41,7 @@ async def test_a_person_reads_a_line_a_check_and_below_it_what_to_do_and_no_secr
     lines = ran.out.splitlines()
     assert [line.split()[1] for line in lines if line.split()[0] in ("ok", "warn", "FAIL")] == list(NAMES)
     at = next(n for n, line in enumerate(lines) if line.startswith("FAIL  bucket "))
-    assert lines[at + 1].strip() == "make the bucket public"
+    assert lines[at + 1].strip() == "UPDATE storage.buckets SET public = true WHERE id = 'generations';"
     assert lines[-1] == f"{len(NAMES)} checks: 2 FAIL, 1 warn"
     secrets = (*load(environment, tmp_path).secrets(), "misspelt-secret")
     assert not [secret for secret in secrets if secret in ran.out + ran.err]

@@ -48,7 +48,8 @@ class Published:
 def database(server: Server | Unseen) -> Check:
     """Judge whether this server can be worked with."""
     if isinstance(server, Unseen):
-        return fail("database", server.why, server.do)
+        do = server.do or "See the host and port in DATABASE_URL, this machine's network, and whether the server runs."
+        return fail("database", server.why, do)
     version = ".".join(map(str, server.version))
     if server.version[0] < OLDEST:
         return fail("database", f"PostgreSQL {version} is older than {OLDEST}", f"Use PostgreSQL {OLDEST} or newer.")

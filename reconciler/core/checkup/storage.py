@@ -13,6 +13,9 @@ from reconciler.core.naming import TYPES
 
 MIB: Final = 1 << 20
 
+PRIVATE: Final = "bucket_private"
+"""The code under which a bucket is known that strangers cannot read from."""
+
 ORDINARY: Final[Mapping[Kind, int]] = MappingProxyType(
     {Kind.IMAGE: 10 * MIB, Kind.AUDIO: 10 * MIB, Kind.VIDEO: 50 * MIB}
 )
@@ -49,11 +52,13 @@ class Probe:
     removed: Unseen | None = None
 
 
-def bucket(found: str | Unseen) -> Check:
-    """Judge the bucket itself; `found` names it."""
-    if isinstance(found, Unseen):
-        return fail("bucket", found.why, found.do)
-    return ok("bucket", f"{found} is there and can be used")
+def bucket(found: Unseen | None, name: str) -> Check:
+    """Judge the bucket itself; `found` is what is wrong with it, None where nothing is."""
+    if found is None:
+        return ok("bucket", f"{name} is there and can be used")
+    if found.code == PRIVATE:
+        return fail("bucket", found.why, f"UPDATE storage.buckets SET public = true WHERE id = {_quoted(name)};")
+    return fail("bucket", found.why, found.do or "See SUPABASE_URL, this machine's network, and the project's status.")
 
 
 def bucket_rules(rules: Rules, use: Use | Unseen, name: str) -> Check:
