@@ -229,6 +229,25 @@ def test_every_alert_is_named_by_a_panel_that_draws_what_it_goes_by() -> None:
         assert drawn.get(rule["alert"], set()) & wanted, rule["alert"]
 
 
+def bounds(name: str) -> set[float]:
+    """From where on an alert fires, as a panel can show it: whatever counts is red from one on."""
+    text = " ".join(rule["expr"] for rule in ALERTS if rule["alert"] == name)
+    found = {
+        float(low) * float(times or 1) for low, times in re.findall(r"> (?:(?=[\d.]+)([\d.]+))(?: \* ([\d.]+))?", text)
+    }
+    return {round(bound, 6) for bound in found} | ({1.0} if found & {0.0, 0.5} else set())
+
+
+def test_a_panel_turns_red_where_its_alert_fires() -> None:
+    drawn = 0
+    for panel in panels():
+        red = [one["value"] for one in panel["fieldConfig"]["defaults"]["thresholds"]["steps"] if one["color"] == "red"]
+        named = set(re.findall(r"\w+", panel["description"].partition("Alert")[2])) & NAMED
+        drawn += len(red)
+        assert not red or any(red[0] in bounds(name) for name in named), panel["title"]
+    assert drawn > 10
+
+
 @pytest.mark.parametrize("name", sorted(DASHBOARDS))
 def test_a_dashboard_asks_the_prometheus_and_the_cluster_that_are_chosen(name: str) -> None:
     board = DASHBOARDS[name]
