@@ -223,7 +223,6 @@ def _ours_sql(shape: Shape, first: int, also: str = "false") -> str:
 
 def _woken_sql(shape: Shape, *, traced: bool) -> str:
     drawn, kept, told, none = (f", {_TRACE}", _KEPT, ", w.traceparent", ", NULL") if traced else ("", "", "", "")
-    column = ", traceparent" if traced else ""
     asked = "('callback', 'sync', 'backfill')"
     mendable = """EXISTS (
          SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))"""
@@ -241,7 +240,8 @@ ours AS (
      WHERE {_ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
 taken AS (
     INSERT INTO reconciler.work AS w
-           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task{told and ", traceparent"})
+           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status,
+            seen_task{told and ", traceparent"})
     SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task{drawn}
       FROM ours ORDER BY woken_id
     ON CONFLICT (generation_id) DO UPDATE
