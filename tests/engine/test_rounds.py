@@ -47,6 +47,31 @@ async def test_a_row_that_no_notification_told_of_is_found_by_the_sweep(rig: Rig
     assert parts.metrics.deliveries.labels("delivered", "sweep")._value.get() == 1
 
 
+async def test_what_has_gone_from_storage_is_delivered_once_more_by_itself(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order()
+    await rig.visit(parts, generation_id)
+    row = await rig.proves(generation_id)
+    path = await rig.pool.fetchval("SELECT path FROM reconciler.assets")
+    await parts.ways.store.remove([path])
+    await rig.books.set(generation_id, "audit_at = now()")
+
+    async def repaired() -> bool:
+        return await rig.books.events(generation_id) == ["succeeded", "repaired"]
+
+    async with rig.working(parts), running(rounds(parts)):
+        await until(repaired, what="the repair")
+    assert await rig.proves(generation_id) == row
+
+
+async def test_who_only_observes_deletes_no_failure(rig: Rig) -> None:
+    await rig.insert(None, status="failed", age=40 * 86400)
+    async with rig.instance(observe=True) as watching:
+        made = rounds(watching)
+        await made.attend()
+        await made.upkeep()
+    assert await left(rig) == 1
+
+
 async def test_every_gap_in_hearing_ends_in_a_sweep(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), running(rounds(parts)) as made:
         made.heard(0.01)
