@@ -20,6 +20,9 @@ SECRET = "bench-secret"
 SOURCE_RATE = 20_000_000
 FILE = 40_000_000
 AT_ONCE = 32
+POLL_RATE = "5"
+"""KIE's recordInfo a second, as it is by default: each callback is followed by a look, and those stand in a queue."""
+
 EVERY = 0.02
 """Seconds between two callbacks: fifty a second, whether or not the one before has been answered."""
 
@@ -40,7 +43,7 @@ async def measure(*, rounds: int, count: int) -> list[Waits]:
         pool = await stack.enter_async_context(asyncpg.create_pool(on.dsn, min_size=1, max_size=2))
         for _ in range(rounds):
             await backlog(on, pool, count=0, model="nano-banana-2")
-            environment = on.environment(KIE_CALLBACK_SECRET=SECRET, LOG_LEVEL="info")
+            environment = on.environment(KIE_CALLBACK_SECRET=SECRET, LOG_LEVEL="info", RECONCILER_POLL_RATE=POLL_RATE)
             with program("-m", "reconciler", "run", environment=environment) as process:
                 address = await _address(process.pid)
                 idle = await _waits(address, await _known(pool, count))

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import cycle
 
 from reconciler.core.model import OPEN, Trigger
@@ -36,22 +36,28 @@ UPDATE reconciler.work w
   FROM picked WHERE w.generation_id = picked.generation_id
 RETURNING w.generation_id, w.lease, w.woken, w.trigger%s, {SOON}
 """
-_OLDEST = ("w.due_at <= now()", "w.due_at")
+_SINCE = "w.due_at >= coalesce($4::timestamptz, '-infinity')"
+_OLDEST = (f"w.due_at <= now() AND {_SINCE}", "w.due_at")
 # By their places in the table: the planner would take 500 names for a reason to read all of it.
 _NEWEST = (
     f"""w.ctid = ANY (ARRAY(
              SELECT newest.ctid FROM (SELECT w.ctid, w.misses, w.due_at FROM reconciler.work w
-                                       WHERE w.due_at <= now() AND {_FREE} ORDER BY w.due_at DESC LIMIT 500) newest
+                                       WHERE w.due_at <= now() AND {_SINCE} AND {_FREE}
+                                       ORDER BY w.due_at DESC LIMIT 500) newest
               ORDER BY newest.misses > 0, newest.due_at DESC LIMIT 4 * $3))
       AND w.due_at <= now() AND {_FREE}""",
     "w.misses > 0, w.due_at DESC",
 )
-_SOONEST = ("w.due_at IS NOT NULL AND w.early_at <= now()", "w.due_at")
+_SOONEST = (f"{_SINCE} AND w.early_at <= now()", "w.due_at")
 _PICKS = tuple(_PICK % (*which, "", "") for which in (_OLDEST, _NEWEST, _SOONEST))
 _TRACED_PICKS = tuple(_PICK % (*which, _KEPT, ", w.traceparent") for which in (_OLDEST, _NEWEST, _SOONEST))
 # They take turns: where more is due than can be asked about, a backlog of hopeless rows, or their next tries, must not
 # stand before what has just become due, nor that before the backlog.
 _DUE, _EARLY = _PICKS[:2], _PICKS[2]
+
+# Nothing is due before it, but for what a slow writer is about to commit, which the next sweep finds. While somebody's
+# snapshot keeps dead rows, a look would else pass every time at which anything has ever been due.
+_FLOOR = "SELECT least(min(due_at), now()) - interval '2 minutes' FROM reconciler.work"
 
 _NEXT = """
 SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.work
@@ -117,16 +123,13 @@ class Claims:
         self._database = database
         self._instance = instance
         self._term = timedelta(seconds=term)
-        self._ours = (
-            list(reach.providers),
-            reach.task_pattern,
-            _provider_pattern(reach.result_hosts),
-        )
+        self._ours = list(reach.providers), reach.task_pattern, _provider_pattern(reach.result_hosts)
         self._id_type = shape.id_type
         *self._due, self._early = _TRACED_PICKS if traced else _PICKS
         self._turns = cycle(range(len(_DUE)))
         self._woken = _woken_sql(shape, traced=traced)
         self._discover = _discover_sql(shape)
+        self._floor: datetime | None = None
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
         """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
@@ -151,12 +154,12 @@ class Claims:
 
         The newest without a miss come before those with misses.
         """
-        rows = await self._database.fetch(self._due[next(self._turns)], self._term, self._instance, limit)
+        rows = await self._database.fetch(self._due[next(self._turns)], self._term, self._instance, limit, self._floor)
         return [_claim(row) for row in rows]
 
     async def early(self, limit: int) -> list[Claim]:
         """Claim up to `limit` generations before they are due: a request would else be wasted."""
-        rows = await self._database.fetch(self._early, self._term, self._instance, limit)
+        rows = await self._database.fetch(self._early, self._term, self._instance, limit, self._floor)
         return [_claim(row) for row in rows]
 
     async def next_due(self) -> float | None:
@@ -190,6 +193,7 @@ class Claims:
 
         Returns how many were found.
         """
+        self._floor = await self._database.value(_FLOOR)
         rows = await self._database.fetch(self._discover, self._term, *self._ours)
         return len(rows)
 

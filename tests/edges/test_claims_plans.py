@@ -60,13 +60,13 @@ def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
 
 async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books) -> None:
     for sql in (*claims._DUE, claims._EARLY):
-        plan = await planned(books, sql, TERM, uuid.uuid4(), 8)
+        plan = await planned(books, sql, TERM, uuid.uuid4(), 8, None)
         assert "work_due_at" in {index for _, _, index in plan}, sql
         assert scanned(plan) == set(), sql
 
 
 async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
-    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8), (claims._NEXT,)]:
+    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8, None), (claims._NEXT,), (claims._FLOOR,)]:
         plan = await planned(books, sql, *args)
         assert "Sort" not in {kind for kind, _, _ in plan}, sql
 
@@ -122,6 +122,38 @@ async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -
     ]
     for sql, *args in looks:
         assert scanned(await planned(books, sql, *args)) & {"generations", "work"} == set(), sql
+
+
+async def passed(books: Books, sql: str, *args: object) -> int:
+    """Pages that a statement looked at."""
+    async with books.pool.acquire() as connection, connection.transaction():
+        found = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args))
+        return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
+
+
+async def test_under_a_long_snapshot_a_look_passes_only_what_was_due_since_the_last_sweep(books: Books) -> None:
+    """F13: the snapshot keeps every former due time in the index."""
+    await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour' WHERE due_at IS NOT NULL")
+    desk = books.claims()
+    async with books.pool.acquire() as dump, dump.transaction(isolation="repeatable_read"):
+        await dump.fetchval("SELECT count(*) FROM reconciler.work")
+        for due in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
+            await books.pool.execute(f"UPDATE reconciler.work SET due_at = {due} WHERE due_at IS NOT NULL")
+        arguments = (TERM, uuid.uuid4(), 8)
+        without = min([await passed(books, sql, *arguments, None) for sql in claims._DUE])
+        await desk.discover()
+        behind = max([await passed(books, sql, *arguments, desk._floor) for sql in claims._DUE])
+    assert behind * 10 < without
+
+
+async def test_what_is_due_before_all_that_was_known_is_found_after_the_next_sweep(books: Books) -> None:
+    await books.pool.execute("UPDATE reconciler.work SET due_at = NULL")
+    desk = books.claims()
+    await desk.discover()
+    name = await books.pool.fetchval("SELECT generation_id FROM reconciler.work LIMIT 1")
+    await books.pool.execute("UPDATE reconciler.work SET due_at = '-infinity' WHERE generation_id = $1", name)
+    await desk.discover()
+    assert [claim.generation_id for claim in await desk.due(1)] == [name]
 
 
 async def updated(database: Database) -> tuple[int, int]:
