@@ -32,6 +32,7 @@ from reconciler.edges.upkeep import Upkeep
 from reconciler.edges.usable import missing
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.doing import doing
+from reconciler.engine.outside import Outside
 from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
 from reconciler.errors import Transient
 from reconciler.front import inside, routers
@@ -190,7 +191,12 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
         tempo=Tempo(database, shape, rate=settings.poll_rate * len(built.keys)),
         reports=built.reports,
         upkeep=Upkeep(database, shape, announces=bool(settings.notify_url)),
-        kie=built.ways.kie,
+        outside=Outside(
+            built.ways.kie,
+            built.ways.store.check,
+            built.metrics,
+            keys=tuple(key.key_hash for key in built.keys),
+        ),
         audit=built.audit,
         behind=lambda: _count(missing(database)),
         pooled=lambda: database.pooled,
@@ -210,7 +216,7 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
             # Whoever looks for rows more often wants to know of them as often.
             snapshot=min(settings.sweep_seconds, 15.0),
         ),
-        bearings=Bearings(tuple(key.key_hash for key in built.keys), days, bounds),
+        bearings=Bearings(days, bounds),
         current=built.current,
     )
 

@@ -79,6 +79,7 @@ class Snapshot:
     unlisted_hosts: tuple[str, ...] = ()
     keys_rejected: int = 0
     keys_unpaid: int = 0
+    bucket_closed: int = 0
     transaction_pooler: bool = False
     schema_behind: int = 0
     unannounced: int = 0
@@ -126,8 +127,8 @@ _ADVICE: Mapping[str, _Advice] = MappingProxyType(
         ),
         "storage_refuses": _Advice(
             "page",
-            "Storage refuses what should be stored ({n} generations).",
-            "`kie-reconciler stuck` says what was refused: mend the bucket's types, size limit or policies.",
+            "Storage refuses what should be stored, or nobody can open it ({n} concerned).",
+            "`kie-reconciler stuck` and `doctor` say what is refused: mend the bucket's types, size limit or policies.",
         ),
         "host_unlisted": _Advice(
             "warn",
@@ -229,11 +230,15 @@ def _of_rounds(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
 
 
 def _of_waiting(snapshot: Snapshot) -> Iterator[Finding]:
-    keys = {"unpaid_account": snapshot.keys_unpaid, "key_rejected": snapshot.keys_rejected}
+    parts = {
+        "unpaid_account": snapshot.keys_unpaid,
+        "key_rejected": snapshot.keys_rejected,
+        "storage_refuses": snapshot.bucket_closed,
+    }
     strangers = sum(count for word, count in snapshot.waiting.items() if word not in _ADVICE)
     for name, advice in _ADVICE.items():
-        # A key and the rows that wait for it are one trouble, not two.
-        count = max(snapshot.waiting.get(name, 0), keys.get(name, 0))
+        # A key or a bucket and the rows that wait for it are one trouble, not two.
+        count = max(snapshot.waiting.get(name, 0), parts.get(name, 0))
         if name == "row_waits":
             count += strangers
         if not count:

@@ -7,7 +7,6 @@ is logged and comes again. The sweep is what makes every notification dispensabl
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from reconciler.core.findings import Bounds, Snapshot, findings
 from reconciler.edges.claims import Claims
-from reconciler.edges.kie import Kie
 from reconciler.edges.presence import Presence
 from reconciler.edges.reports import Reports
 from reconciler.edges.tempo import Tempo
@@ -28,9 +26,10 @@ from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.audit import Audit
 from reconciler.engine.cleaning import delete_failed
+from reconciler.engine.outside import Outside
 from reconciler.engine.visit import Current
 from reconciler.engine.work import Work
-from reconciler.errors import Permanent, ReconcilerError
+from reconciler.errors import ReconcilerError
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
@@ -53,15 +52,15 @@ class Every:
     snapshot: float = 15.0
     pace: float = 30.0
     credit: float = 300.0
+    bucket: float = 60.0
     audit: float = 15.0
     upkeep: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bearings:
-    """What the rounds go by: the keys whose credits are asked for, days until failed rows are deleted (0 = never)."""
+    """What the rounds go by: days until failed rows are deleted (0 = never), from where on a figure is amiss."""
 
-    key_hashes: tuple[str, ...]
     retention_days: int
     bounds: Bounds
 
@@ -78,7 +77,7 @@ class Eyes:
     tempo: Tempo
     reports: Reports
     upkeep: Upkeep
-    kie: Kie
+    outside: Outside
     audit: Audit
     behind: Callable[[], Coroutine[Any, Any, int]]
     pooled: Callable[[], bool]
@@ -108,7 +107,6 @@ class Rounds:
         self._swept_at = time.monotonic()
         self._canary_at = time.monotonic()
         self._listening = self._watched = False
-        self._keys_rejected = self._keys_unpaid = 0
         # The library's default drops a run that is a second late; a late sweep is better than none.
         late = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._scheduler = AsyncIOScheduler(job_defaults=late)
@@ -127,6 +125,7 @@ class Rounds:
             self.snapshot: every.snapshot,
             self.pace: every.pace,
             self.credit: every.credit,
+            self.bucket: every.bucket,
             self.upkeep: every.upkeep,
         }
         now = datetime.now(UTC)
@@ -231,8 +230,9 @@ class Rounds:
             sweep_age=time.monotonic() - self._swept_at,
             schema_behind=await self._eyes.behind(),
             transaction_pooler=self._eyes.pooled(),
-            keys_rejected=self._keys_rejected,
-            keys_unpaid=self._keys_unpaid,
+            keys_rejected=self._eyes.outside.keys_rejected,
+            keys_unpaid=self._eyes.outside.keys_unpaid,
+            bucket_closed=self._eyes.outside.bucket_closed,
         )
 
     async def pace(self) -> None:
@@ -242,21 +242,14 @@ class Rounds:
             self._current.limits = replace(self._current.limits, curves=learned.curves, theta=learned.theta)
 
     async def credit(self) -> None:
-        """Ask KIE how many credits are left with each key, and whether it still takes the key."""
-        if not self._leads():
-            return
-        left: dict[str, float | None] = {}
-        for key_hash in self._bearings.key_hashes:
-            try:
-                with self._metrics.asking("credit"):
-                    left[key_hash] = await self._eyes.kie.credit(key_hash=key_hash)
-            except Permanent as error:
-                log.warning("key.refused", key_hash=key_hash, code=error.code, reason=str(error))
-                left[key_hash] = None
-        first = next(iter(left.values()))
-        self._metrics.kie_credits.set(math.nan if first is None else first)
-        self._keys_rejected = sum(amount is None for amount in left.values())
-        self._keys_unpaid = sum(amount is not None and amount <= 0 for amount in left.values())
+        """Ask KIE about the keys, where we lead."""
+        if self._leads():
+            await self._eyes.outside.credit()
+
+    async def bucket(self) -> None:
+        """Ask storage about the bucket, where we lead."""
+        if self._leads():
+            await self._eyes.outside.bucket()
 
     async def audit(self) -> None:
         """Compare a few of the deliveries whose audit is due with storage."""

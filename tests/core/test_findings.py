@@ -119,6 +119,7 @@ def test_a_slower_sweep_is_given_more_time():
 
 def test_a_rejected_key_and_the_rows_that_wait_for_it_are_counted_once():
     assert found(keys_rejected=1, waiting={"key_rejected": 40})["key_rejected"].count == 40
+    assert found(bucket_closed=1)["storage_refuses"].count == 1
     assert found(keys_unpaid=2)["unpaid_account"].count == 2
 
 
