@@ -1,4 +1,4 @@
-"""`python -m benchmarks.incidents [WORD …]`: stage those with a word in their title, or all and write the page."""
+"""`python -m benchmarks.incidents [WORD …]`: stage the incidents with a word in their title, or all; write the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.incidents.cases import INCIDENTS
-from benchmarks.incidents.page import PAGE, rendered, section
+from benchmarks.incidents.page import PAGE, rendered, replaced
 from benchmarks.incidents.scene import Incident, recovered, scene, shown
 from benchmarks.incidents.transcript import Transcript, taken
 from reconciler.bench.postgres import Postgres
@@ -20,7 +20,7 @@ from tests.standins.monitoring import PROMETHEUS, prometheus
 
 
 def main() -> None:
-    """Stage what was asked for; the page is written only from all of them."""
+    """Stage what was asked for, and write it into the page."""
     if PROMETHEUS is None:
         sys.exit("there is no prometheus (apt-get install prometheus)")
     chosen = [one for one in INCIDENTS if not sys.argv[1:] or any(word in one.title for word in sys.argv[1:])]
@@ -36,11 +36,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="kie-reconciler-incident-") as folder:
                 told[incident.title] = asyncio.run(staged(incident, postgres, Path(folder)))
             print(f"{incident.title}: {time.monotonic() - began:.0f} s", flush=True)
-            if sys.argv[1:]:
-                print(section(incident, told[incident.title]))
     if len(told) == len(INCIDENTS):
         PAGE.write_text(rendered(told))
-        print(f"written: {PAGE.name}")
+    for incident in chosen if len(told) < len(INCIDENTS) else ():
+        if incident.title in told:
+            PAGE.write_text(replaced(PAGE.read_text(), incident, told[incident.title]))
 
 
 async def staged(incident: Incident, postgres: Postgres, folder: Path) -> Transcript:

@@ -39,7 +39,7 @@ INCIDENTS = (
     Incident(
         "Bucket made private",
         "Somebody has made the bucket private while the daemon ran. Uploads succeed and are proven with the daemon's "
-        "key, but no browser can open them.",
+        "key, but no browser can open them. The leader asks about the bucket every minute.",
         "Make the bucket public again; what was stored meanwhile can then be opened, nothing has to be stored anew. A"
         " daemon that is started while the bucket is private ends with exit code 2.",
         outside.bucket_private,

@@ -119,9 +119,9 @@ async def bucket_private(on: Scene) -> AsyncIterator[Look]:
     await until(stored, 60, "two deliveries")
     yield Look(
         [replica],
-        alerts=frozenset(),
+        alerts=frozenset({"StorageRejecting"}),
         figures=("findings", "deliveries_total"),
-        log=("generation.delivered",),
+        log=("generation.delivered", "bucket.closed", "finding.open"),
         explain=ids[0],
         waiting=ids,
         doctor=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,9 +30,25 @@ alert stands here as soon as its expression is true; it is sent when that has la
 
 def rendered(told: Mapping[str, Transcript]) -> str:
     """The whole page."""
-    rows = [f"| [{one.title}](#{_anchor(one.title)}) | {_names(told[one.title].alerts)} |" for one in INCIDENTS]
+    rows = [_row(one, told[one.title]) for one in INCIDENTS]
     table = ["| incident | alerts |", "|---|---|", *rows]
     return "\n".join([_HEAD, *table, "", *(section(one, told[one.title]) for one in INCIDENTS)])
+
+
+def replaced(page: str, incident: Incident, told: Transcript) -> str:
+    """The page with one incident told anew."""
+    title = re.escape(incident.title)
+    page = re.sub(rf"^\| \[{title}\].*$", lambda _: _row(incident, told), page, flags=re.MULTILINE)
+    return re.sub(rf"^## {title}\n(?:(?!^## ).*\n)*", lambda _: _closed(incident, told), page, flags=re.MULTILINE)
+
+
+def _closed(incident: Incident, told: Transcript) -> str:
+    last = incident is INCIDENTS[-1]
+    return section(incident, told) + ("" if last else "\n")
+
+
+def _row(incident: Incident, told: Transcript) -> str:
+    return f"| [{incident.title}](#{_anchor(incident.title)}) | {_names(told.alerts)} |"
 
 
 def section(incident: Incident, told: Transcript) -> str:

@@ -19,6 +19,7 @@ HEX = re.compile(r"\b[0-9a-f]{32}\b")
 SECOND = re.compile(r"\b1\.\d+e\+09\b")
 MOMENT = re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00| UTC)?")
 CLOCK = re.compile(r"\b\d\d:\d\d:\d\d\b")
+PID = re.compile(r"\bpid \d+")
 ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 LEFT_OUT = frozenset({"timestamp", "instance", "user_id", "path", "request_id"})
 
@@ -114,6 +115,7 @@ class Scrub:
         text = SECOND.sub("TIME", text)
         text = MOMENT.sub("TIME", text)
         text = CLOCK.sub("TIME", text)
+        text = PID.sub("pid PID", text)
         return ADDRESS.sub("127.0.0.1:PORT", text)
 
 
