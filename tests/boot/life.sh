@@ -19,11 +19,11 @@ told 'uid, capabilities, seccomp, no new privileges' "$(awk '/^(Uid|CapBnd|Secco
 [ "$(awk '/^Uid:/ { print $2 }' "/proc/$pid/status")" -gt 0 ]
 [ "$(awk '/^CapBnd:/ { print $2 }' "/proc/$pid/status")" = 0000000000000000 ]
 [ "$(awk '/^Seccomp:/ { print $2 }' "/proc/$pid/status")" = 2 ]
-told 'credentials that it has' "$(find "/run/credentials/$unit.service" -type f -size +0 -printf '%f %m; ')"
+told 'credentials that it has' "$(find "/run/credentials/$unit.service" -type f -size +1c -printf '%f %m; ')"
 told 'secrets in its environment' "$(tr '\0' '\n' <"/proc/$pid/environ" | grep -c -e a-password -e key-of-the-shop || true)"
 [ -z "$(tr '\0' '\n' <"/proc/$pid/environ" | grep -e a-password -e key-of-the-shop)" ]
 told 'exposure' "$(systemd-analyze security --no-pager $unit.service | tail -1)"
-told 'the spool' "$(stat -L -c '%U %a' /var/lib/$unit)"
+told 'mode of the folder with the spool' "$(stat -L -c %a /var/lib/$unit)"
 
 printf '\n## A hang\n'
 # A signal that blocks the loop, and times that need no patience.
@@ -67,7 +67,7 @@ told 'stored assets, of 221' "$(sql 'SELECT count(*) FROM reconciler.assets WHER
 printf '\n## A database that is away\n'
 systemctl stop $unit postgresql
 systemctl start --no-block $unit
-waits() { case "$(of StatusText)" in waiting:*) [ "$(of ActiveState)" = activating ] ;; *) false ;; esac; }
+waits() { case "$(of StatusText)" in 'waiting: the database'*) [ "$(of ActiveState)" = activating ] ;; *) false ;; esac; }
 until_true waits
 told 'it says' "$(of ActiveState): $(of StatusText)"
 systemctl start postgresql
