@@ -8,7 +8,7 @@ AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover soak bench incidents licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
+.PHONY: help demo test check cover soak chaos bench incidents licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(STAMP) ## every test, against real PostgreSQL
 
 soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)
+
+chaos: $(STAMP) ## a storm of faults over three replicas, a thousand generations: nothing lost, nothing doubled
+	$(BIN)/python -m benchmarks.chaos --seed $(or $(SEED),1) --faults $(or $(FAULTS),500) $(ARGS)
 
 cover: $(STAMP) ## the core and the dialects, every branch
 	$(BIN)/python -m pytest -q -n auto tests/core tests/providers --cov=reconciler.core --cov=reconciler.providers --cov-branch --cov-report=term-missing --cov-fail-under=100

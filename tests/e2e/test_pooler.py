@@ -1,0 +1,35 @@
+"""F3: a real pooler before the database, in both modes; hosted databases show one as their main address."""
+
+from __future__ import annotations
+
+from tests.e2e.rig import Rig
+from tests.standins.pooler import pooler
+from tests.waiting import until
+
+
+async def test_through_a_pooler_in_transaction_mode_all_is_delivered_and_the_operator_is_told(rig: Rig) -> None:
+    before = [await rig.order() for _ in range(5)]
+    async with pooler(rig.dsn, mode="transaction") as address:
+        replica = await rig.run(DATABASE_URL=address)
+        await rig.delivered(before)
+        await rig.delivered([await rig.order() for _ in range(5)])
+        await until(lambda: replica.said("listener.deaf"), what="a word that nothing is heard")
+
+        await until(
+            lambda: [line for line in replica.said("finding.open") if line["finding"] == "transaction_pooler"],
+            within=30,
+            what="the finding transaction_pooler",
+        )
+        assert await replica.figure("notifications_total") == 0
+        await replica.kill()
+
+
+async def test_through_a_pooler_in_session_mode_a_new_row_is_heard(rig: Rig) -> None:
+    async with pooler(rig.dsn, mode="session") as address:
+        replica = await rig.run(DATABASE_URL=address, RECONCILER_SWEEP_SECONDS="600")
+        await until(lambda: replica.said("listener.connected"), what="a listener")
+        # Once something was delivered, the sweep that comes with a new listener is over.
+        await rig.delivered([await rig.order()])
+        await rig.delivered([await rig.order(), await rig.order()])
+        assert await replica.figure("deliveries_total", outcome="delivered", trigger="notify") >= 1
+        await replica.kill()
