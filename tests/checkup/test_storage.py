@@ -39,6 +39,7 @@ async def test_a_private_bucket_fails_where_strangers_read(shared: Surgery) -> N
     shared.storage.buckets["generations"].public = False
     checks = await shared.look()
     assert amiss(checks) == {"bucket": "FAIL", "public_read": "FAIL"}
+    assert checks["public_read"].says.endswith("the answer is 400")
     assert checks["bucket"].do == "UPDATE storage.buckets SET public = true WHERE id = 'generations';"
     assert shared.storage.objects == {}
 

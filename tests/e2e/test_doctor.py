@@ -47,9 +47,6 @@ async def test_a_person_reads_a_line_a_check_and_below_it_what_to_do_and_no_secr
     assert not [secret for secret in secrets if secret in ran.out + ran.err]
 
 
-async def test_what_cannot_be_read_as_a_configuration_is_two(tmp_path: Path) -> None:
-    ran = await run("doctor", folder=tmp_path, environment={"DATABASE_URL": "mysql://me:word@host/db"})
-    assert (ran.code, ran.out) == (2, "")
-    assert "DATABASE_URL" in ran.told
+async def test_a_configuration_that_lacks_something_is_two(tmp_path: Path) -> None:
     ran = await run("doctor", folder=tmp_path, environment={"DATABASE_URL": "postgresql://me:word@host/db"})
-    assert (ran.code, "KIE_API_KEY" in ran.told) == (2, True)
+    assert (ran.code, ran.out, "KIE_API_KEY" in ran.told) == (2, "", True)
