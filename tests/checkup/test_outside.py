@@ -36,6 +36,7 @@ async def test_a_kie_that_is_away_is_told_and_the_rest_is_not_looked_at(shared: 
         "kie_keys": "FAIL", "kie_credits": "warn", "kie_models": "warn", "kie_clock": "warn"
     }  # fmt: skip
     assert checks["kie_credits"].says.startswith("not looked at: ")
+    assert checks["kie_keys"].says.startswith("not known: KIE is away")
 
 
 async def test_low_credits_are_told(shared: Surgery) -> None:
