@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from reconciler.edges.schema import introspect
 from tests.conftest import _apart, _database
 from tests.contract.life import VIEWS, Life, queued
 
-OLD_ROWS = 100_000
+OLD_ROWS = int(os.environ.get("OLD_ROWS", "100000"))
 
 _SCANS = """
 SELECT coalesce(sum(seq_scan), 0)::int, coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::int
@@ -145,6 +146,8 @@ async def test_no_monitoring_view_reads_the_whole_table(connection: Any, view: s
 
 
 async def test_the_index_of_the_sweep_stays_small(connection: Any) -> None:
+    # The tests before have left entries that only VACUUM would take.
+    await connection.execute("REINDEX INDEX public.generations_reconciler_open")
     table, index = await connection.fetchrow(
         "SELECT pg_table_size('public.generations'), pg_relation_size('public.generations_reconciler_open')"
     )
