@@ -23,7 +23,7 @@ demo: $(STAMP) ## the whole job on this machine: database, a local KIE, storage,
 	$(BIN)/kie-reconciler demo $(ARGS)
 
 test: $(STAMP) ## every test, against real PostgreSQL
-	$(BIN)/python -m pytest -n $(WORKERS) --dist load $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)

@@ -50,7 +50,7 @@ that of now.
 
 * `hello` comes first. Its `id` is what to send as Last-Event-ID next time, until a later event brings another.
 * `generation`: `{"id","status","kind","assetUrl"?}`. `kind` is succeeded, failed, gave_up, recovered or healed for the
-  end of a generation, which then has an `id`, else `status`.
+  end of a generation, repaired or lost for what storage had lost, each with an `id`; else `status`.
 * `resync`: something may have been missed; fetch the list anew, after a random part of a second.
 * `bye`: the stream ends here, after an hour at most or because this replica stops; connect again after `retry`
   milliseconds, with Last-Event-ID.

@@ -217,6 +217,8 @@ def _look(work: Bookkeeping, now: datetime) -> str:
 
 def _last_word(case: Case) -> str:
     row = case.generation
+    if row.status in SUCCEEDED and case.events and case.events[-1].kind == "lost":
+        return f"Nothing more: storage has lost what it showed at {row.asset_url}, and KIE has it no more."
     if row.status in SUCCEEDED:
         return f"Nothing more: it is delivered, at {row.asset_url}"
     if row.status == "failed":

@@ -142,7 +142,9 @@ def test_a_row_that_ended_is_left_but_for_three_exceptions(row: Row, seen: Obser
 
     if row.status not in OPEN:
         assert not isinstance(decision, Fail)
-        assert mendable(row) or isinstance(decision, Leave)
+        # What storage has lost is delivered once more to where the row shows it: that moves no row.
+        shows_ours = row.status in SUCCEEDED and row.reopened
+        assert mendable(row) or shows_ours or isinstance(decision, Leave)
 
 
 @given(rows(), OBSERVATIONS, LIMITS)

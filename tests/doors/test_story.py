@@ -167,6 +167,17 @@ def test_a_delivered_row_has_nothing_before_it() -> None:
     assert "clock" not in told
 
 
+def test_a_delivery_that_storage_has_lost_is_not_told_as_delivered() -> None:
+    known = work(delivered_at=ago(days=40), looks=1, looked_at=ago(days=40))
+    events = [Event(kind, ago(days=days), ago(days=days), None) for kind, days in (("succeeded", 40), ("lost", 1))]
+    gone = case(row(status="success", asset_url=OURS), known, assets=(receipt(),), events=tuple(events), replicas=1)
+
+    assert (
+        story(gone, TERMS)["next"]
+        == f"Nothing more: storage has lost what it showed at {OURS}, and KIE has it no more."
+    )
+
+
 def test_a_success_that_points_at_the_provider_is_not_the_end() -> None:
     theirs = case(row(status="success", asset_url=THEIRS), work(due_at=ahead(minutes=1)))
 

@@ -74,6 +74,9 @@ async def test_a_second_put_replaces_the_first_and_changes_the_version(world: Wo
 
 
 async def test_what_is_not_there_has_no_stat_and_no_proof_and_cannot_be_read(world: World) -> None:
+    # An empty folder is a disk that is not mounted.
+    async with filled(world.room, b"another") as spool:
+        await put(world.store, spool, path="user-1/image/another_0.png")
     assert await world.store.stat(PATH) is None
     with pytest.raises(Transient) as unproven:
         await prove(world.store, PATH, size=1, sha256="", md5="")
