@@ -1,8 +1,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Half of what the tests do is wait for one another's processes: three of them keep two cores busy.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
+# Half of what the tests do is wait for one another's processes: four of them keep two cores busy.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 2)')
 STAMP := $(VENV)/.installed
 AUDIT := $(VENV)/audit
 
