@@ -53,6 +53,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large")
     parser.add_argument("--gib", type=int, default=4)
     found = asyncio.run(measure(size=parser.parse_args().gib << 30))
-    print(
-        f"{found.rate:.0f} MiB/s, resident memory at most {found.peak:.0f} MiB, {found.growth:.0f} MiB more than before"
-    )
+    print(f"{found.rate:.0f} MiB/s; resident at most {found.peak:.0f} MiB, {found.growth:.0f} more than before")

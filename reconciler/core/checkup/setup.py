@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from reconciler.core.checkup import Check, Unseen, fail, not_looked, ok, warn
@@ -80,6 +80,8 @@ def callback(address: Callback | None, answer: Answer | Unseen | None) -> Check:
         case Answer(status=status):
             says = f"{address.url} answers {status} to a callback that proves nothing, where {_REFUSES_US} is due"
             return fail("callback", says, "See what stands at that address; KIE's callbacks do not reach the daemon.")
+        case _:
+            assert_never(answer)
 
 
 def written(address: Callback) -> Check | None:
