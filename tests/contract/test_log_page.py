@@ -8,30 +8,35 @@ from pathlib import Path
 import pytest
 
 from reconciler.log.repeats import ALWAYS
-from tests.contract.events import LEVELS, Source, written
+from tests.contract.events import LEVELS, Source, Written, written
 from tests.contract.test_operations_page import rows, section, words
 
-EVENTS = written()
 TABLE = [row for row in rows(section("Lines of the log")) if len(row) == 4]
 FIELDS = [row for row in rows(section("Lines of the log")) if len(row) == 2]
 LIBRARIES = "library.logged"
 """What libraries say comes at the level at which they say it."""
 
 
+@pytest.fixture(scope="module")
+def events() -> dict[str, Written]:
+    """Every event of the code; finding them takes seconds, and only who asks is to wait."""
+    return written()
+
+
 def levels(row: tuple[str, ...]) -> set[str]:
     return set(row[1].removesuffix(" *").split(", "))
 
 
-def test_every_event_is_told_with_its_fields_and_no_other_is() -> None:
+def test_every_event_is_told_with_its_fields_and_no_other_is(events: dict[str, Written]) -> None:
     assert {words(row[0])[0]: set(words(row[2])) for row in TABLE} == {
-        name: event.fields for name, event in EVENTS.items()
+        name: event.fields for name, event in events.items()
     }
 
 
-def test_every_event_is_told_with_the_levels_at_which_it_comes() -> None:
+def test_every_event_is_told_with_the_levels_at_which_it_comes(events: dict[str, Written]) -> None:
     told = {words(row[0])[0]: levels(row) for row in TABLE}
     assert told.pop(LIBRARIES) == {"any"}
-    assert told == {name: event.levels for name, event in EVENTS.items() if name != LIBRARIES}
+    assert told == {name: event.levels for name, event in events.items() if name != LIBRARIES}
 
 
 def test_each_is_told_once_in_order_and_says_something() -> None:
@@ -41,23 +46,23 @@ def test_each_is_told_once_in_order_and_says_something() -> None:
         assert all(row[-1] for row in table)
 
 
-def test_every_event_is_a_noun_and_a_verb() -> None:
-    odd = {name: event.places for name, event in EVENTS.items() if not re.fullmatch(r"[a-z_]+\.[a-z_]+", name)}
+def test_every_event_is_a_noun_and_a_verb(events: dict[str, Written]) -> None:
+    odd = {name: event.places for name, event in events.items() if not re.fullmatch(r"[a-z_]+\.[a-z_]+", name)}
     assert not odd
-    assert len(EVENTS) > 40
+    assert len(events) > 40
 
 
-def test_loggers_are_called_by_their_levels_only() -> None:
-    others = {name: event.places for name, event in EVENTS.items() if event.levels - set(LEVELS.values())}
+def test_loggers_are_called_by_their_levels_only(events: dict[str, Written]) -> None:
+    others = {name: event.places for name, event in events.items() if event.levels - set(LEVELS.values())}
     assert list(others) == [LIBRARIES]
 
 
-def test_the_fields_are_a_closed_set_each_with_its_meaning() -> None:
-    assert {words(row[0])[0] for row in FIELDS} == {name for event in EVENTS.values() for name in event.fields}
+def test_the_fields_are_a_closed_set_each_with_its_meaning(events: dict[str, Written]) -> None:
+    assert {words(row[0])[0] for row in FIELDS} == {name for event in events.values() for name in event.fields}
 
 
-def test_a_field_of_every_line_is_never_given_by_one() -> None:
-    assert not {name for event in EVENTS.values() for name in event.fields} & {
+def test_a_field_of_every_line_is_never_given_by_one(events: dict[str, Written]) -> None:
+    assert not {name for event in events.values() for name in event.fields} & {
         "timestamp",
         "level",
         "event",
@@ -65,11 +70,11 @@ def test_a_field_of_every_line_is_never_given_by_one() -> None:
     }
 
 
-def test_the_warnings_that_are_never_left_out_have_a_star() -> None:
+def test_the_warnings_that_are_never_left_out_have_a_star(events: dict[str, Written]) -> None:
     starred = {words(row[0])[0] for row in TABLE if row[1].endswith(" *")}
     # It is what tells of the others.
     assert starred == ALWAYS - {"lines.suppressed"}
-    assert set(EVENTS) >= ALWAYS
+    assert set(events) >= ALWAYS
 
 
 @pytest.mark.parametrize(
