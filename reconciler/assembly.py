@@ -38,7 +38,7 @@ from reconciler.edges.spool import Room
 from reconciler.edges.storage import Store
 from reconciler.edges.storage.local import LocalStore
 from reconciler.edges.storage.supabase import SupabaseStore
-from reconciler.edges.usable import usable
+from reconciler.edges.usable import traceable, usable
 from reconciler.edges.watching import Watching
 from reconciler.engine.announcer import Announcer
 from reconciler.engine.audit import Audit
@@ -107,20 +107,22 @@ async def parts(
 @contextlib.asynccontextmanager
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build no more than it takes to ask about the tables."""
-    database = Database(settings.database_url.get_secret_value(), size=1)
-    try:
-        yield Reports(database, await usable(database), _scope(settings))
-    finally:
-        await database.close()
+    async with _asking(settings) as (database, shape):
+        yield Reports(database, shape, _scope(settings))
 
 
 @contextlib.asynccontextmanager
 async def watching(settings: Settings) -> AsyncIterator[Watching]:
     """Build no more than it takes to watch what moves."""
+    async with _asking(settings) as (database, _):
+        yield Watching(database, alive=_scope(settings).alive)
+
+
+@contextlib.asynccontextmanager
+async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, Shape]]:
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
-        await usable(database)
-        yield Watching(database, alive=_scope(settings).alive)
+        yield database, await usable(database)
     finally:
         await database.close()
 
@@ -180,8 +182,7 @@ async def _tracing(
     """What visits tell; nothing while the column is missing that holds a trace together."""
     if not tracing.wanted(os.environ):
         return UNTRACED
-    column = "attrelid = 'reconciler.work'::regclass AND attname = 'traceparent'"
-    if not await database.value(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {column})"):
+    if not await traceable(database):
         log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
         return UNTRACED
     discreet = Redaction(settings.secrets()).text

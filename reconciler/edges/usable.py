@@ -32,6 +32,13 @@ async def usable(database: Database) -> Shape:
     return shape
 
 
+async def traceable(database: Database) -> bool:
+    """Whether the column is there that holds a generation's trace together."""
+    column = "attrelid = 'reconciler.work'::regclass AND attname = 'traceparent'"
+    there: bool = await database.value(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {column})")
+    return there
+
+
 async def missing(database: Database) -> list[str]:
     """Return the migrations that this version has and the database lacks."""
 
