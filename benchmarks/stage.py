@@ -89,17 +89,19 @@ async def stage(*, media_size: int, file_rate: float | None = None) -> AsyncIter
 
     `file_rate` is the bytes a second that all sources give together, None for as fast as they can.
     """
+    limit = () if file_rate is None else ("--file-rate", str(file_rate))
+    async with set_up("--no-limits", "--speed", "2000", "--media-size", str(media_size), *limit) as on:
+        yield on
+
+
+@contextlib.asynccontextmanager
+async def set_up(*kie_arguments: str) -> AsyncIterator[Stage]:
+    """Start everything around the daemon, KIE with these arguments."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-bench-")))
         postgres = stack.enter_context(Postgres.start(folder / "postgres", fsync=True))
         await migrate(postgres.dsn(), application=True)
-        limit = () if file_rate is None else ("--file-rate", str(file_rate))
-        kie = stack.enter_context(
-            program(
-                "-m", "reconciler.bench.simulator", "--no-limits", "--speed", "2000", "--media-size", str(media_size),
-                *limit,
-            )
-        )  # fmt: skip
+        kie = stack.enter_context(program("-m", "reconciler.bench.simulator", *kie_arguments))
         storage = stack.enter_context(program("-m", "tests.standins.storage", "--bucket", "generations"))
         url, key = first_line(storage), first_line(storage)
         yield Stage(postgres.dsn(), first_line(kie), url, key, folder)
