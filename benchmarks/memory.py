@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import socket
 import statistics
 import time
@@ -135,7 +136,7 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope:
     hours, sizes = [at for at, _ in points], [size for _, size in points]
     line = statistics.linear_regression(hours, sizes)
     rest = [size - line.slope * at - line.intercept for at, size in points]
-    likeness = sum(one * two for one, two in zip(rest, rest[1:], strict=False)) / (sum(r * r for r in rest) or 1.0)
+    likeness = sum(one * two for one, two in itertools.pairwise(rest)) / (sum(r * r for r in rest) or 1.0)
     likeness = min(max(likeness, 0.0), 0.95)
     counted = max(3.0, len(points) * (1 - likeness) / (1 + likeness))
     middle = statistics.fmean(hours)
