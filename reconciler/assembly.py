@@ -58,6 +58,9 @@ MOST_ASKING = 64
 WAITING_SECONDS = 2.0
 """How long a visit may stand in the queue for a request; with the rate it tells how many may ask at once."""
 
+ANSWER_SECONDS = 10.0
+"""How long KIE may be silent about a task: it answers within a second, so whoever waits longer waits on a dead line."""
+
 ORDER_SECONDS = 30.0
 """How long KIE may take to answer createTask; it answers within a second."""
 
@@ -153,8 +156,8 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     stack.push_async_callback(store.close)
     await store.check()
     media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
-    client = await stack.enter_async_context(json_client())
-    ordering = await stack.enter_async_context(json_client(lasting=False))
+    client = await stack.enter_async_context(json_client(timeout=ANSWER_SECONDS))
+    ordering = await stack.enter_async_context(json_client(timeout=ORDER_SECONDS, lasting=False))
     keys = {key_hash(secret): secret for secret in (key.secret.get_secret_value() for key in settings.kie_keys())}
     return Ways(
         ledger=ledger,

@@ -53,12 +53,11 @@ Some families are reported to show their addresses later than their success."""
 DELIVERY_TRIES = 5
 """A task that KIE finished is given up only after this many deliveries in a row have failed."""
 
-RECOVERY = 20.0
+RECOVERY = 10.0
 """Seconds after a miss from which a spare request may try again: an outage that ends must not be slept through.
 
-Behind a lease that has to run out first it still leaves the row within a minute.
+Behind a lease that has to run out and a line that has gone silent it still leaves the row within a minute.
 """
-
 
 REPAIR_TRIES = 8
 """What is gone from storage is called lost only after so many misses in a row, however old its media: about an hour."""

@@ -59,9 +59,13 @@ _DUE, _EARLY = _PICKS[:2], _PICKS[2]
 # snapshot keeps dead rows, a look would else pass every time at which anything has ever been due.
 _FLOOR = "SELECT least(min(due_at), now()) - interval '2 minutes' FROM reconciler.work"
 
-_NEXT = """
-SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM reconciler.work
- WHERE due_at > now() ORDER BY due_at LIMIT 1
+# What is due and held is due again when its lease ends, for whoever holds it may be dead.
+_NEXT = f"""
+SELECT extract(epoch FROM least(
+    (SELECT w.due_at FROM reconciler.work w WHERE w.due_at > now() ORDER BY w.due_at LIMIT 1),
+    (SELECT min(w.lease_until) FROM reconciler.work w
+      WHERE w.due_at <= now() AND {_SINCE.replace("$4", "$1")} AND w.lease_until > now())
+) - clock_timestamp())::float8
 """
 
 # A row that is being written is passed over: whoever writes it may wait for the application for minutes.
@@ -163,8 +167,8 @@ class Claims:
         return [_claim(row) for row in rows]
 
     async def next_due(self) -> float | None:
-        """Return the seconds until the next generation is due, None when none is waiting."""
-        seconds: float | None = await self._database.value(_NEXT)
+        """Return the seconds until a generation is due or the lease of a due one ends, None when none is waiting."""
+        seconds: float | None = await self._database.value(_NEXT, self._floor)
         return seconds
 
     async def renew(self, held: Sequence[Claim]) -> set[uuid.UUID]:

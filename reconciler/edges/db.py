@@ -83,14 +83,16 @@ class Plain(asyncpg.Connection):  # type: ignore[misc]
 
 
 class Database:
-    """A pool that rebuilds itself when the server has become read-only or sits behind a transaction pooler.
+    """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
-    `trouble` is why the last statement could not be run, None when it was.
+    `patience` is how many seconds a statement may take, more than the server itself allows one; `trouble` is why the
+    last could not be run, None when it was.
     """
 
-    def __init__(self, dsn: str, *, size: int = 10) -> None:
+    def __init__(self, dsn: str, *, size: int = 10, patience: float = 40.0) -> None:
         self._dsn = dsn
         self._size = size
+        self._patience = patience
         self._pool: asyncpg.Pool | None = None
         self._cache = 100
         self._opening = asyncio.Lock()
@@ -109,7 +111,7 @@ class Database:
             self._dsn,
             min_size=1,
             max_size=self._size,
-            command_timeout=40,
+            command_timeout=self._patience,
             timeout=10,
             connection_class=Plain,
             server_settings=SETTINGS,
@@ -165,7 +167,7 @@ class Database:
             try:
                 yield connection
                 failed = False
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, TimeoutError):
                 failed = False
                 raise
             finally:
@@ -190,6 +192,12 @@ class Database:
         except (asyncio.CancelledError, asyncpg.InternalClientError):
             with contextlib.suppress(asyncpg.InterfaceError):
                 connection.terminate()
+            raise
+        except TimeoutError:
+            # The server itself ends what takes long: the line is dead, and each connection on it would cost as much.
+            connection.terminate()
+            if self._pool is pool:
+                await self._reopen()
             raise
         finally:
             await pool.release(connection)

@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from reconciler.core.naming import host_listed
-from reconciler.edges.http import AddressError, is_public, retry_after
+from reconciler.edges.http import SILENCE, AddressError, is_public, retry_after
 from reconciler.edges.sniff import sniff
 from reconciler.edges.spool import HEAD, PIECE, Spool
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
@@ -37,7 +37,7 @@ Progress = Callable[[int, int | None], None]
 class Patience:
     """How long to wait: seconds of silence, seconds for a start, then bytes a second at least."""
 
-    idle: float = 30.0
+    idle: float = SILENCE
     start: float = 60.0
     pace: int = 32 * 1024
 

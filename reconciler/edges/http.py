@@ -24,7 +24,9 @@ USER_AGENT = f"kie-reconciler/{__version__}"
 _LONGEST_RETRY = 86_400.0
 
 _CONNECT_SECONDS = 10.0
-_IDLE_SECONDS = 30.0
+SILENCE = 20.0
+"""Seconds without a byte after which a connection counts as dead: storage's own library waits as long."""
+
 _HEADER_BYTES = 8190
 _HEADERS = 100
 
@@ -41,7 +43,7 @@ class AddressError(OSError):
         super().__init__(errno.EACCES, "the address is not public")
 
 
-def json_client(*, timeout: float = 30.0, lasting: bool = True) -> httpx.AsyncClient:
+def json_client(*, timeout: float = SILENCE, lasting: bool = True) -> httpx.AsyncClient:
     """A client for short JSON answers; `timeout` is in seconds of silence, not in all.
 
     Unless `lasting` every request has a connection of its own: one that the server has just closed cannot swallow it.
@@ -144,7 +146,7 @@ def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohtt
     return aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_IDLE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=SILENCE),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

@@ -147,6 +147,19 @@ async def test_the_next_due_time_is_that_of_the_earliest_row_that_waits(books: B
     assert 18 < soonest <= 20
 
 
+async def test_a_lease_that_ends_is_waited_for_like_a_due_time(books: Books) -> None:
+    generation_id = await rested(books)
+    desk = books.claims()
+    await books.set(generation_id, "due_at = now(), lease_until = now() + interval '10 seconds'")
+    soonest = await desk.next_due()
+    assert soonest is not None
+    assert 8 < soonest <= 10
+    await books.set(await rested(books), "due_at = now() + interval '5 seconds'")
+    soonest = await desk.next_due()
+    assert soonest is not None
+    assert 3 < soonest <= 5
+
+
 async def test_two_instances_never_claim_the_same_row(books: Books) -> None:
     for _ in range(40):
         await books.set(await rested(books), "due_at = now()")

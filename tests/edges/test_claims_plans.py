@@ -66,7 +66,7 @@ async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books
 
 
 async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
-    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8, None), (claims._NEXT,), (claims._FLOOR,)]:
+    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8, None), (claims._NEXT, None), (claims._FLOOR,)]:
         plan = await planned(books, sql, *args)
         assert "Sort" not in {kind for kind, _, _ in plan}, sql
 

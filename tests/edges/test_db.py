@@ -224,3 +224,16 @@ async def test_a_connection_that_comes_after_the_end_is_cut(database: Database) 
     await database.close()
     with pytest.raises(Transient):
         await opening
+
+
+async def test_a_line_that_says_nothing_costs_one_statement_and_not_one_for_each_connection(rows_dsn: str) -> None:
+    async with Proxy(rows_dsn) as proxy:
+        database = Database(proxy.dsn, size=3, patience=1.0)
+        await asyncio.gather(*(database.value("SELECT pg_sleep(0.1)") for _ in range(3)))
+        before = proxy.connections
+        proxy.forget()
+        with pytest.raises(Transient):
+            await database.value("SELECT 1")
+        assert await asyncio.gather(*(database.value("SELECT 1") for _ in range(3))) == [1, 1, 1]
+        assert proxy.connections > before
+        await database.close()

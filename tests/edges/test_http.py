@@ -157,7 +157,7 @@ async def test_the_json_client_waits_no_longer_than_told() -> None:
         assert client.timeout.read == 3.0
         assert client.timeout.connect == 3.0
     async with json_client() as client:
-        assert client.timeout.read == 30.0
+        assert client.timeout.read == 20.0
         assert client.timeout.connect == 10.0
 
 

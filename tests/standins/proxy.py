@@ -20,6 +20,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.WriteTransport] = set()
+        self._forgotten: set[asyncio.WriteTransport] = set()
         self.connections = 0
 
     async def __aenter__(self) -> Self:
@@ -46,6 +47,10 @@ class Proxy:
     def swallow(self) -> None:
         """Let every byte vanish from now on, while all connections stay open: a half-open socket."""
         self._swallowing = True
+
+    def forget(self) -> None:
+        """Let every byte vanish on the connections of now, for good, while new ones work: a NAT has forgotten them."""
+        self._forgotten = set(self._ends)
 
     async def refuse(self) -> None:
         """Cut every connection and take no new one: the server is away."""
@@ -86,7 +91,7 @@ class Proxy:
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await source.read(PIECE):
-                if not self._swallowing:
+                if not self._swallowing and target.transport not in self._forgotten:
                     target.write(piece)
                     await target.drain()
         # Whoever hangs up ends both directions: PostgreSQL has nothing to say after that.
