@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,10 +23,15 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOGGING = ("debug", "info", "warning", "error", "exception", "critical")
 
 
+@functools.cache
+def walked(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def nodes(files: list[Path]) -> Iterator[tuple[str, ast.AST]]:
     for path in files:
         place = str(path.relative_to(ROOT))
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walked(path):
             yield f"{place}:{getattr(node, 'lineno', 1)}", node
 
 

@@ -19,7 +19,11 @@ from reconciler.errors import Permanent, ReconcilerError
 from tests.edges.wire import bare, chunked, ok, origin
 
 BURST = 200 << 20
-PACKED = gzip.compress(bytes(BURST), 9)
+
+
+@pytest.fixture(scope="module")
+def packed() -> bytes:
+    return gzip.compress(bytes(BURST), 9)
 
 
 @pytest.fixture
@@ -45,10 +49,12 @@ def vast_picture() -> bytes:
 
 
 @pytest.mark.parametrize("encoding", ["Content-Encoding: gzip", "Content-Encoding: deflate, gzip"])
-async def test_a_packed_body_is_refused_and_not_unpacked(fetcher: Fetcher, tmp_path: Path, encoding: str) -> None:
+async def test_a_packed_body_is_refused_and_not_unpacked(
+    fetcher: Fetcher, tmp_path: Path, packed: bytes, encoding: str
+) -> None:
     tracemalloc.start()
     try:
-        async with origin(ok(PACKED, encoding)) as server, Room(tmp_path, 1 << 30).spool() as spool:
+        async with origin(ok(packed, encoding)) as server, Room(tmp_path, 1 << 30).spool() as spool:
             with pytest.raises(Permanent) as caught:
                 await fetcher.fetch(server.url, spool)
         peak = tracemalloc.get_traced_memory()[1]
@@ -58,12 +64,14 @@ async def test_a_packed_body_is_refused_and_not_unpacked(fetcher: Fetcher, tmp_p
     assert peak < 10 << 20
 
 
-async def test_a_body_packed_by_its_transfer_is_not_unpacked_either(fetcher: Fetcher, tmp_path: Path) -> None:
-    answer = bare(chunked(PACKED), "Transfer-Encoding: gzip, chunked")
+async def test_a_body_packed_by_its_transfer_is_not_unpacked_either(
+    fetcher: Fetcher, tmp_path: Path, packed: bytes
+) -> None:
+    answer = bare(chunked(packed), "Transfer-Encoding: gzip, chunked")
     async with origin(answer) as server, Room(tmp_path, 1 << 30).spool() as spool:
         with pytest.raises(ReconcilerError):
             await fetcher.fetch(server.url, spool)
-        assert spool.size <= len(PACKED)
+        assert spool.size <= len(packed)
 
 
 async def test_a_picture_that_claims_to_be_vast_is_carried_and_never_opened(fetcher: Fetcher, tmp_path: Path) -> None:
