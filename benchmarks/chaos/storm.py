@@ -6,19 +6,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
-
 from benchmarks.chaos.faults import FAULTS
+from benchmarks.chaos.shop import AWAY, LOOK, Verdict, arrival, order, verdict
 from benchmarks.chaos.world import Terms, World, world
-from reconciler.bench.simulator import Media
 
-SHAPES = ("png", "jpg", "webp")
-LOOK = 0.25
 GAP = (1.5, 4.5)
 """Seconds between the beginnings of two faults: they overlap, and yet the world is good now and then."""
 
@@ -37,12 +32,11 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it; `lost` and `doubled` name generations and objects, `creates` counts createTask calls."""
+    """What came of it; `creates` counts createTask calls."""
 
     struck: Sequence[Struck]
     generations: int
-    lost: Sequence[str]
-    doubled: Sequence[str]
+    found: Verdict
     creates: int
 
 
@@ -73,18 +67,7 @@ async def _shop(on: World, dice: random.Random, count: int, pause: float) -> lis
     made: list[str] = []
     while len(made) < count:
         await asyncio.sleep(pause)
-        if dice.random() < 0.04:
-            results = [Media(kind="video", ext="mp4", size=dice.randrange(6 << 20, 10 << 20))]
-        else:
-            pictures = dice.choice((1, 1, 1, 1, 2, 6))
-            results = [Media(ext=dice.choice(SHAPES), size=dice.randrange(20_000, 400_000)) for _ in range(pictures)]
-        task_id = on.rig.kie.add_task(life=dice.uniform(0, 12), results=results)
-        while True:
-            try:
-                made.append(await on.rig.insert(task_id, kind=results[0].kind, age=0.0))
-                break
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await asyncio.sleep(0.2)
+        made.append(await order(on, dice, life=dice.uniform(0, 12)))
     return made
 
 
@@ -107,7 +90,7 @@ async def _waiting(on: World) -> set[str]:
     now = on.rig.kie.clock.now()
     done = [task.id for task in on.rig.kie.tasks.values() if now >= task.ends]
     while True:
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*AWAY):
             rows = await on.rig.pool.fetch(
                 "SELECT id::text FROM public.generations WHERE status <> 'success' AND task_id = ANY($1)", done
             )
@@ -116,28 +99,6 @@ async def _waiting(on: World) -> set[str]:
 
 
 async def _result(on: World, ids: Sequence[str], struck: Sequence[Struck]) -> Result:
-    deadline = time.monotonic() + QUIET
-    while time.monotonic() < deadline and await on.rig.pool.fetchval(
-        "SELECT EXISTS (SELECT FROM public.generations WHERE status <> 'success')"
-    ):
-        await asyncio.sleep(LOOK)
-    lost = [generation_id for generation_id in ids if not await _arrived(on, generation_id)]
-    told = Counter(
-        row["generation_id"]
-        for row in await on.rig.pool.fetch("SELECT generation_id FROM reconciler.events WHERE kind = 'succeeded'")
-    )
-    doubled = [*on.storage.twice(), *(generation_id for generation_id, times in told.items() if times != 1)]
-    # A crash may hide from the shop that its row was written: then it has ordered twice, and both rows are served.
-    rows = await on.rig.pool.fetch("SELECT task_id FROM public.generations")
-    wanted = sum(len(on.rig.kie.tasks[row["task_id"]].results) for row in rows)
-    if len(on.storage.objects) != wanted:
-        doubled.append(f"{len(on.storage.objects)} objects for {wanted} results")
-    return Result(struck, len(ids), lost, doubled, on.rig.kie.counts.creates)
-
-
-async def _arrived(on: World, generation_id: str) -> bool:
-    try:
-        await on.rig.prove(generation_id)
-    except (AssertionError, TypeError):
-        return False
-    return True
+    await arrival(on, within=QUIET)
+    found = await verdict(on, ids, list(on.rig.kie.tasks))
+    return Result(struck, len(ids), found, on.rig.kie.counts.creates)

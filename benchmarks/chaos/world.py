@@ -62,13 +62,13 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, *, replicas: int, seed: int, terms: Terms) -> AsyncIterator[World]:
-    """Start all of it, and end all of it."""
+async def world(folder: Path, *, replicas: int, seed: int, terms: Terms, latency: float = 0.01) -> AsyncIterator[World]:
+    """Start all of it, and end all of it; KIE thinks for `latency` seconds about each request."""
     async with AsyncExitStack() as stack:
         # A crash of the server is among the faults; a crash of the machine, which fsync is for, is not.
         postgres = stack.enter_context(Postgres.start(settings={"max_connections": "120"}))
         await migrate(postgres.dsn(), application=True)
-        kie = Simulator(keys=(KEY,), limits=False, slow_seconds=0.5, hang_seconds=8.0, seed=seed, latency=0.01)
+        kie = Simulator(keys=(KEY,), limits=False, slow_seconds=0.5, hang_seconds=8.0, seed=seed, latency=latency)
         rig = await stack.enter_async_context(staged(postgres.dsn(), kie, folder, SupabaseStorage()))
         assert rig.storage is not None
         lines = [await stack.enter_async_context(Proxy(postgres.dsn())) for _ in range(replicas)]

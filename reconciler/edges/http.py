@@ -24,8 +24,8 @@ USER_AGENT = f"kie-reconciler/{__version__}"
 _LONGEST_RETRY = 86_400.0
 
 _CONNECT_SECONDS = 10.0
-SILENCE = 20.0
-"""Seconds without a byte after which a connection counts as dead: storage's own library waits as long."""
+SILENCE = 15.0
+"""Seconds without a byte after which a connection counts as dead."""
 
 _HEADER_BYTES = 8190
 _HEADERS = 100
