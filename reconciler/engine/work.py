@@ -31,10 +31,8 @@ IDLE = 1.0
 """Seconds between two looks for rows to ask about early, where the last found none."""
 
 BREATH = 0.01
-"""Seconds between two claims of what was woken, so that one claim serves several visits."""
-
 BACKLOG_BREATH = 0.05
-"""Seconds between two claims while rows are overdue: nobody waits for one of them in particular."""
+"""Seconds between two claims: one serves several visits, and while rows are overdue nobody waits for one of them."""
 
 HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
@@ -72,6 +70,7 @@ class Work:
         self._stirred = asyncio.Event()
         self._held: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
         self._asking: set[UUID] = set()
+        self._owed: list[Claim] = []
         self._draining = False
         self._looking = asyncio.Lock()
         self._early_at = 0.0
@@ -100,6 +99,10 @@ class Work:
 
     async def _look(self) -> float:
         """Claim what there is room for and begin the visits; return how many seconds nothing else needs doing."""
+        if owed := tuple(self._owed):
+            # The database was away when they were given back: nobody else could have them before their leases end.
+            await self._claims.release(owed, seconds=0.0)
+            del self._owed[: len(owed)]
         room = min(self._breadth.asking - len(self._asking), HELD - len(self._held))
         if room <= 0:
             return self._breadth.sweep
@@ -112,14 +115,13 @@ class Work:
             await asyncio.sleep(BACKLOG_BREATH if overdue else BREATH)
             return BREATH
         due = await self._claims.next_due()
-        if due is None:
-            return self._breadth.sweep
-        return min(max(min(due, self._early_at - time.monotonic()), BREATH), self._breadth.sweep)
+        soonest = self._breadth.sweep if due is None else min(due, self._early_at - time.monotonic())
+        return min(max(soonest, BREATH), self._breadth.sweep)
 
     async def _woken(self, room: int) -> list[Claim]:
-        if not self._wakes:
-            return []
         wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:room]}
+        if not wakes:
+            return []
         try:
             taken = await self._claims.take(wakes)
         except ReconcilerError:
@@ -192,8 +194,10 @@ class Work:
         log.warning("lease.lost", generation_id=lease.claim.generation_id)
 
     async def _give_back(self, claims: Sequence[Claim], *, seconds: float) -> None:
-        with contextlib.suppress(ReconcilerError):
+        try:
             await self._claims.release(claims, seconds=seconds)
+        except ReconcilerError:
+            self._owed += claims
 
     async def keep(self) -> None:
         """Prolong the leases in hand until cancelled; a visit whose lease is gone is cut short."""
