@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -38,10 +38,10 @@ HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
 
 HASTE = 2.0
-"""Seconds that a drain waits for the database, which may be away for good."""
+"""Seconds for which rows are given back again and again, and that a drain waits for the database at the end."""
 
 BUSY = 0.5
-"""Seconds until a row that was just being written when it was woken is woken again."""
+"""Seconds until a row that was just being written is woken, or given back, again."""
 
 AGAIN = 60.0
 """Seconds until a generation whose visit broke is looked at again."""
@@ -107,9 +107,9 @@ class Work:
         if room <= 0:
             return self._breadth.sweep
         # Each begins before the next is looked for: what was just woken is what somebody is waiting for.
-        woken = await self._begin(self._woken(room))
-        overdue = await self._begin(self._claims.due(room - woken)) if woken < room else 0
-        begun = woken + overdue or await self._begin(self._early())
+        woken = await self._begin(lambda: self._woken(room))
+        overdue = await self._begin(lambda: self._claims.due(room - woken)) if woken < room else 0
+        begun = woken + overdue or await self._begin(self._early)
         if begun or self._wakes:
             self._stirred.set()
             await asyncio.sleep(BACKLOG_BREATH if overdue else BREATH)
@@ -127,10 +127,9 @@ class Work:
         except ReconcilerError:
             self._wakes = wakes | self._wakes
             raise
-        for generation_id in taken.busy:
-            asyncio.get_running_loop().call_later(
-                BUSY, self.wake, generation_id, wakes.get(generation_id, Trigger.NOTIFY)
-            )
+        loop = asyncio.get_running_loop()
+        for name in taken.busy:
+            loop.call_later(BUSY, self.wake, name, wakes.get(name, Trigger.NOTIFY))
         return taken.claims
 
     async def _early(self) -> list[Claim]:
@@ -141,20 +140,20 @@ class Work:
         self._early_at = time.monotonic() + (self._breadth.gap if claims else IDLE)
         return claims
 
-    async def _begin(self, claiming: Coroutine[Any, Any, list[Claim]]) -> int:
-        """Claim, and begin a visit of each; return how many were claimed."""
+    async def _begin(self, claiming: Callable[[], Coroutine[Any, Any, list[Claim]]]) -> int:
+        """Claim, and begin a visit of each; return how many were begun."""
+        if self.draining:
+            return 0
         # Before the claim is sent: our view of a lease must end no later than the database's.
         drawn = time.monotonic()
-        claims = await claiming
-        if not claims:
-            return 0
-        if self._draining:
-            await self._give_back(claims, seconds=0.0)
+        claims = await claiming()
+        if self._draining or not claims:
+            self._owed += await self._give_back(claims, seconds=0.0)
             return 0
         try:
             held = await self._ledger.read([claim.generation_id for claim in claims])
         except ReconcilerError:
-            await self._give_back(claims, seconds=0.0)
+            self._owed += await self._give_back(claims, seconds=0.0)
             raise
         for claim in claims:
             if claim.generation_id not in held:
@@ -173,13 +172,15 @@ class Work:
             await self._visits.visit(held, lease, lambda: self._asked(lease))
         except LeaseLost:
             self._lost(lease)
+            # By our clock alone it may still be ours: nobody else should have to wait for its end.
+            self._owed += await self._give_back([lease.claim], seconds=5.0)
         except ReconcilerError as error:
             bound.warning("visit.interrupted", code=error.code, reason=str(error))
-            await self._give_back([lease.claim], seconds=5.0)
+            self._owed += await self._give_back([lease.claim], seconds=5.0)
         except Exception:
             bound.exception("visit.broke")
             self._metrics.missed("visit", "broke")
-            await self._give_back([lease.claim], seconds=AGAIN)
+            self._owed += await self._give_back([lease.claim], seconds=AGAIN)
         finally:
             self._asked(lease)
             self._held.pop(lease.claim.lease, None)
@@ -193,11 +194,16 @@ class Work:
         self._metrics.leases_lost.inc()
         log.warning("lease.lost", generation_id=lease.claim.generation_id)
 
-    async def _give_back(self, claims: Sequence[Claim], *, seconds: float) -> None:
-        try:
-            await self._claims.release(claims, seconds=seconds)
-        except ReconcilerError:
-            self._owed += claims
+    async def _give_back(self, claims: Sequence[Claim], *, seconds: float) -> list[Claim]:
+        """Give rows back, those that were just being written a little later; return what is still ours."""
+        left, until = list(claims), time.monotonic() + HASTE
+        with contextlib.suppress(ReconcilerError):
+            while left and time.monotonic() < until:
+                await self._claims.release(left, seconds=seconds)
+                gone = await self._claims.lost(left)
+                left = [claim for claim in left if claim.lease not in gone]
+                await asyncio.sleep(BUSY if left else 0)
+        return left
 
     async def keep(self) -> None:
         """Prolong the leases in hand until cancelled; a visit whose lease is gone is cut short."""
@@ -270,23 +276,24 @@ class Work:
 
     async def drain(self, seconds: float) -> None:
         """Claim no more, let what is in hand end for so many seconds, then give the rest back."""
-        began = time.monotonic()
+        ends = time.monotonic() + seconds
         self._draining = True
         self._stirred.set()
-        # What is being claimed right now comes into our hands, or goes back, before they are emptied.
+        # What is being claimed right now is in hand as well: a claim that is cut leaves rows to nobody for a lease.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HASTE), self._looking:
+            async with asyncio.timeout(max(seconds, HASTE)), self._looking:
                 pass
         tasks = [task for _, task in self._held.values()]
-        left_over = seconds - (time.monotonic() - began)
-        if tasks and left_over > 0:
+        if tasks and (left_over := ends - time.monotonic()) > 0:
             await asyncio.wait(tasks, timeout=left_over)
         left = [(lease, task) for lease, task in self._held.values() if not task.done()]
+        # Kept until it is done, for a second signal may cut this drain before.
+        self._owed += [lease.claim for lease, _ in left]
         for _, task in left:
             task.cancel()
         await asyncio.gather(*(task for _, task in left), return_exceptions=True)
-        if left:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._give_back([lease.claim for lease, _ in left], seconds=5.0), HASTE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(ends - time.monotonic(), HASTE)):
+                self._owed = await self._give_back(self._owed, seconds=5.0)
         if left or seconds > 0:
             log.info("work.drained", released=len(left))

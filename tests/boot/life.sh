@@ -55,7 +55,9 @@ began=$(now); systemctl stop $unit
 told 'stopped, drained' "$(since "$began"), $(of Result), exit code $(of ExecMainStatus)"
 [ "$(of Result)" = success ] && [ "$(of ExecMainStatus)" = 0 ]
 journalctl --no-pager -o cat -u $unit | grep -e work.drained | tail -1 | cut -c1-160
-told 'rows still held' "$(sql 'SELECT count(*) FROM reconciler.work WHERE lease_until > now()')"
+held=$(sql 'SELECT count(*) FROM reconciler.work WHERE lease_until > now()')
+told 'rows still held' "$held"
+[ "$held" = 0 ]
 told 'rows in flight' "$(in_flight)"
 [ "$(in_flight)" -gt 0 ]
 began=$(now); systemctl start $unit

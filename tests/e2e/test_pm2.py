@@ -107,6 +107,7 @@ async def test_a_stop_under_load_loses_nothing(rig: Rig, pm2: Pm2) -> None:
     await pm2("stop", "kie-reconciler")
     assert (await pm2.app())["pm2_env"]["exit_code"] == 0
     assert pm2.said("daemon.stopped")
+    assert await rig.held() == 0
     await pm2("start", "kie-reconciler")
     await rig.delivered(ids, within=60)
     assert rig.storage is not None

@@ -13,6 +13,8 @@ from reconciler.assembly import Parts
 from reconciler.bench.simulator import Media, never
 from reconciler.core.model import Trigger
 from reconciler.edges.claims import Claim, Taken
+from reconciler.engine import work
+from reconciler.errors import LeaseLost
 from tests.engine.rig import Rig
 from tests.standins.proxy import Proxy
 from tests.waiting import until
@@ -182,6 +184,87 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
         await draining
     assert await free(rig, generation_id) < 1
     assert rig.kie.counts.records == 0
+
+
+async def test_a_claim_that_takes_longer_than_our_haste_is_waited_for_and_given_back(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut, it would leave rows that nobody works on to wait for the end of a lease."""
+    monkeypatch.setattr(work, "HASTE", 0.05)
+    generation_id = await rig.order(life=never())
+    drawn, answered = asyncio.Event(), asyncio.Event()
+    take = parts.claims.take
+
+    async def slow(wakes: Mapping[str, Trigger]) -> Taken:
+        taken = await take(wakes)
+        drawn.set()
+        asyncio.get_running_loop().call_later(0.5, answered.set)
+        await answered.wait()
+        return taken
+
+    monkeypatch.setattr(parts.claims, "take", slow)
+    async with rig.working(parts):
+        parts.work.wake(generation_id)
+        await drawn.wait()
+        await parts.work.drain(30)
+    assert await free(rig, generation_id) < 1
+
+
+async def test_a_row_that_is_just_being_written_when_it_is_given_back_is_given_back_after_that(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = asyncio.Event()
+    release = parts.claims.release
+
+    async def noted(held: Sequence[Claim], *, seconds: float = 5.0) -> None:
+        await release(held, seconds=seconds)
+        released.set()
+
+    monkeypatch.setattr(parts.claims, "release", noted)
+    async with rig.working(parts), downloading(rig, parts) as generation_id:
+        async with rig.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM reconciler.work FOR UPDATE")
+            draining = asyncio.create_task(parts.work.drain(0.1))
+            await released.wait()
+            assert (await rig.books.work(generation_id) or {})["lease"] is not None
+        await draining
+        assert await free(rig, generation_id) <= 5
+
+
+async def test_a_second_signal_during_the_giving_back_lets_no_row_wait_for_its_lease(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = asyncio.Event()
+
+    async def hanging(held: Sequence[Claim], *, seconds: float = 5.0) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with rig.working(parts), downloading(rig, parts) as generation_id:
+        with monkeypatch.context() as slow:
+            slow.setattr(parts.claims, "release", hanging)
+            draining = asyncio.create_task(parts.work.drain(0.1))
+            await began.wait()
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+        await parts.work.drain(0)
+        assert await free(rig, generation_id) <= 5
+
+
+async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop stood still for a while, and meanwhile the database kept the row for us."""
+
+    async def late(*_: object) -> None:
+        raise LeaseLost
+
+    monkeypatch.setattr(parts.work._visits, "visit", late)
+    generation_id = await rig.order()
+    async with rig.working(parts):
+        parts.work.wake(generation_id)
+        await until(parts.metrics.leases_lost._value.get, what="the lease is lost")
+        assert 0 < await free(rig, generation_id) <= 5
 
 
 # --- a database that is away
