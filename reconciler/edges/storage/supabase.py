@@ -1,4 +1,4 @@
-"""Supabase Storage as a store: questions through the supabase client, bytes over aiohttp.
+"""Supabase Storage as a store: questions through the supabase client's storage part, bytes over aiohttp.
 
 Bytes below 6 MiB go as one raw body with its length (a form costs more, a chunked body bypasses the bucket's limit),
 larger ones through `tus.py`. What a refusal means is said in `refusals.py`.
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import aiohttp
 import httpx
-from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException
+
+# Not through `supabase` itself: its other parts (auth, realtime, tables) took a quarter of a second of every start.
+from storage3 import AsyncStorageClient
 
 from reconciler.edges.spool import Spool
 from reconciler.edges.storage import MISSING, PIECE, UNPROVEN, Put, Stat, plain_md5, proper, prove, tus
@@ -69,20 +71,18 @@ class SupabaseStore:
     def __init__(
         self, url: str, key: str, *, bucket: str, session: aiohttp.ClientSession, client: httpx.AsyncClient
     ) -> None:
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise Config("the storage key holds characters that no key has", hint=KEY_HINT)
-        options = AsyncClientOptions(httpx_client=client, auto_refresh_token=False, persist_session=False)
-        try:
-            self._storage = AsyncClient(url, key, options).storage
-        except AsyncSupabaseException as error:
-            raise Config(f"storage: {error}", hint="check SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY") from None
+        if not url.startswith(("http://", "https://")):
+            raise Config("the address of storage is none of the web", hint="check SUPABASE_URL")
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise Config("the storage key is empty or holds characters that no key has", hint=KEY_HINT)
         base = f"{url.rstrip('/')}/storage/v1"
+        self._headers = {"Authorization": f"Bearer {key}", "apikey": key}
+        self._storage = AsyncStorageClient(f"{base}/", self._headers, http_client=client)
         self._bucket = bucket
         self._files = self._storage.from_(bucket)
         self._objects = f"{base}/object/{bucket}"
         self._info = f"{base}/object/info/{bucket}"
         self._public = f"{base}/object/public/{bucket}"
-        self._headers = {"Authorization": f"Bearer {key}", "apikey": key}
         self._session = session
         self._client = client
         self._rules: _Rules | None = None
