@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # Half of what the tests do is wait for one another's processes: four of them keep two cores busy.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 2)')
+# Where the environment forbids bytecode, every worker would compile every module and rewrite every assertion anew.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 AUDIT := $(VENV)/audit
 

@@ -8,6 +8,7 @@ never looked at.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -55,6 +56,13 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
             del os.environ[name]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests live until the end: looking through them for cycles took a tenth of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
