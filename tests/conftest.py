@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,6 +57,9 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
             del os.environ[name]
+    # A shell without job control starts what it puts in the background deaf to Ctrl-C, and so every process of ours.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

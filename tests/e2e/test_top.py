@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ from reconciler.bench.simulator import Media
 from tests.e2e.commands import begin, run
 from tests.e2e.replica import PROGRAM, ROOT
 from tests.e2e.rig import Rig
+from tests.waiting import until
 
 MIB = 1 << 20
 ALTERNATE, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -75,18 +77,21 @@ async def test_on_a_terminal_the_view_changes_in_place_and_gives_the_screen_back
         *PROGRAM, "top", "--interval", "0.1", stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment
     )
     os.close(theirs)
-    shown = await asyncio.wait_for(asyncio.to_thread(_read, ours, lambda seen: seen.count(b"no replica") >= 3), 20)
-    process.send_signal(signal.SIGINT)
-    shown += await asyncio.wait_for(asyncio.to_thread(_read, ours, lambda seen: BACK in seen), 10)
-    os.close(ours)
+    os.set_blocking(ours, False)
+    shown = bytearray()
+    try:
+        await until(lambda: _read(ours, shown).count(b"no replica") >= 3, 20, "three looks")
+        process.send_signal(signal.SIGINT)
+        await until(lambda: BACK in _read(ours, shown), 10, "the screen given back")
+    finally:
+        os.close(ours)
 
     assert await asyncio.wait_for(process.wait(), 10) == 0
     assert shown.count(ALTERNATE) == 1
     assert b"Traceback" not in shown
 
 
-def _read(terminal: int, enough: Any) -> bytes:
-    seen = b""
-    while not enough(seen):
-        seen += os.read(terminal, 65536)
-    return seen
+def _read(terminal: int, shown: bytearray) -> bytearray:
+    with contextlib.suppress(BlockingIOError):
+        shown += os.read(terminal, 65536)
+    return shown
