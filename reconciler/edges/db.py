@@ -52,7 +52,7 @@ LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePrepared
 
 SETTINGS = {
     "application_name": "kie-reconciler",
-    "statement_timeout": "30s",
+    "statement_timeout": "20s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "30s",
     "tcp_keepalives_idle": "30",
@@ -89,7 +89,7 @@ class Database:
     last could not be run, None when it was.
     """
 
-    def __init__(self, dsn: str, *, size: int = 10, patience: float = 40.0) -> None:
+    def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0) -> None:
         self._dsn = dsn
         self._size = size
         self._patience = patience

@@ -102,7 +102,9 @@ class Deliveries:
                     _told(row, n).warning("asset.not_stored", stage=transfer.stage, code=error.code, reason=str(error))
                     return _unstored(error, transfer.stage, _in_order(done))
                 finally:
-                    del self.transfers[row.id]
+                    # Whose lease was lost may still be at it beside the next visit of this same process.
+                    if self.transfers.get(row.id) is transfer:
+                        del self.transfers[row.id]
         return Stored(_in_order(done), unwritten)
 
     async def _asset(self, row: Row, lease: Lease, transfer: Transfer, before: Asset | None) -> Asset:

@@ -267,6 +267,18 @@ async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
         assert 0 < await free(rig, generation_id) <= 5
 
 
+async def test_a_generation_that_one_process_delivers_twice_at_once_breaks_neither_visit(
+    rig: Rig, parts: Parts
+) -> None:
+    async with rig.working(parts), downloading(rig, parts, seconds=2.0) as generation_id:
+        await rig.abandoned(generation_id)
+        parts.work.stir()
+        await rig.delivered(generation_id)
+        await until(lambda: not parts.work.in_hand, what="both visits have ended")
+    assert parts.metrics.failures.labels("visit", "broke")._value.get() == 0
+    assert parts.deliveries.transfers == {}
+
+
 # --- a database that is away
 
 
