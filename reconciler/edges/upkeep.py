@@ -129,9 +129,7 @@ def _failed_sql(shape: Shape, *, delete: bool) -> str:
     place = "coalesce($2::text, '-infinity')"
     gone = "SELECT id::text AS id FROM old"
     if delete:
-        gone = (
-            "DELETE FROM public.generations WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id::text AS id"
-        )
+        gone = "DELETE FROM public.generations WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id::text AS id"
     return f"""
 WITH stretch AS MATERIALIZED (
     SELECT g.id, g.created_at FROM public.generations g
