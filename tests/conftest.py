@@ -62,6 +62,21 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What one PostgreSQL has shown without being asked need not be shown by the next."""
+    parser.addoption("--database", action="store_true", help="only tests that ask a PostgreSQL")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests that `--database` means."""
+    if config.getoption("--database"):
+        sorts: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            sorts["pg_programs" in getattr(item, "fixturenames", ())].append(item)
+        config.hook.pytest_deselected(items=sorts[False])
+        items[:] = sorts[True]
+
+
 def pytest_collection_finish() -> None:
     """Thousands of tests live until the end: looking through them for cycles took a tenth of the CPU."""
     gc.collect()
