@@ -1,4 +1,4 @@
-"""Under pm2, with the ecosystem file as it is shipped: a stop under load loses nothing, and a crash is started again.
+"""Under pm2, with the ecosystem file as it is shipped: a stop under load loses nothing; what crashes or grows is back.
 
 Needs pm2 (`make pm2-test` installs it); PM2 names its program where it is not on the PATH.
 """
@@ -85,7 +85,8 @@ async def pm2(rig: Rig) -> AsyncIterator[Pm2]:
     program.chmod(0o755)
     environment = {"PATH": os.environ["PATH"], "HOME": str(rig.folder), "PM2_HOME": str(rig.folder / "home")}
     environment |= {"PM2_DISABLE_VERSION_CHECK": "true", "KIE_RECONCILER": str(program)}
-    environment |= {"RECONCILER_ENV_FILE": str(rig.folder / ".env.local")}
+    # It looks at the memory every 30 s otherwise.
+    environment |= {"RECONCILER_ENV_FILE": str(rig.folder / ".env.local"), "PM2_WORKER_INTERVAL": "5000"}
     started = Pm2(rig.folder, environment)
     try:
         await started("start", str(FILE))
@@ -104,6 +105,8 @@ async def test_a_stop_under_load_loses_nothing(rig: Rig, pm2: Pm2) -> None:
         return count >= 5
 
     await until(some_are_delivered, 30, "the first deliveries")
+    app = await pm2.app()
+    assert 0 < app["monit"]["memory"] < app["pm2_env"]["max_memory_restart"] / 4
     await pm2("stop", "kie-reconciler")
     assert (await pm2.app())["pm2_env"]["exit_code"] == 0
     assert pm2.said("daemon.stopped")
@@ -124,3 +127,23 @@ async def test_a_crash_is_started_again_and_goes_on(rig: Rig, pm2: Pm2) -> None:
     assert app["pid"] != pid
     assert app["pm2_env"]["restart_time"] == 1
     await rig.delivered([*ids, await rig.order()], within=30)
+
+
+async def test_a_daemon_above_the_limit_of_memory_drains_and_is_started_again(rig: Rig, pm2: Pm2) -> None:
+    assert (await pm2.app())["pm2_env"]["max_memory_restart"] == 1 << 30
+    await pm2("delete", "kie-reconciler")
+    low = rig.folder / FILE.name
+    low.write_text(FILE.read_text().replace('"1G"', '"20M"'))
+    rig.kie.latency = 0.2
+    ids = [await rig.order() for _ in range(20)]
+    await pm2("start", str(low))
+    # The first to stop was deleted above.
+    await until(lambda: len(pm2.said("daemon.stopped")) >= 2, 60, "a daemon that has grown and is drained")
+    await until(lambda: len(pm2.said("daemon.started")) > len(pm2.said("daemon.stopped")), 60, "another one")
+    await pm2("stop", "kie-reconciler")
+    assert await rig.held() == 0
+    await pm2("delete", "kie-reconciler")
+    await pm2("start", str(FILE))
+    await rig.delivered(ids, within=60)
+    assert rig.storage is not None
+    assert rig.storage.twice() == {}
