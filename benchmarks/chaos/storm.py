@@ -14,8 +14,15 @@ from benchmarks.chaos.faults import FAULTS
 from benchmarks.chaos.shop import AWAY, LOOK, Verdict, arrival, order, verdict
 from benchmarks.chaos.world import Terms, World, world
 
-GAP = (1.5, 4.5)
-"""Seconds between the beginnings of two faults: they overlap, and yet the world is good now and then."""
+BURST = (6, 10)
+GAP = (0.5, 1.5)
+"""Faults of one burst, and seconds between the beginnings of two: about three are under way at once."""
+
+PACE = 3.5
+"""Seconds that a fault takes of the whole, its share of the calm after the burst included: the shop orders by it."""
+
+SLEEPS = "replica stopped past its leases"
+"""The fault that outlasts the others by half a minute: neither the calm nor the next burst waits for it."""
 
 QUIET = 180.0
 """Seconds that everything has to arrive after the last fault."""
@@ -41,16 +48,21 @@ class Result:
 
 
 async def storm(folder: Path, *, seed: int, faults: int, generations: int, replicas: int, terms: Terms) -> Result:
-    """Let so many faults strike while so many generations are made, and look what has become of them."""
+    """Let so many faults strike in bursts while so many generations are made, and look what has become of them.
+
+    No recovery can end while the world stays bad: after each burst it is good until all that waited has arrived.
+    """
     dice = random.Random(seed)
     async with world(folder, replicas=replicas, seed=seed, terms=terms) as on:
-        plan = [(name, dice.uniform(*GAP), random.Random(dice.random())) for name in _drawn(dice, faults)]
-        pause = sum(gap for _, gap, _ in plan) / generations
-        shop = asyncio.create_task(_shop(on, random.Random(dice.random()), generations, pause))
-        striking = []
-        for name, gap, own in plan:
-            await asyncio.sleep(gap)
-            striking.append(asyncio.create_task(_strike(on, name, own)))
+        shop = asyncio.create_task(_shop(on, random.Random(dice.random()), generations, PACE * faults / generations))
+        names, striking = _drawn(dice, faults), []
+        while names:
+            waited = []
+            for name in [names.pop() for _ in range(min(dice.randint(*BURST), len(names)))]:
+                await asyncio.sleep(dice.uniform(*GAP))
+                striking.append(asyncio.create_task(_strike(on, name, random.Random(dice.random()))))
+                waited += [] if name == SLEEPS else striking[-1:]
+            await asyncio.gather(*waited)
         struck = await asyncio.gather(*striking)
         return await _result(on, await shop, struck)
 
