@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
@@ -54,8 +55,10 @@ def json_client(*, timeout: float = SILENCE, lasting: bool = True) -> httpx.Asyn
             return aiohttp.TCPConnector(limit=32, keepalive_timeout=30)
         return aiohttp.TCPConnector(limit=32, force_close=True)
 
-    # httpx's own transport takes three times the CPU for a small request; above it nothing changes.
-    transport = _Transport(client=lambda: _session(connector(), {}))
+    # httpx's own transport takes three times the CPU for a small request; above it nothing changes. TLS is the
+    # connector's: the transport never uses its own context, which takes 20 ms to fill. An empty one trusts nobody.
+    unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    transport = _Transport(verify=unused, client=lambda: _session(connector(), {}))
     return httpx.AsyncClient(
         transport=transport,
         cookies=_NoCookies(),

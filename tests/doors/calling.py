@@ -97,7 +97,7 @@ async def opened_door(database: Database, shape: Shape, asked: Proofs = BY_SECRE
     app = application(entrance.health, metrics, routers=[callback.routes(asked, entrance, metrics)])
     async with (
         serving(app, "127.0.0.1", 0) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=20) as client,
     ):
         yield Door(app, client, metrics, entrance, wakes)
 

@@ -56,7 +56,7 @@ async def test_a_callback_brings_the_delivery_of_a_row_in_flight(rig: Rig) -> No
     async with working(rig) as (built, address):
         row = await rig.order(status="generating")
         task = (await rig.books.generation(row))["task_id"]
-        async with httpx.AsyncClient(trust_env=False) as kie:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as kie:
             assert (await kie.post(address, json=market(task))).status_code == 200
         await rig.delivered(row)
         await rig.proves(row)
@@ -80,7 +80,7 @@ async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) ->
 
 
 async def test_a_callback_that_comes_before_its_row_harms_nobody(rig: Rig) -> None:
-    async with working(rig) as (_, address), httpx.AsyncClient(trust_env=False) as kie:
+    async with working(rig) as (_, address), httpx.AsyncClient(trust_env=False, verify=False) as kie:
         task = rig.kie.add_task()
         assert (await kie.post(address, json=market(task))).status_code == 202
         row = await rig.insert(task)
@@ -102,7 +102,7 @@ async def test_a_row_that_has_ended_stays_as_it_is(rig: Rig, name: str) -> None:
     task = rig.kie.add_task(fate=fate)
     await rig.insert(task, **columns)
     before = await versions(rig)
-    async with working(rig) as (built, address), httpx.AsyncClient(trust_env=False) as kie:
+    async with working(rig) as (built, address), httpx.AsyncClient(trust_env=False, verify=False) as kie:
         assert (await kie.post(address, json=market(task))).status_code == 200
         await idle(built)
         assert built.metrics.callbacks.labels("late")._value.get() == 1
@@ -115,13 +115,17 @@ async def test_after_our_own_give_up_good_news_still_delivers(rig: Rig) -> None:
     await rig.books.claim(row)
     await rig.books.change(row, "status = 'failed', error = 'no result for a day'")
     await rig.books.set(row, "gave_up = true, lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'")
-    async with working(rig) as (_, address), httpx.AsyncClient(trust_env=False) as kie:
+    async with working(rig) as (_, address), httpx.AsyncClient(trust_env=False, verify=False) as kie:
         assert (await kie.post(address, json=market(task))).status_code == 200
         await rig.delivered(row)
 
 
 async def test_one_callback_on_two_replicas_at_once_is_one_delivery(rig: Rig) -> None:
-    async with working(rig) as (one, first), working(rig) as (two, second), httpx.AsyncClient(trust_env=False) as kie:
+    async with (
+        working(rig) as (one, first),
+        working(rig) as (two, second),
+        httpx.AsyncClient(trust_env=False, verify=False) as kie,
+    ):
         row = await rig.order(status="generating")
         task = (await rig.books.generation(row))["task_id"]
         answers = await asyncio.gather(*(kie.post(address, json=market(task)) for address in (first, second)))

@@ -22,7 +22,7 @@ async def door(health: Health, files: Path | None = None) -> AsyncIterator[httpx
     app = application(health, Metrics(), files)
     async with (
         serving(app, "127.0.0.1", 0) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
     ):
         yield client
 

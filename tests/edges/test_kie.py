@@ -6,7 +6,6 @@ import asyncio
 import functools
 import gzip
 import json
-import ssl
 import traceback
 import tracemalloc
 import zlib
@@ -28,15 +27,8 @@ KEY = key_hash(SECRET)
 MARKET = "/api/v1/jobs/recordInfo"
 
 
-@pytest.fixture(scope="module")
-def certificates() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
 @pytest.fixture
-async def client(certificates: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    # Reading the certificates takes longer than any test here, and none of them speaks TLS.
-    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: certificates)
+async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with json_client(timeout=5.0) as opened:
         yield opened
 

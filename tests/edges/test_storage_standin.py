@@ -35,7 +35,7 @@ async def server() -> AsyncIterator[SupabaseStorage]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(verify=False) as http:
         yield http
 
 
