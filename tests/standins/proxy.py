@@ -80,6 +80,9 @@ class Proxy:
             with contextlib.suppress(OSError):
                 there, server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
                 ends.append(server.transport)
+                # Whoever cuts all lines has not seen this one yet.
+                if self._server is None or not self._server.is_serving() or self._refusing:
+                    return
                 self._ends.update(ends)
                 await asyncio.gather(self._pass(reader, server), self._pass(there, writer))
         finally:
