@@ -129,6 +129,7 @@ async def asked(app: Any, target: bytes, sent: bytes) -> int:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.timeout(600)
 async def test_ten_thousand_strange_callbacks_break_nothing(stage: Stage) -> None:
     dice = random.Random(20_260_401)
     known, waiting = await stage.books.insert(task_id="fuzz-1"), await stage.books.insert(task_id=None)
