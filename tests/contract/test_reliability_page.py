@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos.faults import FAULTS as STORM
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "RELIABILITY.md").read_text()
 FAULTS = [f"F{n}" for n in range(1, 25)]
@@ -16,6 +18,11 @@ LOSSES = [f"L{n}" for n in range(1, 21)]
 ROW = re.compile(r"^\| ([FL]\d+) \|(.+)\|$", re.MULTILINE)
 ROWS = {number: [cell.strip() for cell in rest.split(" | ")] for number, rest in ROW.findall(PAGE)}
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+ALONE = PAGE.partition("\n### Each fault alone\n")[2].partition("\n### ")[0]
+FIGURES = {
+    name: cells.split(" | ") for name, cells in re.findall(r"^\| ([A-Za-z -]+) \| (\d.*) \|$", ALONE, re.MULTILINE)
+}
+"""By fault: times, median and worst of its recoveries, the longest wait, how many were met, lost and doubled."""
 
 
 @cache
@@ -32,7 +39,7 @@ def test_every_fault_has_one_row_and_nothing_else_has() -> None:
 
 @pytest.mark.parametrize("number", FAULTS + LOSSES)
 def test_a_row_tells_the_fault_the_defence_with_its_file_and_tests(number: str) -> None:
-    fault, defence, told = ROWS[number]
+    fault, defence, told, *_ = ROWS[number]
     assert fault
     files = re.findall(r"`([\w/]+\.(?:py|sql))`", defence)
     assert files
@@ -53,3 +60,17 @@ def test_what_is_open_in_a_row_is_listed_at_the_end() -> None:
     listed = set(re.findall(r"[FL]\d+", PAGE.partition("\n## Open\n")[2]))
     marked = {number for number, cells in ROWS.items() if "**open**" in cells[1]}
     assert marked == listed
+
+
+def test_every_fault_of_the_storm_was_measured_alone_five_times_and_lost_and_doubled_nothing() -> None:
+    assert set(FIGURES) == set(STORM)
+    for name, (times, _, worst, _, met, lost, doubled) in FIGURES.items():
+        assert (int(times) >= 5, float(worst) < 60, int(met) > 0, lost, doubled) == (True, True, True, "0", "0"), name
+
+
+@pytest.mark.parametrize("number", FAULTS)
+def test_a_row_tells_how_long_recovery_took_as_it_was_measured_or_that_nothing_ends(number: str) -> None:
+    *_, told = ROWS[number]
+    if told != "nothing to recover from":
+        for name, figures in (part.split(": ") for part in told.split("; ")):
+            assert figures == " / ".join(FIGURES[name][1:3])
