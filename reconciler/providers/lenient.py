@@ -52,12 +52,14 @@ def at(value: object, *path: str) -> object:
 
 
 def number(value: object) -> int | None:
-    """A whole number, also where it is written as text or as a float."""
+    """A whole number, also where it is written as text or as a float; None where it is beyond reason, as 10**18 is."""
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**18:
+        return None
+    return value
 
 
 def word(value: object) -> str:
@@ -72,7 +74,7 @@ def clean(value: object, limit: int) -> str:
     """
     if not isinstance(value, str):
         whole = number(value)
-        value = "" if whole is None or abs(whole) >= 10**18 else str(whole)
+        value = "" if whole is None else str(whole)
     printable = "".join(letter if letter.isprintable() else " " for letter in value[: 4 * limit])
     return " ".join(printable.split())[:limit].rstrip()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.model import Ready, Refused, Unheard, Unknown, Working
-from reconciler.providers import by_name, judge
+from reconciler.providers import by_name, candidates, judge
 
 MARKET = by_name("market")
 VEO = by_name("veo")
@@ -158,3 +158,8 @@ def test_a_record_under_a_code_of_success_is_believed():
     assert judge(MARKET, 200, body(0, "", {"state": "success", "resultJson": '["https://a.example/x"]'})) == Ready(
         ("https://a.example/x",)
     )
+
+
+def test_a_code_beyond_reason_is_not_repeated_digit_by_digit():
+    for family in candidates(None, ""):
+        assert len(str(judge(family, 200, {"code": 10**4000, "data": None}))) < 200
