@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import socket
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import asyncpg
 import httpx
 import psutil
 
-from benchmarks.stage import CREATE, KEY, USER, Stage, program, set_up
+from benchmarks.stage import CREATE, KEY, USER, Stage, free_port, program, set_up
 
 MIB = 1 << 20
 RATE = 2.0
@@ -55,7 +54,7 @@ async def measure(*, minutes: float, warm_up: float) -> Load:
     """Load the daemon for so many minutes and read its memory; the first `warm_up` minutes do not count."""
     arguments = ("--no-limits", "--speed", "20", "--faults", "0.05")
     async with set_up(*arguments) as on, asyncpg.create_pool(on.dsn, min_size=1, max_size=4) as pool:
-        port = str(_free_port())
+        port = str(free_port())
         environment = on.environment(RECONCILER_POLL_RATE="50", RECONCILER_HTTP_PORT=port)
         with program("-m", "reconciler", "run", environment=environment) as process:
             while not await pool.fetchval("SELECT EXISTS (SELECT FROM reconciler.instances)"):
@@ -116,13 +115,6 @@ async def _scraper(url: str) -> None:
             await asyncio.sleep(SCRAPE)
 
 
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
 def _by_minute(looks: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return hours since the begin and the mean of each whole minute."""
     minutes: dict[int, list[float]] = {}
@@ -159,6 +151,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--warm-up", type=float, default=15.0, help="minutes that do not count")
     given = parser.parse_args()
+    if given.minutes < given.warm_up + 5:
+        parser.error("a slope needs five minutes after the warm-up")
     found = asyncio.run(measure(minutes=given.minutes, warm_up=given.warm_up))
     print(
         f"{found.delivered} delivered in {given.minutes:.0f} minutes; resident {found.first:.0f} MiB at the first,"

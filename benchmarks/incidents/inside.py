@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.incidents.scene import LATE, Look, Scene
+from benchmarks.stage import free_port
 from reconciler.bench.simulator import never
 from reconciler.edges.db import IGNORED
 from tests.standins.clock import Clock
@@ -74,7 +74,7 @@ async def pooler(on: Scene) -> AsyncIterator[Look]:
 @contextlib.contextmanager
 def _pgbouncer(dsn: str, folder: Path) -> Iterator[str]:
     """Run Debian's pooler in front of this database; it refuses to be root, as the database does."""
-    parts, port = urlsplit(dsn), _free_port()
+    parts, port = urlsplit(dsn), free_port()
     folder.mkdir(parents=True)
     (folder / "pgbouncer.ini").write_text(
         _POOLER.format(parts=parts, name=parts.path[1:], port=port, ignored=IGNORED.rpartition("= ")[2])
@@ -155,10 +155,3 @@ async def poisoned_row(on: Scene) -> AsyncIterator[Look]:
         explain=one,
         waiting=ids,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -193,6 +193,11 @@ class Database:
             with contextlib.suppress(asyncpg.InterfaceError):
                 connection.terminate()
             raise
+        except AttributeError:
+            # What the library says where another task has cut the connection between two steps of a statement.
+            if not connection.is_closed():
+                raise
+            raise asyncpg.InterfaceError("the connection was cut") from None
         except TimeoutError:
             # The server itself ends what takes long: the line is dead, and each connection on it would cost as much.
             connection.terminate()

@@ -201,8 +201,8 @@ class Work:
             while left and time.monotonic() < until:
                 await self._claims.release(left, seconds=seconds)
                 gone = await self._claims.lost(left)
-                left = [claim for claim in left if claim.lease not in gone]
-                await asyncio.sleep(BUSY if left else 0)
+                if left := [claim for claim in left if claim.lease not in gone]:
+                    await asyncio.sleep(BUSY)
         return left
 
     async def keep(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from reconciler.edges.db import Database
+from reconciler.edges.db import Database, Plain
 from reconciler.errors import Config, Transient
 from tests.standins.proxy import Proxy
 from tests.waiting import until
@@ -237,3 +237,20 @@ async def test_a_line_that_says_nothing_costs_one_statement_and_not_one_for_each
         assert await asyncio.gather(*(database.value("SELECT 1") for _ in range(3))) == [1, 1, 1]
         assert proxy.connections > before
         await database.close()
+
+
+async def test_a_connection_that_is_cut_between_two_steps_of_a_statement_is_a_database_that_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Plain._get_statement
+
+    async def cut(self: Plain, *args: object, **more: object) -> object:
+        prepared = await prepare(self, *args, **more)
+        self.terminate()
+        return prepared
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Plain, "_get_statement", cut)
+        with pytest.raises(Transient):
+            await database.value("SELECT 1")
+    assert await database.value("SELECT 1") == 1

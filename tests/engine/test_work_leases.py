@@ -161,10 +161,9 @@ async def test_nothing_is_claimed_once_the_drain_has_begun(rig: Rig, parts: Part
     assert await rig.books.work(generation_id) is None
 
 
-async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
-    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generation_id = await rig.order(life=never())
+@pytest.fixture
+def claim(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """A claim that was drawn, and the answer to it, which comes when it is set."""
     drawn, answered = asyncio.Event(), asyncio.Event()
     take = parts.claims.take
 
@@ -175,6 +174,14 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
         return taken
 
     monkeypatch.setattr(parts.claims, "take", slow)
+    return drawn, answered
+
+
+async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
+    rig: Rig, parts: Parts, claim: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    drawn, answered = claim
+    generation_id = await rig.order(life=never())
     async with rig.working(parts):
         parts.work.wake(generation_id)
         await drawn.wait()
@@ -187,25 +194,16 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
 
 
 async def test_a_claim_that_takes_longer_than_our_haste_is_waited_for_and_given_back(
-    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, parts: Parts, claim: tuple[asyncio.Event, asyncio.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut, it would leave rows that nobody works on to wait for the end of a lease."""
     monkeypatch.setattr(work, "HASTE", 0.05)
+    drawn, answered = claim
     generation_id = await rig.order(life=never())
-    drawn, answered = asyncio.Event(), asyncio.Event()
-    take = parts.claims.take
-
-    async def slow(wakes: Mapping[str, Trigger]) -> Taken:
-        taken = await take(wakes)
-        drawn.set()
-        asyncio.get_running_loop().call_later(0.5, answered.set)
-        await answered.wait()
-        return taken
-
-    monkeypatch.setattr(parts.claims, "take", slow)
     async with rig.working(parts):
         parts.work.wake(generation_id)
         await drawn.wait()
+        asyncio.get_running_loop().call_later(0.5, answered.set)
         await parts.work.drain(30)
     assert await free(rig, generation_id) < 1
 
