@@ -112,8 +112,9 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
         await application.execute("SELECT FROM public.generations FOR UPDATE")
         async with rig.working(brief), downloading(rig, brief, seconds=2.0) as slow:
             brief.work.wake(stuck)
-            waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE "
-            waiting += "datname = current_database() AND wait_event_type = 'Lock')"
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
             await until(lambda: rig.pool.fetchval(waiting), what="the write that waits")
             brief.work.wake(stuck, Trigger.CALLBACK)
             fresh = await rig.order()
