@@ -85,10 +85,10 @@ pm2-test: $(STAMP) ## the daemon under pm2 (needs npm)
 	PM2=$(VENV)/pm2/node_modules/.bin/pm2 $(BIN)/python -m pytest -n0 tests/e2e/test_pm2.py $(ARGS)
 
 lock: $(STAMP) ## pin every dependency again, with hashes (needs uv)
-	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/run.txt
-	uv pip compile -q pyproject.toml --extra demo --extra otel --extra dev -c requirements/run.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/dev.txt
-	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q - -c requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.txt
-	uv pip compile -q --group audit --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/audit.txt
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url -o requirements/run.txt
+	uv pip compile -q pyproject.toml --extra demo --extra otel --extra dev -c requirements/run.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url -o requirements/dev.txt
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q - -c requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url -o requirements/build.txt
+	uv pip compile -q --group audit --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url -o requirements/audit.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

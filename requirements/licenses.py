@@ -41,7 +41,7 @@ here, and any licence but MIT, BSD, Apache-2.0, PSF-2.0, MPL-2.0 and ISC.
 def pinned() -> list[str]:
     """The names in requirements/run.txt, each once."""
     lines = (ROOT / "requirements" / "run.txt").read_text().splitlines()
-    return sorted({found[1] for line in lines if (found := re.match(r"([A-Za-z0-9._-]+)==", line))})
+    return sorted({found[1] for line in lines if (found := re.match(r"([A-Za-z0-9._-]+)(?:\[.+\])?==", line))})
 
 
 def licence(name: str) -> str:

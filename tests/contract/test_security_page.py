@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "SECURITY.md").read_text()
@@ -46,6 +48,23 @@ def test_every_distribution_is_pinned_with_its_hashes_and_no_index_is_named(file
     assert [entry for entry in entries if not re.match(r"[\w.\[\]-]+==\S+ ", entry)] == []
     assert [entry for entry in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}", entry)] == []
     assert not re.search(r"://|--(?:extra-)?index|--find-links|--trusted-host", text)
+
+
+def test_whoever_is_asked_for_with_extras_is_pinned_with_them() -> None:
+    """Else pip takes another release than the pinned one for the extras, as soon as there is a newer one, and refuses it."""
+    lines = re.findall(r"^\w[^\\]*", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
+    pins = {pin.name: pin for pin in map(Requirement, lines)}
+    asked = {
+        (wanted.name.lower(), extra)
+        for name, pin in pins.items()
+        if not pin.marker or pin.marker.evaluate()
+        for line in metadata.requires(name) or []
+        if (wanted := Requirement(line)).name.lower() in pins
+        and any(not wanted.marker or wanted.marker.evaluate({"extra": own}) for own in (*pin.extras, ""))
+        for extra in wanted.extras
+    }
+    assert ("coverage", "toml") in asked
+    assert {one for one in asked if one[1] not in pins[one[0]].extras} == set()
 
 
 def test_the_targets_and_the_rules_that_the_page_names_are_there() -> None:
