@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """The numbers of glibc's mallopt(3)."""
 
 _LARGE = 128 << 10
-"""Bytes from which an allocation is a mapping of its own; glibc's own first value, which it raises to 32 MiB by itself."""
+"""Bytes from which an allocation is a mapping of its own: glibc's first value, which it raises to 32 MiB by itself."""
 
 
 def economize() -> None:
