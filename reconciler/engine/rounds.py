@@ -30,6 +30,7 @@ from reconciler.engine.outside import Outside
 from reconciler.engine.visit import Current
 from reconciler.engine.work import Work
 from reconciler.errors import ReconcilerError
+from reconciler.memory import give_back
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
@@ -54,6 +55,7 @@ class Every:
     credit: float = 300.0
     bucket: float = 60.0
     audit: float = 15.0
+    tidy: float = 60.0
     upkeep: float = 3600.0
 
 
@@ -118,7 +120,7 @@ class Rounds:
         every = self._every
         at_once: dict[Round, float] = {self.beat: 1.0, self.make_up: 1.0, self.sweep: every.sweep}
         at_once |= {self.attend: every.presence, self.show: 1.0}
-        at_once[self.audit] = every.audit
+        at_once |= {self.audit: every.audit, self.tidy: every.tidy}
         if self._eyes.announcer is not None:
             at_once[self._eyes.announcer.look] = 1.0
         leaders: dict[Round, float] = {
@@ -254,6 +256,10 @@ class Rounds:
     async def audit(self) -> None:
         """Compare a few of the deliveries whose audit is due with storage."""
         await self._eyes.audit.round()
+
+    async def tidy(self) -> None:
+        """Give back the memory that deliveries have left."""
+        give_back()
 
     async def upkeep(self) -> None:
         """Delete what is too old, a batch at a time."""
