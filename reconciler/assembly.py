@@ -27,7 +27,7 @@ from reconciler.edges.budget import Budget
 from reconciler.edges.claims import Claims, Reach
 from reconciler.edges.db import Database
 from reconciler.edges.fetch import Fetcher
-from reconciler.edges.http import json_client, media_session, storage_session
+from reconciler.edges.http import json_client, kie_session, media_session, storage_session
 from reconciler.edges.inbox import Inbox
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
@@ -137,15 +137,14 @@ async def instruments(settings: Settings) -> AsyncIterator[Instruments]:
     async with contextlib.AsyncExitStack() as stack:
         store = _store(settings, slots=2)
         stack.push_async_callback(store.close)
-        kie_client = await stack.enter_async_context(json_client())
+        session = await stack.enter_async_context(kie_session())
         secrets = [key.secret.get_secret_value() for key in settings.kie_keys()]
         keys = {key_hash(secret): secret for secret in secrets}
         yield Instruments(
             settings=settings,
             store=store,
             room=lambda: Room(_spool_dir(settings), settings.spool_max_bytes),
-            kie=Kie(kie_client, settings.kie_market_base_url, keys, secrets=settings.secrets()),
-            kie_client=kie_client,
+            kie=Kie(session, settings.kie_market_base_url, keys, secrets=settings.secrets()),
             web=await stack.enter_async_context(json_client()),
         )
 
@@ -156,13 +155,13 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     stack.push_async_callback(store.close)
     await store.check()
     media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
-    client = await stack.enter_async_context(json_client(timeout=ANSWER_SECONDS))
-    ordering = await stack.enter_async_context(json_client(timeout=ORDER_SECONDS, lasting=False))
+    asking = await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS))
+    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
     keys = {key_hash(secret): secret for secret in (key.secret.get_secret_value() for key in settings.kie_keys())}
     return Ways(
         ledger=ledger,
         inbox=inbox,
-        kie=Kie(client, settings.kie_market_base_url, keys, secrets=settings.secrets()),
+        kie=Kie(asking, settings.kie_market_base_url, keys, secrets=settings.secrets()),
         ordering=Kie(ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS, secrets=settings.secrets()),
         fetcher=Fetcher(
             media,

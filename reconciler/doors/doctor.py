@@ -54,7 +54,6 @@ class Instruments:
     store: Store
     room: Callable[[], Room]
     kie: Kie
-    kie_client: httpx.AsyncClient
     web: httpx.AsyncClient
     within: float = 10.0
     now: Callable[[], float] = time.time
@@ -200,7 +199,7 @@ async def _storage(tools: Instruments, use: Use | Unseen) -> list[Check]:
 
 async def _kie(tools: Instruments, newest: tuple[Newest, ...] | Unseen) -> list[Check]:
     names = {key_hash(key.secret.get_secret_value()): _setting(key) for key in tools.settings.kie_keys()}
-    asking = Asking(tools.kie, tools.kie_client, names, tools.within)
+    asking = Asking(tools.kie, names, tools.within)
     accounts, ahead = await outside.accounts(asking, tools.now)
     first = of_kie.keys(accounts)
     if all(isinstance(account.left, Unseen) for account in accounts):

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 import aiohttp
-import httpx
 
-from reconciler.edges.kie import Kie, Reply
+from reconciler.edges.kie import BROKEN, Kie, Reply
 from reconciler.errors import Transient
 from reconciler.providers.callback import task_ids
 from reconciler.providers.lenient import clean, number
@@ -69,8 +68,8 @@ async def create_task(kie: Kie, asked: Mapping[str, object], *, key_hash: str) -
         return _discreet(judged(await kie.post(PATH, content, key_hash=key_hash)), kie)
     except Transient as error:
         return Uncertain(str(error)) if error.code == "too_large" else NotSent(str(error))
-    except (TimeoutError, httpx.HTTPError) as error:
-        if isinstance(error.__cause__, _NEVER_CONNECTED) or isinstance(error, httpx.LocalProtocolError):
+    except (TimeoutError, *BROKEN) as error:
+        if isinstance(error, _NEVER_CONNECTED):
             return NotSent(f"KIE cannot be reached ({type(error).__name__})")
         # Only the kind: an error's text may repeat the header it chokes on.
         return Uncertain(f"the connection to KIE broke ({type(error).__name__})")

@@ -1,7 +1,7 @@
 """Every HTTP client of the house: timeouts, limits, User-Agent, and which addresses may be reached.
 
-httpx says what is said in JSON, aiohttp moves bytes and carries httpx: it does so for a fraction of the CPU. What is
-asked and how an answer is judged lives in the edge that uses the client.
+httpx says what is said in JSON, aiohttp moves bytes, asks KIE, and carries httpx: it does so for a fraction of the CPU.
+What is asked and how an answer is judged lives in the edge that uses the client.
 """
 
 from __future__ import annotations
@@ -44,21 +44,20 @@ class AddressError(OSError):
         super().__init__(errno.EACCES, "the address is not public")
 
 
-def json_client(*, timeout: float = SILENCE, lasting: bool = True) -> httpx.AsyncClient:
-    """A client for short JSON answers; `timeout` is in seconds of silence, not in all.
+def kie_session(*, timeout: float = SILENCE, lasting: bool = True) -> aiohttp.ClientSession:
+    """A session for KIE's answers; `timeout` is in seconds of silence, not in all.
 
     Unless `lasting` every request has a connection of its own: one that the server has just closed cannot swallow it.
     """
+    return _session(_few(lasting=lasting), {}, timeout)
 
-    def connector() -> aiohttp.TCPConnector:
-        if lasting:
-            return aiohttp.TCPConnector(limit=32, keepalive_timeout=30)
-        return aiohttp.TCPConnector(limit=32, force_close=True)
 
+def json_client(*, timeout: float = SILENCE) -> httpx.AsyncClient:
+    """A client for short JSON answers; `timeout` is in seconds of silence, not in all."""
     # httpx's own transport takes three times the CPU for a small request; above it nothing changes. TLS is the
     # connector's: the transport never uses its own context, which takes 20 ms to fill. An empty one trusts nobody.
     unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    transport = _Transport(verify=unused, client=lambda: _session(connector(), {}))
+    transport = _Transport(verify=unused, client=lambda: _session(_few(), {}))
     return httpx.AsyncClient(
         transport=transport,
         cookies=_NoCookies(),
@@ -145,11 +144,20 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     return min(max(wait, 0.0), _LONGEST_RETRY)
 
 
-def _session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+def _few(*, lasting: bool = True) -> aiohttp.TCPConnector:
+    if lasting:
+        return aiohttp.TCPConnector(limit=32, keepalive_timeout=30)
+    return aiohttp.TCPConnector(limit=32, force_close=True)
+
+
+def _session(
+    connector: aiohttp.TCPConnector, headers: dict[str, str], silence: float = SILENCE
+) -> aiohttp.ClientSession:
+    connect = min(silence, _CONNECT_SECONDS)
     return aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=SILENCE),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

@@ -1,5 +1,8 @@
 """KIE's API as this daemon needs it: a task's record, a fresh address for a result, the credit.
 
+Over aiohttp by itself: most tasks are asked about again and again, and under httpx each of these questions took three
+times the CPU.
+
 Which key is used and when is the engine's affair, what a record means is a dialect's
 (`providers/`). createTask is not here but in `creating.py`, which only `engine/create.py` may reach.
 """
@@ -13,13 +16,19 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from reconciler.edges.http import retry_after
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.log.redaction import Redaction
 
 MAX_BODY = 4 << 20
+
+_LONGEST_TASK = 8192
+
+BROKEN = (aiohttp.ClientError, OSError, ValueError)
+"""What an exchange raises that did not end: the client says nonsense in some answers by a plain ValueError."""
 
 _URL_PATH = "/api/v1/common/download-url"
 _CREDIT_PATH = "/api/v1/chat/credit"
@@ -40,11 +49,14 @@ class Reply:
 
 
 class Kie:
-    """The API behind one base address, asked with one key of the ring at a time."""
+    """The API behind one base address, asked with one key of the ring at a time.
+
+    `date` is the Date header of the last answer, None where it had none.
+    """
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        session: aiohttp.ClientSession,
         base_url: str,
         keys: Mapping[str, str],
         *,
@@ -55,7 +67,8 @@ class Kie:
 
         `secrets` are what KIE may have been told besides, and what `discreet` takes out together with the keys.
         """
-        self._client = client
+        self.date: str | None = None
+        self._session = session
         self._base = base_url.rstrip("/")
         self._bearers = {name: f"Bearer {secret}" for name, secret in keys.items()}
         self._patience = patience
@@ -67,8 +80,7 @@ class Kie:
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> Reply:
         """What KIE says about this task at this dialect's path."""
-        request = self._request("GET", path, key_hash, params={"taskId": task_id})
-        return await self._ask(request)
+        return await self._ask("GET", path, key_hash, task_id=task_id)
 
     async def download_url(self, url: str, *, key_hash: str) -> str:
         """A fresh address for a result, good for 20 minutes by KIE's documentation.
@@ -77,7 +89,7 @@ class Kie:
         """
         # json= would fail on what JSON can carry and UTF-8 cannot.
         content = json.dumps({"url": url}).encode("ascii")
-        reply = await self._ask(self._request("POST", _URL_PATH, key_hash, content=content))
+        reply = await self._ask("POST", _URL_PATH, key_hash, content=content)
         minted = _worth(reply, "download_url")
         if not isinstance(minted, str) or not minted:
             raise Transient("KIE minted no address", code="kie_no_address")
@@ -85,7 +97,7 @@ class Kie:
 
     async def credit(self, *, key_hash: str) -> float:
         """What is left on the account of this key, in KIE's credits."""
-        reply = await self._ask(self._request("GET", _CREDIT_PATH, key_hash))
+        reply = await self._ask("GET", _CREDIT_PATH, key_hash)
         left = _worth(reply, "credit")
         if isinstance(left, bool) or not isinstance(left, (int, float, str)):
             raise Transient("KIE told no credit", code="kie_no_credit")
@@ -98,19 +110,46 @@ class Kie:
         """Send one request once, for a caller who must tell what was not sent from what was not heard.
 
         Raises Transient where nothing was sent (key_missing, unaskable) or the answer is too large; TimeoutError and
-        httpx's own errors come through.
+        what is BROKEN come through.
         """
-        return await self._exchange(self._request("POST", path, key_hash, content=content))
+        return await self._exchange("POST", path, key_hash, content=content)
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        key_hash: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        content: bytes | None = None,
-    ) -> httpx.Request:
+    async def _ask(
+        self, method: str, path: str, key_hash: str, *, task_id: str | None = None, content: bytes | None = None
+    ) -> Reply:
+        try:
+            return await self._exchange(method, path, key_hash, task_id=task_id, content=content)
+        except TimeoutError:
+            raise Transient("KIE does not answer in time", code="timeout") from None
+        except BROKEN as error:
+            # Only the kind: an error's text may repeat the header it chokes on.
+            raise Transient(f"KIE is away ({type(error).__name__})", code="network") from None
+
+    async def _exchange(
+        self, method: str, path: str, key_hash: str, *, task_id: str | None = None, content: bytes | None = None
+    ) -> Reply:
+        url, headers = self._url(path, task_id), self._headers(key_hash)
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        async with asyncio.timeout(self._patience):
+            asked = self._session.request(method, url, data=content, headers=headers, allow_redirects=False)
+            async with asked as response:
+                body = await _bounded(response)
+        self.date = response.headers.get("Date")
+        return Reply(response.status, _json(body), retry_after(response.headers.get("Retry-After")))
+
+    def _url(self, path: str, task_id: str | None) -> URL:
+        url = URL(self._base + path)
+        if task_id is None:
+            return url
+        if len(task_id) > _LONGEST_TASK:
+            raise _unaskable()
+        try:
+            return url.with_query(taskId=task_id)
+        except ValueError:
+            raise _unaskable() from None
+
+    def _headers(self, key_hash: str) -> dict[str, str]:
         bearer = self._bearers.get(key_hash)
         if bearer is None:
             raise Transient(
@@ -118,34 +157,9 @@ class Kie:
                 code="key_missing",
                 hint="put the key back, KIE knows its tasks by it",
             )
-        headers = {"Authorization": bearer, "Accept": "application/json"}
-        if content is not None:
-            headers["Content-Type"] = "application/json"
-        try:
-            return self._client.build_request(
-                method, self._base + path, params=params, content=content, headers=headers
-            )
-        except (httpx.InvalidURL, ValueError):
-            raise Transient("KIE cannot be asked with this id", code="unaskable") from None
-
-    async def _ask(self, request: httpx.Request) -> Reply:
-        try:
-            return await self._exchange(request)
-        except (TimeoutError, httpx.TimeoutException):
-            raise Transient("KIE does not answer in time", code="timeout") from None
-        except httpx.HTTPError as error:
-            # Only the kind: an error's text may repeat the header it chokes on.
-            raise Transient(f"KIE is away ({type(error).__name__})", code="network") from None
-
-    async def _exchange(self, request: httpx.Request) -> Reply:
-        async with asyncio.timeout(self._patience):
-            response = await self._client.send(request, stream=True)
-            try:
-                body = await _bounded(response)
-            finally:
-                await response.aclose()
-        wait = retry_after(response.headers.get("Retry-After"))
-        return Reply(status=response.status_code, body=_json(body), retry_after=wait)
+        if not bearer.isprintable():
+            raise _unaskable()
+        return {"Authorization": bearer, "Accept": "application/json"}
 
 
 def key_hash(secret: str) -> str:
@@ -153,12 +167,16 @@ def key_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:16]
 
 
-async def _bounded(response: httpx.Response) -> bytes:
+def _unaskable() -> Transient:
+    return Transient("KIE cannot be asked with this id or this key", code="unaskable")
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     # Unpacked here, not by the client: it would unpack a bomb first and let us count afterwards.
     encoded = response.headers.get("Content-Encoding", "identity").lower() in {"gzip", "deflate"}
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoded else None
     body = bytearray()
-    async for raw in response.aiter_raw():
+    async for raw in response.content.iter_any():
         try:
             body += raw if unpack is None else unpack.decompress(raw, MAX_BODY + 1 - len(body))
         except zlib.error:

@@ -51,7 +51,7 @@ def test_every_distribution_is_pinned_with_its_hashes_and_no_index_is_named(file
 
 
 def test_whoever_is_asked_for_with_extras_is_pinned_with_them() -> None:
-    """Else pip takes another release than the pinned one for the extras, as soon as there is a newer one, and refuses it."""
+    """Else pip takes the newest release for the extras, not the pinned one, and then refuses it."""
     lines = re.findall(r"^\w[^\\]*", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
     pins = {pin.name: pin for pin in map(Requirement, lines)}
     asked = {

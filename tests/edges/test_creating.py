@@ -9,11 +9,11 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
+import aiohttp
 import pytest
 
 from reconciler.edges.creating import PATH, Accepted, NotSent, Outcome, Refused, Uncertain, create_task
-from reconciler.edges.http import json_client
+from reconciler.edges.http import kie_session
 from reconciler.edges.kie import MAX_BODY, Kie, key_hash
 from tests.edges.wire import Answer, Origin, bare, chunked, ok, origin
 
@@ -30,10 +30,12 @@ def certificates() -> ssl.SSLContext:
 
 
 @pytest.fixture
-async def client(certificates: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+async def session(
+    certificates: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[aiohttp.ClientSession]:
     # Reading the certificates takes longer than any test here, and none of them speaks TLS.
     monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: certificates)
-    async with json_client(timeout=5.0, lasting=False) as opened:
+    async with kie_session(timeout=5.0, lasting=False) as opened:
         yield opened
 
 
@@ -41,22 +43,24 @@ def envelope(code: object, value: object, msg: str = "success") -> bytes:
     return json.dumps({"code": code, "msg": msg, "data": value}).encode()
 
 
-async def ordered(client: httpx.AsyncClient, server: Origin, patience: float = 20.0, secret: str = SECRET) -> Outcome:
-    kie = Kie(client, server.url, {key_hash(secret): secret}, patience=patience)
+async def ordered(
+    session: aiohttp.ClientSession, server: Origin, patience: float = 20.0, secret: str = SECRET
+) -> Outcome:
+    kie = Kie(session, server.url, {key_hash(secret): secret}, patience=patience)
     return await create_task(kie, ORDER, key_hash=key_hash(secret))
 
 
-async def answered(client: httpx.AsyncClient, answer: bytes | Answer, patience: float = 20.0) -> Outcome:
+async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patience: float = 20.0) -> Outcome:
     """What comes of one order; it must have been sent exactly once."""
     async with origin(answer) as server:
-        outcome = await ordered(client, server, patience)
+        outcome = await ordered(session, server, patience)
     assert len(server.heads) == 1
     return outcome
 
 
-async def test_an_order_is_one_post_with_the_key_and_its_task_comes_back(client: httpx.AsyncClient) -> None:
+async def test_an_order_is_one_post_with_the_key_and_its_task_comes_back(session: aiohttp.ClientSession) -> None:
     async with origin(ok(envelope(200, {"taskId": TASK, "recordId": TASK}))) as server:
-        assert await ordered(client, server) == Accepted(TASK)
+        assert await ordered(session, server) == Accepted(TASK)
     assert server.heads[0].startswith(f"POST {PATH} HTTP/1.1\r\n")
     head = server.heads[0].lower()
     assert f"authorization: bearer {SECRET}\r\n" in head
@@ -72,31 +76,31 @@ YES = {
 
 
 @pytest.mark.parametrize("what", YES)
-async def test_a_task_id_under_success_is_a_task(client: httpx.AsyncClient, what: str) -> None:
-    assert await answered(client, ok(YES[what])) == Accepted(TASK)
+async def test_a_task_id_under_success_is_a_task(session: aiohttp.ClientSession, what: str) -> None:
+    assert await answered(session, ok(YES[what])) == Accepted(TASK)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "402 Payment Required", "500 Internal Server Error"])
 @pytest.mark.parametrize("code", [400, 401, 402, 404, 422, 429, 433, 451, 455, 500, 505, 550])
 async def test_a_code_in_the_envelope_is_a_refusal_whatever_the_status(
-    client: httpx.AsyncClient, code: int, status: str
+    session: aiohttp.ClientSession, code: int, status: str
 ) -> None:
-    refused = await answered(client, ok(envelope(code, None, "no"), status=status))
+    refused = await answered(session, ok(envelope(code, None, "no"), status=status))
     assert refused == Refused(code, "no", None)
 
 
-async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(client: httpx.AsyncClient) -> None:
+async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(session: aiohttp.ClientSession) -> None:
     said = ok(envelope(429, None, "too\r\nfast\x00 " + "x" * 5000), "Retry-After: 7", status="429 Too Many Requests")
-    refused = await answered(client, said)
+    refused = await answered(session, said)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retry_after) == (429, 7.0)
     assert refused.message.startswith("too fast xxx")
     assert len(refused.message) == 500
 
 
-async def test_the_wording_of_the_rate_counts_as_the_rate(client: httpx.AsyncClient) -> None:
+async def test_the_wording_of_the_rate_counts_as_the_rate(session: aiohttp.ClientSession) -> None:
     said = envelope(500, None, "Your call frequency is too high. Please try again later.")
-    refused = await answered(client, ok(said))
+    refused = await answered(session, ok(said))
     assert isinstance(refused, Refused)
     assert refused.code == 429
 
@@ -135,29 +139,31 @@ DOUBTFUL: dict[str, bytes | Answer] = {
 
 
 @pytest.mark.parametrize("what", DOUBTFUL)
-async def test_what_is_neither_yes_nor_no_is_uncertain_and_not_sent_again(client: httpx.AsyncClient, what: str) -> None:
-    assert isinstance(await answered(client, DOUBTFUL[what]), Uncertain)
+async def test_what_is_neither_yes_nor_no_is_uncertain_and_not_sent_again(
+    session: aiohttp.ClientSession, what: str
+) -> None:
+    assert isinstance(await answered(session, DOUBTFUL[what]), Uncertain)
 
 
-async def test_silence_is_uncertain_when_patience_ends(client: httpx.AsyncClient) -> None:
-    assert isinstance(await answered(client, silent, patience=0.2), Uncertain)
+async def test_silence_is_uncertain_when_patience_ends(session: aiohttp.ClientSession) -> None:
+    assert isinstance(await answered(session, silent, patience=0.2), Uncertain)
 
 
-async def test_a_refused_connection_is_a_definite_no(client: httpx.AsyncClient) -> None:
+async def test_a_refused_connection_is_a_definite_no(session: aiohttp.ClientSession) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        outcome = await ordered(client, Origin(f"http://127.0.0.1:{taken.getsockname()[1]}"))
+        outcome = await ordered(session, Origin(f"http://127.0.0.1:{taken.getsockname()[1]}"))
     assert isinstance(outcome, NotSent)
 
 
 async def test_a_name_that_leads_nowhere_is_a_definite_no(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nowhere(*_: object, **__: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nowhere)
-    assert isinstance(await ordered(client, Origin("http://nowhere.invalid:80")), NotSent)
+    assert isinstance(await ordered(session, Origin("http://nowhere.invalid:80")), NotSent)
 
 
 async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: ssl.SSLContext) -> None:
@@ -168,19 +174,19 @@ async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: 
         for waiting in (first, second):
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        async with json_client(timeout=0.3, lasting=False) as client:
-            outcome = await ordered(client, Origin(f"http://127.0.0.1:{full.getsockname()[1]}"))
+        async with kie_session(timeout=0.3, lasting=False) as session:
+            outcome = await ordered(session, Origin(f"http://127.0.0.1:{full.getsockname()[1]}"))
     assert isinstance(outcome, NotSent)
 
 
-async def test_a_key_that_is_not_configured_sends_nothing(client: httpx.AsyncClient) -> None:
+async def test_a_key_that_is_not_configured_sends_nothing(session: aiohttp.ClientSession) -> None:
     async with origin(ok(b"{}")) as server:
-        outcome = await create_task(Kie(client, server.url, {KEY: SECRET}), ORDER, key_hash="0" * 16)
+        outcome = await create_task(Kie(session, server.url, {KEY: SECRET}), ORDER, key_hash="0" * 16)
     assert isinstance(outcome, NotSent)
     assert server.connections == 0
 
 
-async def test_every_order_has_a_connection_of_its_own(client: httpx.AsyncClient) -> None:
+async def test_every_order_has_a_connection_of_its_own(session: aiohttp.ClientSession) -> None:
     # This server would keep its connections; only we close them.
     opened = 0
 
@@ -199,16 +205,16 @@ async def test_every_order_has_a_connection_of_its_own(client: httpx.AsyncClient
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         for _ in range(3):
-            assert await ordered(client, Origin(url)) == Accepted(TASK)
+            assert await ordered(session, Origin(url)) == Accepted(TASK)
     assert opened == 3
 
 
-async def test_no_outcome_repeats_the_key(client: httpx.AsyncClient) -> None:
+async def test_no_outcome_repeats_the_key(session: aiohttp.ClientSession) -> None:
     for answer in (*DOUBTFUL.values(), ok(envelope(401, None, "no access"))):
-        assert SECRET not in repr(await answered(client, answer))
+        assert SECRET not in repr(await answered(session, answer))
     secret = "with\r\na line break"
     async with origin(ok(b"{}")) as server:
-        outcome = await ordered(client, server, secret=secret)
+        outcome = await ordered(session, server, secret=secret)
     assert isinstance(outcome, NotSent)
     assert secret not in repr(outcome)
     assert server.heads == []

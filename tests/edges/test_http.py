@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -14,6 +16,7 @@ from reconciler.edges.http import (
     USER_AGENT,
     is_public,
     json_client,
+    kie_session,
     media_session,
     retry_after,
     storage_session,
@@ -131,7 +134,7 @@ async def test_every_client_says_who_asks_and_takes_no_cookies() -> None:
         async with json_client() as client:
             for _ in range(2):
                 await client.get(server.url)
-        for session in (media_session(allow_private=True, slots=2), storage_session(slots=2)):
+        for session in (media_session(allow_private=True, slots=2), storage_session(slots=2), kie_session()):
             async with session:
                 for _ in range(2):
                     async with session.get(server.url) as response:
@@ -149,8 +152,9 @@ async def test_no_client_follows_the_proxies_of_the_environment(monkeypatch: pyt
         monkeypatch.delenv("no_proxy", raising=False)
         async with json_client() as client:
             assert (await client.get(server.url)).content == b"right"
-        async with storage_session(slots=2) as session, session.get(server.url) as response:
-            assert await response.read() == b"right"
+        for session in (storage_session(slots=2), kie_session()):
+            async with session, session.get(server.url) as response:
+                assert await response.read() == b"right"
     assert proxy.connections == 0
 
 
@@ -167,6 +171,35 @@ async def test_the_json_client_waits_no_longer_than_told() -> None:
     async with json_client() as client:
         assert client.timeout.read == SILENCE
         assert client.timeout.connect == 10.0
+
+
+async def test_kie_is_waited_for_no_longer_than_told() -> None:
+    async with kie_session(timeout=3.0) as session:
+        assert (session.timeout.sock_read, session.timeout.sock_connect) == (3.0, 3.0)
+    async with kie_session() as session:
+        assert (session.timeout.sock_read, session.timeout.sock_connect) == (SILENCE, 10.0)
+
+
+async def test_who_does_not_last_never_uses_a_connection_twice() -> None:
+    opened = 0
+
+    async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(keep_alive, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for session, connections in ((kie_session(), 1), (kie_session(lasting=False), 3)):
+            opened = 0
+            async with session:
+                for _ in range(3):
+                    async with session.get(url) as response:
+                        await response.read()
+            assert opened == connections
 
 
 async def test_our_own_storage_may_be_anywhere_but_media_may_not() -> None:

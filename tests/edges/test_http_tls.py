@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from reconciler.edges.http import json_client, media_session, storage_session
+from reconciler.edges.http import json_client, kie_session, media_session, storage_session
 
 
 def certificate(folder: Path) -> Path:
@@ -57,8 +57,8 @@ async def test_questions_are_put_to_nobody_whose_certificate_no_authority_has_si
 
 
 async def test_bytes_are_exchanged_with_nobody_whose_certificate_no_authority_has_signed(stranger: str) -> None:
-    async with media_session(allow_private=True, slots=1) as media, storage_session(slots=1) as storage:
-        for session in (media, storage):
+    for session in (media_session(allow_private=True, slots=1), storage_session(slots=1), kie_session()):
+        async with session:
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await session.get(stranger)
 

@@ -26,10 +26,9 @@ _FORBIDDEN: Final = frozenset({401, 403})
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How KIE is asked: `kie` over `client`, each answer within so many seconds, keys named by their settings."""
+    """How KIE is asked: each answer within so many seconds, keys named by their settings."""
 
     kie: Kie
-    client: httpx.AsyncClient
     names: Mapping[str, str]
     within: float
 
@@ -37,18 +36,13 @@ class Asking:
 async def accounts(asking: Asking, clock: Callable[[], float] = time.time) -> tuple[list[Account], float | Unseen]:
     """What is left with each key, and how far KIE's clock is before `clock`, in seconds."""
     ahead: list[float] = []
-
-    async def noticed(response: httpx.Response) -> None:
-        if (said := _date(response.headers.get("Date"))) is not None:
-            # Whole seconds, cut off: half a second is lost on average.
-            ahead.append(said + 0.5 - clock())
-
-    asking.client.event_hooks = {"response": [noticed]}
     found = []
     for key_hash, setting in asking.names.items():
         left = await seen(lambda key=key_hash: asking.kie.credit(key_hash=key), within=asking.within)  # type: ignore[misc]
+        if (said := _date(asking.kie.date)) is not None:
+            # Whole seconds, cut off: half a second is lost on average.
+            ahead.append(said + 0.5 - clock())
         found.append(Account(setting, left))
-    asking.client.event_hooks = {}
     return found, ahead[-1] if ahead else Unseen("KIE named no date")
 
 

@@ -13,6 +13,7 @@ from tests.standins.storage.faults import at_random
 async def serve(arguments: argparse.Namespace) -> None:
     buckets = {name: Bucket() for name in arguments.bucket or ["generations"]}
     storage = SupabaseStorage(buckets, port=arguments.port, secret=arguments.secret)
+    storage.shelf.keeps = not arguments.forget
     if arguments.faults:
         storage.faults.roll = at_random(arguments.faults, arguments.seed)
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--bucket", action="append")
     parser.add_argument("--secret", help="signs the key, so that it can be known beforehand")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")
+    parser.add_argument("--forget", action="store_true", help="keep of a body only its size and hash, for measurements")
     parser.add_argument("--seed", type=int, default=1)
     asyncio.run(serve(parser.parse_args()))
 

@@ -43,9 +43,10 @@ class Thing:
     metadata: Mapping[str, object]
     created_at: datetime
     updated_at: datetime
-    content: bytes | Path
+    content: bytes | Path | None
 
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        assert self.content is not None, "this storage keeps no bytes"
         end = self.size if end is None else end
         if isinstance(self.content, bytes):
             yield self.content[start:end]
@@ -80,10 +81,11 @@ class Written:
 
 
 class Parcel:
-    """Bytes on their way in."""
+    """Bytes on their way in, counted and hashed only unless `kept`."""
 
-    def __init__(self, folder: Path, *, on_disk: bool = False) -> None:
+    def __init__(self, folder: Path, *, on_disk: bool = False, kept: bool = True) -> None:
         self._folder = folder
+        self._kept = kept
         self._small = bytearray()
         self._path: Path | None = None
         self.size = 0
@@ -93,6 +95,8 @@ class Parcel:
     def write(self, piece: bytes) -> None:
         self.size += len(piece)
         self._md5.update(piece)
+        if not self._kept:
+            return
         if self._path is None and not self._on_disk and self.size <= SMALL:
             self._small += piece
             return
@@ -107,7 +111,9 @@ class Parcel:
     def md5(self) -> str:
         return self._md5.hexdigest()
 
-    def content(self) -> bytes | Path:
+    def content(self) -> bytes | Path | None:
+        if not self._kept:
+            return None
         return bytes(self._small) if self._path is None else self._path
 
     def drop(self) -> None:
@@ -122,13 +128,14 @@ class Shelf:
     objects: dict[str, Thing] = field(default_factory=dict)
     history: dict[str, list[Written]] = field(default_factory=lambda: defaultdict(list))
     etag_of_parts: bool = False
+    keeps: bool = True
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="storage-standin-")
     )
     _in_memory: int = 0
 
     def parcel(self) -> Parcel:
-        return Parcel(Path(self._folder.name), on_disk=self._in_memory > MEMORY)
+        return Parcel(Path(self._folder.name), on_disk=self._in_memory > MEMORY, kept=self.keeps)
 
     def put(
         self, name: str, parcel: Parcel, *, mime: str, cache: str, metadata: Mapping[str, object], way: str
@@ -166,7 +173,7 @@ class Shelf:
             return
         if isinstance(old.content, bytes):
             self._in_memory -= old.size
-        else:
+        elif old.content is not None:
             old.content.unlink(missing_ok=True)
 
     def twice(self) -> dict[str, set[str]]:
