@@ -102,6 +102,15 @@ async def test_a_sweep_that_does_not_end_holds_no_pulse_up(parts: Parts, monkeyp
         assert not made.swept
 
 
+async def test_memory_is_given_back_again_and_again(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr("reconciler.engine.rounds.give_back", lambda: given.append(None))
+    made = rounds(parts)
+    made._every = Every(sweep=60.0, presence=10.0, tidy=0.05)
+    async with running(made):
+        await until(lambda: len(given) > 2, what="a third time")
+
+
 async def swept(rig: Rig, made: Rounds) -> bool:
     generation_id = await rig.order()
     await made.make_up()
