@@ -46,8 +46,9 @@ async def books(rows_dsn: str) -> AsyncIterator[Books]:
 
 @asynccontextmanager
 async def listening(
-    dsn: str, database: Database, *, every: float = 0.1, within: float = 0.5, events: bool = True
+    dsn: str, database: Database, *, every: float = 0.1, within: float = 20.0, events: bool = True
 ) -> AsyncIterator[Heard]:
+    """Whoever is to be found deaf is so after `within`; all others hear well, however slow the machine is."""
     heard = Heard()
     hears = Hears(heard.ids.append, heard.gap, heard.canaries.append, heard.event if events else None)
     broken: list[object] = []
@@ -88,7 +89,7 @@ async def test_a_new_row_and_a_changed_row_are_heard_of(rows_dsn: str, books: Bo
 async def test_the_canary_comes_back_again_and_again_and_is_no_wake(rows_dsn: str, books: Books) -> None:
     async with listening(rows_dsn, books.database) as heard:
         await until(lambda: len(heard.canaries) >= 3, what="three canaries")
-        assert all(seconds is not None and 0 <= seconds < 0.5 for seconds in heard.canaries)
+        assert all(seconds is not None and seconds > 0 for seconds in heard.canaries)
         assert (heard.gaps, heard.ids) == (1, [])
 
 
@@ -96,7 +97,7 @@ async def test_a_connection_gone_deaf_is_noticed_and_built_anew_and_the_gap_is_t
     rows_dsn: str, books: Books
 ) -> None:
     """F1: a half-open socket says nothing for days; here it is noticed within the canary's time."""
-    async with Proxy(rows_dsn) as proxy, listening(proxy.dsn, books.database) as heard:
+    async with Proxy(rows_dsn) as proxy, listening(proxy.dsn, books.database, within=0.5) as heard:
         proxy.swallow()
         lost = await books.insert()
         await until(lambda: None in heard.canaries, within=3, what="the silence is noticed")
