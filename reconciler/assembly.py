@@ -24,7 +24,7 @@ from reconciler.doors.doctor import Instruments
 from reconciler.edges.announce import PATIENCE, Receiver
 from reconciler.edges.audits import Audits
 from reconciler.edges.budget import Budget
-from reconciler.edges.claims import Claims, Reach
+from reconciler.edges.claims import Claims
 from reconciler.edges.db import Database
 from reconciler.edges.fetch import Fetcher
 from reconciler.edges.http import json_client, kie_session, media_session, storage_session
@@ -32,6 +32,7 @@ from reconciler.edges.inbox import Inbox
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
 from reconciler.edges.outbox import Outbox
+from reconciler.edges.reach import Reach
 from reconciler.edges.reports import Reports, Scope
 from reconciler.edges.schema import Shape
 from reconciler.edges.spool import Room

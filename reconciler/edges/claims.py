@@ -6,7 +6,6 @@ further than two terms into the future was drawn by a clock that jumped, and cou
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from itertools import cycle
 from reconciler.core.model import OPEN, Trigger
 from reconciler.edges.cases import as_key
 from reconciler.edges.db import SOON, Database
+from reconciler.edges.doubts import Doubts
+from reconciler.edges.reach import Reach, ours_sql
 from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * $1::interval)"
@@ -109,17 +110,11 @@ class Taken:
     busy: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Which of the application's rows are ours at all: their provider, and what their task id looks like."""
-
-    providers: tuple[str, ...]
-    task_pattern: str
-    result_hosts: tuple[str, ...]
-
-
 class Claims:
-    """The claims of one instance; `term` is a lease's length in seconds, `traced` says that traces are told."""
+    """The claims of one instance; `term` is a lease's length in seconds, `traced` says that traces are told.
+
+    `doubts` are about claims without an answer.
+    """
 
     def __init__(
         self, database: Database, shape: Shape, reach: Reach, *, instance: uuid.UUID, term: float, traced: bool = False
@@ -127,13 +122,14 @@ class Claims:
         self._database = database
         self._instance = instance
         self._term = timedelta(seconds=term)
-        self._ours = list(reach.providers), reach.task_pattern, _provider_pattern(reach.result_hosts)
+        self._ours = reach.parameters
         self._id_type = shape.id_type
         *self._due, self._early = _TRACED_PICKS if traced else _PICKS
         self._turns = cycle(range(len(_DUE)))
         self._woken = _woken_sql(shape, traced=traced)
         self._discover = _discover_sql(shape)
         self._floor: datetime | None = None
+        self.doubts = Doubts(database, instance, term)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
         """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
@@ -145,7 +141,7 @@ class Claims:
         keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
         keys.pop(None, None)
         tokens = [uuid.uuid4() for _ in keys]
-        rows = await self._database.fetch(
+        rows = await self.doubts.claimed(
             self._woken, self._term, self._instance, *self._ours, list(keys), tokens, list(keys.values())
         )
         return Taken(
@@ -158,12 +154,12 @@ class Claims:
 
         The newest without a miss come before those with misses.
         """
-        rows = await self._database.fetch(self._due[next(self._turns)], self._term, self._instance, limit, self._floor)
+        rows = await self.doubts.claimed(self._due[next(self._turns)], self._term, self._instance, limit, self._floor)
         return [_claim(row) for row in rows]
 
     async def early(self, limit: int) -> list[Claim]:
         """Claim up to `limit` generations before they are due: a request would else be wasted."""
-        rows = await self._database.fetch(self._early, self._term, self._instance, limit, self._floor)
+        rows = await self.doubts.claimed(self._early, self._term, self._instance, limit, self._floor)
         return [_claim(row) for row in rows]
 
     async def next_due(self) -> float | None:
@@ -210,25 +206,6 @@ def _claim(row: Mapping[str, object]) -> Claim:
     return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace))
 
 
-def _provider_pattern(hosts: Sequence[str]) -> str:
-    """A regular expression for addresses at the provider; `*` says what may be fetched, not whose it is."""
-    names = "|".join(re.escape(host) for host in hosts if host != "*")
-    if not names:
-        return "$^"
-    return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
-
-
-def _ours_sql(shape: Shape, first: int, also: str = "false") -> str:
-    """The rows that are ours, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
-    provider = (
-        f"(g.provider IS NULL OR g.provider = ANY(${first}))"
-        if shape.has("provider")
-        else f"${first}::text[] IS NOT NULL"
-    )
-    return f"""{provider} AND (g.task_id IS NULL OR g.task_id ~ ${first + 1})
-       AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""
-
-
 def _woken_sql(shape: Shape, *, traced: bool) -> str:
     drawn, kept, told, none = (f", {_TRACE}", _KEPT, ", w.traceparent", ", NULL") if traced else ("", "", "", "")
     asked = "('callback', 'sync', 'backfill')"
@@ -245,7 +222,7 @@ busy AS (
 ours AS (
     SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.token, wake.word
       FROM wake JOIN public.generations g ON g.id = wake.woken_id::{shape.id_type}
-     WHERE {_ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
+     WHERE {ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
 taken AS (
     INSERT INTO reconciler.work AS w
            (generation_id, due_at, lease, lease_until, instance, trigger, seen_status,
@@ -285,7 +262,7 @@ WITH found AS (
     SELECT g.id::text AS found_id, g.status, g.task_id, w.generation_id IS NOT NULL AS known
       FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
      WHERE {OPEN_OR_UNHEALED}
-       AND {_ours_sql(shape, 2)}
+       AND {ours_sql(shape, 2)}
        AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
        AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED} OR {_UNSHOWN})),
 at_hand AS MATERIALIZED (

@@ -103,6 +103,7 @@ class Work:
             # The database was away when they were given back: nobody else could have them before their leases end.
             await self._claims.release(owed, seconds=0.0)
             del self._owed[: len(owed)]
+        await self._claims.doubts.settle(list(self._held))
         room = min(self._breadth.asking - len(self._asking), HELD - len(self._held))
         if room <= 0:
             return self._breadth.sweep
@@ -116,7 +117,7 @@ class Work:
             return BREATH
         due = await self._claims.next_due()
         soonest = self._breadth.sweep if due is None else min(due, self._early_at - time.monotonic())
-        return min(max(soonest, BREATH), self._breadth.sweep)
+        return min(max(soonest, BREATH), IDLE if self._claims.doubts.open else self._breadth.sweep)
 
     async def _woken(self, room: int) -> list[Claim]:
         wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:room]}

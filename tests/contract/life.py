@@ -16,9 +16,10 @@ import asyncpg
 
 from reconciler.core.model import Asset, Fail, Rest, Row, Trigger
 from reconciler.edges.budget import Budget
-from reconciler.edges.claims import Claim, Claims, Reach
+from reconciler.edges.claims import Claim, Claims
 from reconciler.edges.ledger import Delivered, Held, Ledger
 from reconciler.edges.presence import Presence
+from reconciler.edges.reach import Reach
 from reconciler.edges.schema import Shape
 from reconciler.edges.tempo import Tempo
 from reconciler.edges.upkeep import Upkeep

@@ -12,9 +12,10 @@ from typing import Any
 import asyncpg
 
 from reconciler.core.model import Asset, Rest, Row, Trigger
-from reconciler.edges.claims import Claim, Claims, Reach
+from reconciler.edges.claims import Claim, Claims
 from reconciler.edges.db import Database
 from reconciler.edges.ledger import Delivered, Ledger
+from reconciler.edges.reach import Reach
 from reconciler.edges.schema import Shape, introspect
 
 USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"

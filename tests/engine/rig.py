@@ -16,7 +16,8 @@ import asyncpg
 from reconciler.assembly import Parts, parts
 from reconciler.bench.simulator import Order, Simulator
 from reconciler.core.model import Trigger
-from reconciler.edges.claims import Claims, Reach
+from reconciler.edges.claims import Claims
+from reconciler.edges.reach import Reach
 from reconciler.engine.visit import Visited
 from reconciler.engine.work import Breadth, Work
 from reconciler.settings import Settings, load

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from reconciler.bench.simulator import Media, never
 from reconciler.core.model import Trigger
 from reconciler.edges.claims import Claim, Taken
 from reconciler.engine import work
-from reconciler.errors import LeaseLost
+from reconciler.errors import LeaseLost, Transient
 from tests.engine.rig import Rig
 from tests.standins.proxy import Proxy
 from tests.waiting import until
@@ -293,6 +294,29 @@ async def test_a_database_that_goes_away_in_mid_visit_costs_not_even_the_rest_of
             await rig.delivered(generation_id, within=20)
             await rig.proves(generation_id)
             assert await rig.books.events(generation_id) == ["succeeded"]
+
+
+async def test_a_claim_whose_answer_was_lost_costs_no_lease(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = rig.broad(parts, term=60.0, sweep=60.0)
+    take, lost = patient.database.fetch, 0
+
+    async def swallowed(sql: str, *args: object) -> Any:
+        nonlocal lost
+        rows = await take(sql, *args)
+        if "reconciler.work" in sql and rows and "claimed" in rows[0] and not lost:
+            lost += 1
+            raise Transient("the database is away", code="database_away")
+        return rows
+
+    monkeypatch.setattr(patient.database, "fetch", swallowed)
+    generation_id = await rig.order()
+    patient.work.wake(generation_id)
+    async with rig.working(patient):
+        await rig.delivered(generation_id, within=20)
+    assert lost == 1
+    await rig.proves(generation_id)
 
 
 async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(

@@ -1,0 +1,42 @@
+"""Which of the application's rows are ours at all. Claims and discovery ask by it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which of the application's rows are ours at all: their provider, and what their task id looks like."""
+
+    providers: tuple[str, ...]
+    task_pattern: str
+    result_hosts: tuple[str, ...]
+
+    @property
+    def parameters(self) -> tuple[list[str], str, str]:
+        """What `ours_sql` compares with, in its order."""
+        return list(self.providers), self.task_pattern, _provider_pattern(self.result_hosts)
+
+
+def _provider_pattern(hosts: Sequence[str]) -> str:
+    """A regular expression for addresses at the provider; `*` says what may be fetched, not whose it is."""
+    names = "|".join(re.escape(host) for host in hosts if host != "*")
+    if not names:
+        return "$^"
+    return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
+
+
+def ours_sql(shape: Shape, first: int, also: str = "false") -> str:
+    """The rows that are ours, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
+    provider = (
+        f"(g.provider IS NULL OR g.provider = ANY(${first}))"
+        if shape.has("provider")
+        else f"${first}::text[] IS NOT NULL"
+    )
+    return f"""{provider} AND (g.task_id IS NULL OR g.task_id ~ ${first + 1})
+       AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""

@@ -1,0 +1,73 @@
+"""Claims whose answer was lost hold no row to the end of a lease."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from reconciler.core.model import Trigger
+from reconciler.edges import doubts
+from reconciler.edges.claims import Claims
+from reconciler.errors import Transient
+from tests.edges.books import Books, opened
+
+
+@pytest.fixture
+async def books(rows_dsn: str) -> AsyncIterator[Books]:
+    async with opened(rows_dsn) as found:
+        yield found
+
+
+async def lose(books: Books, desk: Claims, monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
+    """Claim these rows without hearing that it worked."""
+    fetch = books.database.fetch
+
+    async def swallowed(sql: str, *args: object) -> Any:
+        await fetch(sql, *args)
+        raise Transient("the database is away", code="database_away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(books.database, "fetch", swallowed)
+        with pytest.raises(Transient):
+            await desk.woken(dict.fromkeys(ids, Trigger.NOTIFY))
+
+
+async def test_what_was_claimed_without_an_answer_is_free_again_and_nothing_else(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "KNOWN", 0.0)
+    known, lost, fresh, anothers = [await books.insert() for _ in range(4)]
+    desk = books.claims(term=30)
+    (claim,) = await desk.woken({known: Trigger.NOTIFY})
+    await lose(books, desk, monkeypatch, lost, fresh)
+    await books.claim(anothers, term=30)
+    # One of them was claimed by somebody else of this process just now, who does not know it yet.
+    await books.set(fresh, "lease_until = lease_until + interval '5 seconds'")
+    assert desk.doubts.open
+    await desk.doubts.settle([claim.lease])
+    assert not desk.doubts.open
+    work = {name: await books.work(name) or {} for name in (known, lost, fresh, anothers)}
+    assert [name for name, one in work.items() if one["lease"] is None] == [lost]
+    assert work[lost]["due_in"] <= 0
+    assert [one.generation_id for one in await books.claims().due(9)] == [lost]
+
+
+async def test_no_row_is_freed_while_a_claim_may_still_become_known(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation_id = await books.insert()
+    desk = books.claims(term=30)
+    await lose(books, desk, monkeypatch, generation_id)
+    await desk.doubts.settle([])
+    assert desk.doubts.open
+    assert (await books.work(generation_id) or {})["lease"] is not None
+
+
+async def test_where_every_claim_was_answered_nothing_is_asked(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = books.claims(term=30)
+    await desk.woken({await books.insert(): Trigger.NOTIFY})
+    monkeypatch.setattr(books.database, "fetch", None)
+    await desk.doubts.settle([])
+    assert not desk.doubts.open
