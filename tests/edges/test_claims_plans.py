@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.edges import claims, statements
+from reconciler.edges import claims, doubts, statements
 from reconciler.edges.db import Database
 from reconciler.edges.ledger import _facts
 from tests.edges.books import Books, opened
@@ -63,6 +63,12 @@ async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books
         plan = await planned(books, sql, TERM, uuid.uuid4(), 8, None)
         assert "work_due_at" in {index for _, _, index in plan}, sql
         assert scanned(plan) == set(), sql
+
+
+async def test_what_a_claim_without_an_answer_has_taken_is_looked_for_among_rows_in_flight(books: Books) -> None:
+    plan = await planned(books, doubts._DISOWN, uuid.uuid4(), [uuid.uuid4()], TERM, 3.0)
+    assert "work_due_at" in {index for _, _, index in plan}
+    assert scanned(plan) == set()
 
 
 async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
