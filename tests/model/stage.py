@@ -31,6 +31,7 @@ from reconciler.doors import callback
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
 from reconciler.doors.web import application
+from reconciler.edges import doubts
 from reconciler.edges.creations import Asker, Order
 from reconciler.edges.reopen import Reopening
 from reconciler.engine import asking, create, settle, visit, work
@@ -158,6 +159,7 @@ class Stage:
             parts.work._early_at = 0.0
             parts.budget._granted.clear()
             parts.claims._turns = cycle(range(2))
+            parts.claims.doubts._since = None
 
     async def seen(self, after: int) -> Mapping[str, Any]:
         """Everything that is written down, and the daemon's changes of the application's table since `after`."""
@@ -291,6 +293,7 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
         patch.setattr(visit, "random", SimpleNamespace(random=lambda: 0.5))
         patch.setattr(work, "IDLE", 0.0)
         patch.setattr(create, "WRITING", 0.05)
+        patch.setattr(doubts, "KNOWN", 0.0)
         patch.setattr(settle, "AGAIN", 0.001)
         patch.setattr(work, "BREATH", 0.0)
         patch.setattr(work, "BACKLOG_BREATH", 0.0)

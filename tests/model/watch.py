@@ -53,6 +53,8 @@ class Watch:
 
     async def look(self) -> None:
         """Hold everything to everything."""
+        # Before the books are read: who goes on beside us writes a path down before its bytes come.
+        there = {name.removeprefix("generations/") for name in self.stage.storage.objects}
         seen = {name: found or {} for name, found in (await self.stage.seen(self.changes)).items()}
         self._excuse(seen)
         for change in seen["changes"]:
@@ -62,7 +64,7 @@ class Watch:
         self._orders()
         self._receipts(seen)
         self._delivered(seen)
-        self._objects(seen)
+        self._objects(there, seen)
         assert self.stage.broken() == 0, "a visit broke"
         self.last = seen
 
@@ -220,10 +222,9 @@ class Watch:
                 assert self._stored(path) == digest, f"{path} of a delivered row has changed"
                 assert path not in seen["orphans"], f"{path} of a delivered row is marked as nobody's"
 
-    def _objects(self, seen: Mapping[str, Any]) -> None:
+    def _objects(self, there: set[str], seen: Mapping[str, Any]) -> None:
         """Nothing lies in storage of which the books know nothing."""
-        known = {a["path"] for a in seen["assets"]} | set(seen["orphans"])
-        lost = {name.removeprefix("generations/") for name in self.stage.storage.objects} - known
+        lost = there - {a["path"] for a in seen["assets"]} - set(seen["orphans"])
         assert not lost, f"objects that nobody knows of: {lost}"
 
 
