@@ -149,7 +149,8 @@ async def _reconcile(
         await entrance.cut()
         await _cancelled({*tasks, keeping})
         with contextlib.suppress(TimeoutError, Transient):
-            await asyncio.wait_for(presence.leave(), 2)
+            async with asyncio.timeout(2):
+                await presence.leave()
 
 
 def _doing(built: Parts, rounds: Rounds) -> str:

@@ -136,7 +136,8 @@ class Database:
         if pool is None:
             return
         try:
-            await asyncio.wait_for(pool.close(), 2)
+            async with asyncio.timeout(2):
+                await pool.close()
         except (TimeoutError, *AWAY):
             pool.terminate()
 

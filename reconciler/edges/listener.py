@@ -92,7 +92,8 @@ class Listener:
             log.info("listener.connected")
             while await self._canary_returns():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), self._every)
+                    async with asyncio.timeout(self._every):
+                        await self._lost.wait()
                     raise Transient("the listening connection was closed", code="database_away")
         finally:
             connection.terminate()
@@ -104,7 +105,8 @@ class Listener:
         sent = time.monotonic()
         await self._database.execute("SELECT pg_notify($1, $2)", CHANNEL, json.dumps({"canary": self._canary}))
         try:
-            await asyncio.wait_for(self._heard.wait(), self._within)
+            async with asyncio.timeout(self._within):
+                await self._heard.wait()
         except TimeoutError:
             log.warning("listener.deaf", within=self._within)
             return False

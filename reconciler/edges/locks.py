@@ -115,5 +115,6 @@ async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
 async def _passes(event: asyncio.Event, seconds: float) -> bool:
     """Whether the event happens within so many seconds."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     return event.is_set()

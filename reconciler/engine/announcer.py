@@ -155,7 +155,8 @@ class Announcer:
         await asyncio.gather(*left, return_exceptions=True)
         if events:
             with contextlib.suppress(TimeoutError, ReconcilerError):
-                await asyncio.wait_for(self._outbox.release(events), HASTE)
+                async with asyncio.timeout(HASTE):
+                    await self._outbox.release(events)
 
 
 def pause(tries: int, dice: float) -> float:

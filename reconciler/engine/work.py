@@ -95,7 +95,8 @@ class Work:
                 log.warning("claims.failed", code=error.code, reason=str(error))
                 pause = IDLE
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stirred.wait()
 
     async def _look(self) -> float:
         """Claim what there is room for and begin the visits; return how many seconds nothing else needs doing."""

@@ -88,7 +88,8 @@ class Otel:
         # Not the loop's own threads: it waits for them at its end.
         threading.Thread(target=close, name="traces", daemon=True).start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(closed.wait(), CLOSING)
+            async with asyncio.timeout(CLOSING):
+                await closed.wait()
 
 
 class _Step:

@@ -174,6 +174,32 @@ async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: s
         await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_ends_when_asked_though_the_canary_comes_back_that_very_moment(
+    rows_dsn: str, books: Books, turns: int
+) -> None:
+    class Mute(Database):
+        """It sends no canary."""
+
+        async def execute(self, sql: str, *args: object) -> None:
+            waiting.set()
+
+    waiting = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    listener = Listener(rows_dsn, Mute(rows_dsn), Hears(*[lambda *_: None] * 3), every=60, within=60)
+    running = asyncio.create_task(listener.run())
+    await waiting.wait()
+    listener._heard.set()
+    for _ in range(turns):
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=10)
+    assert done
+    assert running.cancelled()
+
+
 MALFORMED = [
     "", "no json", "[]", "7", "null", '"text"', "{}", '{"id": null}', '{"canary": "of another replica"}',
     "[" * 4000, '{"id"', '{"canary": {"deep": [1]}}',

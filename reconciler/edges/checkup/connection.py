@@ -102,7 +102,8 @@ async def _heard(connection: asyncpg.Connection, other: asyncpg.Connection, with
     sent = time.monotonic()
     await permitted(translated, lambda: other.execute(f"SELECT pg_notify('{CHANNEL}', '{word}')"))
     try:
-        await asyncio.wait_for(came.wait(), within)
+        async with asyncio.timeout(within):
+            await came.wait()
     except TimeoutError:
         return None
     finally:
