@@ -15,7 +15,7 @@ import aiohttp
 
 from reconciler.edges.kie import BROKEN, Kie, Reply
 from reconciler.errors import Transient
-from reconciler.providers.callback import task_ids
+from reconciler.providers.callback import names_task, task_ids
 from reconciler.providers.lenient import clean, number
 
 PATH = "/api/v1/jobs/createTask"
@@ -23,7 +23,9 @@ PATH = "/api/v1/jobs/createTask"
 RATE_LIMITED = 429
 
 _FINE = frozenset({0, 200})
-_UPSTREAM_SILENT = 408
+# What KIE's pages list for a request that made no task. Every other code may be a gateway's word for an answer of KIE's
+# that got lost: 408, 502, 503, 504 and 52x are.
+_NO = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _LONGEST_MESSAGE = 500
 
@@ -93,9 +95,9 @@ def judged(reply: Reply) -> Outcome:
         return Uncertain(f"KIE answered HTTP {reply.status} without its envelope")
     code = number(reply.body.get("code"))
     said = clean(reply.body.get("msg") or reply.body.get("message"), _LONGEST_MESSAGE)
-    if code is None or code == _UPSTREAM_SILENT:
-        return Uncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
     if code not in _FINE:
+        if code not in _NO or names_task(reply.body):
+            return Uncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
         # One wording comes with codes of its own.
         code = RATE_LIMITED if "frequency is too high" in said.lower() else code
         return Refused(code, said or "KIE refused without a reason", reply.retry_after)

@@ -44,15 +44,23 @@ def task_ids(body: object) -> frozenset[str]:
 
     Ids are opaque; what is no text, blank, unprintable (no database could hold it) or longer than 300 is none.
     """
-    if not isinstance(body, Mapping):
-        return frozenset()
-    places = [place for place in (unfold(body.get("data")), body) if isinstance(place, Mapping)]
-    found = (place.get(key) for place in places for key in _ID_KEYS)
     return frozenset(
         value
-        for value in found
+        for value in _said(body)
         if isinstance(value, str) and value.strip() and len(value) <= LONGEST_TASK_ID and value.isprintable()
     )
+
+
+def names_task(body: object) -> bool:
+    """Whether the body says anything for a task's id, even what can be none."""
+    return any(value not in (None, "") for value in _said(body))
+
+
+def _said(body: object) -> list[object]:
+    if not isinstance(body, Mapping):
+        return []
+    places = [place for place in (unfold(body.get("data")), body) if isinstance(place, Mapping)]
+    return [place.get(key) for place in places for key in _ID_KEYS]
 
 
 def read(body: object) -> Observation:

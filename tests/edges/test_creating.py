@@ -80,13 +80,43 @@ async def test_a_task_id_under_success_is_a_task(session: aiohttp.ClientSession,
     assert await answered(session, ok(YES[what])) == Accepted(TASK)
 
 
+REFUSALS = (400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550)
+
+
 @pytest.mark.parametrize("status", ["200 OK", "402 Payment Required", "500 Internal Server Error"])
-@pytest.mark.parametrize("code", [400, 401, 402, 404, 422, 429, 433, 451, 455, 500, 505, 550])
+@pytest.mark.parametrize("code", REFUSALS)
 async def test_a_code_in_the_envelope_is_a_refusal_whatever_the_status(
     session: aiohttp.ClientSession, code: int, status: str
 ) -> None:
     refused = await answered(session, ok(envelope(code, None, "no"), status=status))
     assert refused == Refused(code, "no", None)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "504 Gateway Timeout"])
+@pytest.mark.parametrize(
+    "code", [-1, 1, 201, 202, 302, 405, 408, 409, 425, 499, 502, 503, 504, 520, 521, 522, 523, 524, 531, 999]
+)
+async def test_a_code_that_a_gateway_may_say_is_no_refusal(
+    session: aiohttp.ClientSession, code: int, status: str
+) -> None:
+    outcome = await answered(session, ok(envelope(code, None, "Gateway Timeout"), status=status))
+    assert isinstance(outcome, Uncertain)
+    assert "Gateway Timeout" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"taskId": TASK}, {"task_id": TASK}, {"taskId": "a\x00b"}, {"taskId": 7}, json.dumps({"taskId": TASK})],
+    ids=repr,
+)
+@pytest.mark.parametrize("code", [402, 429, 500, 501])
+async def test_who_names_a_task_refuses_nothing(session: aiohttp.ClientSession, code: int, named: object) -> None:
+    assert isinstance(await answered(session, ok(envelope(code, named, "no"))), Uncertain)
+
+
+async def test_a_task_beside_the_refusal_refuses_nothing_either(session: aiohttp.ClientSession) -> None:
+    said = json.dumps({"code": 500, "msg": "no", "data": None, "taskId": TASK}).encode()
+    assert isinstance(await answered(session, ok(said)), Uncertain)
 
 
 async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(session: aiohttp.ClientSession) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -220,3 +221,20 @@ async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: 
             await rig.delivered(row["id"])
         await rig.proves(row["id"])
     assert rig.kie.counts.creates == 1
+
+
+async def test_a_gateway_that_loses_kies_answer_and_says_so_in_its_envelope_fails_nothing(rig: Rig) -> None:
+    lost = ok(b'{"code":504,"msg":"Gateway Timeout","data":null}', status="504 Gateway Timeout")
+    async with origin(lost) as gateway, rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
+        built.ways.ordering._base = gateway.url
+        creation = inside(built).creation
+        assert isinstance(await creation.create(ORDER, ASKER), Unknown)
+        row = await only(rig)
+        assert (row["status"], row["error"], await rig.books.events(row["id"])) == ("queued", None, [])
+        # KIE behind it has made the task, and calls back when that is done.
+        task = rig.kie.add_task(callback_url=json.loads(gateway.bodies[0])["callBackUrl"])
+        body = {"code": 200, "data": {"taskId": task, "state": "success"}}
+        await Inbox(built.database, built.shape).keep(Said(task, row["id"], body, "digest"))
+        await rig.visit(built, row["id"], Trigger.CALLBACK)
+    await rig.proves(row["id"])
+    assert len(gateway.heads) == 1

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.model import Observation, Ready, Refused, Unheard, Working
-from reconciler.providers.callback import UNREADABLE, read, task_ids
+from reconciler.providers.callback import UNREADABLE, names_task, read, task_ids
 from tests.providers.test_total import anything, records
 
 A, B = "https://tempfile.aiquickdraw.com/a.mp4", "https://tempfile.aiquickdraw.com/b.mp4"
@@ -51,6 +51,25 @@ def test_ids_that_disagree_are_all_told() -> None:
 
 def test_an_id_of_300_characters_is_one() -> None:
     assert task_ids({"taskId": "x" * 300}) == {"x" * 300}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"taskId": "one"},
+        {"data": {"task_id": 7}},
+        {"data": '{"taskId": "one"}'},
+        {"taskId": "a\0b"},
+        {"task_id": ["a"]},
+    ],
+)
+def test_what_can_be_no_id_names_a_task_all_the_same(body) -> None:
+    assert names_task(body)
+
+
+@pytest.mark.parametrize("body", [None, [], "one", {}, {"data": None}, {"data": ["one"]}, {"taskId": None, "data": {}}])
+def test_where_no_place_of_an_id_is_filled_no_task_is_named(body) -> None:
+    assert not names_task(body)
 
 
 def market(**more: object) -> dict[str, object]:
