@@ -47,7 +47,8 @@ class AddressError(OSError):
 def kie_session(*, timeout: float = SILENCE, lasting: bool = True) -> aiohttp.ClientSession:
     """A session for KIE's answers; `timeout` is in seconds of silence, not in all.
 
-    Unless `lasting` every request has a connection of its own: one that the server has just closed cannot swallow it.
+    Unless `lasting` every request has a connection of its own, at once and however many there are: one that the server
+    has just closed cannot swallow it.
     """
     return _session(_few(lasting=lasting), {}, timeout)
 
@@ -147,7 +148,9 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 def _few(*, lasting: bool = True) -> aiohttp.TCPConnector:
     if lasting:
         return aiohttp.TCPConnector(limit=32, keepalive_timeout=30)
-    return aiohttp.TCPConnector(limit=32, force_close=True)
+    # What has been granted must go out: in the connector's queue its grant runs out, and whoever is cut there cannot
+    # tell that nothing was sent. The rate bounds how many there are.
+    return aiohttp.TCPConnector(limit=0, force_close=True)
 
 
 def _session(

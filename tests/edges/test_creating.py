@@ -16,6 +16,7 @@ from reconciler.edges.creating import PATH, Accepted, NotSent, Outcome, Refused,
 from reconciler.edges.http import kie_session
 from reconciler.edges.kie import MAX_BODY, Kie, key_hash
 from tests.edges.wire import Answer, Origin, bare, chunked, ok, origin
+from tests.waiting import until
 
 SECRET = "sesame-open-0123456789"
 KEY = key_hash(SECRET)
@@ -237,6 +238,22 @@ async def test_every_order_has_a_connection_of_its_own(session: aiohttp.ClientSe
         for _ in range(3):
             assert await ordered(session, Origin(url)) == Accepted(TASK)
     assert opened == 3
+
+
+async def test_no_order_waits_for_the_answers_of_others(session: aiohttp.ClientSession) -> None:
+    # KIE answers nobody before it has heard all: where one waits for another's connection, none ever ends.
+    everybody = asyncio.Event()
+
+    async def slowly(writer: asyncio.StreamWriter, head: str) -> None:
+        await everybody.wait()
+        writer.write(ok(envelope(200, {"taskId": TASK})))
+
+    async with origin(slowly) as server:
+        orders = [asyncio.create_task(ordered(session, server)) for _ in range(60)]
+        await until(lambda: len(server.bodies) == 60, what="every order to reach KIE")
+        everybody.set()
+        assert set(await asyncio.gather(*orders)) == {Accepted(TASK)}
+    assert server.connections == 60
 
 
 async def test_no_outcome_repeats_the_key(session: aiohttp.ClientSession) -> None:
