@@ -14,6 +14,7 @@ from reconciler.doors.auth import Gate, Tokens
 from reconciler.doors.chores import Desk
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.hub import Hub
+from reconciler.doors.mint import Mint
 from reconciler.doors.story import Terms
 from reconciler.doors.syncs import Syncs
 from reconciler.edges.creations import Creations
@@ -35,7 +36,7 @@ def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[AP
         callback.routes(callback.proofs(settings), entrance, metrics),
         generations.routes(gate, entrance),
         sync.routes(gate, entrance),
-        links.routes(gate, entrance, metrics),
+        links.routes(gate, entrance),
         creation.routes(gate, entrance),
         events.routes(gate, entrance),
         page.routes(settings),
@@ -65,8 +66,7 @@ def inside(parts: Parts) -> Inside:
         inbox=parts.ways.inbox,
         listing=Listing(parts.database, parts.shape, scope),
         syncs=Syncs(desk),
-        kie=parts.ways.kie,
-        keys=parts.keys,
+        mint=Mint(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
         creation=_creation(parts),
     )
 

@@ -15,14 +15,13 @@ import structlog
 from reconciler.doors.chores import Desk
 from reconciler.doors.health import Health
 from reconciler.doors.hub import Hub
+from reconciler.doors.mint import Mint
 from reconciler.doors.problems import unavailable
 from reconciler.doors.syncs import Syncs
 from reconciler.edges.inbox import Inbox
-from reconciler.edges.kie import Kie
 from reconciler.edges.listing import Listing
 from reconciler.edges.reports import Reports
 from reconciler.engine.create import Creation
-from reconciler.engine.route import Key
 from reconciler.engine.work import Work
 
 log = structlog.get_logger()
@@ -42,8 +41,7 @@ class Inside:
     inbox: Inbox
     listing: Listing
     syncs: Syncs
-    kie: Kie
-    keys: tuple[Key, ...]
+    mint: Mint
     creation: Creation
 
 

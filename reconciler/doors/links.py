@@ -1,12 +1,12 @@
 """`POST /api/kie/downloadUrl`: a fresh address for a result that is still at KIE.
 
 Only for an address among the results of a row that the caller may see: neither KIE's minting nor our keys are lent to
-anybody for anything else. An address is never logged, neither the plain one nor the minted one.
+anybody for anything else. How many at once is `mint.py`'s affair. An address is never logged, neither the plain one
+nor the minted one.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Self
 
@@ -14,23 +14,22 @@ from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from reconciler.core.naming import PROVIDER_HOSTS, display_url, host_listed
+from reconciler.core.naming import PROVIDER_HOSTS, host_listed
 from reconciler.doors.auth import Caller, Gate
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.generations import Model
+from reconciler.doors.mint import not_kies
 from reconciler.doors.problems import Problem
 from reconciler.edges.listed import LONGEST_ADDRESS, Listed
-from reconciler.errors import Gone, Permanent, Transient
-from reconciler.metrics import Metrics
 
 LASTS = 1200
 """Seconds for which KIE says that a minted address is good."""
 
-PATIENCE = 12.0
-"""Seconds for which somebody who clicked is let wait for KIE."""
-
 _ASKED: JsonDict = {"generationId": "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"}
 _LINK: JsonDict = {"downloadUrl": "https://tempfile.aiquickdraw.com/r/281e.png?X-Amz-Expires=1200", "expiresIn": LASTS}
+
+
+_RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 
 
 class Asked(Model):
@@ -62,7 +61,7 @@ class Link(Model):
     expires_in: int = Field(description="seconds")
 
 
-def routes(gate: Gate, entrance: Entrance, metrics: Metrics) -> APIRouter:
+def routes(gate: Gate, entrance: Entrance) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["kie"])
 
@@ -75,6 +74,7 @@ def routes(gate: Gate, entrance: Entrance, metrics: Metrics) -> APIRouter:
             404: {"description": "There is no such generation or no such result, or it is somebody else's."},
             410: {"description": "`gone`: KIE does not have it any more."},
             422: {"description": "`not_kies`: the address is not one of KIE's."},
+            429: {"description": "`too_many_links`: too many are being asked for at once.", "headers": _RETRY},
             502: {"description": "`kie_unavailable`: KIE could not be asked."},
         },
     )
@@ -82,8 +82,9 @@ def routes(gate: Gate, entrance: Entrance, metrics: Metrics) -> APIRouter:
         inside = entrance.go()
         row, url = await _found(inside, caller, asked)
         if not host_listed(url, (*inside.desk.terms.result_hosts, *PROVIDER_HOSTS)):
-            raise _not_kies()
-        return Link(download_url=await _minted(inside, metrics, row, url), expires_in=LASTS)
+            raise not_kies()
+        minted = await inside.mint.address(url, caller, key_hash=row.key_hash)
+        return Link(download_url=minted, expires_in=LASTS)
 
     return router
 
@@ -100,40 +101,3 @@ async def _found(inside: Inside, caller: Caller, asked: Asked) -> tuple[Listed, 
             if asked.url is None or asked.url == url:
                 return row, url
     raise Problem(404, "not_found", "there is no such result")
-
-
-async def _minted(inside: Inside, metrics: Metrics, row: Listed, url: str) -> str:
-    """Return what KIE mints with the key that made the row's task, else with the first of the ring that knows it."""
-    ring = [key.key_hash for key in inside.keys]
-    refused: list[Transient | Permanent] = []
-    try:
-        async with asyncio.timeout(PATIENCE):
-            for key_hash in [row.key_hash] if row.key_hash in ring else ring:
-                try:
-                    with metrics.asking("download_url"):
-                        return _checked(await inside.kie.download_url(url, key_hash=key_hash or ""))
-                except (Transient, Permanent) as error:
-                    refused.append(error)
-    except TimeoutError:
-        raise Problem(502, "kie_unavailable", "KIE does not answer in time") from None
-    raise _told(refused)
-
-
-def _checked(minted: str) -> str:
-    if display_url(minted, None, None) is None:
-        raise Transient("KIE minted no address", code="kie_no_address")
-    return minted
-
-
-def _told(refused: Sequence[Transient | Permanent]) -> Problem:
-    """Return the most telling of the refusals: a key that does not know an address says nothing of it."""
-    if any(isinstance(error, Gone) for error in refused):
-        return Problem(410, "gone", "KIE does not have it any more")
-    unheard = [error for error in refused if isinstance(error, Transient) or error.code == "key_rejected"]
-    if unheard:
-        return Problem(502, "kie_unavailable", f"KIE could not be asked: {unheard[0].code}")
-    return _not_kies()
-
-
-def _not_kies() -> Problem:
-    return Problem(422, "not_kies", "the address is not one of KIE's")

@@ -1,6 +1,7 @@
 """The shared rate: one timestamp a key in PostgreSQL, from which all replicas draw their requests.
 
-The visit takes a slot before it asks KIE; the client empties the budget when KIE says that we are too fast.
+The visit takes a slot before it asks KIE, and so does the door before it has an address minted; the client empties the
+budget when KIE says that we are too fast.
 """
 
 from __future__ import annotations
@@ -14,6 +15,15 @@ _TAKE = f"""
 INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
 ON CONFLICT (key_hash) DO UPDATE
    SET next_at = greatest(b.next_at, clock_timestamp()) + $2 * interval '1 second'
+RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $2 AS wait, {SOON}
+"""
+
+# Who would not wait so long takes nothing from those who do.
+_TAKE_SOON = f"""
+INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+ON CONFLICT (key_hash) DO UPDATE
+   SET next_at = greatest(b.next_at, clock_timestamp()) + $2 * interval '1 second'
+ WHERE b.next_at <= clock_timestamp() + $3 * interval '1 second'
 RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - $2 AS wait, {SOON}
 """
 
@@ -47,6 +57,15 @@ class Budget:
         if wait > 0:
             await asyncio.sleep(wait)
         return wait
+
+    async def take_soon(self, key_hash: str, seconds: float) -> bool:
+        """Wait for the key's next slot, if it comes within so many seconds; else take none, and return false."""
+        wait: float | None = await self._database.value(_TAKE_SOON, key_hash, self._gap, seconds)
+        if wait is None:
+            return False
+        self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + self._gap
+        await asyncio.sleep(max(wait, 0.0))
+        return True
 
     async def _draw(self, key_hash: str) -> float:
         """Take a slot for everybody who has asked until now; return the seconds until the first one."""

@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.bench.simulator import Simulator
 from reconciler.bench.simulator.media import Media
-from reconciler.doors import links
+from reconciler.doors import mint
 from reconciler.edges.kie import key_hash
 from tests.doors.face import ANN, BOB, Face, opened
 from tests.edges.wire import origin
@@ -200,7 +200,7 @@ async def test_what_kie_mints_is_an_address_or_nothing(
 async def test_nobody_is_let_wait_for_a_kie_that_hangs(
     rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "PATIENCE", 0.2)
+    monkeypatch.setattr(mint, "PATIENCE", 0.2)
     row = await add(pool, user_id=ANN, result_urls=json.dumps([THEIRS]))
 
     async def silence(writer: asyncio.StreamWriter, _: str) -> None:

@@ -110,6 +110,29 @@ async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databa
     await until(lambda: budget.spare("key"), within=2, what="the gap is over")
 
 
+async def test_who_would_not_wait_so_long_takes_no_slot_from_those_who_do(databases: Sequence[Database]) -> None:
+    first, second = (Budget(database, RATE) for database in databases)
+    await first.empty("key", 60)
+    left = "SELECT next_at FROM reconciler.budget"
+    before = await databases[0].value(left)
+    assert not await second.take_soon("key", 3)
+    assert await databases[0].value(left) == before
+
+
+async def test_who_waits_a_little_keeps_the_same_distance_as_all_others(databases: Sequence[Database]) -> None:
+    times: list[float] = []
+    budgets = [Budget(database, RATE) for database in databases]
+
+    async def soon(budget: Budget) -> None:
+        assert await budget.take_soon("key", 5)
+        times.append(asyncio.get_running_loop().time())
+
+    began = asyncio.get_running_loop().time()
+    mixed = [soon(budget) for budget in budgets * 3] + [granted(budget, times) for budget in budgets * 3]
+    await asyncio.gather(*mixed)
+    assert all(at - began >= n * GAP - SLACK for n, at in enumerate(sorted(times)))
+
+
 async def test_whoever_stops_waiting_takes_nobody_elses_turn(databases: Sequence[Database]) -> None:
     budget = Budget(databases[0], RATE)
     takers = [asyncio.create_task(budget.take("key")) for _ in range(4)]
