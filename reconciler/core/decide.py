@@ -40,7 +40,7 @@ from reconciler.core.model import (
     Unstored,
     Working,
 )
-from reconciler.core.naming import points_at_provider
+from reconciler.core.naming import points_at_provider, segment
 
 MEDIA_LIFE = timedelta(days=14)
 """How long the provider keeps media at most; after that nothing can be fetched."""
@@ -78,7 +78,7 @@ def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decisi
 
 def repairing(row: Row) -> bool:
     """Whether the row shows an object of ours that was found missing or changed: it is delivered once more."""
-    return row.status in SUCCEEDED and row.reopened and f"/{row.id}_0." in (row.asset_url or "")
+    return row.status in SUCCEEDED and row.reopened and f"/{segment(row.id)}_0." in (row.asset_url or "")
 
 
 def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:

@@ -55,8 +55,17 @@ def object_key(*, user_id: str | None, kind: Kind, generation_id: str, n: int, e
 
     Two different pairs of ids never share a path, whatever characters they are made of.
     """
-    owner = "_" if user_id is None else _segment(user_id)
-    return f"{owner}/{kind.value}/{_segment(generation_id)}_{n}.{ext}"
+    owner = "_" if user_id is None else segment(user_id)
+    return f"{owner}/{kind.value}/{segment(generation_id)}_{n}.{ext}"
+
+
+def segment(name: str) -> str:
+    """One part of a path that stands for this id, and for no other."""
+    # "_" stands for nobody, and what already looks like a replacement could be somebody's.
+    if name != "_" and _PLAIN.fullmatch(name) and not _MARKED.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{_UNWRITABLE.sub('-', name)[:64] or '-'}.{digest}"
 
 
 def display_url(asset_url: str | None, result_urls: Sequence[str] | None, preview_url: str | None) -> str | None:
@@ -99,14 +108,6 @@ def callback_address(base: str, secret: str, generation_id: str) -> str:
     query = {**dict(parse_qsl(parts.query)), **proof, "generation": generation_id}
     whole = path if path.endswith(CALLBACK_PATH) else path + CALLBACK_PATH
     return parts._replace(path=whole, query=urlencode(query, quote_via=quote), fragment="").geturl()
-
-
-def _segment(name: str) -> str:
-    # "_" stands for nobody, and what already looks like a replacement could be somebody's.
-    if name != "_" and _PLAIN.fullmatch(name) and not _MARKED.fullmatch(name):
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{_UNWRITABLE.sub('-', name)[:64] or '-'}.{digest}"
 
 
 def _below(host: str, suffix: str) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from reconciler.core.decide import REPAIR_TRIES, decide
-from reconciler.core.model import Leave, Limits, Refused, Rest, Row, Unheard
+import pytest
+
+from reconciler.core.decide import REPAIR_TRIES, decide, repairing
+from reconciler.core.model import Ask, Kind, Leave, Limits, Refused, Rest, Row, Silence, Unheard
+from reconciler.core.naming import object_key
 from tests.core.worlds import NOW, OURS, row_in_flight
 
 LIMITS = Limits(timedelta(hours=24))
@@ -40,3 +43,14 @@ def test_whoever_only_observes_calls_nothing_lost() -> None:
 def test_however_old_its_media_a_few_misses_are_no_loss() -> None:
     decisions = [decide(broken(misses), Unheard("away"), NOW, LIMITS) for misses in (1, REPAIR_TRIES)]
     assert [isinstance(one, Leave) and one.lost for one in decisions] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "generation_id", ["8f9c1c6e-2f0b-4c39-9d1b-6a1a0f9d2b11", "41", "gen:1", "_", "a/b c", "яблоко"]
+)
+def test_whatever_its_id_looks_like_it_is_known_by_its_path_and_repaired(generation_id: str) -> None:
+    path = object_key(user_id=None, kind=Kind.IMAGE, generation_id=generation_id, n=0, ext="png")
+    row = replace(broken(), id=generation_id, asset_url=f"https://shop.example/storage/{path}")
+    assert repairing(row)
+    assert decide(row, Silence(), NOW, LIMITS) == Ask()
+    assert not repairing(replace(row, id="another"))
