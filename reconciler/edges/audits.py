@@ -17,7 +17,9 @@ from reconciler.edges.db import SOON, Database
 from reconciler.edges.schema import Shape
 
 CLAIM = timedelta(minutes=15)
-"""For so long a delivery that one replica is comparing is nobody else's; where storage is away it is tried then."""
+"""For so long at least, and at most twice as long, a delivery that one replica is comparing is nobody else's.
+
+Where storage is away it is tried then; those that were claimed together do not come back together."""
 
 PAGE = 200
 
@@ -134,7 +136,8 @@ WITH due AS (
     SELECT w.generation_id, w.audit_at AS at FROM reconciler.work w WHERE w.audit_at <= now() AND {_FREE}
      ORDER BY w.audit_at LIMIT $1 FOR UPDATE SKIP LOCKED),
 taken AS (
-    UPDATE reconciler.work w SET audit_at = now() + $2::interval FROM due WHERE w.generation_id = due.generation_id
+    UPDATE reconciler.work w SET audit_at = now() + (1 + random()) * $2::interval
+      FROM due WHERE w.generation_id = due.generation_id
     RETURNING w.generation_id, w.seen_task, w.lost_at, due.at, w.audit_at AS until){_told(shape)}"""
 
 

@@ -1,7 +1,8 @@
 """The slow look at what was delivered: whether storage still has it, and has what was stored.
 
 What is missing or changed loses its receipt, and a visit delivers it once more while KIE has it; nothing is repaired
-here. Where storage cannot be asked, nothing is concluded. Called by the rounds, and by the command `audit`.
+here. Where storage cannot be asked, nothing is concluded, and the next is looked at. Called by the rounds, and by the
+command `audit`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ log = structlog.get_logger()
 
 AT_ONCE = 30
 """Deliveries that one round compares: with a round every 15 s two a second, however many are due."""
+
+AWAY = 3
+"""Deliveries in a row that storage could not answer about after which a round ends: storage itself is away."""
 
 Verdict = Literal["ok", "broken", "lost", "left"]
 
@@ -59,6 +63,7 @@ class Audit:
 
     async def round(self) -> None:
         """Compare what is due, at most AT_ONCE deliveries; the rest waits for the next round."""
+        away = 0
         for one in await self._audits.due(AT_ONCE):
             try:
                 found = await self.compare(one)
@@ -66,7 +71,11 @@ class Audit:
                 # What was claimed comes again when the claim has run out.
                 self._metrics.audits.labels("away").inc()
                 log.warning("audit.away", generation_id=one.generation_id, code=error.code, reason=str(error))
-                return
+                away += 1
+                if away == AWAY:
+                    return
+                continue
+            away = 0
             # A loss is counted once, by the visit that gave it up.
             self._metrics.audits.labels("left" if found.verdict == "lost" else found.verdict).inc()
             await self.settle(found)

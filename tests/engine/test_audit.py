@@ -174,14 +174,14 @@ async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig)
 
 async def test_where_storage_is_away_nothing_is_concluded_and_the_rest_waits(rig: Rig) -> None:
     async with rig.instance() as parts:
-        ids = [await delivered(rig, parts) for _ in range(2)]
+        ids = [await delivered(rig, parts) for _ in range(4)]
         receipts = [await rig.receipts(one) for one in ids]
         await away(rig)
-        assert await audited(parts) == {"away": 1}
+        assert await audited(parts) == {"away": 3}
         assert [await rig.receipts(one) for one in ids] == receipts
-        assert await audited(parts) == {"away": 1}, "both are claimed for a while"
+        assert await audited(parts) == {"away": 3}, "all are claimed for a while"
     for one in ids:
-        assert await waits(rig, one) == pytest.approx(900, abs=60)
+        assert 840 < await waits(rig, one) < 1800
         assert (await rig.books.work(one) or {})["due_at"] is None
 
 
