@@ -169,15 +169,18 @@ def _working(row: Row, seen: Working, now: datetime, limits: Limits) -> Decision
     if _may_give_up(row, now, limits):
         return _give_up(row, now, limits)
     if row.status not in OPEN:
-        return _slowly(row, now, f"KIE says {seen.state}")
+        return _slowly(row, now, limits, f"KIE says {seen.state}")
     begun = seen.begun and row.status == "queued" and not limits.observe
     return _paced(row, now, limits, f"KIE says {seen.state}", begun=begun)
 
 
-def _slowly(row: Row, now: datetime, why: str) -> Decision:
-    """A row that the user already sees as ended: a late result is welcome, and costs few looks."""
+def _slowly(row: Row, now: datetime, limits: Limits, why: str) -> Decision:
+    """A row that the user already sees as ended: a late result is welcome, and costs few looks once it is late."""
     if now > _media_ends(row):
         return Leave(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {why}")
+    if row.status in SUCCEEDED and _age(row, now) <= limits.give_up_after:
+        # The application heard of the success before KIE's record did: its user waits for the asset.
+        return _paced(row, now, limits, why)
     wait = timedelta(seconds=pace.parked(_age(row, now).total_seconds()))
     return Rest(now + wait, now + wait, why)
 

@@ -63,6 +63,25 @@ def test_a_row_that_already_says_success_is_not_failed_for_an_empty_one():
     assert isinstance(after(row_in_flight(status="success"), *[Ready(())] * 5)[1], Leave)
 
 
+@pytest.mark.parametrize("minutes", [0.5, 90.0, 23 * 60.0])
+def test_a_young_success_that_kie_still_works_on_is_looked_at_like_any_other_task(minutes: float):
+    born = NOW - timedelta(minutes=minutes)
+    rests = [
+        after(row_in_flight(status=status, created_at=born), Working("generating"))[1]
+        for status in ("generating", "success", "completed")
+    ]
+    assert rests == [rests[0]] * 3
+    assert isinstance(rests[0], Rest)
+    assert rests[0].until - NOW < timedelta(minutes=minutes)
+
+
+def test_an_old_success_that_kie_still_works_on_costs_few_looks():
+    _, decision = after(row_in_flight(status="success", created_at=NOW - 25 * HOUR), Working("generating"))
+    assert isinstance(decision, Rest)
+    assert decision.early == decision.until
+    assert decision.until - NOW >= HOUR / 2
+
+
 @pytest.mark.parametrize(
     ("seen", "finding"),
     [
