@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from reconciler.memory import give_back
 
 MIB = 1 << 20
 
@@ -28,3 +32,16 @@ print((resident - psutil.Process().memory_info().rss) // {MIB})
 def test_the_holes_between_what_lives_on_are_given_back() -> None:
     told = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
     assert int(told.stdout) > 60
+
+
+def test_old_cycles_that_nobody_holds_are_freed() -> None:
+    class Node:
+        other: Node
+
+    one, two = Node(), Node()
+    one.other, two.other = two, one
+    gc.collect()
+    gone = weakref.ref(one)
+    del one, two
+    give_back()
+    assert gone() is None
