@@ -31,6 +31,7 @@ NAMES = (
     "storage_refuses",
     "host_unlisted",
     "hook_failed",
+    "row_refused",
     "parked",
     "empty_success",
     "no_task",
@@ -139,6 +140,11 @@ _ADVICE: Mapping[str, _Advice] = MappingProxyType(
             "warn",
             "reconciler.on_failed threw, so failures are not written ({n} generations).",
             "Mend the function; failure and refund are then written together.",
+        ),
+        "row_refused": _Advice(
+            "warn",
+            "The application's table refuses what should be written ({n} generations).",
+            "Run `kie-reconciler explain ID`; mend the trigger, constraint or column that it names.",
         ),
         "parked": _Advice(
             "warn",

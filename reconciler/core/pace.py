@@ -161,6 +161,11 @@ def backoff(misses: int, jitter: float, retry_after: float | None = None) -> flo
     return max(wait, min(retry_after or 0.0, 6 * _HOUR))
 
 
+def behind(refusals: int) -> float:
+    """Return the seconds until a write refused so often in a row is tried again: 300 at first, an hour at most."""
+    return min(300.0 * 2.0 ** min(max(refusals - 1, 0), 4), _HOUR)
+
+
 def parked(age: float) -> float:
     """Return the seconds between looks at a row past its time that nothing allows to fail."""
     return min(max(age / 48, _HOUR / 2), 6 * _HOUR)

@@ -8,7 +8,8 @@ while the lease runs out. Lock order: work, generations, hook. A write that find
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -77,10 +78,16 @@ class Ledger:
         await self._check(statements.NOTE, claim, *_facts(row))
 
     async def rest(self, row: Row, claim: Claim, rest: Rest) -> None:
-        """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins."""
-        sql = self._rest_begun if rest.begun and self._shape.writes_generating else self._rest
-        row = replace(row, why=rest.why, finding=rest.finding)
-        await self._check(sql, claim, *_facts(row), claim.woken, rest.until, rest.early)
+        """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins.
+
+        Only then it raises Permanent (code "row_refused") where the application's table refuses that.
+        """
+        what = (*_facts(replace(row, why=rest.why, finding=rest.finding)), claim.woken, rest.until, rest.early)
+        if not (rest.begun and self._shape.writes_generating):
+            await self._check(self._rest, claim, *what)
+            return
+        with _refusable():
+            await self._check(self._rest_begun, claim, *what)
 
     async def leave(self, row: Row, claim: Claim, why: str) -> None:
         """Keep the facts and look at this row no more until it changes."""
@@ -94,14 +101,15 @@ class Ledger:
         """Write the task's id into a row in flight that has none, with what is known of the task.
 
         False when the row has moved meanwhile, by createTask's own answer for one: then nothing was written. Raises
-        Permanent (code "no_task") when the application's table refuses the id.
+        Permanent when the application's table refuses the id (code "no_task"), or its trigger does ("row_refused").
         """
         facts = _facts(replace(row, task_id=task_id))
-        try:
-            record = await self._database.row(self._adopt, claim.generation_id, claim.lease, *facts)
-        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-            hint = "another row has this task, or the column task_id is too narrow"
-            raise Permanent(f"the table refuses the task id: {error}", code="no_task", hint=hint) from error
+        with _refusable():
+            try:
+                record = await self._database.row(self._adopt, claim.generation_id, claim.lease, *facts)
+            except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+                hint = "another row has this task, or the column task_id is too narrow"
+                raise Permanent(f"the table refuses the task id: {error}", code="no_task", hint=hint) from error
         return _outcome(record, "adopted") is not None
 
     async def intend(self, row: Row, claim: Claim, asset: Asset) -> None:
@@ -121,29 +129,35 @@ class Ledger:
         """Write success with every address, its event and its timing in one statement.
 
         Returns the event's kind (succeeded, healed, recovered), or None when the application's row has moved meanwhile:
-        then nothing was written and the lease is still ours.
+        then nothing was written and the lease is still ours. Raises Permanent (code "row_refused") when the
+        application's table refuses the success: then nothing was written either.
         """
         kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
         took = row.took.total_seconds() if row.took else None
-        record = await self._database.row(
-            self._finish, claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
+        values = (
+            claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
             list(row.sources), list(what.addresses), list(what.paths),
             row.status if row.status in SUCCEEDED else self._shape.success,
             took, row.model or "", row.status, kind,
             *_receipt(what.receipt), self._second_look,
         )  # fmt: skip
+        with _refusable():
+            record = await self._database.row(self._finish, *values)
         return _outcome(record, kind)
 
     async def repaired(self, row: Row, claim: Claim, what: Delivered) -> str | None:
         """Write that what was broken is delivered once more; the application's row only where an address changes.
 
-        Returns the event's kind (repaired), or None when the application's row has moved meanwhile.
+        Returns the event's kind (repaired), or None when the application's row has moved meanwhile. Raises Permanent
+        (code "row_refused") when the application's table refuses the address.
         """
-        record = await self._database.row(
-            self._repaired, claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
+        values = (
+            claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
             list(what.addresses), list(what.paths), row.status, *_receipt(what.receipt), self._second_look,
             list(row.sources),
         )  # fmt: skip
+        with _refusable():
+            record = await self._database.row(self._repaired, *values)
         return _outcome(record, "repaired")
 
     async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
@@ -156,7 +170,8 @@ class Ledger:
         """Write failed with its reason and event, and call the application's hook, all in one transaction.
 
         Returns the event's kind (failed, gave_up), or None when the application's row has moved meanwhile. Raises
-        Permanent (code "hook_failed") when the hook throws; nothing was written then.
+        Permanent (code "hook_failed" when the hook throws, "row_refused" when the application's table refuses the
+        failure); nothing was written then.
         """
         kind = "failed" if fail.until is None else "gave_up"
 
@@ -177,7 +192,8 @@ class Ledger:
                     await self._refund(connection, row.id, fail.reason)
                 return outcome
 
-        return await self._database.run(once)
+        with _refusable():
+            return await self._database.run(once)
 
     async def _refund(self, connection: Any, generation_id: str, reason: str) -> None:
         if not await connection.fetchval(statements.REFUND_DUE, generation_id, self._shape.id_type):
@@ -194,6 +210,20 @@ class Ledger:
     async def _check(self, sql: str, claim: Claim, *more: object) -> None:
         if await self._database.row(sql, claim.generation_id, claim.lease, *more) is None:
             raise LeaseLost
+
+
+@contextmanager
+def _refusable() -> Iterator[None]:
+    """Say as Permanent what the application's table says to a write of ours: a trigger, a constraint, a narrow column.
+
+    What waiting, a right or a migration mends has been translated before.
+    """
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        hint = "mend the trigger, constraint or column of public.generations that refuses it; the row waits until then"
+        # Without the details, which repeat the row.
+        raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused", hint=hint) from error
 
 
 def _outcome(record: Mapping[str, Any] | None, kind: str) -> str | None:

@@ -163,8 +163,9 @@ def touched(shape: Shape) -> str:
 
 
 def list_of_text(shape: Shape, column: str, parameter: str) -> str:
-    """An array parameter in the column's own type: text[], jsonb, json, or text holding JSON."""
-    if shape.columns[column] == "text[]":
+    """An array parameter in the column's own type: an array, jsonb, json, or text holding JSON."""
+    if shape.columns[column].endswith("[]"):
+        # The assignment converts it, and refuses what is too long; a cast would cut it.
         return parameter
     cast = f"to_jsonb({parameter})"
     return cast if shape.columns[column] == "jsonb" else f"{cast}::text::{shape.columns[column]}"
@@ -238,7 +239,8 @@ left_behind AS (
     SELECT path, 'the generation got another task' FROM replaced WHERE path <> ALL($8::text[])
     ON CONFLICT DO NOTHING),
 timed AS (
-    INSERT INTO reconciler.timings (model, took) SELECT $11, $10::float8 FROM done WHERE $10::float8 IS NOT NULL),
+    INSERT INTO reconciler.timings (model, took)
+    SELECT left($11::text, 200), $10::float8 FROM done WHERE $10::float8 IS NOT NULL),
 closed AS (
     UPDATE reconciler.work w
        SET lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL, delivered_at = now(),

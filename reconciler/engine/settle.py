@@ -68,7 +68,7 @@ class Settling:
         try:
             return await self._ledger.fail(held.row, claim, Fail(reason)) is not None
         except Permanent as error:
-            # The hook threw: the row rests, so that `explain` can say for what.
+            # The hook or the table refuses: the row rests, so that `explain` can say for what.
             until = held.now + timedelta(seconds=SELDOM)
             why = f"createTask was refused: {reason}; {error}"
             await self._ledger.rest(held.row, claim, Rest(until, until, why, finding=error.code))

@@ -21,6 +21,7 @@ from reconciler.core.decide import decide, repairing
 from reconciler.core.model import (
     Adopt,
     Ask,
+    Asset,
     Decision,
     Deliver,
     Fail,
@@ -39,6 +40,7 @@ from reconciler.core.model import (
     Unheard,
 )
 from reconciler.core.naming import TYPES
+from reconciler.core.refusal import held_up
 from reconciler.edges.budget import Budget
 from reconciler.edges.ledger import Delivered, Held
 from reconciler.engine.asking import Asking
@@ -157,20 +159,25 @@ class Visits:
 
     async def _end(self, visited: Visited, lease: Lease) -> Visited | None:
         """Write the decision down; None when the visit begins again with the row as it then is."""
+        try:
+            return await self._written(visited, lease)
+        except Permanent as error:
+            return await self._rest_behind(visited, lease, error)
+
+    async def _written(self, visited: Visited, lease: Lease) -> Visited | None:
         ledger, claim, row = self._ways.ledger, lease.claim, visited.row
         match visited.decision:
-            case Adopt() as decision:
-                return await self._adopt(visited, lease, decision.task_id)
+            case Adopt(task_id):
+                if await ledger.adopt(row, claim, task_id):
+                    log.info("generation.adopted", generation_id=row.id, task_id=task_id)
+                return None
             case Finish():
                 write = ledger.repaired if repairing(row) else ledger.finish
                 event = await write(row, claim, self._delivered(row, visited.seen))
                 return None if event is None else replace(visited, event=event)
             case Fail() as decision:
                 await ledger.note(row, claim)
-                try:
-                    event = await ledger.fail(row, claim, decision)
-                except Permanent as error:
-                    return await self._rest_behind(visited, lease, error)
+                event = await ledger.fail(row, claim, decision)
                 return None if event is None else replace(visited, event=event)
             case Rest() as decision:
                 await ledger.rest(row, claim, decision)
@@ -182,23 +189,16 @@ class Visits:
 
     def _delivered(self, row: Row, seen: Observation) -> Delivered:
         paths = [asset.path for asset in row.assets[: len(row.sources)]]
-        unwritten = seen.unwritten if isinstance(seen, Stored) else None
-        return Delivered([self._ways.store.address(path) for path in paths], paths, unwritten)
-
-    async def _adopt(self, visited: Visited, lease: Lease, task_id: str) -> Visited | None:
-        try:
-            if await self._ways.ledger.adopt(visited.row, lease.claim, task_id):
-                log.info("generation.adopted", generation_id=visited.row.id, task_id=task_id)
-        except Permanent as error:
-            return await self._rest_behind(visited, lease, error)
-        return None
+        return Delivered([self._ways.store.address(path) for path in paths], paths, _unwritten(seen))
 
     async def _rest_behind(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
-        """Wait for somebody to mend what refuses our write."""
-        until = visited.at + timedelta(minutes=5)
-        rest = Rest(until, until, str(error), finding=error.code)
-        await self._ways.ledger.rest(visited.row, lease.claim, rest)
-        return replace(visited, decision=rest)
+        """Wait for somebody to mend what refuses our write; what is stored is not transferred again."""
+        ledger, claim = self._ways.ledger, lease.claim
+        if (receipt := _unwritten(visited.seen)) is not None:
+            await ledger.stored(visited.row, claim, receipt)
+        row, rest = held_up(visited.row, visited.decision, visited.at, why=str(error), finding=error.code)
+        await ledger.rest(row, claim, rest)
+        return replace(visited, row=row, decision=rest)
 
     def _limits_for(self, row: Row, trigger: Trigger) -> Limits:
         # Somebody asked for this row, so it does not wait for a request that nobody else wants.
@@ -248,3 +248,8 @@ class Visits:
                 bound.error("generation.lost", why=decision.why)
             case Leave():
                 bound.info("generation.left", why=decision.why)
+
+
+def _unwritten(seen: Observation) -> Asset | None:
+    """The asset that is stored and whose receipt is to be written beside the success."""
+    return seen.unwritten if isinstance(seen, Stored) else None

@@ -286,6 +286,10 @@ def test_jitter_spreads_rows_that_failed_together(misses: int, low: float, high:
     assert pace.backoff(misses, low) != pace.backoff(misses, high)
 
 
+def test_a_write_that_is_refused_is_tried_after_five_minutes_and_at_last_every_hour():
+    assert [pace.behind(refusals) / 60 for refusals in (0, 1, 2, 3, 4, 5, 10**9)] == [5, 5, 10, 20, 40, 60, 60]
+
+
 def test_a_parked_row_is_looked_at_every_half_hour_and_later_every_six():
     hour = 3600.0
 

@@ -32,6 +32,7 @@ TABLES = {
     "the least": Table(),
     "jsonb": Table(columns="result_urls jsonb, asset_urls jsonb, error text, updated_at timestamptz"),
     "text[]": Table(SERIAL, "result_urls text[], asset_urls text[], error_message text"),
+    "varchar[]": Table(SERIAL, "result_urls varchar[], asset_urls varchar(200)[]"),
     "json": Table(NAMED, "result_urls json, error jsonb, model text, kind text", values=(("model", "m"),)),
     "text": Table("varchar(64) PRIMARY KEY DEFAULT gen_random_uuid()", "result_urls text, type text, model_id text"),
     "everything": Table(

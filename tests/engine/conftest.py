@@ -19,6 +19,13 @@ async def rig(rows_dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
+async def own_rig(dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    """A rig whose database the test may change."""
+    async with opened_rig(dsn, tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
 async def supabase_rig(rows_dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
     """The same with the stand-in for Supabase Storage."""
     async with opened_rig(rows_dsn, tmp_path, supabase=True) as rig:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import never
 from reconciler.core.model import Fail, Finish, Leave, Refused, Rest, Trigger, Unheard
-from tests.engine.rig import PUBLIC, Rig, opened_rig
+from tests.engine.rig import PUBLIC, Rig
 from tests.waiting import until
 
 HOUR = 3600.0
@@ -24,13 +21,6 @@ BROKEN = """
 CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE plpgsql AS
 $$ BEGIN RAISE 'no wallet'; END $$;
 """
-
-
-@pytest.fixture
-async def own_rig(dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
-    """A rig whose database the test may change."""
-    async with opened_rig(dsn, tmp_path) as rig:
-        yield rig
 
 
 # --- our own failure
