@@ -53,6 +53,12 @@ Some families are reported to show their addresses later than their success."""
 DELIVERY_TRIES = 5
 """A task that KIE finished is given up only after this many deliveries in a row have failed."""
 
+ASK_AGAIN = 3
+"""After so many misses in a row known addresses are asked for again, and after so many more.
+
+One may be dead without saying so, and a task is given up only where KIE's last word about it is fresh.
+"""
+
 RECOVERY = 10.0
 """Seconds after a miss from which a spare request may try again: an outage that ends must not be slept through.
 
@@ -99,8 +105,10 @@ def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Deci
             return Finish()
         case Unknown():
             return _unknown(row, now, limits)
-        case Unheard() | Unstored():
+        case Unheard():
             return _missing(row, now, limits, seen.retry_after)
+        case Unstored():
+            return _missing(row, now, limits, seen.retry_after, settled=seen.settled and not seen.gone)
     assert_never(seen)
 
 
@@ -127,7 +135,7 @@ def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
         return Ask()
     if row.delivered:
         return Finish()
-    if row.sources and not row.stale:
+    if row.sources and not row.stale and (row.misses == 0 or row.misses % ASK_AGAIN):
         return Deliver()
     if row.why is None and row.looks == 0 and not limits.spare:
         return _first_look(row, now, limits)
@@ -218,7 +226,7 @@ def _unknown(row: Row, now: datetime, limits: Limits) -> Decision:
     return _missing(row, now, limits, None)
 
 
-def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None) -> Decision:
+def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None, *, settled: bool = False) -> Decision:
     if _may_give_up(row, now, limits) and (not row.sources or row.misses >= DELIVERY_TRIES):
         return _give_up(row, now, limits)
     if now > _media_ends(row) and (row.misses >= REPAIR_TRIES or not repairing(row)):
@@ -229,7 +237,8 @@ def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None)
     parked = age > limits.give_up_after and row.status in OPEN and not row.sources
     if parked:
         seconds = max(seconds, pace.parked(age.total_seconds()))
-    early = seconds if parked or retry_after is not None else min(seconds, RECOVERY)
+    # What is settled ends by somebody's hand, not by itself, and each try may be a whole transfer.
+    early = seconds if parked or settled or retry_after is not None else min(seconds, RECOVERY)
     return Rest(
         now + timedelta(seconds=seconds),
         now + timedelta(seconds=early),

@@ -157,6 +157,45 @@ def test_a_dead_address_is_asked_for_again_and_replaced_in_its_order():
     assert isinstance(after(row, Silence())[1], Deliver), "a fresh address is not asked for twice"
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        Unstored((), "fetch", "timeout"),
+        Unstored((), "fetch", "not_media"),
+        Unstored((), "fetch", "host_unlisted", settled=True),
+        Unstored((), "store", "bucket_refuses_size", settled=True),
+    ],
+    ids=lambda lost: lost.reason,
+)
+def test_after_every_third_miss_kie_is_asked_where_the_results_are_now(lost: Unstored):
+    row, asked = row_in_flight(sources=(THEIRS,)), []
+    for _ in range(7):
+        asked.append(isinstance(after(row, Silence())[1], Ask))
+        row, _ = after(row, lost)
+
+    assert asked == [False, False, False, True, False, False, True]
+
+
+def test_where_kie_cannot_be_asked_again_the_known_addresses_are_tried_again():
+    row, _ = after(row_in_flight(sources=(THEIRS,), misses=2), Unstored((), "fetch", "timeout"))
+    assert isinstance(after(row, Silence())[1], Ask)
+
+    for seen in (Unheard("timeout"), Unknown("record_null")):
+        assert isinstance(after(after(row, seen)[0], Silence())[1], Deliver)
+
+
+def test_what_somebody_has_to_mend_is_not_tried_again_before_its_time():
+    row = row_in_flight(sources=(THEIRS,), misses=9)
+    for lost, soon in (
+        (Unstored((), "store", "bucket_refuses_size", settled=True), False),
+        (Unstored((), "store", "timeout"), True),
+        (Unstored((), "fetch", "http_403", gone=True, settled=True), True),
+    ):
+        _, decision = after(row, lost)
+        assert isinstance(decision, Rest)
+        assert (decision.early < decision.until) == soon
+
+
 def test_another_number_of_results_never_changes_what_the_receipts_mean():
     row, _ = after(row_in_flight(sources=("https://a/0", "https://a/1"), assets=(asset(0),)), Ready(("https://b/0",)))
 

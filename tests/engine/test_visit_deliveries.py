@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 
@@ -10,6 +11,7 @@ import pytest
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import Media
 from reconciler.core.model import Finish, Rest, Unstored
+from tests.edges.wire import ok, origin
 from tests.engine.rig import USER, Rig
 
 PNG = Media()
@@ -123,6 +125,34 @@ async def test_where_no_fresh_address_helps_the_task_is_asked_about_again(rig: R
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     assert rig.kie.counts.records == 2
     await rig.proves(generation_id)
+
+
+@pytest.mark.parametrize("page", [False, True], ids=["nobody is there", "a page is there"])
+async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig: Rig, page: bool) -> None:
+    """F20: the host has moved, and the old one is gone or shows a page for everything."""
+    body = b"\x89PNG\r\n\x1a\n" + bytes(5000)
+
+    async def answer(writer: asyncio.StreamWriter, head: str) -> None:
+        path = head.split()[1]
+        told = {"taskId": "t", "state": "success", "resultJson": json.dumps({"resultUrls": [source]})}
+        if path.startswith("/api/"):
+            writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": told}).encode()))
+        else:
+            writer.write(ok(b"<html>moved</html>" if path.endswith("old.png") else body))
+
+    async with origin(answer) as host, rig.instance(KIE_MARKET_BASE_URL=host.url) as parts:
+        source = f"http://localhost:{host.port if page else 9}/r/old.png"
+        generation_id = await rig.insert("t")
+        visited = await rig.visit(parts, generation_id)
+        assert isinstance(visited.seen, Unstored)
+        assert not visited.seen.gone
+        source = f"http://localhost:{host.port}/r/new.png"
+        for _ in range(2):
+            assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+        assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    generation = await rig.books.generation(generation_id)
+    assert json.loads(generation["result_urls"]) == [source]
+    assert rig.stored(generation["asset_url"]) == body
 
 
 async def test_a_link_that_cannot_be_had_leaves_the_first_reason_standing(rig: Rig, parts: Parts) -> None:

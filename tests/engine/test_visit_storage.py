@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from reconciler.bench.simulator import Media
-from reconciler.core.model import Finish, Rest, Unstored
+from reconciler.core.model import Fail, Finish, Rest, Unstored
 from tests.engine.rig import Rig
 from tests.standins.storage import Fault
 from tests.standins.storage.shelf import Thing
@@ -60,6 +60,29 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
         assert (await rig.books.generation(generation_id))["status"] == "queued"
         rig.storage.buckets["generations"].allowed_mime_types = None
         await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+
+
+async def test_a_result_that_the_bucket_never_takes_ends_by_our_giving_up(supabase_rig: Rig) -> None:
+    rig = supabase_rig
+    assert rig.storage is not None
+    rig.storage.buckets["generations"].file_size_limit = 1000
+    generation_id = await rig.order(results=(Media(size=50_000),))
+    day = "now() - interval '25 hours'"
+    async with rig.instance() as parts:
+        for _ in range(5):
+            assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+        await rig.books.change(generation_id, f"created_at = {day}")
+        await rig.books.set(generation_id, f"answered_at = {day}, acknowledged_at = {day}, completed_at = {day}")
+        ends = [(await rig.visit(parts, generation_id)).decision for _ in range(2)]
+        assert [type(end) for end in ends] == [Rest, Fail]
+        assert (await rig.books.generation(generation_id))["error"].startswith(
+            "gave up after 24 h; last: store: bucket"
+        )
+        assert await rig.books.events(generation_id) == ["gave_up"]
+
+        rig.storage.buckets["generations"].file_size_limit = None
+        assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
 
 
