@@ -56,13 +56,7 @@ def absorb(row: Row, seen: Observation, now: datetime) -> Row:
                 why=f"KIE does not know the task: {seen.reason}",
             )
         case Unheard():
-            return replace(
-                _missed(row, now),
-                # Another key of the ring may be the one that made the task.
-                unknowns=row.unknowns + (seen.reason == "unauthorized"),
-                why=_said("KIE", seen.reason, seen.detail),
-                finding=_FINDINGS.get(seen.reason),
-            )
+            return _unheard(row, seen, now)
         case Told():
             return _told(row, seen, now)
         case Identified() | Unidentified():
@@ -96,6 +90,18 @@ def _answered(row: Row, now: datetime) -> Row:
 
 def _missed(row: Row, now: datetime) -> Row:
     return replace(_looked(row, now), misses=row.misses + 1)
+
+
+def _unheard(row: Row, seen: Unheard, now: datetime) -> Row:
+    row = replace(row, why=_said("KIE", seen.reason, seen.detail))
+    if not seen.asked:
+        return row
+    return replace(
+        _missed(row, now),
+        # Another key of the ring may be the one that made the task.
+        unknowns=row.unknowns + (seen.reason == "unauthorized"),
+        finding=_FINDINGS.get(seen.reason),
+    )
 
 
 def _ready(row: Row, seen: Ready, now: datetime) -> Row:

@@ -20,7 +20,7 @@ _ANSWERED = frozenset({"unknown_state", "bad_result", "failed_without_record"})
 
 def payload_counts(row: Row, seen: Unheard) -> bool:
     """Whether callbacks may be listened to; `row` has not absorbed `seen` yet."""
-    if seen.reason in _ANSWERED:
+    if not seen.asked or seen.reason in _ANSWERED:
         return False
     # An answer that KIE does not know the task is a miss, too, and no sign that it is out of reach.
     return seen.reason in _REJECTED or row.misses - row.unknowns >= LOOKS - 1

@@ -106,7 +106,7 @@ def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Deci
         case Unknown():
             return _unknown(row, now, limits)
         case Unheard():
-            return _missing(row, now, limits, seen.retry_after)
+            return _unheard(row, seen, now, limits)
         case Unstored():
             return _missing(row, now, limits, seen.retry_after, settled=seen.settled and not seen.gone)
     assert_never(seen)
@@ -168,7 +168,7 @@ def _offered(row: Row, seen: Identified | Unidentified, now: datetime, limits: L
     if isinstance(seen, Identified):
         return Adopt(seen.task_id)
     seconds = pace.backoff(row.misses, limits.jitter, seen.retry_after)
-    early = seconds if seen.heard or seen.retry_after is not None else min(seconds, RECOVERY)
+    early = seconds if seen.heard else _recovery(seconds, seen.retry_after)
     until, soon = now + timedelta(seconds=seconds), now + timedelta(seconds=early)
     return Rest(until, soon, row.why or "no task id yet", finding=_no_task(row, now))
 
@@ -226,6 +226,14 @@ def _unknown(row: Row, now: datetime, limits: Limits) -> Decision:
     return _missing(row, now, limits, None)
 
 
+def _unheard(row: Row, seen: Unheard, now: datetime, limits: Limits) -> Decision:
+    if seen.asked:
+        return _missing(row, now, limits, seen.retry_after)
+    # Nothing was tried, so nothing has failed: the row waits for its key.
+    until = now + timedelta(seconds=min(max(seen.retry_after or 0.0, pace.FASTEST), pace.HEEDED))
+    return Rest(until, until, row.why or "not asked", finding=row.finding)
+
+
 def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None, *, settled: bool = False) -> Decision:
     if _may_give_up(row, now, limits) and (not row.sources or row.misses >= DELIVERY_TRIES):
         return _give_up(row, now, limits)
@@ -238,13 +246,18 @@ def _missing(row: Row, now: datetime, limits: Limits, retry_after: float | None,
     if parked:
         seconds = max(seconds, pace.parked(age.total_seconds()))
     # What is settled ends by somebody's hand, not by itself, and each try may be a whole transfer.
-    early = seconds if parked or settled or retry_after is not None else min(seconds, RECOVERY)
+    early = seconds if parked or settled else _recovery(seconds, retry_after)
     return Rest(
         now + timedelta(seconds=seconds),
         now + timedelta(seconds=early),
         row.why or "nothing heard",
         finding=row.finding or ("parked" if parked else None),
     )
+
+
+def _recovery(seconds: float, retry_after: float | None) -> float:
+    """Return the seconds of a wait after which a spare request may try."""
+    return min(seconds, max(RECOVERY, min(retry_after or 0.0, pace.HEEDED)))
 
 
 def _may_give_up(row: Row, now: datetime, limits: Limits) -> bool:

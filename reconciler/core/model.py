@@ -150,11 +150,12 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Unheard:
-    """No word about the task could be had; `reason` is a stable word, `retry_after` seconds where one was given."""
+    """No word was had; `reason` is a stable word, `retry_after` in seconds; `asked` is false where nothing was sent."""
 
     reason: str
     detail: str = ""
     retry_after: float | None = None
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ LEAST_THETA = 0.1
 MOST_PROGRESS = 0.95
 """What a task that has not ended is never said to have passed."""
 
+HEEDED = 60.0
+"""A Retry-After keeps us from asking for no longer than this: what is said in the middle of an outage outlasts it."""
+
 LEAST_COMPLETIONS = 20
 """Fewer completion times than this make no curve."""
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import structlog
 
+from reconciler.core import pace
 from reconciler.core.model import Identified, Observation, Ready, Refused, Row, Unheard, Unidentified, Unknown, Working
-from reconciler.edges.budget import Budget
+from reconciler.edges.budget import Budget, Resting
 from reconciler.edges.kie import Kie
 from reconciler.engine.route import Key, Route, ring, route
 from reconciler.errors import Transient
@@ -87,7 +88,10 @@ class Asking:
 
     async def _record(self, row: Row, task_id: str, chosen: Route) -> tuple[Observation, object]:
         """Take a slot and ask; what was seen, and the record itself where one came."""
-        await self._budget.take(chosen.key_hash)
+        try:
+            await self._budget.take(chosen.key_hash)
+        except Resting as rests:
+            return Unheard("rate_limited", str(rests), rests.retry_after, asked=False), None
         began = time.monotonic()
         with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.family.name) as step:
             seen, record = await self._heard(task_id, chosen)
@@ -124,7 +128,7 @@ class Asking:
             outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
             self._metrics.missed("ask", seen.reason)
             if seen.reason == "rate_limited":
-                await self._budget.empty(key_hash, seen.retry_after or WINDOW)
+                await self._budget.empty(key_hash, min(seen.retry_after or WINDOW, pace.HEEDED))
         self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
         self._metrics.polls.labels(type(seen).__name__.lower()).inc()
 

@@ -45,6 +45,7 @@ DEAF_TWICE = {"misses": 2}
         ({"misses": 9}, Unheard("bad_result"), False),
         ({"misses": 9}, Unheard("failed_without_record"), False),
         ({"misses": 2}, Unheard("rate_limited"), True),
+        ({"misses": 9}, Unheard("rate_limited", asked=False), False),
     ],
 )
 def test_a_payload_counts_at_the_third_look_in_a_row_that_found_kie_away_or_when_the_key_is_rejected(

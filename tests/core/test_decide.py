@@ -45,6 +45,7 @@ from tests.core.worlds import (
     STORED,
     THEIRS,
     TOLD,
+    UNASKED,
     UNHEARD,
     UNIDENTIFIED,
     UNKNOWN,
@@ -59,9 +60,9 @@ from tests.core.worlds import (
     written,
 )
 
-ANSWERS = WORKING | READY | REFUSED | UNKNOWN | UNHEARD | TOLD
+ANSWERS = WORKING | READY | REFUSED | UNKNOWN | UNHEARD | UNASKED | TOLD
 WORLDS = st.builds(always, ANSWERS, STORED | UNSTORED, IDENTIFIED | UNIDENTIFIED)
-BAD_ANSWERS = WORKING | UNKNOWN | UNHEARD | st.builds(Ready, SOURCES.filter(bool)) | TOLD
+BAD_ANSWERS = WORKING | UNKNOWN | UNHEARD | UNASKED | st.builds(Ready, SOURCES.filter(bool)) | TOLD
 RECENT = timedelta(days=9)
 STARTED = {"status": st.sampled_from(OPEN), "asset_url": st.none(), "gave_up": st.just(False)}
 WITH_TASK = rows(RECENT, task_id=st.just("t"), **STARTED)
@@ -178,7 +179,22 @@ def test_a_row_rests_as_long_as_the_provider_asked_for(row: Row, seen: Unheard, 
 
     if isinstance(decision, Rest):
         asked = timedelta(seconds=min(seen.retry_after or 0, 6 * 3600))
-        assert decision.early - NOW >= asked - timedelta(milliseconds=1)
+        assert decision.until - NOW >= asked - timedelta(milliseconds=1)
+        # What is said in an outage may outlast it: a spare request does not wait for all of it.
+        assert decision.early - NOW >= min(asked, timedelta(minutes=1)) - timedelta(milliseconds=1)
+
+
+@given(IN_FLIGHT.filter(lambda row: row.task_id), UNASKED, LIMITS)
+def test_a_row_that_could_not_be_asked_about_waits_a_minute_at_most_and_has_missed_nothing(
+    row: Row, seen: Unheard, limits: Limits
+):
+    after = absorb(row, seen, NOW)
+    decision = decide(after, seen, NOW, limits)
+
+    assert replace(after, why=row.why) == row
+    assert isinstance(decision, Rest)
+    assert timedelta(seconds=2) <= decision.early - NOW <= timedelta(minutes=1)
+    assert (decision.until, decision.finding) == (decision.early, row.finding)
 
 
 @given(rows(), OBSERVATIONS, LIMITS)
@@ -202,7 +218,7 @@ def test_absorbing_changes_nothing_that_the_application_wrote(row: Row, seen: Ob
 @given(rows(), OBSERVATIONS)
 def test_only_deliveries_change_assets_and_only_answers_count_as_looks(row: Row, seen: Observation):
     after = absorb(row, seen, NOW)
-    answered = not isinstance(seen, Silence | Stored | Unstored)
+    answered = not isinstance(seen, Silence | Stored | Unstored) and getattr(seen, "asked", True)
 
     assert after.assets == (seen.assets if isinstance(seen, Stored | Unstored) else row.assets)
     assert after.looks == row.looks + answered

@@ -124,6 +124,7 @@ READY = st.builds(Ready, SOURCES, st.none() | ago(timedelta(days=60)), st.none()
 REFUSED = st.builds(Refused, st.just("prohibited"), st.none() | st.just("400"))
 UNKNOWN = st.builds(Unknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
 UNHEARD = st.builds(Unheard, st.sampled_from(DEAF), st.just("") | st.just("words"), WAITS)
+UNASKED = st.builds(Unheard, st.just("rate_limited"), st.just("the key rests"), WAITS, st.just(False))
 TOLD = st.builds(Told, READY, UNHEARD)
 IDENTIFIED = st.builds(Identified, st.just("t"))
 UNIDENTIFIED = st.builds(Unidentified, st.just("KIE does not know t"), st.booleans(), WAITS)
@@ -138,7 +139,18 @@ UNSTORED = st.builds(
 )
 STORED = st.builds(Stored, ASSETS)
 OBSERVATIONS = st.one_of(
-    st.just(Silence()), WORKING, READY, REFUSED, UNKNOWN, UNHEARD, TOLD, IDENTIFIED, UNIDENTIFIED, UNSTORED, STORED
+    st.just(Silence()),
+    WORKING,
+    READY,
+    REFUSED,
+    UNKNOWN,
+    UNHEARD,
+    UNASKED,
+    TOLD,
+    IDENTIFIED,
+    UNIDENTIFIED,
+    UNSTORED,
+    STORED,
 )
 
 LIMITS = st.builds(

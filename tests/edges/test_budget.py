@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from reconciler.edges.budget import Budget
+from reconciler.edges.budget import Budget, Resting
 from reconciler.edges.db import Database
 from reconciler.errors import Transient
 from tests.standins.proxy import Proxy
@@ -17,6 +17,7 @@ from tests.waiting import until
 
 RATE = 25.0
 GAP = 1 / RATE
+LEFT = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
 SLACK = 0.005
 """Two clocks are compared, the database's and ours."""
 
@@ -93,12 +94,56 @@ async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequenc
     await until(lambda: first.spare("key"), what="the rest is over")
 
 
+async def test_a_rest_that_nobody_should_wait_out_is_told_and_takes_no_slot(databases: Sequence[Database]) -> None:
+    first, second = (Budget(database, RATE) for database in databases)
+    await first.empty("key", 20)
+    rests = await asyncio.gather(*(second.take("key") for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(rest, Resting) and 19 < (rest.retry_after or 0) <= 20 for rest in rests)
+    assert not second.spare("key")
+    assert 19 < await databases[0].value(LEFT) <= 20
+    assert await second.take("another key") == 0
+
+
+async def test_a_long_queue_is_no_rest(databases: Sequence[Database]) -> None:
+    budget = Budget(databases[0], RATE)
+    await budget.take("key")
+    await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '20 seconds'")
+    waiting = asyncio.create_task(budget.take("key"))
+    await until(lambda: not budget.spare("key") and budget._granted["key"] > 19, what="the slot is taken")
+    done = waiting.done()
+    waiting.cancel()
+    assert not done
+
+
+@pytest.mark.parametrize("column", ["next_at", "rests_until"])
+async def test_a_time_that_a_jumping_clock_has_written_keeps_nobody_waiting(
+    databases: Sequence[Database], column: str
+) -> None:
+    """F17: clocks jump."""
+    budget = Budget(databases[0], RATE)
+    await budget.take("key")
+    await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
+    assert await budget.take("key") <= GAP
+    await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
+    await budget.empty("key", 1)
+    assert 0 < await budget.take("key") <= 1
+
+
+async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> None:
+    budget = Budget(databases[0], 0.1)
+    await budget.take("key")
+    await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '15 minutes'")
+    waiting = asyncio.create_task(budget.take("key"))
+    left = f"{LEFT} WHERE next_at > now() + interval '15 minutes'"
+    await until(lambda: databases[0].value(left), what="the slot behind the others")
+    waiting.cancel()
+
+
 async def test_a_short_rest_does_not_end_a_long_one(databases: Sequence[Database]) -> None:
     first, second = (Budget(database, RATE) for database in databases)
     await first.empty("key", 60)
     await second.empty("key", 1)
-    left = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
-    assert await databases[0].value(left) > 50
+    assert await databases[0].value(LEFT) > 50
 
 
 async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:

@@ -83,7 +83,7 @@ ALTER SEQUENCE witness.ids RESTART;
 _PASSES = """
 UPDATE public.generations SET created_at = created_at - {i};
 UPDATE reconciler.callbacks SET at = at - {i};
-UPDATE reconciler.budget SET next_at = next_at - {i};
+UPDATE reconciler.budget SET next_at = next_at - {i}, rests_until = rests_until - {i};
 DELETE FROM reconciler.creations;
 UPDATE reconciler.work SET {moved};
 """
