@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from reconciler.edges.db import Database
-from reconciler.edges.schema import Shape
+from reconciler.edges.schema import CREATED, Shape
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ def _main(shape: Shape) -> str:
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {column(shape.kind_column)} AS kind, {column(shape.model_column)} AS model, {column("provider")} AS provider,
        {column(shape.error_column)} AS error, g.asset_url::text AS asset_url,
-       coalesce(g.created_at::timestamptz, now()) AS created_at,
+       {CREATED} AS created_at,
        w.generation_id IS NOT NULL AS kept, {work}, w.instance, i.host, i.pid, i.seen_at,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $2::interval) AS replicas,
        clock_timestamp() AS now

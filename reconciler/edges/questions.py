@@ -7,7 +7,7 @@ from others' rows, `$1` is the providers and `$2` the pattern of task ids.
 from __future__ import annotations
 
 from reconciler.core.model import OPEN, SUCCEEDED
-from reconciler.edges.schema import Shape
+from reconciler.edges.schema import CREATED, Shape
 
 
 def _words(words: tuple[str, ...]) -> str:
@@ -18,7 +18,7 @@ def _words(words: tuple[str, ...]) -> str:
 _OPEN = f"g.status IN ({_words(OPEN)})"
 _SUCCEEDED = f"g.status IN ({_words(SUCCEEDED)})"
 
-_AGE = "extract(epoch FROM now() - g.created_at::timestamptz)::float8"
+_AGE = f"extract(epoch FROM now() - {CREATED})::float8"
 # Ordered by us, and nobody has said since whether there is a task.
 _IN_DOUBT = "(g.task_id IS NULL AND w.ordered_at IS NOT NULL)"
 _SAME_TASK = "w.seen_task IS NOT DISTINCT FROM g.task_id"
@@ -109,7 +109,7 @@ SELECT count(*) AS total, count(*) FILTER (WHERE {_SUCCEEDED}) AS success,
 
 def delivered(shape: Shape) -> str:
     """How long deliveries took, of rows created within $3, by our own receipts."""
-    seconds = "extract(epoch FROM w.delivered_at - g.created_at::timestamptz)::float8"
+    seconds = f"extract(epoch FROM w.delivered_at - {CREATED})::float8"
     return f"""
 SELECT count(*) AS delivered, avg({seconds}) AS mean, percentile_cont(0.95) WITHIN GROUP (ORDER BY {seconds}) AS p95
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
@@ -122,7 +122,7 @@ def stuck(shape: Shape) -> str:
     model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
     return f"""
 SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS model, g.status::text AS status,
-       g.created_at::timestamptz AS created_at, {_AGE} AS age, w.due_at,
+       {CREATED} AS created_at, {_AGE} AS age, w.due_at,
        CASE WHEN w.generation_id IS NULL THEN 'no replica has looked at it yet'
             WHEN NOT {_SAME_TASK} THEN 'not looked at since it got this task'
             WHEN {_IN_DOUBT} THEN 'createTask: outcome unknown since '

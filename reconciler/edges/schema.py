@@ -23,6 +23,9 @@ OPEN_OR_UNHEALED: Final = (
 )
 """Rows that may need a visit, as the partial index has it; the same words in the index and in the sweep."""
 
+CREATED: Final = "least(greatest(coalesce(g.created_at::timestamptz, now()), 'epoch'), now())"
+"""When a row `g` was created, as a time that can be read and counted with: theirs may be infinite, or any year."""
+
 REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "id": "uuid PRIMARY KEY DEFAULT gen_random_uuid()",

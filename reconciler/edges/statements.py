@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reconciler.core.model import OPEN
 from reconciler.edges.db import SOON
-from reconciler.edges.schema import Shape
+from reconciler.edges.schema import CREATED, Shape
 
 FACTS = (
     "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
@@ -112,7 +112,7 @@ def read(shape: Shape) -> str:
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
     return f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
-       {kind} AS kind, {model} AS model, g.asset_url, coalesce(g.created_at::timestamptz, now()) AS created_at,
+       {kind} AS kind, {model} AS model, g.asset_url, {CREATED} AS created_at,
        w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets

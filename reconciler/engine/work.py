@@ -21,6 +21,7 @@ from reconciler.core.model import Trigger
 from reconciler.edges.claims import Claim, Claims
 from reconciler.edges.ledger import Held, Ledger
 from reconciler.engine.lease import Lease
+from reconciler.engine.returns import BUSY, HASTE, Returns
 from reconciler.engine.visit import Visited, Visits
 from reconciler.errors import LeaseLost, ReconcilerError, Transient
 from reconciler.metrics import Metrics
@@ -36,15 +37,6 @@ BACKLOG_BREATH = 0.05
 
 HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
-
-HASTE = 2.0
-"""Seconds for which rows are given back again and again, and that a drain waits for the database at the end."""
-
-BUSY = 0.5
-"""Seconds until a row that was just being written is woken, or given back, again."""
-
-AGAIN = 60.0
-"""Seconds until a generation whose visit broke is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class Work:
         self._stirred = asyncio.Event()
         self._held: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
         self._asking: set[UUID] = set()
-        self._owed: list[Claim] = []
+        self._returns = Returns(claims, metrics)
         self._draining = False
         self._looking = asyncio.Lock()
         self._early_at = 0.0
@@ -85,7 +77,7 @@ class Work:
         self._stirred.set()
 
     async def run(self) -> None:
-        """Claim and visit until drained; a database that is away is waited for."""
+        """Claim and visit until drained; a database that is away is waited for, and what breaks ends nothing."""
         while not self._draining:
             self._stirred.clear()
             try:
@@ -94,16 +86,16 @@ class Work:
             except ReconcilerError as error:
                 log.warning("claims.failed", code=error.code, reason=str(error))
                 pause = IDLE
+            except Exception:
+                log.exception("claims.broke")
+                pause = IDLE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stirred.wait()
 
     async def _look(self) -> float:
         """Claim what there is room for and begin the visits; return how many seconds nothing else needs doing."""
-        if owed := tuple(self._owed):
-            # The database was away when they were given back: nobody else could have them before their leases end.
-            await self._claims.release(owed, seconds=0.0)
-            del self._owed[: len(owed)]
+        await self._returns.pay()
         await self._claims.doubts.settle(list(self._held))
         room = min(self._breadth.asking - len(self._asking), HELD - len(self._held))
         if room <= 0:
@@ -150,22 +142,39 @@ class Work:
         drawn = time.monotonic()
         claims = await claiming()
         if self._draining or not claims:
-            self._owed += await self._give_back(claims, seconds=0.0)
+            await self._returns.give_back(claims, seconds=0.0)
             return 0
+        try:
+            for claim, held in (await self._read(claims)).items():
+                if held is None:
+                    await self._ledger.forget(claim)
+                else:
+                    self._visit(held, Lease(claim, self._breadth.term, drawn))
+        except Exception:
+            idle = [claim for claim in claims if claim.lease not in self._held]
+            await self._returns.give_back(idle, seconds=0.0)
+            raise
+        return len(claims)
+
+    async def _read(self, claims: Sequence[Claim]) -> dict[Claim, Held | None]:
+        """Read claimed rows, None for one that is gone.
+
+        Rows are hostile: where one breaks the reading, each is read alone, and that one waits a minute.
+        """
         try:
             held = await self._ledger.read([claim.generation_id for claim in claims])
         except ReconcilerError:
-            self._owed += await self._give_back(claims, seconds=0.0)
             raise
-        for claim in claims:
-            if claim.generation_id not in held:
-                await self._ledger.forget(claim)
-                continue
-            lease = Lease(claim, self._breadth.term, drawn)
-            self._asking.add(claim.lease)
-            task = asyncio.create_task(self._guarded(held[claim.generation_id], lease))
-            self._held[claim.lease] = (lease, task)
-        return len(claims)
+        except Exception:
+            if len(claims) > 1:
+                return {claim: held for one in claims for claim, held in (await self._read([one])).items()}
+            await self._returns.broken(claims[0])
+            return {}
+        return {claim: held.get(claim.generation_id) for claim in claims}
+
+    def _visit(self, held: Held, lease: Lease) -> None:
+        self._asking.add(lease.claim.lease)
+        self._held[lease.claim.lease] = (lease, asyncio.create_task(self._guarded(held, lease)))
 
     async def _guarded(self, held: Held, lease: Lease) -> None:
         """The border around a visit: what breaks in it costs this generation a minute, and nobody else anything."""
@@ -175,14 +184,12 @@ class Work:
         except LeaseLost:
             self._lost(lease)
             # By our clock alone it may still be ours: nobody else should have to wait for its end.
-            self._owed += await self._give_back([lease.claim], seconds=5.0)
+            await self._returns.give_back([lease.claim], seconds=5.0)
         except ReconcilerError as error:
             bound.warning("visit.interrupted", code=error.code, reason=str(error))
-            self._owed += await self._give_back([lease.claim], seconds=5.0)
+            await self._returns.give_back([lease.claim], seconds=5.0)
         except Exception:
-            bound.exception("visit.broke")
-            self._metrics.missed("visit", "broke")
-            self._owed += await self._give_back([lease.claim], seconds=AGAIN)
+            await self._returns.broken(lease.claim, held.row.task_id)
         finally:
             self._asked(lease)
             self._held.pop(lease.claim.lease, None)
@@ -195,17 +202,6 @@ class Work:
         lease.lost = True
         self._metrics.leases_lost.inc()
         log.warning("lease.lost", generation_id=lease.claim.generation_id)
-
-    async def _give_back(self, claims: Sequence[Claim], *, seconds: float) -> list[Claim]:
-        """Give rows back, those that were just being written a little later; return what is still ours."""
-        left, until = list(claims), time.monotonic() + HASTE
-        with contextlib.suppress(ReconcilerError):
-            while left and time.monotonic() < until:
-                await self._claims.release(left, seconds=seconds)
-                gone = await self._claims.lost(left)
-                if left := [claim for claim in left if claim.lease not in gone]:
-                    await asyncio.sleep(BUSY)
-        return left
 
     async def keep(self) -> None:
         """Prolong the leases in hand until cancelled; a visit whose lease is gone is cut short."""
@@ -254,10 +250,12 @@ class Work:
         drawn = time.monotonic()
         self._check_open()
         for claim in await self._claims.woken({generation_id: trigger}):
-            held = (await self._ledger.read([claim.generation_id])).get(claim.generation_id)
-            if self._draining:
-                await self._give_back([claim], seconds=0.0)
-            self._check_open()
+            try:
+                held = (await self._ledger.read([claim.generation_id])).get(claim.generation_id)
+                self._check_open()
+            except Exception:
+                await self._returns.give_back([claim], seconds=0.0)
+                raise
             if held is None:
                 await self._ledger.forget(claim)
                 continue
@@ -269,7 +267,7 @@ class Work:
             finally:
                 del self._held[claim.lease]
                 if task.cancelled() or task.exception() is not None:
-                    await self._give_back([lease.claim], seconds=5.0)
+                    await self._returns.give_back([lease.claim], seconds=5.0)
         return None
 
     def _check_open(self) -> None:
@@ -290,12 +288,12 @@ class Work:
             await asyncio.wait(tasks, timeout=left_over)
         left = [(lease, task) for lease, task in self._held.values() if not task.done()]
         # Kept until it is done, for a second signal may cut this drain before.
-        self._owed += [lease.claim for lease, _ in left]
+        self._returns.owe([lease.claim for lease, _ in left])
         for _, task in left:
             task.cancel()
         await asyncio.gather(*(task for _, task in left), return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(ends - time.monotonic(), HASTE)):
-                self._owed = await self._give_back(self._owed, seconds=5.0)
+                await self._returns.settle(seconds=5.0)
         if left or seconds > 0:
             log.info("work.drained", released=len(left))
