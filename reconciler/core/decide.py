@@ -145,7 +145,7 @@ def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
 def _first_look(row: Row, now: datetime, limits: Limits) -> Decision:
     """Where no request is to spare, a fresh row is looked at when tasks of its model begin to end."""
     curve = pace.curve_for(row.model, row.kind, limits.curves)
-    due = row.created_at + timedelta(seconds=pace.gap(curve, 0.0, limits.theta))
+    due = _task_began(row) + timedelta(seconds=pace.gap(curve, 0.0, limits.theta))
     if due <= now:
         return Ask()
     return Rest(due, now + timedelta(seconds=pace.FASTEST), "waiting for its first look: no request is to spare")
@@ -281,8 +281,13 @@ def _paced(row: Row, now: datetime, limits: Limits, why: str, *, begun: bool = F
 
 
 def _age(row: Row, now: datetime) -> timedelta:
-    return max(now - row.created_at, timedelta())
+    return max(now - _task_began(row), timedelta())
+
+
+def _task_began(row: Row) -> datetime:
+    """When the row got its present task, as far as is known: with a new one it begins anew."""
+    return max(row.created_at, row.since or row.created_at)
 
 
 def _media_ends(row: Row) -> datetime:
-    return (row.completed_at or row.created_at) + MEDIA_LIFE
+    return (row.completed_at or _task_began(row)) + MEDIA_LIFE

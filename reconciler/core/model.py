@@ -66,9 +66,9 @@ class Asset:
 class Row:
     """A generation as the application wrote it, and what we know of its task.
 
-    Times are the database's. The first block is the application's row, and the tasks that callbacks offer to a row
-    without one, newest first; the second is our bookkeeping about `task_id`, and is empty when the application has
-    given the row another task since.
+    Times are the database's. The first block is the application's row, `since` when it has its task (None: it had no
+    other), and the tasks that callbacks offer to a row without one, newest first; the second is our bookkeeping about
+    `task_id`, and is empty when the application has just given the row another task.
     """
 
     id: str
@@ -79,6 +79,7 @@ class Row:
     model: str | None
     asset_url: str | None
     created_at: datetime
+    since: datetime | None = None
     offered: tuple[str, ...] = ()
 
     sources: tuple[str, ...] = ()

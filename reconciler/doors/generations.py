@@ -121,7 +121,7 @@ class Told(Item):
 def item(row: Listed) -> dict[str, object]:
     """Return a row in the API's words."""
     shown = display_url(row.asset_url, row.result_urls, row.preview_url)
-    age = (row.now - row.created_at).total_seconds()
+    age = (row.now - max(row.created_at, row.since or row.created_at)).total_seconds()
     return {
         "id": row.id,
         "user_id": row.user_id,

@@ -160,11 +160,17 @@ def _clocks(case: Case, terms: Terms) -> Iterator[tuple[datetime, str]]:
     if ended(case, terms):
         return
     if row.status in OPEN:
-        yield row.created_at + terms.give_up_after, "our patience (RECONCILER_GIVE_UP_AFTER)"
+        yield _task_began(case) + terms.give_up_after, "our patience (RECONCILER_GIVE_UP_AFTER)"
     if known is not None and known.sources and known.media_deadline is not None:
         yield known.media_deadline, "the time for which KIE's result addresses are good"
-    begun = known.completed_at if known is not None and known.completed_at else row.created_at
+    begun = known.completed_at if known is not None and known.completed_at else _task_began(case)
     yield begun + MEDIA_LIFE, "the media's life at KIE"
+
+
+def _task_began(case: Case) -> datetime:
+    """When the row got its present task: what is counted from it counts anew with another."""
+    created = case.generation.created_at
+    return max(created, (case.known and case.known.task_since) or created)
 
 
 def ended(case: Case, terms: Terms) -> bool:
@@ -201,7 +207,7 @@ def _step(case: Case, terms: Terms) -> str:
     told = [_look(work, case.now)]
     if row.status == "failed":
         told.append("We gave it up ourselves, so good news still delivers it." if work.gave_up else "It was reopened.")
-    elif row.status in OPEN and row.created_at + terms.give_up_after < case.now:
+    elif row.status in OPEN and _task_began(case) + terms.give_up_after < case.now:
         told.append("It is failed once KIE answers about it and has nothing; until then it is asked ever more slowly.")
     return " ".join(told)
 

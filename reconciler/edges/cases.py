@@ -63,6 +63,7 @@ class Bookkeeping:
     refunded_at: datetime | None
     delivered_at: datetime | None
     ordered_at: datetime | None
+    task_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

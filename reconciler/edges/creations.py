@@ -19,6 +19,7 @@ from reconciler.core.model import OPEN
 from reconciler.edges.cases import as_key
 from reconciler.edges.db import SOON, Database
 from reconciler.edges.schema import Shape
+from reconciler.edges.statements import given
 from reconciler.errors import Config, Permanent
 
 T = TypeVar("T")
@@ -260,7 +261,7 @@ saved AS (
     RETURNING g.status::text AS status),
 told AS (
     UPDATE reconciler.work w
-       SET seen_task = $2::text, seen_status = saved.status, key_hash = $3, family = 'market', acknowledged_at = now(),
+       SET {given("$2::text")}, seen_status = saved.status, key_hash = $3, family = 'market', acknowledged_at = now(),
            due_at = now(), why = NULL, finding = NULL
       FROM saved, mine WHERE w.generation_id = $1 AND mine.held IS NOT TRUE)
 SELECT coalesce((SELECT status FROM saved), g.status::text) AS status,

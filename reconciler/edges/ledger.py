@@ -242,7 +242,7 @@ def _facts(row: Row) -> tuple[object, ...]:
 
 
 _ASSET = tuple(field.name for field in fields(Asset))
-_GENERATION = ("id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at")
+_GENERATION = ("id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "since")
 
 
 def _row(record: Mapping[str, Any]) -> Row:

@@ -28,7 +28,7 @@ class Listed:
     """One row, at the database's `now`; `why` is told of stuck rows only.
 
     `curve` is what is known or believed of its model's times; `key_hash` names the key that KIE knows its task by;
-    `place` is where a page that ends with this row goes on.
+    `since` is when it got its task, None where it had no other; `place` is where a page that ends with it goes on.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Listed:
     result_urls: tuple[str, ...]
     preview_url: str | None
     created_at: datetime
+    since: datetime | None
     completed_at: datetime | None
     now: datetime
     curve: Curve
@@ -71,7 +72,8 @@ def columns(shape: Shape) -> str:
        {_list(shape, "asset_urls")} AS asset_urls, {_list(shape, "result_urls")} AS result_urls,
        coalesce({moment("created_at")}, now()) AS created_at,
        {completed} AS completed_at, clock_timestamp() AS now, p.mu, p.sigma, picked.told AS why,
-       CASE WHEN w.seen_task = g.task_id THEN w.key_hash END AS key_hash, g.created_at::text AS place"""
+       CASE WHEN w.seen_task = g.task_id THEN w.key_hash END AS key_hash,
+       CASE WHEN w.seen_task = g.task_id THEN w.task_since END AS since, g.created_at::text AS place"""
 
 
 def text_of(shape: Shape, column: str | None) -> str:
@@ -91,7 +93,7 @@ def listed(record: Mapping[str, Any], shape: Shape) -> Listed:
     model, kind = record["model"], record["kind"]
     learned = {model: Curve(record["mu"], record["sigma"])} if record["mu"] is not None else {}
     plain = {name: record[name] for name in ("id", "user_id", "task_id", "status")}
-    more = {name: record[name] for name in ("created_at", "completed_at", "now", "key_hash", "why")}
+    more = {name: record[name] for name in ("created_at", "since", "completed_at", "now", "key_hash", "why")}
     return Listed(
         **plain,
         **more,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from reconciler.edges.db import Database
 from reconciler.edges.schema import Shape
-from reconciler.edges.statements import FACTS
+from reconciler.edges.statements import FACTS, given
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now())"
 
@@ -23,7 +23,7 @@ class Reopening:
         # What was noted about a task that the row no longer has must not be believed of the one it has now; that the
         # generation was refunded, or delivered once, stays true.
         self._forget = f"""
-UPDATE reconciler.work w SET seen_task = g.task_id, {_FORGOTTEN} FROM {row}
+UPDATE reconciler.work w SET {given("g.task_id")}, {_FORGOTTEN} FROM {row}
    AND w.generation_id = $1 AND {_FREE} AND w.seen_task IS DISTINCT FROM g.task_id"""
         self._reopen = f"""
 INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task, reopened)

@@ -6,7 +6,7 @@ Both are fenced like every write about a claimed generation, and neither moves t
 from __future__ import annotations
 
 from reconciler.edges.schema import Shape
-from reconciler.edges.statements import FACTS, MINE, NEXT_TURN, SET_FACTS, TOLD, list_of_text, touched
+from reconciler.edges.statements import FACTS, MINE, NEXT_TURN, SET_FACTS, TOLD, given, list_of_text, touched
 
 
 def repaired(shape: Shape) -> str:
@@ -43,7 +43,7 @@ changed AS (
 closed AS (
     UPDATE reconciler.work w
        SET lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL, audit_at = now() + $12::interval,
-           lost_at = NULL, seen_status = $8, seen_task = $3, reopened = false, misses = 0, why = NULL, finding = NULL
+           lost_at = NULL, seen_status = $8, {given("$3")}, reopened = false, misses = 0, why = NULL, finding = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
 {told}"""
 

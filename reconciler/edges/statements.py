@@ -21,8 +21,24 @@ WITH mine AS MATERIALIZED (
     SELECT generation_id, woken, refunded_at, delivered_at FROM reconciler.work
      WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
 
+FORMER = 20
+"""The most tasks that a generation is remembered to have had, the latest."""
+
+HAD_TASKS = "w.former_tasks <> '{}'"
+
+
+def given(task: str) -> str:
+    """Set of `work` w which task it is about; where it had another before, also since when, and which that was."""
+    other = f"w.seen_task IS DISTINCT FROM {task}"
+    return f"""seen_task = {task},
+       task_since = CASE WHEN {other} AND (w.seen_task IS NOT NULL OR {HAD_TASKS}) THEN now() ELSE w.task_since END,
+       former_tasks = CASE WHEN {other} AND w.seen_task IS NOT NULL
+                           THEN (w.former_tasks || w.seen_task)[cardinality(w.former_tasks) - {FORMER - 2}:]
+                           ELSE w.former_tasks END"""
+
+
 SET_FACTS = "seen_status = $3, " + ", ".join(
-    f"{'seen_task' if name == 'task_id' else name} = ${n}" for n, name in enumerate(FACTS, start=4)
+    given("$4") if name == "task_id" else f"{name} = ${n}" for n, name in enumerate(FACTS, start=4)
 )
 _A = len(FACTS) + 4  # the first parameter behind the facts
 _LOOKED = FACTS.index("looked_at") + 4
@@ -114,6 +130,8 @@ def read(shape: Shape) -> str:
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind} AS kind, {model} AS model, g.asset_url, {CREATED} AS created_at,
        w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
+       CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since
+            WHEN w.seen_task IS NOT NULL OR {HAD_TASKS} THEN now() END AS since,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
@@ -244,7 +262,7 @@ timed AS (
 closed AS (
     UPDATE reconciler.work w
        SET lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL, delivered_at = now(),
-           audit_at = now() + $17::interval, lost_at = NULL, seen_status = $9, seen_task = $3,
+           audit_at = now() + $17::interval, lost_at = NULL, seen_status = $9, {given("$3")},
            gave_up = false, reopened = false, misses = 0, why = NULL, finding = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
 {told}"""
@@ -277,7 +295,7 @@ done AS (
 closed AS (
     UPDATE reconciler.work w
        SET lease = NULL, lease_until = NULL, due_at = $5::timestamptz, early_at = NULL,
-           gave_up = $5::timestamptz IS NOT NULL, seen_status = {"'failed'" if write else "$6"}, seen_task = $3,
+           gave_up = $5::timestamptz IS NOT NULL, seen_status = {"'failed'" if write else "$6"}, {given("$3")},
            why = $4, finding = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
 {told}"""

@@ -58,7 +58,7 @@ class Tempo:
         model = f"g.{shape.model_column}::text" if shape.model_column else "NULL"
         words = ", ".join(f"'{word}'" for word in OPEN)
         self._running = f"""
-SELECT {kind} AS kind, {model} AS model, extract(epoch FROM now() - {CREATED})::float8 AS age
+SELECT {kind} AS kind, {model} AS model, extract(epoch FROM now() - greatest({CREATED}, w.task_since))::float8 AS age
   FROM public.generations g JOIN reconciler.work w ON w.generation_id = g.id::text
  WHERE g.status IN ({words}) AND w.due_at IS NOT NULL AND w.answered_at IS NOT NULL
    AND w.completed_at IS NULL"""

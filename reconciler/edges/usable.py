@@ -22,10 +22,12 @@ async def usable(database: Database) -> Shape:
         async with database.transaction() as connection:
             return await introspect(connection)
 
-    # Of the tables that nothing runs without, the first to be made and the last.
+    # Of what nothing runs without, the first to be made and the last.
     for table in ("work", "watching"):
         if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
             raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
+    if not await _has(database, "former_tasks"):
+        raise Config("the table reconciler.work has no column former_tasks", hint="run: kie-reconciler migrate")
     shape = await database.run(look)
     if files := await missing(database):
         log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")
@@ -34,8 +36,13 @@ async def usable(database: Database) -> Shape:
 
 async def traceable(database: Database) -> bool:
     """Whether the column is there that holds a generation's trace together."""
-    column = "attrelid = 'reconciler.work'::regclass AND attname = 'traceparent'"
-    there: bool = await database.value(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {column})")
+    return await _has(database, "traceparent")
+
+
+async def _has(database: Database, column: str) -> bool:
+    """Whether `reconciler.work` has this column."""
+    named = "attrelid = 'reconciler.work'::regclass AND attname = $1"
+    there: bool = await database.value(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {named})", column)
     return there
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -140,6 +141,29 @@ def test_a_parked_row_is_left_when_its_media_is_dead():
     _, decision = after(old(timedelta(days=14, hours=1), acknowledged_at=None), Unknown("null_data"))
 
     assert isinstance(decision, Leave)
+
+
+@pytest.mark.parametrize("seen", [Working("generating"), Unknown("null_data"), Unheard("timeout")])
+@pytest.mark.parametrize("age", [timedelta(hours=25), timedelta(days=15)])
+def test_an_old_row_with_a_new_task_has_the_time_of_a_new_row(seen: Observation, age: timedelta):
+    new, again = row_in_flight(created_at=NOW - HOUR), row_in_flight(created_at=NOW - age, since=NOW - HOUR)
+
+    assert after(again, seen)[1] == after(new, seen)[1]
+
+
+@pytest.mark.parametrize("since", [NOW - timedelta(days=30), NOW - timedelta(hours=25)])
+def test_a_task_that_is_older_than_its_time_is_given_up_whenever_it_came(since: datetime):
+    _, decision = after(old(timedelta(hours=25), since=since), Working("generating"))
+
+    assert isinstance(decision, Fail)
+
+
+def test_the_first_look_at_a_new_task_of_an_old_row_waits_like_one_at_a_new_row():
+    busy = replace(CALM, spare=False)
+    new = row_in_flight(created_at=NOW, looks=0)
+    again = row_in_flight(created_at=NOW - HOUR, since=NOW, looks=0)
+
+    assert after(again, Silence(), limits=busy)[1] == after(new, Silence(), limits=busy)[1] != Ask()
 
 
 def test_good_news_after_a_give_up_still_delivers():

@@ -96,6 +96,7 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "model": st.sampled_from([None, "m", "other"]),
         "asset_url": st.sampled_from([None, "", OURS, THEIRS]),
         "created_at": ago(oldest) | st.just(NOW + timedelta(hours=1)),
+        "since": st.none() | ago(oldest),
         "offered": st.sampled_from([(), ("t",), ("t", "other")]),
         "sources": SOURCES,
         "stale": st.booleans(),

@@ -89,6 +89,16 @@ async def test_what_is_in_flight_says_how_far_it_is(pool: Any, face: Face) -> No
     assert (failed["progress"], failed["expectedSeconds"], failed["error"]) == (None, 600, "nsfw")
 
 
+async def test_how_far_it_is_counts_from_its_present_task(pool: Any, face: Face) -> None:
+    await pool.execute("INSERT INTO reconciler.pace (model, mu, sigma) VALUES ('veo3', $1, 0.5)", math.log(600))
+    row = await add(pool, age=50 * HOUR, user_id=ANN, model_key="veo3", kind="video")
+    await keep(pool, row, task_since_in=-600)
+
+    flying = (await face.ann.get(f"{LIST}/{row}")).json()
+
+    assert flying["progress"] == pytest.approx(0.95 / 2, abs=0.01)
+
+
 async def test_the_list_pages_from_the_newest_to_the_last(pool: Any, face: Face) -> None:
     rows = [await add(pool, age=n * MINUTE, user_id=ANN) for n in range(5)]
 

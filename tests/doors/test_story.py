@@ -156,6 +156,17 @@ def test_who_holds_it() -> None:
     assert "not on the list of replicas" in story(stranger, TERMS)["holder"]
 
 
+def test_the_clocks_of_a_new_task_begin_with_it() -> None:
+    again = case(row(created_at=ago(days=15)), work(task_since=ago(hours=1), looks=1, looked_at=ago(hours=1)))
+
+    told = story(again, TERMS)
+
+    assert told["clock"] == (
+        "First to run out: our patience (RECONCILER_GIVE_UP_AFTER), in 23 h (2026-03-02 02:00:00 UTC)."
+    )
+    assert "It is failed once KIE answers" not in told["next"]
+
+
 def test_a_delivered_row_has_nothing_before_it() -> None:
     known = work(sources=(THEIRS,), looks=1, looked_at=ago(minutes=18), delivered_at=ago(minutes=18))
     done = case(row(status="success", asset_url=OURS), known, assets=(receipt(),), replicas=0)

@@ -114,3 +114,10 @@ async def test_learning_again_replaces_what_was_known(books: Books) -> None:
     second = await tempo(books).learn()
     assert second.curves["flux"].mu > first.curves["flux"].mu
     assert await tempo(books).recall() == second
+
+
+async def test_a_running_task_is_as_old_as_its_row_or_as_the_row_has_it(books: Books) -> None:
+    generation_id = await flying(books, age=30 * 86400, kind="image", model_key=None)
+    old = (await tempo(books).learn()).theta
+    await books.set(generation_id, "task_since = now() - interval '20 seconds'")
+    assert (await tempo(books, rate=0.05).learn()).theta > old

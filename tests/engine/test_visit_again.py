@@ -1,0 +1,57 @@
+"""A generation that the application makes once more, long after the first time: its new task counts as a new one."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.assembly import Parts
+from reconciler.bench.simulator import never
+from reconciler.core.model import Fail, Finish, Rest, Trigger
+from tests.engine.rig import Rig
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+async def made_again(rig: Rig, parts: Parts, age: float) -> tuple[str, str]:
+    """A row of this age, delivered, that has just got a task which still runs; the row's id and the task's."""
+    generation_id = await rig.order(age=age)
+    await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+    task_id = rig.kie.add_task(life=never("generating"))
+    await rig.books.change(generation_id, f"status = 'queued', task_id = '{task_id}', asset_url = NULL")
+    return generation_id, task_id
+
+
+@pytest.mark.parametrize("age", [20 * HOUR, 2 * DAY, 15 * DAY])
+async def test_it_is_asked_about_as_often_as_a_new_one_and_delivered(rig: Rig, parts: Parts, age: float) -> None:
+    generation_id, task_id = await made_again(rig, parts, age)
+    visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    assert isinstance(visited.decision, Rest)
+    assert (visited.decision.until - visited.at).total_seconds() < 60
+    rig.kie.end(task_id)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    assert (await rig.proves(generation_id))["task_id"] == task_id
+    assert await rig.books.events(generation_id) == ["succeeded", "succeeded"]
+
+
+async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Parts) -> None:
+    generation_id, task_id = await made_again(rig, parts, 15 * DAY)
+    rig.kie.strike("record.body_422", task=task_id)
+    visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    assert isinstance(visited.decision, Rest)
+    assert visited.decision.finding is None
+    rig.kie.end(task_id)
+    await rig.visit(parts, generation_id)
+    assert (await rig.proves(generation_id))["task_id"] == task_id
+
+
+async def test_its_own_time_is_up_a_day_after_it_came(rig: Rig, parts: Parts) -> None:
+    generation_id, _ = await made_again(rig, parts, 2 * DAY)
+    await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    await rig.books.set(generation_id, "task_since = now() - interval '23 hours'")
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+    await rig.books.set(generation_id, "task_since = now() - interval '25 hours'")
+    visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.decision, Fail)
+    assert visited.decision.reason.startswith("gave up after 24 h")
