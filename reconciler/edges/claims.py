@@ -18,6 +18,7 @@ from reconciler.edges.db import SOON, Database
 from reconciler.edges.doubts import Doubts
 from reconciler.edges.reach import Reach, ours_sql
 from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
+from reconciler.edges.tasks import NEVER_HAD
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * $1::interval)"
 
@@ -246,8 +247,8 @@ SELECT *, {SOON} FROM taken
 
 
 # A callback may come while nobody can look: what it offers to a row without a task must not wait for the row's time.
-_OFFERED = """(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
-           SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id
+_OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
+           SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD}
               AND c.at > greatest(w.looked_at, now() - interval '14 days')))"""
 
 # Delivered, and the application has taken its address away since, which changes neither status nor task; `why` is what

@@ -19,7 +19,7 @@ from reconciler.core.model import OPEN
 from reconciler.edges.cases import as_key
 from reconciler.edges.db import SOON, Database
 from reconciler.edges.schema import Shape
-from reconciler.edges.statements import given
+from reconciler.edges.tasks import given
 from reconciler.errors import Config, Permanent
 
 T = TypeVar("T")

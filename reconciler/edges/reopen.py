@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from reconciler.edges.db import Database
 from reconciler.edges.schema import Shape
-from reconciler.edges.statements import FACTS, given
+from reconciler.edges.statements import FACTS
+from reconciler.edges.tasks import given
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now())"
 

@@ -6,7 +6,8 @@ Both are fenced like every write about a claimed generation, and neither moves t
 from __future__ import annotations
 
 from reconciler.edges.schema import Shape
-from reconciler.edges.statements import FACTS, MINE, NEXT_TURN, SET_FACTS, TOLD, given, list_of_text, touched
+from reconciler.edges.statements import FACTS, MINE, NEXT_TURN, SET_FACTS, TOLD, list_of_text, touched
+from reconciler.edges.tasks import given
 
 
 def repaired(shape: Shape) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from reconciler.core.model import OPEN
 from reconciler.edges.db import SOON
 from reconciler.edges.schema import CREATED, Shape
+from reconciler.edges.tasks import HAD_TASKS, NEVER_HAD, given
 
 FACTS = (
     "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
@@ -20,22 +21,6 @@ MINE = """
 WITH mine AS MATERIALIZED (
     SELECT generation_id, woken, refunded_at, delivered_at FROM reconciler.work
      WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
-
-FORMER = 20
-"""The most tasks that a generation is remembered to have had, the latest."""
-
-HAD_TASKS = "w.former_tasks <> '{}'"
-
-
-def given(task: str) -> str:
-    """Set of `work` w which task it is about; where it had another before, also since when, and which that was."""
-    other = f"w.seen_task IS DISTINCT FROM {task}"
-    return f"""seen_task = {task},
-       task_since = CASE WHEN {other} AND (w.seen_task IS NOT NULL OR {HAD_TASKS}) THEN now() ELSE w.task_since END,
-       former_tasks = CASE WHEN {other} AND w.seen_task IS NOT NULL
-                           THEN (w.former_tasks || w.seen_task)[cardinality(w.former_tasks) - {FORMER - 2}:]
-                           ELSE w.former_tasks END"""
-
 
 SET_FACTS = "seen_status = $3, " + ", ".join(
     given("$4") if name == "task_id" else f"{name} = ${n}" for n, name in enumerate(FACTS, start=4)
@@ -113,10 +98,10 @@ def refund(shape: Shape) -> str:
 
 # The tasks that callbacks offer to a row without one, the newest and the first two: who came later cannot hide them.
 # For every other row this costs nothing.
-_OFFERED = """
+_OFFERED = f"""
        CASE WHEN g.task_id IS NULL THEN ARRAY(
             SELECT c.task_id FROM reconciler.callbacks c
-             WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days'
+             WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days' AND {NEVER_HAD}
              GROUP BY c.task_id
              ORDER BY row_number() OVER (ORDER BY max(c.id) DESC) > 1, min(c.id) LIMIT 3) END AS offered"""
 

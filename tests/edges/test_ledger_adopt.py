@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.core.model import Trigger
+from reconciler.core.model import Row, Trigger
 from reconciler.edges.claims import Claim
 from reconciler.errors import LeaseLost, Permanent
 from tests.edges.books import Books, opened, resting
@@ -32,6 +32,13 @@ async def offer(books: Books, generation_id: str | None, task_id: str, *, days: 
     await books.pool.execute(sql, task_id, generation_id, days)
 
 
+async def rested(books: Books, generation_id: str) -> Row:
+    """A visit that finds nothing out; the row as it was read."""
+    row, claim = await books.held(generation_id)
+    await books.ledger().rest(row, claim, resting(1800))
+    return row
+
+
 async def wakes(books: Books, generation_id: str, trigger: Trigger) -> list[Claim]:
     return await books.claims().woken({generation_id: trigger})
 
@@ -52,6 +59,24 @@ async def test_a_row_that_has_a_task_is_offered_nothing(books: Books) -> None:
     generation_id = await books.insert()
     await offer(books, generation_id, "task-2")
     assert (await books.held(generation_id))[0].offered == ()
+
+
+async def test_a_task_that_the_row_has_had_is_not_offered_to_it_again(books: Books) -> None:
+    generation_id, other = await books.insert(), await books.insert(task_id=None)
+    for n in (1, 2, 3):
+        await offer(books, generation_id, f"task-{n}")
+        await offer(books, other, f"task-{n}")
+        await rested(books, generation_id)
+        await books.change(generation_id, "task_id = NULL")
+        # While the bookkeeping is still about the task that was taken away, and after that.
+        assert (await rested(books, generation_id)).offered == ()
+        assert (await rested(books, generation_id)).offered == ()
+        assert await books.claims().discover() == int(n == 1), "only the other row has an offer"
+        await books.change(generation_id, f"task_id = 'task-{n + 1}'")
+    await books.change(generation_id, "task_id = NULL")
+    await offer(books, generation_id, "task-9")
+    assert (await rested(books, generation_id)).offered == ("task-9",)
+    assert (await books.held(other))[0].offered == ("task-3", "task-1", "task-2")
 
 
 @pytest.mark.parametrize(("status", "then"), [("queued", "generating"), ("generating", "generating")])

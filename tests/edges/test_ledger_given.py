@@ -12,7 +12,7 @@ from reconciler.core.model import Fail, Row
 from reconciler.edges.claims import Claim
 from reconciler.edges.creations import Creations
 from reconciler.edges.reopen import Reopening
-from reconciler.edges.statements import FORMER
+from reconciler.edges.tasks import FORMER
 from tests.edges.books import THEIRS, Books, asset, delivered, opened, proven, resting
 
 MOMENT = timedelta(seconds=30)

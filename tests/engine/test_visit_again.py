@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import pytest
 
 from reconciler.assembly import Parts
-from reconciler.bench.simulator import never
+from reconciler.bench.simulator import Order, never
 from reconciler.core.model import Fail, Finish, Rest, Trigger
 from tests.engine.rig import Rig
+from tests.engine.test_visit_offers import address, offer
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -55,3 +58,68 @@ async def test_its_own_time_is_up_a_day_after_it_came(rig: Rig, parts: Parts) ->
     visited = await rig.visit(parts, generation_id)
     assert isinstance(visited.decision, Fail)
     assert visited.decision.reason.startswith("gave up after 24 h")
+
+
+async def made_with(rig: Rig, parts: Parts, **order: Unpack[Order]) -> tuple[str, str]:
+    """A row and its task, whose callback named the row and was kept; visited once. The row's id and the task's."""
+    generation_id = await rig.insert(None)
+    made: Order = {"callback_url": address(generation_id), **order}
+    task_id = rig.kie.add_task(**made)
+    await rig.books.change(generation_id, f"task_id = '{task_id}'")
+    await offer(rig, generation_id, task_id)
+    await rig.visit(parts, generation_id)
+    return generation_id, task_id
+
+
+async def reset(rig: Rig, generation_id: str) -> None:
+    """The application begins the row anew, and is calling createTask."""
+    await rig.books.change(generation_id, "status = 'queued', task_id = NULL, asset_url = NULL, error = NULL")
+
+
+ENDS: dict[str, Order] = {
+    "failed": {"fate": "fail"},
+    "succeeded": {},
+    "running": {"life": never("generating")},
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_its_own_old_task_is_not_taken_for_the_new_one(rig: Rig, parts: Parts, end: str) -> None:
+    generation_id, old = await made_with(rig, parts, **ENDS[end])
+    await reset(rig, generation_id)
+    for _ in range(2):
+        visited = await rig.visit(parts, generation_id, Trigger.SYNC)
+        assert isinstance(visited.decision, Rest)
+        assert visited.decision.why == "no task id yet"
+    row = await rig.books.generation(generation_id)
+    assert (row["status"], row["task_id"]) == ("queued", None)
+
+    new = rig.kie.add_task(callback_url=address(generation_id))
+    await rig.books.change(generation_id, f"task_id = '{new}'")
+    assert await parts.claims.discover() == 1
+    visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    assert isinstance(visited.decision, Finish)
+    assert (await rig.proves(generation_id))["task_id"] == new
+    assert await rig.books.events(generation_id) == [end, "succeeded"][end == "running" :]
+    assert rig.kie.tasks[old].polls == 1
+
+
+async def test_a_new_task_that_is_told_later_wakes_a_row_that_rests(rig: Rig, parts: Parts) -> None:
+    generation_id, _ = await made_with(rig, parts)
+    await reset(rig, generation_id)
+    await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    assert await parts.work.once(generation_id, Trigger.NOTIFY) is None
+    new = rig.kie.add_task()
+    await rig.books.change(generation_id, f"task_id = '{new}'")
+    await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    assert (await rig.proves(generation_id))["task_id"] == new
+
+
+async def test_a_new_task_whose_id_was_lost_is_adopted_beside_the_old_one(rig: Rig, parts: Parts) -> None:
+    generation_id, _ = await made_with(rig, parts)
+    await reset(rig, generation_id)
+    await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    new = rig.kie.add_task(callback_url=address(generation_id))
+    await offer(rig, generation_id, new)
+    await rig.visit(parts, generation_id, Trigger.CALLBACK)
+    assert (await rig.proves(generation_id))["task_id"] == new
