@@ -15,7 +15,8 @@ BEGIN ATOMIC
         'NULL');
 END;
 
--- `ids` are looked for besides `condition`, which is SQL about id, status, asset_url and created_at.
+-- `ids` are looked for besides `condition`, which is SQL about id, status, asset_url and created_at. A time of creation
+-- may be infinite, or of any year: it is told as one that can be counted with.
 CREATE OR REPLACE FUNCTION reconciler.generations_where(condition text, ids text[] DEFAULT NULL)
     RETURNS TABLE (id text, task_id text, provider text, kind text, model_key text, status text, error text,
                    asset_url text, created_at timestamptz)
@@ -32,7 +33,8 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT id::text, task_id::text, %s::text, %s::text, %s::text, status::text, %s::text, asset_url::text,'
-        ' created_at::timestamptz FROM public.generations WHERE (%s)'
+        ' CASE WHEN created_at IS NOT NULL THEN least(greatest(created_at::timestamptz, ''epoch''), now()) END'
+        ' FROM public.generations WHERE (%s)'
         || CASE WHEN ids IS NULL THEN '' ELSE ' OR id = ANY ($1::%s[])' END,
         reconciler.first_column('provider'), reconciler.first_column('kind', 'type'),
         reconciler.first_column('model_key', 'model_id', 'model', 'model_name'),

@@ -67,8 +67,8 @@ async def migrate(
 async def behind(connection: asyncpg.Connection) -> list[str]:
     """The files this version has and the database lacks; those of the application only once it took them.
 
-    Without the files of our own tables (010 to 024) nothing runs; without the others things are only slower. Config
-    where this login has no rights in our schema.
+    Without the files of our own tables (010 to 026, but for 025) nothing runs; without the others things are only
+    slower. Config where this login has no rights in our schema.
     """
     recorded = await _recorded(connection)
     table = await _exists(connection, "public.generations")

@@ -6,10 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 import asyncpg
+import pytest
 
 from reconciler.edges.migrate import migrate
 from tests.contract.life import VIEWS
 from tests.standins.tables import older_table, supabase_like
+
+STUCK = "SELECT * FROM reconciler.stuck_over_10_minutes"
 
 
 async def insert(connection: Any, name: str, status: str, minutes: float, **values: str) -> str:
@@ -162,3 +165,18 @@ async def test_the_views_keep_nobody_from_changing_the_table(undone: Any) -> Non
     assert await tasks(undone, "stuck_over_10_minutes") == ["stuck"]
     await undone.execute("DROP TABLE public.generations")
     assert await tasks(undone, "stuck_over_10_minutes") == []
+
+
+@pytest.mark.parametrize("at", ["infinity", "-infinity", "12000-01-01", "4000-01-01 BC"])
+async def test_a_time_of_creation_that_nobody_can_count_with_breaks_no_view(undone: Any, at: str) -> None:
+    odd = await insert(undone, "odd", "queued", 60)
+    await insert(undone, "plain", "queued", 60)
+    await undone.execute(
+        "UPDATE public.generations SET created_at = $1::text::timestamptz WHERE id::text = $2", at, odd
+    )
+    await delivered(undone, odd, 5)
+    for view in VIEWS:
+        await undone.fetch(f"SELECT * FROM reconciler.{view}")
+    stuck = {found["task_id"]: found["seconds"] for found in await undone.fetch(STUCK)}
+    assert stuck.pop("plain") == 3600
+    assert all(0 <= seconds < 10**10 for seconds in stuck.values())
