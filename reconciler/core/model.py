@@ -66,9 +66,8 @@ class Asset:
 class Row:
     """A generation as the application wrote it, and what we know of its task.
 
-    Times are the database's. The first block is the application's row, `since` when it has its task (None: it had no
-    other), and the tasks that callbacks offer to a row without one, newest first; the second is our bookkeeping about
-    `task_id`, and is empty when the application has just given the row another task.
+    First the application's row, since when it has its task (None: it had no other), and the tasks that callbacks offer
+    to a row without one, newest first; then our bookkeeping about `task_id`, empty where that has just been replaced.
     """
 
     id: str
