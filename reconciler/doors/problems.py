@@ -19,7 +19,9 @@ from starlette.routing import Match
 
 from reconciler.errors import Config, Permanent, Transient
 
-_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+"""Those that a route may have, and those that a line of the log repeats."""
+
 _WORDS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -83,7 +85,7 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     word = _WORDS.get(error.status_code, "refused")
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(method for method in _METHODS if _served(request, method))
+        headers["Allow"] = ", ".join(method for method in METHODS if _served(request, method))
     return Problem(error.status_code, word, str(error.detail), headers=headers).answer()
 
 

@@ -25,7 +25,7 @@ from reconciler.doors import callback, plain, problems
 from reconciler.doors.description import described
 from reconciler.doors.health import DRAINING, Health
 from reconciler.doors.limits import Bodies, Limits, prompt
-from reconciler.doors.problems import Problem
+from reconciler.doors.problems import METHODS, Problem
 from reconciler.errors import Config
 from reconciler.metrics import Metrics
 
@@ -91,7 +91,8 @@ class _Answer:
     """What goes out for one request, and what is told of it afterwards."""
 
     def __init__(self, scope: Scope, send: Send, health: Health) -> None:
-        self.method: str = scope["method"]
+        # HTTP lets a method be any word of any length.
+        self.method = scope["method"] if scope["method"] in METHODS else "other"
         self.status: int | None = None
         self.scope = scope
         self._api: bool = scope["path"].startswith("/api/")

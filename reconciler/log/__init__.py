@@ -25,6 +25,11 @@ Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "console"]
 
 _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_IDS = ("generation_id", "task_id")
+
+LONGEST_ID = 300
+"""So much of an id is told: a row may hold one of any length, and every line about the row repeats it."""
+
 # What they tell at info is every request with its address, and every round with its name.
 _TALKATIVE = ("aiohttp", "apscheduler", "asyncio", "hpack", "httpcore", "httpx", "uvicorn")
 
@@ -55,6 +60,7 @@ def setup(
             _arranged,
             structlog.processors.format_exc_info,
             Redaction(secrets),
+            _bounded,
             *([_tamed] if for_people else []),
             journal.Prefixed(render) if journal.reads(out) else render,
         ],
@@ -70,6 +76,15 @@ def _arranged(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     """When, how bad and what first."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return {**first, **event}
+
+
+def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut ids, once no secret in them can be cut in two."""
+    for name in _IDS:
+        told = event.get(name)
+        if isinstance(told, str) and len(told) > LONGEST_ID:
+            event[name] = f"{told[: LONGEST_ID - 1]}…"
+    return event
 
 
 def _renderer(*, colors: bool) -> Processor:

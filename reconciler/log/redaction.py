@@ -6,7 +6,7 @@ Pure text work, the last step before a line is written. Only `setup` builds it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
 from functools import lru_cache
 from urllib.parse import quote
@@ -25,16 +25,27 @@ _SECRET_NAME = re.compile(
 
 _NAMED_VALUE = r"((?:secret|token|signature|api[-_]?key|password)(?:=[\"']?|[\"']\s*:\s*[\"']))[^\s&\"'<>]+"
 
-_SHAPES = tuple(
+
+def _unsigned(found: re.Match[str]) -> str:
+    return f"{found[1]}?{REDACTED}" if found[2] else found[0]
+
+
+def _unless_one_part(found: re.Match[str]) -> str:
+    return REDACTED if found[1] else found[0]
+
+
+# Each shape takes in all that it has looked at, also where the end is missing that makes it a secret: begun anew inside
+# of that, a look would take the square of a length that strangers choose.
+_SHAPES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), instead)
     for pattern, instead in (
         # Who logs in at an address.
-        (r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", rf"\1{REDACTED}@"),
+        (r"://[^\s/?#\"'<>]*@", f"://{REDACTED}@"),
         # A signed address is signed in its query.
-        (r"(\b(?:https?|wss?)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", rf"\1?{REDACTED}"),
+        (r"(\b(?:https?|wss?)://[^\s?#\"'<>]*)([?#][^\s\"'<>]*)?", _unsigned),
         (r"\b(bearer)\s+[^\s\"',;]+", rf"\1 {REDACTED}"),
         # A JSON web token.
-        (r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
+        (r"\beyJ[\w-]{5,}(\.[\w-]+(?:\.[\w-]*)?)?", _unless_one_part),
         # A key of a Supabase project.
         (r"\bsb_(?:secret|publishable)_[\w-]+", REDACTED),
         (_NAMED_VALUE, rf"\1{REDACTED}"),

@@ -120,6 +120,15 @@ async def test_a_request_is_told_by_its_route_and_never_by_its_address(client: h
     assert "private" not in json.dumps(lines)
 
 
+@pytest.mark.parametrize("method", ["secret.a.a", "x" * 10_000, "TRACE"])
+async def test_a_method_of_the_callers_own_making_is_not_repeated(method: str, client: httpx.AsyncClient) -> None:
+    with capture_logs() as lines:
+        answer = await client.request(method, "/api/things/7")
+        nowhere = await client.request(method, "/api/nowhere")
+    assert (answer.status_code, nowhere.status_code) == (405, 404)
+    assert [line["method"] for line in lines if line["event"] == "request.served"] == ["other", "other"]
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nowhere", "/docs"])
 async def test_what_is_asked_all_day_is_told_only_when_debugging(path: str, client: httpx.AsyncClient) -> None:
     with capture_logs() as lines:
