@@ -177,6 +177,9 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoded else None
     body = bytearray()
     async for raw in response.content.iter_any():
+        if unpack is not None and unpack.eof:
+            # The unpacker would keep all that follows the stream. Left unread, it costs the connection.
+            break
         try:
             body += raw if unpack is None else unpack.decompress(raw, MAX_BODY + 1 - len(body))
         except zlib.error:
