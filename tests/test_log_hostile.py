@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -73,6 +74,44 @@ def test_four_times_the_text_takes_about_four_times_as_long(what: str) -> None:
 )
 def test_what_is_passed_over_once_hides_no_secret_behind_it(text: str, left: str) -> None:
     assert Redaction().text(text) == left
+
+
+CALLBACK = "cbSecret/Zm9v+bar=="
+ESCAPED = {
+    "percent signs": "cbSecret%2FZm9v%2Bbar%3D%3D",
+    "percent signs in small letters": "cbSecret%2fZm9v%2bbar%3d%3d",
+    "percent signs of both kinds": "cbSecret%2FZm9v%2bbar%3d%3D",
+    "a slash left as it is": "cbSecret/Zm9v%2Bbar==",
+    "JSON": json.dumps(CALLBACK),
+    "JSON with slashes escaped": r"cbSecret\/Zm9v+bar==",
+    "JSON for a page": r"cbSecret\/Zm9v\u002bbar\u003d\u003d",
+    "JSON in capitals": r"cbSecret/Zm9v\u002Bbar\u003D\u003D",
+}
+
+
+@pytest.mark.parametrize("how", ESCAPED)
+def test_a_known_secret_is_taken_out_however_it_is_escaped(how: str) -> None:
+    assert Redaction([CALLBACK]).text(f"echo <{ESCAPED[how]}>") == f"echo <{ESCAPED[how]}>".replace(
+        ESCAPED[how].strip('"'), REDACTED
+    )
+
+
+@pytest.mark.parametrize(
+    "secret", ['quo"ted', "back\\slash", "line\nbreak", "Schlüssel", "🔑-of-all", "a&b<c>d", "50%25off"]
+)
+def test_a_secret_of_any_letters_is_found_as_addresses_and_json_write_it(secret: str) -> None:
+    redaction = Redaction([secret])
+    for written in (
+        secret,
+        quote(secret, safe=""),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+    ):
+        assert redaction.text(f"<{written}>") == f"<{REDACTED}>"
+
+
+def test_a_named_value_is_taken_out_where_its_sign_is_escaped() -> None:
+    assert Redaction().text(r'"cb?secret\u003dabc\u0026n=1"') == rf'"cb?secret\u003d{REDACTED}"'
 
 
 def line(**fields: object) -> dict[str, object]:

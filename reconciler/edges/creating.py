@@ -80,9 +80,9 @@ async def create_task(kie: Kie, asked: Mapping[str, object], *, key_hash: str) -
 def _discreet(outcome: Outcome, kie: Kie) -> Outcome:
     match outcome:
         case Refused():
-            return replace(outcome, message=kie.discreet(outcome.message))
+            return replace(outcome, message=kie.discreet(outcome.message, _LONGEST_MESSAGE))
         case Uncertain(reason) | NotSent(reason):
-            return replace(outcome, reason=kie.discreet(reason))
+            return replace(outcome, reason=kie.discreet(reason, _LONGEST_MESSAGE))
         case Accepted():
             return outcome
         case _:
@@ -94,7 +94,7 @@ def judged(reply: Reply) -> Outcome:
     if not isinstance(reply.body, dict):
         return Uncertain(f"KIE answered HTTP {reply.status} without its envelope")
     code = number(reply.body.get("code"))
-    said = clean(reply.body.get("msg") or reply.body.get("message"), _LONGEST_MESSAGE)
+    said = clean(reply.body.get("msg") or reply.body.get("message"))
     if code not in _FINE:
         if code not in _NO or names_task(reply.body):
             return Uncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")

@@ -74,9 +74,12 @@ class Kie:
         self._patience = patience
         self._redaction = Redaction((*keys.values(), *secrets))
 
-    def discreet(self, said: str) -> str:
-        """What KIE said, fit to be kept and shown: it may repeat the request, and with it a key or a signed address."""
-        return self._redaction.text(said)
+    def discreet(self, said: str, most: int) -> str:
+        """What KIE said, fit to be kept and shown: it may repeat the request, and with it a key or a signed address.
+
+        At most `most` letters of it: it must not have been cut before, since half a key is not known as one.
+        """
+        return self._redaction.text(said)[:most].rstrip()
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> Reply:
         """What KIE says about this task at this dialect's path."""

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 WINDOW = 10.0
 """Seconds without requests after KIE says that we are too fast: the window of its documented limit."""
 
+_LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 500, 64, 200
 _MARKET = Market()
 
 
@@ -115,10 +116,10 @@ class Asking:
         """What was seen without what KIE may repeat of our request: it is kept, logged, and shown to users."""
         match seen:
             case Refused():
-                code = None if seen.code is None else self._kie.discreet(seen.code)
-                return replace(seen, message=self._kie.discreet(seen.message), code=code)
+                code = None if seen.code is None else self._kie.discreet(seen.code, _LONGEST_CODE)
+                return replace(seen, message=self._kie.discreet(seen.message, _LONGEST_MESSAGE), code=code)
             case Unheard():
-                return replace(seen, detail=self._kie.discreet(seen.detail))
+                return replace(seen, detail=self._kie.discreet(seen.detail, _LONGEST_DETAIL))
             case _:
                 return seen
 

@@ -5,6 +5,7 @@ Pure text work, the last step before a line is written. Only `setup` builds it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
@@ -23,7 +24,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
-_NAMED_VALUE = r"((?:secret|token|signature|api[-_]?key|password)(?:=[\"']?|[\"']\s*:\s*[\"']))[^\s&\"'<>]+"
+_NAMED_VALUE = r"((?:secret|token|signature|api[-_]?key|password)(?:(?:=|\\u003d)[\"']?|[\"']\s*:\s*[\"']))[^\s&\"'<>]+"
 
 
 def _unsigned(found: re.Match[str]) -> str:
@@ -53,6 +54,22 @@ _SHAPES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
 )
 
 
+def _written(secret: str) -> list[str]:
+    """Patterns of a secret: as addresses and JSON write it, each letter escaped or not, and as it is."""
+    plain, escaped = re.escape(secret), "".join(map(_escaped, secret))
+    return [plain] if plain == escaped else [escaped, plain]
+
+
+def _escaped(letter: str) -> str:
+    percent = quote(letter, safe="")
+    if percent == letter:
+        return re.escape(letter)
+    forms = [percent, json.dumps(letter)[1:-1], f"\\u{ord(letter):04x}", f"\\{letter}"]
+    # JSON has no backslash alone: with it there would be many ways to read a row of them.
+    forms += [letter] if letter != "\\" else []
+    return f"(?i:{'|'.join(map(re.escape, forms))})"
+
+
 # Whatever has one of the shapes has one of these; most texts (ids, times, words) have none, and need only this look.
 _SUSPECT = ("://", "bearer", "eyj", "sb_", "secret", "token", "signature", "api_key", "api-key", "apikey", "password")
 
@@ -78,10 +95,9 @@ class Redaction:
     """Takes secrets out of a value of any shape; as a step of structlog, out of a whole event."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        texts = {text for text in secrets if len(text) >= _SHORTEST_SECRET}
-        texts |= {quote(text, safe="") for text in texts}
-        longest_first = sorted(texts, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if texts else None
+        longest_first = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        written = [pattern for text in longest_first for pattern in _written(text)]
+        self._known = re.compile("|".join(written)) if written else None
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """The event without secrets, in the same order, made of what JSON can say."""

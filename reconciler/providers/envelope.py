@@ -37,7 +37,7 @@ def judge(family: Family, status: int, body: object | None, retry_after: float |
         word = "not_json" if body is None else "bad_envelope"
         return Unheard(_reason(status, word), f"HTTP {status}", retry_after)
     code, record = _code(status, body), body.get("data")
-    said = clean(body.get("msg") or body.get("message"), 200)
+    said = clean(body.get("msg") or body.get("message"))
     if not isinstance(record, Mapping) and "frequency is too high" in said.lower():
         return Unheard("rate_limited", said, retry_after)
     if code in _FINE and isinstance(record, Mapping):

@@ -16,6 +16,8 @@ from typing import Final
 MALFORMED: Final = object()
 """Something was said, and it cannot be read; absent is None."""
 
+LONGEST_SAID = 16 << 10
+
 _MILLISECONDS_FROM = 10**11
 _YEARS = range(2000, 2100)
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -67,16 +69,20 @@ def word(value: object) -> str:
     return value.strip().lower() if isinstance(value, str) else ""
 
 
-def clean(value: object, limit: int) -> str:
-    """One bounded line of printable text; empty when the value is no text and no whole number.
+def clean(value: object) -> str:
+    """One line of printable text; empty when the value is no text and no whole number.
 
-    Control characters and half surrogate pairs would break terminals, logs and the database.
+    Control characters and half surrogate pairs would break terminals, logs and the database. Whoever keeps the line
+    takes secrets out of it before cutting it, since half a secret is not known as one: so a text of more than
+    LONGEST_SAID ends between two words.
     """
     if not isinstance(value, str):
         whole = number(value)
         value = "" if whole is None else str(whole)
-    printable = "".join(letter if letter.isprintable() else " " for letter in value[: 4 * limit])
-    return " ".join(printable.split())[:limit].rstrip()
+    printable = "".join(letter if letter.isprintable() else " " for letter in value[:LONGEST_SAID])
+    if len(value) > LONGEST_SAID:
+        printable = printable.rpartition(" ")[0]
+    return " ".join(printable.split())
 
 
 def when(value: object) -> datetime | None:

@@ -15,7 +15,6 @@ from reconciler.providers.lenient import MALFORMED, clean, number, unfold, when
 
 MOST_RESULTS = 64
 LONGEST_ADDRESS = 4096
-LONGEST_MESSAGE = 500
 LONGEST_TASK = timedelta(days=1)
 
 # A poster or cover art comes beside the video or audio it belongs to: pictures are named last.
@@ -67,18 +66,18 @@ def address_in(item: Mapping[str, object]) -> object:
 
 def refused(message: object, code: object) -> Refused:
     """The provider's own word that the task failed; the message is never empty."""
-    text = clean(message, LONGEST_MESSAGE) or "KIE says that the task failed, without a reason"
+    text = clean(message) or "KIE says that the task failed, without a reason"
     return Refused(text, code=error_code(code))
 
 
 def error_code(code: object) -> str | None:
     """The code as text, None where it names no error."""
-    return None if number(code) in {0, 200} else clean(code, 64) or None
+    return None if number(code) in {0, 200} else clean(code) or None
 
 
 def unknown_state(value: object) -> Unheard:
     """A state that no page names: it may mean anything, so it means nothing yet."""
-    return Unheard("unknown_state", clean(value, 100))
+    return Unheard("unknown_state", clean(value))
 
 
 def by_flag(record: Mapping[str, object], found: object) -> Observation:

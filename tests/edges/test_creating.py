@@ -267,6 +267,30 @@ async def test_no_outcome_repeats_the_key(session: aiohttp.ClientSession) -> Non
     assert server.heads == []
 
 
+@pytest.mark.parametrize("before", range(500 - len(SECRET), 501, 7))
+@pytest.mark.parametrize("code", [422, 408])
+async def test_no_part_of_a_key_is_left_where_a_long_reason_is_cut(
+    session: aiohttp.ClientSession, code: int, before: int
+) -> None:
+    outcome = await answered(session, ok(envelope(code, None, "x" * (before - 1) + " " + SECRET + " y" * 9000)))
+    assert isinstance(outcome, Refused | Uncertain)
+    assert SECRET[:3] not in repr(outcome)
+
+
+async def test_an_order_that_comes_back_escaped_does_not_tell_the_callbacks_secret(
+    session: aiohttp.ClientSession,
+) -> None:
+    secret = "cbSecret/Zm9v+bar=="
+    order = json.dumps({"callBackUrl": f"https://h.example/cb?token_of={secret}&generation=1"})
+    echo = order.replace("/", r"\/").replace("=", r"\u003d").replace("&", r"\u0026")
+    async with origin(ok(envelope(422, None, f"bad request: {echo}"))) as server:
+        kie = Kie(session, server.url, {KEY: SECRET}, secrets=(secret,))
+        outcome = await create_task(kie, ORDER, key_hash=KEY)
+    assert isinstance(outcome, Refused)
+    assert "Zm9v" not in outcome.message
+    assert outcome.message.startswith("bad request: ")
+
+
 def test_nobody_else_knows_where_tasks_are_made() -> None:
     # The simulator is KIE, and the benchmarks' applications order from it.
     knowing = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.edges.storage.refusals import Answer, refusal
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from tests.edges.storing import NAME, PATH, SIZES, Kit, asked, connected, kit, noise, put
 from tests.standins.storage import Bucket, Fault
@@ -315,3 +316,11 @@ async def test_no_error_shows_the_key(tmp_path: Path) -> None:
                 await call
             errors.append(caught.value)
         assert not any(secret in f"{error} {error!r} {error.hint} {error.__cause__!r}" for error in errors)
+
+
+@pytest.mark.parametrize("before", range(160, 201, 10))
+def test_no_part_of_a_key_is_left_where_storages_words_are_cut(before: int) -> None:
+    for secret in ("sb_secret_do_not_show", "eyJhbGciOi.eyJyb2xlIjoic2VydmljZV9yb2xl.c2lnbmF0dXJl"):
+        error = refusal(Answer("415", "x" * before + f" {secret} " + "y " * 9000))
+        assert not any(part in str(error) for part in ("sb_", "eyJ"))
+        assert len(str(error)) < 250

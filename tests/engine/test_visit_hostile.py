@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from reconciler.core.model import Finish, Rest
 from tests.edges.wire import Origin, bare, ok, origin
 from tests.engine.rig import Rig, opened_rig
 
+KEY = "sesame-open-0123456789"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 ACTIVE = {
     "a page": (b"<!doctype html><html><script>alert(1)</script></html>", "not_media"),
@@ -140,3 +142,24 @@ async def test_a_user_who_is_no_id_gets_a_path_of_plain_letters(dsn: str, tmp_pa
         names = rig.names()
     assert len(names) == len(USERS)
     assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/image/[0-9a-f-]{36}_0\.png", name) for name in names)
+
+
+PARTED = {
+    "the reason of a failure": {"state": "fail", "failMsg": "x" * 490 + f" {KEY} " + "y " * 9000, "failCode": "7"},
+    "the code of a failure": {"state": "fail", "failMsg": "no", "failCode": "x" * 50 + f" {KEY}"},
+    "an unknown state": {"state": "x" * 190 + f" {KEY}"},
+}
+
+
+@pytest.mark.parametrize("what", PARTED)
+async def test_no_part_of_a_key_is_kept_where_long_words_are_cut(rig: Rig, what: str) -> None:
+    record = {"taskId": "t", **PARTED[what]}
+    async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, KIE_API_KEY=KEY) as built:
+        generation_id = await rig.insert("t")
+        with capture_logs() as lines:
+            visited = await rig.visit(built, generation_id)
+    why = await rig.pool.fetchval("SELECT why FROM reconciler.work WHERE generation_id = $1", generation_id)
+    error = (await rig.books.generation(generation_id))["error"]
+    told = f"{lines} {visited} {why} {error}"
+    assert KEY[:4] not in told
+    assert max(map(len, (why or "", error or ""))) < 600

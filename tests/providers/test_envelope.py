@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.core.model import Ready, Refused, Unheard, Unknown, Working
 from reconciler.providers import by_name, candidates, judge
+from reconciler.providers.lenient import LONGEST_SAID
 
 MARKET = by_name("market")
 VEO = by_name("veo")
@@ -116,11 +117,22 @@ def test_a_pause_that_was_asked_for_is_passed_on():
     assert judge(MARKET, 200, body(200, "call frequency is too high"), 3.0).retry_after == 3.0
 
 
-def test_what_kie_said_is_kept_as_one_bounded_line():
+def test_what_kie_said_is_told_as_one_line():
     seen = judge(MARKET, 200, body(500, "first\nsecond\x00\x1b[31m" + "x" * 900))
 
-    assert seen.detail.startswith("first second [31mxxx")
-    assert len(seen.detail) == 200
+    assert seen.detail == "first second [31m" + "x" * 900
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param("x" * (LONGEST_SAID - 8) + "\nkey", "x" * (LONGEST_SAID - 8) + " key", id="all of it"),
+        pytest.param("x" * (LONGEST_SAID - 8) + "\nkey-of-kie", "x" * (LONGEST_SAID - 8), id="whole words only"),
+        pytest.param("x" * (LONGEST_SAID + 1), "code 500", id="a single word"),
+    ],
+)
+def test_what_is_too_long_ends_between_two_words_since_half_a_key_is_not_known_as_one(said, told):
+    assert judge(MARKET, 200, body(500, said)).detail == told
 
 
 def test_code_501_fails_a_task_when_the_record_says_so_too():

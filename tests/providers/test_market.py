@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.core.model import Ready, Refused, Unheard, Working
 from reconciler.providers import by_name
+from reconciler.providers.lenient import LONGEST_SAID
 
 MARKET = by_name("market")
 A = "https://tempfile.aiquickdraw.com/r/a.png"
@@ -181,11 +182,11 @@ def test_a_failure_is_told_in_the_providers_words(message, code, seen):
     assert MARKET.read(record) == seen
 
 
-def test_a_long_message_is_cut_at_500_characters():
-    seen = MARKET.read({"state": "fail", "failMsg": "x" * 100_000, "failCode": "y" * 1000})
+def test_a_long_message_is_told_whole_up_to_the_word_where_it_is_too_long():
+    seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * LONGEST_SAID, "failCode": "z" * 1000})
 
-    assert seen.message == "x" * 500
-    assert seen.code == "y" * 64
+    assert seen.message == "x" * 600 + " y" * ((LONGEST_SAID - 601) // 2)
+    assert seen.code == "z" * 1000
 
 
 @pytest.mark.parametrize("message", ["", None, " \n", "\x00", [], {}, 1.5, True])
