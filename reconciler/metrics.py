@@ -217,7 +217,11 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the figures and their content type, as the scraper's Accept header asks; exemplars in OpenMetrics."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # The library reads a version that is none, and anybody may send one.
+            encode, content_type = choose_encoder("")
         return encode(self._told), content_type
 
     def _counter(self, name: str, says: str, labels: Labels | None = None) -> Counter:

@@ -64,6 +64,17 @@ async def test_figures_come_as_text_or_as_openmetrics_as_the_scraper_asks() -> N
     assert asked.text.endswith("# EOF\n")
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize(
+    "asked", ["version=x", "version=\xff", "version=", "version=1.2.3.4.5.x", "escaping=\xff", "q=x"]
+)
+async def test_who_asks_for_figures_in_no_form_that_there_is_gets_text(kind: str, asked: str) -> None:
+    async with door(steady()) as client:
+        answer = await client.get("/metrics", headers={"Accept": f"{kind};{asked}".encode("latin-1")})
+    assert answer.status_code == 200
+    assert "kie_reconciler_deliveries_total" in answer.text
+
+
 async def test_a_stored_file_is_served_with_its_type_and_in_parts(tmp_path: Path) -> None:
     (tmp_path / "u/image").mkdir(parents=True)
     (tmp_path / "u/image/g_0.png").write_bytes(b"0123456789")
