@@ -24,6 +24,9 @@ from reconciler import __version__
 USER_AGENT = f"kie-reconciler/{__version__}"
 _LONGEST_RETRY = 86_400.0
 
+CONNECTIONS = 32
+"""So many a session has at once, to KIE or with short answers."""
+
 _CONNECT_SECONDS = 10.0
 SILENCE = 15.0
 """Seconds without a byte after which a connection counts as dead."""
@@ -147,7 +150,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 def _few(*, lasting: bool = True) -> aiohttp.TCPConnector:
     if lasting:
-        return aiohttp.TCPConnector(limit=32, keepalive_timeout=30)
+        return aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30)
     # What has been granted must go out: in the connector's queue its grant runs out, and whoever is cut there cannot
     # tell that nothing was sent. The rate bounds how many there are.
     return aiohttp.TCPConnector(limit=0, force_close=True)

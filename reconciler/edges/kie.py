@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from reconciler.edges.http import retry_after
+from reconciler.edges.http import CONNECTIONS, retry_after
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.log.redaction import Redaction
 
@@ -73,6 +73,7 @@ class Kie:
         self._bearers = {name: f"Bearer {secret}" for name, secret in keys.items()}
         self._patience = patience
         self._redaction = Redaction((*keys.values(), *secrets))
+        self._ending = 0
 
     def discreet(self, said: str, most: int) -> str:
         """What KIE said, fit to be kept and shown: it may repeat the request, and with it a key or a signed address.
@@ -80,6 +81,11 @@ class Kie:
         At most `most` letters of it: it must not have been cut before, since half a key is not known as one.
         """
         return self._redaction.text(said)[:most].rstrip()
+
+    def renew(self) -> None:
+        """Let each open connection end with its next answer: one of them is an answer behind, and would stay so."""
+        # The client gives out first what has waited longest, so that none is passed over.
+        self._ending = CONNECTIONS
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> Reply:
         """What KIE says about this task at this dialect's path."""
@@ -162,7 +168,11 @@ class Kie:
             )
         if not bearer.isprintable():
             raise _unaskable()
-        return {"Authorization": bearer, "Accept": "application/json"}
+        headers = {"Authorization": bearer, "Accept": "application/json"}
+        if self._ending:
+            self._ending -= 1
+            headers["Connection"] = "close"
+        return headers
 
 
 def key_hash(secret: str) -> str:

@@ -18,7 +18,7 @@ from reconciler.edges.kie import Kie
 from reconciler.engine.route import Key, Route, ring, route
 from reconciler.errors import Transient
 from reconciler.metrics import Metrics
-from reconciler.providers import judge
+from reconciler.providers import judge, other_task
 from reconciler.providers.market import Market
 from reconciler.providers.origin import generation_named
 from reconciler.tracing import UNTRACED, Tracing
@@ -109,6 +109,9 @@ class Asking:
             reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
         except Transient as error:
             return Unheard(error.code, str(error), error.retry_after), None
+        if strange := other_task(reply.body, task_id):
+            self._kie.renew()
+            return self._discreet(strange), None
         seen = self._discreet(judge(chosen.family, reply.status, reply.body, reply.retry_after))
         return seen, reply.body.get("data") if isinstance(reply.body, Mapping) else None
 

@@ -2,11 +2,11 @@
 
 One file per dialect, each a `Family`; envelope.py judges what is around a record, catalogue.py
 knows which dialect a task is probably written in. Pure and total: no I/O, no clock, no
-randomness, and no answer that makes them raise. The visit calls `candidates`, then `judge`.
+randomness, and no answer that makes them raise. The visit calls `candidates`, then `other_task` and `judge`.
 """
 
 from reconciler.providers.catalogue import by_name, candidates
-from reconciler.providers.envelope import judge
+from reconciler.providers.envelope import judge, other_task
 from reconciler.providers.family import Family
 
-__all__ = ["Family", "by_name", "candidates", "judge"]
+__all__ = ["Family", "by_name", "candidates", "judge", "other_task"]

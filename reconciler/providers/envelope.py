@@ -14,6 +14,7 @@ from reconciler.providers.family import Family
 from reconciler.providers.lenient import clean, number
 
 _FINE = frozenset({0, 200})
+_ID_KEYS = ("taskId", "task_id")
 _GENERATION_FAILED = 501
 
 _REASONS = {
@@ -52,6 +53,18 @@ def judge(family: Family, status: int, body: object | None, retry_after: float |
         seen = family.read(record) if isinstance(record, Mapping) else None
         return seen if isinstance(seen, Refused) else Unheard("failed_without_record", said)
     return Unheard(_reason(code, "bad_envelope"), said or f"code {code}", retry_after)
+
+
+def other_task(body: object | None, asked: str) -> Unheard | None:
+    """What an answer is whose record names another task than the one asked about; None where it names that or none."""
+    record = body.get("data") if isinstance(body, Mapping) else None
+    if not isinstance(record, Mapping):
+        return None
+    for named in map(record.get, _ID_KEYS):
+        # A database that finds an id by other capitals, or by blanks around it, tells it as it was made.
+        if isinstance(named, str) and named.strip() and named.strip().casefold() != asked.strip().casefold():
+            return Unheard("other_task", clean(f"the record is of {named}"))
+    return None
 
 
 def _code(status: int, body: Mapping[str, object]) -> int | None:

@@ -238,7 +238,7 @@ async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie
 async def test_a_kie_that_repeats_what_it_was_sent_makes_us_repeat_nothing(stage: Stage) -> None:
     async def echo(writer: asyncio.StreamWriter, head: str) -> None:
         said = f"cannot: {' '.join(head.split())} {heard.bodies[-1].decode()} {SIGNATURE}=1"
-        record = {"taskId": "t", "state": "fail", "failMsg": said, "failCode": KEYS[0]}
+        record = {"taskId": "refused-1", "state": "fail", "failMsg": said, "failCode": KEYS[0]}
         code, value = (200, record) if "taskId=refused" in head else (401 if "recordInfo" in head else 422, None)
         writer.write(ok(json.dumps({"code": code, "msg": said, "data": value}).encode()))
 

@@ -10,7 +10,6 @@ import traceback
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -203,37 +202,6 @@ async def test_what_follows_a_finished_stream_is_neither_kept_nor_waited_for(ses
     async with origin(finished) as server:
         reply = await kie(session, server, patience=2.0).record("T", path=MARKET, key_hash=KEY)
     assert reply.body == json.loads(envelope(200, "whole"))
-
-
-async def test_a_packed_answer_whose_end_comes_apart_keeps_its_connection(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened, unpacked, unpacker = 0, asyncio.Event(), zlib.decompressobj
-
-    def watched(kind: int) -> object:
-        asyncio.get_running_loop().call_soon(unpacked.set)
-        return unpacker(kind)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal opened
-        opened += 1
-        with suppress(asyncio.IncompleteReadError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                unpacked.clear()
-                piece = chunked(gzip.compress(b"{}"), end=False)
-                writer.write(bare(piece, "Content-Encoding: gzip", "Transfer-Encoding: chunked"))
-                await unpacked.wait()
-                writer.write(b"0\r\n\r\n")
-        writer.close()
-
-    monkeypatch.setattr(zlib, "decompressobj", watched)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for _ in range(2):
-            reply = await kie(session, Origin(url)).record("T", path=MARKET, key_hash=KEY)
-            assert reply.body == {}
-    assert opened == 1
 
 
 async def test_an_answer_of_the_largest_size_is_read(session: aiohttp.ClientSession) -> None:

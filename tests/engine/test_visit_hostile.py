@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.core.model import Finish, Rest
+from reconciler.core.model import Finish, Rest, Unheard
 from tests.edges.wire import Origin, bare, ok, origin
 from tests.engine.rig import Rig, opened_rig
 
@@ -163,3 +163,24 @@ async def test_no_part_of_a_key_is_kept_where_long_words_are_cut(rig: Rig, what:
     told = f"{lines} {visited} {why} {error}"
     assert KEY[:4] not in told
     assert max(map(len, (why or "", error or ""))) < 600
+
+
+OTHERS = {
+    "a success": {"state": "success", "resultJson": '{"resultUrls": ["http://localhost:9/r/other.png"]}'},
+    "a failure": {"state": "fail", "failMsg": "no luck", "failCode": "500"},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_what_kie_says_of_another_task_moves_nothing(rig: Rig, what: str) -> None:
+    record = {"taskId": "others", **OTHERS[what]}
+    async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        visited = await rig.visit(built, generation_id)
+        counted = built.metrics.failures.labels("ask", "other_task")._value.get()
+        await rig.visit(built, generation_id)
+    assert ["connection: close" in head.lower() for head in kie.heads] == [False, True]
+    assert isinstance(visited.decision, Rest)
+    assert visited.seen == Unheard("other_task", "the record is of others")
+    assert (await rig.books.generation(generation_id))["status"] == "queued"
+    assert (files(kie), rig.names(), counted) == ([], [], 1)

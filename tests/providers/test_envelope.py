@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.model import Ready, Refused, Unheard, Unknown, Working
-from reconciler.providers import by_name, candidates, judge
+from reconciler.providers import by_name, candidates, judge, other_task
 from reconciler.providers.lenient import LONGEST_SAID
 
 MARKET = by_name("market")
@@ -175,3 +175,33 @@ def test_a_record_under_a_code_of_success_is_believed():
 def test_a_code_beyond_reason_is_not_repeated_digit_by_digit():
     for family in candidates(None, ""):
         assert len(str(judge(family, 200, {"code": 10**4000, "data": None}))) < 200
+
+
+@pytest.mark.parametrize("record", [{"taskId": "b2"}, {"task_id": "b2"}, {"taskId": "a1", "task_id": "b2"}])
+@pytest.mark.parametrize("code", [200, 501, 404])
+def test_a_record_that_names_another_task_says_nothing_of_ours(record, code):
+    assert other_task(body(code, "", {**FAILED, **record}), "a1") == Unheard("other_task", "the record is of b2")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param({"taskId": "a1", "task_id": "a1"}, id="ours"),
+        pytest.param({"taskId": "A1 "}, id="ours as a database compares it"),
+        pytest.param({"taskId": " ", "task_id": ""}, id="blank"),
+        pytest.param({"taskId": None}, id="null"),
+        pytest.param({"taskId": 7, "task_id": ["b2"]}, id="no text"),
+        pytest.param({"state": "success", "response": {"taskId": "b2"}}, id="another deeper in it"),
+        pytest.param("b2", id="no record"),
+    ],
+)
+def test_a_record_that_names_ours_or_none_is_judged(data):
+    assert other_task(body(200, "", data), "a1") is None
+    assert other_task(data, "a1") is None
+    assert other_task(None, "a1") is None
+
+
+def test_the_name_of_another_task_is_told_as_one_bounded_line():
+    told = other_task(body(200, "", {"taskId": "b\n2 " + "x" * 10**6}), "a1")
+
+    assert told == Unheard("other_task", "the record is of b 2")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.model import Ready, Unknown, Working
-from reconciler.providers import by_name, candidates, judge
+from reconciler.providers import by_name, candidates, judge, other_task
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "kie-recordings"
 FILES = sorted(FOLDER.glob("*.json")) if FOLDER.is_dir() else []
@@ -35,6 +35,11 @@ class TestRecordedTask:
         assert seen
         assert all(isinstance(one, Working) for one in seen[:-1])
         assert isinstance(seen[-1], Ready)
+
+    def test_every_body_is_of_the_task_that_was_asked_about(self, path):
+        task_id = json.loads(path.read_text())["task_id"]
+
+        assert {other_task(body, task_id) for _, body in bodies(path)} == {None}
 
     def test_begun_is_said_exactly_when_kie_says_generating(self, path):
         for status, body in list(bodies(path))[:-1]:
