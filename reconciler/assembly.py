@@ -65,7 +65,6 @@ ANSWER_SECONDS = 10.0
 ORDER_SECONDS = 30.0
 """How long KIE may take to answer createTask; it answers within a second."""
 
-
 CALLBACKS_AT_ONCE = 2
 """Connections that callbacks have for themselves: one takes thousands a second."""
 
@@ -97,15 +96,22 @@ async def parts(
     """Build everything and close it again; Config for what a person must mend, Transient for what is merely away."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
-        database = Database(settings.database_url.get_secret_value(), size=min(4 + settings.concurrency, 20))
-        stack.push_async_callback(database.close)
+        database = _connections(settings, min(4 + settings.concurrency, 20), stack)
         shape = await usable(database)
         second_look = timedelta(seconds=2 * settings.lease_seconds)
         ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
-        ways = await _ways(settings, ledger, Inbox(database, shape), stack)
+        inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), shape)
+        ways = await _ways(settings, ledger, inbox, stack)
         named = instance or uuid.uuid4()
         ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
         yield _assembled(settings, database, shape, ways, metrics or Metrics(), instance=named, observe=observe)
+
+
+def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
+    """A pool that is opened when first asked, and closed with the stack."""
+    database = Database(settings.database_url.get_secret_value(), size=size)
+    stack.push_async_callback(database.close)
+    return database
 
 
 @contextlib.asynccontextmanager

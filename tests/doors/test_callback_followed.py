@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,9 +33,9 @@ async def rig(rows_dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 @contextlib.asynccontextmanager
-async def working(rig: Rig) -> AsyncIterator[tuple[Parts, str]]:
+async def working(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, str]]:
     """An instance that follows its wakes, and the address where callbacks reach it; no sweep, no notifications."""
-    async with rig.instance() as built:
+    async with rig.instance(**changes) as built:
         entrance = Entrance(Health(patience=45.0, reason=None))
         entrance.inside = front.inside(built)
         routes = callback.routes(BY_SECRET, entrance, built.metrics)
@@ -87,6 +88,17 @@ async def test_a_callback_that_comes_before_its_row_harms_nobody(rig: Rig) -> No
         assert (await kie.post(address, json=market(task))).status_code == 200
         await rig.delivered(row)
         assert await rig.pool.fetchval("SELECT count FROM reconciler.callbacks WHERE task_id = $1", task) == 2
+
+
+async def test_deliveries_that_hold_every_connection_keep_no_callback_waiting(rig: Rig) -> None:
+    async with working(rig, RECONCILER_CONCURRENCY="1") as (built, address), AsyncExitStack() as held:
+        row = await rig.order(status="generating")
+        task = (await rig.books.generation(row))["task_id"]
+        for _ in range(4 + 1):
+            await held.enter_async_context(built.database.transaction())
+        kie = await held.enter_async_context(httpx.AsyncClient(trust_env=False, verify=False, timeout=5))
+        assert (await kie.post(address, json=market(task))).status_code == 200
+        assert await rig.pool.fetchval("SELECT count FROM reconciler.callbacks WHERE task_id = $1", task) == 1
 
 
 ENDED = {
