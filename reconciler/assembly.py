@@ -95,16 +95,21 @@ async def parts(
 ) -> AsyncIterator[Parts]:
     """Build everything and close it again; Config for what a person must mend, Transient for what is merely away."""
     settings.require("database_url", "kie_api_key", "storage")
+    metrics = metrics or Metrics()
     async with contextlib.AsyncExitStack() as stack:
         database = _connections(settings, min(4 + settings.concurrency, 20), stack)
-        shape = await usable(database)
+        try:
+            shape = await usable(database)
+        finally:
+            # Not before: until it has answered, what the last try saw is still the truth.
+            metrics.database_up.set_function(lambda: database.trouble is None)
         second_look = timedelta(seconds=2 * settings.lease_seconds)
         ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
         inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), shape)
         ways = await _ways(settings, ledger, inbox, stack)
         named = instance or uuid.uuid4()
         ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
-        yield _assembled(settings, database, shape, ways, metrics or Metrics(), instance=named, observe=observe)
+        yield _assembled(settings, database, shape, ways, metrics, instance=named, observe=observe)
 
 
 def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:

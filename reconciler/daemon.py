@@ -129,7 +129,6 @@ async def _reconcile(
         asyncio.create_task(stop.asked.wait(), name="stop"),
     }
     rounds.start()
-    built.metrics.database_up.set_function(lambda: built.database.trouble is None)
     health.reason, health.pulse, health.trouble = None, lambda: rounds.pulse, lambda: built.database.trouble
     lifeline.doing, lifeline.swept = lambda: _doing(built, rounds), lambda: rounds.swept
     try:

@@ -120,6 +120,7 @@ class Metrics:
         self.is_leader = self._gauge("is_leader", "Whether this replica draws the table-wide figures.")
         self.last_sweep = self._gauge("last_sweep_timestamp_seconds", "When the last sweep ended.")
         self.database_up = self._gauge("database_up", "Whether the last statement to the database succeeded.")
+        self.database_up.set(math.nan)
         self.schema_behind = self._gauge("schema_behind", "Migrations that are not applied.")
         self._gauge("build_info", "What runs here.", {"version": (__version__,)}).labels(__version__).set(1)
 

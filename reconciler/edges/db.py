@@ -213,13 +213,12 @@ class Database:
         return await permitted(translated, work)
 
     async def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        await self.open()
-
         async def once() -> T:
             async with self._lent() as connection:
                 return await ask(connection)
 
         try:
+            await self.open()
             result = await self._prepared(once)
         except Config as error:
             self.trouble = str(error)

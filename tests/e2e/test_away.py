@@ -63,6 +63,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(own: Rig, own_
     own_postgres.stop(immediate=True)
     replica = await own.begin()
     await unready(replica, "the database is away")
+    assert await replica.figure("database_up") == 0
     own_postgres.restart()
     await replica.ready()
     await own.delivered(ids)
@@ -74,6 +75,7 @@ async def test_storage_that_is_away_at_the_start_is_waited_for(rig: Rig) -> None
     await rig.storage.stop()
     replica = await rig.begin()
     await unready(replica, "storage")
+    assert await replica.figure("database_up") == 1, "who is on call would look at the wrong one"
     await rig.storage.__aenter__()
     await replica.ready()
     await rig.delivered(ids)

@@ -68,6 +68,19 @@ async def test_a_missing_right_is_for_a_person_to_mend(database: Database) -> No
     await database.execute("RESET ROLE")
 
 
+async def test_a_database_that_was_never_reached_is_in_trouble(rows_dsn: str) -> None:
+    async with Proxy(rows_dsn) as proxy:
+        await proxy.refuse()
+        database = Database(proxy.dsn)
+        with pytest.raises(Transient) as away:
+            await database.value("SELECT 1")
+        assert database.trouble == str(away.value)
+        proxy.mend()
+        assert await database.value("SELECT 1") == 1
+        assert database.trouble is None
+        await database.close()
+
+
 async def test_a_database_that_is_away_is_waited_for_and_seen_to_come_back(rows_dsn: str) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=2)
