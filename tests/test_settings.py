@@ -122,6 +122,8 @@ def test_addresses_of_databases_in_every_usual_form_are_taken(given: Given, addr
         "postgresql://u:hunter2@:5432/d",
         "host=h password=hunter2",
         "postgresql:///hunter2",
+        "postgresql://u:p@h/d?hunter2",
+        "postgresql://u:p@h/d?port=hunter2",
     ],
 )
 def test_a_malformed_database_address_is_told_by_an_example_and_not_printed(given: Given, address: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from benchmarks.incidents.scene import LATE, Look, Scene
 from benchmarks.stage import free_port
 from reconciler.bench.simulator import never
-from reconciler.edges.db import IGNORED
+from reconciler.edges.connecting import IGNORED
 from tests.standins.clock import Clock
 from tests.waiting import until
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from reconciler.edges.connecting import SETTINGS, reached
 from reconciler.errors import Config, Transient
 
 T = TypeVar("T")
@@ -49,23 +50,6 @@ AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 """What prepared statements meet behind a pooler in transaction mode."""
-
-SETTINGS = {
-    "application_name": "kie-reconciler",
-    "statement_timeout": "20s",
-    "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "30s",
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "3",
-}
-
-
-IGNORED = (
-    "in PgBouncer's own settings: ignore_startup_parameters = "
-    f"{', '.join(name for name in SETTINGS if name != 'application_name')}"
-)
-"""What a person has to write, as PgBouncer passes on only the parameters that it knows."""
 
 SOON = "set_config('synchronous_commit', 'off', true)"
 """Returned by statements whose loss in a crash of the server costs only time: their commit need not wait for the disk.
@@ -107,7 +91,16 @@ class Database:
 
     async def _connect(self) -> asyncpg.Pool:
         self._still_open()
-        pool = await asyncpg.create_pool(
+        pool = await reached(self._dsn, self._pooling)
+        try:
+            self._still_open()
+        except asyncpg.InterfaceError:
+            pool.terminate()
+            raise
+        return pool
+
+    async def _pooling(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
             self._dsn,
             min_size=1,
             max_size=self._size,
@@ -118,12 +111,6 @@ class Database:
             statement_cache_size=self._cache,
             target_session_attrs="read-write",
         )
-        try:
-            self._still_open()
-        except asyncpg.InterfaceError:
-            pool.terminate()
-            raise
-        return pool
 
     def _still_open(self) -> None:
         if self._closed:
@@ -287,9 +274,5 @@ async def translated(work: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
                 hint="check user, password and database name in DATABASE_URL",
             ) from error
         except AWAY as error:
-            if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):
-                raise Config(
-                    f"a pooler before the database does not take what we set: {error}", hint=IGNORED
-                ) from error
             raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
     raise AssertionError("unreachable")

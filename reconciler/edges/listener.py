@@ -19,7 +19,8 @@ from typing import Any
 import asyncpg
 import structlog
 
-from reconciler.edges.db import SETTINGS, Database, translated
+from reconciler.edges.connecting import SETTINGS, reached
+from reconciler.edges.db import Database, translated
 from reconciler.errors import ReconcilerError, Transient
 
 CHANNEL = "reconciler_generations"
@@ -79,9 +80,10 @@ class Listener:
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
-        connection = await translated(
-            lambda: asyncpg.connect(self._dsn, timeout=10, command_timeout=10, server_settings=SETTINGS)
-        )
+        async def connect() -> asyncpg.Connection:
+            return await asyncpg.connect(self._dsn, timeout=10, command_timeout=10, server_settings=SETTINGS)
+
+        connection = await translated(lambda: reached(self._dsn, connect))
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import asyncpg
 
+from reconciler.edges.connecting import reached
 from reconciler.edges.db import AGAIN, AWAY, WRONG, translated
 from reconciler.edges.locks import Patience, patiently, take_turn
 from reconciler.edges.scripts import Script, led_by, printed, scripts
@@ -174,7 +175,10 @@ class _Applier:
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
-    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+
+    connection = await reached(dsn, connect)
     if connection.get_server_version().major < 14:
         await connection.close(timeout=5)
         raise Config("this PostgreSQL is older than 14", hint="DATABASE_URL needs PostgreSQL 14 or newer")

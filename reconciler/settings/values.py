@@ -83,7 +83,7 @@ def _web_address(value: str) -> str:
 def _database(value: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(value.get_secret_value())
-        usable = parts.scheme in ("postgres", "postgresql") and _has_host(parts)
+        usable = parts.scheme in ("postgres", "postgresql") and _has_host(parts) and _has_parameters(parts)
     except ValueError:
         usable = False
     if not usable or parts.fragment:
@@ -97,6 +97,11 @@ def _has_host(parts: SplitResult) -> bool:
     named = [urlsplit(f"//{host}") for host in hosts.split(",")]
     with_ports = [(host.hostname, host.port) for host in named]
     return all(name for name, _ in with_ports) or "host" in parse_qs(parts.query)
+
+
+def _has_parameters(parts: SplitResult) -> bool:
+    named = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+    return all(port.isdecimal() for ports in named.get("port", ()) for port in ports.split(","))
 
 
 def _header(value: SecretStr) -> SecretStr:

@@ -64,6 +64,13 @@ async def test_a_pooler_that_refuses_our_limits_is_told_with_the_line_that_mends
     assert check.do == f"pgbouncer.ini: ignore_startup_parameters = {LIMITS}"
 
 
+async def test_a_parameter_that_no_server_knows_is_told_and_not_the_host_suspected(shared: Surgery) -> None:
+    check = (await shared.look(DATABASE_URL=f"{shared.dsn}?pgbouncer=true"))["database"]
+    assert check.word == "FAIL"
+    assert "pgbouncer" in check.says
+    assert check.do == "take that parameter out of it"
+
+
 async def test_a_line_that_loses_notifications_is_deaf(shared: Surgery) -> None:
     checks = {line: judge.listen(line).word for line in (Line(False, False, None), Line(True, True, None))}
     assert set(checks.values()) == {"warn"}

@@ -35,6 +35,26 @@ async def no_such_database(rig: Rig) -> dict[str, str]:
     return {"DATABASE_URL": urlsplit(rig.dsn)._replace(path="/nowhere").geturl()}
 
 
+def parameter(words: str, *, named: str) -> Wrong:
+    """An address with a parameter that is meant for somebody else."""
+
+    async def wrong(rig: Rig) -> dict[str, str]:
+        return {"DATABASE_URL": f"{rig.dsn}?{words}"}
+
+    wrong.__name__ = named
+    return wrong
+
+
+async def no_right_to_connect(rig: Rig) -> dict[str, str]:
+    role = f"kr_{secrets.token_hex(6)}"
+    name = urlsplit(rig.dsn).path.removeprefix("/")
+    await rig.pool.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD '{SECRET}'; REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"
+    )
+    host = urlsplit(rig.dsn).netloc.rpartition("@")[2]
+    return {"DATABASE_URL": urlsplit(rig.dsn)._replace(netloc=f"{role}:{SECRET}@{host}").geturl()}
+
+
 async def no_kie_key(rig: Rig) -> dict[str, str]:
     return {"KIE_API_KEY": ""}
 
@@ -95,6 +115,21 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     malformed: ("DATABASE_URL", "postgresql://USER:PASSWORD@HOST"),
     rejected_password: ("password", "DATABASE_URL"),
     no_such_database: ("database name", "DATABASE_URL"),
+    parameter("pgbouncer=true&connection_limit=1", named="parameters_of_prisma"): (
+        "DATABASE_URL: ",
+        '"pgbouncer"',
+        "out",
+    ),
+    parameter("schema=public", named="a_schema"): ("DATABASE_URL: ", '"schema"', "out"),
+    parameter("connect_timeout=10", named="a_parameter_of_libpq"): ("DATABASE_URL: ", '"connect_timeout"', "out"),
+    parameter("work_mem=soon", named="a_value_that_is_none"): ("DATABASE_URL: ", '"work_mem"', "out"),
+    parameter("max_connections=5", named="a_parameter_of_the_server"): ("DATABASE_URL: ", '"max_connections"', "out"),
+    parameter("sslmode=verify-full&sslrootcert=/nowhere", named="a_missing_file"): (
+        "DATABASE_URL: sslrootcert",
+        "read",
+    ),
+    parameter("pgbouncer", named="half_a_parameter"): ("DATABASE_URL", "postgresql://USER:PASSWORD@HOST"),
+    no_right_to_connect: ("DATABASE_URL: ", "permission denied for database", "grant"),
     no_kie_key: ("KIE_API_KEY", "https://kie.ai/api-key"),
     no_storage_key: ("SUPABASE_SERVICE_ROLE_KEY", "dashboard"),
     rejected_storage_key: ("SUPABASE_SERVICE_ROLE_KEY",),

@@ -148,6 +148,11 @@ async def test_strict_statuses_without_application_is_wrong_usage(empty_dsn: str
         await migrate(empty_dsn, strict_statuses=True)
 
 
+async def test_an_address_with_a_parameter_that_no_server_knows_is_for_a_person_to_mend(empty_dsn: str) -> None:
+    with pytest.raises(Config, match=r'DATABASE_URL: .*"schema"'):
+        await migrate(f"{empty_dsn}?schema=public")
+
+
 async def test_a_login_that_may_create_nothing_hears_what_to_do(empty_dsn: str) -> None:
     async with member(empty_dsn) as stranger:
         with pytest.raises(Config) as refused:

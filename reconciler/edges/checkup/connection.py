@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from reconciler.core.checkup.database import Line, Server
-from reconciler.edges.db import SETTINGS, permitted, translated
-from reconciler.errors import Config
+from reconciler.edges.connecting import SETTINGS, reached
+from reconciler.edges.db import permitted, translated
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _PID: Final = "SELECT pg_backend_pid()"
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection made as the daemon makes its own; Config and Transient as there."""
-    connection = await translated(lambda: _connect(dsn))
+    connection = await translated(lambda: reached(dsn, lambda: _connect(dsn)))
     try:
         yield connection
     finally:
@@ -43,18 +43,7 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(
-            dsn, timeout=10, command_timeout=10, server_settings=SETTINGS, statement_cache_size=0
-        )
-    except asyncpg.ProtocolViolationError as error:
-        if "startup parameter" not in str(error):
-            raise
-        names = ", ".join(name for name in SETTINGS if name != "application_name")
-        raise Config(
-            "the pooler does not let our limits for each session through",
-            hint=f"pgbouncer.ini: ignore_startup_parameters = {names}",
-        ) from error
+    return await asyncpg.connect(dsn, timeout=10, command_timeout=10, server_settings=SETTINGS, statement_cache_size=0)
 
 
 async def reading(connection: asyncpg.Connection, read: Callable[[], Awaitable[T]]) -> T:

@@ -1,0 +1,67 @@
+"""Connections to PostgreSQL: what every session asks for, and what of DATABASE_URL only a person can mend.
+
+Everybody who connects does so through `reached`; what the errors of statements mean is said in `db.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from reconciler.errors import Config
+
+T = TypeVar("T")
+
+SETTINGS = {
+    "application_name": "kie-reconciler",
+    "statement_timeout": "20s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+
+IGNORED = (
+    f"pgbouncer.ini: ignore_startup_parameters = {', '.join(name for name in SETTINGS if name != 'application_name')}"
+)
+"""What a person has to write, as PgBouncer passes on only the parameters that it knows."""
+
+UNFIT = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.PostgresSyntaxError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
+"""What parameters of the address raise that are meant for somebody else: Prisma's pgbouncer and schema, for example."""
+
+FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""The parameters of the address that name files."""
+
+
+async def reached(dsn: str, connect: Callable[[], Awaitable[T]]) -> T:
+    """Connect; Config for what the server or this machine will never take of this address."""
+    try:
+        return await connect()
+    except UNFIT as error:
+        raise Config(f"DATABASE_URL: {error}", hint="take that parameter out of it") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Config(f"DATABASE_URL: {error}", hint="grant its login that right, or name another login") from error
+    except asyncpg.ProtocolViolationError as error:
+        if "startup parameter" not in str(error):
+            raise
+        raise Config(f"a pooler before the database does not take what we set: {error}", hint=IGNORED) from error
+    except OSError as error:
+        # A server that is away and a file that is not there raise the same.
+        if (name := _unreadable(dsn)) is None:
+            raise
+        raise Config(f"DATABASE_URL: {name} names a file that cannot be read", hint="correct that parameter") from error
+
+
+def _unreadable(dsn: str) -> str | None:
+    named = parse_qs(urlsplit(dsn).query)
+    return next((name for name in FILES for path in named.get(name, ()) if not os.access(path, os.R_OK)), None)
