@@ -99,7 +99,7 @@ async def parts(
     async with contextlib.AsyncExitStack() as stack:
         database = _connections(settings, min(4 + settings.concurrency, 20), stack)
         try:
-            shape = await usable(database)
+            shape = await usable(database, settings.task_pattern)
         finally:
             # Not before: until it has answered, what the last try saw is still the truth.
             metrics.database_up.set_function(lambda: database.trouble is None)
@@ -137,7 +137,7 @@ async def watching(settings: Settings) -> AsyncIterator[Watching]:
 async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, Shape]]:
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
-        yield database, await usable(database)
+        yield database, await usable(database, settings.task_pattern)
     finally:
         await database.close()
 

@@ -38,6 +38,7 @@ from reconciler.edges.checkup.table import Newest
 from reconciler.edges.http import is_public
 from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.migrate import behind
+from reconciler.edges.reach import UNREADABLE, readable
 from reconciler.edges.schema import REQUIRED, statuses
 from reconciler.edges.spool import Room
 from reconciler.edges.storage import Store
@@ -61,21 +62,22 @@ class Instruments:
 
 @dataclass(slots=True)
 class _Met:
-    """What the database told that others need: what is made here, and whom to ask KIE about."""
+    """What the database told that others need: what is made here, whom to ask KIE about, what it cannot read."""
 
     use: Use | Unseen
     newest: tuple[Newest, ...] | Unseen
+    refused: Unseen | None = None
 
 
 async def examine(tools: Instruments, strangers: Sequence[str] = ()) -> tuple[Check, ...]:
     """Look at everything; `strangers` are names that look like settings and are none."""
     settings = tools.settings
-    told = [
-        of_setup.settings(len(settings.kie_keys()), settings.storage_backend, _notes(settings)),
-        of_setup.spelling(strangers, [variable(name) for name in Settings.model_fields]),
-    ]
     met = _Met(Use(), Unseen("the database cannot be asked for tasks"))
     of_tables = await _database(tools, met)
+    told = [
+        of_setup.settings(len(settings.kie_keys()), settings.storage_backend, _notes(settings), met.refused),
+        of_setup.spelling(strangers, [variable(name) for name in Settings.model_fields]),
+    ]
     groups = await asyncio.gather(_storage(tools, met.use), _kie(tools, met.newest), _callback(tools))
     return (*told, *of_tables, *(check for group in groups for check in group))
 
@@ -144,6 +146,8 @@ class _Reader:
 
 async def _tables(tools: Instruments, reader: _Reader, met: _Met) -> list[Check]:
     read = reader.read
+    pattern = await read(lambda asked: readable(asked.fetchval, tools.settings.task_pattern))
+    met.refused = pattern if pattern is not None and pattern.code == UNREADABLE else None
     schema = of_table.schema(await read(behind))
     columns = await read(tables.columns)
     alive = timedelta(seconds=2 * tools.settings.lease_seconds)

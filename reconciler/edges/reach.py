@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import asyncpg
+
 from reconciler.edges.schema import OPEN_OR_UNHEALED, Shape
+from reconciler.errors import Config
+
+UNREADABLE = "unreadable_pattern"
+"""The code of a Config about a pattern that PostgreSQL cannot read."""
 
 LONGEST_TASK = 2000
 """Bytes of a task's id at most: an index takes 2,704, and one row's must not break the statement for the others."""
@@ -24,6 +30,18 @@ class Reach:
     def parameters(self) -> tuple[list[str], str, str]:
         """What `ours_sql` compares with, in its order."""
         return list(self.providers), self.task_pattern, _provider_pattern(self.result_hosts)
+
+
+async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -> None:
+    """Let PostgreSQL read the pattern for task ids; Config where it cannot, as Python's expressions can say more."""
+    try:
+        await ask("SELECT '' ~ $1", pattern)
+    except asyncpg.InvalidRegularExpressionError as error:
+        raise Config(
+            f"RECONCILER_TASK_PATTERN cannot be read by PostgreSQL: {error}",
+            code=UNREADABLE,
+            hint="write it as PostgreSQL does: (?:…) for a group, no names",
+        ) from error
 
 
 def _provider_pattern(hosts: Sequence[str]) -> str:

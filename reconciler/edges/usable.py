@@ -9,14 +9,15 @@ import structlog
 
 from reconciler.edges.db import Database
 from reconciler.edges.migrate import behind
+from reconciler.edges.reach import readable
 from reconciler.edges.schema import Shape, introspect
 from reconciler.errors import Config
 
 log = structlog.get_logger()
 
 
-async def usable(database: Database) -> Shape:
-    """Look at the tables; Config with what to run where they are not usable."""
+async def usable(database: Database, pattern: str) -> Shape:
+    """Look at the tables; Config where they are not usable, or the pattern for task ids is not."""
 
     async def look() -> Shape:
         async with database.transaction() as connection:
@@ -29,6 +30,7 @@ async def usable(database: Database) -> Shape:
     if not await _has(database, "former_tasks"):
         raise Config("the table reconciler.work has no column former_tasks", hint="run: kie-reconciler migrate")
     shape = await database.run(look)
+    await readable(database.value, pattern)
     if files := await missing(database):
         log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")
     return shape

@@ -151,6 +151,13 @@ async def test_names_that_are_no_settings_are_told_with_the_nearest(shared: Surg
     assert "RECONCILER_POL_RATE (did you mean RECONCILER_POLL_RATE?)" in checks["spelling"].says
 
 
+async def test_a_pattern_that_only_python_can_read_is_told(shared: Surgery) -> None:
+    checks = await shared.look(RECONCILER_TASK_PATTERN="(?P<id>[0-9a-f]+)")
+    assert amiss(checks) == {"settings": "FAIL"}
+    assert "RECONCILER_TASK_PATTERN" in checks["settings"].says
+    assert "PostgreSQL" in checks["settings"].do
+
+
 async def test_settings_that_defeat_each_other_are_told(shared: Surgery) -> None:
     checks = await shared.look(RECONCILER_GIVE_UP_AFTER="5m", RECONCILER_API_TOKEN="short")
     assert checks["settings"].word == "warn"

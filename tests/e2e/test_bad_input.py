@@ -55,6 +55,10 @@ async def no_right_to_connect(rig: Rig) -> dict[str, str]:
     return {"DATABASE_URL": urlsplit(rig.dsn)._replace(netloc=f"{role}:{SECRET}@{host}").geturl()}
 
 
+async def a_pattern_of_python(rig: Rig) -> dict[str, str]:
+    return {"RECONCILER_TASK_PATTERN": "(?P<id>[0-9a-f]+)"}
+
+
 async def no_kie_key(rig: Rig) -> dict[str, str]:
     return {"KIE_API_KEY": ""}
 
@@ -130,6 +134,7 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     ),
     parameter("pgbouncer", named="half_a_parameter"): ("DATABASE_URL", "postgresql://USER:PASSWORD@HOST"),
     no_right_to_connect: ("DATABASE_URL: ", "permission denied for database", "grant"),
+    a_pattern_of_python: ("RECONCILER_TASK_PATTERN", "PostgreSQL"),
     no_kie_key: ("KIE_API_KEY", "https://kie.ai/api-key"),
     no_storage_key: ("SUPABASE_SERVICE_ROLE_KEY", "dashboard"),
     rejected_storage_key: ("SUPABASE_SERVICE_ROLE_KEY",),

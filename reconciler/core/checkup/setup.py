@@ -41,8 +41,10 @@ class Answer:
     ours: bool
 
 
-def settings(keys: int, storage: str, notes: Sequence[str]) -> Check:
-    """Tell what is configured; `notes` are what goes together badly."""
+def settings(keys: int, storage: str, notes: Sequence[str], refused: Unseen | None = None) -> Check:
+    """Tell what is configured; `notes` are what goes together badly, `refused` is what the database cannot read."""
+    if refused is not None:
+        return fail("settings", refused.why, refused.do)
     if notes:
         return warn("settings", "; ".join(notes), "See the settings in README.md and docs/OPERATIONS.md.")
     return ok("settings", f"complete: {keys} key{'' if keys == 1 else 's'} for KIE, storage {storage}")
