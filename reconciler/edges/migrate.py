@@ -32,6 +32,12 @@ SELECT EXISTS (
      WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('public.generations') AND tgname = wanted))
 """
 
+_RECORDING = """
+SELECT quote_ident(current_user),
+       EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'reconciler' AND c.relname = 'schema_version')
+"""
+
 _RECORD = """
 INSERT INTO reconciler.schema_version AS was (file, sha256) VALUES ($1, $2)
     ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()
@@ -194,12 +200,13 @@ async def _wait_at_most(connection: asyncpg.Connection, seconds: float) -> None:
 
 
 async def _recorded(connection: asyncpg.Connection) -> dict[str, str]:
+    # What is refused ends the transaction, and nothing could be asked after it.
+    login, recording = await connection.fetchrow(_RECORDING)
+    if not recording:
+        return {}
     try:
-        if not await _exists(connection, "reconciler.schema_version"):
-            return {}
         rows = await connection.fetch("SELECT file, sha256 FROM reconciler.schema_version")
     except asyncpg.InsufficientPrivilegeError as error:
-        login = await connection.fetchval("SELECT quote_ident(current_user)")
         hint = f"make it a member of the role that may: GRANT reconciler TO {login};"
         raise Config("this login may not look into schema reconciler", hint=hint) from error
     return {row["file"]: row["sha256"] for row in rows}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from reconciler.edges.db import Database
 from reconciler.edges.migrate import behind, migrate
 from reconciler.edges.schema import introspect
+from reconciler.edges.usable import missing
 from reconciler.errors import Config, Permanent, Transient
 from tests.edges.catalog import catalog
 from tests.standins.tables import member, older_table, supabase_like
@@ -170,6 +173,17 @@ async def test_a_login_without_rights_in_our_schema_hears_which_role_it_needs(em
         await connection.execute(refused.value.hint.partition(": ")[2])
         assert await behind(stranger) == []
         await stranger.close()
+
+
+async def test_it_hears_the_same_where_one_transaction_asks_everything(empty_dsn: str) -> None:
+    await migrate(empty_dsn)
+    async with member(empty_dsn) as address:
+        database = Database(address, size=1)
+        with pytest.raises(Config) as refused:
+            await missing(database)
+        await database.close()
+    login = urlsplit(address).username
+    assert refused.value.hint.endswith(f": GRANT reconciler TO {login};")
 
 
 async def test_a_table_of_another_owner_is_left_alone_with_warnings(empty_dsn: str, connection: Any) -> None:
