@@ -15,6 +15,8 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 36500 * 86400
+"""A hundred years: beside them, moments are still ones that Python and PostgreSQL can tell."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _DATABASE = (
     "must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
@@ -29,18 +31,15 @@ def _seconds(value: object) -> object:
     seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
     if not seconds:
         raise ValueError("must be a duration above 0 such as 90, 90s, 10m, 24h or 30d")
+    if seconds > _LONGEST:
+        raise ValueError("must be a shorter duration")
     return seconds
 
 
 def duration(value: object) -> object:
     """Read what is typed, bare seconds or with a unit, as a timedelta; ValueError where it is none, others stay."""
     seconds = _seconds(value)
-    if not isinstance(seconds, float):
-        return seconds
-    try:
-        return timedelta(seconds=seconds)
-    except OverflowError:
-        raise ValueError("must be a shorter duration") from None
+    return timedelta(seconds=seconds) if isinstance(seconds, float) else seconds
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ async def test_it_tells_its_version(tmp_path: Path) -> None:
         ["sync"],
         ["simulate", "--port", "70000"],
         ["migrate", "--print", "--strict-statuses"],
+        ["audit", "--since", "9999999d"],
+        ["cleanup", "--failed-older-than", "9999999d"],
     ],
 )
 async def test_wrong_usage_is_two(tmp_path: Path, words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,14 @@ async def test_replicas_whose_clocks_are_hours_apart_share_the_work_and_lose_no_
     for replica in replicas:
         assert await replica.figure("leases_lost_total") == 0
     assert (rig.kie.counts.creates, rig.kie.counts.limited) == (0, 0)
+
+
+async def test_the_longest_times_that_the_settings_take_are_lived_with(rig: Rig) -> None:
+    names = ("SWEEP_SECONDS", "LEASE_SECONDS", "STUCK_AFTER", "GIVE_UP_AFTER", "DRAIN_SECONDS")
+    replica = await rig.run(**{f"RECONCILER_{name}": "36500d" for name in names})
+    await rig.delivered([await rig.order()])
+    replica.signal(signal.SIGTERM)
+    assert (await replica.ended(within=20)).code == 0
 
 
 @pytest.mark.parametrize("to", [-HOUR, HOUR], ids=["back", "forth"])
