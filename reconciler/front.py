@@ -53,7 +53,7 @@ def gate_for(settings: Settings) -> Gate:
 def inside(parts: Parts) -> Inside:
     """Return what the routes work with."""
     settings = parts.settings
-    terms = Terms(settings.give_up_after, settings.result_hosts)
+    terms = Terms(settings.give_up_after, settings.result_hosts, settings.providers, settings.task_pattern)
     reopening = Reopening(parts.database, parts.shape)
     desk = Desk(parts.work, parts.reports, reopening, terms, pause=FASTEST)
     scope = Scope(settings.providers, settings.task_pattern, stuck_after=settings.stuck_after)

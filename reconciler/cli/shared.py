@@ -30,7 +30,7 @@ def terms(settings: Settings) -> Terms:
     """Return what a story needs to know of the settings."""
     from reconciler.doors.story import Terms
 
-    return Terms(settings.give_up_after, settings.result_hosts)
+    return Terms(settings.give_up_after, settings.result_hosts, settings.providers, settings.task_pattern)
 
 
 def fail(told: str) -> NoReturn:

@@ -5,6 +5,7 @@ Pure: a case and the terms in, sentences out. Called by `explain`; the tables pr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,10 +19,12 @@ from reconciler.edges.cases import Bookkeeping, Case, Event
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the settings say about time and about whose addresses are whose."""
+    """What the settings say about time, about whose addresses are whose, and about which rows are ours."""
 
     give_up_after: timedelta
     result_hosts: tuple[str, ...]
+    providers: tuple[str, ...] = ("kie",)
+    task_pattern: str = ".+"
 
 
 def story(case: Case, terms: Terms) -> dict[str, str]:
@@ -157,7 +160,7 @@ def _clock(case: Case, terms: Terms) -> str:
 
 def _clocks(case: Case, terms: Terms) -> Iterator[tuple[datetime, str]]:
     row, known = case.generation, case.known
-    if ended(case, terms):
+    if ended(case, terms) or _left_alone(case, terms):
         return
     if row.status in OPEN:
         yield _task_began(case) + terms.give_up_after, "our patience (RECONCILER_GIVE_UP_AFTER)"
@@ -189,7 +192,7 @@ def ended(case: Case, terms: Terms) -> bool:
 
 def _next(case: Case, terms: Terms) -> str:
     told = [_step(case, terms)]
-    if not case.replicas and not ended(case, terms):
+    if not case.replicas and not ended(case, terms) and not _left_alone(case, terms):
         told.append("No replica is alive: start `kie-reconciler run`.")
     return " ".join(told)
 
@@ -200,6 +203,8 @@ def _step(case: Case, terms: Terms) -> str:
         return _last_word(case)
     if case.held:
         return "A visit is under way."
+    if why := _left_alone(case, terms):
+        return f"Nothing: it is not one of ours, as {why}."
     if work is None or case.known is None:
         return "The next sweep finds it."
     if work.due_at is None:
@@ -210,6 +215,18 @@ def _step(case: Case, terms: Terms) -> str:
     elif row.status in OPEN and _task_began(case) + terms.give_up_after < case.now:
         told.append("It is failed once KIE answers about it and has nothing; until then it is asked ever more slowly.")
     return " ".join(told)
+
+
+def _left_alone(case: Case, terms: Terms) -> str:
+    """Why no replica ever looks at it; empty where one does, or has."""
+    row = case.generation
+    if case.known is not None:
+        return ""
+    if row.provider is not None and row.provider not in terms.providers:
+        return f"its provider is {row.provider} (RECONCILER_PROVIDERS)"
+    if row.task_id is not None and not re.search(terms.task_pattern, row.task_id):
+        return "its task id does not match RECONCILER_TASK_PATTERN"
+    return ""
 
 
 def _look(work: Bookkeeping, now: datetime) -> str:

@@ -71,6 +71,35 @@ def test_a_row_that_nobody_has_looked_at() -> None:
     assert "results" not in told
 
 
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"provider": "other"}, "its provider is other (RECONCILER_PROVIDERS)"),
+        ({"task_id": "replicate-1"}, "its task id does not match RECONCILER_TASK_PATTERN"),
+    ],
+)
+def test_of_a_row_that_is_left_alone_nothing_is_promised(facts: dict[str, Any], why: str) -> None:
+    terms = replace(TERMS, task_pattern="^[0-9a-z]+$")
+
+    told = story(case(row(**facts), replicas=0), terms)
+
+    assert told["next"] == f"Nothing: it is not one of ours, as {why}."
+    assert "clock" not in told
+
+
+@pytest.mark.parametrize("facts", [{"provider": None}, {"task_id": None}, {"task_id": "t"}])
+def test_a_row_that_may_be_ours_is_found(facts: dict[str, Any]) -> None:
+    told = story(case(row(**facts)), replace(TERMS, task_pattern="^t$"))
+
+    assert told["next"] == "The next sweep finds it."
+
+
+def test_what_was_taken_up_under_other_settings_is_still_looked_at() -> None:
+    told = story(case(row(provider="other"), work(due_at=ahead(seconds=30))), TERMS)
+
+    assert told["next"].startswith("Next look in 30 s")
+
+
 def test_without_a_living_replica_nothing_happens() -> None:
     told = story(case(replicas=0), TERMS)
 
