@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from reconciler.core.naming import TYPES
 from reconciler.doors.health import Health
@@ -71,9 +73,28 @@ def stored_files(folder: Path) -> APIRouter:
         path = _found(root, key)
         if path is None:
             raise Problem(404, "not_found", "there is no such file")
-        return FileResponse(path, media_type=_MIMES[path.suffix.removeprefix(".")])
+        return _Stored(path, media_type=_MIMES[path.suffix.removeprefix(".")])
 
     return router
+
+
+class _Stored(FileResponse):
+    """A stored file; what is wrong with a Range is told as a problem, as everywhere else."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def unless_refused(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                raise _refusal(message["status"], Headers(raw=message["headers"]))
+            await send(message)
+
+        await super().__call__(scope, receive, unless_refused)
+
+
+def _refusal(status: int, headers: Headers) -> Problem:
+    if status != 416:
+        return Problem(status, "invalid_request", "Range cannot be understood")
+    length = {"Content-Range": headers["content-range"]}
+    return Problem(416, "range_not_satisfiable", "Range asks for what is not there", headers=length)
 
 
 def _found(root: Path, key: str) -> Path | None:
@@ -104,7 +125,7 @@ def _file() -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": "The whole file.", "content": media},
         206: {"description": "The parts that Range asks for.", "content": {**media, "multipart/byteranges": _BYTES}},
-        400: {"description": "Range cannot be understood.", "content": {"text/plain": _TEXT}},
+        400: {"description": "Range cannot be understood."},
         404: {"description": "There is no such file."},
-        416: {"description": "Range asks for what is not there.", "content": {"text/plain": _TEXT}},
+        416: {"description": "Range asks for what is not there; Content-Range tells how much there is."},
     }

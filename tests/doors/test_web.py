@@ -86,6 +86,21 @@ async def test_a_stored_file_is_served_with_its_type_and_in_parts(tmp_path: Path
     assert (part.status_code, part.content) == (206, b"234")
 
 
+async def test_what_is_wrong_with_a_range_is_told_as_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "g_0.png").write_bytes(b"0123456789")
+    async with door(steady(), tmp_path) as client:
+        beyond = await client.get("/files/g_0.png", headers={"Range": "bytes=99-"})
+        garbled = await client.get("/files/g_0.png", headers={"Range": "bytes"})
+        head = await client.head("/files/g_0.png", headers={"Range": "bytes=99-"})
+    told = [(one.status_code, one.headers["content-type"], one.json()["error"]) for one in (beyond, garbled)]
+    assert told == [
+        (416, "application/problem+json", "range_not_satisfiable"),
+        (400, "application/problem+json", "invalid_request"),
+    ]
+    assert beyond.headers["content-range"] == "bytes */10"
+    assert head.status_code == 416
+
+
 @pytest.mark.parametrize(
     "key", ["u/image/none.png", "../secret.png", "%2e%2e/secret.png", "page.html", "u", "link.png", ".parts/x.png"]
 )
