@@ -18,6 +18,7 @@ from reconciler.doors.chores import Stand
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.generations import Model, assets
 from reconciler.doors.problems import Problem
+from reconciler.doors.story import ended
 from reconciler.edges.listed import Listed
 from reconciler.edges.listing import OF_ONE_TASK
 
@@ -72,10 +73,12 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
         if visits:
             await asyncio.wait(visits, timeout=wait)
             _check(visits[0])
+        left = [generation_id for generation_id, visit in zip(ids, visits, strict=True) if not _over(visit)]
+        goes_on = await _goes_on(inside, left)
         rows = await inside.listing.these(ids, caller.user_id)
         if not rows:
             raise Problem(404, "not_found", "there is no such task")
-        if not all(map(_over, visits)):
+        if goes_on:
             response.status_code = 202
         return _synced(rows[0])
 
@@ -95,6 +98,12 @@ def _over(visit: asyncio.Task[Stand]) -> bool:
     if not visit.done() or visit.cancelled():
         return False
     return visit.exception() is not None or (case := visit.result().case) is None or not case.held
+
+
+async def _goes_on(inside: Inside, left: list[str]) -> bool:
+    """Whether anything is still to come of these, whose visits are not over: what has ended needed none."""
+    cases = await inside.reports.cases(left)
+    return not all(ended(case, inside.desk.terms) for case in cases)
 
 
 def _check(visit: asyncio.Task[Stand]) -> None:

@@ -162,6 +162,10 @@ class Reports:
         cases = await self._cases.read([key]) if key is not None else ()
         return cases[0] if cases else None
 
+    async def cases(self, ids: Sequence[str]) -> tuple[Case, ...]:
+        """Return all that is known about those of these generations that exist, the oldest first."""
+        return await self._cases.read(ids)
+
     async def explain(self, name: str) -> tuple[Case, ...]:
         """Return all that is known about a generation, or about every generation of a task; empty: nobody knows it."""
         case = await self.case(name)

@@ -205,6 +205,16 @@ async def test_whoever_does_not_wait_hears_that_the_work_goes_on(pool: Any, kie:
     await until(lambda: delivered(pool, row), what="the delivery in the background")
 
 
+async def test_whoever_does_not_wait_hears_of_an_end_as_an_end(pool: Any, face: Face) -> None:
+    ends: dict[str, dict[str, Any]] = {
+        "success": {"asset_url": f"{OURS}/1.png"}, "failed": {"error": "nsfw"}, "cancelled": {},
+    }  # fmt: skip
+    for status, columns in ends.items():
+        await add(pool, status, user_id=ANN, task_id=status, **columns)
+        answer = await sync(face.ann, status, wait=0)
+        assert (answer.status_code, answer.json()["status"]) == (200, status)
+
+
 async def test_whoever_goes_away_leaves_the_visit_going(pool: Any, kie: Simulator, face: Face) -> None:
     kie.latency = 0.3
     task = kie.add_task()
