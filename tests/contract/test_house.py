@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = sorted((ROOT / "reconciler").rglob("*.py"))
@@ -103,3 +107,10 @@ def test_events_in_the_log_are_called_noun_dot_verb() -> None:
         if node.args and isinstance(node.args[0], ast.Constant)
         if not re.fullmatch(r"[a-z_]+\.[a-z_]+", str(node.args[0].value))
     )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_make_help_lists_every_target_that_says_what_it_is_for() -> None:
+    told = re.findall(r"^(\S+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^  make (\S+)", helped, re.MULTILINE) == told
