@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from reconciler.bench.simulator import Simulator, replay
+from reconciler.errors import Config
 from tests.bench.asking import asking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,3 +113,18 @@ async def test_it_runs_as_a_process_says_where_and_stops_when_told() -> None:
     finally:
         process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+@pytest.mark.parametrize(
+    "text", ['{"polls": [', '{"polls": [{"at": 1}]}', '{"polls": [{"at": "soon", "body": {"data": {}}}]}']
+)
+def test_a_recording_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "torn.json").write_text(text)
+    with pytest.raises(Config, match=r"torn\.json"):
+        replay.load(tmp_path)
+
+
+def test_a_file_that_is_no_text_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "torn.json").write_bytes(b"\xff")
+    with pytest.raises(Config, match=r"torn\.json"):
+        replay.load(tmp_path)

@@ -18,6 +18,7 @@ from reconciler.bench.simulator.media import Media
 from reconciler.bench.simulator.plans import SIZES
 from reconciler.bench.simulator.tasks import Failure, Order
 from reconciler.bench.simulator.world import World
+from reconciler.errors import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,12 @@ class Recording:
 
 
 def load(folder: Path) -> list[Recording]:
-    """Every recording in a folder, in the order of the files' names; other files are passed over."""
-    recorded = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    return [_read(one) for one in recorded if isinstance(one, dict) and one.get("polls")]
+    """Every recording in a folder, in the order of the files' names; Config for one that cannot be read.
+
+    Other files are passed over.
+    """
+    found = (_loaded(file) for file in sorted(folder.glob("*.json")))
+    return [recording for recording in found if recording is not None]
 
 
 def play(world: World, recordings: Sequence[Recording]) -> list[str]:
@@ -66,6 +70,14 @@ def play(world: World, recordings: Sequence[Recording]) -> list[str]:
         }
         world.usual[recording.model] = again
     return ids
+
+
+def _loaded(file: Path) -> Recording | None:
+    try:
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        return _read(recorded) if isinstance(recorded, dict) and recorded.get("polls") else None
+    except (ValueError, TypeError, LookupError) as error:
+        raise Config(f"{file} is no recording of a task", hint="correct it, or take it out of the folder") from error
 
 
 def _read(recorded: Mapping[str, Any]) -> Recording:
