@@ -177,6 +177,8 @@ class Reports:
         Of a large table without an index on task_id those that we know or that are in flight, all only where there are
         none.
         """
+        if not task_id.isprintable():
+            return ()
         if not await self._database.value(questions.SEARCHABLE):
             known = await self._database.fetch(questions.known(self._shape), task_id)
             if known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import time
@@ -204,11 +205,13 @@ async def test_explain_by_generation_and_by_task(tmp_path: Path, dsn: str, pool:
     assert any("their words" in told["story"]["row"] for told in both.answer)
 
 
-async def test_an_id_that_nobody_knows_is_one(tmp_path: Path, dsn: str) -> None:
-    ran = await run("explain", "nobody", folder=tmp_path, environment={"DATABASE_URL": dsn})
+@pytest.mark.parametrize("name", ["nobody", os.fsdecode(b"nobody\xff"), "nobody\n"])
+async def test_an_id_that_nobody_knows_is_one(tmp_path: Path, dsn: str, name: str) -> None:
+    ran = await run("explain", name, folder=tmp_path, environment={"DATABASE_URL": dsn})
 
     assert (ran.code, ran.out) == (1, "")
-    assert "nobody" in ran.told
+    assert "nobody" in ran.err
+    assert "Traceback" not in ran.err
 
 
 # --- simulate ---------------------------------------------------------------------------------------------------------

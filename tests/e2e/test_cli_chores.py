@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -48,8 +49,9 @@ async def test_sync_of_what_goes_on_is_one_and_says_why(rig: Rig) -> None:
     ]
 
 
-async def test_a_task_that_nobody_knows_is_one(rig: Rig) -> None:
-    ran = await command(rig, "sync", "nobody's")
+@pytest.mark.parametrize("task", ["nobody's", os.fsdecode(b"nobody's\xff")])
+async def test_a_task_that_nobody_knows_is_one(rig: Rig, task: str) -> None:
+    ran = await command(rig, "sync", task)
 
     assert (ran.code, ran.out) == (1, "")
     assert "nobody's" in ran.told
