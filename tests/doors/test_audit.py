@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -93,7 +94,7 @@ async def test_what_kie_has_no_more_is_told_as_lost_and_again_the_next_time(rig:
     await rig.books.set(generation_id, "media_deadline = now()")
     refused = rig.kie.add_task(fate="fail")
     task_id = (await rig.books.generation(generation_id))["task_id"]
-    rig.kie.tasks[task_id] = rig.kie.tasks[refused]
+    rig.kie.tasks[task_id] = replace(rig.kie.tasks[refused], id=task_id)
     for _ in range(2):
         _, broken = await audited(parts)
         assert [one.word for one in broken] == ["lost"]
