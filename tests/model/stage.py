@@ -206,7 +206,7 @@ class Stage:
 
     async def work(self, row: str) -> str | None:
         found: str | None = await self.rig.pool.fetchval(
-            "SELECT w::text || coalesce(jsonb_agg(a)::text, '') FROM reconciler.work w"
+            "SELECT w::text || coalesce(jsonb_agg(a ORDER BY a.task_id, a.n)::text, '') FROM reconciler.work w"
             "  LEFT JOIN reconciler.assets a USING (generation_id) WHERE generation_id = $1 GROUP BY w.*",
             row,
         )
