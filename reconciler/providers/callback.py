@@ -11,7 +11,7 @@ from typing import Final
 
 from reconciler.core.model import Observation, Ready, Unheard, Working
 from reconciler.providers import outcome
-from reconciler.providers.lenient import at, number, unfold, word
+from reconciler.providers.lenient import TASK_KEYS, at, number, unfold, word
 from reconciler.providers.market import Market, audio
 
 LONGEST_TASK_ID = 300
@@ -21,7 +21,6 @@ UNREADABLE: Final = Unheard("callback_unreadable")
 _FINE = frozenset({0, 200})
 # What the pages of the families list for a task that failed; 401, 402, 429 and 455 say nothing about a task.
 _FAILED = frozenset({400, 413, 422, 451, 500, 501, 531})
-_ID_KEYS = ("task_id", "taskId")
 _MARKET = Market()
 
 # Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. What
@@ -60,7 +59,7 @@ def _said(body: object) -> list[object]:
     if not isinstance(body, Mapping):
         return []
     places = [place for place in (unfold(body.get("data")), body) if isinstance(place, Mapping)]
-    return [place.get(key) for place in places for key in _ID_KEYS]
+    return [place.get(key) for place in places for key in TASK_KEYS]
 
 
 def read(body: object) -> Observation:

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 
 from reconciler.core.model import Observation, Refused, Unheard, Unknown
 from reconciler.providers.family import Family
-from reconciler.providers.lenient import clean, number
+from reconciler.providers.lenient import TASK_KEYS, clean, number
 
 _FINE = frozenset({0, 200})
-_ID_KEYS = ("taskId", "task_id")
 _GENERATION_FAILED = 501
 
 _REASONS = {
@@ -60,7 +59,7 @@ def other_task(body: object | None, asked: str) -> Unheard | None:
     record = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(record, Mapping):
         return None
-    for named in map(record.get, _ID_KEYS):
+    for named in map(record.get, TASK_KEYS):
         # A database that finds an id by other capitals, or by blanks around it, tells it as it was made.
         if isinstance(named, str) and named.strip() and named.strip().casefold() != asked.strip().casefold():
             return Unheard("other_task", clean(f"the record is of {named}"))

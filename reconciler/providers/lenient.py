@@ -18,6 +18,9 @@ MALFORMED: Final = object()
 
 LONGEST_SAID = 16 << 10
 
+TASK_KEYS = ("task_id", "taskId")
+"""What KIE calls a task's id, by the dialect."""
+
 _MILLISECONDS_FROM = 10**11
 _YEARS = range(2000, 2100)
 _DIGITS = re.compile(r"[0-9]{1,18}")
