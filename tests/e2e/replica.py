@@ -135,3 +135,18 @@ class Replica:
         families = text_string_to_metric_families(text)
         samples = [one for family in families for one in family.samples if one.name == f"kie_reconciler_{name}"]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+    async def delivers(self, least: int, **labels: str) -> float:
+        """Wait until it counts so many deliveries, and how many it counts.
+
+        A row shows its delivery an instant before its visit ends and counts it.
+        """
+        counted = 0.0
+
+        async def enough() -> bool:
+            nonlocal counted
+            counted = await self.figure("deliveries_total", outcome="delivered", **labels)
+            return counted >= least
+
+        await until(enough, what=f"{least} deliveries that are counted")
+        return counted

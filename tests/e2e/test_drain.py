@@ -69,7 +69,7 @@ async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_o
     assert (await replica.ended(within=4)).code == 0
     assert replica.said("work.drained")[0]["released"] == 5
     await rig.delivered(ids, within=15)
-    assert await other.figure("deliveries_total", outcome="delivered") == 5
+    assert await other.delivers(5) == 5
     assert rig.storage is not None
     assert rig.storage.twice() == {}
 

@@ -50,16 +50,13 @@ async def test_a_line_gone_deaf_costs_a_sweep_is_told_and_is_built_anew_within_t
         async def deaf() -> bool:
             return not await connected()
 
-        async def swept() -> bool:
-            return await replica.figure("deliveries_total", outcome="delivered", trigger="sweep") == 1
-
         async def heard() -> bool:
             return await replica.figure("notifications_total") > 0
 
         await until(connected, what="a first canary")
         line.deafening = True
         await rig.delivered([await rig.order()], within=10)
-        await until(swept, what="a delivery that is counted as the sweep's")
+        assert await replica.delivers(1, trigger="sweep")
         assert not await heard()
         await until(deaf, 20, "a listener that knows that it is deaf")
         line.deafening = False

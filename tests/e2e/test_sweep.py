@@ -15,10 +15,12 @@ async def test_a_new_row_is_delivered_long_before_the_next_sweep(rig: Rig) -> No
     await until(lambda: replica.said("listener.connected"), what="a listener")
     # Once something was delivered, the sweep that comes with a new listener is over.
     await rig.delivered([await rig.order()])
+    await replica.delivers(1)
     swept = await replica.figure("deliveries_total", outcome="delivered", trigger="sweep")
     videos = [Media(kind="video", ext="mp4", size=7 << 20)]
     ids = [await rig.order(), await rig.order(results=[Media(), Media(ext="jpg")]), await rig.order(results=videos)]
     await rig.delivered(ids)
+    await replica.delivers(4)
     assert await replica.figure("deliveries_total", outcome="delivered", trigger="notify") >= 1
     assert await replica.figure("deliveries_total", outcome="delivered", trigger="sweep") == swept
 
