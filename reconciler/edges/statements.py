@@ -9,7 +9,7 @@ from __future__ import annotations
 from reconciler.core.model import OPEN
 from reconciler.edges.db import SOON
 from reconciler.edges.schema import CREATED, Shape
-from reconciler.edges.tasks import HAD_TASKS, NEVER_HAD, given
+from reconciler.edges.tasks import NEVER_HAD, given
 
 FACTS = (
     "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
@@ -115,8 +115,7 @@ def read(shape: Shape) -> str:
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind} AS kind, {model} AS model, g.asset_url, {CREATED} AS created_at,
        w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
-       CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since
-            WHEN w.seen_task IS NOT NULL OR {HAD_TASKS} THEN now() END AS since,
+       CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since ELSE now() END AS since,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}

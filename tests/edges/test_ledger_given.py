@@ -44,13 +44,23 @@ async def kept(books: Books, generation_id: str) -> tuple[timedelta | None, list
     return row["ago"], row["former_tasks"]
 
 
-async def test_a_first_task_counts_from_the_rows_creation(books: Books) -> None:
-    generation_id = await books.insert(task_id=None)
-    assert (await rested(books, generation_id)).since is None
-    await give(books, generation_id, "first")
+async def test_a_task_that_came_with_the_row_counts_from_the_rows_creation(books: Books) -> None:
+    generation_id = await books.insert(age=86400)
     assert (await rested(books, generation_id)).since is None
     assert (await rested(books, generation_id)).since is None
     assert await kept(books, generation_id) == (None, [])
+
+
+async def test_a_first_task_of_a_row_seen_without_one_counts_from_when_it_came(books: Books) -> None:
+    generation_id = await books.insert(task_id=None, age=86400)
+    assert (await rested(books, generation_id)).since is None
+    await give(books, generation_id, "first")
+    row = await rested(books, generation_id)
+    assert row.since is not None
+    assert row.since - row.created_at > timedelta(hours=23)
+    ago, former = await kept(books, generation_id)
+    assert ago is not None
+    assert (ago < MOMENT, former) == (True, [])
 
 
 async def test_another_task_counts_from_when_it_was_first_seen(books: Books) -> None:

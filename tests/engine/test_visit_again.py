@@ -38,6 +38,21 @@ async def test_it_is_asked_about_as_often_as_a_new_one_and_delivered(rig: Rig, p
     assert await rig.books.events(generation_id) == ["succeeded", "succeeded"]
 
 
+@pytest.mark.parametrize("age", [2 * DAY, 15 * DAY])
+async def test_a_row_that_waited_for_its_first_task_gives_it_all_its_time(rig: Rig, parts: Parts, age: float) -> None:
+    """As where somebody has to release a prompt before it is made."""
+    generation_id = await rig.insert(None, age=age)
+    await rig.visit(parts, generation_id)
+    task_id = rig.kie.add_task(life=never("generating"))
+    await rig.books.change(generation_id, f"task_id = '{task_id}'")
+    visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
+    assert isinstance(visited.decision, Rest)
+    assert (visited.decision.until - visited.at).total_seconds() < 60
+    rig.kie.end(task_id)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    assert (await rig.proves(generation_id))["task_id"] == task_id
+
+
 async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await made_again(rig, parts, 15 * DAY)
     rig.kie.strike("record.body_422", task=task_id)
