@@ -1,8 +1,8 @@
 """Resident memory under an hour of load, and how fast it still grows: `python -m benchmarks.memory [--minutes N]`.
 
 Two generations a second, most of them pictures, with a twentieth of everything failing on the way, and a scrape every
-15 s. The slope is a line through the means of the minutes after the warm-up; neighbouring minutes are alike, so that
-its interval counts them by their correlation.
+15 s, with as many deliveries at once as the daemon begins by default. The slope is a line through the means of the
+minutes after the warm-up; neighbouring minutes are alike, so that its interval counts them by their correlation.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def measure(*, minutes: float, warm_up: float) -> Load:
     arguments = ("--no-limits", "--speed", "20", "--faults", "0.05")
     async with set_up(*arguments) as on, asyncpg.create_pool(on.dsn, min_size=1, max_size=4) as pool:
         port = str(free_port())
-        environment = on.environment(RECONCILER_POLL_RATE="50", RECONCILER_HTTP_PORT=port)
+        environment = on.environment(RECONCILER_CONCURRENCY="8", RECONCILER_POLL_RATE="50", RECONCILER_HTTP_PORT=port)
         with program("-m", "reconciler", "run", environment=environment) as process:
             while not await pool.fetchval("SELECT EXISTS (SELECT FROM reconciler.instances)"):
                 assert process.poll() is None, "the daemon ended"

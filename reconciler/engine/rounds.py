@@ -55,7 +55,7 @@ class Every:
     credit: float = 300.0
     bucket: float = 60.0
     audit: float = 15.0
-    tidy: float = 60.0
+    tidy: float = 15.0
     upkeep: float = 3600.0
 
 
