@@ -47,7 +47,8 @@ async def run(*words: str, folder: Path, within: float = 30.0, environment: Mapp
     try:
         out, err = await asyncio.wait_for(process.communicate(), within)
     except TimeoutError:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         raise AssertionError(f"still running after {within:g} s: {words}") from None
     assert process.returncode is not None
     return Ran(process.returncode, out.decode(), err.decode())

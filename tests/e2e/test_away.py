@@ -32,7 +32,7 @@ async def unready(replica: Replica, why: str) -> None:
         response = await replica.get("/readyz")
         return response.status_code == 503 and why in str(response.json()["reason"])
 
-    await until(told, 15, f"/readyz to say {why!r}")
+    await until(told, 30, f"/readyz to say {why!r}")
     assert (await replica.get("/healthz")).status_code == 200
 
 

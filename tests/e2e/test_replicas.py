@@ -90,9 +90,9 @@ async def test_who_slept_past_its_leases_writes_nothing_when_it_wakes(rig: Rig) 
 class TestARate:
     """Against a KIE that counts, and refuses the eleventh request in a second."""
 
-    RATE = 8
+    RATE = 5
     ROWS = 300
-    LOOKS = 120
+    LOOKS = 60
 
     @pytest.fixture
     def kie(self) -> Simulator:
@@ -105,8 +105,9 @@ class TestARate:
         await until(lambda: rig.kie.counts.records >= self.LOOKS, 60, f"{self.LOOKS} looks")
         looks = sorted(moment for task in rig.kie.tasks.values() for moment in task.polled_at)
         assert rig.kie.counts.limited == 0
-        for first, last in zip(looks, looks[self.RATE * 3 :], strict=False):
-            assert last - first > 2.5, "more than the rate in three seconds"
+        # A request that a busy machine holds up comes together with those after it.
+        for first, last in zip(looks, looks[self.RATE * 6 :], strict=False):
+            assert last - first > 4, "more than the rate in six seconds"
         for replica in replicas:
             assert await replica.figure("polls_total") > 0
 

@@ -91,7 +91,8 @@ async def test_an_adopted_task_is_written_with_what_is_known_of_it(books: Books,
     generation = await books.generation(generation_id)
     assert (generation["task_id"], generation["status"]) == ("task-7", then)
     again = (await books.ledger().read([generation_id]))[generation_id].row
-    assert again == replace(known, task_id="task-7", status=then)
+    assert again.since is not None
+    assert again == replace(known, task_id="task-7", status=then, since=again.since)
 
 
 async def test_our_own_adoption_does_not_wake_us(books: Books) -> None:
