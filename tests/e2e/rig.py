@@ -180,6 +180,15 @@ class Rig:
         )
         return [row["pid"] for row in rows]
 
+    def keeps_to(self, rate: int) -> None:
+        """KIE has refused nobody, and has nowhere heard more than this rate of looks a second over six seconds."""
+        looks = sorted(moment for task in self.kie.tasks.values() for moment in task.polled_at)
+        assert self.kie.counts.limited == 0
+        assert len(looks) > rate * 6
+        # A request that a busy machine holds up comes together with those after it.
+        for first, last in zip(looks, looks[rate * 6 :], strict=False):
+            assert last - first > 4, "more than the rate in six seconds"
+
     async def struck(self, fault: str, count: int) -> None:
         """Wait until a fault of the KIE has met so many requests."""
         counted = self.kie.counts.faults

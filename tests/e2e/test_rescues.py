@@ -82,7 +82,7 @@ async def test_a_loop_that_stands_still_past_its_leases_stores_nothing_twice(rig
     other, health = await asyncio.gather(rig.run(), answers(blocked))
     assert health in (None, 503)
     await rig.delivered(ids, within=BLOCKED + 10)
-    assert await other.delivers(1)
+    await other.delivers(1)
     await until(lambda: time.monotonic() > began + BLOCKED, BLOCKED + 1, "the end of the standstill")
 
     async def turns() -> bool:

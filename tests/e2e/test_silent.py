@@ -56,7 +56,7 @@ async def test_a_line_gone_deaf_costs_a_sweep_is_told_and_is_built_anew_within_t
         await until(connected, what="a first canary")
         line.deafening = True
         await rig.delivered([await rig.order()], within=10)
-        assert await replica.delivers(1, trigger="sweep")
+        assert await replica.delivers(1, trigger="sweep") == 1
         assert not await heard()
         await until(deaf, 20, "a listener that knows that it is deaf")
         line.deafening = False

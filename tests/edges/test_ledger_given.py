@@ -44,6 +44,17 @@ async def kept(books: Books, generation_id: str) -> tuple[timedelta | None, list
     return row["ago"], row["former_tasks"]
 
 
+async def counts_from_now(books: Books, generation_id: str, *, had: list[str]) -> Row:
+    """A row of a day whose task is read and kept as new, and these as its tasks before; as it was read."""
+    row = await rested(books, generation_id)
+    assert row.since is not None
+    assert row.since - row.created_at > timedelta(hours=23)
+    ago, former = await kept(books, generation_id)
+    assert ago is not None
+    assert (ago < MOMENT, former) == (True, had)
+    return row
+
+
 async def test_a_task_that_came_with_the_row_counts_from_the_rows_creation(books: Books) -> None:
     generation_id = await books.insert(age=86400)
     assert (await rested(books, generation_id)).since is None
@@ -55,24 +66,15 @@ async def test_a_first_task_of_a_row_seen_without_one_counts_from_when_it_came(b
     generation_id = await books.insert(task_id=None, age=86400)
     assert (await rested(books, generation_id)).since is None
     await give(books, generation_id, "first")
-    row = await rested(books, generation_id)
-    assert row.since is not None
-    assert row.since - row.created_at > timedelta(hours=23)
-    ago, former = await kept(books, generation_id)
-    assert ago is not None
-    assert (ago < MOMENT, former) == (True, [])
+    await counts_from_now(books, generation_id, had=[])
 
 
 async def test_another_task_counts_from_when_it_was_first_seen(books: Books) -> None:
     generation_id = await books.insert(age=86400)
     await rested(books, generation_id)
     await give(books, generation_id, "second")
-    row = await rested(books, generation_id)
+    row = await counts_from_now(books, generation_id, had=["task-1"])
     assert row.since is not None
-    assert row.since - row.created_at > timedelta(hours=23)
-    ago, former = await kept(books, generation_id)
-    assert ago is not None
-    assert (ago < MOMENT, former) == (True, ["task-1"])
     await books.set(generation_id, "task_since = task_since - interval '1 hour'")
     again = await rested(books, generation_id)
     assert again.since is not None
