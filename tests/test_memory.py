@@ -14,7 +14,6 @@ from reconciler.memory import give_back
 
 MIB = 1 << 20
 
-# In a process of its own: what another test has left lying about would be given back as well.
 HOLES = f"""
 import psutil
 from reconciler.memory import give_back
@@ -31,13 +30,25 @@ print((resident - psutil.Process().memory_info().rss) // {MIB})
 GLIBC = hasattr(ctypes.CDLL(None), "malloc_trim")
 
 # A heap of a thread's own lies at a multiple of 64 MiB, the process's own behind the program.
-THREADS = """
-import ctypes, threading
-from reconciler.memory import economize
+HEAP = """
+import asyncio, ctypes, socket, threading
+from reconciler.memory import OWN_MAPPING, RECEIVED, economize
 
 economize()
-malloc, together, where = ctypes.CDLL(None).malloc, threading.Barrier(4), []
-malloc.restype = ctypes.c_void_p
+C = ctypes.CDLL(None)
+malloc, free = C.malloc, C.free
+malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+def on_the_heap(addresses):
+    (heap,) = (line.split()[0].split("-") for line in open("/proc/self/maps") if line.rstrip().endswith("[heap]"))
+    return [int(heap[0], 16) <= address < int(heap[1], 16) for address in addresses]
+
+"""
+
+THREADS = (
+    HEAP
+    + """
+together, where = threading.Barrier(4), []
 
 def work():
     together.wait()
@@ -46,21 +57,82 @@ def work():
 
 threads = [threading.Thread(target=work) for _ in range(4)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
-(heap,) = (line.split()[0].split("-") for line in open("/proc/self/maps") if line.endswith("[heap]\\n"))
-print(sum(int(heap[0], 16) <= address < int(heap[1], 16) for address in where))
+print(on_the_heap(where))
 """
+)
+
+# Freeing a mapping raises glibc's own bound to its size, unless the bound was named.
+LARGE = (
+    HEAP
+    + """
+free(malloc(16 << 20))
+print(on_the_heap([malloc(OWN_MAPPING), malloc(RECEIVED + 100)]))
+"""
+)
+
+LOOKS = (
+    HEAP
+    + """
+class Taken(asyncio.Protocol):
+    def __init__(self):
+        self.sizes, self.over = [], asyncio.Event()
+
+    def data_received(self, data):
+        self.sizes.append(len(data))
+
+    def connection_lost(self, error):
+        self.over.set()
+
+async def look():
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
+    with theirs:
+        theirs.sendall(bytes(RECEIVED + 1000))
+    _, taken = await asyncio.get_running_loop().connect_accepted_socket(Taken, ours)
+    await taken.over.wait()
+    return max(taken.sizes)
+
+print(asyncio.run(look()) == RECEIVED)
+"""
+)
+
+TLS = (
+    HEAP
+    + """
+import ssl
+
+async def look():
+    around = asyncio.get_running_loop(), asyncio.Protocol(), ssl.create_default_context(), None
+    return len(asyncio.sslproto.SSLProtocol(*around).get_buffer(-1))
+
+print(asyncio.run(look()) == RECEIVED)
+"""
+)
+
+
+def told(program: str) -> str:
+    """What a process of its own says: another test's heap, threads and bounds would be in the way."""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.skipif(not GLIBC, reason="a C library without malloc_trim")
 def test_the_holes_between_what_lives_on_are_given_back() -> None:
-    told = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
-    assert int(told.stdout) > 60
+    assert int(told(HOLES)) > 60
 
 
 @pytest.mark.skipif(not GLIBC, reason="a C library without mallopt")
 def test_all_threads_share_one_heap() -> None:
-    told = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
-    assert int(told.stdout) == 4
+    assert told(THREADS) == str([True] * 4)
+
+
+@pytest.mark.skipif(not GLIBC, reason="a C library without mallopt")
+def test_what_is_large_leaves_no_hole_and_what_is_received_is_no_mapping() -> None:
+    assert told(LARGE) == str([False, True])
+
+
+@pytest.mark.parametrize("program", [LOOKS, TLS], ids=["plain", "TLS"])
+def test_a_look_at_a_connection_asks_for_just_less_than_a_mapping(program: str) -> None:
+    assert told(program) == "True"
 
 
 def test_old_cycles_that_nobody_holds_are_freed() -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import mmap
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,9 @@ from reconciler.errors import Config, Transient
 PIECE = 1 << 20
 HEAD = 4096
 
-# So many small chunks are joined: each costs memory beyond its bytes.
-_PARTS = 256
+Chunk = bytes | memoryview
+"""Some bytes of a body: read from disk, or where they lie in memory."""
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -74,8 +76,8 @@ class Spool:
         self.sha256 = ""
         self.md5 = ""
         self._room = room
-        # Chunks are kept as they came: joining them costs as much as receiving them.
-        self._parts: list[bytes] = []
+        # Memory of its own, given back whole: on the heap, bodies leave holes between what lives longer.
+        self._piece: mmap.mmap | None = None
         self._held = 0
         self._file: FileIO | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -92,7 +94,8 @@ class Spool:
         trace: TracebackType | None,
     ) -> None:
         self._room.give_back(self.size)
-        self._parts = []
+        # Not closed: a request that was cut may still show its bytes to the kernel.
+        self._piece = None
         if self._writing is not None:
             # After a cancellation a thread may still write: its file must not be closed under
             # it, the number could by then be another file's.
@@ -104,42 +107,47 @@ class Spool:
         self.size += len(chunk)
         if len(self.head) < HEAD:
             self.head += chunk[: HEAD - len(self.head)]
-        if len(self._parts) == _PARTS:
-            self._parts = [b"".join(self._parts)]
-        self._parts.append(chunk)
-        self._held += len(chunk)
-        if self._held > PIECE:
-            await self._hand_over()
+        rest = memoryview(chunk)
+        while rest:
+            if self._held == PIECE:
+                await self._hand_over()
+            if self._piece is None:
+                self._piece = mmap.mmap(-1, PIECE)
+            more = rest[: PIECE - self._held]
+            self._piece[self._held : self._held + len(more)] = more
+            self._held += len(more)
+            rest = rest[len(more) :]
 
     async def seal(self) -> None:
         """Bring everything to its place and fix the hashes; nothing is written afterwards."""
         if self._writing is None:
-            self._hash(self._parts)
+            self._hash(self._in_memory())
         else:
-            if self._parts:
-                await self._hand_over()
+            await self._hand_over()
             await self._written()
         self.sha256 = self._sha256.hexdigest()
         self.md5 = self._md5.hexdigest()
 
-    async def chunks(self, start: int = 0, end: int | None = None, piece: int = PIECE) -> AsyncIterator[bytes]:
-        """The bytes from `start` to before `end`, at most `piece` at a time."""
+    async def chunks(self, start: int = 0, end: int | None = None, piece: int = PIECE) -> AsyncIterator[Chunk]:
+        """The bytes from `start` to before `end`, at most `piece` at a time; what is in memory is shown, not copied."""
         end = self.size if end is None else min(end, self.size)
-        if self._file is None:
-            for chunk in _cut(self._parts, start, end, piece):
-                yield chunk
-            return
         while start < end:
             stop = min(start + piece, end)
-            yield await self._read(self._file.fileno(), start, stop)
+            if self._file is None:
+                yield self._in_memory()[start:stop]
+            else:
+                yield await self._read(self._file.fileno(), start, stop)
             start = stop
+
+    def _in_memory(self) -> memoryview:
+        return memoryview(self._piece or b"")[: self._held]
 
     async def _hand_over(self) -> None:
         # One piece is with the thread while the next comes in, never two.
         await self._written()
-        parts, self._parts, self._held = self._parts, [], 0
+        whole, self._piece, self._held = self._in_memory(), None, 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(None, self._absorb, parts)
+        self._writing = loop.run_in_executor(None, self._absorb, whole)
 
     async def _written(self) -> None:
         if self._writing is None:
@@ -150,19 +158,17 @@ class Spool:
         except OSError as error:
             raise _disk_error(error) from None
 
-    def _absorb(self, parts: list[bytes]) -> None:
+    def _absorb(self, piece: memoryview) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0, dir=self._room.folder)  # noqa: SIM115
-        for part in parts:
-            rest = memoryview(part)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        self._hash(parts)
+        rest = piece
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._hash(piece)
 
-    def _hash(self, parts: list[bytes]) -> None:
-        for part in parts:
-            self._sha256.update(part)
-            self._md5.update(part)
+    def _hash(self, piece: memoryview) -> None:
+        self._sha256.update(piece)
+        self._md5.update(piece)
 
     async def _read(self, file: int, start: int, stop: int) -> bytes:
         try:
@@ -178,15 +184,6 @@ class Spool:
             writing.exception()
         if self._file is not None:
             self._file.close()
-
-
-def _cut(parts: list[bytes], start: int, end: int, piece: int) -> Iterator[bytes]:
-    at = 0
-    for part in parts:
-        first, last = max(start - at, 0), min(end - at, len(part))
-        for cut in range(first, last, piece):
-            yield part[cut : min(cut + piece, last)]
-        at += len(part)
 
 
 def _disk_error(error: OSError) -> Transient:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -18,7 +18,7 @@ import httpx
 # Not through `supabase` itself: its other parts (auth, realtime, tables) took a quarter of a second of every start.
 from storage3 import AsyncStorageClient
 
-from reconciler.edges.spool import Spool
+from reconciler.edges.spool import Chunk, Spool
 from reconciler.edges.storage import MISSING, PIECE, UNPROVEN, Put, Stat, plain_md5, proper, prove, tus
 from reconciler.edges.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable, words
 from reconciler.edges.storage.tus import Sending, Tus
@@ -245,8 +245,10 @@ class SupabaseStore:
             "x-upsert": "true",
             "x-metadata": base64.b64encode(sending.marks.encode()).decode(),
         }
-        small = size <= PIECE
-        sent = b"".join([piece async for piece in sending.body(0, size)]) if small else sending.body(0, size)
+        sent: Chunk | AsyncIterator[Chunk] = sending.body(0, size)
+        if size <= PIECE:
+            # In one piece, and from where it lies: nothing is copied.
+            (sent,) = [piece async for piece in sending.body(0, size)]
         try:
             async with (
                 asyncio.timeout(tus.PATIENCE),

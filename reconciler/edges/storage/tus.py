@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from reconciler.edges.spool import Spool
+from reconciler.edges.spool import Chunk, Spool
 from reconciler.edges.storage import MISSING, Put
 from reconciler.edges.storage.refusals import heard, refusal, unreachable
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
@@ -61,7 +61,7 @@ class Sending:
         """What is written beside the object, as JSON: whose it is, never a proof."""
         return json.dumps({"sha256": self.spool.sha256, "lease": self.what.lease})
 
-    async def body(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def body(self, start: int, end: int) -> AsyncIterator[Chunk]:
         """The bytes from `start` to before `end`, as long as the generation is ours."""
         async for piece in self.spool.chunks(start, end):
             self.hold()
