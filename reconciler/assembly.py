@@ -19,8 +19,9 @@ import structlog
 
 from reconciler import tracing
 from reconciler.core.model import Limits
-from reconciler.core.naming import PROVIDER_HOSTS
+from reconciler.doors.chores import Desk
 from reconciler.doors.doctor import Instruments
+from reconciler.doors.story import Terms
 from reconciler.edges.announce import PATIENCE, Receiver
 from reconciler.edges.audits import Audits
 from reconciler.edges.budget import Budget
@@ -33,6 +34,7 @@ from reconciler.edges.kie import Kie, key_hash
 from reconciler.edges.ledger import Ledger
 from reconciler.edges.outbox import Outbox
 from reconciler.edges.reach import Reach
+from reconciler.edges.reopen import Reopening
 from reconciler.edges.reports import Reports, Scope
 from reconciler.edges.schema import Shape
 from reconciler.edges.spool import Room
@@ -123,14 +125,14 @@ def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build no more than it takes to ask about the tables."""
     async with _asking(settings) as (database, shape):
-        yield Reports(database, shape, _scope(settings))
+        yield Reports(database, shape, scope(settings))
 
 
 @contextlib.asynccontextmanager
 async def watching(settings: Settings) -> AsyncIterator[Watching]:
     """Build no more than it takes to watch what moves."""
     async with _asking(settings) as (database, _):
-        yield Watching(database, alive=_scope(settings).alive)
+        yield Watching(database, alive=scope(settings).alive)
 
 
 @contextlib.asynccontextmanager
@@ -150,13 +152,11 @@ async def instruments(settings: Settings) -> AsyncIterator[Instruments]:
         store = _store(settings, slots=2)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(kie_session())
-        secrets = [key.secret.get_secret_value() for key in settings.kie_keys()]
-        keys = {key_hash(secret): secret for secret in secrets}
         yield Instruments(
             settings=settings,
             store=store,
             room=lambda: Room(_spool_dir(settings), settings.spool_max_bytes),
-            kie=Kie(session, settings.kie_market_base_url, keys, secrets=settings.secrets()),
+            kie=Kie(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets()),
             web=await stack.enter_async_context(json_client()),
         )
 
@@ -169,7 +169,7 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
     asking = await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS))
     ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
-    keys = {key_hash(secret): secret for secret in (key.secret.get_secret_value() for key in settings.kie_keys())}
+    keys = _ring(settings)
     return Ways(
         ledger=ledger,
         inbox=inbox,
@@ -184,6 +184,12 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
         room=Room(_spool_dir(settings), settings.spool_max_bytes),
         store=store,
     )
+
+
+def _ring(settings: Settings) -> dict[str, str]:
+    """KIE's keys by their hashes."""
+    secrets = (key.secret.get_secret_value() for key in settings.kie_keys())
+    return {key_hash(secret): secret for secret in secrets}
 
 
 def _spool_dir(settings: Settings) -> Path:
@@ -231,10 +237,9 @@ def _assembled(
 ) -> Parts:
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    theirs = _their_hosts(settings)
-    limits = Limits(settings.give_up_after, result_hosts=theirs, observe=observe, keys=len(keys))
+    limits = Limits(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
     current = Current(limits)
-    reach = Reach(settings.providers, settings.task_pattern, theirs)
+    reach = Reach(settings.providers, settings.task_pattern, settings.their_hosts)
     traced = ways.tracing.on
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds, traced=traced)
     budget = Budget(database, settings.poll_rate)
@@ -250,7 +255,7 @@ def _assembled(
         metrics=metrics,
         database=database,
         shape=shape,
-        reports=Reports(database, shape, _scope(settings)),
+        reports=Reports(database, shape, scope(settings)),
         claims=claims,
         ways=ways,
         budget=budget,
@@ -274,18 +279,20 @@ async def announcer(built: Parts) -> AsyncIterator[Announcer | None]:
         yield Announcer(Outbox(built.database), receiver, built.metrics)
 
 
-def _scope(settings: Settings) -> Scope:
+def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Desk:
+    """Return what chores work with."""
+    reopening = Reopening(built.database, built.shape)
+    return Desk(built.work, built.reports, reopening, Terms.of(built.settings), at_once=at_once, pause=pause)
+
+
+def scope(settings: Settings) -> Scope:
     """Return what the reports count as ours, stuck and alive."""
     return Scope(
         providers=settings.providers,
         task_pattern=settings.task_pattern,
-        result_hosts=_their_hosts(settings),
+        result_hosts=settings.result_hosts,
+        their_hosts=settings.their_hosts,
         stuck_after=settings.stuck_after,
         alive=timedelta(seconds=2 * settings.lease_seconds),
         announces=bool(settings.notify_url),
     )
-
-
-def _their_hosts(settings: Settings) -> tuple[str, ...]:
-    # Where results may come from can be narrowed; an address at the provider stays one all the same.
-    return tuple(dict.fromkeys((*settings.result_hosts, *PROVIDER_HOSTS)))

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from reconciler.assembly import Parts
+from reconciler.assembly import Parts, desk, scope
 from reconciler.core.pace import FASTEST
 from reconciler.doors import callback, creation, events, generations, links, page, sync
 from reconciler.doors.auth import Gate, Tokens
-from reconciler.doors.chores import Desk
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.hub import Hub
 from reconciler.doors.mint import Mint
-from reconciler.doors.story import Terms
 from reconciler.doors.syncs import Syncs
 from reconciler.edges.creations import Creations
 from reconciler.edges.happenings import Happenings
 from reconciler.edges.jwks import Jwks
 from reconciler.edges.listing import Listing
-from reconciler.edges.reopen import Reopening
-from reconciler.edges.reports import Scope
 from reconciler.engine.create import Callback, Creation, Means
 from reconciler.engine.settle import Settling
 from reconciler.metrics import Metrics
@@ -52,20 +48,16 @@ def gate_for(settings: Settings) -> Gate:
 
 def inside(parts: Parts) -> Inside:
     """Return what the routes work with."""
-    settings = parts.settings
-    terms = Terms(settings.give_up_after, settings.result_hosts, settings.providers, settings.task_pattern)
-    reopening = Reopening(parts.database, parts.shape)
-    desk = Desk(parts.work, parts.reports, reopening, terms, pause=FASTEST)
-    scope = Scope(settings.providers, settings.task_pattern, stuck_after=settings.stuck_after)
+    at_work = desk(parts, pause=FASTEST)
     hub = Hub(Happenings(parts.database, parts.shape))
     return Inside(
         work=parts.work,
         reports=parts.reports,
-        desk=desk,
+        desk=at_work,
         hub=hub,
         inbox=parts.ways.inbox,
-        listing=Listing(parts.database, parts.shape, scope),
-        syncs=Syncs(desk),
+        listing=Listing(parts.database, parts.shape, scope(parts.settings)),
+        syncs=Syncs(at_work),
         mint=Mint(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
         creation=_creation(parts),
     )

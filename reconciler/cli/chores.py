@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from reconciler.cli.questions import ask
-from reconciler.cli.shared import AsJson, fail, settings_for, terms
+from reconciler.cli.shared import AsJson, fail, settings_for
 
 if TYPE_CHECKING:
     from reconciler.doors.chores import Desk, Outcome
@@ -85,14 +85,10 @@ def _do(settings: Settings, chore: Callable[[Desk], Coroutine[Any, Any, T]]) -> 
 
 
 async def _done(settings: Settings, chore: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
-    from reconciler.assembly import parts
-    from reconciler.doors.chores import Desk
-    from reconciler.edges.reopen import Reopening
+    from reconciler.assembly import desk, parts
 
     async with parts(settings) as built:
-        reopening = Reopening(built.database, built.shape)
-        desk = Desk(built.work, built.reports, reopening, terms(settings), at_once=settings.concurrency)
-        return await chore(desk)
+        return await chore(desk(built, at_once=settings.concurrency))
 
 
 def _print_and_exit(outcomes: Sequence[Outcome], *, as_json: bool) -> None:

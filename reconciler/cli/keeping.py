@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.shared import AsJson, settings_for, terms
+from reconciler.cli.shared import AsJson, settings_for
 
 if TYPE_CHECKING:
     from reconciler.doors.audit import Broken, Totals
@@ -53,11 +53,9 @@ def audit(
 
 
 async def _audited(settings: Settings, since: timedelta, broken: list[Broken], *, aloud: bool) -> Totals:
-    from reconciler.assembly import parts
+    from reconciler.assembly import desk, parts
     from reconciler.doors.audit import Reading, audit
-    from reconciler.doors.chores import Desk
     from reconciler.edges.audits import Audits
-    from reconciler.edges.reopen import Reopening
 
     def on_broken(one: Broken) -> None:
         broken.append(one)
@@ -65,9 +63,8 @@ async def _audited(settings: Settings, since: timedelta, broken: list[Broken], *
             typer.echo(f"{one.generation_id}  {one.word}  {one.why}")
 
     async with parts(settings) as built:
-        reopening = Reopening(built.database, built.shape)
-        desk = Desk(built.work, built.reports, reopening, terms(settings), at_once=settings.concurrency)
-        return await audit(desk, Reading(Audits(built.database, built.shape), built.audit, on_broken), since)
+        reading = Reading(Audits(built.database, built.shape), built.audit, on_broken)
+        return await audit(desk(built, at_once=settings.concurrency), reading, since)
 
 
 def cleanup(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from reconciler.cli.shared import AsJson, fail, settings_for, terms
+from reconciler.cli.shared import AsJson, fail, settings_for
 
 if TYPE_CHECKING:
     from reconciler.core.checkup import Check
@@ -59,16 +59,17 @@ def explain(
     What is known, why it has not ended, who holds it, which clock runs out first, what happens next and when.
     """
     from reconciler.doors import tables
+    from reconciler.doors.story import Terms
 
     settings = settings_for("database_url")
     cases = ask(settings, lambda reports: reports.explain(name))
     if not cases:
         fail(f"no generation and no task has the id {name}")
     if as_json:
-        tables.show_json([tables.case_as_json(case, terms(settings)) for case in cases])
+        tables.show_json([tables.case_as_json(case, Terms.of(settings)) for case in cases])
     else:
         for case in cases:
-            tables.show_case(case, terms(settings))
+            tables.show_case(case, Terms.of(settings))
 
 
 def doctor(*, as_json: AsJson = False) -> None:

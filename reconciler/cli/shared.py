@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from reconciler.doors.story import Terms
     from reconciler.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -24,13 +23,6 @@ def settings_for(*required: str) -> Settings:
     log.setup(level=loaded.log_level, form=loaded.log_format, secrets=loaded.secrets())
     loaded.require(*required)
     return loaded
-
-
-def terms(settings: Settings) -> Terms:
-    """Return what a story needs to know of the settings."""
-    from reconciler.doors.story import Terms
-
-    return Terms(settings.give_up_after, settings.result_hosts, settings.providers, settings.task_pattern)
 
 
 def fail(told: str) -> NoReturn:

@@ -71,7 +71,7 @@ REPAIR_TRIES = 8
 
 def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
     """Return what happens next with a row that has absorbed what was seen."""
-    if not ours(row, limits.result_hosts):
+    if not ours(row, limits.their_hosts):
         return Leave(f"status {row.status} is not ours to move")
     decision = _opinion(row, seen, now, limits)
     if not isinstance(decision, Leave) or not repairing(row):
@@ -112,14 +112,14 @@ def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Deci
     assert_never(seen)
 
 
-def ours(row: Row, result_hosts: tuple[str, ...]) -> bool:
+def ours(row: Row, their_hosts: tuple[str, ...]) -> bool:
     """Whether the daemon may move this row: in flight, a success without its asset, or a failure that may be mended."""
     if row.status in OPEN:
         return True
     if repairing(row):
         return True
     if row.status in SUCCEEDED:
-        return not row.asset_url or (points_at_provider(row.asset_url, result_hosts) and not _is_stored(row))
+        return not row.asset_url or (points_at_provider(row.asset_url, their_hosts) and not _is_stored(row))
     return row.status == "failed" and (row.gave_up or row.reopened)
 
 

@@ -293,7 +293,7 @@ class Limits:
     give_up_after: timedelta = timedelta(hours=24)
     theta: float = 1.0
     curves: Mapping[str, Curve] = field(default_factory=lambda: MappingProxyType({}))
-    result_hosts: tuple[str, ...] = ()
+    their_hosts: tuple[str, ...] = ()
     observe: bool = False
     spare: bool = True
     keys: int = 1

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from reconciler.core.naming import PROVIDER_HOSTS, host_listed
+from reconciler.core.naming import host_listed
 from reconciler.doors.auth import Caller, Gate
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.generations import Model
@@ -81,7 +81,7 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
     async def download_url(asked: Asked, caller: Caller = Depends(gate.caller)) -> Link:
         inside = entrance.go()
         row, url = await _found(inside, caller, asked)
-        if not host_listed(url, (*inside.desk.terms.result_hosts, *PROVIDER_HOSTS)):
+        if not host_listed(url, inside.desk.terms.their_hosts):
             raise not_kies()
         minted = await inside.mint.address(url, caller, key_hash=row.key_hash)
         return Link(download_url=minted, expires_in=LASTS)

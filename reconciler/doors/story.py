@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 from reconciler.core.decide import MEDIA_LIFE
 from reconciler.core.findings import Bounds, Snapshot, findings
 from reconciler.core.model import OPEN, SUCCEEDED
 from reconciler.core.naming import points_at_provider
 from reconciler.edges.cases import Bookkeeping, Case, Event
+from reconciler.edges.reach import LONGEST_TASK
+from reconciler.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +25,14 @@ class Terms:
     """What the settings say about time, about whose addresses are whose, and about which rows are ours."""
 
     give_up_after: timedelta
-    result_hosts: tuple[str, ...]
+    their_hosts: tuple[str, ...]
     providers: tuple[str, ...] = ("kie",)
     task_pattern: str = ".+"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take them from the settings."""
+        return cls(settings.give_up_after, settings.their_hosts, settings.providers, settings.task_pattern)
 
 
 def story(case: Case, terms: Terms) -> dict[str, str]:
@@ -186,7 +194,7 @@ def ended(case: Case, terms: Terms) -> bool:
             return False
         # Beside the receipt the host says nothing: a storage may share it with the provider, as on one machine.
         stored = any((row.asset_url or "").endswith(receipt.path) for receipt in case.receipts)
-        return stored or (bool(row.asset_url) and not points_at_provider(row.asset_url, terms.result_hosts))
+        return stored or (bool(row.asset_url) and not points_at_provider(row.asset_url, terms.their_hosts))
     return not (row.status == "failed" and case.known is not None and case.known.due_at is not None)
 
 
@@ -224,6 +232,8 @@ def _left_alone(case: Case, terms: Terms) -> str:
         return ""
     if row.provider is not None and row.provider not in terms.providers:
         return f"its provider is {row.provider} (RECONCILER_PROVIDERS)"
+    if row.task_id is not None and len(row.task_id.encode()) > LONGEST_TASK:
+        return f"its task id has more than {LONGEST_TASK} bytes"
     if row.task_id is not None and not re.search(terms.task_pattern, row.task_id):
         return "its task id does not match RECONCILER_TASK_PATTERN"
     return ""

@@ -7,6 +7,7 @@ from others' rows, `$1` is the providers and `$2` the pattern of task ids.
 from __future__ import annotations
 
 from reconciler.core.model import OPEN, SUCCEEDED
+from reconciler.edges.reach import owned_sql
 from reconciler.edges.schema import CREATED, Shape
 
 
@@ -75,17 +76,12 @@ SELECT g.id::text FROM public.generations g WHERE {_OPEN} AND g.task_id = $1
  ORDER BY id"""
 
 
-def _ours(shape: Shape) -> str:
-    provider = "(g.provider IS NULL OR g.provider = ANY($1))" if shape.has("provider") else "$1::text[] IS NOT NULL"
-    return f"{provider} AND (g.task_id IS NULL OR g.task_id ~ $2)"
-
-
 def in_flight(shape: Shape) -> str:
     """Rows in flight by status, with the oldest's age and how many are older than $3."""
     return f"""
 SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
        count(*) FILTER (WHERE g.created_at < now() - $3::interval) AS stuck
-  FROM public.generations g WHERE {_OPEN} AND {_ours(shape)} GROUP BY g.status"""
+  FROM public.generations g WHERE {_OPEN} AND {owned_sql(shape)} GROUP BY g.status"""
 
 
 def waiting(shape: Shape) -> str:
@@ -104,7 +100,7 @@ def last_day(shape: Shape) -> str:
     return f"""
 SELECT count(*) AS total, count(*) FILTER (WHERE {_SUCCEEDED}) AS success,
        count(*) FILTER (WHERE g.status = 'failed') AS failed, count(*) FILTER (WHERE {_OPEN}) AS generating
-  FROM public.generations g WHERE g.created_at > now() - $3::interval AND {_ours(shape)}"""
+  FROM public.generations g WHERE g.created_at > now() - $3::interval AND {owned_sql(shape)}"""
 
 
 def delivered(shape: Shape) -> str:
@@ -113,7 +109,7 @@ def delivered(shape: Shape) -> str:
     return f"""
 SELECT count(*) AS delivered, avg({seconds}) AS mean, percentile_cont(0.95) WITHIN GROUP (ORDER BY {seconds}) AS p95
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
- WHERE w.delivered_at > now() - $3::interval AND g.created_at > now() - $3::interval AND {_ours(shape)}"""
+ WHERE w.delivered_at > now() - $3::interval AND g.created_at > now() - $3::interval AND {owned_sql(shape)}"""
 
 
 def stuck(shape: Shape) -> str:
@@ -132,7 +128,7 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS 
        CASE WHEN {_SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {_SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {_OPEN} AND g.created_at < now() - $3::interval AND {_ours(shape)}
+ WHERE {_OPEN} AND g.created_at < now() - $3::interval AND {owned_sql(shape)}
  ORDER BY g.created_at, g.id"""
 
 
@@ -148,7 +144,7 @@ WITH span AS MATERIALIZED (
     SELECT g.id, g.status, g.task_id, g.asset_url{provider} FROM public.generations g {start} ORDER BY g.id LIMIT $3)
 SELECT g.id::text AS id, g.asset_url::text AS asset_url, NULL::bigint AS looked, g.id AS place
   FROM span g
- WHERE {_SUCCEEDED} AND (g.asset_url IS NULL OR g.asset_url ILIKE ANY ($4::text[])) AND {_ours(shape)}
+ WHERE {_SUCCEEDED} AND (g.asset_url IS NULL OR g.asset_url ILIKE ANY ($4::text[])) AND {owned_sql(shape)}
    AND NOT EXISTS (SELECT FROM reconciler.assets a
                     WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL
                       AND right(g.asset_url, length(a.path)) = a.path)

@@ -24,12 +24,12 @@ class Reach:
 
     providers: tuple[str, ...]
     task_pattern: str
-    result_hosts: tuple[str, ...]
+    their_hosts: tuple[str, ...]
 
     @property
     def parameters(self) -> tuple[list[str], str, str]:
         """What `ours_sql` compares with, in its order."""
-        return list(self.providers), self.task_pattern, _provider_pattern(self.result_hosts)
+        return list(self.providers), self.task_pattern, _provider_pattern(self.their_hosts)
 
 
 async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -> None:
@@ -52,8 +52,8 @@ def _provider_pattern(hosts: Sequence[str]) -> str:
     return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
 
 
-def ours_sql(shape: Shape, first: int, also: str = "false") -> str:
-    """The rows that are ours, by the parameters `first` (providers) and the next two (pattern, their hosts).
+def owned_sql(shape: Shape, first: int = 1) -> str:
+    """The rows that are ours by provider and task, by the parameters `first` (providers) and the next (pattern).
 
     A task's id that our index could not take is nobody's.
     """
@@ -63,5 +63,10 @@ def ours_sql(shape: Shape, first: int, also: str = "false") -> str:
         else f"${first}::text[] IS NOT NULL"
     )
     task = f"octet_length(g.task_id) <= {LONGEST_TASK} AND g.task_id ~ ${first + 1}"
-    return f"""{provider} AND (g.task_id IS NULL OR {task})
+    return f"{provider} AND (g.task_id IS NULL OR {task})"
+
+
+def ours_sql(shape: Shape, first: int, also: str = "false") -> str:
+    """The rows that are ours at all, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
+    return f"""{owned_sql(shape, first)}
        AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""

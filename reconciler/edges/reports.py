@@ -29,11 +29,15 @@ SPAN = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which rows count as ours, from which age on they are stuck, and how long a silent replica counts as alive."""
+    """Which rows count as ours, from which age on they are stuck, and how long a silent replica counts as alive.
+
+    `result_hosts` are those that may be fetched from, `their_hosts` those whose addresses are the provider's.
+    """
 
     providers: Sequence[str] = ("kie",)
     task_pattern: str = ".+"
     result_hosts: Sequence[str] = PROVIDER_HOSTS
+    their_hosts: Sequence[str] = PROVIDER_HOSTS
     stuck_after: timedelta = timedelta(minutes=10)
     alive: timedelta = timedelta(seconds=60)
     announces: bool = False
@@ -187,7 +191,7 @@ class Reports:
 
     async def unhealed(self, limit: int = SPAN, after: str | None = None) -> Page:
         """Look at the next `limit` rows by id and return those that say success without an asset of ours."""
-        hosts = [suffix for suffix in self._scope.result_hosts if suffix != "*"] or list(PROVIDER_HOSTS)
+        hosts = [suffix for suffix in self._scope.their_hosts if suffix != "*"] or list(PROVIDER_HOSTS)
         start = () if after is None else (after,)
         sql = questions.unhealed(self._shape, first=after is None)
         rows = await self._ours(sql, limit, [f"%{suffix}%" for suffix in hosts], *start)

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AliasGenerator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from reconciler.core.naming import PROVIDER_HOSTS
 from reconciler.errors import Config
 from reconciler.settings.sources import gather, named
 from reconciler.settings.values import (
@@ -117,13 +118,7 @@ class Settings(BaseSettings):
 
     providers: Words = ("kie",)
     task_pattern: Pattern = ".+"
-    result_hosts: Hosts = (
-        "aiquickdraw.com",
-        "kie.ai",
-        "redpandaai.co",
-        "r2.cloudflarestorage.com",
-        "suno.ai",
-    )
+    result_hosts: Hosts = PROVIDER_HOSTS
     allow_private_hosts: bool = False
     on_fail: Annotated[Literal["write", "handover"], Lower] = "write"
     notify_url: ExactAddress = Field("", repr=False)
@@ -174,6 +169,11 @@ class Settings(BaseSettings):
 
     def _is_set(self, name: str) -> bool:
         return bool(self.kie_keys() if name == "kie_api_key" else getattr(self, name))
+
+    @property
+    def their_hosts(self) -> tuple[str, ...]:
+        """Whose addresses are KIE's: where results may come from can be narrowed, its own hosts stay its own."""
+        return tuple(dict.fromkeys((*self.result_hosts, *PROVIDER_HOSTS)))
 
     def kie_keys(self) -> tuple[KieKey, ...]:
         """KIE's keys in order of preference, each secret once."""

@@ -137,7 +137,7 @@ def test_what_only_a_callback_said_ends_no_row_and_acknowledges_nothing(row: Row
         assert decision == decided(row, seen.unheard, limits)
 
 
-@given(rows(), OBSERVATIONS, LIMITS.filter(lambda limits: limits.result_hosts != ("example.com",)))
+@given(rows(), OBSERVATIONS, LIMITS.filter(lambda limits: limits.their_hosts != ("example.com",)))
 def test_a_row_that_ended_is_left_but_for_three_exceptions(row: Row, seen: Observation, limits: Limits):
     decision = decided(row, seen, limits)
 

@@ -159,7 +159,7 @@ LIMITS = st.builds(
     give_up_after=st.sampled_from([timedelta(minutes=10), timedelta(hours=24), timedelta(days=30)]),
     theta=st.floats(0, 1e4),
     curves=st.just({}) | st.just({"m": Curve(3.0, 0.3)}),
-    result_hosts=st.sampled_from([(), ("*",), ("example.com",)]),
+    their_hosts=st.sampled_from([(), ("*",), ("example.com",)]),
     observe=st.booleans(),
     spare=st.booleans(),
     jitter=st.floats(0, 1, exclude_max=True),

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from reconciler import settings
+from reconciler import assembly, settings
 from reconciler.assembly import Parts, parts
 from reconciler.bench.simulator import Simulator
 from reconciler.doors.chores import Desk
-from reconciler.doors.story import Terms
-from reconciler.edges.reopen import Reopening
 from tests.doors.face import Face, opened
 
 
@@ -46,7 +44,7 @@ async def built(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[
         "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
         "RECONCILER_POLL_RATE": "1000",
         "RECONCILER_PUBLIC_URL": "http://127.0.0.1:9",
-        "RECONCILER_RESULT_HOSTS": "127.0.0.1,aiquickdraw.com",
+        "RECONCILER_RESULT_HOSTS": "127.0.0.1",
         "RECONCILER_SPOOL_DIR": str(tmp_path / "spool"),
         "RECONCILER_STORAGE_BACKEND": "local",
         "RECONCILER_STORAGE_LOCAL_DIR": str(tmp_path / "files"),
@@ -57,5 +55,4 @@ async def built(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[
 
 @pytest.fixture
 def desk(built: Parts) -> Desk:
-    terms = Terms(timedelta(hours=24), built.settings.result_hosts)
-    return Desk(built.work, built.reports, Reopening(built.database, built.shape), terms, at_once=4, patience=20)
+    return replace(assembly.desk(built, at_once=4), patience=20)

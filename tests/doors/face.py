@@ -54,7 +54,7 @@ async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> Asyn
         "RECONCILER_API_TOKEN": OPERATOR,
         "RECONCILER_POLL_RATE": "1000",
         "RECONCILER_PUBLIC_URL": "http://127.0.0.1:9",
-        "RECONCILER_RESULT_HOSTS": "127.0.0.1,aiquickdraw.com",
+        "RECONCILER_RESULT_HOSTS": "127.0.0.1",
         "RECONCILER_SPOOL_DIR": str(folder / "spool"),
         "RECONCILER_STORAGE_BACKEND": "local",
         "RECONCILER_STORAGE_LOCAL_DIR": str(folder / "files"),

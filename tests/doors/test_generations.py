@@ -12,8 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from reconciler.cli.shared import terms
-from reconciler.doors.story import whole
+from reconciler.doors.story import Terms, whole
 from tests.doors.face import ANN, BOB, Face
 from tests.rows import HOUR, OURS, THEIRS, add, keep, store
 
@@ -230,7 +229,7 @@ async def test_the_page_tells_an_operator_what_explain_tells_and_nobody_else(poo
     (case,) = await face.built.reports.explain(row)
 
     told = (await face.operator.get(f"{LIST}/{row}")).json()["story"]
-    assert untimed(told) == untimed(whole(case, terms(face.built.settings)))
+    assert untimed(told) == untimed(whole(case, Terms.of(face.built.settings)))
     assert list(told)[-1] == "1."
     assert "story" not in (await face.ann.get(f"{LIST}/{row}")).json()
 

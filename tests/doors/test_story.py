@@ -14,7 +14,7 @@ from reconciler.doors.story import Terms, ended, lines, span, story
 from reconciler.edges.cases import Bookkeeping, Case, Event, Generation, Holder, Receipt
 
 NOW = datetime(2026, 3, 1, 3, 0, 0, tzinfo=UTC)
-TERMS = Terms(give_up_after=timedelta(hours=24), result_hosts=("aiquickdraw.com",))
+TERMS = Terms(give_up_after=timedelta(hours=24), their_hosts=("aiquickdraw.com",))
 INSTANCE = UUID("6a3f2f60-7f0e-4b8e-9a6c-3f1d1c7a0001")
 OURS = "https://project.supabase.co/generations/u/image/g_0.png"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
@@ -76,6 +76,7 @@ def test_a_row_that_nobody_has_looked_at() -> None:
     [
         ({"provider": "other"}, "its provider is other (RECONCILER_PROVIDERS)"),
         ({"task_id": "replicate-1"}, "its task id does not match RECONCILER_TASK_PATTERN"),
+        ({"task_id": 2001 * "a"}, "its task id has more than 2000 bytes"),
     ],
 )
 def test_of_a_row_that_is_left_alone_nothing_is_promised(facts: dict[str, Any], why: str) -> None:
@@ -87,9 +88,9 @@ def test_of_a_row_that_is_left_alone_nothing_is_promised(facts: dict[str, Any], 
     assert "clock" not in told
 
 
-@pytest.mark.parametrize("facts", [{"provider": None}, {"task_id": None}, {"task_id": "t"}])
+@pytest.mark.parametrize("facts", [{"provider": None}, {"task_id": None}, {"task_id": 2000 * "t"}])
 def test_a_row_that_may_be_ours_is_found(facts: dict[str, Any]) -> None:
-    told = story(case(row(**facts)), replace(TERMS, task_pattern="^t$"))
+    told = story(case(row(**facts)), replace(TERMS, task_pattern="^t+$"))
 
     assert told["next"] == "The next sweep finds it."
 

@@ -22,7 +22,7 @@ USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
 OURS = "https://project.supabase.co/storage/v1/object/public/generations/one_0.png"
 HOSTS = ("aiquickdraw.com", "kie.ai")
-REACH = Reach(providers=("kie",), task_pattern=".+", result_hosts=HOSTS)
+REACH = Reach(providers=("kie",), task_pattern=".+", their_hosts=HOSTS)
 
 
 async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0, **columns: Any) -> str:

@@ -161,12 +161,16 @@ async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(poo
     assert snapshot.media_deadline == pytest.approx(2 * 3600, abs=5)
 
 
-async def test_the_snapshot_names_the_hosts_that_are_not_listed(pool: Any, reports: Reports) -> None:
+async def test_the_snapshot_names_the_hosts_that_are_not_listed_be_they_kies_own(
+    pool: Any, database: Database, shape: Shape
+) -> None:
     row = await add(pool)
-    sources = ["https://new.example.net/a.png?sig=1", "https://tempfile.aiquickdraw.com/b.png"]
+    sources = ["https://new.example.net/a.png?sig=1", THEIRS, "https://listed.example.net/b.png"]
     await keep(pool, row, finding="host_unlisted", sources=sources, due_at_in=5)
 
-    assert (await reports.snapshot()).unlisted_hosts == ("new.example.net",)
+    reports = Reports(database, shape, Scope(result_hosts=("listed.example.net",)))
+
+    assert (await reports.snapshot()).unlisted_hosts == ("new.example.net", "tempfile.aiquickdraw.com")
 
 
 async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: Shape) -> None:
@@ -215,7 +219,7 @@ async def test_any_result_host_still_means_that_known_provider_addresses_are_not
     theirs = await add(pool, "success", HOUR, asset_url=THEIRS)
     await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
 
-    reports = Reports(database, shape, Scope(result_hosts=("*",)))
+    reports = Reports(database, shape, Scope(their_hosts=("*",)))
 
     assert (await reports.unhealed()).found == (theirs,)
 

@@ -76,7 +76,7 @@ async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, Terms(built.settings.give_up_after, built.settings.result_hosts))
+        told = story(case, Terms.of(built.settings))
         assert told["KIE"].startswith("createTask: its outcome is unknown since ")
         assert "never ordered again" in told["KIE"]
         await rig.age(row["id"], 3600)
@@ -85,7 +85,7 @@ async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig
         kie.let.set()
         assert await asking == Created(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, Terms(built.settings.give_up_after, built.settings.result_hosts))
+        told = story(case, Terms.of(built.settings))
         assert "createTask" not in "".join(told.values())
         (stuck,) = await built.reports.stuck()
         assert "createTask" not in stuck.why

@@ -68,6 +68,7 @@ async def test_a_task_that_no_index_takes_keeps_no_other_row_waiting(dsn: str, t
                 for generation_id in (bad, good):
                     parts.work.wake(generation_id)
             await rig.delivered(good)
+            assert (await parts.reports.snapshot()).in_flight == {}, "what nobody looks at must page nobody for ever"
         assert await rig.books.work(bad) is None
 
 
