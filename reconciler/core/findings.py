@@ -93,18 +93,19 @@ class Snapshot:
     lost: int = 0
 
 
+SILENT_SECONDS = 30.0
+"""A canary is sent every ten seconds and comes back within five: after these, two were lost."""
+
+UNANNOUNCED_SECONDS = 600.0
+QUEUE_SHARE = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """From where on a figure is amiss; ages in seconds, `queue_usage` a share.
-
-    A canary is sent every ten seconds and comes back within five: after thirty, two were lost.
-    """
+    """What the settings say about when a figure is amiss."""
 
     stuck_after: timedelta = timedelta(minutes=10)
     sweep_seconds: float = 15.0
-    canary_age: float = 30.0
-    unannounced_age: float = 600.0
-    queue_usage: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ def findings(snapshot: Snapshot, bounds: Bounds) -> tuple[Finding, ...]:
     """Return what is amiss: first what pages somebody, then in the order of NAMES."""
     found = [
         *_of_rows(snapshot, bounds),
-        *_of_listening(snapshot, bounds),
+        *_of_listening(snapshot),
         *_of_rounds(snapshot, bounds),
         *_of_waiting(snapshot),
     ]
@@ -183,11 +184,11 @@ def findings(snapshot: Snapshot, bounds: Bounds) -> tuple[Finding, ...]:
 
 def _of_rows(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
     if snapshot.stuck:
-        says = f"{snapshot.stuck} in flight for longer than {_span(bounds.stuck_after.total_seconds())}."
+        says = f"{snapshot.stuck} in flight for longer than {span(bounds.stuck_after.total_seconds())}."
         do = "Run `kie-reconciler stuck`; it tells why each one has not ended."
         yield Finding("stuck", snapshot.stuck, "warn", says, do)
     if snapshot.expiring:
-        first = "" if snapshot.media_deadline is None else f", the first in {_span(snapshot.media_deadline)}"
+        first = "" if snapshot.media_deadline is None else f", the first in {span(max(snapshot.media_deadline, 0))}"
         says = f"{snapshot.expiring} results are not stored and their addresses die{first}."
         do = "Run `kie-reconciler stuck` and `explain` its oldest; remove what stops the delivery."
         yield Finding("media_expiring", snapshot.expiring, "page", says, do)
@@ -201,17 +202,17 @@ def _of_rows(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
         yield Finding("provider_silent", snapshot.unheard, "warn", says, do)
 
 
-def _of_listening(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
+def _of_listening(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.transaction_pooler:
         says = "DATABASE_URL leads to a pooler in transaction mode, where notifications never come."
         do = "Give it the direct or the session-mode address; until then the sweep finds every row."
         yield Finding("transaction_pooler", 1, "warn", says, do)
     # The pooler explains the deafness: two findings would send somebody looking twice.
-    elif not snapshot.listening or snapshot.canary_age > bounds.canary_age:
-        says = f"No notification has come back for {_span(snapshot.canary_age)}; the sweep alone finds rows."
+    elif not snapshot.listening or snapshot.canary_age > SILENT_SECONDS:
+        says = f"No notification has come back for {span(snapshot.canary_age)}; the sweep alone finds rows."
         do = "If it does not heal by itself, look at what stands between the daemon and the database."
         yield Finding("deaf_listener", 1, "warn", says, do)
-    if snapshot.queue_usage > bounds.queue_usage:
+    if snapshot.queue_usage > QUEUE_SHARE:
         says = f"PostgreSQL's notification queue is {snapshot.queue_usage:.0%} full; once full, every commit fails."
         do = "End the session that listens inside a transaction: pg_stat_activity, oldest xact_start."
         yield Finding("notification_queue", 1, "page", says, do)
@@ -219,14 +220,14 @@ def _of_listening(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
 
 def _of_rounds(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
     if snapshot.sweep_age > 3 * bounds.sweep_seconds:
-        says = f"No sweep has ended for {_span(snapshot.sweep_age)}."
+        says = f"No sweep has ended for {span(snapshot.sweep_age)}."
         do = "Look at the database's load and at the log."
         yield Finding("late_sweep", 1, "page", says, do)
     if snapshot.schema_behind:
         says = f"The database lacks {snapshot.schema_behind} of this version's migrations."
         yield Finding("schema_behind", snapshot.schema_behind, "warn", says, "Run `kie-reconciler migrate`.")
-    if snapshot.unannounced and snapshot.unannounced_age > bounds.unannounced_age:
-        says = f"{snapshot.unannounced} events are not announced, the oldest for {_span(snapshot.unannounced_age)}."
+    if snapshot.unannounced and snapshot.unannounced_age > UNANNOUNCED_SECONDS:
+        says = f"{snapshot.unannounced} events are not announced, the oldest for {span(snapshot.unannounced_age)}."
         do = "See whether the receiver at RECONCILER_NOTIFY_URL answers with 2xx."
         yield Finding("outbox_growing", snapshot.unannounced, "warn", says, do)
     if snapshot.events_dead:
@@ -255,9 +256,10 @@ def _of_waiting(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(name, count, advice.severity, advice.says.format(n=count), do)
 
 
-def _span(seconds: float) -> str:
-    """Return a time as a person says it: two of the largest unit at least."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+def span(seconds: float) -> str:
+    """Return a time as a person says it: seconds up to two minutes, then minutes, hours, days."""
+    size, unit = next(
+        (each for each in ((86400, "d"), (3600, "h"), (60, "min")) if abs(seconds) >= 2 * each[0]), (1, "s")
+    )
+    count = seconds / size
+    return f"{round(count, 1 if abs(count) < 10 else 0):g} {unit}"

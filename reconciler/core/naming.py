@@ -1,6 +1,6 @@
 """Names and addresses: which types we keep, where an object lies, which address a reader sees.
 
-No bytes are looked at here (edges/fetch.py sniffs them) and nothing is resolved or connected to.
+No bytes are looked at here (edges/sniff.py does) and nothing is resolved or connected to.
 Called by fetch and deliver for types and keys, by the doors for what they show, by the sweep and
 backfill for what still has to be healed.
 """
@@ -44,10 +44,12 @@ PROVIDER_HOSTS = (
 )
 """Where KIE keeps results, as suffixes."""
 
+AMBIGUOUS = re.compile(r"[\s\\\x00-\x1f\x7f]")
+"""Blanks, control characters and backslashes in an address are read differently by different parsers."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _MARKED = re.compile(r".*\.[0-9a-f]{32}")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
-_AMBIGUOUS = re.compile(r"[\s\\\x00-\x1f\x7f]")
 
 
 def object_key(*, user_id: str | None, kind: Kind, generation_id: str, n: int, ext: str) -> str:
@@ -117,7 +119,7 @@ def _below(host: str, suffix: str) -> bool:
 
 def _host(url: str) -> str | None:
     # Backslashes and blanks are read differently by different clients: no host, so no trust.
-    if _AMBIGUOUS.search(url):
+    if AMBIGUOUS.search(url):
         return None
     try:
         parts = urlsplit(url)

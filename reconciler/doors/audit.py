@@ -17,7 +17,7 @@ from reconciler.core.model import Trigger
 from reconciler.doors.chores import Desk, kept, visit
 from reconciler.edges.audits import Audited, Audits
 from reconciler.engine.audit import Audit, Found
-from reconciler.errors import LeaseLost, ReconcilerError
+from reconciler.errors import ReconcilerError
 
 log = structlog.get_logger()
 
@@ -120,7 +120,7 @@ async def _repaired(desk: Desk, found: Found, *, reopened: bool) -> Broken:
         return Broken(one.generation_id, one.task_id, "waiting", f"{found.why}; somebody else has it in hand")
     try:
         case = (await visit(desk, one.generation_id, Trigger.SYNC)).case
-    except (ReconcilerError, LeaseLost) as error:
+    except ReconcilerError as error:
         return Broken(one.generation_id, one.task_id, "waiting", f"{found.why}; {error}")
     if case is None or case.known is None:
         return Broken(one.generation_id, one.task_id, "lost", f"{found.why}; the application deleted the row")

@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from reconciler.core.model import Ready, Trigger
+from reconciler.core.naming import CALLBACK_PATH
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.problems import Problem, unavailable
 from reconciler.edges.inbox import Kept, Said
@@ -32,8 +33,6 @@ from reconciler.providers import callback as payload
 from reconciler.settings import Settings
 
 log = structlog.get_logger()
-
-PATH = "/api/kie/callback"
 
 FRESH = 300.0
 """Seconds that KIE's clock and ours may differ; KIE states no bound, five minutes is what its clients use."""
@@ -124,7 +123,7 @@ def routes(asked: Proofs, entrance: Entrance, metrics: Metrics) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        PATH,
+        CALLBACK_PATH,
         tags=["kie"],
         summary="Take a callback of KIE's",
         description=_TEXT,

@@ -7,7 +7,6 @@ the web door.
 from __future__ import annotations
 
 import json
-import math
 from typing import Annotated, Any, Literal, assert_never
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from reconciler.doors.auth import Caller, Gate
 from reconciler.doors.entrance import Entrance
-from reconciler.doors.problems import Problem
+from reconciler.doors.problems import RETRY, Problem, wait
 from reconciler.edges.creations import WINDOW, Asker, Order
 from reconciler.engine.create import Answer, Busy, Created, Declined, Reused, Unknown, Vanished
 from reconciler.errors import Permanent
@@ -69,15 +68,14 @@ class Made(BaseModel):
     status: str = Field(description="the row's status; `deleted` where the application has deleted it meanwhile")
 
 
-_RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Made, "description": "A repeat of this Idempotency-Key: the same generation as it stands now."},
     402: {"description": "KIE's word: not enough credits. The generation failed."},
     404: {"description": "The generation of this Idempotency-Key was deleted."},
     422: {"description": "KIE or the table refuses the order, or the Idempotency-Key was used for another one."},
-    429: {"description": "Too fast, by our own rate (nothing was written) or by KIE's (it failed).", "headers": _RETRY},
+    429: {"description": "Too fast, by our own rate (nothing was written) or by KIE's (it failed).", "headers": RETRY},
     502: {"description": "KIE refuses us, or cannot be reached. The generation failed."},
-    503: {"description": "Starting, ending, the database is away, or KIE is under maintenance.", "headers": _RETRY},
+    503: {"description": "Starting, ending, the database is away, or KIE is under maintenance.", "headers": RETRY},
     504: {"description": "KIE may have made the task. It is not ordered again; its callback settles the generation."},
 }
 
@@ -163,7 +161,7 @@ def _told(answer: Answer) -> Created:
         case Created():
             return answer
         case Busy(seconds):
-            raise Problem(429, "create_rate", "too many orders just now; nothing was written", headers=_wait(seconds))
+            raise Problem(429, "create_rate", "too many orders just now; nothing was written", headers=wait(seconds))
         case Reused():
             raise Problem(422, "idempotency_key_reused", "this Idempotency-Key was used for another order")
         case Vanished():
@@ -181,7 +179,7 @@ def _declined(declined: Declined) -> Problem:
     if declined.code is None:
         return Problem(502, "kie_unavailable", declined.message, generationId=declined.generation_id)
     status, word = _MEANINGS.get(declined.code, (502, "kie_refused"))
-    headers = _wait(declined.retry_after or WINDOW) if status in {429, 503} else {}
+    headers = wait(declined.retry_after or WINDOW) if status in {429, 503} else {}
     more = {"generationId": declined.generation_id, "code": declined.code}
     return Problem(status, word, declined.message, headers=headers, **more)
 
@@ -199,7 +197,3 @@ _MEANINGS = {
     455: (503, "kie_maintenance"),
 }
 """KIE's codes as HTTP statuses and stable words; every other one is 502 `kie_refused`."""
-
-
-def _wait(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(math.ceil(seconds), 1))}

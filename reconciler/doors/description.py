@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reconciler import __version__
 from reconciler.doors.assets import static
+from reconciler.doors.problems import RETRY
 
 _ABOUT = """
 Makes sure that whoever paid for a KIE.ai generation gets it.
@@ -36,7 +37,6 @@ _TAGS = [
 _PAGE = {"/docs": "docs.html", "/docs.js": "docs.js", "/docs.css": "docs.css"}
 
 _PROBLEM = "#/components/schemas/ProblemDetails"
-_RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 0}}}
 _ASKS = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
 
 _EVERYWHERE = {"431": "More than 100 headers.", "500": "A fault of ours; the log tells it under `requestId`."}
@@ -120,7 +120,7 @@ def _complete(operation: dict[str, Any], *, api: bool) -> None:
         if status >= "400":
             response.setdefault("content", {"application/problem+json": {"schema": {"$ref": _PROBLEM}}})
         if status == "503" and api:
-            response.setdefault("headers", _RETRY)
+            response.setdefault("headers", RETRY)
         if status == "401" and "security" in operation:
             response.setdefault("headers", _ASKS)
     operation["responses"] = dict(sorted(responses.items()))

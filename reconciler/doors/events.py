@@ -59,7 +59,7 @@ A comment comes every 15 seconds where nothing else does. A reader who does not 
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Times:
     """Seconds: between two signs of life, until a stream ends by itself, and for taking the last words."""
 
     beat: float = 15.0
@@ -72,16 +72,16 @@ class Flow(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, greeting: bytes, pace: Pace) -> None:
+    def __init__(self, stream: Stream, greeting: bytes, times: Times) -> None:
         self._stream = stream
-        self._pace = pace
+        self._times = times
         super().__init__(self._frames(greeting), headers=_HEADERS)
 
     async def _frames(self, greeting: bytes) -> AsyncIterator[bytes]:
         yield greeting
         while not self._stream.over:
             try:
-                async with asyncio.timeout(self._pace.beat):
+                async with asyncio.timeout(self._times.beat):
                     frames = await self._stream.take()
             except TimeoutError:
                 frames = BEAT
@@ -90,7 +90,7 @@ class Flow(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the first of the three ends; a reader that takes nothing would hold up `send` for ever."""
         # A token may expire while the stream is open. Not all of them at once: they come back.
-        life = self._pace.life * random.uniform(0.9, 1)
+        life = self._times.life * random.uniform(0.9, 1)
         ending = asyncio.get_running_loop().call_later(life, self._stream.end)
         tasks = {
             asyncio.create_task(self.stream_response(send)),
@@ -110,13 +110,13 @@ class Flow(StreamingResponse):
 
     async def _stuck(self) -> None:
         await self._stream.ended.wait()
-        await asyncio.sleep(self._pace.grace)
+        await asyncio.sleep(self._times.grace)
 
 
-def routes(gate: Gate, entrance: Entrance, pace: Pace | None = None) -> APIRouter:
-    """Return the route; `pace` is how long its streams wait and last."""
+def routes(gate: Gate, entrance: Entrance, times: Times | None = None) -> APIRouter:
+    """Return the route; `times` is how long its streams wait and last."""
     router = APIRouter()
-    times = pace or Pace()
+    times = times or Times()
 
     @router.get(
         "/api/events",

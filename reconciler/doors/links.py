@@ -19,7 +19,7 @@ from reconciler.doors.auth import Caller, Gate
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.generations import Model
 from reconciler.doors.mint import not_kies
-from reconciler.doors.problems import Problem
+from reconciler.doors.problems import RETRY, Problem
 from reconciler.edges.listed import LONGEST_ADDRESS, Listed
 
 LASTS = 1200
@@ -27,9 +27,6 @@ LASTS = 1200
 
 _ASKED: JsonDict = {"generationId": "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"}
 _LINK: JsonDict = {"downloadUrl": "https://tempfile.aiquickdraw.com/r/281e.png?X-Amz-Expires=1200", "expiresIn": LASTS}
-
-
-_RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 
 
 class Asked(Model):
@@ -74,7 +71,7 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
             404: {"description": "There is no such generation or no such result, or it is somebody else's."},
             410: {"description": "`gone`: KIE does not have it any more."},
             422: {"description": "`not_kies`: the address is not one of KIE's."},
-            429: {"description": "`too_many_links`: too many are being asked for at once.", "headers": _RETRY},
+            429: {"description": "`too_many_links`: too many are being asked for at once.", "headers": RETRY},
             502: {"description": "`kie_unavailable`: KIE could not be asked."},
         },
     )

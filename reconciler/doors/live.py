@@ -16,8 +16,8 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 
-from reconciler.doors.moving import Motion, Pace, Transfer
-from reconciler.doors.story import span
+from reconciler.core.findings import span
+from reconciler.doors.moving import Motion, Rates, Transfer
 from reconciler.doors.tables import as_plain, console, grid, text
 
 
@@ -76,7 +76,7 @@ def _headline(motion: Motion) -> str:
     booked = ", ".join(
         f"key {key.key_hash[:8]} {f'booked for {key.booked:.1f} s' if key.booked else 'free'}" for key in motion.keys
     )
-    polls = _sum(pace.polls_per_second for pace in motion.replicas)
+    polls = _sum(rates.polls_per_second for rates in motion.replicas)
     budget = f"polls {polls}/s, {booked or 'no key used yet'}"
     return f"{motion.at:%H:%M:%S %Z}  {moving}, {motion.overdue} waiting for a turn; {budget}"
 
@@ -85,23 +85,23 @@ def _replicas(motion: Motion) -> RenderableType:
     if not motion.replicas:
         return text("no replica is alive: start `kie-reconciler run`")
     names = ("replica", "", "told", "in hand", "polls/s", "delivered/s", "in", "out")
-    return grid(names, ([*_where(pace), _told(motion, pace), pace.held, *_rates(pace)] for pace in motion.replicas))
+    return grid(names, ([*_where(one), _told(motion, one), one.held, *_rates(one)] for one in motion.replicas))
 
 
-def _where(pace: Pace) -> tuple[str, str]:
-    return f"{pace.host} pid {pace.pid}", "leads" if pace.leads else ""
+def _where(rates: Rates) -> tuple[str, str]:
+    return f"{rates.host} pid {rates.pid}", "leads" if rates.leads else ""
 
 
-def _told(motion: Motion, pace: Pace) -> str:
-    return f"{span(max((motion.at - pace.told_at).total_seconds(), 0))} ago"
+def _told(motion: Motion, rates: Rates) -> str:
+    return f"{span(max((motion.at - rates.told_at).total_seconds(), 0))} ago"
 
 
-def _rates(pace: Pace) -> tuple[str, ...]:
+def _rates(rates: Rates) -> tuple[str, ...]:
     return (
-        _count(pace.polls_per_second),
-        _count(pace.deliveries_per_second),
-        _bytes(pace.downloaded_per_second),
-        _bytes(pace.uploaded_per_second),
+        _count(rates.polls_per_second),
+        _count(rates.deliveries_per_second),
+        _bytes(rates.downloaded_per_second),
+        _bytes(rates.uploaded_per_second),
     )
 
 

@@ -6,14 +6,13 @@ Who may have which is the door's affair (`links.py`).
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
 
 from reconciler.core.naming import display_url
 from reconciler.doors.auth import Caller
-from reconciler.doors.problems import Problem
+from reconciler.doors.problems import Problem, wait
 from reconciler.edges.budget import Budget
 from reconciler.edges.kie import Kie
 from reconciler.engine.route import Key
@@ -90,8 +89,7 @@ def not_kies() -> Problem:
 
 
 def _busy() -> Problem:
-    wait = {"Retry-After": str(math.ceil(TURN))}
-    return Problem(429, "too_many_links", "too many addresses are being asked for at once", headers=wait)
+    return Problem(429, "too_many_links", "too many addresses are being asked for at once", headers=wait(TURN))
 
 
 def _checked(minted: str) -> str:

@@ -13,7 +13,7 @@ from reconciler.edges.watching import Booked, Moment, Moving, Replica, Waiting
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Rates:
     """One replica; what it did a second between its last two words, None before there are two."""
 
     instance: UUID
@@ -48,7 +48,7 @@ class Motion:
     """All that moves and waits at one moment, as `top --json` prints it; `overdue` stops at 10,000."""
 
     at: datetime
-    replicas: tuple[Pace, ...]
+    replicas: tuple[Rates, ...]
     transfers: tuple[Transfer, ...]
     keys: tuple[Booked, ...]
     overdue: int
@@ -66,7 +66,7 @@ class Motions:
         self._words = {replica.instance: self._word(replica) for replica in moment.replicas}
         return Motion(
             at=moment.at,
-            replicas=tuple(_pace(*word) for word in self._words.values()),
+            replicas=tuple(_rates(*word) for word in self._words.values()),
             transfers=tuple(_transfer(*word, one) for word in self._words.values() for one in word[1].transfers),
             keys=moment.keys,
             overdue=moment.overdue,
@@ -78,12 +78,12 @@ class Motions:
         return (last if replica.told_at > last.told_at else before), replica
 
 
-def _pace(before: Replica | None, last: Replica) -> Pace:
+def _rates(before: Replica | None, last: Replica) -> Rates:
     def rate(count: int, was: int) -> float | None:
         return None if before is None else round((count - was) / _between(before, last), 2)
 
     was = before or last
-    return Pace(
+    return Rates(
         instance=last.instance,
         host=last.host,
         pid=last.pid,

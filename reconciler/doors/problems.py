@@ -25,6 +25,10 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _WORDS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
 
+RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
+"""The header that `wait` writes, for the description of the API."""
+
+
 class Problem(Exception):
     """An answer that is an error; `more` are further members of the body, which must hold no secret."""
 
@@ -56,7 +60,12 @@ class Problem(Exception):
 
 def unavailable(reason: str, *, seconds: float = 2.0) -> Problem:
     """Return the answer for what passes by itself; `seconds` says when to ask again."""
-    return Problem(503, "unavailable", reason, headers={"Retry-After": str(math.ceil(seconds))})
+    return Problem(503, "unavailable", reason, headers=wait(seconds))
+
+
+def wait(seconds: float) -> dict[str, str]:
+    """Return the header that says when to ask again: in whole seconds, one at least."""
+    return {"Retry-After": str(max(math.ceil(seconds), 1))}
 
 
 def install(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """One generation's case in sentences, for somebody woken at night: what is known, what is tried, what comes next.
 
-Pure: a case and the terms in, sentences out. Called by `explain`; the tables print it.
+Pure: a case and the terms in, sentences out. Called by `explain`, by the page of one generation, and by whoever asks
+whether one has `ended`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from reconciler.core.decide import MEDIA_LIFE
-from reconciler.core.findings import Bounds, Snapshot, findings
+from reconciler.core.findings import Bounds, Snapshot, findings, span
 from reconciler.core.model import OPEN, SUCCEEDED
 from reconciler.core.naming import points_at_provider
 from reconciler.edges.cases import Bookkeeping, Case, Event
@@ -52,15 +53,6 @@ def story(case: Case, terms: Terms) -> dict[str, str]:
 def whole(case: Case, terms: Terms) -> dict[str, str]:
     """Return the story and, numbered, what happened: what a person reads in a terminal and on the page."""
     return story(case, terms) | {f"{n}.": line for n, line in enumerate(lines(case), start=1)}
-
-
-def span(seconds: float) -> str:
-    """Return a time as a person says it: seconds up to two minutes, then minutes, hours, days."""
-    size, unit = next(
-        (each for each in ((86400, "d"), (3600, "h"), (60, "min")) if abs(seconds) >= 2 * each[0]), (1, "s")
-    )
-    count = seconds / size
-    return f"{round(count, 1 if abs(count) < 10 else 0):g} {unit}"
 
 
 def _at(when: datetime, now: datetime) -> str:

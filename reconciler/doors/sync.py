@@ -6,7 +6,6 @@ Nothing is decided here, and no visit is held here: `syncs.py` keeps those that 
 from __future__ import annotations
 
 import asyncio
-import math
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import ConfigDict, Field
@@ -17,7 +16,7 @@ from reconciler.doors.auth import Caller, Gate
 from reconciler.doors.chores import Stand
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.generations import Model, assets
-from reconciler.doors.problems import Problem
+from reconciler.doors.problems import Problem, wait
 from reconciler.doors.story import ended
 from reconciler.edges.listed import Listed
 from reconciler.edges.listing import OF_ONE_TASK
@@ -112,8 +111,8 @@ def _check(visit: asyncio.Task[Stand]) -> None:
         return
     seen = visit.result().seen
     if isinstance(seen, Unheard):
-        wait = {} if seen.retry_after is None else {"Retry-After": str(math.ceil(seen.retry_after))}
-        raise Problem(502, "kie_unavailable", f"KIE could not be asked: {seen.reason}", headers=wait)
+        later = {} if seen.retry_after is None else wait(seen.retry_after)
+        raise Problem(502, "kie_unavailable", f"KIE could not be asked: {seen.reason}", headers=later)
 
 
 def _synced(row: Listed) -> Synced:

@@ -25,9 +25,9 @@ AT_ONCE = 32
 class Syncs:
     """The visits under way because somebody asked: one a generation in this process, whoever asks how often."""
 
-    def __init__(self, desk: Desk, *, at_once: int = AT_ONCE) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._slots = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._under_way: dict[str, asyncio.Task[Stand]] = {}
 
     def visit(self, generation_id: str, enter: Callable[[], object]) -> asyncio.Task[Stand]:

@@ -21,7 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.doors.story import Terms, lines, span, story, whole
+from reconciler.core.findings import span
+from reconciler.doors.story import Terms, lines, story, whole
 from reconciler.edges.cases import Case
 from reconciler.edges.reports import Status, Stuck
 

@@ -21,7 +21,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.doors import callback, plain, problems
+from reconciler.core.naming import CALLBACK_PATH
+from reconciler.doors import plain, problems
 from reconciler.doors.description import described
 from reconciler.doors.health import DRAINING, Health
 from reconciler.doors.limits import Bodies, Limits, prompt
@@ -76,7 +77,7 @@ class _Border:
         try:
             await self._app(answer.scope, receive, answer.send)
         except Problem as problem:
-            if problem.status == 413 and answer.scope["path"] == callback.PATH:
+            if problem.status == 413 and answer.scope["path"] == CALLBACK_PATH:
                 # It never reaches the route that counts the others.
                 self._metrics.callbacks.labels("too_large").inc()
             await problem.answer()(answer.scope, receive, answer.send)

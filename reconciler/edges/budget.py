@@ -1,7 +1,7 @@
 """The shared rate: one row a key in PostgreSQL, from which all replicas draw their requests.
 
-The visit takes a slot before it asks KIE, and so does the door before it has an address minted; the client lets the
-key rest when KIE says that we are too fast. A time that lies minutes ahead was written by a clock that jumped, and
+The visit takes a slot before it asks KIE, and so does the door before it has an address minted; `engine/asking.py` lets
+the key rest when KIE says that we are too fast. A time that lies minutes ahead was written by a clock that jumped, and
 counts as expired.
 """
 

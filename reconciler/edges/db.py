@@ -1,8 +1,8 @@
 """The connection pool, and what PostgreSQL's errors mean to us.
 
-Every statement of the house goes through `Database`, one statement a transaction unless a caller opens one. What
-waiting mends becomes Transient, what only a person mends becomes Config; a deadlock or a lock timeout runs the
-statement again.
+Every statement but the listener's, `migrate`'s and `doctor`'s goes through `Database`, one statement a transaction
+unless a caller opens one. What waiting mends becomes Transient, what only a person mends becomes Config; a deadlock or
+a lock timeout runs the statement again.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ WRONG = (
 
 AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 """What two writers in each other's way raise; the statement is simply run again."""
+
+_TRIES = 3
 
 LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 """What prepared statements meet behind a pooler in transaction mode."""
@@ -258,9 +260,9 @@ async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], w
         ) from error
 
 
-async def translated(work: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
+async def translated(work: Callable[[], Awaitable[T]]) -> T:
     """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours."""
-    for left in reversed(range(tries)):
+    for left in reversed(range(_TRIES)):
         try:
             return await work()
         except AGAIN as error:

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 KNOWN = 3.0
 """Seconds within which whoever made a claim knows it: only older ones are nobody's."""
 
-# Only rows in flight have a due time, and they alone are in its index.
+# Only rows that will be looked at again have a due time, and they alone are in its index.
 _DISOWN = """
 WITH orphans AS (
     SELECT generation_id FROM reconciler.work

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from reconciler.core.naming import host_listed
+from reconciler.core.naming import AMBIGUOUS, host_listed
 from reconciler.edges.http import SILENCE, AddressError, is_public, retry_after
 from reconciler.edges.sniff import sniff
 from reconciler.edges.spool import HEAD, PIECE, Spool
@@ -25,8 +25,6 @@ LONGEST_ADDRESS = 8192
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429})
-# Blanks, control characters and backslashes are read differently by different parsers.
-_AMBIGUOUS = re.compile(r"[\s\\\x00-\x1f\x7f]")
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[0-9.]+", re.IGNORECASE)
 
@@ -152,7 +150,7 @@ class Fetcher:
 
 
 def _parsed(address: str, base: URL | None) -> URL:
-    if not address or len(address) > LONGEST_ADDRESS or _AMBIGUOUS.search(address):
+    if not address or len(address) > LONGEST_ADDRESS or AMBIGUOUS.search(address):
         raise _malformed()
     try:
         # What is already plain is sent byte for byte: signatures may cover the exact path.

@@ -1,6 +1,6 @@
 """Reopens a generation that has failed, so that its next visit asks the provider once more.
 
-The only write that takes no lease: it waits for nobody's, and steps back while one is running. Called by the chores.
+It takes no lease: it waits for nobody's, and steps back while one is running. Called by the chores.
 """
 
 from __future__ import annotations

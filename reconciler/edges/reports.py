@@ -155,9 +155,9 @@ class Reports:
             replicas=outbox["instances"],
         )
 
-    async def stuck(self, after: timedelta | None = None) -> tuple[Stuck, ...]:
-        """Return the generations in flight for longer than `after`, the oldest first."""
-        rows = await self._ours(questions.stuck(self._shape), self._scope.stuck_after if after is None else after)
+    async def stuck(self) -> tuple[Stuck, ...]:
+        """Return the generations in flight for too long, the oldest first."""
+        rows = await self._ours(questions.stuck(self._shape), self._scope.stuck_after)
         return tuple(built(Stuck, row) for row in rows)
 
     async def case(self, generation_id: str) -> Case | None:

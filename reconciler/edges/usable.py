@@ -23,7 +23,7 @@ async def usable(database: Database, pattern: str) -> Shape:
         async with database.transaction() as connection:
             return await introspect(connection)
 
-    # Of what nothing runs without, the first to be made and the last.
+    # Of what nothing runs without: what the first file made, a later one, and the last.
     for table in ("work", "watching"):
         if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
             raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")

@@ -22,7 +22,7 @@ from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
 
-AT_ONCE = 30
+A_ROUND = 30
 """Deliveries that one round compares: with a round every 15 s two a second, however many are due."""
 
 AWAY = 3
@@ -62,9 +62,9 @@ class Audit:
         self._observe = observe
 
     async def round(self) -> None:
-        """Compare what is due, at most AT_ONCE deliveries; the rest waits for the next round."""
+        """Compare what is due, at most A_ROUND deliveries; the rest waits for the next round."""
         away = 0
-        for one in await self._audits.due(AT_ONCE):
+        for one in await self._audits.due(A_ROUND):
             try:
                 found = await self.compare(one)
             except ReconcilerError as error:

@@ -1,4 +1,4 @@
-"""Timed passes: the sweep, presence and lead, announcing, the snapshot, the pace, credit, upkeep.
+"""Timed passes: the sweep, presence and lead, announcing, the snapshot, the pace, what is asked outside, upkeep.
 
 APScheduler keeps the times; each round is one small method and none depends on another having run. A round that breaks
 is logged and comes again. The sweep is what makes every notification dispensable.

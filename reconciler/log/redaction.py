@@ -1,6 +1,7 @@
 """What never appears in a line of the log: secrets we know, and whatever has the shape of one.
 
-Pure text work, the last step before a line is written. Only `setup` builds it.
+Pure text work. `setup` makes it a step of the log; tracing and the edges of KIE and storage take secrets out of texts
+with it.
 """
 
 from __future__ import annotations

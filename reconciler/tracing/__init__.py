@@ -103,12 +103,7 @@ def chosen(environment: Mapping[str, str], *, instance: str, discreet: Callable[
     """
     if not wanted(environment):
         return UNTRACED
-    protocols = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    protocol = next((environment[name] for name in protocols if environment.get(name)), "http/protobuf")
-    if (
-        environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() not in {"", "otlp"}
-        or protocol != "http/protobuf"
-    ):
+    if not _possible(environment):
         log.warning(
             "tracing.unavailable", do="traces are sent by the exporter otlp with the protocol http/protobuf only"
         )

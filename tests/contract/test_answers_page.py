@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from reconciler.assembly import reports
-from reconciler.doors.moving import Motion, Pace, Transfer
+from reconciler.doors.moving import Motion, Rates, Transfer
 from reconciler.doors.story import Terms
 from reconciler.doors.tables import case_as_json, show_json
 from reconciler.edges.reports import Status, Stuck
@@ -32,7 +32,7 @@ TERMS = Terms(timedelta(hours=24), ("kie.ai",))
         ("status", Status),
         ("stuck[]", Stuck),
         ("top", Motion),
-        ("top.replicas[]", Pace),
+        ("top.replicas[]", Rates),
         ("top.transfers[]", Transfer),
         ("top.keys[]", Booked),
         ("top.waiting[]", Waiting),
@@ -45,7 +45,7 @@ def test_what_a_command_answers_with_is_what_the_page_says(what: str, kind: Any)
 def test_the_lists_within_a_look_are_of_what_the_page_says() -> None:
     hints = get_type_hints(Motion)
     lists = {name: hint.__args__[0] for name, hint in hints.items() if getattr(hint, "__origin__", None) is tuple}
-    assert lists == {"replicas": Pace, "transfers": Transfer, "keys": Booked, "waiting": Waiting}
+    assert lists == {"replicas": Rates, "transfers": Transfer, "keys": Booked, "waiting": Waiting}
 
 
 @pytest.fixture

@@ -50,6 +50,12 @@ def test_no_file_is_longer_than_300_lines_and_no_file_of_tests_than_400() -> Non
     none(f"{path.relative_to(ROOT)} {lines}" for path, lines in lengths.items() if lines > limits[path])
 
 
+def test_no_banner_divides_a_file() -> None:
+    banner = re.compile(r"\s*# ?-{2,}")
+    lines = ((path, line) for path in PACKAGE + TESTS + BENCHMARKS for line in path.read_text().splitlines())
+    none(f"{path.relative_to(ROOT)} {line}" for path, line in lines if banner.match(line))
+
+
 def test_no_function_is_longer_than_50_lines() -> None:
     none(
         f"{place} {node.name}"

@@ -16,7 +16,7 @@ import jwt
 
 from reconciler.doors.auth import Gate, Tokens
 from reconciler.doors.entrance import Entrance, Inside
-from reconciler.doors.events import Pace, routes
+from reconciler.doors.events import Times, routes
 from reconciler.doors.health import Health
 from reconciler.doors.hub import Hub
 from reconciler.doors.web import application, serving
@@ -143,11 +143,11 @@ async def _read(answer: aiohttp.ClientResponse, reader: Reader) -> None:
 
 
 @asynccontextmanager
-async def door(hub: Hub, pace: Pace | None = None) -> AsyncIterator[Air]:
+async def door(hub: Hub, times: Times | None = None) -> AsyncIterator[Air]:
     """Open the door to this hub, which runs meanwhile."""
     health = Health(patience=45.0, reason=None)
     entrance = Entrance(health, cast("Inside", SimpleNamespace(hub=hub)))
-    app = application(health, Metrics(), routers=[routes(Gate(OPERATOR, Tokens(SECRET)), entrance, pace)])
+    app = application(health, Metrics(), routers=[routes(Gate(OPERATOR, Tokens(SECRET)), entrance, times)])
     running = asyncio.create_task(hub.run())
     async with (
         serving(app, "127.0.0.1", 0) as port,
@@ -161,7 +161,7 @@ async def door(hub: Hub, pace: Pace | None = None) -> AsyncIterator[Air]:
 
 
 @asynccontextmanager
-async def on_air(books: Books, dsn: str, *, pace: Pace | None = None, **bounds: int) -> AsyncIterator[Air]:
+async def on_air(books: Books, dsn: str, *, times: Times | None = None, **bounds: int) -> AsyncIterator[Air]:
     """Listen to this database and tell of it."""
     async with AsyncExitStack() as stack:
         hub = Hub(Happenings(books.database, books.shape), **bounds)
@@ -170,5 +170,5 @@ async def on_air(books: Books, dsn: str, *, pace: Pace | None = None, **bounds: 
         listening = asyncio.create_task(Listener(dsn, books.database, hears, every=0.2, within=5).run())
         stack.callback(listening.cancel)
         await until(lambda: canaries and canaries[-1] is not None, what="a listener")
-        yield await stack.enter_async_context(door(hub, pace))
+        yield await stack.enter_async_context(door(hub, times))
         assert not listening.done()

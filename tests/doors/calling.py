@@ -16,8 +16,9 @@ from starlette.types import ASGIApp
 
 from reconciler.bench.simulator.callbacks import sign
 from reconciler.core.model import Trigger
+from reconciler.core.naming import CALLBACK_PATH
 from reconciler.doors import callback
-from reconciler.doors.callback import PATH, Proofs
+from reconciler.doors.callback import Proofs
 from reconciler.doors.entrance import Entrance, Inside
 from reconciler.doors.health import Health
 from reconciler.doors.web import application, serving
@@ -73,7 +74,7 @@ class Door:
         """Post a callback as KIE does, with the right secret unless another is given; bytes go out as they are."""
         params = {name: value for name, value in {"secret": SECRET, **query}.items() if value is not None}
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.client.post(PATH, params=params, content=sent, headers=headers)
+        return await self.client.post(CALLBACK_PATH, params=params, content=sent, headers=headers)
 
     def counted(self) -> dict[str, int]:
         """The callbacks since the last look, by what became of them."""

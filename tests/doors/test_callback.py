@@ -16,6 +16,7 @@ from reconciler.bench.simulator.calls import body_of, tampered
 from reconciler.bench.simulator.families import FAMILIES
 from reconciler.bench.simulator.records import Scene
 from reconciler.bench.simulator.tasks import Life, Task
+from reconciler.core.naming import CALLBACK_PATH
 from reconciler.doors import callback
 from reconciler.edges.db import Database
 from tests.doors.calling import RESULT, SECRET, Stage, market, opened_door, opened_stage
@@ -223,7 +224,7 @@ async def test_two_mib_are_refused_whether_or_not_their_length_is_told(stage: St
         yield b'"}'
 
     content = pieces() if chunked else b"".join([piece async for piece in pieces()])
-    answer = await stage.door.client.post(callback.PATH, params={"secret": SECRET}, content=content)
+    answer = await stage.door.client.post(CALLBACK_PATH, params={"secret": SECRET}, content=content)
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
     assert (stage.door.counted(), await stage.kept(task)) == ({"too_large": 1}, 0)
 

@@ -15,8 +15,8 @@ import pytest
 
 from reconciler import front
 from reconciler.assembly import Parts
+from reconciler.core.naming import CALLBACK_PATH
 from reconciler.doors import callback
-from reconciler.doors.callback import PATH
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
 from reconciler.doors.web import application, serving
@@ -41,7 +41,7 @@ async def working(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, str]]:
         routes = callback.routes(BY_SECRET, entrance, built.metrics)
         app = application(entrance.health, built.metrics, routers=[routes])
         async with serving(app, "127.0.0.1", 0) as port, rig.working(built):
-            yield built, f"http://127.0.0.1:{port}{PATH}?secret={quote(SECRET, safe='')}"
+            yield built, f"http://127.0.0.1:{port}{CALLBACK_PATH}?secret={quote(SECRET, safe='')}"
 
 
 async def versions(rig: Rig) -> list[Any]:
@@ -75,7 +75,7 @@ async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) ->
         app = application(entrance.health, dying.metrics, routers=[callback.routes(BY_SECRET, entrance, dying.metrics)])
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as kie:
-            assert (await kie.post(PATH, params={"secret": SECRET}, json=market(task))).status_code == 200
+            assert (await kie.post(CALLBACK_PATH, params={"secret": SECRET}, json=market(task))).status_code == 200
     async with rig.instance() as other, rig.working(other):
         await rig.delivered(row)
 

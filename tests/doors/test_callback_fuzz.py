@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from starlette.types import Message
 
-from reconciler.doors.callback import PATH
+from reconciler.core.naming import CALLBACK_PATH
 from tests.doors.calling import SECRET, Stage, market, opened_stage
 
 CALLS = 10_000
@@ -120,8 +120,8 @@ async def asked(app: Any, target: bytes, sent: bytes) -> int:
     headers = [(b"content-length", str(len(sent)).encode()), (b"host", b"here")]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": PATH, "raw_path": PATH.encode(), "query_string": target, "headers": headers, "root_path": "",
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+        "path": CALLBACK_PATH, "raw_path": CALLBACK_PATH.encode(), "query_string": target, "headers": headers,
+        "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
     }  # fmt: skip
     await app(scope, receive, send)
     (status,) = statuses

@@ -13,7 +13,8 @@ import structlog
 
 from reconciler import settings
 from reconciler.bench.simulator.callbacks import sign
-from reconciler.doors.callback import PATH, Proofs, proofs
+from reconciler.core.naming import CALLBACK_PATH
+from reconciler.doors.callback import Proofs, proofs
 from tests.doors.calling import (
     BY_BOTH,
     BY_KEY,
@@ -121,7 +122,9 @@ async def test_the_signature_is_kies_own(stage: Stage, monkeypatch: pytest.Monke
 async def test_two_signatures_are_none(stage: Stage) -> None:
     task = stage.task()
     for more in ((SIGNATURE, "x"), (STAMP, "1")):
-        answer = await stage.doors[BY_KEY].client.post(PATH, json=market(task), headers=[*signed(task).items(), more])
+        answer = await stage.doors[BY_KEY].client.post(
+            CALLBACK_PATH, json=market(task), headers=[*signed(task).items(), more]
+        )
         assert answer.status_code == 401
 
 

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from reconciler.doors.events import Pace
+from reconciler.doors.events import Times
 from reconciler.doors.hub import DEPTH, KEPT, Hub
 from reconciler.edges.db import Database
 from reconciler.edges.happenings import Happening, Happenings
@@ -50,8 +50,8 @@ async def books(rows_dsn: str) -> AsyncIterator[Books]:
 
 
 @asynccontextmanager
-async def made_up(pace: Pace | None = None, *, length: int = 10, **bounds: float) -> AsyncIterator[Air]:
-    async with door(Hub(Told(length), **bounds), pace) as air:  # type: ignore[arg-type]
+async def made_up(times: Times | None = None, *, length: int = 10, **bounds: float) -> AsyncIterator[Air]:
+    async with door(Hub(Told(length), **bounds), times) as air:  # type: ignore[arg-type]
         yield air
 
 
@@ -71,7 +71,7 @@ async def deaf_reader(air: Air, user_id: str) -> AsyncIterator[None]:
 
 
 async def test_a_comment_comes_again_and_again_while_nothing_happens() -> None:
-    async with made_up(Pace(beat=0.05)) as air, air.reading(ANNA) as anna:
+    async with made_up(Times(beat=0.05)) as air, air.reading(ANNA) as anna:
         await until(lambda: len(anna.comments) >= 3, what="signs of life")
         assert [one.event for one in anna.said] == ["hello"]
 
@@ -110,7 +110,7 @@ async def test_what_is_heard_together_is_looked_up_together_and_seldom() -> None
 
 async def test_a_reader_that_does_not_read_is_cut_and_costs_the_others_nothing() -> None:
     async with (
-        made_up(Pace(grace=0.1), length=200_000, gather=0.001) as air,
+        made_up(Times(grace=0.1), length=200_000, gather=0.001) as air,
         air.reading(ANNA) as quick,
         air.reading(BORIS) as other,
         deaf_reader(air, ANNA),
@@ -172,7 +172,7 @@ async def test_a_drain_says_goodbye_at_once_and_lets_nobody_in() -> None:
 
 
 async def test_a_stream_ends_by_itself_because_tokens_do() -> None:
-    async with made_up(Pace(life=0.2)) as air, air.reading(ANNA) as anna:
+    async with made_up(Times(life=0.2)) as air, air.reading(ANNA) as anna:
         await until(lambda: anna.ended, what="the end")
         assert anna.said[-1].event == "bye"
         assert air.open == 0
@@ -227,7 +227,7 @@ async def test_a_database_that_is_away_ends_no_stream_and_loses_no_news(rows_dsn
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=2)
         hub = Hub(Happenings(database, books.shape), gather=0.01)
-        async with door(hub, Pace(beat=0.05)) as air, air.reading(ANNA) as anna:
+        async with door(hub, Times(beat=0.05)) as air, air.reading(ANNA) as anna:
             await proxy.refuse()
             generation_id = await books.insert(user_id=ANNA)
             hub.wake(generation_id)

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from reconciler.doors.chores import outcome
-from reconciler.doors.story import Terms, ended, lines, span, story
+from reconciler.doors.story import Terms, ended, lines, story
 from reconciler.edges.cases import Bookkeeping, Case, Event, Generation, Holder, Receipt
 
 NOW = datetime(2026, 3, 1, 3, 0, 0, tzinfo=UTC)
@@ -295,24 +295,6 @@ def test_what_happened_is_told_in_its_order() -> None:
         "2026-03-01 02:59:00 recovered, not announced",
         "begun: u/image/g_1.png, 7 bytes, no receipt yet",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0.5, "0.5 s"),
-        (119, "119 s"),
-        (120, "2 min"),
-        (5400, "90 min"),
-        (7200, "2 h"),
-        (9e5, "10 d"),
-        (71.3, "71 s"),
-        (301, "5 min"),
-        (9000, "2.5 h"),
-    ],
-)
-def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert span(seconds) == said
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,6 @@ main()
 SECRET = "do-not-tell-this"
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
 async def test_help_names_every_command(tmp_path: Path) -> None:
     helped = await run("--help", folder=tmp_path)
 
@@ -83,9 +80,6 @@ async def test_wrong_usage_is_two(tmp_path: Path, words: list[str]) -> None:
     assert "Usage:" in ran.err
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("environment", "words", "told"),
     [
@@ -125,9 +119,6 @@ async def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, em
     assert "kie-reconciler migrate" in ran.told
 
 
-# --- migrate ----------------------------------------------------------------------------------------------------------
-
-
 async def test_migrate_from_nothing_to_up_to_date(tmp_path: Path, empty_dsn: str) -> None:
     environment = {"DATABASE_URL": empty_dsn}
 
@@ -152,9 +143,6 @@ async def test_migrate_prints_the_sql_without_any_database(tmp_path: Path) -> No
 
     assert ran.code == 0
     assert "CREATE SCHEMA IF NOT EXISTS reconciler" in ran.out
-
-
-# --- questions --------------------------------------------------------------------------------------------------------
 
 
 async def test_status_as_figures_and_as_json(tmp_path: Path, dsn: str, pool: Any) -> None:
@@ -223,9 +211,6 @@ async def test_an_id_that_nobody_knows_is_one(tmp_path: Path, dsn: str, name: st
     assert (ran.code, ran.out) == (1, "")
     assert "nobody" in ran.err
     assert "Traceback" not in ran.err
-
-
-# --- simulate ---------------------------------------------------------------------------------------------------------
 
 
 async def test_simulate_says_where_it_is_and_stops_when_told(tmp_path: Path) -> None:

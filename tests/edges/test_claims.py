@@ -109,9 +109,6 @@ async def test_a_row_found_by_its_time_is_a_poll_whatever_woke_it_before(books: 
     assert again.trigger is Trigger.POLL
 
 
-# --- due and early rows
-
-
 async def test_the_longest_overdue_row_comes_first_and_no_more_than_asked_for(books: Books) -> None:
     ids = [await rested(books) for _ in range(3)]
     for generation_id, seconds in zip(ids, (5, 50, 500), strict=True):
@@ -179,9 +176,6 @@ async def test_a_row_that_somebody_locks_is_passed_over_and_not_waited_for(books
     assert [claim.generation_id for claim in claims] == [free]
 
 
-# --- leases
-
-
 @pytest.mark.parametrize(
     ("until", "free"),
     [("- interval '1 second'", True), ("+ interval '5 seconds'", False), ("+ interval '61 seconds'", True)],
@@ -227,8 +221,6 @@ async def test_what_is_given_back_is_due_again_soon_and_what_is_lost_stays_untou
     assert 4 < work["due_in"] <= 5
     assert (after["lease"], after["due_at"]) == (before["lease"], before["due_at"])
 
-
-# --- whose rows these are
 
 THEIR_ROWS = [
     {"provider": "replicate"},

@@ -45,9 +45,6 @@ async def again(books: Books, row: Row) -> Row:
     return (await books.ledger().read([row.id]))[row.id].row
 
 
-# --- what is kept
-
-
 async def test_the_application_s_row_is_read_in_our_words(books: Books) -> None:
     user = "11111111-2222-4333-8444-555555555555"
     generation_id = await books.insert(age=100, user_id=user, kind="video", model_key="veo3", asset_url=THEIRS)
@@ -125,9 +122,6 @@ async def test_a_deleted_generation_leaves_orphans_and_no_books(books: Books) ->
     assert orphans == [asset(0).path, asset(1).path]
     assert await books.work(row.id) is None
     assert await books.pool.fetchval("SELECT count(*) FROM reconciler.assets") == 0
-
-
-# --- rest and progress
 
 
 async def test_progress_is_written_once(books: Books) -> None:

@@ -149,9 +149,6 @@ async def receipts(books: Books) -> list[str | None]:
     return [row[0] for row in await books.pool.fetch("SELECT verified_by FROM reconciler.assets ORDER BY n")]
 
 
-# --- failure
-
-
 async def test_a_refusal_writes_failed_its_reason_and_its_event_together(books: Books) -> None:
     row, claim = await books.held(await books.insert(status="generating"))
     assert await books.ledger().fail(row, claim, Fail("too rude (400)")) == "failed"

@@ -112,7 +112,9 @@ async def test_a_replica_is_alive_for_two_leases(pool: Any, reports: Reports) ->
     assert (await reports.snapshot()).instances == 2
 
 
-async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(pool: Any, reports: Reports) -> None:
+async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
+    pool: Any, reports: Reports, database: Database, shape: Shape
+) -> None:
     unseen = await add(pool, "queued", 2 * HOUR)
     asked = await add(pool, "generating", 3 * HOUR)
     await keep(pool, asked, why="KIE: unauthorized", finding="key_rejected", looks=7)
@@ -131,7 +133,8 @@ async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(pool: Any, 
     ]
     assert [(one.finding, one.looks) for one in stuck] == [("key_rejected", 7), (None, 0), (None, 0)]
     assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
-    assert [one.id for one in await reports.stuck(timedelta(hours=2.5))] == [asked]
+    patient = Reports(database, shape, Scope(stuck_after=timedelta(hours=2.5)))
+    assert [one.id for one in await patient.stuck()] == [asked]
 
 
 async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports: Reports) -> None:

@@ -23,9 +23,6 @@ $$ BEGIN RAISE 'no wallet'; END $$;
 """
 
 
-# --- our own failure
-
-
 async def test_a_task_that_kie_still_works_on_after_its_time_is_given_up_and_looked_at_again(
     rig: Rig, parts: Parts
 ) -> None:
@@ -127,9 +124,6 @@ async def test_a_task_that_is_dead_for_longer_than_its_media_lives_is_left(rig: 
     assert (work["due_at"], (await rig.books.generation(generation_id))["status"]) == (None, "queued")
 
 
-# --- what others wrote
-
-
 async def test_a_success_without_its_asset_is_healed_without_any_notification(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(status="success")
     assert await parts.claims.discover() == 1
@@ -195,9 +189,6 @@ async def test_a_task_of_another_key_is_found_by_trying_the_ring(rig: Rig) -> No
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["key_hash"] == parts.keys[1].key_hash
-
-
-# --- the user's money
 
 
 async def test_a_refusal_refunds_once(own_rig: Rig) -> None:

@@ -133,9 +133,6 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
     assert await rig.books.events(stuck) == ["succeeded"]
 
 
-# --- drain
-
-
 async def test_a_drain_lets_what_is_in_hand_end(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), downloading(rig, parts, seconds=0.5) as generation_id:
         await parts.work.drain(10)
@@ -278,9 +275,6 @@ async def test_a_generation_that_one_process_delivers_twice_at_once_breaks_neith
         await until(lambda: not parts.work.in_hand, what="both visits have ended")
     assert parts.metrics.failures.labels("visit", "broke")._value.get() == 0
     assert parts.deliveries.transfers == {}
-
-
-# --- a database that is away
 
 
 async def test_a_database_that_goes_away_in_mid_visit_costs_not_even_the_rest_of_a_lease(rig: Rig) -> None:

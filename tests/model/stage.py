@@ -27,6 +27,7 @@ from reconciler.assembly import Parts
 from reconciler.bench.simulator import Simulator
 from reconciler.bench.simulator.world import Counts
 from reconciler.core.model import Trigger
+from reconciler.core.naming import CALLBACK_PATH
 from reconciler.doors import callback
 from reconciler.doors.entrance import Entrance
 from reconciler.doors.health import Health
@@ -234,7 +235,7 @@ class Stage:
 
     async def call(self, replica: int, body: Mapping[str, object], named: str | None, fate: Fate) -> int:
         """Post a callback to an instance; the status that it answers, 0 where it does not."""
-        address = f"{callback.PATH}?secret={SECRET}" + (f"&generation={named}" if named else "")
+        address = f"{CALLBACK_PATH}?secret={SECRET}" + (f"&generation={named}" if named else "")
 
         async def step() -> int:
             return (await self.doors[replica].post(address, json=body)).status_code

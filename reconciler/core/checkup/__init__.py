@@ -93,10 +93,10 @@ CLOCK_MOST: Final = 300.0
 """Seconds from which on what is signed or dated counts as stale: callbacks and tokens of users are refused."""
 
 
-def clock(name: str, whose: str, ahead: float, slack: float = CLOCK_SLACK) -> Check:
+def clock(name: str, whose: str, ahead: float) -> Check:
     """Judge two clocks; `ahead` is how many seconds theirs is before ours."""
-    if abs(ahead) < slack:
-        return ok(name, f"within {slack:.0f} s of {whose}")
+    if abs(ahead) < CLOCK_SLACK:
+        return ok(name, f"within {CLOCK_SLACK:.0f} s of {whose}")
     says = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} {whose}"
     do = "Set this machine's clock by NTP, for example: timedatectl set-ntp true"
     if abs(ahead) < CLOCK_MOST:
