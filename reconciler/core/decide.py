@@ -98,7 +98,7 @@ def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Deci
         case Told():
             return _told(row, seen, now, limits)
         case Refused():
-            return _refused(row, seen, limits)
+            return _refused(row, seen, now, limits)
         case Identified() | Unidentified():
             return _offered(row, seen, now, limits)
         case Stored():
@@ -199,7 +199,12 @@ def _done_there(row: Row, seen: Ready, now: datetime, limits: Limits) -> Decisio
     if row.empties < EMPTY_LOOKS:
         wait = timedelta(seconds=30 * 4 ** (row.empties - 1))
         return Rest(now + wait, now + wait, "KIE says success, without any output", finding="empty_success")
-    if row.status in OPEN and not limits.observe:
+    if row.sources and not limits.observe:
+        # It has told them before: what is known is delivered, or told to be gone by its own host.
+        return Deliver()
+    if row.status in OPEN and limits.observe:
+        return _paced(row, now, limits, "observing: KIE reports success without any output")
+    if row.status in OPEN:
         return Fail("KIE reports success without any output")
     return Leave("KIE reports success without any output")
 
@@ -212,8 +217,10 @@ def _told(row: Row, seen: Told, now: datetime, limits: Limits) -> Decision:
     return _missing(row, now, limits, seen.unheard.retry_after)
 
 
-def _refused(row: Row, seen: Refused, limits: Limits) -> Decision:
-    if row.status in OPEN and not limits.observe:
+def _refused(row: Row, seen: Refused, now: datetime, limits: Limits) -> Decision:
+    if row.status in OPEN and limits.observe:
+        return _paced(row, now, limits, f"observing: KIE refused the task: {reason(seen)}")
+    if row.status in OPEN:
         return Fail(reason(seen))
     return Leave(f"KIE refused the task: {reason(seen)}")
 

@@ -277,4 +277,9 @@ async def translated(work: Callable[[], Awaitable[T]]) -> T:
             ) from error
         except AWAY as error:
             raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+        except asyncpg.PostgresError as error:
+            # Supavisor says XX000 where its pool is full or the database is lost to it, and hangs up.
+            if error.severity_en not in {"FATAL", "PANIC"}:
+                raise
+            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
     raise AssertionError("unreachable")

@@ -61,7 +61,10 @@ class Doubts:
         """Free what was claimed and is none of the `known` leases, once every claim that was answered is known."""
         if self._since is None or time.monotonic() - self._since < KNOWN:
             return
+        settled = self._since
         freed = await self._database.fetch(_DISOWN, self._instance, list(known), self._term, KNOWN)
-        self._since = None
+        if self._since == settled:
+            # Else another claim has gone unanswered meanwhile.
+            self._since = None
         if freed:
             log.info("claims.disowned", generations=len(freed))

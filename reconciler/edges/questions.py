@@ -144,7 +144,7 @@ WITH span AS MATERIALIZED (
     SELECT g.id, g.status, g.task_id, g.asset_url{provider} FROM public.generations g {start} ORDER BY g.id LIMIT $3)
 SELECT g.id::text AS id, g.asset_url::text AS asset_url, NULL::bigint AS looked, g.id AS place
   FROM span g
- WHERE {_SUCCEEDED} AND (g.asset_url IS NULL OR g.asset_url ILIKE ANY ($4::text[])) AND {owned_sql(shape)}
+ WHERE {_SUCCEEDED} AND (coalesce(g.asset_url, '') = '' OR g.asset_url ILIKE ANY ($4::text[])) AND {owned_sql(shape)}
    AND NOT EXISTS (SELECT FROM reconciler.assets a
                     WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL
                       AND right(g.asset_url, length(a.path)) = a.path)

@@ -29,7 +29,7 @@ class Reach:
     @property
     def parameters(self) -> tuple[list[str], str, str]:
         """What `ours_sql` compares with, in its order."""
-        return list(self.providers), self.task_pattern, _provider_pattern(self.their_hosts)
+        return list(self.providers), self.task_pattern, _unstored_pattern(self.their_hosts)
 
 
 async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -> None:
@@ -44,12 +44,15 @@ async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -
         ) from error
 
 
-def _provider_pattern(hosts: Sequence[str]) -> str:
-    """A regular expression for addresses at the provider; `*` says what may be fetched, not whose it is."""
+def _unstored_pattern(hosts: Sequence[str]) -> str:
+    """A regular expression for addresses at the provider, and for none where the column takes no NULL.
+
+    `*` says what may be fetched, not whose it is.
+    """
     names = "|".join(re.escape(host) for host in hosts if host != "*")
     if not names:
-        return "$^"
-    return rf"^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
+        return "^$"
+    return rf"^$|^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
 
 
 def owned_sql(shape: Shape, first: int = 1) -> str:

@@ -160,6 +160,8 @@ class Spool:
 
     def _absorb(self, piece: memoryview) -> None:
         if self._file is None:
+            # Whoever tidies a folder for temporary files sees nothing in ours, and takes it away.
+            self._room.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(buffering=0, dir=self._room.folder)  # noqa: SIM115
         rest = piece
         while rest:

@@ -6,10 +6,15 @@ looks.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reconciler.edges.claims import Claim
+from reconciler.errors import LeaseLost
+
+T = TypeVar("T")
 
 MARGIN = 5.0
 """Bytes stop flowing this many seconds before the lease ends, so that a late write cannot meet a successor's."""
@@ -35,6 +40,17 @@ class Lease:
     def ours(self) -> bool:
         """Whether bytes may still flow under this lease."""
         return self.left() > min(MARGIN, self.term / 3)
+
+    async def outcome(self, visit: asyncio.Task[T]) -> T:
+        """Await a visit; LeaseLost where it was cut for want of this lease, since whoever asked is not cancelled."""
+        try:
+            return await visit
+        except asyncio.CancelledError:
+            asking = asyncio.current_task()
+            assert asking is not None
+            if self.lost and not asking.cancelling():
+                raise LeaseLost("another instance has taken it over") from None
+            raise
 
     def prolong(self, drawn: float) -> None:
         """Count the term from `drawn`, the monotonic time just before the renewal was sent."""

@@ -148,10 +148,11 @@ class Visits:
 
     async def _ask(self, row: Row) -> tuple[Row, Observation]:
         row, seen = await self._asking.ask(row)
-        if not isinstance(seen, Unheard) or not payload_counts(row, seen):
+        keys = self._current.limits.keys
+        if not isinstance(seen, Unheard) or not payload_counts(row, seen, keys):
             return row, seen
         said = await self._ways.inbox.said(row.task_id or "")
-        told = believed(row, seen, [callback.read(body) for body in said])
+        told = believed(row, seen, [callback.read(body) for body in said], keys)
         if isinstance(told, Told):
             bound = log.bind(generation_id=row.id, task_id=row.task_id)
             bound.warning("callback.believed", addresses=len(told.said.sources), unheard=seen.reason)

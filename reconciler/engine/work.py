@@ -263,7 +263,7 @@ class Work:
             task = asyncio.create_task(self._visits.visit(held, lease))
             self._held[claim.lease] = (lease, task)
             try:
-                return await task
+                return await lease.outcome(task)
             finally:
                 del self._held[claim.lease]
                 if task.cancelled() or task.exception() is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,19 @@ def test_a_payload_counts_at_the_third_look_in_a_row_that_found_kie_away_or_when
     told = believed(row_in_flight(**facts), seen, [SAID])
 
     assert told == (Told(SAID, seen) if counts else seen)
+
+
+@pytest.mark.parametrize(
+    ("facts", "counts"), [({}, False), ({"unknowns": 1}, True), ({"acknowledged_at": NOW}, True), ({"misses": 2}, True)]
+)
+def test_a_rejected_key_tells_nothing_where_another_one_may_have_made_the_task(
+    facts: dict[str, Any], counts: bool
+) -> None:
+    rejected = Unheard("unauthorized")
+
+    told = believed(row_in_flight(**{"acknowledged_at": None, **facts}), rejected, [SAID], keys=2)
+
+    assert told == (Told(SAID, rejected) if counts else rejected)
 
 
 @pytest.mark.parametrize(

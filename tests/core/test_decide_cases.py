@@ -211,12 +211,19 @@ def test_addresses_that_stay_dead_are_asked_for_ever_more_slowly():
     assert waits[-1] > 10 * waits[0]
 
 
-def test_an_observed_success_is_looked_at_again_and_left_alone():
+def test_results_that_are_known_are_delivered_whatever_kie_says_of_them_later():
+    known = row_in_flight(sources=(THEIRS,), empties=9)
+
+    assert isinstance(after(known, Ready(()))[1], Deliver)
+
+
+def test_what_an_observer_sees_end_is_looked_at_again_and_left_alone():
     observing = Limits(observe=True)
 
     assert isinstance(after(row_in_flight(sources=(THEIRS,)), Silence(), limits=observing)[1], Ask)
     assert isinstance(after(row_in_flight(), Ready((THEIRS,)), limits=observing)[1], Rest)
-    assert isinstance(after(row_in_flight(), Refused("prohibited"), limits=observing)[1], Leave)
+    assert isinstance(after(row_in_flight(), Refused("prohibited"), limits=observing)[1], Rest)
+    assert isinstance(after(row_in_flight(empties=9), Ready(()), limits=observing)[1], Rest)
     assert isinstance(after(row_in_flight(created_at=NOW - 25 * HOUR), Working("waiting"), limits=observing)[1], Rest)
 
 

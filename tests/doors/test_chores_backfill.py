@@ -25,13 +25,14 @@ async def test_backfill_heals_what_says_success_without_an_asset_of_ours(kie: Si
     tasks = [kie.add_task() for _ in range(6)]
     empty = [await add(pool, "success", 2 * DAY, task_id=task) for task in tasks[:5]]
     theirs = await add(pool, "success", DAY, task_id=tasks[5], asset_url="https://tempfile.aiquickdraw.com/x.png")
+    blank = await add(pool, "success", DAY, task_id=kie.add_task(), asset_url="")
     healthy = await add(pool, "success", DAY, asset_url=f"{OURS}/one.png")
 
     outcomes = await heal(desk)
 
-    assert set(outcomes) == {*empty, theirs}
+    assert set(outcomes) == {*empty, theirs, blank}
     assert {one.word for one in outcomes.values()} == {"delivered"}
-    for row in (*empty, theirs):
+    for row in (*empty, theirs, blank):
         assert (await state(pool, row))["asset_url"].startswith(FILES)
     assert (await state(pool, healthy))["asset_url"] == f"{OURS}/one.png"
     assert await heal(desk) == {}

@@ -13,8 +13,12 @@ from reconciler.bench.simulator import Simulator
 from reconciler.edges.migrate import migrate
 from tests.e2e.replica import Replica
 from tests.e2e.rig import Rig, staged
+from tests.standins.proxy import Proxy
 from tests.standins.storage import SupabaseStorage
 from tests.waiting import until
+
+ENDS = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE datname = current_database() AND application_name = $1"""
 
 
 @pytest.fixture
@@ -67,6 +71,22 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(own: Rig, own_
     own_postgres.restart()
     await replica.ready()
     await own.delivered(ids)
+
+
+async def test_a_pooler_without_a_place_is_waited_for_at_the_start_and_later(rig: Rig) -> None:
+    async with Proxy(rig.dsn) as pooler:
+        pooler.fill()
+        replica = await rig.begin(DATABASE_URL=pooler.dsn)
+        await unready(replica, "the database is away")
+        pooler.mend()
+        await replica.ready()
+        pooler.fill()
+        before = pooler.turned_away
+        await rig.pool.execute(ENDS, "kie-reconciler")
+        await until(lambda: pooler.turned_away > before + 2, what="that it tries again")
+        pooler.mend()
+        await rig.delivered([await rig.order() for _ in range(3)])
+        assert replica.running
 
 
 async def test_storage_that_is_away_at_the_start_is_waited_for(rig: Rig) -> None:

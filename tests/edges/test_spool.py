@@ -135,6 +135,13 @@ async def test_the_folder_is_private_and_its_files_have_no_names(room: Room) -> 
         assert names(room.folder) == [], "nobody can open it, and no crash can leave it"
 
 
+async def test_a_folder_that_was_tidied_away_is_made_anew(room: Room) -> None:
+    room.folder.rmdir()
+    async with room.spool() as spool:
+        await fill(spool, pattern(2 * PIECE))
+        assert await content(spool) == pattern(2 * PIECE)
+
+
 async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys; from pathlib import Path; from reconciler.edges.spool import Room\n"

@@ -15,7 +15,7 @@ from reconciler.bench.simulator import Media, never
 from reconciler.bench.simulator.calls import body_of
 from reconciler.bench.simulator.scenes import scene_of
 from reconciler.core.model import Finish, Rest, Trigger, Unheard
-from tests.engine.rig import Rig
+from tests.engine.rig import KEY, Rig
 from tests.waiting import until
 
 DAY = 86_400.0
@@ -141,6 +141,19 @@ async def test_a_payload_is_believed_at_once_where_the_key_is_rejected(rig: Rig,
     await keep(rig, task_id, said_by(rig, task_id))
     rig.kie.strike("record.body_401")
     assert isinstance((await rig.visit(parts, generation_id, Trigger.CALLBACK)).decision, Finish)
+    await rig.proves(generation_id)
+
+
+async def test_a_payload_is_not_believed_while_another_key_of_the_ring_can_ask(rig: Rig) -> None:
+    rig.kie.keys = (KEY,)
+    task, other = rig.kie.add_task(), rig.kie.add_task()
+    generation_id = await rig.insert(task)
+    forged = said_by(rig, other)
+    forged["data"]["taskId"] = task
+    await keep(rig, task, forged)
+    async with rig.instance(KIE_API_KEY_PHOTO="revoked") as built, rig.working(built):
+        built.work.wake(generation_id)
+        await rig.delivered(generation_id)
     await rig.proves(generation_id)
 
 

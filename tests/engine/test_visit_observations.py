@@ -8,8 +8,9 @@ import pytest
 
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import Failure, never
-from reconciler.core.model import Fail, Finish, Leave, Ready, Refused, Rest, Unheard, Unknown, Working
+from reconciler.core.model import Fail, Finish, Ready, Refused, Rest, Unheard, Unknown, Working
 from tests.engine.rig import Rig
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -194,13 +195,26 @@ async def test_a_row_without_a_task_waits_for_one_and_kie_is_not_asked(rig: Rig,
     await rig.proves(generation_id)
 
 
+async def test_what_an_observer_saw_fail_is_failed_by_whoever_works_afterwards(rig: Rig) -> None:
+    refused = await rig.order(fate="fail")
+    async with rig.instance(observe=True) as watching:
+        await rig.visit(watching, refused)
+    async with rig.instance() as built, rig.working(built):
+        built.work.wake(refused)
+
+        async def failed() -> bool:
+            return (await rig.books.generation(refused))["status"] == "failed"
+
+        await until(failed, what="the failure")
+
+
 async def test_observing_writes_nothing_to_the_application_and_stores_nothing(rig: Rig) -> None:
     ready, failed = await rig.order(), await rig.order(fate="fail")
     running = await rig.order(life=never("generating"))
     before = [await rig.books.generation(name) for name in (ready, failed, running)]
     async with rig.instance(observe=True) as parts:
         decisions = [(await rig.visit(parts, name)).decision for name in (ready, failed, running)]
-    assert [type(decision) for decision in decisions] == [Rest, Leave, Rest]
+    assert [type(decision) for decision in decisions] == [Rest, Rest, Rest]
     assert [await rig.books.generation(name) for name in (ready, failed, running)] == before
     assert rig.names() == []
     assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.events") == 0

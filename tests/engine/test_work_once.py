@@ -9,8 +9,9 @@ import pytest
 from reconciler.assembly import Parts
 from reconciler.bench.simulator import never
 from reconciler.core.model import Trigger
+from reconciler.doors.chores import kept
 from reconciler.engine import asking
-from reconciler.errors import Transient
+from reconciler.errors import LeaseLost, Transient
 from tests.engine.rig import Rig
 from tests.waiting import until
 
@@ -41,6 +42,35 @@ async def test_a_visit_that_breaks_gives_its_row_back(rig: Rig, parts: Parts, mo
     with pytest.raises(ZeroDivisionError):
         await parts.work.once(generation_id, Trigger.SYNC)
     await free(rig, generation_id)
+
+
+async def test_a_lease_that_is_lost_on_the_way_cancels_nobody_who_asked(rig: Rig, parts: Parts) -> None:
+    brief = rig.broad(parts, term=0.6)
+    generation_id = await rig.order()
+    rig.kie.strike("file.hang")
+
+    async def ask() -> str:
+        with pytest.raises(LeaseLost):
+            await brief.work.once(generation_id, Trigger.SYNC)
+        return "goes on"
+
+    async with kept(brief.work):
+        asking = asyncio.create_task(ask())
+        await until(lambda: rig.kie.counts.faults["file.hang"], what="the download")
+        await rig.books.set(generation_id, "lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'")
+        assert await asyncio.wait_for(asking, 15) == "goes on"
+
+
+async def test_whoever_is_cancelled_while_a_lease_is_lost_stays_cancelled(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order()
+    rig.kie.strike("file.hang")
+    asking = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
+    await until(lambda: rig.kie.counts.faults["file.hang"], what="the download")
+    ((lease, _),) = parts.work._held.values()
+    lease.lost = True
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
 
 
 async def test_a_visit_that_cannot_end_gives_its_row_back(

@@ -17,11 +17,13 @@ class Proxy:
         self._parts = urlsplit(dsn)
         self._swallowing = False
         self._refusing = False
+        self._full = False
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.WriteTransport] = set()
         self._forgotten: set[asyncio.WriteTransport] = set()
         self.connections = 0
+        self.turned_away = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -57,9 +59,13 @@ class Proxy:
         self._refusing = True
         await self._cut()
 
+    def fill(self) -> None:
+        """Say to whoever connects from now on what Supavisor says when its pool is full: FATAL, with XX000."""
+        self._full = True
+
     def mend(self) -> None:
         """Let new connections through again, and bytes on the old ones; what was swallowed stays lost."""
-        self._swallowing = self._refusing = False
+        self._swallowing = self._refusing = self._full = False
 
     async def _cut(self) -> None:
         for end in list(self._ends):
@@ -69,6 +75,9 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
+            return
+        if self._full:
+            await self._turn_away(reader, writer)
             return
         self.connections += 1
         line = asyncio.current_task()
@@ -91,6 +100,16 @@ class Proxy:
             for end in ends:
                 end.abort()
 
+    async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A client first asks for encryption, and is refused it: no startup packet has this number.
+        while (await _startup(reader))[:4] == (80877103).to_bytes(4):
+            writer.write(b"N")
+        said = b"SFATAL\0VFATAL\0CXX000\0MMaxClientsInSessionMode: max clients reached\0\0"
+        writer.write(b"E" + (len(said) + 4).to_bytes(4) + said)
+        await writer.drain()
+        writer.close()
+        self.turned_away += 1
+
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await source.read(PIECE):
@@ -99,3 +118,7 @@ class Proxy:
                     await target.drain()
         # Whoever hangs up ends both directions: PostgreSQL has nothing to say after that.
         target.transport.abort()
+
+
+async def _startup(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
