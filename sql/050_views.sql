@@ -1,6 +1,6 @@
 -- Monitoring for people and dashboards. The application's table is read through a function, late bound: a view over its
--- columns would keep the application from changing them. Ages count from created_at, deliveries from our own receipts;
--- updated_at belongs to others.
+-- columns would keep the application from changing them. Ages count from created_at, or from when a row got another task;
+-- deliveries from our own receipts. updated_at belongs to others.
 
 CREATE OR REPLACE FUNCTION reconciler.first_column(VARIADIC names text[]) RETURNS text
     LANGUAGE sql STABLE
@@ -83,11 +83,12 @@ SELECT files, bytes, pg_size_pretty(bytes) AS size FROM reconciler.stored_in_buc
 
 CREATE OR REPLACE VIEW reconciler.stuck_over_10_minutes AS
 SELECT g.id, g.task_id, g.kind, g.model_key, g.created_at,
-       round(extract(epoch FROM now() - g.created_at)) AS seconds,
+       round(extract(epoch FROM now() - since)) AS seconds,
        g.status, w.why
   FROM reconciler.generations_where('status IN (''queued'', ''generating'', ''pending'', ''processing'')') AS g
   LEFT JOIN reconciler.work AS w ON w.generation_id = g.id
- WHERE coalesce(g.provider, 'kie') = 'kie' AND g.created_at < now() - interval '10 minutes'
+ CROSS JOIN LATERAL greatest(g.created_at, CASE WHEN w.seen_task = g.task_id THEN w.task_since END) AS since
+ WHERE coalesce(g.provider, 'kie') = 'kie' AND since < now() - interval '10 minutes'
  ORDER BY g.created_at;
 
 -- A failure that we wrote has its time in our events; of others only the time of creation is sure.

@@ -124,6 +124,9 @@ def test_addresses_of_databases_in_every_usual_form_are_taken(given: Given, addr
         "postgresql:///hunter2",
         "postgresql://u:p@h/d?hunter2",
         "postgresql://u:p@h/d?port=hunter2",
+        "postgresql://u:hunter2@db..example/d",
+        f"postgresql://u:hunter2@{'x' * 64}.example/d",
+        "postgresql://u:hunter2@/d?host=db..example",
     ],
 )
 def test_a_malformed_database_address_is_told_by_an_example_and_not_printed(given: Given, address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,8 @@ def test_the_public_name_in_the_environment_wins_over_the_plain_one_in_a_file(
     (tmp_path / ".env").write_text("SUPABASE_URL=https://file.example\n")
     settings = load({"NEXT_PUBLIC_SUPABASE_URL": "https://environment.example"}, tmp_path)
     assert settings.supabase_url == "https://environment.example"
+
+
+def test_a_value_that_is_no_text_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(Config, match="KIE_CALLBACK_SECRET is not UTF-8 text"):
+        load({"KIE_CALLBACK_SECRET": os.fsdecode(b"hunter\xff2")}, tmp_path)

@@ -1,5 +1,5 @@
 -- No video takes an hour.
 SELECT 'OldestGenerationTooOld' AS alert, 'ticket' AS severity, max(seconds)::float8 AS value,
-       'seconds in flight, for instance ' || (array_agg(id ORDER BY created_at))[1] AS says
+       'seconds in flight, for instance ' || (array_agg(id ORDER BY seconds DESC))[1] AS says
   FROM reconciler.stuck_over_10_minutes
 HAVING max(seconds) > 3600;

@@ -63,6 +63,8 @@ def migrate(
 
     if strict_statuses and not application:
         raise typer.BadParameter("it goes with --application", param_hint="--strict-statuses")
+    if printed and check:
+        raise typer.BadParameter("one of the two", param_hint="--check, --print")
     if printed:
         typer.echo(edge.printed(application=application, strict_statuses=strict_statuses))
         return

@@ -49,6 +49,7 @@ _ITEM: JsonDict = {
     "displayUrl": "https://project.supabase.co/storage/v1/object/public/generations/6f96/image/0b7d_0.png",
     "displaySource": "asset",
     "createdAt": "2026-03-01T12:00:00Z",
+    "startedAt": "2026-03-01T12:00:00Z",
     "completedAt": "2026-03-01T12:00:31Z",
     "expectedSeconds": 28.4,
     "progress": None,
@@ -81,6 +82,7 @@ class Item(Model):
     display_url: str | None = Field(description="what to show: the asset, else the provider's first, else the preview")
     display_source: DisplaySource | None
     created_at: datetime
+    started_at: datetime = Field(description="when it got its present task, which `expectedSeconds` count from")
     completed_at: datetime | None
     expected_seconds: float = Field(description="after so long half of such generations are done")
     progress: float | None = Field(description="0 to 0.95 by its age while it is in flight, else null", ge=0, le=0.95)
@@ -121,7 +123,8 @@ class Told(Item):
 def item(row: Listed) -> dict[str, object]:
     """Return a row in the API's words."""
     shown = display_url(row.asset_url, row.result_urls, row.preview_url)
-    age = (row.now - max(row.created_at, row.since or row.created_at)).total_seconds()
+    started = max(row.created_at, row.since or row.created_at)
+    age = (row.now - started).total_seconds()
     return {
         "id": row.id,
         "user_id": row.user_id,
@@ -138,6 +141,7 @@ def item(row: Listed) -> dict[str, object]:
         "display_url": shown,
         "display_source": None if shown is None else _source(row, shown),
         "created_at": row.created_at,
+        "started_at": started,
         "completed_at": row.completed_at,
         "expected_seconds": round(expected(row.curve), 1),
         "progress": round(progress(row.curve, age), 3) if row.status in OPEN else None,

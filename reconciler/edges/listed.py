@@ -19,7 +19,7 @@ MOST_ADDRESSES = 50
 """More results of one row than this are not shown."""
 
 LONGEST_ADDRESS = 8192
-_LONGEST_LIST = 1 << 18
+_LONGEST_LIST = 1 << 17
 _LONGEST_TEXT = 20_000
 
 
@@ -114,7 +114,7 @@ def addresses(text: str | None) -> tuple[str, ...]:
     """Return the addresses in what a column of addresses holds: JSON of any shape, or one plain address."""
     found = _json(text) if text else None
     held = found if isinstance(found, list) else [found]
-    kept = [one for one in held if isinstance(one, str) and _sendable(one) and _address(one)]
+    kept = [one for one in held if isinstance(one, str) and _address(one) and _sendable(one)]
     return tuple(kept[:MOST_ADDRESSES])
 
 
@@ -141,4 +141,8 @@ def _json(text: str) -> object:
 
 def _sendable(text: str) -> bool:
     """Whether it can be told in UTF-8: a column of JSON may hold half a character."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

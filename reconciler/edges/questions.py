@@ -19,7 +19,9 @@ def _words(words: tuple[str, ...]) -> str:
 _OPEN = f"g.status IN ({_words(OPEN)})"
 _SUCCEEDED = f"g.status IN ({_words(SUCCEEDED)})"
 
-_AGE = f"extract(epoch FROM now() - {CREATED})::float8"
+# A row that got another task, or its first one late, waits for that one.
+_SINCE = f"greatest({CREATED}, CASE WHEN w.seen_task = g.task_id THEN w.task_since END)"
+_AGE = f"extract(epoch FROM now() - {_SINCE})::float8"
 # Ordered by us, and nobody has said since whether there is a task.
 _IN_DOUBT = "(g.task_id IS NULL AND w.ordered_at IS NOT NULL)"
 _SAME_TASK = "w.seen_task IS NOT DISTINCT FROM g.task_id"
@@ -77,11 +79,12 @@ SELECT g.id::text FROM public.generations g WHERE {_OPEN} AND g.task_id = $1
 
 
 def in_flight(shape: Shape) -> str:
-    """Rows in flight by status, with the oldest's age and how many are older than $3."""
+    """Rows in flight by status, with the longest wait and how many wait for longer than $3."""
     return f"""
 SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
-       count(*) FILTER (WHERE g.created_at < now() - $3::interval) AS stuck
-  FROM public.generations g WHERE {_OPEN} AND {owned_sql(shape)} GROUP BY g.status"""
+       count(*) FILTER (WHERE {_SINCE} < now() - $3::interval) AS stuck
+  FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
+ WHERE {_OPEN} AND {owned_sql(shape)} GROUP BY g.status"""
 
 
 def waiting(shape: Shape) -> str:
@@ -128,7 +131,7 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS 
        CASE WHEN {_SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {_SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {_OPEN} AND g.created_at < now() - $3::interval AND {owned_sql(shape)}
+ WHERE {_OPEN} AND {_SINCE} < now() - $3::interval AND {owned_sql(shape)}
  ORDER BY g.created_at, g.id"""
 
 

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(9464, ge=0, le=65535)
     public_url: WebAddress = ""
-    api_token: SecretStr = _UNSET
+    api_token: HeaderSecret = _UNSET
 
     storage_backend: Annotated[Literal["supabase", "local"], Lower] = "supabase"
     storage_bucket: str = "generations"

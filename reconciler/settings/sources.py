@@ -18,13 +18,17 @@ def gather(environ: Mapping[str, str], cwd: Path, *, names: Iterable[str], secre
 
     In order: `environ`, `.env` in `cwd`, the file of RECONCILER_ENV_FILE, and for `secrets` the
     folder of CREDENTIALS_DIRECTORY. A blank value counts as not set. Raises Config where a file
-    that was named is missing or cannot be read.
+    that was named is missing or cannot be read, or a value is no text.
     """
     layers = [_meant(layer) for layer in _layers(environ, cwd)]
     if folder := environ.get("CREDENTIALS_DIRECTORY"):
         layers.append(_meant(_credentials(Path(folder), secrets)))
     merged = {name: value for layer in reversed(layers) for name, value in layer.items()}
-    return {name: merged[name] for name in names if name in merged}
+    found = {name: merged[name] for name in names if name in merged}
+    for name, value in found.items():
+        if not _is_text(value):
+            raise Config(f"{name} is not UTF-8 text")
+    return found
 
 
 def named(environ: Mapping[str, str], cwd: Path) -> frozenset[str]:
@@ -41,6 +45,15 @@ def _layers(environ: Mapping[str, str], cwd: Path) -> list[Mapping[str, str | No
     if path:
         layers.append(_file(cwd / Path(path).expanduser()))
     return layers
+
+
+def _is_text(value: str) -> bool:
+    # Outside fact: Python keeps bytes of the environment that are no UTF-8 as halves of characters.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _meant(values: Mapping[str, str | None]) -> dict[str, str]:

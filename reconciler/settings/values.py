@@ -95,7 +95,12 @@ def _has_host(parts: SplitResult) -> bool:
     hosts = parts.netloc.rpartition("@")[2]
     named = [urlsplit(f"//{host}") for host in hosts.split(",")]
     with_ports = [(host.hostname, host.port) for host in named]
-    return all(name for name, _ in with_ports) or "host" in parse_qs(parts.query)
+    elsewhere = ",".join(parse_qs(parts.query).get("host", ())).split(",")
+    for name in (*(name for name, _ in with_ports if name), *elsewhere):
+        # The resolver raises what nobody expects where a part of a name is empty or too long.
+        if not name.startswith("/"):
+            name.encode("idna")
+    return all(name for name, _ in with_ports) or elsewhere != [""]
 
 
 def _has_parameters(parts: SplitResult) -> bool:

@@ -25,11 +25,13 @@ BEGIN
     END IF;
 
     IF to_regprocedure('auth.uid()') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL THEN
-        IF NOT has_table_privilege('authenticated', 'public.generations', 'SELECT') THEN
-            GRANT SELECT ON public.generations TO authenticated;
-        END IF;
         IF NOT EXISTS (SELECT FROM pg_policies WHERE schemaname = 'public' AND tablename = 'generations'
                           AND cmd IN ('SELECT', 'ALL') AND roles && '{authenticated,public}'::name[]) THEN
+            -- Without row security, or beside somebody's own policy or columns, it would open every user's rows to all.
+            IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'public.generations'::regclass)
+               AND NOT has_any_column_privilege('authenticated', 'public.generations', 'SELECT') THEN
+                GRANT SELECT ON public.generations TO authenticated;
+            END IF;
             SELECT CASE WHEN atttypid = 'uuid'::regtype THEN 'user_id' ELSE 'user_id::text' END INTO owner_id
               FROM pg_attribute
              WHERE attrelid = 'public.generations'::regclass AND attname = 'user_id';
@@ -39,11 +41,16 @@ BEGIN
         END IF;
     END IF;
 
-    IF to_regrole('anon') IS NOT NULL
-       AND has_table_privilege('anon', 'public.generations', 'INSERT, UPDATE, DELETE')
-       AND NOT (SELECT relrowsecurity FROM pg_class WHERE oid = 'public.generations'::regclass) THEN
-        RAISE WARNING 'anybody may write to public.generations: row security is off. To close: '
-                      'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;';
+    IF NOT (SELECT relrowsecurity FROM pg_class WHERE oid = 'public.generations'::regclass) THEN
+        IF to_regrole('anon') IS NOT NULL
+           AND has_table_privilege('anon', 'public.generations', 'INSERT, UPDATE, DELETE') THEN
+            RAISE WARNING 'anybody may write to public.generations: row security is off. To close: '
+                          'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;';
+        ELSIF to_regrole('authenticated') IS NOT NULL
+              AND has_any_column_privilege('authenticated', 'public.generations', 'SELECT') THEN
+            RAISE WARNING 'every user may read everybody''s rows of public.generations: row security is off. To close: '
+                          'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;';
+        END IF;
     END IF;
 END
 $$;

@@ -152,12 +152,13 @@ async def test_a_result_is_downloaded_as_a_file(stage: Stage, visit: Visit, user
     assert address.endswith("?download=")
 
 
+@pytest.mark.parametrize("written", ["{}", "{}?name=it's"], ids=["plain", "as no browser writes it"])
 async def test_a_result_that_only_the_provider_has_comes_through_a_link_made_for_the_moment(
-    stage: Stage, visit: Visit, user: str
+    stage: Stage, visit: Visit, user: str, written: str
 ) -> None:
     kie = stage.rig.kie
     task = kie.add_task(results=(picture(),), life=0.0)
-    results = json.dumps(kie.addresses(kie.tasks[task]))
+    results = json.dumps([written.format(address) for address in kie.addresses(kie.tasks[task])])
     row = await stage.row(user, task=task, status="success", results=results, provider="older", prompt="Not stored")
     await visit.go_as(user)
     image = visit.card(row).get_by_role("img", name="Not stored")

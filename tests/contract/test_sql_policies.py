@@ -166,6 +166,45 @@ async def test_policies_that_are_there_stay_and_an_open_table_is_named(empty_dsn
     await connection.close()
 
 
+SECURED = "ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY"
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        pytest.param("", id="no row security"),
+        pytest.param(
+            f"{SECURED}; CREATE POLICY open ON public.generations FOR SELECT USING (true)", id="an open policy"
+        ),
+        pytest.param(f"{SECURED}; GRANT SELECT (id) ON public.generations TO authenticated", id="rights to a column"),
+    ],
+)
+async def test_a_table_that_was_closed_to_users_stays_closed(empty_dsn: str, closed: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    await supabase_like(connection)
+    await older_table(connection)
+    await connection.execute(f"REVOKE ALL ON public.generations FROM anon, authenticated; {closed}")
+    warnings: list[str] = []
+    await migrate(empty_dsn, application=True, warn=warnings.append)
+    assert warnings == []
+    await become(connection, "authenticated", USER)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("SELECT status FROM public.generations")
+    await connection.close()
+
+
+async def test_a_table_that_every_user_may_read_whole_is_named(empty_dsn: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    await supabase_like(connection)
+    await older_table(connection)
+    await connection.execute("REVOKE ALL ON public.generations FROM anon, authenticated")
+    await connection.execute("GRANT SELECT ON public.generations TO authenticated")
+    warnings: list[str] = []
+    await migrate(empty_dsn, application=True, warn=warnings.append)
+    await connection.close()
+    assert any("every user may read" in warning for warning in warnings)
+
+
 async def test_a_users_view_of_their_rows_is_not_made_twice(empty_dsn: str) -> None:
     connection = await asyncpg.connect(empty_dsn)
     await supabase_like(connection)

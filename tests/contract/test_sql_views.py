@@ -116,6 +116,17 @@ async def test_stuck_is_told_by_age_from_creation_oldest_first(undone: Any) -> N
     assert found["seconds"] == 606
 
 
+async def test_a_row_that_got_another_task_is_stuck_by_the_age_of_that_one(undone: Any) -> None:
+    for name, since in (("anew", 9.9), ("stuck anew", 10.1)):
+        await undone.execute(
+            "INSERT INTO reconciler.work (generation_id, seen_task, task_since)"
+            " VALUES ($1, $2, now() - $3 * interval '1 minute')",
+            *(await insert(undone, name, "queued", 600), name, since),
+        )
+    assert await tasks(undone, "stuck_over_10_minutes") == ["stuck anew"]
+    assert (await row(undone, "stuck_over_10_minutes"))["seconds"] == 606
+
+
 async def test_failed_in_the_last_hour_goes_by_when_it_failed_newest_first(undone: Any) -> None:
     long_ago = await insert(undone, "made long ago", "failed", 600, error="'timeout (501)'")
     await failed_at(undone, long_ago, 10)

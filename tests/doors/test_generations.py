@@ -36,7 +36,8 @@ async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, face:
     answer = await face.ann.get(f"{LIST}/{row}")
 
     told = answer.json()
-    born, done, now = (datetime.fromisoformat(told.pop(key)) for key in ("createdAt", "completedAt", "serverTime"))
+    moments = ("createdAt", "startedAt", "completedAt", "serverTime")
+    born, started, done, now = (datetime.fromisoformat(told.pop(key)) for key in moments)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert told == {
         "id": row, "userId": ANN, "taskId": "t-1", "status": "success", "kind": "image", "model": "flux-2/pro",
@@ -44,6 +45,7 @@ async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, face:
         "previewUrl": "https://preview.example/1.png", "displayUrl": ours[0], "displaySource": "asset",
         "expectedSeconds": 30.0, "progress": None,
     }  # fmt: skip
+    assert started == born
     assert (now - born).total_seconds() == pytest.approx(3600, abs=5)
     assert (done - born).total_seconds() == pytest.approx(30, abs=1)
 

@@ -69,6 +69,7 @@ async def test_it_tells_its_version(tmp_path: Path) -> None:
         ["sync"],
         ["simulate", "--port", "70000"],
         ["migrate", "--print", "--strict-statuses"],
+        ["migrate", "--print", "--check"],
         ["audit", "--since", "9999999d"],
         ["cleanup", "--failed-older-than", "9999999d"],
     ],

@@ -137,6 +137,22 @@ async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
     assert [one.id for one in await patient.stuck()] == [asked]
 
 
+async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports: Reports) -> None:
+    anew = await add(pool, "queued", 30 * 24 * HOUR)
+    stuck = await add(pool, "queued", 30 * 24 * HOUR)
+    for row, minutes in ((anew, 1), (stuck, 20)):
+        await keep(pool, row, seen_task="task")
+        await pool.execute(
+            "UPDATE reconciler.work SET task_since = now() - $2 * interval '1 minute' WHERE generation_id = $1",
+            *(row, minutes),
+        )
+
+    (told,) = await reports.stuck()
+    assert (told.id, told.age) == (stuck, pytest.approx(1200, abs=5))
+    snapshot = await reports.snapshot()
+    assert (snapshot.stuck, snapshot.oldest) == (1, pytest.approx(1200, abs=5))
+
+
 async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports: Reports) -> None:
     for finding, misses in ((None, 0), (None, 2), ("key_rejected", 3), ("key_rejected", 9), ("parked", 4)):
         row = await add(pool, "generating", HOUR)

@@ -155,7 +155,7 @@ export class Card {
 }
 
 function measure(item, elapsed, bar) {
-  const seconds = since(item.createdAt);
+  const seconds = since(item.startedAt);
   const expected = item.expectedSeconds;
   const said = span(seconds, spoken());
   if (!expected) {

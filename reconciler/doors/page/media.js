@@ -19,14 +19,17 @@ export function safe(address) {
   }
 }
 
-/** Return where the results lie, the best place first: our storage, the provider, an old preview. */
+/** Return where the results lie, the best place first: our storage, the provider, an old preview; each as told and as URL. */
 export function shelves(item) {
   const places = [
     ["asset", item.assetUrls?.length ? item.assetUrls : [item.assetUrl]],
     ["result", item.resultUrls ?? []],
     ["preview", [item.previewUrl]],
   ];
-  const checked = places.map(([from, addresses]) => ({ from, urls: addresses.map(safe).filter(Boolean) }));
+  const checked = places.map(([from, addresses]) => {
+    const told = addresses.filter(safe);
+    return { from, told, urls: told.map(safe) };
+  });
   return checked.filter((shelf) => shelf.urls.length > 0);
 }
 
@@ -90,11 +93,12 @@ export class Viewer {
   async #show() {
     const [shelf] = this.#shelves;
     if (shelf === undefined) return this.#end();
-    const url = shelf.urls[Math.min(this.#n, shelf.urls.length - 1)];
+    const place = Math.min(this.#n, shelf.urls.length - 1);
+    const url = shelf.urls[place];
     this.#spoilt = false;
     this.#turned();
     try {
-      const address = shelf.from === "result" ? safe(await this.#ways.link(url.href)) : url;
+      const address = shelf.from === "result" ? safe(await this.#ways.link(shelf.told[place])) : url;
       if (shelf !== this.#shelves[0]) return;
       if (address === null) throw new Error("no address of the web");
       this.#fill(this.#element(address, sort(url, this.#item.kind), shelf));
