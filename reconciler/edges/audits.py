@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.core.model import SUCCEEDED, Asset
+from reconciler.edges.cases import built
 from reconciler.edges.db import SOON, Database
 from reconciler.edges.schema import Shape
 
@@ -111,11 +112,8 @@ class Audits:
         return reopened is True
 
 
-_ASSET = tuple(field.name for field in fields(Asset))
-
-
 def _audited(row: Mapping[str, Any]) -> Audited:
-    assets = tuple(Asset(**{name: item[name] for name in _ASSET}) for item in json.loads(row["assets"] or "[]"))
+    assets = tuple(built(Asset, item) for item in json.loads(row["assets"] or "[]"))
     plain = {name: row[name] for name in ("generation_id", "task_id", "asset_url", "shown", "lost", "at", "until")}
     return Audited(assets=assets, **plain)
 

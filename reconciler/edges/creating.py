@@ -16,13 +16,13 @@ import aiohttp
 from reconciler.edges.kie import BROKEN, Kie, Reply
 from reconciler.errors import Transient
 from reconciler.providers.callback import names_task, task_ids
-from reconciler.providers.lenient import clean, number
+from reconciler.providers.envelope import too_fast
+from reconciler.providers.lenient import FINE, clean, number
 
 PATH = "/api/v1/jobs/createTask"
 
 RATE_LIMITED = 429
 
-_FINE = frozenset({0, 200})
 # What KIE's pages list for a request that made no task. Every other code may be a gateway's word for an answer of KIE's
 # that got lost: 408, 502, 503, 504 and 52x are.
 _NO = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
@@ -95,11 +95,11 @@ def judged(reply: Reply) -> Outcome:
         return Uncertain(f"KIE answered HTTP {reply.status} without its envelope")
     code = number(reply.body.get("code"))
     said = clean(reply.body.get("msg") or reply.body.get("message"))
-    if code not in _FINE:
+    if code not in FINE:
         if code not in _NO or names_task(reply.body):
             return Uncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
         # One wording comes with codes of its own.
-        code = RATE_LIMITED if "frequency is too high" in said.lower() else code
+        code = RATE_LIMITED if too_fast(said) else code
         return Refused(code, said or "KIE refused without a reason", reply.retry_after)
     named = task_ids(reply.body)
     if len(named) != 1:

@@ -22,6 +22,7 @@ from yarl import URL
 from reconciler.edges.http import CONNECTIONS, retry_after
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.log.redaction import Redaction
+from reconciler.providers.lenient import FINE
 
 MAX_BODY = 4 << 20
 
@@ -32,7 +33,6 @@ BROKEN = (aiohttp.ClientError, OSError, ValueError)
 
 _URL_PATH = "/api/v1/common/download-url"
 _CREDIT_PATH = "/api/v1/chat/credit"
-_SUCCESS = frozenset({0, 200})
 _GONE = frozenset({404, 410})
 
 
@@ -214,7 +214,7 @@ def _worth(reply: Reply, what: str) -> object:
     if not isinstance(reply.body, dict):
         raise Transient(f"KIE's {what} answer is no JSON", code="not_json")
     code = _code(reply)
-    if reply.status == 200 and code in _SUCCESS:
+    if reply.status == 200 and code in FINE:
         found: object = reply.body.get("data")
         return found
     raise _refusal(code, reply, what)
@@ -227,7 +227,7 @@ def _code(reply: Reply) -> int:
         said = int(said[:6])
     if isinstance(said, bool) or not isinstance(said, int):
         return reply.status
-    return reply.status if said in _SUCCESS and reply.status >= 400 else said
+    return reply.status if said in FINE and reply.status >= 400 else said
 
 
 def _refusal(code: int, reply: Reply, what: str) -> ReconcilerError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ import asyncpg
 
 from reconciler.core.model import OPEN, SUCCEEDED, Asset, Fail, Rest, Row
 from reconciler.edges import repairs, statements
+from reconciler.edges.cases import built
 from reconciler.edges.claims import Claim
 from reconciler.edges.db import Database
 from reconciler.edges.schema import Shape
@@ -241,7 +242,6 @@ def _facts(row: Row) -> tuple[object, ...]:
     return (row.status, *(list(value) if isinstance(value, tuple) else value for value in values))
 
 
-_ASSET = tuple(field.name for field in fields(Asset))
 _GENERATION = ("id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "since")
 
 
@@ -253,5 +253,5 @@ def _row(record: Mapping[str, Any]) -> Row:
         return Row(**generation)
     known = {name: record[name] for name in statements.FACTS if name != "task_id"}
     known["sources"] = tuple(record["sources"] or ())
-    assets = tuple(Asset(**{name: item[name] for name in _ASSET}) for item in json.loads(record["assets"] or "[]"))
+    assets = tuple(built(Asset, item) for item in json.loads(record["assets"] or "[]"))
     return Row(**generation, **known, assets=assets)

@@ -6,7 +6,7 @@ Both are fenced like every write about a claimed generation, and neither moves t
 from __future__ import annotations
 
 from reconciler.edges.schema import Shape
-from reconciler.edges.statements import FACTS, MINE, NEXT_TURN, SET_FACTS, TOLD, list_of_text, touched
+from reconciler.edges.statements import FACTS, MINE, NEXT_TURN, SET_FACTS, TOLD, list_of_text, proof, shown, touched
 from reconciler.edges.tasks import given
 
 
@@ -25,18 +25,10 @@ def repaired(shape: Shape) -> str:
     written = ", ".join(f"{name} = {value}" for name, value in columns.items())
     matched = f"""g.id = $1::text::{shape.id_type} AND g.task_id = $3 AND g.status = $8
        AND g.asset_url IS NOT DISTINCT FROM $5"""
-    payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', $8::text,
-               'asset_url', ($6::text[])[1], 'asset_urls', to_jsonb($6::text[]),
-               'paths', to_jsonb($7::text[]), 'result_urls', to_jsonb($13::text[]),
-               'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
+    payload = shown(status="$8", addresses="$6", paths="$7", sources="$13")
     told = TOLD.format(task="$3::text", kind="'repaired'::text", payload=payload, turn=NEXT_TURN)
     return f"""{MINE},
-receipt AS (
-    UPDATE reconciler.assets a SET version = $10, verified_by = $11, stored_at = now()
-      FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $9::int RETURNING a.n),
-proof AS (
-    SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
-     WHERE a.task_id = $3 AND a.n < $4 AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt))),
+{proof(n="$9", version="$10", by="$11")},
 done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {matched} AND proof.n = $4),
 changed AS (
     UPDATE public.generations g SET {written}{touched(shape)} FROM done

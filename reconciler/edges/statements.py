@@ -209,6 +209,24 @@ SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved,
 """
 
 
+def shown(*, status: str, addresses: str, paths: str, sources: str) -> str:
+    """What an event tells of a delivery of the task $3, by the parameters that hold it."""
+    return f"""jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', {status}::text,
+               'asset_url', ({addresses}::text[])[1], 'asset_urls', to_jsonb({addresses}::text[]),
+               'paths', to_jsonb({paths}::text[]), 'result_urls', to_jsonb({sources}::text[]),
+               'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
+
+
+def proof(*, n: str, version: str, by: str) -> str:
+    """The receipt still to be written, and how many of the first $4 assets of the task $3 are proven with it."""
+    return f"""receipt AS (
+    UPDATE reconciler.assets a SET version = {version}, verified_by = {by}, stored_at = now()
+      FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = {n}::int RETURNING a.n),
+proof AS (
+    SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
+     WHERE a.task_id = $3 AND a.n < $4 AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt)))"""
+
+
 def finish(shape: Shape) -> str:
     """Success in one statement: proof, the application's row, the timing, the bookkeeping, the event.
 
@@ -217,18 +235,10 @@ def finish(shape: Shape) -> str:
     $16 proof of the asset whose receipt is still to be written, null where there is none; it is kept in any case;
     $17 until the second look.
     """
-    payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', $9::text,
-               'asset_url', ($7::text[])[1], 'asset_urls', to_jsonb($7::text[]),
-               'paths', to_jsonb($8::text[]), 'result_urls', to_jsonb($6::text[]),
-               'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
+    payload = shown(status="$9", addresses="$7", paths="$8", sources="$6")
     told = TOLD.format(task="$3::text", kind="$13::text", payload=payload, turn=NEXT_TURN)
     return f"""{MINE},
-receipt AS (
-    UPDATE reconciler.assets a SET version = $15, verified_by = $16, stored_at = now()
-      FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $14::int RETURNING a.n),
-proof AS (
-    SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
-     WHERE a.task_id = $3 AND a.n < $4 AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt))),
+{proof(n="$14", version="$15", by="$16")},
 done AS (
     UPDATE public.generations g SET {_success_columns(shape)} FROM mine, proof
      WHERE g.id = $1::text::{shape.id_type} AND proof.n = $4

@@ -11,14 +11,13 @@ from typing import Final
 
 from reconciler.core.model import Observation, Ready, Unheard, Working
 from reconciler.providers import outcome
-from reconciler.providers.lenient import TASK_KEYS, at, number, unfold, word
+from reconciler.providers.lenient import FINE, TASK_KEYS, at, number, unfold, word
 from reconciler.providers.market import Market, audio
 
 LONGEST_TASK_ID = 300
 
 UNREADABLE: Final = Unheard("callback_unreadable")
 
-_FINE = frozenset({0, 200})
 # What the pages of the families list for a task that failed; 401, 402, 429 and 455 say nothing about a task.
 _FAILED = frozenset({400, 413, 422, 451, 500, 501, 531})
 _MARKET = Market()
@@ -81,7 +80,7 @@ def read(body: object) -> Observation:
     else:
         seen = _made(record)
     # A success that its own code contradicts is neither.
-    return UNREADABLE if isinstance(seen, Ready) and code not in _FINE else seen
+    return UNREADABLE if isinstance(seen, Ready) and code not in FINE else seen
 
 
 def _suno(record: Mapping[str, object], message: object, code: int | None) -> Observation:

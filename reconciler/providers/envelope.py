@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 from reconciler.core.model import Observation, Refused, Unheard, Unknown
 from reconciler.providers.family import Family
-from reconciler.providers.lenient import TASK_KEYS, clean, number
+from reconciler.providers.lenient import FINE, TASK_KEYS, clean, number
 
-_FINE = frozenset({0, 200})
 _GENERATION_FAILED = 501
 
 _REASONS = {
@@ -38,11 +37,11 @@ def judge(family: Family, status: int, body: object | None, retry_after: float |
         return Unheard(_reason(status, word), f"HTTP {status}", retry_after)
     code, record = _code(status, body), body.get("data")
     said = clean(body.get("msg") or body.get("message"))
-    if not isinstance(record, Mapping) and "frequency is too high" in said.lower():
+    if not isinstance(record, Mapping) and too_fast(said):
         return Unheard("rate_limited", said, retry_after)
-    if code in _FINE and isinstance(record, Mapping):
+    if code in FINE and isinstance(record, Mapping):
         return family.read(record)
-    if code in _FINE and record is None:
+    if code in FINE and record is None:
         return Unknown("no_data")
     if code == 404:
         return Unknown("not_found")
@@ -52,6 +51,11 @@ def judge(family: Family, status: int, body: object | None, retry_after: float |
         seen = family.read(record) if isinstance(record, Mapping) else None
         return seen if isinstance(seen, Refused) else Unheard("failed_without_record", said)
     return Unheard(_reason(code, "bad_envelope"), said or f"code {code}", retry_after)
+
+
+def too_fast(said: str) -> bool:
+    """Whether KIE says that it is asked too often, which comes under codes of its own."""
+    return "frequency is too high" in said.lower()
 
 
 def other_task(body: object | None, asked: str) -> Unheard | None:
@@ -72,12 +76,12 @@ def _code(status: int, body: Mapping[str, object]) -> int | None:
     failed = status >= 400
     if code is None:
         return status if failed else None
-    return status if failed and code in _FINE else code
+    return status if failed and code in FINE else code
 
 
 def _reason(code: int | None, otherwise: str) -> str:
     """A stable word for the code; metrics count by it."""
-    if code is None or code in _FINE:
+    if code is None or code in FINE:
         return otherwise
     if code in _REASONS:
         return _REASONS[code]

@@ -21,6 +21,9 @@ LONGEST_SAID = 16 << 10
 TASK_KEYS = ("task_id", "taskId")
 """What KIE calls a task's id, by the dialect."""
 
+FINE = frozenset({0, 200})
+"""The codes that tell of no error, around a record and in it."""
+
 _MILLISECONDS_FROM = 10**11
 _YEARS = range(2000, 2100)
 _DIGITS = re.compile(r"[0-9]{1,18}")

@@ -11,7 +11,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from reconciler.core.model import Observation, Ready, Refused, Unheard, Working
-from reconciler.providers.lenient import MALFORMED, clean, number, unfold, when
+from reconciler.providers.lenient import FINE, MALFORMED, clean, number, unfold, when
 
 MOST_RESULTS = 64
 LONGEST_ADDRESS = 4096
@@ -72,7 +72,7 @@ def refused(message: object, code: object) -> Refused:
 
 def error_code(code: object) -> str | None:
     """The code as text, None where it names no error."""
-    return None if number(code) in {0, 200} else clean(code) or None
+    return None if number(code) in FINE else clean(code) or None
 
 
 def unknown_state(value: object) -> Unheard:
