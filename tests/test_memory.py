@@ -66,7 +66,8 @@ LARGE = (
     HEAP
     + """
 free(malloc(16 << 20))
-print(on_the_heap([malloc(OWN_MAPPING), malloc(RECEIVED + 100)]))
+# What is free on the heap is taken first.
+print(on_the_heap([[malloc(size) for _ in range(50)][-1] for size in (OWN_MAPPING, RECEIVED + 100)]))
 """
 )
 

@@ -40,7 +40,7 @@ from reconciler.core.model import (
     Unstored,
     Working,
 )
-from reconciler.core.naming import points_at_provider, segment
+from reconciler.core.ours import ours, repairing
 
 MEDIA_LIFE = timedelta(days=14)
 """How long the provider keeps media at most; after that nothing can be fetched."""
@@ -82,11 +82,6 @@ def decide(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decisi
     return replace(decision, lost=True)
 
 
-def repairing(row: Row) -> bool:
-    """Whether the row shows an object of ours that was found missing or changed: it is delivered once more."""
-    return row.status in SUCCEEDED and row.reopened and f"/{segment(row.id)}_0." in (row.asset_url or "")
-
-
 def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Decision:
     match seen:
         case Silence():
@@ -110,22 +105,6 @@ def _opinion(row: Row, seen: Observation, now: datetime, limits: Limits) -> Deci
         case Unstored():
             return _missing(row, now, limits, seen.retry_after, settled=seen.settled and not seen.gone)
     assert_never(seen)
-
-
-def ours(row: Row, their_hosts: tuple[str, ...]) -> bool:
-    """Whether the daemon may move this row: in flight, a success without its asset, or a failure that may be mended."""
-    if row.status in OPEN:
-        return True
-    if repairing(row):
-        return True
-    if row.status in SUCCEEDED:
-        return not row.asset_url or (points_at_provider(row.asset_url, their_hosts) and not _is_stored(row))
-    return row.status == "failed" and (row.gave_up or row.reopened)
-
-
-def _is_stored(row: Row) -> bool:
-    """Whether asset_url leads to an object of ours, which a host that serves both could hide."""
-    return any(asset.stored and (row.asset_url or "").endswith(asset.path) for asset in row.assets)
 
 
 def _begin(row: Row, now: datetime, limits: Limits) -> Decision:
@@ -154,6 +133,8 @@ def _first_look(row: Row, now: datetime, limits: Limits) -> Decision:
 def _without_task(row: Row, now: datetime, limits: Limits) -> Decision:
     if row.status not in OPEN:
         return Leave("there is no task id to ask about")
+    if row.refused is not None and not limits.observe:
+        return Fail(row.refused)
     if row.offered and not limits.observe:
         return Identify()
     wait = timedelta(seconds=pace.parked(_age(row, now).total_seconds()))

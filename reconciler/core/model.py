@@ -18,14 +18,6 @@ SUCCEEDED = ("success", "completed")
 """Statuses that claim success; `completed` is an older application's word."""
 
 
-class Kind(StrEnum):
-    """What a result is, by its sniffed type."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
-
-
 class Trigger(StrEnum):
     """Why a visit began."""
 
@@ -66,8 +58,9 @@ class Asset:
 class Row:
     """A generation as the application wrote it, and what we know of its task.
 
-    First the application's row, since when it has its task (None: it had no other), and the tasks that callbacks offer
-    to a row without one, newest first; then our bookkeeping about `task_id`, empty where that has just been replaced.
+    First the application's row, since when it has its task (None: it had no other), the tasks that callbacks offer to a
+    row without one, newest first, why KIE refused to make one, and whether another task was delivered before this one;
+    then our bookkeeping about `task_id`, empty where that has just been replaced.
     """
 
     id: str
@@ -80,6 +73,8 @@ class Row:
     created_at: datetime
     since: datetime | None = None
     offered: tuple[str, ...] = ()
+    refused: str | None = None
+    made_again: bool = False
 
     sources: tuple[str, ...] = ()
     stale: bool = False

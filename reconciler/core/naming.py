@@ -10,10 +10,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from types import MappingProxyType
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from reconciler.core.model import Kind
+
+class Kind(StrEnum):
+    """What a result is, by its sniffed type."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
 
 TYPES: Mapping[str, tuple[Kind, str]] = MappingProxyType(
     {

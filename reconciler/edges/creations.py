@@ -87,6 +87,8 @@ INSERT INTO reconciler.work (generation_id, due_at, seen_status, ordered_at)
 VALUES ($1, now() + $2 * interval '1 second', $3, now())
 """
 
+_REFUSED = "UPDATE reconciler.work SET refused = $2 WHERE generation_id = $1 AND refused IS DISTINCT FROM $2"
+
 # The clock is read with the key's row locked. What lies in the future was written before the clock was set back.
 _RECENT = """(SELECT count(*) FROM unnest(c.recent) AS t (at)
                WHERE at > clock_timestamp() - $3::interval AND at <= clock_timestamp() + $3::interval)"""
@@ -177,8 +179,16 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
 
         Safe to repeat. Raises Permanent where the table refuses the id.
         """
-        row = await _accepted(self._database.row(self._save, generation_id, task_id, key_hash))
+        try:
+            row = await self._database.row(self._save, generation_id, task_id, key_hash)
+        except asyncpg.PostgresError as error:
+            # Whatever a trigger may raise: what was paid for is known to our caller alone, who goes on trying.
+            raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
         return row and Standing(row["status"], row["task_id"])
+
+    async def refused(self, generation_id: str, reason: str | None) -> None:
+        """Keep what KIE said to an order that it refused, or forget it; whoever finds it fails the row for it."""
+        await self._database.execute(_REFUSED, generation_id, reason)
 
     async def standing(self, generation_id: str) -> Standing | None:
         """Return how the row stands, None when it is gone."""

@@ -279,7 +279,8 @@ async def translated(work: Callable[[], Awaitable[T]]) -> T:
             raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
         except asyncpg.PostgresError as error:
             # Supavisor says XX000 where its pool is full or the database is lost to it, and hangs up.
-            if error.severity_en not in {"FATAL", "PANIC"}:
+            # And whoever notifies cannot commit while a listener in an open transaction keeps the queue full.
+            if error.severity_en not in {"FATAL", "PANIC"} and error.server_source_function != "PreCommit_Notify":
                 raise
             raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
     raise AssertionError("unreachable")

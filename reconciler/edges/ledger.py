@@ -242,7 +242,19 @@ def _facts(row: Row) -> tuple[object, ...]:
     return (row.status, *(list(value) if isinstance(value, tuple) else value for value in values))
 
 
-_GENERATION = ("id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "since")
+_GENERATION = (
+    "id",
+    "user_id",
+    "task_id",
+    "status",
+    "kind",
+    "model",
+    "asset_url",
+    "created_at",
+    "since",
+    "refused",
+    "made_again",
+)
 
 
 def _row(record: Mapping[str, Any]) -> Row:

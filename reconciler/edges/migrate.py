@@ -74,7 +74,7 @@ async def migrate(
 async def behind(connection: asyncpg.Connection) -> list[str]:
     """The files this version has and the database lacks; those of the application only once it took them.
 
-    Without the files of our own tables (010 to 027, but for 025) nothing runs; without the others things are only
+    Without the files of our own tables (010 to 028, but for 025) nothing runs; without the others things are only
     slower. Config where this login has no rights in our schema.
     """
     recorded = await _recorded(connection)

@@ -74,7 +74,7 @@ HAVING count(*) > 0
 """
 
 # A policy for everybody is somebody's own rows unless it says true; only one that names us is meant for us.
-_UNSEEN: Final = """
+UNSEEN: Final = """
 SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);',
               'reconciler_' || lower(command) || '_' || current_user, command, current_user)
   FROM (VALUES ('SELECT', 'r'), ('UPDATE', 'w')) AS asked (command, letter)
@@ -187,7 +187,7 @@ def _check_statuses(shape: Shape) -> None:
 async def _check_access(connection: asyncpg.Connection, shape: Shape) -> None:
     """Without a grant every statement fails; without a policy rows just vanish, which is worse."""
     refused = await connection.fetch(_REFUSED, [name for name in WRITTEN if shape.has(name)])
-    unseen = await connection.fetch(_UNSEEN)
+    unseen = await connection.fetch(UNSEEN)
     if not refused and not unseen:
         return
     member = "or make the login a member of role reconciler and `kie-reconciler migrate` as the table's owner"

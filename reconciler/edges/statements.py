@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reconciler.core.model import OPEN
 from reconciler.edges.db import SOON
-from reconciler.edges.schema import CREATED, Shape
+from reconciler.edges.schema import CREATED, UNSEEN, Shape
 from reconciler.edges.tasks import NEVER_HAD, given
 
 FACTS = (
@@ -46,8 +46,10 @@ UPDATE reconciler.work w
   FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
 """
 
-FORGET = """
-WITH gone AS (DELETE FROM reconciler.work WHERE generation_id = $1 AND lease = $2 RETURNING generation_id),
+FORGET = f"""
+WITH gone AS (
+    DELETE FROM reconciler.work WHERE generation_id = $1 AND lease = $2 AND NOT EXISTS ({UNSEEN})
+    RETURNING generation_id),
 objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.generation_id RETURNING a.path)
 INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects ON CONFLICT DO NOTHING
 """
@@ -111,11 +113,13 @@ def read(shape: Shape) -> str:
     kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
     model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
+    since = "CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since ELSE now() END"
     return f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind} AS kind, {model} AS model, g.asset_url, {CREATED} AS created_at,
        w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
-       CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since ELSE now() END AS since,
+       CASE WHEN g.task_id IS NULL THEN w.refused END AS refused,
+       {since} AS since, (w.delivered_at < {since}) IS TRUE AS made_again,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
@@ -290,6 +294,6 @@ closed AS (
     UPDATE reconciler.work w
        SET lease = NULL, lease_until = NULL, due_at = $5::timestamptz, early_at = NULL,
            gave_up = $5::timestamptz IS NOT NULL, seen_status = {"'failed'" if write else "$6"}, {given("$3")},
-           why = $4, finding = NULL
+           why = $4, finding = NULL, refused = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
 {told}"""

@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import asyncpg
+
 from reconciler.edges.db import Database
-from reconciler.edges.schema import Shape
+from reconciler.edges.schema import UNSEEN, Shape
 
 BATCH = 500
+
+REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)
+"""What a foreign key or a trigger of the application's says to a row's deletion."""
 
 EVENTS = 5_000
 """Events that one statement deletes; nobody else writes those."""
@@ -61,6 +66,12 @@ WALK = 20_000
 """Rows of our bookkeeping that one round looks at for generations that the application has deleted."""
 
 
+_ANYWHERE = """
+WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass)
+SELECT generation_id FROM reconciler.work WHERE (SELECT rows FROM size) > $1
+ ORDER BY generation_id OFFSET (SELECT floor(random() * rows)::bigint FROM size) LIMIT 1"""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """How many failed generations one statement deleted; `after` is where to go on, None at the end."""
@@ -76,25 +87,57 @@ class Upkeep:
         """`announces`: events are told to somebody."""
         self._database = database
         self._announces = announces
-        self._walked = ""
+        self._walked: str | None = None
         self._failed = _failed_sql(shape, delete=True)
         self._would_fail = _failed_sql(shape, delete=False)
-        self._named = _named_sql(shape)
+        self._named_first = _named_sql(shape, first=True)
+        self._named = _named_sql(shape, first=False)
         self._deserted = _deserted_sql(shape)
 
     async def failed(self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False) -> Batch:
         """Delete the next failed generations older than this with nothing stored, or only count them."""
         sql = self._would_fail if dry_run else self._failed
-        row = await self._database.row(sql, older, *(after or (None, None)))
+        try:
+            return await self._batch(sql, older, after, BATCH)
+        except REFUSED:
+            return await self._each(older, after)
+
+    async def _batch(self, sql: str, older: timedelta, after: tuple[str, str] | None, limit: int) -> Batch:
+        row = await self._database.row(sql, older, *(after or (None, None)), limit)
         assert row is not None
-        return Batch(row["count"], (row["at"], row["id"]) if row["looked"] == BATCH else None)
+        return Batch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
+
+    async def _each(self, older: timedelta, after: tuple[str, str] | None) -> Batch:
+        """Delete a batch's failures one by one, past those that the application's table will not let go."""
+        count = 0
+        for _ in range(BATCH):
+            try:
+                one = await self._batch(self._failed, older, after, 1)
+                count += one.count
+            except REFUSED:
+                one = await self._batch(self._would_fail, older, after, 1)
+            after = one.after
+            if after is None:
+                break
+        return Batch(count, after)
 
     async def orphans(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
         """Return marked objects that nobody names, of the next BATCH marks older than this, and where to go on."""
         rows = await self._database.fetch(_ORPHANS, older, after, BATCH)
         marked = [row["path"] for row in rows]
-        named = {row["path"] for row in await self._database.fetch(self._named, marked)} if marked else set()
+        named = await self._names(marked) if marked else set()
         return [path for path in marked if path not in named], marked[-1] if len(marked) == BATCH else None
+
+    async def _names(self, marked: Sequence[str]) -> set[str]:
+        """Those of these that somebody names, by a walk over the whole table in short statements."""
+        named: set[str] = set()
+        rows = await self._database.fetch(self._named_first, marked, WALK)
+        while True:
+            *found, end = sorted(rows, key=lambda row: row["looked"] is not None)
+            named |= {row["path"] for row in found}
+            if end["looked"] < WALK:
+                return named
+            rows = await self._database.fetch(self._named, marked, WALK, end["path"])
 
     async def removed(self, paths: Sequence[str]) -> None:
         """These objects are gone: their marks go."""
@@ -102,7 +145,7 @@ class Upkeep:
 
     async def enrol(self) -> None:
         """Give deliveries of the next stretch that have none, being older than audits, a time for theirs."""
-        await self._database.execute(_AUDITED, self._walked, WALK)
+        await self._database.execute(_AUDITED, await self._start(), WALK)
 
     async def traces(self) -> None:
         """Delete instances, events and callbacks that nobody will ask about again; an event to be told stays."""
@@ -117,11 +160,17 @@ class Upkeep:
 
         What was stored for them becomes orphans.
         """
-        row = await self._database.row(self._deserted, self._walked)
+        row = await self._database.row(self._deserted, await self._start())
         assert row is not None
         self._walked = row["upto"] or ""
         deserted: int = row["deserted"]
         return deserted
+
+    async def _start(self) -> str:
+        """Where the walk goes on; at first anywhere, since a process seldom lives as long as a walk takes."""
+        if self._walked is None:
+            self._walked = await self._database.value(_ANYWHERE, WALK) or ""
+        return self._walked
 
 
 def _failed_sql(shape: Shape, *, delete: bool) -> str:
@@ -137,7 +186,7 @@ WITH stretch AS MATERIALIZED (
        AND g.created_at >= {place}::{shape.columns["created_at"]}
        AND ($2::text IS NULL OR (g.created_at, g.id)
                                 > ({place}::{shape.columns["created_at"]}, $3::text::{shape.id_type}))
-     ORDER BY g.created_at, g.id LIMIT {BATCH}),
+     ORDER BY g.created_at, g.id LIMIT $4),
 old AS (
     SELECT g.id FROM public.generations g
      WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
@@ -145,7 +194,7 @@ old AS (
        AND NOT EXISTS (SELECT FROM reconciler.assets a
                         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL)
        AND NOT EXISTS (SELECT FROM reconciler.work w
-                        WHERE w.generation_id = g.id::text AND w.gave_up AND w.due_at IS NOT NULL)
+                        WHERE w.generation_id = g.id::text AND (w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"FOR UPDATE OF g SKIP LOCKED" if delete else ""}),
 gone AS ({gone}){_FORGOTTEN if delete else ""}
 SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM stretch) AS looked, last.at, last.id
@@ -163,15 +212,35 @@ left_behind AS (
     ON CONFLICT DO NOTHING)"""
 
 
-def _named_sql(shape: Shape) -> str:
-    """Of these paths, those that a receipt, an intention or any row of the application's names."""
-    # The last three parts of an address are a path of ours, whatever the host is called today.
-    shown = "substring(split_part(g.asset_url, '?', 1) from '[^/]+/[^/]+/[^/]+$')"
-    original = "UNION SELECT g.original_path::text FROM public.generations g WHERE g.original_path = ANY($1)"
+def _named_sql(shape: Shape, *, first: bool) -> str:
+    """Of these paths, those that a receipt or an intention names, or one of the next $2 rows by id (after $3).
+
+    The last row tells how many were looked at and where they end.
+    """
+    lists = [name for name in ("asset_urls", "preview_url") if shape.has(name)]
+    names = ["asset_url", *lists, *(["original_path"] if shape.has("original_path") else [])]
+    start = "" if first else f"WHERE g.id > $3::text::{shape.id_type}"
+    addresses = ["SELECT s.asset_url FROM span s", *(_listed_sql(shape.columns[name], name) for name in lists)]
+    if shape.has("original_path"):
+        addresses.append("SELECT s.original_path::text FROM span s")
+    # The last three parts of an address are a path of ours, whatever the host is called today. By the last one first:
+    # an expression for all three costs twenty times as much.
     return f"""
-SELECT a.path FROM reconciler.assets a WHERE a.path = ANY($1)
- UNION SELECT {shown} FROM public.generations g WHERE {shown} = ANY($1)
- {original if shape.has("original_path") else ""}"""
+WITH span AS MATERIALIZED (
+    SELECT g.id, {", ".join(f"g.{name}" for name in names)} FROM public.generations g {start} ORDER BY g.id LIMIT $2),
+shown (address) AS ({" UNION ALL ".join(addresses)})
+SELECT a.path, NULL::bigint AS looked FROM reconciler.assets a WHERE a.path = ANY($1)
+ UNION
+SELECT substring(split_part(address, '?', 1) from '[^/]+/[^/]+/[^/]+$'), NULL FROM shown
+ WHERE split_part(split_part(address, '?', 1), '/', -1)
+       IN (SELECT split_part(path, '/', -1) FROM unnest($1::text[]) AS path)
+ UNION ALL
+SELECT (SELECT s.id::text FROM span s ORDER BY s.id DESC LIMIT 1), count(*) FROM span"""
+
+
+def _listed_sql(kind: str, name: str) -> str:
+    text = f"to_jsonb(s.{name})::text" if kind.endswith("[]") else rf"replace(s.{name}::text, '\/', '/')"
+    return f"""SELECT part FROM span s, string_to_table({text}, '"') AS part"""
 
 
 def _empty(shape: Shape, column: str) -> str:
@@ -188,6 +257,8 @@ gone AS (
     DELETE FROM reconciler.work w USING stretch
      WHERE w.generation_id = stretch.generation_id AND (w.lease_until IS NULL OR w.lease_until < now())
        AND NOT EXISTS (SELECT FROM public.generations g WHERE g.id = stretch.generation_id::{shape.id_type})
+       -- Row security may have been turned on since we began: what it hides is not deleted.
+       AND NOT EXISTS ({UNSEEN})
     RETURNING w.generation_id),
 objects AS (
     DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.generation_id RETURNING a.path),

@@ -27,8 +27,8 @@ async def usable(database: Database, pattern: str) -> Shape:
     for table in ("work", "watching"):
         if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
             raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
-    if not await _has(database, "former_tasks"):
-        raise Config("the table reconciler.work has no column former_tasks", hint="run: kie-reconciler migrate")
+    if not await _has(database, "refused"):
+        raise Config("the table reconciler.work has no column refused", hint="run: kie-reconciler migrate")
     shape = await database.run(look)
     await readable(database.value, pattern)
     if files := await missing(database):

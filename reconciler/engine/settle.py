@@ -45,7 +45,11 @@ class Settling:
 
     async def failed(self, generation_id: str, reason: str) -> None:
         """Fail the row with this reason, event and hook included, unless it has ended or got a task by other hands."""
-        await _written(log.bind(generation_id=generation_id), lambda: self._fail(generation_id, reason))
+        bound = log.bind(generation_id=generation_id)
+        # Kept first: this process may end before the hook or the table takes it.
+        await _written(bound, lambda: self._creations.refused(generation_id, reason))
+        await _written(bound, lambda: self._fail(generation_id, reason))
+        await _written(bound, lambda: self._creations.refused(generation_id, None))
 
     async def _fail(self, generation_id: str, reason: str) -> None:
         standing = await self._creations.standing(generation_id)

@@ -17,7 +17,7 @@ import structlog
 
 from reconciler.core.absorb import absorb
 from reconciler.core.belief import believed, payload_counts
-from reconciler.core.decide import decide, repairing
+from reconciler.core.decide import decide
 from reconciler.core.model import (
     Adopt,
     Ask,
@@ -40,6 +40,7 @@ from reconciler.core.model import (
     Unheard,
 )
 from reconciler.core.naming import TYPES
+from reconciler.core.ours import repairing
 from reconciler.core.refusal import held_up
 from reconciler.edges.budget import Budget
 from reconciler.edges.ledger import Delivered, Held

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.core.decide import REPAIR_TRIES, decide, repairing
-from reconciler.core.model import Ask, Kind, Leave, Limits, Refused, Rest, Row, Silence, Unheard
-from reconciler.core.naming import object_key
+from reconciler.core.decide import REPAIR_TRIES, decide
+from reconciler.core.model import Ask, Leave, Limits, Refused, Rest, Row, Silence, Unheard
+from reconciler.core.naming import Kind, object_key
+from reconciler.core.ours import repairing
 from tests.core.worlds import NOW, OURS, row_in_flight
 
 LIMITS = Limits(timedelta(hours=24))

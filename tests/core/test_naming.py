@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.model import Kind
 from reconciler.core.naming import (
     PROVIDER_HOSTS,
     TYPES,
+    Kind,
     callback_address,
     display_url,
     host_listed,

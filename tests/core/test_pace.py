@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.pace import POLICIES, Delays, fleet, main, simulate
 from reconciler.core import pace
-from reconciler.core.model import Curve, Kind
+from reconciler.core.model import Curve
+from reconciler.core.naming import Kind
 
 CURVES = st.builds(Curve, mu=st.floats(min_value=0, max_value=10), sigma=st.floats(min_value=0.01, max_value=2))
 YEARS = 10 * 366 * 86400.0

@@ -14,7 +14,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
 from reconciler.bench.simulator import Simulator
-from reconciler.core.model import Kind, Trigger
+from reconciler.core.model import Trigger
+from reconciler.core.naming import Kind
 from reconciler.daemon import _rounds
 from reconciler.edges.presence import Presence
 from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LETTERS, REQUEST_SECONDS, Metrics

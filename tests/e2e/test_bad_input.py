@@ -102,8 +102,8 @@ async def migrated_by_an_older_version(rig: Rig) -> dict[str, str]:
     return {}
 
 
-async def migrated_before_tasks_were_remembered(rig: Rig) -> dict[str, str]:
-    await rig.pool.execute("ALTER TABLE reconciler.work DROP COLUMN former_tasks")
+async def migrated_before_refusals_were_kept(rig: Rig) -> dict[str, str]:
+    await rig.pool.execute("ALTER TABLE reconciler.work DROP COLUMN refused")
     return {}
 
 
@@ -144,7 +144,7 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     no_table: ("public.generations", "migrate --application"),
     not_migrated: ("reconciler.work", "kie-reconciler migrate"),
     migrated_by_an_older_version: ("reconciler.watching", "kie-reconciler migrate"),
-    migrated_before_tasks_were_remembered: ("reconciler.work", "former_tasks", "kie-reconciler migrate"),
+    migrated_before_refusals_were_kept: ("reconciler.work", "refused", "kie-reconciler migrate"),
     port_taken: ("port", "RECONCILER_HTTP_PORT"),
     nonsense: ("RECONCILER_LEASE_SECONDS", "90s"),
 }

@@ -67,7 +67,12 @@ async def test_every_fact_that_is_noted_is_read_again(books: Books) -> None:
 
 async def test_every_fact_of_a_row_is_kept_somewhere() -> None:
     application = {"id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "offered"}
-    assert {field.name for field in fields(Row)} == application | {"since", "assets"} | FACTS.keys()
+    assert {field.name for field in fields(Row)} == application | {
+        "since",
+        "assets",
+        "refused",
+        "made_again",
+    } | FACTS.keys()
 
 
 async def test_what_was_known_of_another_task_is_dropped(books: Books) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from reconciler.assembly import Parts
-from reconciler.bench.simulator import Media
+from reconciler.bench.simulator import Media, never
 from reconciler.core.model import Finish, Leave, Trigger
 from reconciler.engine.visit import Visited
 from reconciler.errors import LeaseLost
@@ -168,3 +168,23 @@ async def test_whoever_was_overtaken_writes_nothing_more(rig: Rig, parts: Parts)
     assert await rig.books.everything() == before
     await rig.proves(generation_id)
     assert len(rig.names()) == 2
+
+
+async def test_a_second_task_is_delivered_though_the_application_says_success_first(rig: Rig) -> None:
+    generation_id = await rig.order()
+    async with rig.instance() as built:
+        await rig.visit(built, generation_id)
+        await rig.proves(generation_id)
+        second = rig.kie.add_task(life=never())
+        await rig.books.change(generation_id, f"task_id = '{second}', status = 'queued'")
+        await rig.visit(built, generation_id)
+        rig.kie.end(second)
+        await rig.books.change(generation_id, "status = 'success'")
+        async with rig.working(built):
+            built.work.wake(generation_id)
+
+            async def healed() -> bool:
+                return "healed" in await rig.books.events(generation_id)
+
+            await until(healed, what="the second delivery")
+        await rig.proves(generation_id)

@@ -8,8 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from reconciler.core.checkup import Check, Unseen, fail, not_looked, ok, warn
-from reconciler.core.model import Kind
-from reconciler.core.naming import TYPES
+from reconciler.core.naming import TYPES, Kind
 
 MIB: Final = 1 << 20
 

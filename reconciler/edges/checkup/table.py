@@ -12,7 +12,7 @@ import asyncpg
 from reconciler.core.checkup.database import Published
 from reconciler.core.checkup.storage import Use
 from reconciler.core.checkup.table import Built, State
-from reconciler.core.model import Kind
+from reconciler.core.naming import Kind
 from reconciler.edges.schema import Shape
 from reconciler.edges.scripts import scripts
 

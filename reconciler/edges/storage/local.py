@@ -31,6 +31,7 @@ class LocalStore:
         self._folder = folder.absolute()
         self._parts = self._folder / _PARTS
         self._public = f"{public_url.rstrip('/')}/files"
+        self._made = False
 
     async def check(self) -> None:
         """Config when the folder cannot be written; unfinished files a day old are swept away."""
@@ -127,8 +128,15 @@ class LocalStore:
     def _empty(self) -> bool:
         return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
 
-    def _prepare(self) -> None:
+    def _make_parts(self) -> None:
+        # Made once: where they are gone afterwards the disk is, and what is made in its place hides that.
+        if self._made and not self._parts.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "it is not there any more; is its disk mounted?")
         self._parts.mkdir(parents=True, exist_ok=True)
+        self._made = True
+
+    def _prepare(self) -> None:
+        self._make_parts()
         probe = self._parts / secrets.token_hex(16)
         probe.write_bytes(b"")
         probe.unlink()
@@ -138,7 +146,7 @@ class LocalStore:
                 part.unlink(missing_ok=True)
 
     def _open(self, part: Path) -> BinaryIO:
-        self._parts.mkdir(parents=True, exist_ok=True)
+        self._make_parts()
         return part.open("xb")
 
     def _commit(self, file: BinaryIO, part: Path, target: Path) -> None:

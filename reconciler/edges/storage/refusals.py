@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import httpx
@@ -38,12 +38,16 @@ POLICY_HINT = "use the service_role key: other keys need INSERT, SELECT and UPDA
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A refusal as it came; `page` where it is a gateway's HTML and not the server's own word."""
+    """A refusal as it came; `page` where it is a gateway's HTML and not the server's own word.
+
+    `foreign` where a REST route's answer is not in the server's own form.
+    """
 
     status: str
     message: str
     page: bool = False
     retry_after: float | None = None
+    foreign: bool = False
 
 
 async def words(response: aiohttp.ClientResponse) -> str:
@@ -56,10 +60,11 @@ async def words(response: aiohttp.ClientResponse) -> str:
     return said.decode(errors="replace").strip()
 
 
-async def heard(response: aiohttp.ClientResponse) -> Answer:
-    """The refusal in a response."""
+async def heard(response: aiohttp.ClientResponse, *, rest: bool = False) -> Answer:
+    """The refusal in a response; `rest` where the server itself would have said it in JSON with a statusCode."""
     wait = retry_after(response.headers.get("Retry-After"))
-    return _answer(response.status, await words(response), wait)
+    text = await words(response)
+    return replace(_answer(response.status, text, wait), foreign=rest and '"statusCode"' not in text)
 
 
 def refusal(answer: Answer) -> ReconcilerError:
@@ -79,13 +84,20 @@ def refusal(answer: Answer) -> ReconcilerError:
     if status == "403":
         return Permanent(f"storage denies it: {said}", code="storage_denied", hint=POLICY_HINT)
     if status == "404":
-        if "bucket" in lower:
-            told = "the bucket that RECONCILER_STORAGE_BUCKET names is missing"
-            return Permanent(told, code="bucket_missing", hint=BUCKET_HINT)
-        return Permanent("the object is not there", code=MISSING)
+        return _not_found(answer, said)
     if status == "415":
         return Permanent(f"the bucket refuses the type: {said}", code="bucket_refuses_type")
     return Transient(f"storage refused: {status} {said}", code="storage_refused")
+
+
+def _not_found(answer: Answer, said: str) -> ReconcilerError:
+    if "bucket" in said.lower():
+        told = "the bucket that RECONCILER_STORAGE_BUCKET names is missing"
+        return Permanent(told, code="bucket_missing", hint=BUCKET_HINT)
+    if answer.foreign:
+        # A gateway that knows no way to storage says so, too.
+        return Transient(f"a gateway answers: {said}", code="not_json", hint="is SUPABASE_URL right?")
+    return Permanent("the object is not there", code=MISSING)
 
 
 @contextmanager

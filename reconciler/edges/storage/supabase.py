@@ -145,7 +145,7 @@ class SupabaseStore:
         try:
             async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise refusal(await heard(response))
+                    raise refusal(await heard(response, rest=True))
                 return _stat(await words(response))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise unreachable(error) from error
@@ -160,7 +160,7 @@ class SupabaseStore:
         try:
             async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise refusal(await heard(response))
+                    raise refusal(await heard(response, rest=True))
                 async for chunk in response.content.iter_any():
                     gathered += chunk
                     if len(gathered) >= PIECE:
@@ -257,7 +257,7 @@ class SupabaseStore:
                 ) as response,
             ):
                 if response.status != 200:
-                    return refusal(await heard(response))
+                    return refusal(await heard(response, rest=True))
                 if f'"{self._bucket}/{path}"' in await words(response):
                     return None
                 return Transient("storage answered something else than the key", code="not_json")

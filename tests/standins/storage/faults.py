@@ -14,6 +14,7 @@ from aiohttp import web
 
 Kind = Literal[
     "html",  # a gateway's page with `status`, body drained
+    "no_route",  # a gateway's 404 in JSON
     "error",  # the server's own HTTP 500 with `status` in the body
     "limited",  # 429 with Retry-After `seconds`
     "garbage",  # 200 with a page instead of JSON

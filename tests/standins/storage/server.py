@@ -168,12 +168,15 @@ class SupabaseStorage:
             await self.pause(PATIENCE)
             cut(request)
             return web.Response()
-        if fault.kind not in ("html", "error", "limited", "garbage", "stall"):
+        if fault.kind not in ("html", "no_route", "error", "limited", "garbage", "stall"):
             return None
         await drain(request)
         match fault.kind:
             case "html":
                 return answers.page(fault.status)
+            case "no_route":
+                # Kong's word, which stands before storage at Supabase.
+                return web.json_response({"message": "no Route matched with those values"}, status=404)
             case "garbage":
                 return answers.page(200)
             case "error":
