@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -215,6 +216,23 @@ def test_results_that_are_known_are_delivered_whatever_kie_says_of_them_later():
     known = row_in_flight(sources=(THEIRS,), empties=9)
 
     assert isinstance(after(known, Ready(()))[1], Deliver)
+
+
+def test_an_order_that_kie_refused_fails_its_generation_by_whoever_finds_it():
+    row = row_in_flight(task_id=None, refused="no credits (402)")
+
+    assert after(row, Silence())[1] == Fail("no credits (402)")
+    assert isinstance(after(row, Silence(), limits=Limits(observe=True))[1], Rest)
+    assert isinstance(after(replace(row, status="cancelled"), Silence())[1], Leave)
+
+
+def test_a_success_that_still_shows_what_an_earlier_task_brought_is_looked_at():
+    shown = row_in_flight(status="success", asset_url="https://ours.example/u/image/g_0.png")
+
+    assert isinstance(after(replace(shown, made_again=True), Silence())[1], Ask)
+    assert isinstance(after(shown, Silence())[1], Leave)
+    foreign = replace(shown, made_again=True, asset_url="https://elsewhere.example/1.png")
+    assert isinstance(after(foreign, Silence())[1], Leave)
 
 
 def test_what_an_observer_sees_end_is_looked_at_again_and_left_alone():
