@@ -46,7 +46,9 @@ class Replica:
         self._process = process
         self._errors = errors
         self._port = 0
-        self._client = httpx.AsyncClient(trust_env=False, verify=False, timeout=5)
+        # A line for each question: the server hangs up on idle ones after 5 s, maybe while the next one is on its way.
+        alone = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(trust_env=False, verify=False, timeout=5, limits=alone)
 
     @classmethod
     async def start(
