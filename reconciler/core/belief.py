@@ -18,7 +18,7 @@ _ANSWERED = frozenset({"unknown_state", "bad_result", "failed_without_record"})
 """KIE did speak about the task, in words that nobody understands: that may contradict the payload."""
 
 
-def payload_counts(row: Row, seen: Unheard, keys: int = 1) -> bool:
+def payload_counts(row: Row, seen: Unheard, keys: int) -> bool:
     """Whether callbacks may be listened to; `row` has not absorbed `seen` yet."""
     if not seen.asked or seen.reason in _ANSWERED:
         return False
@@ -28,7 +28,7 @@ def payload_counts(row: Row, seen: Unheard, keys: int = 1) -> bool:
     return rejected or row.misses - row.unknowns >= LOOKS - 1
 
 
-def believed(row: Row, seen: Unheard, claims: Iterable[Observation], keys: int = 1) -> Told | Unheard:
+def believed(row: Row, seen: Unheard, claims: Iterable[Observation], keys: int) -> Told | Unheard:
     """Return the success that the claims agree on, else what was seen: a failure needs KIE's own word."""
     ended = [claim for claim in claims if isinstance(claim, Ready | Refused)]
     told = {claim.sources for claim in ended if isinstance(claim, Ready)}

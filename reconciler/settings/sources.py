@@ -26,7 +26,8 @@ def gather(environ: Mapping[str, str], cwd: Path, *, names: Iterable[str], secre
     merged = {name: value for layer in reversed(layers) for name, value in layer.items()}
     found = {name: merged[name] for name in names if name in merged}
     for name, value in found.items():
-        if not _is_text(value):
+        # Outside fact: Python keeps bytes of the environment that are no UTF-8 as halves of characters.
+        if value.encode(errors="replace").decode() != value:
             raise Config(f"{name} is not UTF-8 text")
     return found
 
@@ -45,15 +46,6 @@ def _layers(environ: Mapping[str, str], cwd: Path) -> list[Mapping[str, str | No
     if path:
         layers.append(_file(cwd / Path(path).expanduser()))
     return layers
-
-
-def _is_text(value: str) -> bool:
-    # Outside fact: Python keeps bytes of the environment that are no UTF-8 as halves of characters.
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _meant(values: Mapping[str, str | None]) -> dict[str, str]:

@@ -52,7 +52,7 @@ DEAF_TWICE = {"misses": 2}
 def test_a_payload_counts_at_the_third_look_in_a_row_that_found_kie_away_or_when_the_key_is_rejected(
     facts: dict[str, int], seen: Unheard, counts: bool
 ) -> None:
-    told = believed(row_in_flight(**facts), seen, [SAID])
+    told = believed(row_in_flight(**facts), seen, [SAID], keys=1)
 
     assert told == (Told(SAID, seen) if counts else seen)
 
@@ -84,13 +84,13 @@ def test_a_rejected_key_tells_nothing_where_another_one_may_have_made_the_task(
     ids=["none", "working", "a failure", "no results", "unreadable", "success and failure", "two successes"],
 )
 def test_nothing_but_a_success_that_all_agree_on_is_believed(claims: list[Observation]) -> None:
-    assert believed(row_in_flight(**DEAF_TWICE), AWAY, claims) == AWAY
+    assert believed(row_in_flight(**DEAF_TWICE), AWAY, claims, keys=1) == AWAY
 
 
 def test_steps_on_the_way_and_repeated_callbacks_do_not_contradict_a_success() -> None:
     claims = [SAID, Working("first"), replace(SAID, took=None), Unheard("callback_unreadable")]
 
-    assert believed(row_in_flight(**DEAF_TWICE), AWAY, claims) == Told(SAID, AWAY)
+    assert believed(row_in_flight(**DEAF_TWICE), AWAY, claims, keys=1) == Told(SAID, AWAY)
 
 
 def told_row(**facts: object) -> tuple[Row, object]:
@@ -145,4 +145,4 @@ def test_a_success_without_output_that_only_a_callback_told_is_nothing() -> None
 def test_that_kie_does_not_know_the_task_is_no_sign_that_it_is_away() -> None:
     row, _ = after(row_in_flight(), Unknown("no_data"), Unknown("no_data"))
 
-    assert believed(row, AWAY, [SAID]) == AWAY
+    assert believed(row, AWAY, [SAID], keys=1) == AWAY

@@ -17,6 +17,7 @@ from reconciler.edges.db import Database
 from reconciler.edges.ledger import Delivered, Ledger
 from reconciler.edges.reach import Reach
 from reconciler.edges.schema import Shape, introspect
+from reconciler.edges.upkeep import Upkeep
 
 USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
@@ -46,6 +47,9 @@ class Books:
     def claims(self, *, term: float = 30.0, reach: Reach = REACH) -> Claims:
         """The claims of an instance of its own."""
         return Claims(self.database, self.shape, reach, instance=uuid.uuid4(), term=term)
+
+    def upkeep(self) -> Upkeep:
+        return Upkeep(self.database, self.shape)
 
     def ledger(self, *, handover: bool = False) -> Ledger:
         return Ledger(self.database, self.shape, handover=handover)

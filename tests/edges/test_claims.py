@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from reconciler.core.model import Trigger
-from tests.edges.books import OURS, REACH, THEIRS, Books, opened, resting
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+from tests.edges.books import OURS, REACH, THEIRS, Books, resting
 
 
 async def rested(books: Books, *, begun: bool = False, **columns: object) -> str:

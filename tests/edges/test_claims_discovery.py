@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from reconciler.core.model import Trigger
-from tests.edges.books import OURS, Books, opened, resting
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+from tests.edges.books import OURS, Books, resting
 
 
 async def test_rows_whose_notification_was_lost_are_found_once_and_are_due_at_once(books: Books) -> None:

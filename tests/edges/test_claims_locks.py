@@ -9,16 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
 from reconciler.core.model import Trigger
-from tests.edges.books import Books, opened, resting
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+from tests.edges.books import Books, resting
 
 
 @asynccontextmanager

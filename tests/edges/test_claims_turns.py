@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from tests.edges.books import Books, opened
+from tests.edges.books import Books
 
 HOPELESS = """
 INSERT INTO reconciler.work (generation_id, due_at, seen_status, seen_task, misses)
@@ -17,12 +15,6 @@ GOOD = """
 INSERT INTO reconciler.work (generation_id, due_at, seen_status, seen_task)
 VALUES (gen_random_uuid()::text, now() - $1 * interval '1 second', 'queued', 'good') RETURNING generation_id
 """
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 @pytest.mark.parametrize("overdue", [0.5, 100.5], ids=["just due", "among those that missed"])

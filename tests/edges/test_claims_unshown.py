@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
-from tests.edges.books import Books, delivered, opened
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+from tests.edges.books import Books, delivered
 
 
 async def finished(books: Books) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,12 +22,6 @@ from tests.standins.tables import member, older_table
 ORDER = Order("google/nano-banana", {"prompt": "a lighthouse", "n": 2}, "image", model_key="nano", user_id=USER)
 NOBODY = Asker("")
 KEY = "0123456789abcdef"
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as books:
-        yield books
 
 
 def creations(books: Books, rate: float = 20.0) -> Creations:

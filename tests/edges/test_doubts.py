@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,13 +11,10 @@ from reconciler.core.model import Trigger
 from reconciler.edges import doubts
 from reconciler.edges.claims import Claims
 from reconciler.errors import Transient
-from tests.edges.books import Books, opened
+from tests.edges.books import Books
+from tests.waiting import until
 
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'reconciler.work'::regclass"
 
 
 async def lose(books: Books, desk: Claims, monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
@@ -71,3 +68,24 @@ async def test_where_every_claim_was_answered_nothing_is_asked(books: Books, mon
     monkeypatch.setattr(books.database, "fetch", None)
     await desk.doubts.settle([])
     assert not desk.doubts.open
+
+
+async def test_a_claim_that_goes_unanswered_while_others_are_settled_stays_in_doubt(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "KNOWN", 0.0)
+    desk = books.claims(term=30)
+    first, second = await books.insert(), await books.insert()
+    await lose(books, desk, monkeypatch, first)
+    async with books.pool.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE reconciler.work IN SHARE MODE")
+        settling = asyncio.create_task(desk.doubts.settle([]))
+        await until(lambda: other.fetchval(WAITS), what="that it is being settled")
+        with pytest.raises(Transient):
+            await desk.doubts.claimed("SELECT pg_terminate_backend(pg_backend_pid())")
+    await settling
+    assert desk.doubts.open
+    await lose(books, desk, monkeypatch, second)
+    await desk.doubts.settle([])
+    assert not desk.doubts.open
+    assert (await books.work(second) or {})["lease"] is None

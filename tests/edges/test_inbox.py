@@ -25,12 +25,6 @@ from tests.standins.proxy import Proxy
 
 
 @pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
-
-
-@pytest.fixture
 def inbox(books: Books) -> Inbox:
     return Inbox(books.database, books.shape)
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from reconciler.core.model import Trigger
 from reconciler.edges.inbox import PAUSE, Inbox, Said
-from tests.edges.books import OURS, Books, opened, resting
+from tests.edges.books import OURS, Books, resting
 
 HELLO = Said("task-1", None, {"data": {"taskId": "task-1"}}, "digest")
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +9,7 @@ import pytest
 
 from reconciler.core.model import Fail, Row
 from reconciler.errors import LeaseLost
-from tests.edges.books import THEIRS, Books, asset, opened, proven, resting
+from tests.edges.books import THEIRS, Books, asset, proven, resting
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 FACTS = {
@@ -33,12 +32,6 @@ FACTS = {
     "gave_up": True,
     "reopened": True,
 }
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 async def again(books: Books, row: Row) -> Row:

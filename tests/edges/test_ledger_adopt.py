@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,12 +16,6 @@ from tests.edges.test_ledger_tables import TABLES, created
 from tests.waiting import until
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 async def offer(books: Books, generation_id: str | None, task_id: str, *, days: float = 0) -> None:

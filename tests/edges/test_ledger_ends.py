@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,13 +10,7 @@ import pytest
 
 from reconciler.core.model import Fail, Row
 from reconciler.edges.claims import Claim
-from tests.edges.books import OURS, Books, asset, delivered, opened, proven
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+from tests.edges.books import OURS, Books, asset, delivered, proven
 
 
 async def test_a_success_writes_results_addresses_event_and_timing_together(books: Books) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -13,7 +13,7 @@ from reconciler.core.model import Fail, Row
 from reconciler.edges.claims import Claim
 from reconciler.edges.ledger import Ledger
 from reconciler.errors import LeaseLost
-from tests.edges.books import Books, asset, delivered, opened, proven, resting
+from tests.edges.books import Books, asset, delivered, proven, resting
 from tests.waiting import until
 
 Write = Callable[[Ledger, Row, Claim], Awaitable[object]]
@@ -37,12 +37,6 @@ WRITES = STEPS | ENDS
 SOON = datetime.now(UTC) + timedelta(hours=1)
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 async def ready(books: Books, *, term: float = 30.0) -> tuple[Row, Claim]:

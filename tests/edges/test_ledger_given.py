@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,17 +13,11 @@ from reconciler.edges.claims import Claim
 from reconciler.edges.creations import Creations
 from reconciler.edges.reopen import Reopening
 from reconciler.edges.tasks import FORMER
-from tests.edges.books import THEIRS, Books, asset, delivered, opened, proven, resting
+from tests.edges.books import THEIRS, Books, asset, delivered, proven, resting
 
 MOMENT = timedelta(seconds=30)
 
 Write = Callable[[Books, Row, Claim], Awaitable[object]]
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 async def rested(books: Books, generation_id: str) -> Row:

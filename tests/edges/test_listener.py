@@ -38,12 +38,6 @@ class Heard:
         return bool(self.canaries) and self.canaries[-1] is not None
 
 
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
-
-
 @asynccontextmanager
 async def listening(
     dsn: str, database: Database, *, every: float = 0.1, within: float = 20.0, events: bool = True

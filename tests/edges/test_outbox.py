@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,16 +12,10 @@ import pytest
 
 from reconciler.edges import outbox as edge
 from reconciler.edges.outbox import LEAST_TRIES, Event, Outbox
-from tests.edges.books import Books, opened
+from tests.edges.books import Books
 from tests.edges.test_claims_plans import nodes
 
 OLD = timedelta(days=3, minutes=1)
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 @pytest.fixture

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from reconciler.core.model import Fail
 from reconciler.edges.reopen import Reopening
-from tests.edges.books import Books, delivered, opened
+from tests.edges.books import Books, delivered
 
 PAST = "refunded_at = now(), delivered_at = now(), sources = ARRAY['http://localhost/old'], looks = 7"
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
 
 
 async def test_a_failed_row_is_due_and_keeps_what_is_known_of_its_task(books: Books) -> None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
 from reconciler.core import pace
 from reconciler.core.model import Curve
 from reconciler.edges.tempo import KEPT, Pace, Tempo
-from tests.edges.books import Books, opened
-
-
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
+from tests.edges.books import Books
 
 
 def tempo(books: Books, rate: float = 5.0) -> Tempo:

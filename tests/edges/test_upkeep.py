@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from reconciler.core.model import Fail
 from reconciler.edges.upkeep import BATCH, Upkeep
-from tests.edges.books import OURS, THEIRS, Books, opened
+from tests.edges.books import OURS, THEIRS, Books
 
 DAY = 86_400.0
 
 
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
-
-
-def upkeep(books: Books) -> Upkeep:
-    return Upkeep(books.database, books.shape)
-
-
 async def failed(books: Books, days: int) -> int:
     """How many one batch deletes."""
-    return (await upkeep(books).failed(timedelta(days=days))).count
+    return (await books.upkeep().failed(timedelta(days=days))).count
 
 
 async def generations(books: Books) -> set[str]:
@@ -107,7 +96,7 @@ async def test_old_traces_go_and_what_may_still_be_asked_for_stays(books: Books)
              VALUES ('old', '{}', now() - interval '31 days'), ('young', '{}', now());
         """
     )
-    await upkeep(books).traces()
+    await books.upkeep().traces()
 
     async def left(sql: str) -> list[str]:
         return sorted(row[0] for row in await books.pool.fetch(sql))
@@ -140,7 +129,7 @@ async def test_callbacks_of_tasks_that_nobody_knows_go_sooner(books: Books) -> N
            SELECT task_id, days, '{}', now() - days * interval '1 day'
              FROM unnest(ARRAY['known', 'unknown']) AS task_id, unnest(ARRAY[13, 15, 31]) AS days"""
     )
-    await upkeep(books).traces()
+    await books.upkeep().traces()
     left = await books.pool.fetch("SELECT task_id, digest FROM reconciler.callbacks")
     assert {tuple(one) for one in left} == {("known", "13"), ("known", "15"), ("unknown", "13")}
 
@@ -151,9 +140,9 @@ async def test_books_of_rows_that_are_gone_are_closed_and_their_objects_are_orph
     alive, _ = await books.held(await books.insert())
     await books.set(alive.id, "lease = NULL, lease_until = NULL")
     await books.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row.id)
-    assert await upkeep(books).deserted() == 0, "somebody still holds it"
+    assert await books.upkeep().deserted() == 0, "somebody still holds it"
     await books.set(row.id, "lease_until = now() - interval '1 second'")
-    assert await upkeep(books).deserted() == 1
+    assert await books.upkeep().deserted() == 1
     assert await books.work(row.id) is None
     assert await books.work(alive.id) is not None
     orphans = await books.pool.fetch("SELECT path FROM reconciler.orphans")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
-import pytest
-
-from reconciler.edges.upkeep import BATCH, Upkeep
+from reconciler.edges.upkeep import BATCH
 from reconciler.engine.cleaning import delete_failed, remove_orphans
-from tests.edges.books import Books, opened
+from tests.edges.books import Books
 
 DAY = 86_400.0
 LOOSE = "user/image/loose_0.png"
@@ -25,16 +22,6 @@ class Shelf:
         self.removed += paths
 
 
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
-
-
-def upkeep(books: Books) -> Upkeep:
-    return Upkeep(books.database, books.shape)
-
-
 async def mark(books: Books, path: str = LOOSE, age: str = "61 minutes") -> None:
     sql = "INSERT INTO reconciler.orphans (path, why, since) VALUES ($1, 'a test', now() - $2::text::interval)"
     await books.pool.execute(sql, path, age)
@@ -43,7 +30,7 @@ async def mark(books: Books, path: str = LOOSE, age: str = "61 minutes") -> None
 async def cleaned(books: Books, *, dry_run: bool = False) -> tuple[list[str], list[str], int]:
     """What is told as removed, what storage was told to remove, and how many marks are left."""
     shelf = Shelf()
-    told = await remove_orphans(upkeep(books), shelf, dry_run=dry_run)  # type: ignore[arg-type]
+    told = await remove_orphans(books.upkeep(), shelf, dry_run=dry_run)  # type: ignore[arg-type]
     left: int = await books.pool.fetchval("SELECT count(*) FROM reconciler.orphans")
     return told, shelf.removed, left
 
@@ -96,12 +83,12 @@ async def test_every_old_failure_goes_in_batches_and_a_dry_run_only_counts(books
         3 * BATCH,
     )
     old, kept = timedelta(days=30), 3 * BATCH // 10
-    assert await delete_failed(upkeep(books), old, dry_run=True) == 3 * BATCH - kept
-    assert await delete_failed(upkeep(books), old, batches=1) <= BATCH
+    assert await delete_failed(books.upkeep(), old, dry_run=True) == 3 * BATCH - kept
+    assert await delete_failed(books.upkeep(), old, batches=1) <= BATCH
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") > kept
-    await delete_failed(upkeep(books), old)
+    await delete_failed(books.upkeep(), old)
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == kept
-    assert await delete_failed(upkeep(books), old) == 0
+    assert await delete_failed(books.upkeep(), old) == 0
 
 
 async def test_what_was_begun_for_a_deleted_failure_becomes_an_orphan(books: Books) -> None:
@@ -109,7 +96,7 @@ async def test_what_was_begun_for_a_deleted_failure_becomes_an_orphan(books: Boo
     row = await books.stored(row, claim)
     await books.change(row.id, "status = 'failed'")
     await books.pool.execute("UPDATE reconciler.assets SET verified_by = NULL")
-    assert await delete_failed(upkeep(books), timedelta(days=30)) == 1
+    assert await delete_failed(books.upkeep(), timedelta(days=30)) == 1
     assert await books.pool.fetchval("SELECT path FROM reconciler.orphans") == row.assets[0].path
     assert await books.pool.fetchval("SELECT count(*) FROM reconciler.assets") == 0
 
@@ -120,7 +107,7 @@ async def test_deliveries_of_an_older_version_get_a_time_for_their_audit_within_
         await books.claim(one)
     await books.set(old, "delivered_at = now(), due_at = NULL, lease = NULL, lease_until = NULL")
     await books.set(resting, "delivered_at = now(), due_at = now()")
-    await upkeep(books).enrol()
+    await books.upkeep().enrol()
     found = await books.pool.fetch(
         "SELECT generation_id, audit_at BETWEEN now() AND now() + interval '30 days' AS soon FROM reconciler.work"
         " WHERE audit_at IS NOT NULL"

@@ -11,7 +11,6 @@ from reconciler.core.model import Fail
 from reconciler.edges import upkeep as module
 from reconciler.edges.migrate import migrate
 from reconciler.edges.reopen import Reopening
-from reconciler.edges.upkeep import Upkeep
 from reconciler.engine.cleaning import delete_failed, remove_orphans
 from tests.edges.books import OURS, Books, delivered, opened
 from tests.edges.test_upkeep_orphans import Shelf
@@ -22,21 +21,11 @@ MONTH = timedelta(days=30)
 LATER = "UPDATE reconciler.orphans SET since = now() - interval '2 hours'"
 
 
-@pytest.fixture
-async def books(rows_dsn: str) -> AsyncIterator[Books]:
-    async with opened(rows_dsn) as found:
-        yield found
-
-
-def upkeep(books: Books) -> Upkeep:
-    return Upkeep(books.database, books.shape)
-
-
 async def cleaned(books: Books) -> list[str]:
     """What a cleanup removes two hours from now."""
     await books.pool.execute(LATER)
     shelf = Shelf()
-    await remove_orphans(upkeep(books), shelf)  # type: ignore[arg-type]
+    await remove_orphans(books.upkeep(), shelf)  # type: ignore[arg-type]
     return shelf.removed
 
 
@@ -50,7 +39,7 @@ async def test_what_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str
     copied = f"INSERT INTO public.generations (status, asset_url, {shown}) VALUES ('success', $1::text, {other})"
     await books.pool.execute(copied.replace("$2", "$2::text"), first, second)
     await books.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row.id)
-    assert await upkeep(books).deserted() == 1
+    assert await books.upkeep().deserted() == 1
     assert await cleaned(books) == []
 
 
@@ -76,14 +65,14 @@ async def test_a_failure_that_another_table_refers_to_keeps_no_other_from_being_
     await books.pool.execute("INSERT INTO public.refunds SELECT id FROM public.generations")
     for days in (34, 32, 31):
         await books.insert(status="failed", age=days * DAY)
-    assert await delete_failed(upkeep(books), MONTH) == 3
+    assert await delete_failed(books.upkeep(), MONTH) == 3
     assert await books.pool.fetch("SELECT id::text FROM public.generations") == [(named,)]
 
 
 async def test_a_failure_that_was_just_reopened_is_kept(books: Books) -> None:
     reopened = await books.insert(status="failed", age=31 * DAY)
     assert await Reopening(books.database, books.shape).reopen(reopened)
-    assert await delete_failed(upkeep(books), MONTH) == 0
+    assert await delete_failed(books.upkeep(), MONTH) == 0
 
 
 async def test_the_walk_reaches_every_row_though_each_process_takes_only_a_few_steps(
@@ -98,7 +87,7 @@ async def test_the_walk_reaches_every_row_though_each_process_takes_only_a_few_s
     )
     await books.pool.execute("ANALYZE reconciler.work")
     for _ in range(200):
-        if await upkeep(books).deserted():
+        if await books.upkeep().deserted():
             break
     assert await books.pool.fetchval("SELECT count(*) FROM reconciler.work") == 199
 
@@ -120,7 +109,7 @@ async def test_rows_that_row_security_hides_are_not_deleted_rows(dsn: str) -> No
             held = await owner.insert()
             _, claim = await books.held(held)
             await owner.pool.execute("ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY")
-            assert await upkeep(books).deserted() == 0
+            assert await books.upkeep().deserted() == 0
             await books.ledger().forget(claim)
             await migrate(dsn, application=True)
             for kept in (shown, given_up, held):
