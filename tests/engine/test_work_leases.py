@@ -43,16 +43,16 @@ async def free(rig: Rig, generation_id: str, within: float = 5.0) -> float:
 
 
 async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: Parts) -> None:
-    brief = rig.broad(parts, term=0.6)
-    async with rig.working(brief), downloading(rig, brief, seconds=2.0) as generation_id:
+    brief = rig.broad(parts, term=3.0)
+    async with rig.working(brief), downloading(rig, brief, seconds=7.0) as generation_id:
         lease = (await rig.books.work(generation_id) or {})["lease"]
-        other = rig.broad(parts, term=0.6)
+        other = rig.broad(parts, term=3.0)
 
         async def delivered() -> bool:
             assert await other.claims.due(1) == []
             return (await rig.books.generation(generation_id))["status"] == "success"
 
-        await until(delivered, what="the delivery")
+        await until(delivered, within=30, what="the delivery")
     assert lease is not None
     assert parts.metrics.leases_lost._value.get() == 0
     await rig.proves(generation_id)
@@ -104,14 +104,14 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
     rig: Rig, parts: Parts
 ) -> None:
     """Law 10: our write waits for the application, and holds our own row meanwhile."""
-    brief = rig.broad(parts, term=0.9, sweep=0.3)
-    other = rig.broad(parts, term=0.9)
+    brief = rig.broad(parts, term=3.0, sweep=0.3)
+    other = rig.broad(parts, term=3.0)
     stuck = await rig.order()
     async with rig.pool.acquire() as application:
         lock = application.transaction()
         await lock.start()
         await application.execute("SELECT FROM public.generations FOR UPDATE")
-        async with rig.working(brief), downloading(rig, brief, seconds=2.0) as slow:
+        async with rig.working(brief), downloading(rig, brief, seconds=7.0) as slow:
             brief.work.wake(stuck)
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -126,7 +126,7 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
                 assert await other.claims.due(1) == []
                 return (await rig.books.generation(slow))["status"] == "success"
 
-            await until(delivered, what="the slow delivery")
+            await until(delivered, within=30, what="the slow delivery")
             assert parts.metrics.leases_lost._value.get() == 0
             await lock.rollback()
             await rig.delivered(stuck)
