@@ -54,6 +54,7 @@ async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: P
 
         await until(delivered, within=30, what="the delivery")
     assert lease is not None
+    assert rig.kie.counts.downloads == 1, "whoever lets a lease end takes the row up again, and begins anew"
     assert parts.metrics.leases_lost._value.get() == 0
     await rig.proves(generation_id)
 
@@ -127,6 +128,7 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
                 return (await rig.books.generation(slow))["status"] == "success"
 
             await until(delivered, within=30, what="the slow delivery")
+            assert rig.kie.counts.downloads == 3, "each of the three is fetched once"
             assert parts.metrics.leases_lost._value.get() == 0
             await lock.rollback()
             await rig.delivered(stuck)
