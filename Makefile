@@ -34,7 +34,7 @@ chaos: $(STAMP) ## a storm of faults over three replicas, a thousand generations
 	$(BIN)/python -m benchmarks.chaos --seed $(or $(SEED),1) --faults $(or $(FAULTS),500) $(ARGS)
 
 cover: $(STAMP) ## the core and the dialects, every branch
-	$(BIN)/python -m pytest -q -n $(WORKERS) tests/core tests/providers tests/checkup --cov=reconciler.core --cov=reconciler.providers --cov-branch --cov-report=term-missing --cov-fail-under=100
+	$(BIN)/python -m pytest -q -n $(WORKERS) tests/domain tests/kie/dialects tests/operations/doctor --cov=reconciler.domain --cov=reconciler.kie.dialects --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 check: $(STAMP) ## style, types, layers, alert rules
 	$(BIN)/ruff check .

@@ -15,8 +15,8 @@ from itertools import count
 from types import MappingProxyType
 from typing import Protocol
 
-from reconciler.core import pace
-from reconciler.core.model import Curve
+from reconciler.domain import poll_interval
+from reconciler.domain.model import Curve
 
 REQUESTS = 5.0
 """Requests a second that all tasks share."""
@@ -70,7 +70,7 @@ class RoundRobin:
         self._count = count()
 
     def put(self, task: Task, now: float) -> None:
-        self._push(task, now, now + pace.FASTEST)
+        self._push(task, now, now + poll_interval.FASTEST)
 
     def pop(self, now: float) -> Task | None:
         early = []
@@ -98,17 +98,17 @@ class OnePrice(RoundRobin):
     def __init__(self) -> None:
         super().__init__()
         self._drawn = -math.inf
-        self._theta = pace.LEAST_THETA
+        self._theta = poll_interval.LEAST_THETA
 
     def put(self, task: Task, now: float) -> None:
-        gap = pace.gap(task.curve, now - task.born, self._theta)
-        self._push(task, now + gap, now + max(pace.FASTEST, gap / 4))
+        gap = poll_interval.gap(task.curve, now - task.born, self._theta)
+        self._push(task, now + gap, now + max(poll_interval.FASTEST, gap / 4))
 
     def pop(self, now: float) -> Task | None:
         if now >= self._drawn + SNAPSHOT:
             self._drawn = now
-            hazards = (pace.hazard(task.curve, now - task.born) for task in self._tasks())
-            self._theta = pace.theta(hazards, REQUESTS)
+            hazards = (poll_interval.hazard(task.curve, now - task.born) for task in self._tasks())
+            self._theta = poll_interval.theta(hazards, REQUESTS)
         return super().pop(now)
 
 
@@ -123,7 +123,7 @@ class Best:
         self._tasks.append(task)
 
     def pop(self, now: float) -> Task | None:
-        free = [task for task in self._tasks if task.looked + pace.FASTEST <= now]
+        free = [task for task in self._tasks if task.looked + poll_interval.FASTEST <= now]
         if not free:
             return None
         best = max(free, key=lambda task: self._score(task, now))
@@ -133,12 +133,14 @@ class Best:
 
 def chance(task: Task, now: float) -> float:
     """Return the chance that the task has ended since its last look."""
-    return 1 - pace.unfinished(task.curve, now - task.born) / pace.unfinished(task.curve, task.looked - task.born)
+    return 1 - poll_interval.unfinished(task.curve, now - task.born) / poll_interval.unfinished(
+        task.curve, task.looked - task.born
+    )
 
 
 def waste(task: Task, now: float) -> float:
     """Return the delay expected to have piled up since the last look."""
-    return pace.expected_waste(task.curve, task.looked - task.born, now - task.born)
+    return poll_interval.expected_waste(task.curve, task.looked - task.born, now - task.born)
 
 
 POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
@@ -160,7 +162,7 @@ def fleet(rate: float, seconds: float, seed: int) -> list[Task]:
     while born < seconds:
         curve = dice.choices([curve for _, curve in MIX], shares)[0]
         took = dice.lognormvariate(curve.mu, curve.sigma) if curve else math.inf
-        tasks.append(Task(curve or MIX[2][1] or pace.PRIORS[None], born, born + took, born))
+        tasks.append(Task(curve or MIX[2][1] or poll_interval.PRIORS[None], born, born + took, born))
         born += dice.expovariate(rate)
     return tasks
 

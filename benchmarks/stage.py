@@ -18,8 +18,8 @@ import asyncpg
 import httpx
 import psutil
 
-from reconciler.bench.postgres import Postgres
-from reconciler.edges.migrate import migrate
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.postgres.migrations.migrate import migrate
 
 KEY = "bench-key"
 USER = "7d0f3a52-4b6e-4c7e-9a55-0c5d3f6f2b11"
@@ -110,8 +110,8 @@ async def set_up(*kie_arguments: str) -> AsyncIterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-bench-")))
         postgres = stack.enter_context(Postgres.start(folder / "postgres", fsync=True))
         await migrate(postgres.dsn(), application=True)
-        kie = stack.enter_context(program("-m", "reconciler.bench.simulator", *kie_arguments))
-        storage = stack.enter_context(program("-m", "tests.standins.storage", "--bucket", "generations", "--forget"))
+        kie = stack.enter_context(program("-m", "reconciler.simulator", *kie_arguments))
+        storage = stack.enter_context(program("-m", "testkit.standins.storage", "--bucket", "generations", "--forget"))
         url, key = first_line(storage), first_line(storage)
         yield Stage(postgres.dsn(), first_line(kie), url, key, folder)
 

@@ -17,27 +17,27 @@ from typing import Any
 import structlog
 
 from reconciler import __version__
-from reconciler.assembly import Parts, announcer, parts
-from reconciler.core.findings import Bounds
-from reconciler.doors.entrance import Entrance
-from reconciler.doors.health import DRAINING, Health
-from reconciler.doors.hub import Hub
-from reconciler.doors.lifeline import Lifeline
-from reconciler.doors.web import application, serving
-from reconciler.edges.listener import Hears, Listener
-from reconciler.edges.presence import Presence
-from reconciler.edges.supervisor import Supervisor
-from reconciler.edges.tempo import Tempo
-from reconciler.edges.upkeep import Upkeep
-from reconciler.edges.usable import missing
-from reconciler.engine.announcer import Announcer
-from reconciler.engine.doing import doing
-from reconciler.engine.outside import Outside
-from reconciler.engine.rounds import Bearings, Every, Eyes, Rounds
+from reconciler.bootstrap import Parts, announcer, parts
+from reconciler.domain.findings import Bounds
 from reconciler.errors import Transient
 from reconciler.front import inside, routers
+from reconciler.health import DRAINING, Health
+from reconciler.http.app import application, serving
+from reconciler.http.live.hub import Hub
+from reconciler.http.readiness_gate import Entrance
 from reconciler.metrics import Metrics
+from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.listener import Hears, Listener
+from reconciler.postgres.poll_stats import Tempo
+from reconciler.postgres.preflight import missing
+from reconciler.postgres.retention import Upkeep
 from reconciler.settings import Settings
+from reconciler.systemd.lifecycle import Lifeline
+from reconciler.systemd.notify import Supervisor
+from reconciler.webhooks.sender import Announcer
+from reconciler.worker.activity import doing
+from reconciler.worker.periodic.probes import Outside
+from reconciler.worker.periodic.scheduler import Bearings, Every, Eyes, Rounds
 
 log = structlog.get_logger()
 

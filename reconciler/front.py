@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from reconciler.assembly import Parts, desk, scope
-from reconciler.core.pace import FASTEST
-from reconciler.doors import callback, creation, events, generations, links, page, sync
-from reconciler.doors.auth import Gate, Tokens
-from reconciler.doors.entrance import Entrance, Inside
-from reconciler.doors.hub import Hub
-from reconciler.doors.mint import Mint
-from reconciler.doors.syncs import Syncs
-from reconciler.edges.creations import Creations
-from reconciler.edges.happenings import Happenings
-from reconciler.edges.jwks import Jwks
-from reconciler.edges.listing import Listing
-from reconciler.engine.create import Callback, Creation, Means
-from reconciler.engine.settle import Settling
+from reconciler.bootstrap import Parts, desk, scope
+from reconciler.domain.poll_interval import FASTEST
+from reconciler.http.auth import Gate, Tokens
+from reconciler.http.download_url import Mint
+from reconciler.http.live.hub import Hub
+from reconciler.http.readiness_gate import Entrance, Inside
+from reconciler.http.routes import callback, create_task, download_url, events, generations, page, sync
 from reconciler.metrics import Metrics
+from reconciler.net.jwks import Jwks
+from reconciler.operations.single_flight import Syncs
+from reconciler.postgres.create_requests import Creations
+from reconciler.postgres.reports.change_feed import Happenings
+from reconciler.postgres.reports.generation_list import Listing
 from reconciler.settings import Settings
+from reconciler.worker.create.create_task import Callback, Creation, Means
+from reconciler.worker.create.record_outcome import Settling
 
 
 def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[APIRouter]:
@@ -32,8 +32,8 @@ def routers(settings: Settings, entrance: Entrance, metrics: Metrics) -> list[AP
         callback.routes(callback.proofs(settings), entrance, metrics),
         generations.routes(gate, entrance),
         sync.routes(gate, entrance),
-        links.routes(gate, entrance),
-        creation.routes(gate, entrance),
+        download_url.routes(gate, entrance),
+        create_task.routes(gate, entrance),
         events.routes(gate, entrance),
         page.routes(settings),
     ]

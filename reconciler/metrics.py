@@ -20,10 +20,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from reconciler import __version__
-from reconciler.core.findings import NAMES as FINDINGS
-from reconciler.core.findings import Finding, Snapshot
-from reconciler.core.model import OPEN, Trigger
-from reconciler.core.naming import Kind
+from reconciler.domain.findings import NAMES as FINDINGS
+from reconciler.domain.findings import Finding, Snapshot
+from reconciler.domain.model import OPEN, Trigger
+from reconciler.domain.object_keys import Kind
 from reconciler.errors import Permanent
 
 DELIVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 21600, 86400)

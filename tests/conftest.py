@@ -25,8 +25,8 @@ import asyncpg
 import pytest
 import structlog
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.programs import debian_binaries, wheel_binaries
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.demo.postgres_programs import debian_binaries, wheel_binaries
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def _plain_log() -> Iterator[None]:
     structlog.reset_defaults()
     yield
     structlog.reset_defaults()
-    root.handlers = [each for each in root.handlers if type(each).__module__ != "reconciler.log"]
+    root.handlers = [each for each in root.handlers if type(each).__module__ != "reconciler.logs"]
     root.setLevel(level)
 
 
@@ -182,7 +182,7 @@ def postgres(pg_programs: Path | None) -> Iterator[Postgres | External]:
 @pytest.fixture(scope="session")
 def _template(postgres: Postgres | External) -> Iterator[str]:
     """A database with everything applied: a copy of it is faster than a migration."""
-    from reconciler.edges.migrate import migrate  # noqa: PLC0415 - most tests need no database
+    from reconciler.postgres.migrations.migrate import migrate  # noqa: PLC0415 - most tests need no database
 
     with _database(postgres) as name:
         _apart(lambda: migrate(postgres.dsn(name), application=True))

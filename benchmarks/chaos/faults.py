@@ -13,8 +13,8 @@ from types import MappingProxyType
 import asyncpg
 
 from benchmarks.chaos.world import World, asked
-from tests.standins.proxy import Proxy
-from tests.standins.storage.faults import at_random
+from testkit.standins.proxy import Proxy
+from testkit.standins.storage.faults import at_random
 
 Fault = Callable[[World, random.Random], AbstractAsyncContextManager[None]]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from benchmarks.chaos.world import World
-from reconciler.bench.simulator import Media
+from reconciler.simulator import Media
 
 SHAPES = ("png", "jpg", "webp")
 LOOK = 0.25

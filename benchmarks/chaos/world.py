@@ -11,13 +11,13 @@ from pathlib import Path
 
 import asyncpg
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator
-from reconciler.edges.migrate import migrate
-from tests.e2e.replica import Replica
-from tests.e2e.rig import KEY, Rig, staged
-from tests.standins.proxy import Proxy
-from tests.standins.storage import SupabaseStorage
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Simulator
+from testkit.replica import Replica
+from testkit.stage import KEY, Rig, staged
+from testkit.standins.proxy import Proxy
+from testkit.standins.storage import SupabaseStorage
 
 
 @dataclass(frozen=True, slots=True)

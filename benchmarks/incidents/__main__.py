@@ -15,8 +15,8 @@ from benchmarks.incidents.cases import INCIDENTS
 from benchmarks.incidents.page import PAGE, rendered, replaced
 from benchmarks.incidents.scene import Incident, recovered, scene, shown
 from benchmarks.incidents.transcript import Transcript, taken
-from reconciler.bench.postgres import Postgres
-from tests.standins.monitoring import PROMETHEUS, prometheus
+from reconciler.demo.embedded_postgres import Postgres
+from testkit.standins.monitoring import PROMETHEUS, prometheus
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from benchmarks.incidents.scene import LATE, Look, Scene
 from benchmarks.stage import free_port
-from reconciler.bench.simulator import never
-from reconciler.edges.connecting import IGNORED
-from tests.standins.clock import Clock
-from tests.waiting import until
+from reconciler.postgres.connection import IGNORED
+from reconciler.simulator import never
+from testkit.standins.clock import Clock
+from testkit.waiting import until
 
 HOUR = 3600
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.incidents.scene import Look, Scene
-from tests.waiting import until
+from testkit.waiting import until
 
 TOKEN = "operator-of-the-incident"
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import asyncpg
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator
-from reconciler.edges.migrate import migrate
-from tests.e2e.commands import run
-from tests.e2e.replica import Replica
-from tests.e2e.rig import KEY, Rig, staged
-from tests.standins.monitoring import asked
-from tests.standins.proxy import Proxy
-from tests.standins.storage import SupabaseStorage
-from tests.waiting import until
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Simulator
+from testkit.commands import run
+from testkit.replica import Replica
+from testkit.stage import KEY, Rig, staged
+from testkit.standins.monitoring import asked
+from testkit.standins.proxy import Proxy
+from testkit.standins.storage import SupabaseStorage
+from testkit.waiting import until
 
 LATE = 700.0
 """The age in seconds of rows that are stuck from the start: more than the ten minutes of RECONCILER_STUCK_AFTER."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.incidents.scene import Alert, Look, Scene, true_alerts
 from reconciler import __version__
-from tests.e2e.commands import run
-from tests.e2e.rig import KEY, USER
+from testkit.commands import run
+from testkit.stage import KEY, USER
 
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 HASH = re.compile(r"\b[0-9a-f]{64}\b")

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import chores, keeping, process, questions, top
+from reconciler.cli import actions, maintenance, process, reports, top
 from reconciler.errors import Config, ReconcilerError
 
 _GENERATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -44,16 +44,16 @@ def application() -> typer.Typer:
     commands: dict[Callable[..., None], str] = {
         process.run: "run --observe",
         process.migrate: "migrate --application",
-        questions.doctor: "doctor",
-        questions.status: "status --json",
-        questions.stuck: "stuck",
-        questions.explain: f"explain {_GENERATION}",
+        reports.doctor: "doctor",
+        reports.status: "status --json",
+        reports.stuck: "stuck",
+        reports.explain: f"explain {_GENERATION}",
         top.top: "top",
-        chores.sync: "sync 281e5b0f39b9a3ce4ac4c3a4e1b2c3d4",
-        chores.retry: f"retry {_GENERATION}",
-        chores.backfill: "backfill --dry-run",
-        keeping.audit: "audit --since 24h",
-        keeping.cleanup: "cleanup --failed-older-than 30d --dry-run",
+        actions.sync: "sync 281e5b0f39b9a3ce4ac4c3a4e1b2c3d4",
+        actions.retry: f"retry {_GENERATION}",
+        actions.backfill: "backfill --dry-run",
+        maintenance.audit: "audit --since 24h",
+        maintenance.cleanup: "cleanup --failed-older-than 30d --dry-run",
         process.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
         process.demo: "demo --faults",
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.shared import AsJson, settings_for
+from reconciler.cli.options import AsJson, settings_for
 from reconciler.errors import Config
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def run(
     signal.signal(signal.SIGTERM, _unbegun)
 
     from reconciler import daemon
-    from reconciler.edges.supervisor import Supervisor
-    from reconciler.memory import economize
+    from reconciler.malloc import economize
+    from reconciler.systemd.notify import Supervisor
 
     economize()
     supervisor = Supervisor.from_environment(os.environ)
@@ -59,7 +59,7 @@ def migrate(
 
     Safe to run twice, and by two at once.
     """
-    from reconciler.edges import migrate as edge
+    from reconciler.postgres.migrations import migrate as edge
 
     if strict_statuses and not application:
         raise typer.BadParameter("it goes with --application", param_hint="--strict-statuses")
@@ -85,8 +85,8 @@ def migrate(
 
 
 async def _behind(settings: Settings) -> list[str]:
-    from reconciler.edges.db import Database
-    from reconciler.edges.migrate import behind
+    from reconciler.postgres.migrations.migrate import behind
+    from reconciler.postgres.pool import Database
 
     database = Database(settings.database_url.get_secret_value(), size=1)
 
@@ -102,7 +102,7 @@ async def _behind(settings: Settings) -> list[str]:
 
 def _print_files(what: str, files: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        from reconciler.doors import tables
+        from reconciler.cli.render import tables
 
         tables.show_json({what: files})
     else:
@@ -123,8 +123,8 @@ def simulate(
 
     Its address is the first line printed.
     """
-    from reconciler.bench.simulator import Simulator
-    from reconciler.bench.simulator.serve import serve
+    from reconciler.simulator import Simulator
+    from reconciler.simulator.serve import serve
 
     try:
         serve(Simulator(port=port, seed=seed, speed=speed, faults=faults), replay)
@@ -142,6 +142,6 @@ def demo(
 
     Every stored byte is compared with its source; exit 0 only if all arrived.
     """
-    from reconciler.bench import demo as play
+    from reconciler import demo as play
 
     raise typer.Exit(play.main(generations=generations, serve=serve, faults=faults))

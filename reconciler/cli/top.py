@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.shared import AsJson, settings_for
+from reconciler.cli.options import AsJson, settings_for
 
 if TYPE_CHECKING:
-    from reconciler.edges.watching import Moment, Watching
+    from reconciler.postgres.reports.activity import Moment, Watching
     from reconciler.settings import Settings
 
 
@@ -37,10 +37,10 @@ def top(
 
 
 async def _watch(settings: Settings, *, interval: float, once: bool, as_json: bool) -> None:
-    from reconciler.assembly import watching
-    from reconciler.doors.live import Screen
-    from reconciler.doors.moving import Motions
+    from reconciler.bootstrap import watching
+    from reconciler.cli.render.top import Screen
     from reconciler.errors import Transient
+    from reconciler.operations.throughput import Motions
 
     motions = Motions()
     async with watching(settings) as eyes:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AliasGenerator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from reconciler.core.naming import PROVIDER_HOSTS
+from reconciler.domain.object_keys import PROVIDER_HOSTS
 from reconciler.errors import Config
 from reconciler.settings.sources import gather, named
 from reconciler.settings.values import (

@@ -9,8 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from reconciler.bench.simulator import Simulator
-from tests.standins.storage import SupabaseStorage
+from reconciler.simulator import Simulator
+from testkit.standins.storage import SupabaseStorage
 
 KEY = "key-of-the-shop"
 DATABASE = "postgresql://postgres:a-password@127.0.0.1:5432/postgres"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.simulator import Simulator
+from testkit.stage import KEY, staged
+from testkit.standins.storage import SupabaseStorage
 from tests.conftest import External, _database
-from tests.e2e.rig import KEY, staged
-from tests.standins.storage import SupabaseStorage
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed (make install)")
 

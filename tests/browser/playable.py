@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from playwright.async_api import Page
 
-from reconciler.bench.simulator import Media
+from reconciler.simulator import Media
 
 _RECORD = """async () => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 160, height: 90 });

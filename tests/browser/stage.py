@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
-from reconciler.bench.simulator import Failure, Media, never
-from tests.doors.tokens import SECRET, shared
-from tests.e2e.rig import Rig
+from reconciler.simulator import Failure, Media, never
+from testkit.stage import Rig
+from tests.http.tokens import SECRET, shared
 
 OPERATOR = "token-of-the-operator"
 SETTINGS = {"RECONCILER_API_TOKEN": OPERATOR, "SUPABASE_JWT_SECRET": SECRET}

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from playwright.async_api import Page, expect
 
+from testkit.standins.proxy import Proxy
 from tests.browser.playable import picture
 from tests.browser.stage import Stage, Visit
-from tests.standins.proxy import Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -11,7 +11,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded, texts
-from tests.doors.tokens import shared
+from tests.http.tokens import shared
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

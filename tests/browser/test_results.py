@@ -9,10 +9,10 @@ import uuid
 import pytest
 from playwright.async_api import expect
 
-from reconciler.bench.simulator import Media
+from reconciler.simulator import Media
+from testkit.waiting import until
 from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded
-from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -7,9 +7,9 @@ import base64
 import pytest
 from playwright.async_api import expect
 
-from reconciler.bench.simulator import Media
+from reconciler.simulator import Media
+from testkit.waiting import until
 from tests.browser.stage import Stage, Visit
-from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.stage import OPERATOR, Stage, Visit
-from tests.doors.tokens import shared
+from tests.http.tokens import shared
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -14,15 +14,15 @@ from uuid import uuid4
 
 import asyncpg
 
-from reconciler.core.model import Asset, Fail, Rest, Row, Trigger
-from reconciler.edges.budget import Budget
-from reconciler.edges.claims import Claim, Claims
-from reconciler.edges.ledger import Delivered, Held, Ledger
-from reconciler.edges.presence import Presence
-from reconciler.edges.reach import Reach
-from reconciler.edges.schema import Shape
-from reconciler.edges.tempo import Tempo
-from reconciler.edges.upkeep import Upkeep
+from reconciler.domain.model import Asset, Fail, Rest, Row, Trigger
+from reconciler.postgres.claims.claims import Claim, Claims
+from reconciler.postgres.eligibility import Reach
+from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.ledger.ledger import Delivered, Held, Ledger
+from reconciler.postgres.poll_stats import Tempo
+from reconciler.postgres.rate_limit import Budget
+from reconciler.postgres.retention import Upkeep
+from reconciler.postgres.schema import Shape
 
 REACH = Reach(("kie",), ".+", ("aiquickdraw.com", "kie.ai"))
 SOURCE = "https://tempfile.aiquickdraw.com/r/1.png"

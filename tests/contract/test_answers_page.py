@@ -12,15 +12,15 @@ from typing import Any, get_type_hints
 import asyncpg
 import pytest
 
-from reconciler.assembly import reports
-from reconciler.doors.moving import Motion, Rates, Transfer
-from reconciler.doors.story import Terms
-from reconciler.doors.tables import case_as_json, show_json
-from reconciler.edges.reports import Status, Stuck
-from reconciler.edges.watching import Booked, Waiting
+from reconciler.bootstrap import reports
+from reconciler.cli.render.tables import case_as_json, show_json
+from reconciler.operations.explain import Terms
+from reconciler.operations.throughput import Motion, Rates, Transfer
+from reconciler.postgres.reports.activity import Booked, Waiting
+from reconciler.postgres.reports.reports import Status, Stuck
 from reconciler.settings import load
+from testkit.rows import HOUR, add, keep, store
 from tests.contract.test_operations_page import rows, section, words
-from tests.rows import HOUR, add, keep, store
 
 TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for programs"))}
 TERMS = Terms(timedelta(hours=24), ("kie.ai",))

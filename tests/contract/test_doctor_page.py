@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from reconciler.core.checkup import NAMES
+from reconciler.operations.doctor import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = re.split(r"\n## ", (ROOT / "docs" / "OPERATIONS.md").read_text().partition("\n## doctor\n")[2])[0]

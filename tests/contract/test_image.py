@@ -116,7 +116,7 @@ def test_what_is_copied_reaches_the_build_whole_and_nothing_beside_it_does() -> 
     assert {path for path in beside if not ignored(path)} == wanted
 
 
-@pytest.mark.parametrize("path", [".env", "reconciler/.env.local", ".git/config", "reconciler/core/__pycache__/a.pyc"])
+@pytest.mark.parametrize("path", [".env", "reconciler/.env.local", ".git/config", "reconciler/__pycache__/a.pyc"])
 def test_what_must_not_reach_an_image_is_ignored(path: str) -> None:
     assert ignored(path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.metrics import Metrics
-from tests.e2e.rig import KEY, USER
+from testkit.stage import KEY, USER
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "INCIDENTS.md").read_text()

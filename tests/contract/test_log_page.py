@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.log.repeats import ALWAYS
+from reconciler.logs.sampling import ALWAYS
 from tests.contract.events import LEVELS, Source, Written, written
 from tests.contract.test_operations_page import rows, section, words
 

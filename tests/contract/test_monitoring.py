@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from reconciler.cli import application
-from reconciler.core.findings import NAMES
+from reconciler.domain.findings import NAMES
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings, variable
+from testkit.tables import member
 from tests.contract.test_operations_page import PAGE, rows, section, statements, told, words
-from tests.standins.tables import member
 
 ROOT = Path(__file__).resolve().parents[2] / "monitoring"
 RULES = [rule for path in sorted((ROOT / "rules").glob("*.yml")) for group in yaml.safe_load(path.read_text())["groups"]

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.standins.tables import member
+from testkit.tables import member
 
 FOLDER = Path(__file__).resolve().parents[2] / "monitoring" / "sql"
 FILES = sorted(path.stem for path in FOLDER.glob("*.sql"))

@@ -12,14 +12,14 @@ import asyncpg
 import pytest
 
 from reconciler.cli import application
-from reconciler.core.findings import NAMES, Bounds, Snapshot, findings
-from reconciler.edges.db import Database
-from reconciler.edges.schema import introspect
+from reconciler.domain.findings import NAMES, Bounds, Snapshot, findings
+from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics
-from reconciler.providers.envelope import _REASONS
+from reconciler.postgres.pool import Database
+from reconciler.postgres.schema import introspect
 from reconciler.settings import Settings, variable
+from testkit.tables import member
 from tests.contract.life import Life, queued
-from tests.standins.tables import member
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()

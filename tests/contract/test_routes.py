@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from reconciler import settings
-from reconciler.doors.entrance import Entrance
-from reconciler.doors.health import Health
-from reconciler.doors.web import application
 from reconciler.front import routers
+from reconciler.health import Health
+from reconciler.http.app import application
+from reconciler.http.readiness_gate import Entrance
 from reconciler.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,5 +93,5 @@ def test_the_pages_are_in_the_package(tmp_path: Path) -> None:
 
     (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(built) as wheel:
-        packed = {name.rpartition("/")[2] for name in wheel.namelist() if name.startswith("reconciler/doors/page/")}
+        packed = {name.rpartition("/")[2] for name in wheel.namelist() if name.startswith("reconciler/http/page/")}
     assert packed == {path.name for path in PAGES.iterdir()}

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.edges.migrate import migrate
-from tests.standins.tables import older_table, supabase_like
+from reconciler.postgres.migrations.migrate import migrate
+from testkit.tables import older_table, supabase_like
 
 CLEANUP = "SELECT public.cleanup_old_failed_generations"
 

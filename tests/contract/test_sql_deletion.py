@@ -18,10 +18,10 @@ from typing import Any
 
 import asyncpg
 
-from reconciler.edges.db import Database
-from reconciler.edges.schema import introspect
-from reconciler.edges.upkeep import Upkeep
-from reconciler.engine.cleaning import delete_failed
+from reconciler.postgres.pool import Database
+from reconciler.postgres.retention import Upkeep
+from reconciler.postgres.schema import introspect
+from reconciler.worker.prune import delete_failed
 
 MANY_OLD = int(os.environ.get("MANY_OLD", "20000"))
 

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.edges.schema import introspect
+from reconciler.postgres.schema import introspect
 from tests.conftest import _apart, _database
 from tests.contract.life import VIEWS, Life, queued
 

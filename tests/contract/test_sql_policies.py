@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.edges.migrate import migrate
+from reconciler.postgres.migrations.migrate import migrate
+from testkit.tables import USER, older_table, supabase_like
 from tests.conftest import _apart, _database
-from tests.standins.tables import USER, older_table, supabase_like
 
 INSERT = f"INSERT INTO public.generations (user_id, kind) VALUES ('{USER}', 'image')"
 

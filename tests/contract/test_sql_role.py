@@ -9,12 +9,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.edges.db import Database
-from reconciler.edges.migrate import behind, migrate
-from reconciler.edges.schema import WRITTEN, introspect
-from reconciler.edges.upkeep import Upkeep
+from reconciler.postgres.migrations.migrate import behind, migrate
+from reconciler.postgres.pool import Database
+from reconciler.postgres.retention import Upkeep
+from reconciler.postgres.schema import WRITTEN, introspect
+from testkit.tables import member, older_table
 from tests.contract.life import Life, queued
-from tests.standins.tables import member, older_table
 
 UNSECURED = "ALTER TABLE public.generations DISABLE ROW LEVEL SECURITY"
 

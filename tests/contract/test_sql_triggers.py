@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.edges.migrate import migrate
-from tests.standins.tables import older_table, supabase_like
-from tests.waiting import until
+from reconciler.postgres.migrations.migrate import migrate
+from testkit.tables import older_table, supabase_like
+from testkit.waiting import until
 
 CHANNEL = "reconciler_generations"
 END = "no more"

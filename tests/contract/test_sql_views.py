@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.edges.migrate import migrate
+from reconciler.postgres.migrations.migrate import migrate
+from testkit.tables import older_table, supabase_like
 from tests.contract.life import VIEWS
-from tests.standins.tables import older_table, supabase_like
 
 STUCK = "SELECT * FROM reconciler.stuck_over_10_minutes"
 

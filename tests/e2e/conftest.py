@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator
-from tests.e2e.rig import KEY, Rig, staged
-from tests.standins.storage import SupabaseStorage
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.simulator import Simulator
+from testkit.stage import KEY, Rig, staged
+from testkit.standins.storage import SupabaseStorage
 
 
 @pytest.fixture

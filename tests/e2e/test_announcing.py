@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.engine.announcer import BREADTH
-from tests.e2e.replica import Replica
-from tests.e2e.rig import Rig
-from tests.standins.receiver import SECRET, Heard, Receiver, never
-from tests.waiting import until
+from reconciler.webhooks.sender import BREADTH
+from testkit.replica import Replica
+from testkit.stage import Rig
+from testkit.standins.receiver import SECRET, Heard, Receiver, never
+from testkit.waiting import until
 
 _HISTORY = """
 INSERT INTO reconciler.events (key, generation_id, kind, payload)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator
-from reconciler.edges.migrate import migrate
-from tests.e2e.replica import Replica
-from tests.e2e.rig import Rig, staged
-from tests.standins.proxy import Proxy
-from tests.standins.storage import SupabaseStorage
-from tests.waiting import until
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Simulator
+from testkit.replica import Replica
+from testkit.stage import Rig, staged
+from testkit.standins.proxy import Proxy
+from testkit.standins.storage import SupabaseStorage
+from testkit.waiting import until
 
 ENDS = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
            WHERE datname = current_database() AND application_name = $1"""

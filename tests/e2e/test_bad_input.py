@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.rig import KEY, Rig
-from tests.standins.storage import Bucket
+from testkit.stage import KEY, Rig
+from testkit.standins.storage import Bucket
 
 SECRET = "hunter2-hunter2-hunter2"
 

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from reconciler import __version__
-from tests.e2e.commands import begin, run
-from tests.rows import HOUR, OURS, add, keep, store
+from testkit.commands import begin, run
+from testkit.rows import HOUR, OURS, add, keep, store
 
 COMMANDS = (
     "run", "migrate", "doctor", "status", "stuck", "explain", "top", "sync", "retry", "backfill", "audit", "cleanup",

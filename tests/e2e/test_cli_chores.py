@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bench.simulator import Failure, never
-from tests.e2e.commands import Ran, begin, run
-from tests.e2e.rig import Rig
-from tests.rows import add, state
-from tests.waiting import until
+from reconciler.simulator import Failure, never
+from testkit.commands import Ran, begin, run
+from testkit.rows import add, state
+from testkit.stage import Rig
+from testkit.waiting import until
 
 pytestmark = pytest.mark.parametrize("rig", ["folder"], indirect=True)
 

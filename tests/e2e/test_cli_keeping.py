@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.assembly import parts
-from reconciler.core.model import Trigger
+from reconciler.bootstrap import parts
+from reconciler.domain.model import Trigger
 from reconciler.settings import load
-from tests.e2e.commands import Ran, run
-from tests.e2e.rig import Rig
+from testkit.commands import Ran, run
+from testkit.stage import Rig
 
 pytestmark = pytest.mark.parametrize("rig", ["folder"], indirect=True)
 

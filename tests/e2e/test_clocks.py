@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bench.simulator import never
-from tests.e2e.replica import Replica
-from tests.e2e.rig import Rig
-from tests.standins.clock import COMPILER, Clock
-from tests.waiting import until
+from reconciler.simulator import never
+from testkit.replica import Replica
+from testkit.stage import Rig
+from testkit.standins.clock import COMPILER, Clock
+from testkit.waiting import until
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="a clock that can be set has to be compiled")
 

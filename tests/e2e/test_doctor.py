@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler.bench.demo import play
-from reconciler.core.checkup import NAMES
+from reconciler.demo import play
+from reconciler.operations.doctor import NAMES
 from reconciler.settings import load
-from tests.checkup.rig import surgery
-from tests.e2e.commands import run
+from testkit.commands import run
+from tests.operations.doctor.rig import surgery
 
 
 async def test_on_the_demos_stack_all_is_well(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import signal
 import sys
 
-from tests.e2e.replica import ROOT, Replica
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from testkit.replica import ROOT, Replica
+from testkit.stage import Rig
+from testkit.waiting import until
 
 # The command line with an import of the daemon that does not end.
 _IMPORTING = """

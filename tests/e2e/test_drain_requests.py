@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from tests.e2e.replica import Replica
-from tests.e2e.rig import USER, Rig
-from tests.waiting import until
+from testkit.replica import Replica
+from testkit.stage import USER, Rig
+from testkit.waiting import until
 
 TOKEN = "operators-token"
 

@@ -15,10 +15,10 @@ import asyncpg
 import psutil
 import pytest
 
-from reconciler.bench import programs
-from reconciler.bench.postgres import Postgres
+from reconciler.demo import postgres_programs
+from reconciler.demo.embedded_postgres import Postgres
 from reconciler.errors import Config
-from tests.waiting import until
+from testkit.waiting import until
 
 
 async def ask(dsn: str, statement: str) -> Any:
@@ -96,7 +96,7 @@ def test_what_the_server_says_when_it_will_not_start_is_told(pg_programs: Path |
 PARENT = """
 import sys
 from pathlib import Path
-from reconciler.bench.postgres import Postgres
+from reconciler.demo.embedded_postgres import Postgres
 server = Postgres.start(bin_dir=Path(sys.argv[1]) if sys.argv[1] else None)
 print(server.pid, server.folder, flush=True)
 sys.stdin.read()
@@ -130,9 +130,9 @@ async def test_where_namespaces_are_forbidden_root_drops_to_another_account(
     forbidden.write_text("#!/bin/sh\nexit 1\n")
     forbidden.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    account = programs.choose_account()
+    account = postgres_programs.choose_account()
     assert account.drop_to is not None
-    reachable = programs.debian_binaries()
+    reachable = postgres_programs.debian_binaries()
     if reachable is None:
         pytest.skip("an unprivileged account may not reach the programs in this environment")
     with Postgres.start(bin_dir=reachable) as server:
@@ -143,18 +143,18 @@ async def test_where_namespaces_are_forbidden_root_drops_to_another_account(
 
 def test_programs_named_by_the_environment_come_first(tmp_path: Path) -> None:
     (tmp_path / "postgres").touch()
-    assert programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)}) == tmp_path
+    assert postgres_programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)}) == tmp_path
 
 
 def test_a_wrong_name_for_the_programs_is_told_and_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises(Config, match="RECONCILER_PG_BIN"):
-        programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)})
+        postgres_programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)})
 
 
 def test_without_the_wheel_the_programs_of_the_path_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(programs, "wheel_binaries", lambda: None)
-    monkeypatch.setattr(programs, "debian_binaries", lambda: None)
+    monkeypatch.setattr(postgres_programs, "wheel_binaries", lambda: None)
+    monkeypatch.setattr(postgres_programs, "debian_binaries", lambda: None)
     with pytest.raises(Config, match=r"kie-reconciler\[demo\]"):
-        programs.find_binaries({"PATH": str(tmp_path)})
+        postgres_programs.find_binaries({"PATH": str(tmp_path)})
     shutil.copy("/bin/true", tmp_path / "postgres")
-    assert programs.find_binaries({"PATH": str(tmp_path)}) == tmp_path
+    assert postgres_programs.find_binaries({"PATH": str(tmp_path)}) == tmp_path

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from tests.doors.airing import ANNA, SECRET, Reader, reading, token
-from tests.e2e.replica import Replica
-from tests.e2e.rig import USER, Rig
-from tests.waiting import until
+from testkit.replica import Replica
+from testkit.stage import USER, Rig
+from testkit.waiting import until
+from tests.http.live.event_streams import ANNA, SECRET, Reader, reading, token
 
 
 @asynccontextmanager

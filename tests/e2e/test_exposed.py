@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from testkit.stage import Rig
+from testkit.waiting import until
 
 MONITORING = Path(__file__).resolve().parents[2] / "monitoring"
 COMES_WITH_FAILURES = {"kie_reconciler_attempt_failures_total"}

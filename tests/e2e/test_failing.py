@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.bench.simulator import Failure
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from reconciler.simulator import Failure
+from testkit.stage import Rig
+from testkit.waiting import until
 
 REFUSED = Failure("422", "The prompt is not allowed")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.bench.simulator import Simulator, never
-from tests.e2e.rig import KEY, USER, Rig
-from tests.waiting import until
+from reconciler.simulator import Simulator, never
+from testkit.stage import KEY, USER, Rig
+from testkit.waiting import until
 
 ROWS = 10_000
 REPLICAS = 4

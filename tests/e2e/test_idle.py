@@ -9,12 +9,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator, never
-from reconciler.edges.migrate import migrate
-from tests.e2e.rig import Rig, staged
-from tests.standins.storage import SupabaseStorage
-from tests.waiting import until
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Simulator, never
+from testkit.stage import Rig, staged
+from testkit.standins.storage import SupabaseStorage
+from testkit.waiting import until
 
 ROWS = 1000
 PER_MINUTE = 240

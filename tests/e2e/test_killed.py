@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from reconciler.bench.simulator import Media, Simulator, never
-from tests.e2e.replica import Replica
-from tests.e2e.rig import KEY, Rig
-from tests.waiting import until
+from reconciler.simulator import Media, Simulator, never
+from testkit.replica import Replica
+from testkit.stage import KEY, Rig
+from testkit.waiting import until
 
 SEED = 20
 COUNT = 200

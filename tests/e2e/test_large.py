@@ -6,11 +6,11 @@ import os
 import signal
 from pathlib import Path
 
-from reconciler.bench.simulator import Media
-from tests.e2e.replica import Replica
-from tests.e2e.rig import Rig
-from tests.standins.storage import Fault
-from tests.waiting import until
+from reconciler.simulator import Media
+from testkit.replica import Replica
+from testkit.stage import Rig
+from testkit.standins.storage import Fault
+from testkit.waiting import until
 
 MIB = 1 << 20
 PIECE = 6 * MIB

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncpg
 
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from testkit.stage import Rig
+from testkit.waiting import until
 
 FORBIDDEN = """
 CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS

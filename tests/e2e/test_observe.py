@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reconciler.bench.simulator import never
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from reconciler.simulator import never
+from testkit.stage import Rig
+from testkit.waiting import until
 
 
 async def test_observing_asks_and_counts_but_writes_and_stores_nothing(rig: Rig) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.bench.simulator import Media, Simulator, never
-from tests.e2e import commands
-from tests.e2e.rig import Rig, staged
-from tests.standins.storage import SupabaseStorage
-from tests.standins.tables import older_table, supabase_like
-from tests.waiting import until
+from reconciler.simulator import Media, Simulator, never
+from testkit import commands
+from testkit.stage import Rig, staged
+from testkit.standins.storage import SupabaseStorage
+from testkit.tables import older_table, supabase_like
+from testkit.waiting import until
 
 IN_FLIGHT = {"pending", "processing", "twin", "other_twin"}
 HEALED = {"unstored"}

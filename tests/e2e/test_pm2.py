@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.replica import ROOT
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from testkit.replica import ROOT
+from testkit.stage import Rig
+from testkit.waiting import until
 
 PM2 = os.environ.get("PM2") or shutil.which("pm2")
 PROGRAM = str(Path(PM2 or "pm2").absolute())

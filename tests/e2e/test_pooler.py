@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.e2e.rig import Rig
-from tests.standins.pooler import pooler
-from tests.waiting import until
+from testkit.stage import Rig
+from testkit.standins.pooler import pooler
+from testkit.waiting import until
 
 
 async def test_through_a_pooler_in_transaction_mode_all_is_delivered_and_the_operator_is_told(rig: Rig) -> None:

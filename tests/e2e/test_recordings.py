@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from reconciler.bench.simulator import Simulator
-from reconciler.bench.simulator.replay import Recording, load, play
-from tests.e2e.rig import KEY, Rig
+from reconciler.simulator import Simulator
+from reconciler.simulator.replay import Recording, load, play
+from testkit.stage import KEY, Rig
 
 RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "kie-recordings"
 

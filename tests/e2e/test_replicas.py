@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from reconciler.bench.simulator import Simulator, never
-from tests.e2e.rig import KEY, Rig
-from tests.standins.storage import Fault
-from tests.waiting import until
+from reconciler.simulator import Simulator, never
+from testkit.stage import KEY, Rig
+from testkit.standins.storage import Fault
+from testkit.waiting import until
 
 ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child=SIGKILL")
 """Starts a program as the first process of its world, as containers do: its pid is always 1."""

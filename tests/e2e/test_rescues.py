@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.replica import ROOT, Replica
-from tests.e2e.rig import Rig
-from tests.standins.storage import Fault
-from tests.waiting import until
+from testkit.replica import ROOT, Replica
+from testkit.stage import Rig
+from testkit.standins.storage import Fault
+from testkit.waiting import until
 
 BLOCKED = 8.0
 """Seconds for which a loop stands still: more than two leases."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.bench.simulator import Media, Simulator
-from tests.e2e.rig import KEY, Rig
-from tests.waiting import until
+from reconciler.simulator import Media, Simulator
+from testkit.stage import KEY, Rig
+from testkit.waiting import until
 
 RING = {"KIE_API_KEY": "", "KIE_API_KEY_PHOTO": KEY, "KIE_API_KEY_VIDEO_POOL": "key-for-videos"}
 SECRETS = (KEY, "key-for-videos")

@@ -21,18 +21,18 @@ import pytest
 from aiohttp import web
 
 from reconciler import settings
-from reconciler.assembly import parts
-from reconciler.bench.simulator import Failure, Simulator
+from reconciler.bootstrap import parts
 from reconciler.errors import Config
 from reconciler.front import gate_for, inside
-from tests.e2e.commands import Ran, run
-from tests.e2e.replica import Replica
-from tests.e2e.rig import Rig
-from tests.edges.wire import Origin, ok, origin
-from tests.standins.receiver import SECRET as NOTIFY
-from tests.standins.receiver import Receiver
-from tests.standins.storage.answers import Refused
-from tests.waiting import until
+from reconciler.simulator import Failure, Simulator
+from testkit.commands import Ran, run
+from testkit.replica import Replica
+from testkit.stage import Rig
+from testkit.standins.receiver import SECRET as NOTIFY
+from testkit.standins.receiver import Receiver
+from testkit.standins.storage.answers import Refused
+from testkit.waiting import until
+from tests.wire import Origin, ok, origin
 
 PASSWORD = "pass/of@the:database?"
 KIE = {

@@ -10,14 +10,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from reconciler.bench.postgres import Postgres
-from reconciler.bench.simulator import Simulator
-from reconciler.edges.listener import CHANNEL
-from reconciler.edges.migrate import migrate
-from tests.e2e.rig import Rig, staged
-from tests.standins.proxy import PIECE, Proxy
-from tests.standins.storage import SupabaseStorage
-from tests.waiting import until
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.postgres.listener import CHANNEL
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Simulator
+from testkit.stage import Rig, staged
+from testkit.standins.proxy import PIECE, Proxy
+from testkit.standins.storage import SupabaseStorage
+from testkit.waiting import until
 
 NOTIFICATION = b"A"
 """What PostgreSQL's message of a notification begins with."""

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from reconciler.bench.simulator import Media
-from tests.e2e.replica import Replica
-from tests.e2e.rig import USER, Rig
-from tests.standins.proxy import Proxy
-from tests.waiting import until
+from reconciler.simulator import Media
+from testkit.replica import Replica
+from testkit.stage import USER, Rig
+from testkit.standins.proxy import Proxy
+from testkit.waiting import until
 
 TOKEN = "token-of-the-operator"
 SECRET = "secret-of-the-callback"

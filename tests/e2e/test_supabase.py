@@ -8,12 +8,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from reconciler.bench.simulator import Media, Simulator, never
-from reconciler.edges.migrate import migrate
-from tests.e2e.rig import Rig, staged
-from tests.standins.storage import SupabaseStorage
-from tests.standins.tables import member, supabase_like
-from tests.waiting import until
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Media, Simulator, never
+from testkit.stage import Rig, staged
+from testkit.standins.storage import SupabaseStorage
+from testkit.tables import member, supabase_like
+from testkit.waiting import until
 
 
 @pytest.fixture

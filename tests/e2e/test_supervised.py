@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.replica import ROOT
-from tests.e2e.rig import Rig
-from tests.standins.listening import Ear
-from tests.waiting import until
+from testkit.replica import ROOT
+from testkit.stage import Rig
+from testkit.standins.listening import Ear
+from testkit.waiting import until
 
 # A signal that blocks the loop and nothing else of the process, until somebody opens the second pipe.
 BLOCK = """

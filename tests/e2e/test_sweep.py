@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.bench.simulator import Media
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from reconciler.simulator import Media
+from testkit.stage import Rig
+from testkit.waiting import until
 
 
 @pytest.mark.parametrize("rig", ["supabase", "folder"], indirect=True)

@@ -11,11 +11,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from reconciler.bench.simulator import Media
-from tests.e2e.commands import begin, run
-from tests.e2e.replica import PROGRAM, ROOT
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from reconciler.simulator import Media
+from testkit.commands import begin, run
+from testkit.replica import PROGRAM, ROOT
+from testkit.stage import Rig
+from testkit.waiting import until
 
 MIB = 1 << 20
 ALTERNATE, BACK = b"\x1b[?1049h", b"\x1b[?1049l"

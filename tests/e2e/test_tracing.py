@@ -7,9 +7,9 @@ import signal
 
 import httpx
 
-from tests.e2e.rig import KEY, Rig
-from tests.standins.collector import Collector
-from tests.waiting import until
+from testkit.stage import KEY, Rig
+from testkit.standins.collector import Collector
+from testkit.waiting import until
 
 CALLED = "secret-of-the-callbacks"
 OPERATOR = "token-of-the-operator"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from reconciler.bench.simulator import Simulator
-from tests.e2e.rig import KEY, Rig, staged
+from reconciler.simulator import Simulator
+from testkit.stage import KEY, Rig, staged
+from testkit.standins.storage import SupabaseStorage
+from testkit.waiting import until
 from tests.image.container import IMAGE, Container, inspected, once, podman
-from tests.standins.storage import SupabaseStorage
-from tests.waiting import until
 
 USER = 10001
 

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from reconciler.bench.simulator import Media, Simulator, Task
-from reconciler.bench.simulator.calls import body_of, tampered
-from reconciler.bench.simulator.records import Scene
-from reconciler.bench.simulator.scenes import scene_of
-from reconciler.bench.simulator.tasks import Life
+from reconciler.simulator import Media, Simulator, Task
+from reconciler.simulator.api.callback_bodies import body_of, tampered
+from reconciler.simulator.records.records import Scene
+from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.tasks import Life
 
 Body = Mapping[str, object]
 

@@ -19,7 +19,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from reconciler.edges import db
+from reconciler.postgres import pool
 
 
 class Manner(StrEnum):
@@ -93,7 +93,7 @@ class Breaking:
 FATE: ContextVar[Fate | None] = ContextVar("FATE", default=None)
 
 
-class Fateful(db.Plain):
+class Fateful(pool.Plain):
     """A connection whose statements meet the fate of the step that says them."""
 
     async def _met(self, query: str, say: Callable[[], Awaitable[Any]]) -> Any:
@@ -129,6 +129,6 @@ def fateful() -> Iterator[None]:
         return await fate.meet(f"{method} {url}"[:60], lambda: send(session, method, url, **more), broken)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(db, "Plain", Fateful)
+        patch.setattr(pool, "Plain", Fateful)
         patch.setattr(aiohttp.ClientSession, "_request", request)
         yield

@@ -13,16 +13,16 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from reconciler.bench.simulator import Fault, never
-from reconciler.bench.simulator.calls import body_of
-from reconciler.core.model import OPEN, Trigger
-from reconciler.edges.creations import Asker, Order
-from tests.engine.rig import USER
+from reconciler.domain.model import OPEN, Trigger
+from reconciler.postgres.create_requests import Asker, Order
+from reconciler.simulator import Fault, never
+from reconciler.simulator.api.callback_bodies import body_of
 from tests.model.calls import KINDS, media, said, scene
 from tests.model.fate import Fate, Manner
 from tests.model.stage import insert
 from tests.model.watch import named_by
 from tests.model.world import AT, COUNT, FATES, MANNER, MOST, REPLICA, TRIGGER, UPDATES, WHICH, World
+from tests.worker.rig import USER
 
 CREATE = (None, None, "lost", "lost", "lost", "reset", "html_502", "http_429", "body_402", "body_500")
 MEANWHILE = (None, None, None, None, *UPDATES, "another task")

@@ -23,26 +23,27 @@ import asyncpg
 import httpx
 import pytest
 
-from reconciler.assembly import Parts
-from reconciler.bench.simulator import Simulator
-from reconciler.bench.simulator.world import Counts
-from reconciler.core.model import Trigger
-from reconciler.core.naming import CALLBACK_PATH
-from reconciler.doors import callback
-from reconciler.doors.entrance import Entrance
-from reconciler.doors.health import Health
-from reconciler.doors.web import application
-from reconciler.edges import doubts
-from reconciler.edges.creations import Asker, Order
-from reconciler.edges.reopen import Reopening
-from reconciler.engine import asking, create, settle, visit, work
-from reconciler.engine.create import Answer
+from reconciler.bootstrap import Parts
+from reconciler.domain.model import Trigger
+from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import ReconcilerError
 from reconciler.front import inside
-from tests.edges.books import opened
-from tests.engine.rig import USER, Rig
+from reconciler.health import Health
+from reconciler.http.app import application
+from reconciler.http.readiness_gate import Entrance
+from reconciler.http.routes import callback
+from reconciler.postgres.claims import unacknowledged_claims
+from reconciler.postgres.create_requests import Asker, Order
+from reconciler.postgres.ledger.reopen import Reopening
+from reconciler.simulator import Simulator
+from reconciler.simulator.world import Counts
+from reconciler.worker import poll, visit, worker
+from reconciler.worker.create import create_task, record_outcome
+from reconciler.worker.create.create_task import Answer
+from testkit.standins.storage import Bucket, SupabaseStorage
 from tests.model.fate import FATE, Fate, fateful
-from tests.standins.storage import Bucket, SupabaseStorage
+from tests.postgres.books import opened
+from tests.worker.rig import USER, Rig
 
 DAEMON = "kie-reconciler"
 SECRET = "the-callback-secret"
@@ -290,14 +291,14 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         stack.enter_context(fateful())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(asking, "WINDOW", 0.0)
+        patch.setattr(poll, "WINDOW", 0.0)
         patch.setattr(visit, "random", SimpleNamespace(random=lambda: 0.5))
-        patch.setattr(work, "IDLE", 0.0)
-        patch.setattr(create, "WRITING", 0.05)
-        patch.setattr(doubts, "KNOWN", 0.0)
-        patch.setattr(settle, "AGAIN", 0.001)
-        patch.setattr(work, "BREATH", 0.0)
-        patch.setattr(work, "BACKLOG_BREATH", 0.0)
+        patch.setattr(worker, "IDLE", 0.0)
+        patch.setattr(create_task, "WRITING", 0.05)
+        patch.setattr(unacknowledged_claims, "KNOWN", 0.0)
+        patch.setattr(record_outcome, "AGAIN", 0.001)
+        patch.setattr(worker, "BREATH", 0.0)
+        patch.setattr(worker, "BACKLOG_BREATH", 0.0)
         kie = await stack.enter_async_context(Provider(limits=False, compress=False, hang_seconds=0.001))
         kie.slow_seconds, kie.origin = 0.0, f"http://localhost:{kie.port}"
         storage = await stack.enter_async_context(SupabaseStorage({"generations": Bucket()}))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from reconciler.core.model import OPEN
+from reconciler.domain.model import OPEN
 from tests.model.stage import Provider, Stage
 
 TERMINAL = ("success", "completed", "failed", "cancelled")

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from reconciler.bench.simulator import never
-from reconciler.core.model import Trigger
+from reconciler.domain.model import Trigger
+from reconciler.simulator import never
+from testkit.standins.storage import Fault as Spoilt
 from tests.model.calls import media
 from tests.model.fate import Fate, Manner
 from tests.model.stage import Stage, insert
 from tests.model.watch import Watch
-from tests.standins.storage import Fault as Spoilt
 
 T = TypeVar("T")
 

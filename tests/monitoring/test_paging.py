@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bench.simulator import Simulator, never
-from tests.e2e.rig import KEY, Rig, staged
-from tests.standins.monitoring import ALERTMANAGER, PROMETHEUS, alertmanager, prometheus
-from tests.standins.pager import Pager
-from tests.standins.storage import SupabaseStorage
-from tests.waiting import until
+from reconciler.simulator import Simulator, never
+from testkit.stage import KEY, Rig, staged
+from testkit.standins.monitoring import ALERTMANAGER, PROMETHEUS, alertmanager, prometheus
+from testkit.standins.pager import Pager
+from testkit.standins.storage import SupabaseStorage
+from testkit.waiting import until
 
 pytestmark = pytest.mark.skipif(
     None in (PROMETHEUS, ALERTMANAGER), reason="apt-get install prometheus prometheus-alertmanager"

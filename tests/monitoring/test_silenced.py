@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.standins.monitoring import ALERTMANAGER, alertmanager
-from tests.waiting import until
+from testkit.standins.monitoring import ALERTMANAGER, alertmanager
+from testkit.waiting import until
 
 pytestmark = pytest.mark.skipif(ALERTMANAGER is None, reason="apt-get install prometheus-alertmanager")
 

@@ -1,0 +1,28 @@
+"""How the checks of `doctor` look to a person: a line each, and below it what to do.
+
+Plain lines, not a table: what to do is SQL to copy. What KIE or storage said is hostile input and cannot move the
+cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconciler.cli.render.tables import console, text
+from reconciler.operations.doctor import NAMES, Check
+
+_STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
+_WIDTH = max(map(len, NAMES))
+
+
+def show(checks: Sequence[Check]) -> None:
+    """Print every check, and how many are not well."""
+    out = console()
+    for check in checks:
+        line = text(f"{check.word:<4}", style=_STYLES[check.word]) + text(f"  {check.name:<{_WIDTH}}  {check.says}")
+        out.print(line, soft_wrap=True)
+        for part in check.do.splitlines():
+            out.print(text(f"      {part}"), soft_wrap=True)
+    count = {word: sum(check.word == word for check in checks) for word in ("FAIL", "warn")}
+    well = "all is well" if not any(count.values()) else f"{count['FAIL']} FAIL, {count['warn']} warn"
+    out.print(text(f"{len(checks)} checks: {well}"), soft_wrap=True)

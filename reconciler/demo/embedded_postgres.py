@@ -1,0 +1,223 @@
+"""An embedded PostgreSQL for demo and tests: a private server that dies with whoever started it.
+
+Here live making its folder, starting, waiting until it answers, and stopping. Nothing here makes
+tables. The demo and the tests call it; the daemon never does.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+from urllib.parse import quote
+
+from reconciler.demo.postgres_programs import choose_account, find_binaries
+from reconciler.errors import Config
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+PORT_ATTEMPTS = 5
+
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+# Safe when the server crashes, not when the machine does; synchronous_commit=off would be neither.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+_INITDB = ("-U", "postgres", "-A", "password", "-E", "UTF8", "--locale=C", "--no-sync")
+
+# Its standard input ends when the starting process ends, however that comes about. The second
+# argument is a folder to remove afterwards, empty where the folder is the caller's.
+_GUARD = """
+read -r _
+kill -INT "$1" 2>/dev/null
+[ -n "$2" ] || exit 0
+n=0
+while [ $n -lt 100 ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; n=$((n + 1)); done
+rm -rf "$2"
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Postgres:
+    """One server on 127.0.0.1; a context manager that stops it and removes a folder it made."""
+
+    def __init__(self, folder: Path, *, bin_dir: Path, ours: bool, settings: Mapping[str, str]) -> None:
+        self.bin_dir = bin_dir
+        self.folder = folder
+        self.port = 0
+        self._ours = ours
+        self._settings = dict(settings)
+        self._account = choose_account()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path | None = None,
+        *,
+        fsync: bool = False,
+        settings: Mapping[str, str] = _NO_SETTINGS,
+        bin_dir: Path | None = None,
+    ) -> Postgres:
+        """Start a server and wait until it answers.
+
+        A `folder` is made where it is missing, taken up again where it holds data, and kept;
+        without one a temporary folder is used. Raises Config where there are no programs, or
+        where they will not start.
+        """
+        bin_dir = bin_dir or find_binaries(os.environ)
+        ours = folder is None
+        where = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="kie-reconciler-pg-"))
+        durability = {} if fsync else _NOT_DURABLE
+        server = cls(where, bin_dir=bin_dir, ours=ours, settings={**durability, **settings})
+        with ExitStack() as undo:
+            undo.callback(server.close)
+            server._initialise()
+            server._launch_on_a_free_port()
+            undo.pop_all()
+        return server
+
+    @property
+    def pid(self) -> int:
+        """The server's process; Config where it is stopped."""
+        if self._server is None:
+            raise Config("This embedded PostgreSQL is stopped", code="embedded_postgres")
+        return self._server.pid
+
+    @property
+    def password(self) -> str:
+        """The password of `postgres`: other people on this machine can reach the port, too."""
+        return (self.folder / "password").read_text()
+
+    def dsn(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
+        """The address of a database; `password` is that of `postgres` unless given."""
+        secret = self.password if password is None else password
+        login = f"{quote(user, safe='')}:{quote(secret, safe='')}"
+        return f"postgresql://{login}@127.0.0.1:{self.port}/{quote(database, safe='')}"
+
+    def stop(self, *, immediate: bool = False) -> None:
+        """Stop the server and keep its data; `immediate` is a crash, recovered from at restart."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
+            try:
+                server.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
+
+    def restart(self) -> None:
+        """Start again on the same folder and port, stopping first where it runs."""
+        self.stop()
+        self._launch()
+
+    def close(self) -> None:
+        """Stop, and remove the folder where it was made by `start`."""
+        self.stop()
+        if self._ours:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _cluster(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "postgres.log"
+
+    def _initialise(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (self._cluster / "PG_VERSION").exists():
+            return
+        secret = self.folder / "password"
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_urlsafe(24))
+        for path in (self.folder, secret):
+            self._account.own(path)
+        program = str(self.bin_dir / "initdb")
+        command = [program, "-D", str(self._cluster), *_INITDB, f"--pwfile={secret}"]
+        if self._account.spawn(command, log=self._log).wait() != 0:
+            raise Config(f"initdb failed: {self._last_words()}", code="embedded_postgres")
+
+    def _launch_on_a_free_port(self) -> None:
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self.port = _free_port()
+            try:
+                self._launch()
+            except Config as error:
+                # Somebody else may take the port between our look and the server's.
+                if attempt == PORT_ATTEMPTS or "in use" not in str(error):
+                    raise
+            else:
+                return
+
+    def _launch(self) -> None:
+        program = str(self.bin_dir / "postgres")
+        command = [program, "-D", str(self._cluster), *self._options()]
+        self._server = self._account.spawn(command, log=self._log)
+        to_remove = str(self.folder) if self._ours else ""
+        self._guard = subprocess.Popen(  # noqa: S603 - a fixed script, its values are arguments
+            ["/bin/sh", "-c", _GUARD, "guard", str(self._server.pid), to_remove],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        self._wait_until_ready(self._server)
+
+    def _options(self) -> Iterator[str]:
+        fixed = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+        }
+        for name, value in {**self._settings, **fixed}.items():
+            yield from ("-c", f"{name}={value}")
+
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready(server.pid):
+            if server.poll() is not None or time.monotonic() > deadline:
+                words = self._last_words()
+                self.stop()
+                raise Config(f"PostgreSQL did not start: {words}", code="embedded_postgres")
+            time.sleep(0.005)
+
+    def _ready(self, pid: int) -> bool:
+        # Outside fact: line 1 of postmaster.pid is the process, line 8 its state, padded.
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    def _last_words(self) -> str:
+        log = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return " / ".join(line.strip() for line in log[-4:]) or "it said nothing"

@@ -1,0 +1,192 @@
+"""The demo's one act: build the stage, order, watch, prove, say how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import httpx
+from rich.console import Console
+from rich.filesize import decimal
+
+from reconciler import daemon, logs, settings
+from reconciler.bootstrap import Parts
+from reconciler.demo.embedded_postgres import Postgres
+from reconciler.demo.proof import Proof, prove_all
+from reconciler.demo.shop import KEY, Ordered, order, wishes
+from reconciler.demo.view import Line, View
+from reconciler.errors import Transient
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.simulator import Simulator
+
+PATIENCE = 120.0
+"""Seconds until what has not arrived counts as lost."""
+
+SPEED = 10.0
+"""How much faster than the real one this KIE lives."""
+
+_LINES = """
+SELECT g.id::text AS id, g.status, g.error,
+       extract(epoch FROM CASE WHEN g.status IN ('success', 'failed') THEN g.updated_at ELSE now() END
+                          - g.created_at)::float8 AS age,
+       (SELECT coalesce(sum(a.size), 0)::bigint FROM reconciler.assets a
+         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL) AS size
+  FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
+"""
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that runs while the demo does."""
+
+    kie: Simulator
+    pool: asyncpg.Pool
+    client: httpx.AsyncClient
+    address: str
+    token: str
+    log: Path
+    parts: list[Parts] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the daemon has stopped."""
+
+    @property
+    def page(self) -> str:
+        """The history page's address with the operator's token; a fragment never reaches a server or its log."""
+        return f"{self.address}/#token={self.token}"
+
+
+def main(*, generations: int = 24, serve: bool = False, faults: bool = False) -> int:
+    """Play the demo; the exit code says whether every byte arrived."""
+    try:
+        return asyncio.run(_play(generations, serve=serve, faults=faults))
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _play(generations: int, *, serve: bool, faults: bool) -> int:
+    console = Console()
+    began = time.monotonic()
+    async with _stage(faults=faults) as stage:
+        console.print(f"PostgreSQL, a local KIE and the daemon are up after {time.monotonic() - began:.1f} s")
+        if serve:
+            console.print(f"watch it in a browser: {stage.page}", soft_wrap=True, highlight=False)
+        began = time.monotonic()
+        orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(generations)]
+        ages = await _watch(orders, stage, View(console))
+        proof = await prove_all(orders, stage.kie, stage.client, stage.pool)
+        _summary(console, stage, orders, proof, ages, time.monotonic() - began)
+        if serve:
+            console.print(f"up until Ctrl-C: {stage.address}/metrics  {stage.address}/readyz")
+            console.print(f"the page on live data: {stage.page}", soft_wrap=True, highlight=False)
+            # Ctrl-C is the daemon's here: it drains, and the demo ends with it.
+            await stage.ended.wait()
+        return 1 if proof.faults else 0
+
+
+@contextlib.asynccontextmanager
+async def _stage(*, faults: bool) -> AsyncIterator[Stage]:
+    """Start database, KIE and daemon in one process and a temporary folder, and take them down again."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-demo-")))
+        postgres = stack.enter_context(Postgres.start(folder / "postgres"))
+        await migrate(postgres.dsn(), application=True)
+        simulator = Simulator(speed=SPEED, keys=(KEY,), limits=False, faults=1 / 3 if faults else 0.0, fault_times=1,
+                              hang_seconds=2.0, slow_seconds=0.2)  # fmt: skip
+        kie = await stack.enter_async_context(simulator)
+        pool = await stack.enter_async_context(asyncpg.create_pool(postgres.dsn(), min_size=1, max_size=2))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
+        port = _free_port()
+        stage = Stage(kie, pool, client, f"http://127.0.0.1:{port}", secrets.token_urlsafe(24), folder / "daemon.log")
+        logs.setup(form="json", stream=stack.enter_context(stage.log.open("w")))
+        stop, up = daemon.Stop(), asyncio.Event()
+
+        def begun(parts: Parts) -> None:
+            stage.parts.append(parts)
+            up.set()
+
+        environment = {**_environment(postgres.dsn(), kie, folder, port), "RECONCILER_API_TOKEN": stage.token}
+        chosen = settings.load(environment, folder)
+        running = asyncio.create_task(daemon.run(chosen, stop=stop, begun=begun))
+        running.add_done_callback(lambda _: stage.ended.set())
+        waiting = asyncio.create_task(up.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+            raise Transient("the daemon stopped before it began", code="daemon_stopped")
+        try:
+            yield stage
+        finally:
+            stop.ask()
+            await running
+
+
+def _environment(dsn: str, kie: Simulator, folder: Path, port: int) -> dict[str, str]:
+    return {
+        "DATABASE_URL": dsn,
+        "KIE_API_KEY": KEY,
+        "KIE_MARKET_BASE_URL": kie.url,
+        "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
+        "RECONCILER_HTTP_PORT": str(port),
+        "RECONCILER_POLL_RATE": "20",
+        "RECONCILER_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "RECONCILER_RESULT_HOSTS": "127.0.0.1",
+        "RECONCILER_SPOOL_DIR": str(folder / "spool"),
+        "RECONCILER_STORAGE_BACKEND": "local",
+        "RECONCILER_STORAGE_LOCAL_DIR": str(folder / "files"),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _watch(orders: Sequence[Ordered], stage: Stage, view: View) -> list[float]:
+    """Show the generations until all have ended or the patience has; return the ages of the delivered ones."""
+    deadline = time.monotonic() + PATIENCE
+    lines: list[Line] = []
+    with view.shown():
+        while time.monotonic() < deadline:
+            lines = await _lines(orders, stage.pool)
+            view.show(lines, stage.parts[-1].deliveries.transfers)
+            if all(line.status in ("success", "failed") for line in lines):
+                break
+            await asyncio.sleep(0.2)
+    return [line.age for line in lines if line.status == "success"]
+
+
+async def _lines(orders: Sequence[Ordered], pool: asyncpg.Pool) -> list[Line]:
+    rows = {row["id"]: row for row in await pool.fetch(_LINES)}
+    found = ((ordered, rows[ordered.generation_id]) for ordered in orders)
+    return [Line(ordered, row["status"], row["age"], row["size"], row["error"]) for ordered, row in found]
+
+
+def _summary(
+    console: Console, stage: Stage, orders: Sequence[Ordered], proof: Proof, ages: Sequence[float], seconds: float
+) -> None:
+    refused = sum(ordered.wish.fails for ordered in orders)
+    console.print(
+        f"\n{len(orders)} generations in {seconds:.1f} s: {len(ages)} delivered, {refused} refused by KIE on purpose. "
+        f"{proof.objects} objects, {decimal(proof.size)}, each compared with its source by SHA-256."
+    )
+    if ages:
+        console.print(f"from the row's creation to its delivery: median {statistics.median(ages):.1f} s, "
+                      f"longest {max(ages):.1f} s, at {SPEED:g} times KIE's speed")  # fmt: skip
+    if stage.kie.counts.faults:
+        count = sum(stage.kie.counts.faults.values())
+        console.print(f"{count} faults on the way: {dict(stage.kie.counts.faults)}")
+    for fault in proof.faults:
+        console.print(f"[red]missing[/red] {fault}")
+    if not proof.faults:
+        console.print("[green]everything arrived[/green]")

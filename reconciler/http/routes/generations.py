@@ -1,0 +1,239 @@
+"""`GET /api/generations` and `GET /api/generations/{id}`: what somebody ordered and how it stands.
+
+Whose rows may be seen is asked with the question itself, so that a stranger's row cannot be told from none. What a row
+is read as is `postgres/reports/listed.py`'s affair; here it is put into the API's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+
+from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.domain.object_keys import display_url
+from reconciler.domain.poll_interval import expected, progress
+from reconciler.errors import Permanent
+from reconciler.http.auth import Caller, Gate
+from reconciler.http.problems import Problem
+from reconciler.http.readiness_gate import Entrance
+from reconciler.operations.explain import whole
+from reconciler.postgres.reports.generation_list import cursor as cursor_of
+from reconciler.postgres.reports.listed import Listed
+
+GROUPS = {"working": OPEN, "ready": SUCCEEDED}
+"""What a reader may ask for without knowing which words the application uses."""
+
+MOST = 100
+
+DisplaySource = Literal["asset", "result", "preview"]
+
+_ITEM: JsonDict = {
+    "id": "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11",
+    "userId": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
+    "taskId": "281e5b0a7c9d4f6e8b1a2c3d4e5f6071",
+    "status": "success",
+    "kind": "image",
+    "model": "nano-banana-2",
+    "prompt": "a heron in the morning",
+    "error": None,
+    "assetUrl": "https://project.supabase.co/storage/v1/object/public/generations/6f96/image/0b7d_0.png",
+    "assetUrls": ["https://project.supabase.co/storage/v1/object/public/generations/6f96/image/0b7d_0.png"],
+    "resultUrls": ["https://tempfile.aiquickdraw.com/r/281e.png"],
+    "previewUrl": None,
+    "displayUrl": "https://project.supabase.co/storage/v1/object/public/generations/6f96/image/0b7d_0.png",
+    "displaySource": "asset",
+    "createdAt": "2026-03-01T12:00:00Z",
+    "startedAt": "2026-03-01T12:00:00Z",
+    "completedAt": "2026-03-01T12:00:31Z",
+    "expectedSeconds": 28.4,
+    "progress": None,
+}
+
+
+class Model(BaseModel):
+    """A body of the API: names in camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Item(Model):
+    """One generation."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _ITEM})
+
+    id: str
+    user_id: str | None
+    task_id: str | None = Field(description="KIE's name for it, null until it is known")
+    status: str = Field(description="queued, generating, success, failed, or a word of the application's own")
+    kind: str | None
+    model: str | None
+    prompt: str | None
+    error: str | None = Field(description="why it failed")
+    asset_url: str | None = Field(description="the first result in our storage, which lasts")
+    asset_urls: list[str] = Field(description="every result in our storage")
+    result_urls: list[str] = Field(description="the results at the provider, which die after some days")
+    preview_url: str | None
+    display_url: str | None = Field(description="what to show: the asset, else the provider's first, else the preview")
+    display_source: DisplaySource | None
+    created_at: datetime
+    started_at: datetime = Field(description="when it got its present task, which `expectedSeconds` count from")
+    completed_at: datetime | None
+    expected_seconds: float = Field(description="after so long half of such generations are done")
+    progress: float | None = Field(description="0 to 0.95 by its age while it is in flight, else null", ge=0, le=0.95)
+
+
+class ListedItem(Item):
+    """One generation of a list."""
+
+    why: str | None = Field(None, description="for the operator among the stuck: why the last attempt did not end it")
+
+
+class Generations(Model):
+    """A page of generations."""
+
+    generations: list[ListedItem]
+    next_cursor: str | None = Field(description="asks for the next page; null on the last", examples=[None])
+    server_time: datetime
+    operator: bool = Field(description="whether it is the operator who asked: then everybody's rows are here")
+
+
+class Told(Item):
+    """One generation by itself."""
+
+    server_time: datetime
+    story: dict[str, str] | None = Field(
+        None,
+        description="for the operator: what is known, was tried, comes next, in sentences; then what happened",
+        examples=[
+            {
+                "row": "Status generating: image by nano-banana-2.",
+                "next": "Next look in 4 s.",
+                "1.": "2026-07-01 12:00:00 callback received",
+            }
+        ],
+    )
+
+
+def item(row: Listed) -> dict[str, object]:
+    """Return a row in the API's words."""
+    shown = display_url(row.asset_url, row.result_urls, row.preview_url)
+    started = max(row.created_at, row.since or row.created_at)
+    age = (row.now - started).total_seconds()
+    return {
+        "id": row.id,
+        "user_id": row.user_id,
+        "task_id": row.task_id,
+        "status": row.status,
+        "kind": row.kind,
+        "model": row.model,
+        "prompt": row.prompt,
+        "error": row.error,
+        "asset_url": row.asset_url,
+        "asset_urls": assets(row),
+        "result_urls": list(row.result_urls),
+        "preview_url": row.preview_url,
+        "display_url": shown,
+        "display_source": None if shown is None else _source(row, shown),
+        "created_at": row.created_at,
+        "started_at": started,
+        "completed_at": row.completed_at,
+        "expected_seconds": round(expected(row.curve), 1),
+        "progress": round(progress(row.curve, age), 3) if row.status in OPEN else None,
+    }
+
+
+def assets(row: Listed) -> list[str]:
+    """Return every stored result; an older table keeps the first one alone."""
+    return list(row.asset_urls) or ([row.asset_url] if row.asset_url else [])
+
+
+def _source(row: Listed, shown: str) -> DisplaySource:
+    if shown == row.asset_url:
+        return "asset"
+    return "result" if shown in row.result_urls[:1] else "preview"
+
+
+def routes(gate: Gate, entrance: Entrance) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["generations"])
+    _route_the_list(router, gate, entrance)
+    _route_the_one(router, gate, entrance)
+    return router
+
+
+def _route_the_list(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
+    @router.get(
+        "/api/generations",
+        summary="List generations, the newest first",
+        response_model=Generations,
+        response_model_exclude_unset=True,
+    )
+    async def generations(
+        caller: Caller = Depends(gate.caller),
+        status: str | None = Query(
+            None,
+            description="a status, or `working` for whatever is in flight, or `ready` for whatever succeeded",
+            pattern="^[A-Za-z_-]{1,60}$",
+            examples=["failed"],
+        ),
+        stuck: bool = Query(False, description="only those in flight for too long, the oldest first"),
+        cursor: str | None = Query(None, description="`nextCursor` of the page before", max_length=1000),
+        limit: int = Query(50, ge=1, le=MOST),
+        user_id: str | None = Query(
+            None, alias="userId", description="for the operator: only this user's rows", max_length=200
+        ),
+    ) -> Generations:
+        listing = entrance.go().listing
+        whose = caller.user_id if not caller.operator else user_id
+        if not caller.operator and user_id is not None and not _same(user_id, caller):
+            return _page((), limit, caller)
+        ask = listing.stuck if stuck else listing.page
+        statuses = None if status is None else GROUPS.get(status, (status,))
+        try:
+            rows = await ask(whose, statuses=statuses, after=cursor, limit=limit + 1)
+        except Permanent as error:
+            raise Problem(400, error.code, str(error)) from error
+        return _page(rows, limit, caller, why=stuck and caller.operator)
+
+
+def _route_the_one(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
+    @router.get(
+        "/api/generations/{id}",
+        summary="Tell about one generation",
+        response_model=Told,
+        response_model_exclude_unset=True,
+        responses={404: {"description": "There is no such generation, or it is somebody else's."}},
+    )
+    async def generation(
+        caller: Caller = Depends(gate.caller),
+        generation_id: str = Path(alias="id", description="the generation's id", max_length=1000),
+    ) -> Told:
+        inside = entrance.go()
+        row = await inside.listing.one(generation_id, caller.user_id)
+        if row is None:
+            raise Problem(404, "not_found", "there is no such generation")
+        told = Told.model_validate({**item(row), "server_time": row.now})
+        if caller.operator:
+            case = await inside.reports.case(row.id)
+            told.story = whole(case, inside.desk.terms) if case is not None else {}
+        return told
+
+
+def _same(user_id: str, caller: Caller) -> bool:
+    return user_id.casefold() == (caller.user_id or "").casefold()
+
+
+def _page(rows: Sequence[Listed], limit: int, caller: Caller, *, why: bool = False) -> Generations:
+    shown = rows[:limit]
+    return Generations(
+        generations=[ListedItem.model_validate({**item(row), "why": row.why} if why else item(row)) for row in shown],
+        next_cursor=cursor_of(shown[-1]) if len(rows) > limit else None,
+        server_time=shown[0].now if shown else datetime.now(UTC),
+        operator=caller.operator,
+    )

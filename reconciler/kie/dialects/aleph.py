@@ -1,0 +1,28 @@
+"""Runway Aleph.
+
+Source: docs.kie.ai, runway-api/get-aleph-video-details. successFlag 0 stands for failed and for
+running; only the error fields tell them apart. `resultImageUrl` is the video's poster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at, number, word
+
+
+class Aleph:
+    """successFlag 0 or 1; the result in `response.resultVideoUrl`."""
+
+    name = "aleph"
+    path = "/api/v1/aleph/record-info"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says; 0 is running unless an error is named beside it."""
+        message, code = record.get("errorMessage"), record.get("errorCode")
+        named = word(message) or outcome.error_code(code)
+        if number(record.get("successFlag")) == 0 and named:
+            return outcome.refused(message, code)
+        return outcome.by_flag(record, at(record, "response", "resultVideoUrl"))

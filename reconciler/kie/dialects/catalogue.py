@@ -1,0 +1,99 @@
+"""Which dialect a task is written in, guessed from the model's name and the task's id.
+
+A guess only: a task asked in the wrong dialect is unknown there, so the visit goes through the
+candidates after repeated Unknown answers. Model names are the application's own and may be
+anything; those that the market's catalogue has are the market's, also where a family of the same
+name exists.
+"""
+
+from __future__ import annotations
+
+import re
+
+from reconciler.kie.dialects import suno
+from reconciler.kie.dialects.aleph import Aleph
+from reconciler.kie.dialects.family import Family
+from reconciler.kie.dialects.flux_kontext import FluxKontext
+from reconciler.kie.dialects.gpt4o import Gpt4o
+from reconciler.kie.dialects.luma import Luma
+from reconciler.kie.dialects.market import Market
+from reconciler.kie.dialects.midjourney import Midjourney
+from reconciler.kie.dialects.runway import Runway
+from reconciler.kie.dialects.veo import Veo
+
+_MARKET = Market()
+_VEO, _RUNWAY, _ALEPH, _GPT4O = Veo(), Runway(), Aleph(), Gpt4o()
+_FLUX, _LUMA, _MIDJOURNEY = FluxKontext(), Luma(), Midjourney()
+
+_ALL: tuple[Family, ...] = (
+    _MARKET,
+    _VEO,
+    suno.MUSIC,
+    _RUNWAY,
+    _ALEPH,
+    _GPT4O,
+    _FLUX,
+    _LUMA,
+    _MIDJOURNEY,
+    suno.WAV,
+    suno.STEMS,
+    suno.VIDEO,
+    suno.COVER,
+)
+_NAMED = {family.name: family for family in _ALL}
+
+_TASKS: tuple[tuple[str, tuple[Family, ...]], ...] = (
+    (r"veo_task_", (_VEO, _MARKET)),
+    (r"task_4o_", (_GPT4O, _MARKET)),
+)
+"""Ids as KIE's pages show them; most are 32 hex digits and say nothing."""
+
+_VENDORS = (
+    r"bytedance|elevenlabs|flux-?2|gemini|google|gpt-image|grok|hailuo|happyhorse|ideogram"
+    r"|infinitalk|kling|minimax|nano-?banana|omnihuman|pixverse|qwen|recraft|seedance|seedream"
+    r"|sora|topaz|volcengine|wan|z-image"
+)
+_SUNO = r"(.*[^a-z])?suno[^a-z].*"
+_MODELS: tuple[tuple[str, tuple[Family, ...]], ...] = (
+    # The market's own keys first.
+    (r"runway/.*aleph.*", (_MARKET, _ALEPH)),
+    (r"runway/.*", (_MARKET, _RUNWAY)),
+    (r"veo/.*|veo-3-1|google/.*veo.*", (_MARKET, _VEO)),
+    (r"ai-music-api/.*", (_MARKET, suno.MUSIC)),
+    (r"4o-image-api", (_MARKET, _GPT4O)),
+    (r"flux1-kontext", (_MARKET, _FLUX)),
+    # These are in the market only: asking elsewhere would waste requests while a task is young.
+    (rf"({_VENDORS})([^a-z].*)?", (_MARKET,)),
+    # Then the families, what is made from music before the music.
+    (r"(.*[^a-z])?aleph([^a-z].*)?", (_ALEPH, _MARKET, _RUNWAY)),
+    (r"(.*[^a-z])?runway(ml)?([^a-z].*)?", (_RUNWAY, _MARKET, _ALEPH)),
+    (r"(.*[^a-z])?veo[-_ ]?3.*|veo", (_VEO, _MARKET)),
+    (_SUNO + r"wav([^a-z].*)?", (suno.WAV, _MARKET, suno.MUSIC)),
+    (_SUNO + r"(vocal|stem|separat).*", (suno.STEMS, _MARKET, suno.MUSIC)),
+    (_SUNO + r"(mp4|video)([^a-z].*)?", (suno.VIDEO, _MARKET, suno.MUSIC)),
+    (
+        r"(.*[^a-z])?(suno|chirp)([^a-z].*)?|v[3-9](_5)?(_?(plus|all|mini|wild))?",
+        (suno.MUSIC, _MARKET, suno.COVER, suno.WAV, suno.STEMS, suno.VIDEO),
+    ),
+    (r"(.*[^a-z0-9])?(gpt-?)?4o[-_ ]?image.*|gpt-?4o", (_GPT4O, _MARKET)),
+    (r"(.*[^a-z])?flux[-_/. ]?(1[-_. ])?kontext.*", (_FLUX, _MARKET)),
+    (r"(.*[^a-z])?luma([^a-z].*)?", (_LUMA, _MARKET)),
+    (r"(.*[^a-z])?(midjourney|mj|niji)([^a-z].*)?", (_MIDJOURNEY, _MARKET)),
+)
+
+
+def candidates(model: str | None, task_id: str) -> tuple[Family, ...]:
+    """The dialects to ask in, most likely first; the market is always among them."""
+    for pattern, families in _TASKS:
+        if re.match(pattern, task_id):
+            return families
+    key = (model or "").strip().lower()[:200]
+    for pattern, families in _MODELS:
+        if re.fullmatch(pattern, key):
+            return families
+    return _ALL
+
+
+def by_name(name: str) -> Family | None:
+    """The dialect that a row was last understood in; None for a name of another version."""
+    return _NAMED.get(name)

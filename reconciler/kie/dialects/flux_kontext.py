@@ -1,0 +1,24 @@
+"""Flux Kontext.
+
+Source: docs.kie.ai, flux-kontext-api/get-image-details. `originImageUrl` is what was uploaded and
+dies after ten minutes: no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at
+
+
+class FluxKontext:
+    """successFlag 0 to 3; the result in `response.resultImageUrl`."""
+
+    name = "flux_kontext"
+    path = "/api/v1/flux/kontext/record-info"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says."""
+        return outcome.by_flag(record, at(record, "response", "resultImageUrl"))

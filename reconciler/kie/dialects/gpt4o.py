@@ -1,0 +1,37 @@
+"""4o image.
+
+Source: docs.kie.ai, 4o-image-api/get-4-o-image-details (`resultUrls`) and its quickstart
+(`result_urls`, and `status` beside the flag).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation, Working
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at, number, word
+
+
+class Gpt4o:
+    """successFlag 0 to 2 and `status`; results in `response.resultUrls` or `result_urls`."""
+
+    name = "gpt4o"
+    path = "/api/v1/gpt4o-image/record-info"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says; the word speaks where the flag is absent or still 0."""
+        found = at(record, "response", "resultUrls") or at(record, "response", "result_urls")
+        if number(record.get("successFlag")) not in {None, 0}:
+            return outcome.by_flag(record, found)
+        match word(record.get("status")):
+            case "generating":
+                return Working("generating", begun=True)
+            case "success":
+                return outcome.ready(record, found)
+            case "create_task_failed" | "generate_failed":
+                return outcome.refused(record.get("errorMessage"), record.get("errorCode"))
+            case "":
+                return outcome.by_flag(record, found)
+            case _:
+                return outcome.unknown_state(record.get("status"))

@@ -1,0 +1,26 @@
+"""Luma Modify.
+
+Source: docs.kie.ai, luma-api/get-luma-modify-details. `originUrls` is the video that was given in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at, number
+
+
+class Luma:
+    """successFlag 0 to 4; results in `response.resultUrls`."""
+
+    name = "luma"
+    path = "/api/v1/modify/record-info"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says; 4 means generated, and only KIE's callback failed."""
+        found = at(record, "response", "resultUrls")
+        if number(record.get("successFlag")) == 4:
+            return outcome.ready(record, found)
+        return outcome.by_flag(record, found)

@@ -1,0 +1,111 @@
+"""The market: one address for most models, results as JSON inside the string `resultJson`.
+
+Source: docs.kie.ai, market/common/get-task-detail, and recorded traffic. `firstFrameUrl` and
+`lastFrameUrl` are not results: they are stills of the video itself, returned so that the next
+video can begin where this one ends; stored beside it they would count as pictures nobody made.
+`resultWaterMarkUrls` are the same results with a mark on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from reconciler.domain.model import Observation, Working
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import MALFORMED, at, unfold, word
+
+_MOST_NODES = 10_000
+
+
+class Market:
+    """`state` says where the task is; waiting and queuing come before generating, or not at all."""
+
+    name = "market"
+    path = "/api/v1/jobs/recordInfo"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says."""
+        match state := word(record.get("state")):
+            case "waiting" | "queuing" | "queueing":
+                return Working(state)
+            case "generating":
+                return Working(state, begun=True)
+            case "success":
+                return outcome.ready(record, results(record.get("resultJson")))
+            case "fail":
+                return outcome.refused(record.get("failMsg"), record.get("failCode"))
+            case _:
+                return outcome.unknown_state(record.get("state"))
+
+
+def results(result: object) -> object:
+    """The list of results in any form of `resultJson`, still unchecked.
+
+    A form that is not known is MALFORMED and not empty: a success that holds something we
+    cannot read must not end as a success without output.
+    """
+    result = unfold(result)
+    if not isinstance(result, Mapping):
+        return result
+    known = [read(result[key]) for key, read in _FORMS.items() if key in result]
+    for found in known:
+        if found not in (None, []):
+            return found
+    return [] if known or not result else outcome.address_in(result)
+
+
+def audio(tracks: object) -> object:
+    """The addresses of Suno's tracks; the picture and the stream beside each are not results."""
+    tracks = unfold(tracks)
+    if not isinstance(tracks, list):
+        return None if tracks is None else MALFORMED
+    keys = ("audioUrl", "audio_url", "sourceAudioUrl", "source_audio_url")
+    return [next((url for key in keys if (url := at(track, key))), None) for track in tracks]
+
+
+def _listed(value: object) -> object:
+    value = unfold(value)
+    return value if value is None or isinstance(value, list | str) else MALFORMED
+
+
+def _object(value: object) -> object:
+    value = unfold(value)
+    if (masks := at(value, "mask_urls")) is not None:
+        return _listed(masks)
+    if isinstance(segments := at(value, "segments"), list):
+        return [at(segment, "maskUrl") for segment in segments]
+    if isinstance(value, Mapping) and isinstance(url := outcome.address_in(value), str):
+        return url
+    # Text models answer in here; words without an address are a success without media.
+    return MALFORMED if _mentions_address(value) else []
+
+
+def _mentions_address(value: object) -> bool:
+    waiting = [value]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            return False
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, str) and node.startswith(("http://", "https://")):
+            return True
+    return True
+
+
+# Documented: resultUrls, resultObject. `data` is how the market answers for ai-music-api models
+# (measured by others, September 2026). The rest is only known from defensive clients.
+_FORMS: Mapping[str, Callable[[object], object]] = MappingProxyType(
+    {
+        "resultUrls": _listed,
+        "result_urls": _listed,
+        "resultObject": _object,
+        "data": audio,
+        "sunoData": audio,
+        "outputs": _listed,
+        "videoInfo": lambda value: at(value, "videoUrl"),
+    }
+)

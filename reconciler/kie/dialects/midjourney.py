@@ -1,0 +1,24 @@
+"""Midjourney.
+
+Source: docs.kie.ai, mj-api/get-mj-task-details. Its results are objects that hold one address
+each; its callbacks have plain strings in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at
+
+
+class Midjourney:
+    """successFlag 0 to 3; results in `resultInfoJson.resultUrls[].resultUrl`."""
+
+    name = "midjourney"
+    path = "/api/v1/mj/record-info"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says."""
+        return outcome.by_flag(record, at(record, "resultInfoJson", "resultUrls"))

@@ -1,0 +1,116 @@
+"""What a dialect found, said in the house's words: Ready, Refused, Working or not understood.
+
+Here the addresses of results are checked (form, length, count); whether their host may be asked
+is decided where they are fetched. Called by the dialects only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from reconciler.domain.model import Observation, Ready, Refused, Unheard, Working
+from reconciler.kie.dialects.lenient import FINE, MALFORMED, clean, number, unfold, when
+
+MOST_RESULTS = 64
+LONGEST_ADDRESS = 4096
+LONGEST_TASK = timedelta(days=1)
+
+# A poster or cover art comes beside the video or audio it belongs to: pictures are named last.
+_ADDRESS_KEYS = (
+    "resultUrl",
+    "resultVideoUrl",
+    "videoUrl",
+    "video_url",
+    "audioUrl",
+    "audio_url",
+    "url",
+    "resultImageUrl",
+    "imageUrl",
+    "image_url",
+)
+
+
+def ready(record: Mapping[str, object], found: object) -> Ready | Unheard:
+    """A success with these results: a list or one of addresses, or of objects that hold one.
+
+    One address that cannot be used makes the whole answer unusable: a part of the results would
+    be taken for all of them. Absent entries are passed over, repeated ones kept once.
+    """
+    found = unfold(found)
+    items = [] if found is None else found if isinstance(found, list) else [found]
+    if len(items) > MOST_RESULTS:
+        return Unheard("bad_result", f"{len(items)} results")
+    sources: dict[str, None] = {}
+    for item in items:
+        address = unfold(address_in(item) if isinstance(item, Mapping) else item)
+        if address is None:
+            continue
+        if not isinstance(address, str) or not _usable(address):
+            return Unheard("bad_result", "a result without a usable address")
+        sources[address] = None
+    completed = when(record.get("completeTime"))
+    if completed is not None and completed.tzinfo is None:
+        completed = None
+    return Ready(tuple(sources), completed_at=completed, took=_took(record))
+
+
+def address_in(item: Mapping[str, object]) -> object:
+    """The address an object holds; None where its place is empty, MALFORMED where there is none."""
+    for key in _ADDRESS_KEYS:
+        if item.get(key) is not None:
+            return item[key]
+    return None if any(key in item for key in _ADDRESS_KEYS) else MALFORMED
+
+
+def refused(message: object, code: object) -> Refused:
+    """The provider's own word that the task failed; the message is never empty."""
+    text = clean(message) or "KIE says that the task failed, without a reason"
+    return Refused(text, code=error_code(code))
+
+
+def error_code(code: object) -> str | None:
+    """The code as text, None where it names no error."""
+    return None if number(code) in FINE else clean(code) or None
+
+
+def unknown_state(value: object) -> Unheard:
+    """A state that no page names: it may mean anything, so it means nothing yet."""
+    return Unheard("unknown_state", clean(value))
+
+
+def by_flag(record: Mapping[str, object], found: object) -> Observation:
+    """The families that count: successFlag 0, 1, 2 and 3.
+
+    Their pages call 0 "generating" and have no word for queuing, so 0 is begun.
+    """
+    match number(record.get("successFlag")):
+        case 0:
+            return Working("generating", begun=True)
+        case 1:
+            return ready(record, found)
+        case 2 | 3:
+            return refused(record.get("errorMessage"), record.get("errorCode"))
+        case _:
+            return unknown_state(record.get("successFlag"))
+
+
+def _usable(address: str) -> bool:
+    if len(address) > LONGEST_ADDRESS or " " in address or "\\" in address:
+        return False
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and address.isprintable()
+
+
+def _took(record: Mapping[str, object]) -> timedelta | None:
+    began, ended = when(record.get("createTime")), when(record.get("completeTime"))
+    if began and ended and (began.tzinfo is None) == (ended.tzinfo is None):
+        took = ended - began
+    else:
+        # Documented as milliseconds, seconds in every record seen.
+        took = timedelta(seconds=max(0, min(number(record.get("costTime")) or 0, 10**9)))
+    return took if timedelta() < took <= LONGEST_TASK else None

@@ -1,0 +1,34 @@
+"""Runway video and its extensions.
+
+Source: docs.kie.ai, runway-api/get-ai-video-details. The page's own example of a waiting task has
+`failCode` and `failMsg` filled in: only `state` says that a task failed. `imageUrl` is a poster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation, Working
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at, word
+
+
+class Runway:
+    """`state` says where the task is; the result in `videoInfo.videoUrl`."""
+
+    name = "runway"
+    path = "/api/v1/runway/record-detail"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says."""
+        match state := word(record.get("state")):
+            case "wait" | "waiting" | "queueing" | "queuing":
+                return Working(state)
+            case "generating":
+                return Working(state, begun=True)
+            case "success":
+                return outcome.ready(record, at(record, "videoInfo", "videoUrl"))
+            case "fail":
+                return outcome.refused(record.get("failMsg"), record.get("failCode"))
+            case _:
+                return outcome.unknown_state(record.get("state"))

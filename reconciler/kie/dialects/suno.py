@@ -1,0 +1,103 @@
+"""Suno: music, and what is made from it (WAV, separated stems, music video, cover pictures).
+
+Source: docs.kie.ai, suno-api/get-music-details, get-wav-details, get-vocal-separation-details,
+get-music-video-details, get-cover-suno-details. They share one vocabulary, in `status` or in
+`successFlag`. Lyrics, MIDI and voices are words and data, not media: nothing of theirs could be
+stored, so they have no family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from reconciler.domain.model import Observation, Ready, Working
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import MALFORMED, at, number, unfold, word
+from reconciler.kie.dialects.market import audio
+
+_FAILED = frozenset(
+    {
+        "create_task_failed",
+        "generate_audio_failed",
+        "generate_wav_failed",
+        "generate_mp4_failed",
+        "generate_cover_failed",
+        "sensitive_word_error",
+    }
+)
+_STEMS = (
+    "instrumentalUrl",
+    "vocalUrl",
+    "backingVocalsUrl",
+    "drumsUrl",
+    "bassUrl",
+    "guitarUrl",
+    "pianoUrl",
+    "keyboardUrl",
+    "percussionUrl",
+    "stringsUrl",
+    "synthUrl",
+    "fxUrl",
+    "brassUrl",
+    "woodwindsUrl",
+)
+# Only the cover's page counts, and unlike every other family: there 2 is still running.
+_COVER_FLAGS = {0: "pending", 1: "success", 2: "generating", 3: "generate_cover_failed"}
+
+
+class Suno:
+    """One of Suno's record pages; `results` finds the raw results in its `response`."""
+
+    def __init__(self, name: str, path: str, results: Callable[[object], object]) -> None:
+        self.name: Final = name
+        self.path: Final = path
+        self._results = results
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says; text and the first track are steps on the way, not the end."""
+        match state := _state(record):
+            case "pending":
+                return Working(state)
+            case "generating" | "text_success" | "first_success":
+                return Working(state, begun=True)
+            case "success":
+                return outcome.ready(record, self._results(record.get("response")))
+            case "callback_exception":
+                return self._unannounced(record)
+            case _ if state in _FAILED:
+                return outcome.refused(_message(record), record.get("errorCode"))
+            case _:
+                return outcome.unknown_state(record.get("status") or record.get("successFlag"))
+
+    def _unannounced(self, record: Mapping[str, object]) -> Observation:
+        """KIE could not deliver its callback: that says nothing about the music itself."""
+        seen = outcome.ready(record, self._results(record.get("response")))
+        if isinstance(seen, Ready) and not seen.sources:
+            return Working("callback_exception", begun=True)
+        return seen
+
+
+def _state(record: Mapping[str, object]) -> str:
+    if status := word(record.get("status")):
+        return status
+    flag = number(record.get("successFlag"))
+    return word(record.get("successFlag")) if flag is None else _COVER_FLAGS.get(flag, "")
+
+
+def _message(record: Mapping[str, object]) -> object:
+    return record.get("errorMessage") or at(record, "response", "errorMessage")
+
+
+def _stems(response: object) -> object:
+    response = unfold(response)
+    if not isinstance(response, Mapping):
+        return None if response is None else MALFORMED
+    return [response.get(stem) for stem in _STEMS]
+
+
+MUSIC = Suno("suno", "/api/v1/generate/record-info", lambda value: audio(at(value, "sunoData")))
+WAV = Suno("suno_wav", "/api/v1/wav/record-info", lambda value: at(value, "audioWavUrl"))
+STEMS = Suno("suno_stems", "/api/v1/vocal-removal/record-info", _stems)
+VIDEO = Suno("suno_video", "/api/v1/mp4/record-info", lambda value: at(value, "videoUrl"))
+COVER = Suno("suno_cover", "/api/v1/suno/cover/record-info", lambda value: at(value, "images"))

@@ -1,0 +1,24 @@
+"""Veo 3.1, its extensions and its 4K upgrades.
+
+Source: docs.kie.ai, veo3-api/get-veo-3-video-details. `originUrls` are the same videos before
+they were cut to the wanted shape, `imageUrls` their posters: neither is a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.domain.model import Observation
+from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.lenient import at
+
+
+class Veo:
+    """successFlag 0 to 3; results in `response.resultUrls`."""
+
+    name = "veo"
+    path = "/api/v1/veo/record-info"
+
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """What the record says."""
+        return outcome.by_flag(record, at(record, "response", "resultUrls"))

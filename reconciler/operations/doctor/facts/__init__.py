@@ -1,0 +1,31 @@
+"""Gathers the facts that `doctor` judges: from the database, from storage, from KIE and the callback's address.
+
+Nothing is judged here (`core/checkup/`), and nothing is changed: the one object that storage is given is removed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import asyncpg
+
+from reconciler.errors import ReconcilerError
+from reconciler.operations.doctor import Unseen
+
+T = TypeVar("T")
+
+
+async def seen(look: Callable[[], Awaitable[T]], *, within: float) -> T | Unseen:
+    """Look, for so many seconds at most; what went wrong is an answer, too."""
+    try:
+        async with asyncio.timeout(within):
+            return await look()
+    except TimeoutError:
+        return Unseen(f"no answer within {within:g} s", code="timeout")
+    except ReconcilerError as error:
+        return Unseen(str(error), error.hint, error.code)
+    except asyncpg.PostgresError as error:
+        # Only the kind: its text may repeat a value of a row.
+        return Unseen(f"the database refuses the question ({type(error).__name__})")

@@ -1,0 +1,117 @@
+"""Who may do what with our tables and with public.generations: this login too little, strangers too much.
+
+Names are looked up in the catalogue, not resolved: a login without rights in a schema must still be told what it lacks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from reconciler.operations.doctor.table import Door, Lacking, Openings, Rights
+from reconciler.postgres.schema import WRITTEN
+
+_TABLE: Final = """
+generations AS (
+    SELECT c.oid, c.relrowsecurity, c.relnamespace FROM pg_class AS c
+     WHERE c.relname = 'generations' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public'))"""
+
+_LACKING: Final = f"""
+WITH {_TABLE},
+schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('public', 'reconciler')),
+missing (place, sql, runs) AS (
+    SELECT 1, format('GRANT USAGE ON SCHEMA %I TO %I;', s.nspname, current_user), true
+      FROM schemas AS s WHERE NOT has_schema_privilege(s.oid, 'USAGE')
+    UNION ALL
+    SELECT 2, format('GRANT %s ON reconciler.%I TO %I;', string_agg(needed, ', ' ORDER BY needed), c.relname,
+                     current_user), true
+      FROM pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace AND s.nspname = 'reconciler'
+     CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed
+     WHERE (c.relkind IN ('r', 'p') OR c.relkind = 'v' AND needed = 'SELECT')
+       AND (c.relname <> 'schema_version' OR needed = 'SELECT') AND NOT has_table_privilege(c.oid, needed)
+     GROUP BY c.relname
+    UNION ALL
+    SELECT 3, format('GRANT EXECUTE ON FUNCTION reconciler.%I(%s) TO %I;', p.proname,
+                     pg_get_function_identity_arguments(p.oid), current_user), true
+      FROM pg_proc AS p JOIN schemas AS s ON s.oid = p.pronamespace AND s.nspname = 'reconciler'
+     WHERE p.prorettype <> 'trigger'::regtype AND NOT has_function_privilege(p.oid, 'EXECUTE')
+    UNION ALL
+    SELECT 4, format('GRANT %s ON public.generations TO %I;', needed, current_user), needed = 'SELECT'
+      FROM generations AS g CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS needed
+     WHERE NOT has_table_privilege(g.oid, needed) AND (needed <> 'DELETE' OR $2)
+    UNION ALL
+    SELECT 5, format('GRANT UPDATE (%s) ON public.generations TO %I;', string_agg(quote_ident(a.attname), ', '),
+                     current_user), true
+      FROM generations AS g JOIN pg_attribute AS a ON a.attrelid = g.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE a.attgenerated = '' AND a.attname = ANY ($1::text[]) AND NOT has_column_privilege(g.oid, a.attnum, 'UPDATE')
+    HAVING count(*) > 0
+    UNION ALL
+    SELECT 6, format('CREATE POLICY %I ON public.generations FOR %s TO %I %s;',
+                     'reconciler_' || lower(command) || '_' || current_user, command, current_user, rule),
+           command IN ('SELECT', 'UPDATE')
+      FROM generations AS g
+     CROSS JOIN (VALUES ('SELECT', 'r', 'USING (true)'), ('UPDATE', 'w', 'USING (true)'),
+                        ('INSERT', 'a', 'WITH CHECK (true)'),
+                        ('DELETE', 'd', 'USING (status = ''failed'' AND asset_url IS NULL)'))
+           AS asked (command, letter, rule)
+     WHERE row_security_active(g.oid) AND (command <> 'DELETE' OR $2)
+       AND NOT EXISTS (
+           SELECT FROM pg_policy AS p
+            WHERE p.polrelid = g.oid AND p.polpermissive AND p.polcmd::text IN (letter, '*')
+              AND (0 = ANY (p.polroles) AND 'true' = pg_get_expr(coalesce(p.polqual, p.polwithcheck), p.polrelid)
+                   OR EXISTS (SELECT FROM unnest(p.polroles) AS named
+                               WHERE CASE WHEN named <> 0 THEN pg_has_role(named, 'USAGE') END))))
+SELECT sql, runs FROM missing ORDER BY place, sql
+"""
+
+_DOORS: Final = rf"""
+WITH {_TABLE},
+strangers AS (SELECT rolname, oid FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND NOT rolbypassrls),
+reached AS (
+    SELECT r.rolname, r.oid AS role, command, letter, g.oid, g.relrowsecurity
+      FROM generations AS g CROSS JOIN strangers AS r
+     CROSS JOIN (VALUES ('SELECT', 'r'), ('INSERT', 'a'), ('UPDATE', 'w'), ('DELETE', 'd')) AS asked (command, letter)
+     WHERE has_schema_privilege(r.oid, g.relnamespace, 'USAGE')
+       AND (has_table_privilege(r.oid, g.oid, command)
+            OR command <> 'DELETE' AND has_any_column_privilege(r.oid, g.oid, command))),
+meant AS (
+    SELECT x.rolname, x.command, p.polname, p.polpermissive,
+           pg_get_expr(CASE WHEN x.letter = 'a' THEN coalesce(p.polwithcheck, p.polqual) ELSE p.polqual END,
+                       p.polrelid) AS rule
+      FROM reached AS x JOIN pg_policy AS p ON p.polrelid = x.oid AND p.polcmd::text IN (x.letter, '*')
+     WHERE x.relrowsecurity
+       AND (0 = ANY (p.polroles)
+            OR EXISTS (SELECT FROM unnest(p.polroles) AS named
+                        WHERE CASE WHEN named <> 0 THEN pg_has_role(x.role, named, 'USAGE') END)))
+SELECT rolname, command,
+       'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;'
+       || E'\n-- then, for the policies of users and of the daemon: kie-reconciler migrate --application' AS sql
+  FROM reached WHERE NOT relrowsecurity
+UNION ALL
+SELECT rolname, command,
+       CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role')
+            THEN format('ALTER POLICY %I ON public.generations TO service_role;', polname)
+            ELSE format('DROP POLICY %I ON public.generations;', polname) END
+  FROM meant AS m
+ WHERE polpermissive AND rule = 'true'
+   AND NOT EXISTS (SELECT FROM meant AS r WHERE NOT r.polpermissive AND (r.rolname, r.command) = (m.rolname, m.command))
+ORDER BY 1, 2, 3
+"""
+
+
+_ROLES: Final = "SELECT rolname::text FROM pg_roles WHERE rolname IN ('anon', 'authenticated') ORDER BY 1"
+
+
+async def rights(connection: asyncpg.Connection, *, deletes: bool) -> Rights:
+    """What this login lacks; `deletes`: old failures are deleted here."""
+    login = await connection.fetchval("SELECT current_user::text")
+    rows = await connection.fetch(_LACKING, list(WRITTEN), deletes)
+    return Rights(login, tuple(Lacking(row["sql"], row["runs"]) for row in rows))
+
+
+async def openings(connection: asyncpg.Connection) -> Openings:
+    """What the roles that PostgREST speaks as can do with everybody's rows."""
+    roles = tuple(row[0] for row in await connection.fetch(_ROLES))
+    rows = await connection.fetch(_DOORS)
+    return Openings(roles, tuple(Door(row["rolname"], row["command"], row["sql"]) for row in rows))

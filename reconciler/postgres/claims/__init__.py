@@ -1,0 +1,1 @@
+"""Which instance may write which generation, and until when."""

@@ -1,0 +1,120 @@
+"""Other people's locks: how long a migration waits for them, and who holds what it could not get.
+
+Here live the one-at-a-time lock between migrations and the bounded tries of a statement that needs a lock on the
+application's table. Only `migrate.py` calls it; the daemon's own statements never wait like this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import asyncpg
+
+from reconciler.errors import Transient
+from reconciler.postgres.pool import AGAIN, AWAY
+
+T = TypeVar("T")
+
+_MIGRATIONS: Final = 7_103_241_869
+"""The advisory lock of migrations: any number that nobody else takes."""
+
+_BLOCKERS: Final = """
+SELECT format('pid %s (%s, user %s, %s, in its transaction for %s s)', pid,
+              coalesce(nullif(application_name, ''), 'no name'), usename, coalesce(state, 'unknown'),
+              coalesce(round(extract(epoch FROM now() - xact_start)), 0))
+  FROM pg_stat_activity
+ WHERE pid = ANY (pg_blocking_pids($1))
+ ORDER BY xact_start NULLS LAST
+ LIMIT 3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for others, in seconds.
+
+    `lock` is also how long the application's statements may queue behind ours, at each of `tries`; `build` is for a
+    concurrent index, tried once because it keeps nobody waiting; `turn` for another migration.
+    """
+
+    lock: float = 1.0
+    tries: int = 5
+    pause: float = 1.0
+    build: float = 60.0
+    turn: float = 60.0
+
+
+async def take_turn(connection: asyncpg.Connection, patience: Patience) -> None:
+    """Become the only migration of this database until the connection closes; Transient when another one does not end.
+
+    Polled: a session that waits inside the lock holds a snapshot, and a concurrent index build waits for that.
+    """
+    try:
+        async with asyncio.timeout(patience.turn):
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATIONS):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        raise Transient(
+            "another migration is running and does not end",
+            code="migration_running",
+            hint="look for application_name 'kie-reconciler migrate' in pg_stat_activity",
+        ) from error
+
+
+async def patiently(
+    dsn: str, connection: asyncpg.Connection, work: Callable[[], Awaitable[T]], patience: Patience
+) -> T:
+    """Await `work`, again while somebody holds a lock that it needs; at last Transient, naming who."""
+    for _ in range(patience.tries - 1):
+        try:
+            return await work()
+        except AGAIN:
+            await asyncio.sleep(patience.pause)
+    over = asyncio.Event()
+    watcher = asyncio.create_task(_watch(dsn, connection.get_server_pid(), over))
+    try:
+        return await work()
+    except AGAIN as error:
+        over.set()
+        held = await watcher
+        raise Transient(
+            "somebody holds a lock that the migration needs; this step was left undone",
+            code="locked",
+            hint=f"wait for it or end it, then migrate again: {held}",
+        ) from error
+    finally:
+        over.set()
+        await watcher
+
+
+async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
+    """Who blocks this backend, as soon as somebody does.
+
+    Told to stop and never cancelled: asyncpg leaves a future behind when it is cancelled while it connects.
+    """
+    held = "it let go just now"
+    if await _passes(over, 0.05):
+        return held
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
+        try:
+            while not (rows := await connection.fetch(_BLOCKERS, pid)):
+                if await _passes(over, 0.1):
+                    return held
+        finally:
+            await connection.close(timeout=5)
+    except AWAY:
+        return "unknown: the database gave no second connection"
+    return "; ".join(row[0] for row in rows)
+
+
+async def _passes(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event happens within so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

@@ -1,0 +1,221 @@
+"""One generation and everything we know of it: its row, bookkeeping, receipts, events, callbacks, and who holds it.
+
+Only read here; `operations/explain.py` says it in sentences. Called by the reports.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from reconciler.postgres.pool import Database
+from reconciler.postgres.schema import CREATED, Shape
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The application's row."""
+
+    id: str
+    user_id: str | None
+    task_id: str | None
+    status: str
+    kind: str | None
+    model: str | None
+    provider: str | None
+    error: str | None
+    asset_url: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bookkeeping:
+    """What `reconciler.work` keeps about `seen_task`; sources come without their queries, which may be signed."""
+
+    seen_task: str | None
+    due_at: datetime | None
+    early_at: datetime | None
+    lease_until: datetime | None
+    trigger: str | None
+    sources: tuple[str, ...]
+    stale: bool
+    key_hash: str | None
+    family: str | None
+    acknowledged_at: datetime | None
+    answered_at: datetime | None
+    completed_at: datetime | None
+    media_deadline: datetime | None
+    looked_at: datetime | None
+    looks: int
+    misses: int
+    unknowns: int
+    empties: int
+    why: str | None
+    finding: str | None
+    gave_up: bool
+    reopened: bool
+    refunded_at: datetime | None
+    delivered_at: datetime | None
+    ordered_at: datetime | None
+    task_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The instance that claimed last; host, pid and seen_at are None when it has left or is long dead."""
+
+    instance: UUID
+    host: str | None
+    pid: int | None
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One result: an intention until `verified_by` is set."""
+
+    task_id: str
+    n: int
+    path: str
+    mime: str
+    size: int
+    sha256: str
+    version: str | None
+    verified_by: str | None
+    stored_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One transition that we wrote, and when the outbox told it or gave that up."""
+
+    kind: str
+    at: datetime
+    announced_at: datetime | None
+    dead_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All of it at the database's `now`; `work` is None while no replica has looked, `replicas` counts those alive."""
+
+    generation: Generation
+    work: Bookkeeping | None
+    holder: Holder | None
+    assets: tuple[Receipt, ...]
+    events: tuple[Event, ...]
+    callbacks: tuple[datetime, ...]
+    replicas: int
+    now: datetime
+
+    @property
+    def known(self) -> Bookkeeping | None:
+        """The bookkeeping as far as it is about the row's present task."""
+        return self.work if self.work and self.work.seen_task == self.generation.task_id else None
+
+    @property
+    def held(self) -> bool:
+        """Whether a lease on this generation is running."""
+        return self.work is not None and self.work.lease_until is not None and self.work.lease_until > self.now
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """The proven assets of the row's present task."""
+        return tuple(one for one in self.assets if one.task_id == self.generation.task_id and one.verified_by)
+
+
+class Cases:
+    """Reads cases; `alive` is how long a silent replica counts as alive."""
+
+    def __init__(self, database: Database, shape: Shape, *, alive: timedelta) -> None:
+        self._database = database
+        self._alive = alive
+        self._main = _main(shape)
+
+    async def read(self, ids: Sequence[str]) -> tuple[Case, ...]:
+        """Return the cases of those generations that exist, the oldest first."""
+        rows = await self._database.fetch(self._main, list(ids), self._alive) if ids else []
+        found = [row["id"] for row in rows]
+        assets = await self._by_id(_ASSETS, found)
+        events = await self._by_id(_EVENTS, found)
+        callbacks = await self._by_id(_CALLBACKS, found, [row["task_id"] for row in rows])
+        return tuple(
+            Case(
+                generation=built(Generation, row),
+                work=_bookkeeping(row) if row["kept"] else None,
+                holder=built(Holder, row) if row["instance"] else None,
+                assets=tuple(built(Receipt, one) for one in assets[row["id"]]),
+                events=tuple(built(Event, one) for one in events[row["id"]]),
+                callbacks=tuple(one["at"] for one in callbacks[row["id"]]),
+                replicas=row["replicas"],
+                now=row["now"],
+            )
+            for row in rows
+        )
+
+    async def _by_id(self, sql: str, *more: object) -> Mapping[str, list[Mapping[str, Any]]]:
+        found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in await self._database.fetch(sql, *more):
+            found[row["generation_id"]].append(row)
+        return found
+
+
+def as_key(name: str, id_type: str) -> str | None:
+    """Return the name as the key of a row, None where it cannot be one: a task's id is no uuid and no number."""
+    if id_type == "uuid":
+        try:
+            return str(UUID(name))
+        except ValueError:
+            return None
+    if id_type in {"bigint", "integer", "smallint"}:
+        digits = name.isascii() and name.isdigit() and len(name) < 20
+        return str(int(name)) if digits and int(name) < _LARGEST[id_type] else None
+    return name if name.isprintable() else None
+
+
+def built(kind: type[T], record: Mapping[str, Any]) -> T:
+    """Make a dataclass of the record's columns of the same names."""
+    return kind(**{field.name: record[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+
+_LARGEST = {"bigint": 1 << 63, "integer": 1 << 31, "smallint": 1 << 15}
+
+_ASSETS = "SELECT * FROM reconciler.assets WHERE generation_id = ANY($1) ORDER BY generation_id, stored_at, n"
+_EVENTS = "SELECT * FROM reconciler.events WHERE generation_id = ANY($1) ORDER BY id"
+_CALLBACKS = """
+SELECT coalesce(c.generation_id, u.id) AS generation_id, c.at
+  FROM unnest($1::text[], $2::text[]) AS u (id, task_id) JOIN reconciler.callbacks c ON c.task_id = u.task_id
+ WHERE c.generation_id IS NULL OR c.generation_id = u.id
+ ORDER BY c.id
+"""
+
+
+def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
+    plain = tuple(source.partition("?")[0] for source in record["sources"] or ())
+    return built(Bookkeeping, {**record, "sources": plain})
+
+
+def _main(shape: Shape) -> str:
+    def column(name: str | None) -> str:
+        return f"g.{name}::text" if name and shape.has(name) else "NULL::text"
+
+    work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping))
+    return f"""
+SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+       {column(shape.kind_column)} AS kind, {column(shape.model_column)} AS model, {column("provider")} AS provider,
+       {column(shape.error_column)} AS error, g.asset_url::text AS asset_url,
+       {CREATED} AS created_at,
+       w.generation_id IS NOT NULL AS kept, {work}, w.instance, i.host, i.pid, i.seen_at,
+       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $2::interval) AS replicas,
+       clock_timestamp() AS now
+  FROM public.generations g
+  LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
+  LEFT JOIN reconciler.instances i ON i.id = w.instance
+ WHERE g.id = ANY($1::text[]::{shape.id_type}[])
+ ORDER BY g.created_at, g.id"""

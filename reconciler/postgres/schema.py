@@ -1,0 +1,215 @@
+"""The application's table as it is: which of the known columns exist, of what type, and which statuses it takes.
+
+Read once at start; nothing here writes. The ledger builds its statements from the Shape, so a table
+that belongs to somebody else needs no change as long as the required columns are there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import asyncpg
+
+from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.errors import Config
+
+OPEN_OR_UNHEALED: Final = (
+    "(status IN ('queued', 'generating', 'pending', 'processing')"
+    " OR (status IN ('success', 'completed') AND asset_url IS NULL))"
+)
+"""Rows that may need a visit, as the partial index has it; the same words in the index and in the sweep."""
+
+CREATED: Final = "least(greatest(coalesce(g.created_at::timestamptz, now()), 'epoch'), now())"
+"""When a row `g` was created, as a time that can be read and counted with: theirs may be infinite, or any year."""
+
+REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "id": "uuid PRIMARY KEY DEFAULT gen_random_uuid()",
+        "user_id": "uuid",
+        "status": "text NOT NULL DEFAULT 'queued'",
+        "task_id": "text",
+        "asset_url": "text",
+        "created_at": "timestamptz NOT NULL DEFAULT now()",
+    }
+)
+"""The columns without which nothing runs, and how to add each."""
+
+WRITTEN: Final = (
+    "status", "task_id", "result_urls", "asset_url", "asset_urls", "error", "error_message", "updated_at",
+    "original_path", "preview_status", "completed_at",
+)  # fmt: skip
+"""What the daemon changes in the application's rows, where the column is there."""
+
+_MIGRATE: Final = "`kie-reconciler migrate --application` brings the table up to the specification"
+
+_COLUMNS: Final = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory::text AS category,
+       a.attnotnull AS filled, a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS needed
+  FROM pg_attribute AS a
+  JOIN pg_type AS t ON t.oid = a.atttypid
+ WHERE a.attrelid = to_regclass('public.generations') AND a.attnum > 0 AND NOT a.attisdropped
+   AND a.attgenerated = ''
+ ORDER BY a.attnum
+"""
+
+_CHECKS: Final = """
+SELECT pg_get_expr(c.conbin, c.conrelid)
+  FROM pg_constraint AS c
+  JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
+ WHERE c.conrelid = to_regclass('public.generations') AND c.contype = 'c' AND a.attname = 'status'
+"""
+
+_REFUSED: Final = """
+SELECT format('GRANT SELECT ON public.generations TO %I;', current_user)
+ WHERE NOT has_table_privilege('public.generations', 'SELECT')
+UNION ALL
+SELECT format('GRANT UPDATE (%s) ON public.generations TO %I;', string_agg(quote_ident(name), ', '), current_user)
+  FROM unnest($1::text[]) AS name
+ WHERE NOT has_column_privilege('public.generations', name, 'UPDATE')
+HAVING count(*) > 0
+"""
+
+# A policy for everybody is somebody's own rows unless it says true; only one that names us is meant for us.
+UNSEEN: Final = """
+SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);',
+              'reconciler_' || lower(command) || '_' || current_user, command, current_user)
+  FROM (VALUES ('SELECT', 'r'), ('UPDATE', 'w')) AS asked (command, letter)
+ WHERE row_security_active('public.generations')
+   AND NOT EXISTS (
+       SELECT FROM pg_policy AS p
+        WHERE p.polrelid = to_regclass('public.generations') AND p.polpermissive AND p.polcmd::text IN (letter, '*')
+          AND (pg_get_expr(p.polqual, p.polrelid) = 'true' AND 0 = ANY (p.polroles)
+               OR EXISTS (SELECT FROM unnest(p.polroles) AS named
+                           WHERE CASE WHEN named <> 0 THEN pg_has_role(named, 'USAGE') END)))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """public.generations as it is.
+
+    `columns` maps each writable column to its type as format_type() prints it. `statuses` is what the CHECK on status
+    lets through, None = anything. `needed` are the columns that an INSERT must fill, `filled` those
+    that take no NULL.
+    """
+
+    columns: Mapping[str, str]
+    statuses: frozenset[str] | None = None
+    needed: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
+
+    def has(self, column: str) -> bool:
+        """Whether the table has this column."""
+        return column in self.columns
+
+    def takes(self, status: str) -> bool:
+        """Whether the CHECK on status lets this word through."""
+        return self.statuses is None or status in self.statuses
+
+    @property
+    def id_type(self) -> str:
+        """The type of the primary key: uuid, text, bigint."""
+        return self.columns["id"]
+
+    @property
+    def kind_column(self) -> str | None:
+        """The column that says image, video or audio; `type` in older tables."""
+        return self._first("kind", "type")
+
+    @property
+    def model_column(self) -> str | None:
+        """The column that names the model."""
+        return self._first("model_key", "model_id", "model", "model_name")
+
+    @property
+    def error_column(self) -> str | None:
+        """The column for the reason of a failure."""
+        return self._first("error", "error_message")
+
+    @property
+    def success(self) -> str:
+        """The word for a delivered row: `completed` only where `success` is refused."""
+        return "success" if self.takes("success") else "completed"
+
+    @property
+    def writes_generating(self) -> bool:
+        """Whether queued → generating can be written here."""
+        return self.takes("generating")
+
+    def _first(self, *names: str) -> str | None:
+        return next((name for name in names if self.has(name)), None)
+
+
+async def introspect(connection: asyncpg.Connection) -> Shape:
+    """Read the table's shape; Config, with the SQL that mends it, where the daemon could not work on it."""
+    rows = await connection.fetch(_COLUMNS)
+    if not rows:
+        raise Config("there is no table public.generations", hint=_MIGRATE)
+    types = {row["attname"]: row["type"] for row in rows}
+    _check_required(types)
+    for row in rows:
+        if row["attname"] in ("status", "task_id") and row["category"] != "S":
+            raise Config(
+                f"public.generations.{row['attname']} is {row['type']}, not text",
+                hint=f"ALTER TABLE public.generations ALTER COLUMN {row['attname']} TYPE text;",
+            )
+    shape = Shape(
+        columns=MappingProxyType(types),
+        statuses=await statuses(connection),
+        needed=frozenset(row["attname"] for row in rows if row["needed"]),
+        filled=frozenset(row["attname"] for row in rows if row["filled"]),
+    )
+    _check_statuses(shape)
+    await _check_access(connection, shape)
+    return shape
+
+
+def _check_required(types: Mapping[str, str]) -> None:
+    missing = [name for name in REQUIRED if name not in types]
+    if missing:
+        additions = ", ".join(f"ADD COLUMN {name} {REQUIRED[name]}" for name in missing)
+        raise Config(
+            f"public.generations lacks {', '.join(missing)}",
+            hint=f"ALTER TABLE public.generations {additions}; or: {_MIGRATE}",
+        )
+
+
+def _check_statuses(shape: Shape) -> None:
+    refused = [word for word in (shape.success, "failed") if not shape.takes(word)]
+    if refused:
+        raise Config(f"the CHECK on public.generations.status refuses {' and '.join(refused)}", hint=_MIGRATE)
+
+
+async def _check_access(connection: asyncpg.Connection, shape: Shape) -> None:
+    """Without a grant every statement fails; without a policy rows just vanish, which is worse."""
+    refused = await connection.fetch(_REFUSED, [name for name in WRITTEN if shape.has(name)])
+    unseen = await connection.fetch(UNSEEN)
+    if not refused and not unseen:
+        return
+    member = "or make the login a member of role reconciler and `kie-reconciler migrate` as the table's owner"
+    raise Config(
+        "this login may not read and write public.generations"
+        if refused
+        else "row security hides the rows of public.generations from this login: no policy names it",
+        hint=f"{' '.join(row[0] for row in [*refused, *unseen])} {member}",
+    )
+
+
+async def statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
+    """What the CHECKs on status let through, None = anything; they are asked about every word that they or we know."""
+    checks = [row[0] for row in await connection.fetch(_CHECKS)]
+    if not checks:
+        return None
+    condition = " AND ".join(f"({check})" for check in checks)
+    literals = [text.replace("''", "'") for text in re.findall(r"'((?:[^']|'')*)'", condition)]
+    listed = [word for text in literals for word in re.split(r'[{},"]+', text)]  # '{one,two}'::text[]
+    known = {*OPEN, *SUCCEEDED, "failed", "cancelled", *literals, *filter(None, listed)}
+    rows = await connection.fetch(
+        f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}",
+        sorted(known),
+    )
+    return frozenset(row[0] for row in rows)

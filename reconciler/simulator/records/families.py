@@ -1,0 +1,133 @@
+"""Which family answers where: routes that make tasks, the route that tells of them, the twin that writes the record.
+
+Pure. Read by `web.py` to lay out its routes and by `callbacks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from reconciler.simulator.records import images, records, suno
+from reconciler.simulator.records.records import Json, Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One dialect. `stranger` is code and message for a task that this family does not know.
+
+    `grows` marks a family whose tasks are made from an earlier task, named in the request.
+    """
+
+    name: str
+    status: str
+    creates: tuple[str, ...]
+    record: Callable[[Scene], Json]
+    model: str = ""
+    stranger: tuple[int, str] = (422, "record is null")
+    needs_callback: bool = False
+    grows: bool = False
+
+
+_ALL = (
+    Family(
+        name="market",
+        status="/api/v1/jobs/recordInfo",
+        creates=("/api/v1/jobs/createTask",),
+        record=records.market,
+        stranger=(422, "recordInfo is null"),
+    ),
+    Family(
+        name="veo",
+        status="/api/v1/veo/record-info",
+        creates=("/api/v1/veo/generate", "/api/v1/veo/extend", "/api/v1/veo/get-4k-video"),
+        record=records.veo,
+        model="veo3_fast",
+    ),
+    Family(
+        name="suno",
+        status="/api/v1/generate/record-info",
+        creates=(
+            "/api/v1/generate",
+            "/api/v1/generate/extend",
+            "/api/v1/generate/upload-cover",
+            "/api/v1/generate/upload-extend",
+        ),
+        record=suno.music,
+        model="V4_5",
+        stranger=(200, "success"),
+        needs_callback=True,
+    ),
+    Family(
+        name="runway",
+        status="/api/v1/runway/record-detail",
+        creates=("/api/v1/runway/generate", "/api/v1/runway/extend"),
+        record=records.runway,
+        model="runway",
+    ),
+    Family(
+        name="aleph",
+        status="/api/v1/aleph/record-info",
+        creates=("/api/v1/aleph/generate",),
+        record=records.aleph,
+        model="runway-aleph",
+    ),
+    Family(
+        name="gpt4o",
+        status="/api/v1/gpt4o-image/record-info",
+        creates=("/api/v1/gpt4o-image/generate",),
+        record=images.gpt4o,
+        model="gpt-4o-image",
+    ),
+    Family(
+        name="flux_kontext",
+        status="/api/v1/flux/kontext/record-info",
+        creates=("/api/v1/flux/kontext/generate",),
+        record=images.flux_kontext,
+        model="flux-kontext-pro",
+    ),
+    Family(
+        name="midjourney",
+        status="/api/v1/mj/record-info",
+        creates=("/api/v1/mj/generate",),
+        record=images.midjourney,
+        model="midjourney",
+    ),
+    Family(
+        name="luma",
+        status="/api/v1/modify/record-info",
+        creates=("/api/v1/modify/generate",),
+        record=images.luma,
+        model="luma-modify",
+    ),
+    Family(
+        name="suno_wav",
+        status="/api/v1/wav/record-info",
+        creates=("/api/v1/wav/generate",),
+        record=suno.wav,
+        grows=True,
+    ),
+    Family(
+        name="suno_stems",
+        status="/api/v1/vocal-removal/record-info",
+        creates=("/api/v1/vocal-removal/generate",),
+        record=suno.stems,
+        grows=True,
+    ),
+    Family(
+        name="suno_video",
+        status="/api/v1/mp4/record-info",
+        creates=("/api/v1/mp4/generate",),
+        record=suno.video,
+        grows=True,
+    ),
+    Family(
+        name="suno_cover",
+        status="/api/v1/suno/cover/record-info",
+        creates=("/api/v1/suno/cover/generate",),
+        record=suno.cover,
+        grows=True,
+    ),
+)
+FAMILIES = MappingProxyType({family.name: family for family in _ALL})

@@ -1,0 +1,1 @@
+"""Webhooks: events of the outbox, posted to the operator's address and signed as Standard Webhooks describes."""

@@ -1,0 +1,1 @@
+"""What runs at intervals: the scheduler, and one file for each periodic task."""

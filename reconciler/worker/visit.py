@@ -1,0 +1,257 @@
+"""One pass over one claimed generation, from claim to rest: gather, decide, apply.
+
+The loop asks the core what to do and does exactly that; it holds no opinion of its own. Every way of waking ends here.
+Called by `work` for the daemon and by the chores for one row at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+import structlog
+
+from reconciler.domain.absorb import absorb
+from reconciler.domain.callback_trust import believed, payload_counts
+from reconciler.domain.decide import decide
+from reconciler.domain.eligibility import repairing
+from reconciler.domain.model import (
+    Adopt,
+    Ask,
+    Asset,
+    Decision,
+    Deliver,
+    Fail,
+    Finish,
+    Identify,
+    Leave,
+    Limits,
+    Observation,
+    Ready,
+    Rest,
+    Row,
+    Silence,
+    Stored,
+    Told,
+    Trigger,
+    Unheard,
+)
+from reconciler.domain.object_keys import TYPES
+from reconciler.domain.write_rejected import held_up
+from reconciler.errors import Permanent, Transient
+from reconciler.kie.dialects import callback
+from reconciler.metrics import Metrics
+from reconciler.postgres.ledger.ledger import Delivered, Held
+from reconciler.postgres.rate_limit import Budget
+from reconciler.worker.deliver import Deliveries, Ways
+from reconciler.worker.lease import Lease
+from reconciler.worker.poll import Asking
+from reconciler.worker.route import Key
+
+log = structlog.get_logger()
+
+REREADS = 3
+"""How often a row that moves under us is read again before it is left to the next visit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """How a visit ended: the last decision, the row as it then was, what was last seen, and the event it wrote."""
+
+    decision: Decision
+    row: Row
+    seen: Observation
+    at: datetime
+    event: str | None = None
+
+
+@dataclass(slots=True)
+class Current:
+    """The limits of the moment: the rounds write them, the visits read them."""
+
+    limits: Limits
+
+
+class Visits:
+    """Visits generations for one instance."""
+
+    def __init__(
+        self,
+        ways: Ways,
+        deliveries: Deliveries,
+        budget: Budget,
+        *,
+        keys: Sequence[Key],
+        current: Current,
+        metrics: Metrics,
+    ) -> None:
+        self._ways = ways
+        self._deliveries = deliveries
+        self._asking = Asking(ways.kie, budget, keys, metrics, ways.tracing)
+        self._current = current
+        self._metrics = metrics
+
+    async def visit(self, held: Held, lease: Lease, asked: Callable[[], None] = lambda: None) -> Visited:
+        """Visit one claimed generation until it rests; `asked` is called once no more requests to KIE are needed.
+
+        Raises LeaseLost when another instance has taken over, Transient when the database is away.
+        """
+        claim, row = lease.claim, held.row
+        tracing = self._ways.tracing
+        with tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as step:
+            visited = await self._visited(held, lease, asked)
+            step.note(decision=type(visited.decision).__name__.lower())
+        return visited
+
+    async def _visited(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited:
+        began = time.monotonic()
+        for _ in range(REREADS):
+            visited = await self._pass(held, lease, asked)
+            if visited is not None:
+                self._tell(visited, lease, time.monotonic() - began)
+                return visited
+            again = await self._ways.ledger.read([lease.claim.generation_id])
+            if lease.claim.generation_id not in again:
+                await self._ways.ledger.forget(lease.claim)
+                return Visited(Leave("the application deleted the row"), held.row, Silence(), held.now)
+            held = again[lease.claim.generation_id]
+        raise Transient("the row keeps moving under us", code="row_moving")
+
+    async def _pass(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited | None:
+        """Go once from silence to an end; None when the application's row has moved meanwhile, or got its task."""
+        row = held.row
+        seen: Observation = Silence()
+        began = time.monotonic()
+        while True:
+            now = held.now + timedelta(seconds=time.monotonic() - began)
+            row = absorb(row, seen, now)
+            decision = decide(row, seen, now, self._limits_for(row, lease.claim.trigger))
+            match decision:
+                case Ask():
+                    row, seen = await self._ask(row)
+                case Identify():
+                    row, seen = await self._asking.identify(row)
+                case Deliver():
+                    asked()
+                    self._saw(row, seen, lease.claim.trigger, now)
+                    seen = await self._deliveries.deliver(row, lease)
+                case Adopt() | Finish() | Fail() | Rest() | Leave():
+                    lease.ending = True
+                    ended = await self._end(Visited(decision, row, seen, now), lease)
+                    lease.ending = ended is not None
+                    return ended
+                case _:
+                    assert_never(decision)
+
+    async def _ask(self, row: Row) -> tuple[Row, Observation]:
+        row, seen = await self._asking.ask(row)
+        keys = self._current.limits.keys
+        if not isinstance(seen, Unheard) or not payload_counts(row, seen, keys):
+            return row, seen
+        said = await self._ways.inbox.said(row.task_id or "")
+        told = believed(row, seen, [callback.read(body) for body in said], keys)
+        if isinstance(told, Told):
+            bound = log.bind(generation_id=row.id, task_id=row.task_id)
+            bound.warning("callback.believed", addresses=len(told.said.sources), unheard=seen.reason)
+        return row, told
+
+    async def _end(self, visited: Visited, lease: Lease) -> Visited | None:
+        """Write the decision down; None when the visit begins again with the row as it then is."""
+        try:
+            return await self._written(visited, lease)
+        except Permanent as error:
+            return await self._rest_behind(visited, lease, error)
+
+    async def _written(self, visited: Visited, lease: Lease) -> Visited | None:
+        ledger, claim, row = self._ways.ledger, lease.claim, visited.row
+        match visited.decision:
+            case Adopt(task_id):
+                if await ledger.adopt(row, claim, task_id):
+                    log.info("generation.adopted", generation_id=row.id, task_id=task_id)
+                return None
+            case Finish():
+                write = ledger.repaired if repairing(row) else ledger.finish
+                event = await write(row, claim, self._delivered(row, visited.seen))
+                return None if event is None else replace(visited, event=event)
+            case Fail() as decision:
+                await ledger.note(row, claim)
+                event = await ledger.fail(row, claim, decision)
+                return None if event is None else replace(visited, event=event)
+            case Rest() as decision:
+                await ledger.rest(row, claim, decision)
+            case Leave(why, lost=True):
+                return replace(visited, event=await ledger.lose(row, claim, why))
+            case Leave() as decision:
+                await ledger.leave(row, claim, decision.why)
+        return visited
+
+    def _delivered(self, row: Row, seen: Observation) -> Delivered:
+        paths = [asset.path for asset in row.assets[: len(row.sources)]]
+        return Delivered([self._ways.store.address(path) for path in paths], paths, _unwritten(seen))
+
+    async def _rest_behind(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
+        """Wait for somebody to mend what refuses our write; what is stored is not transferred again."""
+        ledger, claim = self._ways.ledger, lease.claim
+        if (receipt := _unwritten(visited.seen)) is not None:
+            await ledger.stored(visited.row, claim, receipt)
+        row, rest = held_up(visited.row, visited.decision, visited.at, why=str(error), finding=error.code)
+        await ledger.rest(row, claim, rest)
+        return replace(visited, row=row, decision=rest)
+
+    def _limits_for(self, row: Row, trigger: Trigger) -> Limits:
+        # Somebody asked for this row, so it does not wait for a request that nobody else wants.
+        asked = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
+        first = row.looks == 0 and row.task_id is not None and not asked
+        spare = not first or self._asking.spare(row)
+        return replace(self._current.limits, spare=spare, jitter=random.random())
+
+    def _saw(self, row: Row, seen: Observation, trigger: Trigger, now: datetime) -> None:
+        # What is repaired was seen long ago.
+        if isinstance(seen, Ready) and seen.completed_at is not None and not repairing(row):
+            self._metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
+
+    def _tell(self, visited: Visited, lease: Lease, seconds: float) -> None:
+        """One canonical line and the figures of a visit."""
+        row, decision, trigger = visited.row, visited.decision, lease.claim.trigger
+        bound = log.bind(
+            generation_id=row.id, task_id=row.task_id, trigger=trigger.value, model=row.model, took=round(seconds, 3)
+        )
+        # What we gave up ourselves may still end otherwise, what is repaired has ended: a trace has one root.
+        delivered = isinstance(decision, Finish) and visited.event != "repaired"
+        if delivered or (isinstance(decision, Fail) and decision.until is None):
+            outcome = "delivered" if delivered else "failed"
+            self._ways.tracing.ended(row.id, lease.claim.traceparent, row.created_at, model=row.model, outcome=outcome)
+        match decision:
+            case Finish() if visited.event == "repaired":
+                self._metrics.audits.labels("repaired").inc()
+                bound.info("generation.repaired", assets=len(row.sources))
+            case Finish():
+                self._metrics.ended("delivered", trigger)
+                since = visited.at - row.completed_at if row.completed_at else None
+                kind, _ = TYPES[row.assets[0].mime]
+                self._metrics.delivered(kind, visited.at - row.created_at, since, generation_id=row.id)
+                size = sum(asset.size for asset in row.assets)
+                age = round((visited.at - row.created_at).total_seconds() * 1000)
+                bound.info(
+                    "generation.delivered", assets=len(row.sources), bytes=size, ms=age, event_kind=visited.event
+                )
+            case Fail():
+                gave_up = decision.until is not None
+                self._metrics.ended("gave_up" if gave_up else "failed", trigger)
+                bound.warning("generation.gave_up" if gave_up else "generation.failed", reason=decision.reason)
+            case Rest():
+                bound.debug("generation.rested", why=decision.why, until=decision.until.isoformat())
+            case Leave(lost=True):
+                self._metrics.audits.labels("lost").inc()
+                bound.error("generation.lost", why=decision.why)
+            case Leave():
+                bound.info("generation.left", why=decision.why)
+
+
+def _unwritten(seen: Observation) -> Asset | None:
+    """The asset that is stored and whose receipt is to be written beside the success."""
+    return seen.unwritten if isinstance(seen, Stored) else None

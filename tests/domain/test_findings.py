@@ -1,0 +1,191 @@
+"""What is amiss, from one snapshot of the whole table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.domain.findings import NAMES, Bounds, Finding, Snapshot, findings, span
+
+WELL = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
+BOUNDS = Bounds()
+
+AMISS = {
+    "stuck": {"stuck": 3},
+    "media_expiring": {"expiring": 2, "media_deadline": 5 * 3600.0},
+    "lost": {"lost": 1},
+    "provider_silent": {"unheard": 30},
+    "deaf_listener": {"canary_age": 31.0},
+    "transaction_pooler": {"transaction_pooler": True},
+    "late_sweep": {"sweep_age": 46.0},
+    "schema_behind": {"schema_behind": 2},
+    "outbox_growing": {"unannounced": 12, "unannounced_age": 900.0},
+    "events_dead": {"events_dead": 2},
+    "notification_queue": {"queue_usage": 0.6},
+    "unpaid_account": {"keys_unpaid": 1},
+    "key_rejected": {"keys_rejected": 1},
+    "storage_refuses": {"waiting": {"storage_refuses": 4}},
+    "host_unlisted": {"waiting": {"host_unlisted": 4}},
+    "hook_failed": {"waiting": {"hook_failed": 4}},
+    "row_refused": {"waiting": {"row_refused": 4}},
+    "parked": {"waiting": {"parked": 4}},
+    "empty_success": {"waiting": {"empty_success": 4}},
+    "no_task": {"waiting": {"no_task": 4}},
+    "row_waits": {"waiting": {"a word of a later version": 4}},
+}
+
+
+def found(**figures: object) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings(replace(WELL, **figures), BOUNDS)}
+
+
+def test_nothing_amiss_finds_nothing():
+    assert findings(WELL, BOUNDS) == ()
+
+
+def test_each_name_has_its_figure():
+    assert set(AMISS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_trouble_alone_is_the_only_finding_and_says_what_to_do(name: str):
+    (finding,) = findings(replace(WELL, **AMISS[name]), BOUNDS)
+
+    assert finding.name == name
+    assert finding.count > 0
+    assert finding.says.endswith(".")
+    assert finding.do.endswith(".")
+    assert "{" not in finding.says
+
+
+def test_all_at_once_are_told_paging_ones_first_and_none_twice():
+    everything = {key: value for figures in AMISS.values() for key, value in figures.items() if key != "waiting"}
+    waiting = {word: 1 for figures in AMISS.values() for word in figures.get("waiting", {})}
+
+    told = findings(replace(WELL, **everything, waiting=waiting), BOUNDS)
+
+    names = [finding.name for finding in told]
+    assert sorted(names) == sorted(set(NAMES) - {"deaf_listener"})
+    severities = [finding.severity for finding in told]
+    assert severities == sorted(severities)
+    assert [name for name in NAMES if name in names[: severities.count("page")]] == names[: severities.count("page")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["media_expiring", "lost", "late_sweep", "unpaid_account", "key_rejected", "storage_refuses", "notification_queue"],
+)
+def test_what_stops_deliveries_or_loses_results_pages_somebody(name: str):
+    assert found(**AMISS[name])[name].severity == "page"
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"canary_age": 30.0},
+        {"sweep_age": 45.0},
+        {"queue_usage": 0.5},
+        {"unannounced": 12, "unannounced_age": 600.0},
+        {"unannounced": 0, "unannounced_age": 900.0},
+        {"unheard": 21},
+    ],
+)
+def test_a_figure_at_its_bound_is_not_amiss(figures: dict[str, object]):
+    assert found(**figures) == {}
+
+
+def test_two_silent_rows_do_not_make_a_silent_provider():
+    assert found(in_flight={"generating": 2}, unheard=2) == {}
+    assert "provider_silent" in found(in_flight={"generating": 3}, unheard=3)
+
+
+def test_a_cut_listener_is_deaf_even_before_its_canary_is_late():
+    assert "deaf_listener" in found(listening=False)
+
+
+def test_a_transaction_pooler_explains_a_deaf_listener():
+    assert set(found(transaction_pooler=True, listening=False, canary_age=900.0)) == {"transaction_pooler"}
+
+
+def test_a_slower_sweep_is_given_more_time():
+    slow = replace(BOUNDS, sweep_seconds=60.0)
+
+    assert findings(replace(WELL, sweep_age=170.0), slow) == ()
+    assert findings(replace(WELL, sweep_age=181.0), slow)[0].name == "late_sweep"
+
+
+def test_a_rejected_key_and_the_rows_that_wait_for_it_are_counted_once():
+    assert found(keys_rejected=1, waiting={"key_rejected": 40})["key_rejected"].count == 40
+    assert found(bucket_closed=1)["storage_refuses"].count == 1
+    assert found(keys_unpaid=2)["unpaid_account"].count == 2
+
+
+def test_words_without_advice_are_added_up():
+    assert found(waiting={"odd": 2, "odder": 3})["row_waits"].count == 5
+
+
+def test_unlisted_hosts_are_named_but_not_without_end():
+    hosts = tuple(f"cdn{n}.example" for n in range(9))
+
+    advice = found(waiting={"host_unlisted": 9}, unlisted_hosts=hosts)["host_unlisted"].do
+
+    assert "cdn0.example, cdn1.example" in advice
+    assert "cdn4.example" in advice
+    assert "cdn5.example" not in advice
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.5, "0.5 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (5400, "90 min"),
+        (7200, "2 h"),
+        (9e5, "10 d"),
+        (71.3, "71 s"),
+        (301, "5 min"),
+        (9000, "2.5 h"),
+    ],
+)
+def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert span(seconds) == said
+
+
+def test_an_address_that_has_died_dies_in_no_time():
+    assert "the first in 0 s." in found(expiring=1, media_deadline=-5)["media_expiring"].says
+    assert found(expiring=1)["media_expiring"].says.endswith("addresses die.")
+
+
+def test_stuck_says_the_time_that_was_set():
+    hour = replace(BOUNDS, stuck_after=timedelta(hours=3))
+
+    assert "3 h" in findings(replace(WELL, stuck=1), hour)[0].says
+
+
+SANE = {
+    "stuck": st.integers(0, 9),
+    "unheard": st.integers(0, 60),
+    "expiring": st.integers(0, 9),
+    "media_deadline": st.none() | st.floats(-1e6, 1e6),
+    "canary_age": st.floats(0, 1e6),
+    "sweep_age": st.floats(0, 1e6),
+    "listening": st.booleans(),
+    "waiting": st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), st.integers(0, 9)),
+    "transaction_pooler": st.booleans(),
+    "queue_usage": st.floats(0, 1),
+}
+
+
+@given(st.fixed_dictionaries(SANE))
+def test_findings_are_total_unique_and_known(figures: dict[str, object]):
+    told = findings(replace(WELL, **figures), BOUNDS)
+
+    names = [finding.name for finding in told]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(NAMES)
+    assert all(finding.count > 0 for finding in told)

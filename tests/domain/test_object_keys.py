@@ -1,0 +1,189 @@
+"""What objects are called, which address a reader sees, and whose host an address is on."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from reconciler.domain.object_keys import (
+    PROVIDER_HOSTS,
+    TYPES,
+    Kind,
+    callback_address,
+    display_url,
+    host_listed,
+    object_key,
+    points_at_provider,
+)
+
+OURS = "https://project.supabase.co/storage/v1/object/public/generations/u/image/g_0.png"
+THEIRS = "https://tempfile.aiquickdraw.com/r/x.png"
+PREVIEW = "https://project.supabase.co/preview.jpg"
+
+
+def key(user_id: str | None = "u1", generation_id: str = "g1", n: int = 0) -> str:
+    return object_key(user_id=user_id, kind=Kind.IMAGE, generation_id=generation_id, n=n, ext="png")
+
+
+def test_every_type_that_is_kept_has_a_kind_its_mime_names_and_an_extension_of_its_own():
+    assert all(mime.split("/")[0] == kind.value for mime, (kind, _) in TYPES.items())
+    assert len({ext for _, ext in TYPES.values()}) == len(TYPES)
+    assert TYPES["image/jpeg"] == (Kind.IMAGE, "jpg")
+    assert TYPES["video/quicktime"] == (Kind.VIDEO, "mov")
+    assert TYPES["audio/mpeg"] == (Kind.AUDIO, "mp3")
+    assert TYPES["audio/mp4"] == (Kind.AUDIO, "m4a")
+
+
+def test_an_object_lies_under_its_owner_its_kind_its_generation_and_its_number():
+    found = object_key(user_id="u-1", kind=Kind.VIDEO, generation_id="9f.3_a", n=5, ext="mp4")
+
+    assert found == "u-1/video/9f.3_a_5.mp4"
+
+
+def test_an_object_of_nobody_lies_under_an_underscore():
+    assert key(user_id=None) == "_/image/g1_0.png"
+
+
+def test_a_user_called_underscore_is_not_nobody():
+    assert key(user_id="_") != key(user_id=None)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param("", id="an empty id"),
+        pytest.param(".", id="the folder itself"),
+        pytest.param("..", id="the folder above"),
+        pytest.param(".hidden", id="a hidden file"),
+        pytest.param("../../etc/passwd", id="a way out of the folder"),
+        pytest.param("a/b", id="a folder of its own"),
+        pytest.param("a%2fb", id="an escaped slash"),
+        pytest.param("a\\b", id="a backslash"),
+        pytest.param("a\x00b", id="a NUL"),
+        pytest.param("a b\n", id="blanks and a line end"),
+        pytest.param("ключ", id="letters beyond ASCII"),
+        pytest.param("\ud800", id="half a surrogate pair"),
+        pytest.param("x" * 4000, id="an id longer than a file name may be"),
+    ],
+)
+def test_a_hostile_id_becomes_one_harmless_name(hostile):
+    owner, kind, name = key(user_id=hostile, generation_id=hostile).split("/")
+
+    assert kind == "image"
+    for part in (owner, name):
+        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,140}", part)
+
+
+@settings(deadline=None)
+@given(st.text(), st.text())
+@example("a/b", "a-b")
+@example("a/b", "a\\b")
+@example("x" * 200, "x" * 201)
+def test_two_different_ids_never_share_a_path(first, second):
+    assert (first == second) == (key(user_id=first) == key(user_id=second))
+    assert (first == second) == (key(generation_id=first) == key(generation_id=second))
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_an_id_that_copies_a_replacement_gets_another_path(name):
+    replaced = key(user_id=f"{name}/").split("/")[0]
+
+    assert key(user_id=replaced) != key(user_id=f"{name}/")
+
+
+@pytest.mark.parametrize(
+    ("asset_url", "result_urls", "preview_url", "shown"),
+    [
+        pytest.param(OURS, [THEIRS], PREVIEW, OURS, id="our storage comes first"),
+        pytest.param(None, [THEIRS, OURS], PREVIEW, THEIRS, id="then the first result"),
+        pytest.param("", [THEIRS], None, THEIRS, id="an empty address is none"),
+        pytest.param(None, [], PREVIEW, PREVIEW, id="then the preview"),
+        pytest.param(None, None, PREVIEW, PREVIEW, id="no results at all: the preview"),
+        pytest.param(None, None, None, None, id="nothing to show"),
+        pytest.param("javascript:alert(1)", [], None, None, id="a script is not an address"),
+        pytest.param("data:text/html,x", [THEIRS], None, THEIRS, id="nor is inline text"),
+        pytest.param(None, ["/relative", THEIRS], None, None, id="nor a relative path"),
+    ],
+)
+def test_a_reader_is_shown_the_best_address_there_is(asset_url, result_urls, preview_url, shown):
+    assert display_url(asset_url, result_urls, preview_url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "listed"),
+    [
+        pytest.param("https://kie.ai/x.png", True, id="the host itself"),
+        pytest.param("https://cdn.kie.ai/x.png", True, id="a host below it"),
+        pytest.param("https://CDN.KIE.AI/x.png", True, id="in capitals"),
+        pytest.param("https://kie.ai./x.png", True, id="with the root's dot"),
+        pytest.param("http://kie.ai:8443/x.png", True, id="on a port of its own"),
+        pytest.param("https://evilkie.ai/x.png", False, id="a suffix within a label"),
+        pytest.param("https://kie.ai.evil.com/x.png", False, id="a prefix"),
+        pytest.param("https://kie.ai@evil.com/x.png", False, id="a user name"),
+        pytest.param("https://evil.com/kie.ai", False, id="a path"),
+        pytest.param("https://evil.com\\@kie.ai/x.png", False, id="a backslash"),
+        pytest.param("https://evil.com\t.kie.ai/x.png", False, id="a tab"),
+        pytest.param("ftp://kie.ai/x.png", False, id="another scheme"),
+        pytest.param("//kie.ai/x.png", False, id="no scheme"),
+        pytest.param("https:///x.png", False, id="no host"),
+        pytest.param("https://./x.png", False, id="a host of dots"),
+        pytest.param("https://[kie.ai/x.png", False, id="a broken bracket"),
+        pytest.param("", False, id="nothing"),
+    ],
+)
+def test_a_host_is_listed_on_label_borders_only(url, listed):
+    assert host_listed(url, ("example.org", "kie.ai")) is listed
+
+
+def test_a_suffix_may_be_written_with_a_dot_and_blanks_and_capitals():
+    assert host_listed("https://cdn.kie.ai/x", (" .KIE.ai ",))
+
+
+def test_an_empty_suffix_lists_nothing():
+    assert not host_listed("https://cdn.kie.ai/x", ("", "."))
+
+
+def test_a_star_lists_every_host_but_not_every_string():
+    assert host_listed("https://anywhere.example/x", ("*",))
+    assert not host_listed("anywhere.example/x", ("*",))
+
+
+@pytest.mark.parametrize(
+    ("url", "suffixes", "theirs"),
+    [
+        pytest.param(THEIRS, PROVIDER_HOSTS, True, id="a result at the provider"),
+        pytest.param(OURS, PROVIDER_HOSTS, False, id="an object in our storage"),
+        pytest.param(None, PROVIDER_HOSTS, False, id="no address"),
+        pytest.param(OURS, ("*",), False, id="a star does not make our storage theirs"),
+        pytest.param(THEIRS, ("*",), True, id="a star alone means the known hosts"),
+        pytest.param("https://a.example/x", ("*", "a.example"), True, id="a named host counts"),
+        pytest.param(THEIRS, ("a.example",), False, id="an own list replaces the known hosts"),
+    ],
+)
+def test_an_address_is_the_providers_when_its_host_is(url, suffixes, theirs):
+    assert points_at_provider(url, suffixes) is theirs
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "https://shop.example",
+        "https://shop.example/",
+        "https://shop.example/api/kie/callback",
+        "https://shop.example/api/kie/callback/",
+    ],
+)
+def test_kie_calls_back_at_one_address_whether_the_path_was_given_or_not(base: str) -> None:
+    assert callback_address(base, "", "g1") == "https://shop.example/api/kie/callback?generation=g1"
+
+
+def test_secret_and_generation_travel_whole_in_a_callback_s_address() -> None:
+    address = urlsplit(callback_address("https://shop.example/kie?tenant=7&secret=old#x", "a&b=c d+é", "g/1?"))
+    assert (address.path, address.fragment) == ("/kie/api/kie/callback", "")
+    told = parse_qs(address.query, strict_parsing=True)
+    assert told == {"tenant": ["7"], "secret": ["a&b=c d+é"], "generation": ["g/1?"]}

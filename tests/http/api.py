@@ -1,0 +1,81 @@
+"""The API on a real port over a real database and a local KIE, and callers with tokens of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import jwt
+
+from reconciler import settings
+from reconciler.bootstrap import Parts, parts
+from reconciler.front import inside, routers
+from reconciler.health import Health
+from reconciler.http.app import application, serving
+from reconciler.http.readiness_gate import Entrance
+from reconciler.simulator import Simulator
+
+OPERATOR = "operator-token"
+SECRET = "secret-of-the-project-that-signs-tokens"
+ANN = "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"
+BOB = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+
+
+@dataclass
+class Face:
+    """One replica's port: `operator`, `ann` and `bob` ask it, and `nobody` without a token."""
+
+    built: Parts
+    entrance: Entrance
+    operator: httpx.AsyncClient
+    ann: httpx.AsyncClient
+    bob: httpx.AsyncClient
+    nobody: httpx.AsyncClient
+
+
+def token(user_id: str) -> str:
+    """What Supabase would give this user."""
+    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600}
+    return jwt.encode(claims, SECRET, algorithm="HS256")
+
+
+@asynccontextmanager
+async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> AsyncIterator[Face]:
+    """Serve the API; nothing else of the daemon runs."""
+    environment = {
+        "DATABASE_URL": dsn,
+        "KIE_API_KEY": "key",
+        "KIE_MARKET_BASE_URL": kie.url,
+        "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
+        "RECONCILER_API_TOKEN": OPERATOR,
+        "RECONCILER_POLL_RATE": "1000",
+        "RECONCILER_PUBLIC_URL": "http://127.0.0.1:9",
+        "RECONCILER_RESULT_HOSTS": "127.0.0.1",
+        "RECONCILER_SPOOL_DIR": str(folder / "spool"),
+        "RECONCILER_STORAGE_BACKEND": "local",
+        "RECONCILER_STORAGE_LOCAL_DIR": str(folder / "files"),
+        "SUPABASE_JWT_SECRET": SECRET,
+        **changes,
+    }
+    async with AsyncExitStack() as stack:
+        built = await stack.enter_async_context(parts(settings.load(environment, folder)))
+        entrance = Entrance(Health(patience=45.0, reason=None))
+        entrance.inside = inside(built)
+        made = routers(built.settings, entrance, built.metrics)
+        app = application(entrance.health, built.metrics, routers=made)
+        port = await stack.enter_async_context(serving(app, "127.0.0.1", 0))
+
+        async def client(bearer: str = "") -> httpx.AsyncClient:
+            headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+            base = f"http://127.0.0.1:{port}"
+            # To read the certificates of the world four times would take longer than the test.
+            made = httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, verify=False, timeout=30)
+            return await stack.enter_async_context(made)
+
+        yield Face(
+            built, entrance, await client(OPERATOR), await client(token(ANN)), await client(token(BOB)), await client()
+        )

@@ -1,0 +1,284 @@
+"""The callback's door, case by case: what each answers, keeps, wakes and counts, and what it must not move."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog
+
+from reconciler.domain.object_keys import CALLBACK_PATH
+from reconciler.http.routes import callback
+from reconciler.postgres.pool import Database
+from reconciler.simulator.api.callback_bodies import body_of, tampered
+from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.records import Scene
+from reconciler.simulator.tasks import Life, Task
+from testkit.standins.proxy import Proxy
+from testkit.waiting import until
+from tests.http.callback_client import RESULT, SECRET, Stage, market, opened_door, opened_stage
+from tests.postgres.books import OURS, Books
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(_worn: str) -> AsyncIterator[Stage]:
+    async with opened_stage(_worn) as found:
+        yield found
+
+
+Given = Callable[[Books, str], Awaitable[str | None]]
+
+
+def row(**columns: Any) -> Given:
+    return lambda books, task: books.insert(**{"task_id": task, **columns})
+
+
+async def gave_up(books: Books, task: str) -> str:
+    found = await books.insert(task_id=task)
+    await books.claim(found)
+    await books.change(found, "status = 'failed', error = 'no result for a day'")
+    await books.set(found, "gave_up = true, lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'")
+    return found
+
+
+async def nothing(_: Books, __: str) -> None:
+    return None
+
+
+CASES: dict[str, tuple[Given, int, str]] = {
+    "in flight": (row(status="generating"), 200, "stored"),
+    "queued": (row(status="queued"), 200, "stored"),
+    "before the INSERT": (nothing, 202, "unknown"),
+    "before task_id is saved": (row(task_id=None), 200, "stored"),
+    "of another task than the row has": (row(task_id="another"), 202, "unknown"),
+    "after success": (row(status="success", asset_url=OURS), 200, "late"),
+    "a success without an asset": (row(status="success"), 200, "stored"),
+    "after failure": (row(status="failed", error="refused"), 200, "late"),
+    "after our give-up": (gave_up, 200, "stored"),
+    "after cancelling": (row(status="cancelled"), 200, "late"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_every_callback_is_kept_answered_counted_and_followed(stage: Stage, name: str) -> None:
+    given, status, result = CASES[name]
+    task, door = stage.task(), stage.door
+    found = await given(stage.books, task)
+    before = await stage.versions()
+    answer = await door.call(market(task), generation=found)
+    assert (answer.status_code, answer.json()) == (status, {"received": True})
+    assert (door.counted(), await stage.kept(task)) == ({result: 1}, 1)
+    assert door.woken() == ({found} if status == 200 else set())
+    assert await stage.versions() == before
+
+
+async def test_a_generation_that_comes_later_finds_what_was_said_of_its_task(stage: Stage) -> None:
+    task, later = stage.task(), str(uuid.uuid4())
+    assert (await stage.door.call(market(task), generation=later)).status_code == 202
+    await stage.books.insert(id=uuid.UUID(later), task_id=None)
+    inbox = stage.door.entrance.go().inbox
+    assert await inbox.said(task) == (market(task),)
+
+
+async def test_a_callback_is_never_believed_while_kie_has_not_been_asked(stage: Stage) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task, status="generating")
+    before = await stage.versions()
+    moved = tampered(market(task, resultJson=json.dumps({"resultUrls": ["https://tempfile.aiquickdraw.com/x.png"]})))
+    assert b"stranger.example" in moved
+    assert (await stage.door.call(moved)).status_code == 200
+    assert (await stage.versions(), stage.door.woken()) == (before, {found})
+
+
+async def test_every_generation_of_the_task_is_woken(stage: Stage) -> None:
+    task = stage.task()
+    found = {await stage.books.insert(task_id=task) for _ in range(3)}
+    assert (await stage.door.call(market(task))).status_code == 200
+    assert stage.door.woken() == found
+
+
+async def test_one_callback_twice_at_once_on_two_replicas_is_kept_once(stage: Stage) -> None:
+    task, database = stage.task(), Database(stage.dsn, size=2)
+    found = await stage.books.insert(task_id=task)
+    async with opened_door(database, stage.books.shape) as other:
+        doors = [stage.door, other]
+        answers = await asyncio.gather(*(door.call(market(task)) for door in doors * 2))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert [door.woken() for door in doors] == [{found}, {found}]
+        counts = [door.counted() for door in doors]
+        assert sum(count.get("stored", 0) for count in counts) == 1
+        assert sum(count.get("duplicate", 0) for count in counts) == 3
+    await database.close()
+    assert await stage.kept(task) == 1
+    assert await stage.books.pool.fetchval("SELECT count FROM reconciler.callbacks WHERE task_id = $1", task) == 4
+
+
+def scene(task_id: str, family: str, state: str) -> Scene:
+    task = Task(id=task_id, family=family, model="m", life=Life(), born=0.0)
+    return Scene(task=task, state=state, results=(RESULT,), covers=(RESULT,), created=0.0, completed=9.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_every_familys_callback_finds_its_row(stage: Stage, family: str) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task)
+    for state in ("success", "fail"):
+        assert (await stage.door.call(body_of(scene(task, family, state)))).status_code == 200
+        assert stage.door.woken() == {found}
+
+
+async def test_sunos_three_stages_are_three_callbacks_and_each_only_wakes(stage: Stage) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task)
+    before = await stage.versions()
+    for word in ("text", "first", "complete"):
+        assert (await stage.door.call(body_of(scene(task, "suno", "generating"), word))).status_code == 200
+        assert stage.door.woken() == {found}
+    assert (await stage.kept(task), await stage.versions()) == (3, before)
+
+
+@pytest.mark.parametrize(
+    "place", ['{"data":{"taskId":"%s"}}', '{"data":{"task_id":"%s"}}', '{"taskId":"%s","data":null}']
+)
+async def test_the_id_is_taken_from_each_of_its_places(stage: Stage, place: str) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task)
+    assert (await stage.door.call((place % task).encode())).status_code == 200
+    assert stage.door.woken() == {found}
+
+
+NONE = {
+    "no JSON": (b"taskId=untold", "not_json"),
+    "nothing": (b"", "not_json"),
+    "a list": (b'["untold"]', "not_json"),
+    "a word": (b'"untold"', "not_json"),
+    "not a number": (b'{"taskId":"untold","cost":NaN}', "not_json"),
+    "not UTF-8": (b'{"taskId":"untold","x":"\xff"}', "not_json"),
+    "10,000 levels": (b'{"taskId":"untold","x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "not_json"),
+    "no id": (b'{"code":200,"data":{}}', "no_task_id"),
+    "a number for an id": (b'{"taskId":7}', "no_task_id"),
+    "a blank id": (b'{"taskId":" "}', "no_task_id"),
+    "an id with NUL": (b'{"taskId":"task\\u0000"}', "no_task_id"),
+    "half a letter for an id": (b'{"taskId":"\\ud800"}', "no_task_id"),
+    "an id of 301 letters": (b'{"taskId":"' + b"x" * 301 + b'"}', "no_task_id"),
+    "two ids": (b'{"taskId":"untold","data":{"taskId":"other"}}', "ids_disagree"),
+    "two ids in one place": (b'{"data":{"task_id":"untold","taskId":"other"}}', "ids_disagree"),
+}
+
+
+@pytest.mark.parametrize("name", NONE)
+async def test_what_tells_no_task_is_refused_and_not_kept(stage: Stage, name: str) -> None:
+    stage.task()
+    body, word = NONE[name]
+    answer = await stage.door.call(body)
+    assert (answer.status_code, answer.json()["error"]) == (400, word)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (stage.door.counted(), stage.door.woken(), await stage.kept("untold")) == ({"malformed": 1}, set(), 0)
+
+
+ODD = {
+    "NUL": '"x":"a\\u0000b","\\u0000":1',
+    "half a pair": '"x":"\\ud800","\\udfff":{}',
+    "a huge float": '"x":1e400,"y":-1e999999',
+    "a huge whole number": f'"x":{"9" * 5000}',
+    "half a MiB": f'"x":"{"x" * (1 << 19)}"',
+    "500 levels": f'"x":{"[" * 500}{"]" * 500}',
+    "another id that a later one replaces": '"taskId":"other"',
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_odd_json_is_kept_all_the_same(stage: Stage, name: str) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task)
+    text = f'{{{ODD[name]},"taskId":"{task}"}}'
+    for encoding in ("utf-8", "utf-8-sig"):
+        assert (await stage.door.call(text.encode(encoding))).status_code == 200
+    assert (await stage.kept(task), stage.door.woken()) == (2, {found})
+
+
+async def test_generations_that_disagree_are_refused_and_strange_names_passed_over(stage: Stage) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task)
+    answer = await stage.door.call(market(task), generation=[found, "another"])
+    assert (answer.status_code, answer.json()["error"]) == (400, "ids_disagree")
+    for name in ("", "x" * 1000, "\0", "nobody", "' OR true --", [found, found]):
+        assert (await stage.door.call(market(task), generation=name)).status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_two_mib_are_refused_whether_or_not_their_length_is_told(stage: Stage, chunked: bool) -> None:
+    task = stage.task()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield f'{{"taskId":"{task}","x":"'.encode()
+        for _ in range(32):
+            yield b"x" * (1 << 16)
+        yield b'"}'
+
+    content = pieces() if chunked else b"".join([piece async for piece in pieces()])
+    answer = await stage.door.client.post(CALLBACK_PATH, params={"secret": SECRET}, content=content)
+    assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+    assert (stage.door.counted(), await stage.kept(task)) == ({"too_large": 1}, 0)
+
+
+async def test_a_database_that_is_away_is_told_so_that_kie_sends_again(stage: Stage) -> None:
+    async with Proxy(stage.dsn) as line:
+        database = Database(line.dsn, size=2)
+        async with opened_door(database, stage.books.shape) as door:
+            task = stage.task()
+            assert (await door.call(market(task))).status_code == 202
+            await line.refuse()
+            answer = await door.call(market(task, more=1))
+            assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+            assert door.counted() == {"unknown": 1, "unavailable": 1}
+            line.mend()
+            assert (await door.call(market(task, more=1))).status_code == 202
+        await database.close()
+
+
+async def test_a_database_that_says_nothing_is_waited_for_less_long_than_kie_waits(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callback.PATIENCE < 15
+    monkeypatch.setattr(callback, "PATIENCE", 0.2)
+    async with Proxy(stage.dsn) as line:
+        database = Database(line.dsn, size=2)
+        async with opened_door(database, stage.books.shape) as door:
+            await database.open()
+            line.swallow()
+            assert (await door.call(market(stage.task()))).status_code == 503
+            assert door.counted() == {"unavailable": 1}
+        await database.close()
+
+
+async def test_a_daemon_that_drains_takes_none(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = stage.task()
+    monkeypatch.setattr(stage.door.entrance.health, "reason", "draining")
+    answer = await stage.door.call(market(task))
+    assert (answer.status_code, answer.json()["detail"]) == (503, "draining")
+    assert (stage.door.counted(), await stage.kept(task)) == ({"unavailable": 1}, 0)
+
+
+async def test_the_log_tells_what_came_and_what_it_says_but_no_address_and_no_secret(stage: Stage) -> None:
+    task = stage.task()
+    found = await stage.books.insert(task_id=task)
+    with structlog.testing.capture_logs() as lines:
+        await stage.door.call(market(task))
+        await until(lambda: any(line["event"] == "request.served" for line in lines))
+    received, parsed = (line for line in lines if line["event"].startswith("callback."))
+    assert (received["event"], received["task_id"], received["generation_id"]) == ("callback.received", task, found)
+    assert (received["result"], received["bytes"]) == ("stored", len(json.dumps(market(task))))
+    assert 0 <= received["took"] < 5
+    assert (parsed["event"], parsed["says"], parsed["addresses"]) == ("callback.parsed", "ready", 1)
+    assert (parsed["task_id"], parsed["generation_id"]) == (task, found)
+    for hidden in ("aiquickdraw", SECRET[:6]):
+        assert hidden not in str(lines)

@@ -1,0 +1,159 @@
+"""A scrape: how large it is at its worst, that it asks the database nothing, and what its exemplars name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as plain_families
+
+from reconciler.daemon import _rounds
+from reconciler.domain.model import Trigger
+from reconciler.domain.object_keys import Kind
+from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LETTERS, REQUEST_SECONDS, Metrics
+from reconciler.postgres.heartbeat import Presence
+from reconciler.simulator import Simulator
+from tests.http.api import Face, opened
+
+ROWS = 100_000
+LARGEST = 100_000
+REASONS = 40
+"""More words than any one stage has for what went wrong."""
+
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+_FILL = f"""
+ALTER TABLE public.generations DISABLE TRIGGER USER;
+INSERT INTO public.generations (user_id, status, task_id, kind, model_key)
+SELECT '{UUID(int=7)}', CASE n % 3 WHEN 0 THEN 'queued' ELSE 'generating' END, 'task-' || n, 'image', 'nano-banana-2'
+  FROM generate_series(1, {ROWS}) AS n
+"""
+
+_ASKED = """
+SELECT pid, query_start FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid
+"""
+
+
+def busy(metrics: Metrics) -> None:
+    """Every series that there can be has come to be, and every bucket of a delivery has its example."""
+    for seconds in (*DELIVERY_SECONDS, 1_000_000):
+        for kind in Kind:
+            took = timedelta(seconds=seconds)
+            metrics.delivered(kind, took, took, generation_id=str(uuid4()))
+        for trigger in Trigger:
+            metrics.seen(trigger, timedelta(seconds=seconds), generation_id=str(uuid4()))
+    for histogram in (metrics.kie_seconds, metrics.storage_seconds):
+        for child in histogram._metrics.values():
+            for seconds in (*REQUEST_SECONDS, 1000):
+                child.observe(seconds)
+    for stage in ("ask", "create", "fetch", "store", "prove", "visit"):
+        for n in range(REASONS):
+            metrics.missed(stage, f"a_longish_word_{n}")
+
+
+@pytest.fixture
+async def face(dsn: str, tmp_path: Path) -> AsyncIterator[Face]:
+    async with Simulator(limits=False) as kie, opened(dsn, kie, tmp_path) as face:
+        yield face
+
+
+async def scraped(face: Face, **headers: str) -> httpx.Response:
+    answer = await face.nobody.get("/metrics", headers=headers)
+    assert answer.status_code == 200
+    return answer
+
+
+async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_asks_the_database_nothing(
+    face: Face, dsn: str
+) -> None:
+    onlooker = await asyncpg.connect(dsn)
+    await onlooker.execute(_FILL)
+    rounds = _rounds(face.built, Presence(face.built.database, face.built.instance, term=30.0))
+    await rounds.attend()
+    await rounds.snapshot()
+    busy(face.built.metrics)
+    before = await onlooker.fetch(_ASKED)
+
+    plain, open_metrics = await scraped(face), await scraped(face, **OPENMETRICS)
+
+    assert await onlooker.fetch(_ASKED) == before
+    await onlooker.close()
+    assert max(len(plain.content), len(open_metrics.content)) < LARGEST
+    for families in (plain_families(plain.text), text_string_to_metric_families(open_metrics.text)):
+        found = {
+            sample.labels["status"]: sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "kie_reconciler_in_flight_generations"
+        }
+        assert sum(found.values()) == ROWS
+        assert found["queued"] == ROWS // 3
+
+
+def exemplars(metrics: Metrics) -> dict[str, list[dict[str, str]]]:
+    """The labels of every exemplar that a scrape of OpenMetrics is told, by family."""
+    text = metrics.exposition(OPENMETRICS["Accept"])[0].decode()
+    return {
+        family.name.removeprefix("kie_reconciler_"): told
+        for family in text_string_to_metric_families(text)
+        if (told := [dict(sample.exemplar.labels) for sample in family.samples if sample.exemplar])
+    }
+
+
+def test_how_long_a_delivery_took_is_told_with_the_generation_that_took_so_long() -> None:
+    metrics = Metrics()
+    metrics.delivered("image", timedelta(seconds=40), timedelta(seconds=3), generation_id="the-one")
+    metrics.seen(Trigger.SWEEP, timedelta(seconds=2), generation_id="another")
+
+    assert exemplars(metrics) == {
+        "time_to_delivery_seconds": [{"generation_id": "the-one"}],
+        "completion_to_delivery_seconds": [{"generation_id": "the-one"}],
+        "detection_lag_seconds": [{"generation_id": "another"}],
+    }
+    assert "the-one" not in metrics.exposition("text/plain")[0].decode()
+
+
+def test_an_id_that_no_exemplar_can_hold_is_left_out_and_counted_all_the_same() -> None:
+    longest = "x" * (EXEMPLAR_LETTERS - len("generation_id"))
+    for generation_id, told in ((longest, [{"generation_id": longest}]), (longest + "x", [])):
+        metrics = Metrics()
+        metrics.delivered("image", timedelta(seconds=40), None, generation_id=generation_id)
+        assert exemplars(metrics).get("time_to_delivery_seconds", []) == told
+        counted = metrics.registry.get_sample_value("kie_reconciler_time_to_delivery_seconds_count", {"kind": "image"})
+        assert counted == 1
+
+
+def test_the_edges_are_the_objectives_and_the_life_of_a_link_and_requests_have_eight() -> None:
+    metrics = Metrics()
+    for name, edges in (
+        ("time_to_delivery_seconds", "1 2 5 10 20 30 60 120 300 600 1200 3600 21600 86400"),
+        ("completion_to_delivery_seconds", "1 2 5 10 20 30 60 120 300 600 1200 3600 21600 86400"),
+        ("detection_lag_seconds", "1 2 5 10 20 30 60 120 300 600 1200 3600 21600 86400"),
+        ("kie_request_seconds", "0.01 0.05 0.1 0.3 1 3 10 30"),
+        ("storage_request_seconds", "0.01 0.05 0.1 0.3 1 3 10 30"),
+    ):
+        (family,) = [one for one in metrics.registry.collect() if one.name == f"kie_reconciler_{name}"]
+        found = {sample.labels["le"] for sample in family.samples if sample.name.endswith("_bucket")}
+        assert found - {"+Inf"} == {str(float(edge)) for edge in edges.split()}
+
+
+def test_every_series_with_a_closed_set_of_labels_is_there_before_anything_has_happened() -> None:
+    metrics = Metrics()
+    empty = {family.name for family in metrics.registry.collect() if not family.samples}
+    assert empty == {"kie_reconciler_attempt_failures"}
+    for outcome in ("delivered", "failed", "gave_up"):
+        for trigger in Trigger:
+            labels = {"outcome": outcome, "trigger": trigger.value}
+            assert metrics.registry.get_sample_value("kie_reconciler_deliveries_total", labels) == 0
+
+
+def test_when_a_series_began_is_told_to_nobody() -> None:
+    for accept in ("text/plain", OPENMETRICS["Accept"]):
+        assert "_created" not in Metrics().exposition(accept)[0].decode()

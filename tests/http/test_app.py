@@ -1,0 +1,145 @@
+"""The daemon's one port: what a supervisor, a balancer, a scraper and a browser get from it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reconciler.errors import Config
+from reconciler.health import Health
+from reconciler.http.app import _bound, application, serving
+from reconciler.metrics import Metrics
+
+
+@asynccontextmanager
+async def door(health: Health, files: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    app = application(health, Metrics(), files)
+    async with (
+        serving(app, "127.0.0.1", 0) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
+    ):
+        yield client
+
+
+def steady(**more: object) -> Health:
+    health = Health(patience=45.0, reason=None)
+    for name, value in more.items():
+        setattr(health, name, value)
+    return health
+
+
+async def test_a_loop_that_turns_is_healthy_and_one_that_stopped_is_not() -> None:
+    async with door(steady()) as client:
+        assert (await client.get("/healthz")).status_code == 200
+    async with door(steady(pulse=lambda: float("-inf"))) as client:
+        answer = await client.get("/healthz")
+        assert (answer.status_code, "loop" in answer.text) == (503, True)
+
+
+async def test_readiness_says_why_it_is_not_there_yet() -> None:
+    async with door(Health(patience=45.0)) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": "starting"})
+    async with door(steady(trouble=lambda: "the database is away")) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "the database is away")
+    async with door(steady()) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"ready": True, "reason": None})
+
+
+async def test_figures_come_as_text_or_as_openmetrics_as_the_scraper_asks() -> None:
+    async with door(steady()) as client:
+        plain = await client.get("/metrics")
+        asked = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert 'kie_reconciler_deliveries_total{outcome="delivered",trigger="notify"} 0.0' in plain.text
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    assert asked.text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize(
+    "asked", ["version=x", "version=\xff", "version=", "version=1.2.3.4.5.x", "escaping=\xff", "q=x"]
+)
+async def test_who_asks_for_figures_in_no_form_that_there_is_gets_text(kind: str, asked: str) -> None:
+    async with door(steady()) as client:
+        answer = await client.get("/metrics", headers={"Accept": f"{kind};{asked}".encode("latin-1")})
+    assert answer.status_code == 200
+    assert "kie_reconciler_deliveries_total" in answer.text
+
+
+async def test_a_stored_file_is_served_with_its_type_and_in_parts(tmp_path: Path) -> None:
+    (tmp_path / "u/image").mkdir(parents=True)
+    (tmp_path / "u/image/g_0.png").write_bytes(b"0123456789")
+    async with door(steady(), tmp_path) as client:
+        whole = await client.get("/files/u/image/g_0.png")
+        part = await client.get("/files/u/image/g_0.png", headers={"Range": "bytes=2-4"})
+    assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, b"0123456789", "image/png")
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert (part.status_code, part.content) == (206, b"234")
+
+
+async def test_what_is_wrong_with_a_range_is_told_as_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "g_0.png").write_bytes(b"0123456789")
+    async with door(steady(), tmp_path) as client:
+        beyond = await client.get("/files/g_0.png", headers={"Range": "bytes=99-"})
+        garbled = await client.get("/files/g_0.png", headers={"Range": "bytes"})
+        head = await client.head("/files/g_0.png", headers={"Range": "bytes=99-"})
+    told = [(one.status_code, one.headers["content-type"], one.json()["error"]) for one in (beyond, garbled)]
+    assert told == [
+        (416, "application/problem+json", "range_not_satisfiable"),
+        (400, "application/problem+json", "invalid_request"),
+    ]
+    assert beyond.headers["content-range"] == "bytes */10"
+    assert head.status_code == 416
+
+
+@pytest.mark.parametrize(
+    "key", ["u/image/none.png", "../secret.png", "%2e%2e/secret.png", "page.html", "u", "link.png", ".parts/x.png"]
+)
+async def test_only_stored_media_are_served(key: str, tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    (root / "u").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (root / "page.html").write_text("<script>")
+    (root / ".parts").mkdir()
+    (root / ".parts/x.png").write_bytes(b"half a picture")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    async with door(steady(), root) as client:
+        assert (await client.get(f"/files/{key}")).status_code == 404
+
+
+async def test_an_answer_is_not_held_back_to_be_sent_with_the_next() -> None:
+    without_delay: list[int] = []
+
+    class Looking(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted = transport.get_extra_info("socket")
+            without_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    listening = _bound("127.0.0.1", 0)
+    async with await asyncio.get_running_loop().create_server(Looking, sock=listening):
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await reader.read() == b""
+        writer.close()
+    assert without_delay[0]
+
+
+async def test_a_port_that_is_taken_is_a_matter_of_configuration() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Config) as refused:
+            async with serving(application(steady(), Metrics()), "127.0.0.1", port):
+                pass
+    assert str(port) in str(refused.value)
+    assert "RECONCILER_HTTP_PORT" in refused.value.hint

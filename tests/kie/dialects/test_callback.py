@@ -1,0 +1,237 @@
+"""What callbacks say: the id in every place where a family puts it, and the claim of every family's payload."""
+
+from __future__ import annotations
+
+import json
+import typing
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.domain.model import Observation, Ready, Refused, Unheard, Working
+from reconciler.kie.dialects.callback import UNREADABLE, names_task, read, task_ids
+from reconciler.kie.dialects.lenient import LONGEST_SAID
+from tests.kie.dialects.test_total import anything, records
+
+A, B = "https://tempfile.aiquickdraw.com/a.mp4", "https://tempfile.aiquickdraw.com/b.mp4"
+POSTER = "https://tempfile.aiquickdraw.com/poster.png"
+
+
+def called(data: object, code: object = 200, msg: object = "success", **more: object) -> dict[str, object]:
+    return {"code": code, "msg": msg, "data": data, **more}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {"taskId": "one"}},
+        {"data": {"task_id": "one"}},
+        {"taskId": "one"},
+        {"task_id": "one", "data": None},
+        {"data": '{"taskId": "one"}'},
+        {"taskId": "one", "data": {"task_id": "one", "taskId": "one"}},
+        {"taskId": 7, "data": {"task_id": "one", "taskId": "  "}},
+        {"taskId": "x" * 301, "data": {"task_id": "one", "taskId": None}},
+        {"taskId": "a\0b", "task_id": "\ud800", "data": {"task_id": "one"}},
+    ],
+)
+def test_the_id_is_found_wherever_a_family_puts_it(body) -> None:
+    assert task_ids(body) == {"one"}
+
+
+@pytest.mark.parametrize("body", [None, [], "one", 1, {}, {"data": {}}, {"data": ["one"]}, {"data": {"taskId": ["a"]}}])
+def test_what_is_no_id_is_none(body) -> None:
+    assert task_ids(body) == frozenset()
+
+
+def test_ids_that_disagree_are_all_told() -> None:
+    assert task_ids({"taskId": "one", "task_id": "two", "data": {"taskId": "three"}}) == {"one", "two", "three"}
+
+
+def test_an_id_of_300_characters_is_one() -> None:
+    assert task_ids({"taskId": "x" * 300}) == {"x" * 300}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"taskId": "one"},
+        {"data": {"task_id": 7}},
+        {"data": '{"taskId": "one"}'},
+        {"taskId": "a\0b"},
+        {"task_id": ["a"]},
+    ],
+)
+def test_what_can_be_no_id_names_a_task_all_the_same(body) -> None:
+    assert names_task(body)
+
+
+@pytest.mark.parametrize("body", [None, [], "one", {}, {"data": None}, {"data": ["one"]}, {"taskId": None, "data": {}}])
+def test_where_no_place_of_an_id_is_filled_no_task_is_named(body) -> None:
+    assert not names_task(body)
+
+
+def market(**more: object) -> dict[str, object]:
+    record = {"taskId": "t", "model": "m", "state": "success", "resultJson": json.dumps({"resultUrls": [A, B]})}
+    return {**record, "failCode": None, "failMsg": None, "createTime": 1777000000000, **more}
+
+
+def test_the_markets_callback_is_read_as_its_record() -> None:
+    seen = read(called(market(completeTime=1777000045000, creditsConsumed=1.23)))
+
+    assert isinstance(seen, Ready)
+    assert (seen.sources, seen.took) == ((A, B), timedelta(seconds=45))
+
+
+@pytest.mark.parametrize("code", [501, 400, 200, None])
+def test_the_markets_failure_is_told_by_its_state(code) -> None:
+    seen = read(called(market(state="fail", resultJson=None, failCode="422", failMsg="no"), code))
+
+    assert seen == Refused("no", code="422")
+
+
+def test_a_state_on_the_way_is_on_the_way() -> None:
+    assert read(called(market(state="generating", resultJson=""))) == Working("generating", begun=True)
+
+
+def test_a_state_that_no_page_names_is_unheard() -> None:
+    assert read(called(market(state="odd"))) == Unheard("unknown_state", "odd")
+
+
+@pytest.mark.parametrize(
+    ("data", "sources"),
+    [
+        ({"taskId": "t", "promptJson": "{}", "info": {"resultUrls": [A], "originUrls": [B]}}, (A,)),
+        ({"taskId": "t", "info": {"resultUrls": [A], "imageUrls": [POSTER]}, "creditsConsumed": 1}, (A,)),
+        ({"taskId": "t", "info": {"result_urls": [A, B]}}, (A, B)),
+        ({"taskId": "t", "info": {"originImageUrl": POSTER, "resultImageUrl": A}}, (A,)),
+        ({"task_id": "t", "video_id": "v", "video_url": A, "image_url": POSTER}, (A,)),
+        ({"result_video_url": A, "result_image_url": POSTER}, (A,)),
+        ({"taskId": "t", "promptJson": "{}", "resultUrls": [A, B]}, (A, B)),
+        ({"taskId": "t", "resultUrls": [{"resultUrl": A}]}, (A,)),
+        ({"task_id": "t", "audioWavUrl": A}, (A,)),
+        ({"task_id": "t", "audio_wav_url": A}, (A,)),
+        ({"taskId": "t", "images": [A, B]}, (A, B)),
+        ({"taskId": "t", "info": {"result_urls": []}}, ()),
+    ],
+    ids=["veo", "veo4k", "4o", "flux", "runway", "aleph", "luma", "midjourney", "wav", "wav_snake", "cover", "empty"],
+)
+def test_a_success_is_read_from_its_familys_place_and_posters_are_no_results(data, sources) -> None:
+    assert read(called(data)) == Ready(sources)
+    assert read(called(json.dumps(data), "0")) == Ready(sources)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({"taskId": "t", "info": None}, 501),
+        ({"taskId": "t", "info": {"originImageUrl": "", "resultImageUrl": ""}}, 500),
+        ({"task_id": "t", "video_id": "", "video_url": "", "image_url": ""}, 400),
+        (None, 400),
+        ({"taskId": "t", "promptJson": "{}", "resultUrls": []}, 500),
+        ({"taskId": "t"}, 451),
+        ({"callbackType": "error", "task_id": "t", "data": None}, 531),
+        ({"callbackType": "error", "task_id": "t", "data": []}, 408),
+    ],
+)
+def test_a_failure_is_the_code_and_its_message(data, code) -> None:
+    assert read(called(data, code, "too dark")) == Refused("too dark", code=str(code))
+    assert read({"code": code, "message": "too dark", "data": data}) == Refused("too dark", code=str(code))
+
+
+def track(sound: str) -> dict[str, object]:
+    return {"id": "x", "audio_url": sound, "stream_audio_url": POSTER, "image_url": POSTER, "duration": 198.44}
+
+
+def test_only_the_last_of_sunos_three_calls_is_the_end() -> None:
+    def stage(word: str, *sounds: str) -> Observation:
+        return read(called({"callbackType": word, "task_id": "t", "data": [track(sound) for sound in sounds]}))
+
+    assert stage("text", "", "") == Working("text", begun=True)
+    assert stage("first", A, "") == Working("first", begun=True)
+    assert stage("complete", A, B) == Ready((A, B))
+    assert stage("encore", A, B) == UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"data": []},
+        {"data": "{"},
+        called({"taskId": "t"}),
+        called(None),
+        called({"info": {"resultUrls": [A]}}, 401),
+        called({"info": {"resultUrls": [A]}}, 500),
+        called({"info": {"resultUrls": [A]}}, None),
+        called(market(), 501),
+        called({"callbackType": "complete", "data": [track(A)]}, 531),
+        called(None, 429),
+    ],
+)
+def test_what_says_nothing_or_contradicts_itself_is_unreadable(body) -> None:
+    assert read(body) == UNREADABLE
+
+
+@pytest.mark.parametrize("data", [{"info": "words"}, {"resultUrls": "words"}, {"video_url": {"a": 1}}])
+def test_a_place_that_holds_no_address_is_no_result(data) -> None:
+    assert isinstance(read(called(data)), Unheard)
+
+
+bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "code": st.sampled_from([0, 200, "200", 400, 408, 500, 501]) | anything,
+        "msg": anything,
+        "message": anything,
+        "taskId": anything,
+        "task_id": anything,
+        "data": records
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "taskId": anything,
+                "task_id": anything,
+                "callbackType": st.sampled_from(["text", "first", "complete", "error"]) | anything,
+                "data": anything,
+                "info": st.fixed_dictionaries({}, optional={"resultUrls": anything}) | anything,
+                "video_url": anything,
+                "resultUrls": anything,
+            },
+        )
+        | anything,
+    },
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(body=bodies | anything)
+def test_every_json_is_one_bounded_observation_and_a_bounded_set_of_ids(body) -> None:
+    seen = read(body)
+
+    assert isinstance(seen, typing.get_args(Observation))
+    assert str(seen).isprintable()
+    for one in task_ids(body):
+        assert one.encode()
+        assert "\0" not in one
+        assert 0 < len(one) <= 300
+    if isinstance(seen, Refused):
+        assert 0 < len(seen.message) <= LONGEST_SAID
+    if isinstance(seen, Ready):
+        assert len(seen.sources) <= 64
+        assert all(len(source) <= 4096 and source.startswith(("http://", "https://")) for source in seen.sources)
+
+
+def test_a_body_nested_deeply_is_survived() -> None:
+    deep: object = A
+    for _ in range(10_000):
+        deep = {"data": deep, "info": deep, "resultUrls": deep, "callbackType": deep}
+
+    assert isinstance(read(deep), Unheard)
+    assert isinstance(read(called({"info": {"resultUrls": deep}})), Unheard)
+    assert read({"data": "[" * 10_000}) == UNREADABLE

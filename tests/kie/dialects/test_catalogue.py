@@ -1,0 +1,174 @@
+"""Which dialects a task is asked in, by the model's name and the task's id."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.kie.dialects import by_name, candidates
+
+HEX = "0f3a5c7e9b1d2f4a6c8e0b2d4f6a8c0e"
+EVERYBODY = [
+    "market",
+    "veo",
+    "suno",
+    "runway",
+    "aleph",
+    "gpt4o",
+    "flux_kontext",
+    "luma",
+    "midjourney",
+    "suno_wav",
+    "suno_stems",
+    "suno_video",
+    "suno_cover",
+]
+
+
+def names(model, task_id=HEX):
+    return [family.name for family in candidates(model, task_id)]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "flux-2/pro-text-to-image",
+        "flux-2-pro",
+        "google/nano-banana",
+        "google/imagen4-ultra",
+        "nano-banana-2",
+        "kling-2.6/text-to-video",
+        "kling-3.0/video",
+        "kling/v2-1-pro",
+        "sora-2-text-to-video",
+        "bytedance/seedance-2-fast",
+        "gpt-image-2-image-to-image",
+        "gpt-image/1.5-text-to-image",
+        "grok-imagine/text-to-image",
+        "happyhorse/reference-to-video",
+        "seedream/5-lite-image-to-image",
+        "wan/2-7-image-pro",
+        "pixverse-v6/transition",
+        "elevenlabs/text-to-speech-turbo-2-5",
+        "topaz/video-upscale",
+        "gemini-omni-video",
+        "sora-2",
+        "Kling ",
+    ],
+)
+def test_a_model_that_only_the_market_has_is_asked_there_alone(model):
+    assert names(model) == ["market"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "luminous/dream",
+        "wanda",
+        "mjolnir",
+        "nextrunway",
+        "",
+        None,
+    ],
+)
+def test_a_model_that_nobody_claims_is_asked_in_the_market_and_then_everywhere(model):
+    assert names(model) == EVERYBODY
+
+
+@pytest.mark.parametrize(
+    ("model", "first"),
+    [
+        ("runway/gen4-aleph", ["market", "aleph"]),
+        ("runway/extend-ai-video", ["market", "runway"]),
+        ("veo-3-1", ["market", "veo"]),
+        ("veo/get-4k-video", ["market", "veo"]),
+        ("google/veo3", ["market", "veo"]),
+        ("ai-music-api/generate", ["market", "suno"]),
+        ("4o-image-api", ["market", "gpt4o"]),
+        ("flux1-kontext", ["market", "flux_kontext"]),
+    ],
+)
+def test_a_key_of_the_markets_catalogue_is_the_markets_then_its_familys(model, first):
+    assert names(model) == first
+
+
+@pytest.mark.parametrize(
+    ("model", "first"),
+    [
+        ("veo3", "veo"),
+        ("veo3_fast", "veo"),
+        ("VEO3.1-Lite ", "veo"),
+        ("veo-3", "veo"),
+        ("kie/veo-3.1-fast", "veo"),
+        ("V3_5", "suno"),
+        ("V4", "suno"),
+        ("V4_5PLUS", "suno"),
+        ("V5", "suno"),
+        ("V6_MINI", "suno"),
+        ("suno", "suno"),
+        ("suno-v5", "suno"),
+        ("suno/V4_5ALL", "suno"),
+        ("chirp-v4", "suno"),
+        ("suno-wav", "suno_wav"),
+        ("suno/convert-to-wav", "suno_wav"),
+        ("suno-vocal-removal", "suno_stems"),
+        ("suno/separate-vocals", "suno_stems"),
+        ("suno_stems", "suno_stems"),
+        ("suno-mp4", "suno_video"),
+        ("suno-music-video", "suno_video"),
+        ("runway", "runway"),
+        ("runway-gen-4", "runway"),
+        ("RunwayML", "runway"),
+        ("gen4-aleph", "aleph"),
+        ("runway-aleph", "aleph"),
+        ("aleph", "aleph"),
+        ("gpt4o-image", "gpt4o"),
+        ("gpt-4o-image", "gpt4o"),
+        ("4o-image", "gpt4o"),
+        ("flux-kontext-pro", "flux_kontext"),
+        ("flux/kontext", "flux_kontext"),
+        ("flux.1-kontext-max", "flux_kontext"),
+        ("luma", "luma"),
+        ("luma/modify", "luma"),
+        ("midjourney", "midjourney"),
+        ("midjourney-v7", "midjourney"),
+        ("mj", "midjourney"),
+        ("mj_txt2img", "midjourney"),
+        ("niji6", "midjourney"),
+    ],
+)
+def test_a_familys_model_is_asked_there_first_and_in_the_market_next(model, first):
+    assert names(model)[:2] == [first, "market"]
+
+
+@pytest.mark.parametrize("model", [None, "veo-3-1", "kling-3.0/video"])
+def test_a_task_id_of_veos_form_is_veos_whatever_the_model_is_called(model):
+    assert names(model, "veo_task_abcdef123456") == ["veo", "market"]
+
+
+def test_a_task_id_of_4os_form_is_4os():
+    assert names(None, "task_4o_abc123") == ["gpt4o", "market"]
+
+
+def test_a_task_id_that_only_mentions_a_form_says_nothing():
+    assert names(None, "my_veo_task_1") == EVERYBODY
+
+
+def test_no_candidate_comes_twice_and_the_market_is_always_among_them():
+    for model in (None, "veo3", "suno", "runway", "aleph", "suno-wav", "mj", "4o-image-api"):
+        found = names(model)
+        assert len(found) == len(set(found))
+        assert "market" in found
+
+
+def test_a_hostile_name_costs_no_time():
+    assert names("suno-" * 100_000)[0] == "suno"
+    assert names("-runway" * 100_000 + "x")[0] == "runway"
+
+
+def test_every_family_is_found_by_its_name_and_has_an_address_of_its_own():
+    found = [by_name(name) for name in EVERYBODY]
+
+    assert [family.name for family in found] == EVERYBODY
+    assert len({family.path for family in found}) == len(EVERYBODY)
+    assert all(family.path.startswith("/api/v1/") for family in found)
+    assert by_name("nobody") is None

@@ -1,0 +1,283 @@
+"""The dedicated families: their states, where their results lie, what beside them is none."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from reconciler.domain.model import Ready, Refused, Unheard, Working
+from reconciler.kie.dialects import by_name
+
+A = "https://tempfile.aiquickdraw.com/p/a.mp4"
+B = "https://tempfile.aiquickdraw.com/p/b.mp4"
+X = "https://tempfile.aiquickdraw.com/p/no-result.png"
+
+BEGUN = Working("generating", begun=True)
+ERROR = {"errorCode": 400, "errorMessage": "Prompt refused"}
+REFUSED = Refused("Prompt refused", "400")
+
+COUNTED = {
+    "veo": {"response": {"resultUrls": [A, B], "originUrls": [X], "resolution": "1080p"}},
+    "aleph": {"response": {"resultVideoUrl": A, "resultImageUrl": X}},
+    "gpt4o": {"response": {"resultUrls": [A, B]}},
+    "flux_kontext": {"response": {"resultImageUrl": A, "originImageUrl": X}},
+    "luma": {"response": {"resultUrls": [A, B], "originUrls": [X]}},
+    "midjourney": {"resultInfoJson": {"resultUrls": [{"resultUrl": A}, {"resultUrl": B}]}},
+    "suno_cover": {"response": {"images": [A, B]}},
+}
+ONE = {"aleph", "flux_kontext"}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+class TestFamiliesThatCount:
+    """successFlag: 0 generating, 1 success, 2 and 3 failed; the cover counts otherwise."""
+
+    def test_1_is_ready_with_the_results_and_nothing_beside_them(self, name):
+        record = {"successFlag": 1, "errorCode": None, "errorMessage": "", **COUNTED[name]}
+
+        assert by_name(name).read(record) == Ready((A,) if name in ONE else (A, B))
+
+    def test_the_flag_may_be_text_and_the_results_json_in_a_string(self, name):
+        (place, results), *_ = COUNTED[name].items()
+        record = {"successFlag": "1", place: json.dumps(results)}
+
+        assert by_name(name).read(record) == Ready((A,) if name in ONE else (A, B))
+
+    def test_1_without_results_is_ready_and_empty(self, name):
+        (place, _), *_ = COUNTED[name].items()
+
+        assert by_name(name).read({"successFlag": 1, place: None}) == Ready(())
+        assert by_name(name).read({"successFlag": 1}) == Ready(())
+
+    def test_results_that_cannot_be_read_are_asked_for_again(self, name):
+        (place, _), *_ = COUNTED[name].items()
+
+        for broken in ("{", [A], 5):
+            seen = by_name(name).read({"successFlag": 1, place: broken})
+            assert isinstance(seen, Unheard)
+            assert seen.reason == "bad_result"
+
+    def test_0_is_running(self, name):
+        seen = by_name(name).read({"successFlag": 0, "response": None})
+
+        assert seen == (Working("pending") if name == "suno_cover" else BEGUN)
+
+    def test_2_is_refused_in_the_providers_words(self, name):
+        seen = by_name(name).read({"successFlag": 2, **ERROR})
+
+        assert seen == (BEGUN if name == "suno_cover" else REFUSED)
+
+    def test_3_is_refused_in_the_providers_words(self, name):
+        assert by_name(name).read({"successFlag": 3, **ERROR}) == REFUSED
+
+    @pytest.mark.parametrize("flag", [None, "", "soon", 9, -1, 0.5, True, [1], {"1": 1}])
+    def test_another_flag_means_nothing_yet(self, name, flag):
+        seen = by_name(name).read({"successFlag": flag, **ERROR, **COUNTED[name]})
+
+        assert isinstance(seen, Unheard)
+        assert seen.reason == "unknown_state"
+
+
+def test_veo_4k_has_posters_that_are_no_results():
+    record = {
+        "successFlag": 1,
+        "createTime": "2026-04-24 03:06:40",
+        "completeTime": "2026-04-24 03:08:40",
+        "response": {"mediaIds": ["m"], "resultUrls": [A], "imageUrls": [X]},
+    }
+
+    assert by_name("veo").read(record) == Ready((A,), None, timedelta(minutes=2))
+
+
+def test_a_family_with_iso_times_gives_the_moment_too():
+    record = {
+        "successFlag": 1,
+        "createTime": "2024-03-20T10:29:00Z",
+        "completeTime": "2024-03-20T10:30:00Z",
+        **COUNTED["flux_kontext"],
+    }
+
+    assert by_name("flux_kontext").read(record) == Ready(
+        (A,), datetime(2024, 3, 20, 10, 30, tzinfo=UTC), timedelta(minutes=1)
+    )
+
+
+def test_luma_4_has_its_results_and_only_the_callback_failed():
+    assert by_name("luma").read({"successFlag": 4, **COUNTED["luma"]}) == Ready((A, B))
+    assert isinstance(by_name("veo").read({"successFlag": 4, **COUNTED["veo"]}), Unheard)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen"),
+    [
+        pytest.param({}, BEGUN, id="no error fields"),
+        pytest.param({"errorCode": 0, "errorMessage": ""}, BEGUN, id="empty error fields"),
+        pytest.param({"errorCode": None, "errorMessage": None}, BEGUN, id="null error fields"),
+        pytest.param({"errorCode": 200, "errorMessage": " "}, BEGUN, id="a code of success"),
+        pytest.param({"errorCode": [], "errorMessage": {}}, BEGUN, id="error fields of no form"),
+        pytest.param(ERROR, REFUSED, id="both say failed"),
+        pytest.param({"errorMessage": "Prompt refused"}, Refused("Prompt refused"), id="a message"),
+        pytest.param(
+            {"errorCode": 500},
+            Refused("KIE says that the task failed, without a reason", "500"),
+            id="a code",
+        ),
+    ],
+)
+def test_alephs_0_is_running_unless_an_error_is_named(fields, seen):
+    assert by_name("aleph").read({"successFlag": 0, **fields}) == seen
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen"),
+    [
+        pytest.param({"successFlag": 0, "status": "GENERATING"}, BEGUN, id="both say generating"),
+        pytest.param({"status": "GENERATING"}, BEGUN, id="the word alone"),
+        pytest.param({"successFlag": 0}, BEGUN, id="the flag alone"),
+        pytest.param({"successFlag": 0, "status": "SUCCESS"}, Ready((A,)), id="the word is ahead"),
+        pytest.param({"successFlag": 1, "status": "GENERATING"}, Ready((A,)), id="the flag is"),
+        pytest.param({"successFlag": 1, "status": "NEW"}, Ready((A,)), id="a new word beside 1"),
+        pytest.param({"status": "CREATE_TASK_FAILED", **ERROR}, REFUSED, id="not created"),
+        pytest.param({"status": "GENERATE_FAILED", **ERROR}, REFUSED, id="not generated"),
+        pytest.param({"successFlag": 2, "status": "NEW", **ERROR}, REFUSED, id="the flag failed"),
+        pytest.param({"successFlag": 0, "status": "NEW"}, Unheard("unknown_state", "NEW"), id="a new word"),
+        pytest.param({}, Unheard("unknown_state"), id="neither"),
+    ],
+)
+def test_4o_has_a_flag_and_a_word(fields, seen):
+    record = {"response": {"result_urls": [A]}, "progress": "0.48", **fields}
+
+    assert by_name("gpt4o").read(record) == seen
+
+
+def test_midjourneys_results_may_be_plain_strings():
+    record = {"successFlag": 1, "resultInfoJson": {"resultUrls": [A, B]}}
+
+    assert by_name("midjourney").read(record) == Ready((A, B))
+
+
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        pytest.param("wait", Working("wait"), id="wait has not begun"),
+        pytest.param("queueing", Working("queueing"), id="queueing has not begun"),
+        pytest.param("generating", BEGUN, id="generating has"),
+        pytest.param("success", Ready((A,)), id="success: the video without its poster"),
+        pytest.param("fail", Refused("No luck", "400"), id="fail, its code a number"),
+        pytest.param("expired", Unheard("unknown_state", "expired"), id="a word nobody names"),
+        pytest.param(None, Unheard("unknown_state"), id="no state"),
+    ],
+)
+def test_runway_is_judged_by_its_state_alone(state, seen):
+    record = {
+        "state": state,
+        "videoInfo": {"videoId": "v", "videoUrl": A, "imageUrl": X},
+        "failCode": 400,
+        "failMsg": "No luck",
+        "expireFlag": 0,
+    }
+
+    assert by_name("runway").read(record) == seen
+
+
+TRACKS = {
+    "sunoData": [
+        {"id": "1", "audioUrl": A, "streamAudioUrl": X, "imageUrl": X, "duration": 1.5},
+        {"id": "2", "audioUrl": B, "streamAudioUrl": X, "imageUrl": X, "duration": 1.5},
+    ]
+}
+SUNO = {
+    "suno": (TRACKS, (A, B)),
+    "suno_wav": ({"audioWavUrl": A}, (A,)),
+    "suno_stems": ({"originUrl": X, "vocalUrl": B, "instrumentalUrl": A, "drumsUrl": None}, (A, B)),
+    "suno_video": ({"videoUrl": A}, (A,)),
+    "suno_cover": ({"images": [A, B]}, (A, B)),
+}
+
+
+@pytest.mark.parametrize("field", ["status", "successFlag"])
+@pytest.mark.parametrize("name", SUNO)
+class TestSuno:
+    """One vocabulary for all that Suno makes, in `status` or in `successFlag`."""
+
+    def test_pending_has_not_begun(self, name, field):
+        assert by_name(name).read({field: "PENDING", "response": None}) == Working("pending")
+
+    @pytest.mark.parametrize("state", ["TEXT_SUCCESS", "FIRST_SUCCESS"])
+    def test_a_step_on_the_way_is_no_success(self, name, field, state):
+        seen = by_name(name).read({field: state, "response": SUNO[name][0]})
+
+        assert seen == Working(state.lower(), begun=True)
+
+    def test_success_has_every_result_in_order(self, name, field):
+        response, sources = SUNO[name]
+
+        assert by_name(name).read({field: "SUCCESS", "response": response}) == Ready(sources)
+
+    @pytest.mark.parametrize("response", [None, {}])
+    def test_success_may_be_empty(self, name, field, response):
+        assert by_name(name).read({field: "SUCCESS", "response": response}) == Ready(())
+
+    @pytest.mark.parametrize("response", ["{", [A], 5])
+    def test_a_response_that_cannot_be_read_is_asked_for_again(self, name, field, response):
+        for state in ("SUCCESS", "CALLBACK_EXCEPTION"):
+            seen = by_name(name).read({field: state, "response": response})
+            assert isinstance(seen, Unheard)
+            assert seen.reason == "bad_result"
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            "CREATE_TASK_FAILED",
+            "GENERATE_AUDIO_FAILED",
+            "GENERATE_WAV_FAILED",
+            "GENERATE_MP4_FAILED",
+            "SENSITIVE_WORD_ERROR",
+        ],
+    )
+    def test_each_failure_is_told(self, name, field, state):
+        assert by_name(name).read({field: state, **ERROR}) == REFUSED
+
+    def test_a_failed_callback_does_not_undo_the_music(self, name, field):
+        response, sources = SUNO[name]
+        record = {field: "CALLBACK_EXCEPTION", "response": response}
+
+        assert by_name(name).read(record) == Ready(sources)
+
+    def test_a_failed_callback_without_music_is_no_end(self, name, field):
+        waiting = Working("callback_exception", begun=True)
+
+        assert by_name(name).read({field: "CALLBACK_EXCEPTION"}) == waiting
+        assert by_name(name).read({field: "CALLBACK_EXCEPTION", "response": {}}) == waiting
+
+    @pytest.mark.parametrize("state", ["PAUSED", "GENERATE_LYRICS_FAILED", "成功"])
+    def test_a_word_that_its_pages_do_not_have_means_nothing_yet(self, name, field, state):
+        assert by_name(name).read({field: state}) == Unheard("unknown_state", state)
+
+
+def test_a_reason_inside_the_response_is_told_where_there_is_no_other():
+    record = {"status": "GENERATE_AUDIO_FAILED", "errorCode": 501, "errorMessage": ""}
+
+    seen = by_name("suno").read({**record, "response": {"errorMessage": "Too many words"}})
+
+    assert seen == Refused("Too many words", "501")
+
+
+def test_the_word_is_believed_before_the_flag():
+    record = {"status": "PENDING", "successFlag": 1, "response": TRACKS}
+
+    assert by_name("suno").read(record) == Working("pending")
+
+
+def test_a_track_whose_own_address_is_missing_is_taken_from_its_source():
+    tracks = [{"audioUrl": "", "sourceAudioUrl": A}, {"audio_url": B}, {"imageUrl": X}]
+
+    assert by_name("suno").read({"status": "SUCCESS", "response": {"sunoData": tracks}}) == Ready((A, B))
+
+
+def test_a_track_that_is_no_object_spoils_the_answer():
+    record = {"status": "SUCCESS", "response": {"sunoData": [5]}}
+
+    assert by_name("suno").read(record) == Unheard("bad_result", "a result without a usable address")

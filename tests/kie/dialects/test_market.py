@@ -1,0 +1,267 @@
+"""The market's records: states, every form of resultJson, and what is refused in them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from reconciler.domain.model import Ready, Refused, Unheard, Working
+from reconciler.kie.dialects import by_name
+from reconciler.kie.dialects.lenient import LONGEST_SAID
+
+MARKET = by_name("market")
+A = "https://tempfile.aiquickdraw.com/r/a.png"
+B = "https://tempfile.aiquickdraw.com/r/b.png"
+C = "https://tempfile.aiquickdraw.com/r/c.png"
+
+
+def success(result, **more):
+    return {"state": "success", "resultJson": result, **more}
+
+
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        pytest.param("waiting", Working("waiting"), id="waiting has not begun"),
+        pytest.param("queuing", Working("queuing"), id="queuing has not begun"),
+        pytest.param("generating", Working("generating", begun=True), id="generating has"),
+        pytest.param(" Generating ", Working("generating", begun=True), id="however it is written"),
+        pytest.param("completed", Unheard("unknown_state", "completed"), id="a word nobody names"),
+        pytest.param("failed", Unheard("unknown_state", "failed"), id="failed is not fail"),
+        pytest.param("", Unheard("unknown_state"), id="no state"),
+        pytest.param(None, Unheard("unknown_state"), id="a null state"),
+        pytest.param(3, Unheard("unknown_state", "3"), id="a number"),
+        pytest.param(["fail"], Unheard("unknown_state"), id="a list"),
+    ],
+)
+def test_a_state_means_what_its_page_says(state, seen):
+    assert MARKET.read({"state": state, "resultJson": "", "failMsg": "no"}) == seen
+
+
+@pytest.mark.parametrize(
+    ("result", "sources"),
+    [
+        pytest.param({"resultUrls": [A]}, (A,), id="one address"),
+        pytest.param({"resultUrls": [C, A, B]}, (C, A, B), id="several keep their order"),
+        pytest.param({"resultUrls": [A, B, A]}, (A, B), id="a repeated one is kept once"),
+        pytest.param({"resultUrls": [A, "", None, B]}, (A, B), id="absent ones are passed over"),
+        pytest.param({"resultUrls": [f" {A}\n"]}, (A,), id="blanks around one"),
+        pytest.param({"resultUrls": A}, (A,), id="one that is no list"),
+        pytest.param({"resultUrls": []}, (), id="an empty list"),
+        pytest.param({"resultUrls": None}, (), id="a null list"),
+        pytest.param({}, (), id="an empty object"),
+        pytest.param(
+            {"resultUrls": [A], "firstFrameUrl": [B], "lastFrameUrl": [C]},
+            (A,),
+            id="stills of the video are no results",
+        ),
+        pytest.param({"resultUrls": [A], "resultWaterMarkUrls": [B]}, (A,), id="nor is the marked copy"),
+        pytest.param({"result_urls": [A]}, (A,), id="the other spelling"),
+        pytest.param({"resultObject": {"mask_urls": [A, B]}}, (A, B), id="OmniHuman's masks"),
+        pytest.param({"resultObject": {"mask_urls": []}}, (), id="no masks"),
+        pytest.param({"resultObject": {"mask_urls": A}}, (A,), id="one mask"),
+        pytest.param(
+            {"resultObject": {"segments": [{"maskUrl": A, "name": "dog"}, {"maskUrl": B}]}},
+            (A, B),
+            id="a map of segments",
+        ),
+        pytest.param({"resultObject": {"url": A}}, (A,), id="an object with one address"),
+        pytest.param({"resultObject": {"subject_status": 1}}, (), id="an answer without media"),
+        pytest.param({"resultObject": {"text": ["see https://a.example", 1]}}, (), id="a text"),
+        pytest.param({"resultObject": None}, (), id="a null object"),
+        pytest.param({"resultUrls": [], "resultObject": {"mask_urls": [A]}}, (A,), id="the form that is full"),
+        pytest.param(
+            {"code": 200, "data": [{"audio_url": A, "image_url": B}, {"audio_url": C}]},
+            (A, C),
+            id="Suno in the market",
+        ),
+        pytest.param({"code": 200, "data": []}, (), id="Suno in the market, empty"),
+        pytest.param({"code": 200, "data": None}, (), id="Suno in the market, null"),
+        pytest.param({"sunoData": [{"audioUrl": A, "imageUrl": B}]}, (A,), id="Suno's own form"),
+        pytest.param({"data": [{"audio_url": "", "image_url": B}]}, (), id="cover art is no result"),
+        pytest.param({"outputs": [A, {"url": B}, {"audio_url": C}]}, (A, B, C), id="outputs"),
+        pytest.param({"videoInfo": {"videoUrl": A, "imageUrl": B}}, (A,), id="Runway's form"),
+        pytest.param({"videoUrl": A, "imageUrl": B}, (A,), id="a video and its poster"),
+        pytest.param({"videoUrl": None, "imageUrl": B}, (B,), id="a picture alone"),
+        pytest.param({"videoUrl": "", "imageUrl": B}, (), id="the poster of a missing video"),
+        pytest.param({"imageUrl": None}, (), id="a null address"),
+        pytest.param([A, B], (A, B), id="a bare array"),
+        pytest.param([{"imageUrl": A}, {"videoUrl": B}], (A, B), id="an array of objects"),
+        pytest.param([], (), id="an empty array"),
+        pytest.param(A, (A,), id="a bare string"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [json.dumps, lambda result: result], ids=["in a string", "bare"])
+def test_every_known_form_of_results_is_read(wrap, result, sources):
+    assert MARKET.read(success(wrap(result))) == Ready(sources)
+
+
+@pytest.mark.parametrize("result", [pytest.param("", id="blank"), pytest.param(None, id="null"), "  ", "null", '""'])
+def test_a_success_without_any_result_is_ready_and_empty(result):
+    assert MARKET.read(success(result)) == Ready(())
+
+
+def test_a_string_wrapped_twice_is_read():
+    assert MARKET.read(success(json.dumps(json.dumps({"resultUrls": [A]})))) == Ready((A,))
+    assert MARKET.read(success(json.dumps(A))) == Ready((A,))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param('{"resultUrls":["' + A, id="truncated"),
+        pytest.param('{"resultUrls":["' + A + '"]', id="truncated by one brace"),
+        pytest.param(f"done, see {A}", id="prose with an address in it"),
+        pytest.param("<html></html>", id="HTML"),
+        pytest.param("[" * 10_000 + "]" * 10_000, id="nested 10,000 deep"),
+        pytest.param("7", id="a number"),
+        pytest.param("true", id="a truth"),
+        pytest.param({"resultUrls": ["/relative/a.png"]}, id="a relative address"),
+        pytest.param({"resultUrls": ["//a.example/a.png"]}, id="an address without a scheme"),
+        pytest.param({"resultUrls": ["ftp://a.example/a.png"]}, id="ftp"),
+        pytest.param({"resultUrls": ["file:///etc/passwd"]}, id="a file"),
+        pytest.param({"resultUrls": ["javascript:alert(1)"]}, id="a script"),
+        pytest.param({"resultUrls": ["data:image/png;base64,AA=="]}, id="inline bytes"),
+        pytest.param({"resultUrls": ["https:///a.png"]}, id="no host"),
+        pytest.param({"resultUrls": ["https://[a.example/a.png"]}, id="a broken bracket"),
+        pytest.param({"resultUrls": ["https://a.example/a b.png"]}, id="a blank within"),
+        pytest.param({"resultUrls": ["https://a.example/\x00.png"]}, id="a NUL within"),
+        pytest.param({"resultUrls": ["https://a.example/\ud800.png"]}, id="half a surrogate pair"),
+        pytest.param({"resultUrls": ["https://a.example\\@kie.ai/a"]}, id="a backslash"),
+        pytest.param({"resultUrls": ["https://a.example/" + "a" * 4096]}, id="4,114 characters"),
+        pytest.param({"resultUrls": [f"{A}?{n}" for n in range(65)]}, id="65 results"),
+        pytest.param({"resultUrls": [A, 7]}, id="a number among them"),
+        pytest.param({"resultUrls": [A, [B]]}, id="a list among them"),
+        pytest.param({"resultUrls": [A, {"name": "b"}]}, id="an object without an address"),
+        pytest.param({"resultUrls": {"0": A}}, id="an object in place of a list"),
+        pytest.param({"resultUrls": 1}, id="a number in place of a list"),
+        pytest.param({"resultObject": {"layers": [{"file": A}]}}, id="an address where none is known"),
+        pytest.param({"resultObject": "a text"}, id="a text in place of an object"),
+        pytest.param({"resultObject": {"mask_urls": {"0": A}}}, id="masks that are no list"),
+        pytest.param({"resultObject": {"points": [0] * 20_000}}, id="an object too large to look through"),
+        pytest.param({"data": {"resultUrls": [A]}}, id="data that is no list"),
+        pytest.param({"videoInfo": [A]}, id="videoInfo that is no object"),
+        pytest.param({"newForm": [A]}, id="a form that nobody knows"),
+    ],
+)
+def test_what_cannot_be_read_is_asked_again_and_never_guessed(result):
+    seen = MARKET.read(success(result if isinstance(result, str) else json.dumps(result)))
+
+    assert isinstance(seen, Unheard)
+    assert seen.reason == "bad_result"
+
+
+def test_64_results_and_4096_characters_are_not_too_much():
+    many = [f"{A}?{n}" for n in range(64)]
+    long = "https://a.example/" + "a" * 4078
+
+    assert MARKET.read(success({"resultUrls": many})) == Ready(tuple(many))
+    assert MARKET.read(success({"resultUrls": [long]})) == Ready((long,))
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "seen"),
+    [
+        pytest.param("Bad prompt", "422", Refused("Bad prompt", "422"), id="both as text"),
+        pytest.param("Bad prompt", 400, Refused("Bad prompt", "400"), id="a number"),
+        pytest.param("No", "GENERATION_FAILED", Refused("No", "GENERATION_FAILED"), id="a word"),
+        pytest.param("No", None, Refused("No"), id="no code"),
+        pytest.param("No", "", Refused("No"), id="a blank code"),
+        pytest.param("No", 0, Refused("No"), id="code 0 is none"),
+        pytest.param("No", "0", Refused("No"), id="nor is its text"),
+        pytest.param("No", True, Refused("No"), id="nor is a truth"),
+        pytest.param("No", 10**40, Refused("No"), id="nor is a number beyond reason"),
+        pytest.param("a\x00b\n\tc\x1b d\ud800", None, Refused("a b c d"), id="control characters"),
+    ],
+)
+def test_a_failure_is_told_in_the_providers_words(message, code, seen):
+    record = {"state": "fail", "failMsg": message, "failCode": code, "resultJson": ""}
+
+    assert MARKET.read(record) == seen
+
+
+def test_a_long_message_is_told_whole_up_to_the_word_where_it_is_too_long():
+    seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * LONGEST_SAID, "failCode": "z" * 1000})
+
+    assert seen.message == "x" * 600 + " y" * ((LONGEST_SAID - 601) // 2)
+    assert seen.code == "z" * 1000
+
+
+@pytest.mark.parametrize("message", ["", None, " \n", "\x00", [], {}, 1.5, True])
+def test_a_failure_is_never_without_a_message(message):
+    seen = MARKET.read({"state": "fail", "failMsg": message})
+
+    assert isinstance(seen, Refused)
+    assert seen.message.startswith("KIE says")
+
+
+BEGAN = 1777000000000
+ENDED = datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("times", "completed_at", "took"),
+    [
+        pytest.param(
+            {"createTime": BEGAN, "completeTime": BEGAN + 45_500, "costTime": 99},
+            ENDED + timedelta(milliseconds=500),
+            45.5,
+            id="the difference of both times",
+        ),
+        pytest.param(
+            {"createTime": str(BEGAN), "completeTime": str(BEGAN + 45_000)},
+            ENDED,
+            45,
+            id="as text",
+        ),
+        pytest.param(
+            {"createTime": BEGAN // 1000, "completeTime": BEGAN // 1000 + 45},
+            ENDED,
+            45,
+            id="in seconds",
+        ),
+        pytest.param(
+            {"createTime": "2026-04-24T03:06:40Z", "completeTime": "2026-04-24T05:07:25+02:00"},
+            ENDED,
+            45,
+            id="ISO 8601",
+        ),
+        pytest.param(
+            {"createTime": "2026-04-24 03:06:40", "completeTime": "2026-04-24 03:07:25"},
+            None,
+            45,
+            id="without a zone: a difference, and no moment",
+        ),
+        pytest.param(
+            {"createTime": "2026-04-24 03:06:40", "completeTime": BEGAN + 45_000, "costTime": 44},
+            ENDED,
+            44,
+            id="one of them without a zone",
+        ),
+        pytest.param({"completeTime": BEGAN + 45_000, "costTime": 45}, ENDED, 45, id="one of them"),
+        pytest.param({"costTime": 45}, None, 45, id="seconds alone"),
+        pytest.param({"costTime": "45"}, None, 45, id="seconds as text"),
+        pytest.param({"costTime": 187_808}, None, None, id="milliseconds are no seconds"),
+        pytest.param({"costTime": -5}, None, None, id="less than nothing"),
+        pytest.param({"costTime": 10**400}, None, None, id="longer than anything"),
+        pytest.param({"costTime": -(10**400)}, None, None, id="and shorter than anything"),
+        pytest.param(
+            {"createTime": BEGAN + 9, "completeTime": BEGAN},
+            ENDED.replace(minute=6, second=40),
+            None,
+            id="done before it began",
+        ),
+        pytest.param({"createTime": None, "completeTime": ""}, None, None, id="no times"),
+        pytest.param({"completeTime": 10**300}, None, None, id="a time beyond the calendar"),
+        pytest.param({"completeTime": float("nan")}, None, None, id="no number"),
+        pytest.param({"completeTime": "soon"}, None, None, id="no time"),
+        pytest.param({"completeTime": "0001-01-01T00:00:00+14:00"}, None, None, id="year one"),
+        pytest.param({"completeTime": 5}, None, None, id="the year 1970"),
+    ],
+)
+def test_how_long_it_took_is_read_from_whatever_is_given(times, completed_at, took):
+    seen = MARKET.read(success({"resultUrls": [A]}, **times))
+
+    assert seen == Ready((A,), completed_at, None if took is None else timedelta(seconds=took))

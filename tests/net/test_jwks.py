@@ -1,0 +1,126 @@
+"""The project's public keys: kept, asked for again, and never as often as a stranger would like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from fastapi import Response
+
+from reconciler.errors import Transient
+from reconciler.net.jwks import Jwks
+from tests.http.tokens import Pair, Project, project
+
+ONE, TWO = Pair.of("ES256", "one"), Pair.of("ES256", "two")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def known(keys: Jwks, *kids: str) -> list[bool]:
+    return [await keys.key(kid) is not None for kid in kids]
+
+
+async def test_known_keys_are_asked_for_once_in_ten_minutes() -> None:
+    clock = Clock()
+    async with project(ONE) as supabase:
+        keys = Jwks(supabase.url, clock=clock)
+        for passed, asked in ((0, 1), (599, 1), (2, 2)):
+            clock.now += passed
+            assert await known(keys, "one") == [True]
+            assert supabase.asked == asked
+
+
+async def test_strangers_make_us_ask_at_most_once_a_minute() -> None:
+    clock = Clock()
+    async with project(ONE) as supabase:
+        keys = Jwks(supabase.url, clock=clock)
+        for round_ in range(3):
+            assert not any(await known(keys, *(f"stranger-{number}" for number in range(50))))
+            assert supabase.asked == round_ + 1
+            clock.now += 61
+
+
+async def test_a_new_key_is_found_and_an_old_one_forgotten() -> None:
+    clock = Clock()
+    async with project(ONE) as supabase:
+        keys = Jwks(supabase.url, clock=clock)
+        assert await known(keys, "one", "two") == [True, False]
+        supabase.keys = [TWO]
+        clock.now += 61
+        assert await known(keys, "two", "one") == [True, False]
+
+
+async def test_many_at_once_ask_once() -> None:
+    async with project(ONE) as supabase:
+        keys = Jwks(supabase.url)
+        found = await asyncio.gather(*(keys.key("one") for _ in range(40)))
+        assert (all(found), supabase.asked) == (True, 1)
+
+
+NONSENSE = {
+    "an error": Response("{}", 500),
+    "nothing there": Response("{}", 404),
+    "elsewhere": Response(status_code=302, headers={"Location": "http://127.0.0.1:9/"}),
+    "no JSON": Response("<html>"),
+    "another shape": Response("[]"),
+    "no list": Response('{"keys": 7}'),
+    "too deep": Response('{"keys": ' + "[" * 30_000),
+    "too long": Response(json.dumps({"keys": [], "more": "x" * 70_000})),
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE.keys())
+async def test_what_is_no_key_set_is_an_outage(answer: Response) -> None:
+    async with project(ONE) as supabase:
+        supabase.answer = answer
+        with pytest.raises(Transient) as raised:
+            await Jwks(supabase.url).key("one")
+        assert raised.value.code == "keys_away"
+
+
+async def test_an_outage_is_asked_about_every_five_seconds_and_ends() -> None:
+    clock = Clock()
+    async with project(ONE) as supabase:
+        supabase.answer = NONSENSE["an error"]
+        keys = Jwks(supabase.url, clock=clock)
+        for _ in range(3):
+            with pytest.raises(Transient):
+                await keys.key("one")
+        assert supabase.asked == 1
+        supabase.answer = None
+        clock.now += 6
+        assert await known(keys, "one") == [True]
+
+
+async def out_of_reach(supabase: Project, keys: Jwks, clock: Clock, *, seconds: float) -> None:
+    supabase.answer = NONSENSE["an error"]
+    clock.now += seconds
+    await keys.key("one")
+
+
+async def test_known_keys_are_believed_for_an_hour_of_an_outage() -> None:
+    clock = Clock()
+    async with project(ONE) as supabase:
+        keys = Jwks(supabase.url, clock=clock)
+        assert await known(keys, "one") == [True]
+        await out_of_reach(supabase, keys, clock, seconds=3500)
+        with pytest.raises(Transient):
+            await keys.key("two")
+        with pytest.raises(Transient):
+            await out_of_reach(supabase, keys, clock, seconds=200)
+
+
+async def test_only_public_keys_of_a_kind_that_signs_are_taken() -> None:
+    secret = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "oct", "alg": "HS256"}
+    odd = [secret, "text", {}, {**ONE.public, "kid": 7}, {**ONE.public, "kid": "enc", "use": "enc"}]
+    odd += [{**ONE.public, "kid": "curve", "crv": "P-521"}, {**ONE.public, "kid": "broken", "x": "!"}]
+    async with project() as supabase:
+        supabase.answer = Response(json.dumps({"keys": [*odd, TWO.public]}))
+        keys = Jwks(supabase.url)
+        assert await known(keys, "oct", "enc", "curve", "broken", "two") == [False, False, False, False, True]

@@ -1,0 +1,197 @@
+"""What the statements of every second cost: plans over large tables, and updates that touch no index."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.postgres.claims import claims, unacknowledged_claims
+from reconciler.postgres.ledger import ledger_sql
+from reconciler.postgres.ledger.ledger import _facts
+from reconciler.postgres.pool import Database
+from tests.postgres.books import Books, opened
+
+ROWS = 20_000
+TERM = timedelta(seconds=30)
+FILL = f"""
+INSERT INTO public.generations (status, task_id, asset_url, kind)
+SELECT CASE WHEN n % 10 = 0 THEN 'generating' ELSE 'success' END, 'task-' || n,
+       CASE WHEN n % 10 = 0 THEN NULL ELSE 'https://project.supabase.co/' || n END, 'image'
+  FROM generate_series(1, {ROWS}) n;
+INSERT INTO reconciler.work (generation_id, due_at, early_at, seen_status, seen_task, sources, key_hash, why)
+SELECT id::text, CASE WHEN status = 'generating' THEN now() + (random() - 0.1) * interval '1 hour' END,
+       CASE WHEN status = 'generating' THEN now() + interval '1 day' END, status, task_id,
+       ARRAY['https://tempfile.aiquickdraw.com/r/' || id], md5(id::text), 'KIE says waiting'
+  FROM public.generations;
+ANALYZE;
+"""
+
+
+@pytest.fixture
+async def books(dsn: str) -> AsyncIterator[Books]:
+    async with opened(dsn) as found:
+        await found.pool.execute(FILL)
+        await found.pool.execute("VACUUM ANALYZE public.generations")
+        await found.pool.execute("VACUUM ANALYZE reconciler.work")
+        yield found
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    yield plan["Node Type"], plan.get("Relation Name", ""), plan.get("Index Name", "")
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+async def planned(books: Books, sql: str, *args: object) -> list[tuple[str, str, str]]:
+    """The nodes of a statement's plan: kind, table, index."""
+    async with books.pool.acquire() as connection:
+        found = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *args))
+    return list(nodes(found[0]["Plan"]))
+
+
+def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
+    return {table for kind, table, _ in plan if kind == "Seq Scan"}
+
+
+async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books) -> None:
+    for sql in (*claims._DUE, claims._EARLY):
+        plan = await planned(books, sql, TERM, uuid.uuid4(), 8, None)
+        assert "work_due_at" in {index for _, _, index in plan}, sql
+        assert scanned(plan) == set(), sql
+
+
+async def test_what_a_claim_without_an_answer_has_taken_is_looked_for_among_rows_in_flight(books: Books) -> None:
+    plan = await planned(books, unacknowledged_claims._DISOWN, uuid.uuid4(), [uuid.uuid4()], TERM, 3.0)
+    assert "work_due_at" in {index for _, _, index in plan}
+    assert scanned(plan) == set()
+
+
+async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
+    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8, None), (claims._NEXT, None), (claims._FLOOR,)]:
+        plan = await planned(books, sql, *args)
+        assert "Sort" not in {kind for kind, _, _ in plan}, sql
+
+
+async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
+    desk = books.claims()
+    name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
+    wakes = ([name], [uuid.uuid4()], ["notify"])
+    plan = await planned(books, desk._woken, TERM, uuid.uuid4(), *desk._ours, *wakes)
+    assert scanned(plan) == set()
+
+
+async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
+    desk = books.claims()
+    plan = await planned(books, desk._discover, TERM, *desk._ours)
+    assert "generations" not in scanned(plan)
+    assert "generations_reconciler_open" in {index for _, _, index in plan}
+
+
+async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_task(books: Books) -> None:
+    await books.pool.execute(
+        """INSERT INTO reconciler.callbacks (task_id, generation_id, body)
+           SELECT 'task-' || n, gen_random_uuid()::text, '{}' FROM generate_series(1, 2000) n"""
+    )
+    await books.pool.execute("VACUUM ANALYZE reconciler.callbacks")
+    name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
+    desk = books.claims()
+    for sql, *args in [(ledger_sql.read(books.shape), [name]), (desk._discover, TERM, *desk._ours)]:
+        plan = await planned(books, sql, *args)
+        assert "callbacks_generation" in {index for _, _, index in plan}, sql
+        assert "callbacks" not in scanned(plan), sql
+    async with books.pool.acquire() as connection:
+        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {ledger_sql.read(books.shape)}"
+        found = json.loads(await connection.fetchval(sql, [name]))
+    assert runs(found[0]["Plan"], "callbacks") == 0
+
+
+def runs(plan: dict[str, Any], table: str) -> int:
+    """How often the plan read this table."""
+    own = int(plan["Actual Loops"]) if plan.get("Relation Name") == table else 0
+    return own + sum(runs(below, table) for below in plan.get("Plans", ()))
+
+
+async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -> None:
+    sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
+    row, claim = await books.held(await books.pool.fetchval(sql))
+    facts = (claim.generation_id, claim.lease, *_facts(row))
+    looks = [
+        (ledger_sql.read(books.shape), [row.id]),
+        (ledger_sql.NOTE, *facts),
+        (ledger_sql.rest(books.shape, begun=True), *facts, 0, datetime.now(UTC), datetime.now(UTC)),
+        (ledger_sql.LEAVE, *facts),
+    ]
+    for sql, *args in looks:
+        assert scanned(await planned(books, sql, *args)) & {"generations", "work"} == set(), sql
+
+
+async def passed(books: Books, sql: str, *args: object) -> int:
+    """Pages that a statement looked at."""
+    async with books.pool.acquire() as connection, connection.transaction():
+        found = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args))
+        return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
+
+
+async def test_under_a_long_snapshot_a_look_passes_only_what_was_due_since_the_last_sweep(books: Books) -> None:
+    """F13: the snapshot keeps every former due time in the index."""
+    await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour' WHERE due_at IS NOT NULL")
+    desk = books.claims()
+    async with books.pool.acquire() as dump, dump.transaction(isolation="repeatable_read"):
+        await dump.fetchval("SELECT count(*) FROM reconciler.work")
+        for due in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
+            await books.pool.execute(f"UPDATE reconciler.work SET due_at = {due} WHERE due_at IS NOT NULL")
+        arguments = (TERM, uuid.uuid4(), 8)
+        without = min([await passed(books, sql, *arguments, None) for sql in claims._DUE])
+        await desk.discover()
+        behind = max([await passed(books, sql, *arguments, desk._floor) for sql in claims._DUE])
+    assert behind * 10 < without
+
+
+async def test_what_is_due_before_all_that_was_known_is_found_after_the_next_sweep(books: Books) -> None:
+    await books.pool.execute("UPDATE reconciler.work SET due_at = NULL")
+    desk = books.claims()
+    await desk.discover()
+    name = await books.pool.fetchval("SELECT generation_id FROM reconciler.work LIMIT 1")
+    await books.pool.execute("UPDATE reconciler.work SET due_at = '-infinity' WHERE generation_id = $1", name)
+    await desk.discover()
+    assert [claim.generation_id for claim in await desk.due(1)] == [name]
+
+
+async def updated(database: Database) -> tuple[int, int]:
+    """Updates of `work` so far: all, and those that touched no index."""
+    await database.execute("SELECT pg_stat_force_next_flush()")
+    counts = """SELECT pg_stat_get_tuples_updated(c), pg_stat_get_tuples_hot_updated(c)
+                  FROM (SELECT 'reconciler.work'::regclass::oid) AS t (c)"""
+    row = await database.row(counts)
+    assert row is not None
+    return row[0], row[1]
+
+
+async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, books: Books) -> None:
+    """F13: bloat of indexes; the due time alone is indexed and may cost one."""
+    # One connection: each tells its own counts.
+    books.database = Database(dsn, size=1)
+    if not await books.database.value("SELECT to_regproc('pg_stat_force_next_flush') IS NOT NULL"):
+        pytest.skip("this PostgreSQL tells its statistics when it likes")
+    desk, ledger = books.claims(), books.ledger()
+
+    async def changes(write: Callable[[], Awaitable[object]]) -> tuple[int, int]:
+        before = await updated(books.database)
+        await write()
+        after = await updated(books.database)
+        return after[0] - before[0], after[1] - before[1]
+
+    taken = await desk.due(50)
+    assert len(taken) == 50
+    row = (await ledger.read([taken[0].generation_id]))[taken[0].generation_id].row
+    noted = replace(row, looks=9, misses=3, why="KIE: rate_limited", looked_at=datetime.now(UTC))
+    assert await changes(lambda: desk.renew(taken)) == (50, 50)
+    assert await changes(lambda: desk.due(50)) == (50, 50)
+    assert await changes(lambda: ledger.note(noted, taken[0])) == (1, 1)
+    await books.database.close()

@@ -1,0 +1,48 @@
+"""Reopening by hand: the row is asked about once more, and what is true of the generation whatever its task stays."""
+
+from __future__ import annotations
+
+from reconciler.domain.model import Fail
+from reconciler.postgres.ledger.reopen import Reopening
+from tests.postgres.books import Books, delivered
+
+PAST = "refunded_at = now(), delivered_at = now(), sources = ARRAY['http://localhost/old'], looks = 7"
+
+
+async def test_a_failed_row_is_due_and_keeps_what_is_known_of_its_task(books: Books) -> None:
+    generation_id = await books.insert()
+    row, claim = await books.held(generation_id)
+    await books.ledger().fail(row, claim, Fail("refused (500)"))
+    await books.set(generation_id, PAST)
+    assert await Reopening(books.database, books.shape).reopen(generation_id)
+    work = await books.work(generation_id)
+    assert work is not None
+    assert (work["reopened"], work["looks"], work["refunded_at"] is not None) == (True, 7, True)
+    assert work["due_in"] <= 0
+
+
+async def test_what_was_known_of_another_task_is_forgotten_but_not_that_it_was_refunded(books: Books) -> None:
+    generation_id = await books.insert()
+    row, claim = await books.held(generation_id)
+    await books.ledger().fail(row, claim, Fail("refused (500)"))
+    await books.set(generation_id, PAST)
+    await books.change(generation_id, "task_id = 'task-2'")
+    assert await Reopening(books.database, books.shape).reopen(generation_id)
+    work = await books.work(generation_id)
+    assert work is not None
+    assert (work["reopened"], work["looks"], work["sources"], work["seen_task"]) == (True, 0, None, "task-2")
+    assert work["refunded_at"] is not None
+    assert work["delivered_at"] is not None
+
+
+async def test_a_row_that_has_not_failed_keeps_all_that_is_known_of_it(books: Books) -> None:
+    generation_id = await books.insert()
+    row, claim = await books.held(generation_id)
+    row = await books.stored(row, claim)
+    assert await books.ledger().finish(row, claim, delivered()) == "succeeded"
+    before = await books.work(generation_id)
+    assert before is not None
+    assert not await Reopening(books.database, books.shape).reopen(generation_id)
+    after = await books.work(generation_id)
+    assert after is not None
+    assert after["delivered_at"] == before["delivered_at"]

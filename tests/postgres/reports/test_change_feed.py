@@ -1,0 +1,135 @@
+"""How rows stand, for those who follow them: whatever kind of key a table has, and at no great price."""
+
+from __future__ import annotations
+
+import json
+
+import asyncpg
+import pytest
+
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.postgres.reports.change_feed import _BEFORE, OVERLAP, Happening, Happenings
+from tests.postgres.books import Books, opened
+
+KEYS = {
+    "uuid": "uuid PRIMARY KEY DEFAULT gen_random_uuid()",
+    "bigint": "bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY",
+    "integer": "integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY",
+    "text": "text PRIMARY KEY DEFAULT 'gen_' || left(md5(random()::text), 8)",
+    "varchar": "varchar(64) PRIMARY KEY DEFAULT gen_random_uuid()",
+}
+
+
+async def created(dsn: str, key: str) -> None:
+    """The least table that an application may have."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        f"""CREATE TABLE public.generations (id {key}, user_id text, status text NOT NULL DEFAULT 'queued',
+                task_id text, asset_url text, created_at timestamptz NOT NULL DEFAULT now())"""
+    )
+    await connection.close()
+    await migrate(dsn)
+
+
+async def told(books: Books, generation_id: str, kind: str = "succeeded") -> int:
+    """An event of this generation; its id."""
+    sql = """INSERT INTO reconciler.events (key, generation_id, kind, payload)
+             VALUES (gen_random_uuid()::text, $1, $2, '{}') RETURNING id"""
+    found: int = await books.pool.fetchval(sql, generation_id, kind)
+    return found
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_rows_are_found_by_keys_of_any_kind_and_what_is_no_key_is_passed_over(empty_dsn: str, key: str) -> None:
+    await created(empty_dsn, KEYS[key])
+    async with opened(empty_dsn) as books:
+        happenings = Happenings(books.database, books.shape)
+        one, two = [await books.insert(user_id="anna"), await books.insert(user_id=None, asset_url="https://ours/2")]
+        event = await told(books, two)
+        strange = ["", "nobody", "\x00", "\ud800", "9" * 30, "' OR true --", "00000000-0000-0000-0000-000000000000"]
+        found = await happenings.of([(one, 0), (two, 0), (two, event), *((name, 1 << 40) for name in strange)])
+        assert sorted(found, key=lambda happening: happening.kind) == [
+            Happening(one, "anna", "queued", "status", None, None),
+            Happening(two, None, "queued", "succeeded", "https://ours/2", event),
+        ]
+        assert await happenings.since(0, "anna") == []
+        assert [happening.id for happening in await happenings.since(0, None) or ()] == [two]
+
+
+async def test_every_event_that_was_heard_of_is_told_in_its_order(rows_dsn: str) -> None:
+    async with opened(rows_dsn) as books:
+        generation_id = await books.insert()
+        events = [await told(books, generation_id, kind) for kind in ("gave_up", "recovered")]
+        heard = [(generation_id, event) for event in reversed(events)]
+        found = await Happenings(books.database, books.shape).of(heard)
+        assert [(happening.event, happening.kind) for happening in found] == [
+            (events[0], "gave_up"),
+            (events[1], "recovered"),
+        ]
+
+
+async def test_the_newest_is_none_at_first_and_what_comes_after_none_is_everything(rows_dsn: str) -> None:
+    async with opened(rows_dsn) as books:
+        happenings = Happenings(books.database, books.shape)
+        assert (await happenings.newest(), await happenings.since(0, None)) == (0, [])
+        event = await told(books, await books.insert())
+        assert await happenings.newest() == event
+        assert [one.event for one in await happenings.since(event - 1, None) or ()] == [event]
+        assert await happenings.since(event + 1, None) is None
+        assert [one.event for one in await happenings.since(event, None) or ()] == [event], "the overlap"
+
+
+async def test_what_its_hook_held_back_is_told_however_many_have_overtaken_it(rows_dsn: str) -> None:
+    async with opened(rows_dsn) as books:
+        happenings = Happenings(books.database, books.shape)
+        generation_id = await books.insert()
+        async with books.pool.acquire() as connection, connection.transaction():
+            held_back = await connection.fetchval(
+                """INSERT INTO reconciler.events (key, generation_id, kind, payload) VALUES ('slow', $1, 'failed', '{}')
+                   RETURNING id""",
+                generation_id,
+            )
+            overtaking = [await told(books, generation_id) for _ in range(OVERLAP + 20)]
+            assert held_back not in {one.event for one in await happenings.since(overtaking[-1], None) or ()}
+        assert held_back in {one.event for one in await happenings.since(overtaking[-1], None) or ()}
+
+
+async def test_what_is_long_past_is_not_told_again(rows_dsn: str) -> None:
+    async with opened(rows_dsn) as books:
+        generation_id = await books.insert()
+        events = [await told(books, generation_id) for _ in range(OVERLAP + 20)]
+        await books.pool.execute("UPDATE reconciler.events SET at = at - interval '1 hour' WHERE id < $1", events[-1])
+        found = await Happenings(books.database, books.shape).since(events[-1], None)
+        assert [one.event for one in found or ()] == events[-OVERLAP:]
+
+
+async def test_looking_up_a_hundred_rows_reads_no_table_from_end_to_end(dsn: str) -> None:
+    async with opened(dsn) as books:
+        await books.pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")
+        await books.pool.execute(
+            """INSERT INTO public.generations (user_id, status)
+               SELECT gen_random_uuid(), 'success' FROM generate_series(1, 100000)"""
+        )
+        await books.pool.execute(
+            """INSERT INTO reconciler.events (key, generation_id, kind, payload)
+               SELECT id::text, id::text, 'succeeded', '{}' FROM public.generations"""
+        )
+        await books.pool.execute("ANALYZE public.generations, reconciler.events")
+        happenings = Happenings(books.database, books.shape)
+        ids = [str(row["id"]) for row in await books.pool.fetch("SELECT id FROM public.generations LIMIT 100")]
+        newest = await happenings.newest()
+        for events in ([], list(range(newest - 500, newest))):
+            plan = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {happenings._of}", ids, events))[0]
+            assert scanned(plan["Plan"]) == set(), plan
+        await books.pool.execute("UPDATE reconciler.events SET at = at + id * interval '1 second'")
+        await books.pool.execute("ANALYZE reconciler.events")
+        plan = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {_BEFORE}", newest - 10))[0]
+        assert scanned(plan["Plan"]) == set(), plan
+
+
+def scanned(plan: dict[str, object]) -> set[str]:
+    """The tables that a plan reads from end to end."""
+    own = {str(plan["Relation Name"])} if plan["Node Type"] == "Seq Scan" else set()
+    inner = plan.get("Plans", [])
+    assert isinstance(inner, list)
+    return own.union(*map(scanned, inner))

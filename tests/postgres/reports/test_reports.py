@@ -1,0 +1,295 @@
+"""What the reports tell about a whole table, against real PostgreSQL; every expected figure is counted by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.postgres.pool import Database
+from reconciler.postgres.reports import report_sql
+from reconciler.postgres.reports.reports import Reports, Scope
+from reconciler.postgres.schema import Shape, introspect
+from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    database = Database(dsn, size=2)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def shape(pool: Any) -> Shape:
+    async with pool.acquire() as connection:
+        return await introspect(connection)
+
+
+@pytest.fixture
+def reports(database: Database, shape: Shape) -> Reports:
+    return Reports(database, shape)
+
+
+async def test_an_empty_table_has_no_rate_and_no_times(reports: Reports) -> None:
+    status = await reports.status()
+
+    assert (status.total, status.success_percent, status.mean_seconds, status.p95_seconds) == (0, None, None, None)
+    assert (await reports.snapshot()).in_flight == {}
+    assert await reports.stuck() == ()
+
+
+async def test_status_counts_what_was_created_in_the_last_day(pool: Any, reports: Reports) -> None:
+    for status in ("success", "success", "completed", "failed", "cancelled", "queued", "generating"):
+        await pool.execute("ALTER TABLE public.generations DROP CONSTRAINT IF EXISTS generations_status_check")
+        await add(pool, status, HOUR)
+    await add(pool, "success", 25 * HOUR)
+    await add(pool, "generating", 25 * HOUR)
+
+    status = await reports.status()
+
+    assert (status.total, status.success, status.failed, status.generating) == (7, 3, 1, 2)
+    assert status.success_percent == 42.9  # 3 of 7
+    assert (status.in_flight, status.stuck) == (3, 3)
+
+
+async def test_status_leaves_out_what_belongs_to_others(pool: Any, database: Database, shape: Shape) -> None:
+    await add(pool, "success", HOUR)
+    await add(pool, "success", HOUR, provider="fal")
+    await add(pool, "generating", HOUR, provider="fal")
+    await add(pool, "generating", HOUR, task_id="another-scheme")
+
+    reports = Reports(database, shape, Scope(task_pattern="^task"))
+    status = await reports.status()
+
+    assert (status.total, status.success, status.in_flight, status.stuck) == (1, 1, 0, 0)
+    assert await reports.stuck() == ()
+
+
+async def test_times_to_delivery_come_from_our_receipts_and_not_from_updated_at(pool: Any, reports: Reports) -> None:
+    for seconds in (10, 20, 30, 40, 100):
+        row = await add(pool, "success", HOUR)
+        await keep(pool, row, delivered_at_in=-3600 + seconds)
+    healed = await add(pool, "success", 48 * HOUR)
+    await keep(pool, healed, delivered_at_in=-60)
+
+    status = await reports.status()
+
+    assert status.delivered == 5
+    assert status.mean_seconds == pytest.approx(40.0, abs=0.2)
+    assert status.p95_seconds == pytest.approx(88.0, abs=0.2)  # between 40 and 100, at 3.8 of 4 steps
+
+
+async def test_stored_bytes_are_those_with_a_receipt(pool: Any, reports: Reports) -> None:
+    row = await add(pool, "success", HOUR)
+    await keep(pool, row, delivered_at_in=-60)
+    await store(pool, row, [1000, 24])
+    of_old = await add(pool, "success", 40 * HOUR)
+    await keep(pool, of_old, delivered_at_in=-30 * 3600)
+    await store(pool, of_old, [70_000])
+    await store(pool, row, [5000], task_id="earlier", proven=False)
+    intended = await add(pool, "generating", HOUR)
+    await keep(pool, intended)
+    await store(pool, intended, [600_000])
+
+    status = await reports.status()
+
+    assert (status.stored_files, status.stored_bytes) == (2, 1024)
+
+
+async def test_a_replica_is_alive_for_two_leases(pool: Any, reports: Reports) -> None:
+    for age in (1, 59, 61, 4000):
+        await pool.execute(
+            """INSERT INTO reconciler.instances (id, host, pid, version, seen_at)
+               VALUES (gen_random_uuid(), 'host', 1, '0', now() - $1 * interval '1 second')""",
+            age,
+        )
+
+    assert (await reports.status()).replicas == 2
+    assert (await reports.snapshot()).instances == 2
+
+
+async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
+    pool: Any, reports: Reports, database: Database, shape: Shape
+) -> None:
+    unseen = await add(pool, "queued", 2 * HOUR)
+    asked = await add(pool, "generating", 3 * HOUR)
+    await keep(pool, asked, why="KIE: unauthorized", finding="key_rejected", looks=7)
+    changed = await add(pool, "generating", HOUR, task_id="second")
+    await keep(pool, changed, why="of the first task", looks=3)
+    await add(pool, "generating", timedelta(minutes=9))
+    await add(pool, "failed", 5 * HOUR)
+
+    stuck = await reports.stuck()
+
+    assert [one.id for one in stuck] == [asked, unseen, changed]
+    assert [one.why for one in stuck] == [
+        "KIE: unauthorized",
+        "no replica has looked at it yet",
+        "not looked at since it got this task",
+    ]
+    assert [(one.finding, one.looks) for one in stuck] == [("key_rejected", 7), (None, 0), (None, 0)]
+    assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
+    patient = Reports(database, shape, Scope(stuck_after=timedelta(hours=2.5)))
+    assert [one.id for one in await patient.stuck()] == [asked]
+
+
+async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports: Reports) -> None:
+    anew = await add(pool, "queued", 30 * 24 * HOUR)
+    stuck = await add(pool, "queued", 30 * 24 * HOUR)
+    for row, minutes in ((anew, 1), (stuck, 20)):
+        await keep(pool, row, seen_task="task")
+        await pool.execute(
+            "UPDATE reconciler.work SET task_since = now() - $2 * interval '1 minute' WHERE generation_id = $1",
+            *(row, minutes),
+        )
+
+    (told,) = await reports.stuck()
+    assert (told.id, told.age) == (stuck, pytest.approx(1200, abs=5))
+    snapshot = await reports.snapshot()
+    assert (snapshot.stuck, snapshot.oldest) == (1, pytest.approx(1200, abs=5))
+
+
+async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports: Reports) -> None:
+    for finding, misses in ((None, 0), (None, 2), ("key_rejected", 3), ("key_rejected", 9), ("parked", 4)):
+        row = await add(pool, "generating", HOUR)
+        await keep(pool, row, finding=finding, misses=misses, due_at_in=5)
+    done = await add(pool, "failed", HOUR)
+    await keep(pool, done, finding="parked", misses=9)  # rests for good: nobody need act
+    await add(pool, "queued")
+
+    snapshot = await reports.snapshot()
+
+    assert snapshot.in_flight == {"generating": 5, "queued": 1}
+    assert snapshot.waiting == {"key_rejected": 2, "parked": 1}
+    assert (snapshot.unheard, snapshot.stuck) == (3, 5)
+    assert snapshot.oldest == pytest.approx(3600, abs=5)
+
+
+async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(pool: Any, reports: Reports) -> None:
+    for left, due in ((13 * 3600, 5), (11 * 3600, 5), (2 * 3600, 5), (600, None)):
+        row = await add(pool, "generating", 24 * HOUR)
+        await keep(pool, row, media_deadline_in=left, **({"due_at_in": due} if due else {}))
+
+    snapshot = await reports.snapshot()
+
+    assert snapshot.expiring == 2
+    assert snapshot.media_deadline == pytest.approx(2 * 3600, abs=5)
+
+
+async def test_the_snapshot_names_the_hosts_that_are_not_listed_be_they_kies_own(
+    pool: Any, database: Database, shape: Shape
+) -> None:
+    row = await add(pool)
+    sources = ["https://new.example.net/a.png?sig=1", THEIRS, "https://listed.example.net/b.png"]
+    await keep(pool, row, finding="host_unlisted", sources=sources, due_at_in=5)
+
+    reports = Reports(database, shape, Scope(result_hosts=("listed.example.net",)))
+
+    assert (await reports.snapshot()).unlisted_hosts == ("new.example.net", "tempfile.aiquickdraw.com")
+
+
+async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: Shape) -> None:
+    await pool.execute(
+        """INSERT INTO reconciler.events (key, generation_id, kind, payload, at)
+           VALUES ('a', 'g', 'failed', '{}', now() - interval '90 s'), ('b', 'g', 'failed', '{}', now());
+           INSERT INTO reconciler.events (key, generation_id, kind, payload, at, dead_at)
+           VALUES ('c', 'g', 'failed', '{}', now() - interval '4 days', now())"""
+    )
+
+    told = await Reports(database, shape, Scope(announces=True)).snapshot()
+    alone = await Reports(database, shape).snapshot()
+
+    assert told.unannounced == 2
+    assert told.unannounced_age == pytest.approx(90, abs=5)
+    assert told.events_dead == 1
+    assert (alone.unannounced, alone.unannounced_age, alone.events_dead) == (0, 0.0, 0)
+
+
+async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(pool: Any, reports: Reports) -> None:
+    wanted = {
+        await add(pool, "success", 40 * 24 * HOUR),
+        await add(pool, "success", HOUR, asset_url=THEIRS),
+    }
+    await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
+    await add(pool, "success", HOUR, asset_url="https://example.com/?from=aiquickdraw.com")
+    await add(pool, "success", HOUR, provider="fal")
+    await add(pool, "generating", HOUR)
+    await add(pool, "failed", HOUR)
+
+    found: list[str] = []
+    looked, upto, pages = 0, None, 0
+    while True:
+        page = await reports.unhealed(2, upto)
+        found, looked, upto, pages = [*found, *page.found], looked + page.looked, page.upto, pages + 1
+        if upto is None:
+            break
+
+    assert found == sorted(wanted)
+    assert (looked, pages) == (7, 4)
+
+
+async def test_any_result_host_still_means_that_known_provider_addresses_are_not_ours(
+    pool: Any, database: Database, shape: Shape
+) -> None:
+    theirs = await add(pool, "success", HOUR, asset_url=THEIRS)
+    await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
+
+    reports = Reports(database, shape, Scope(their_hosts=("*",)))
+
+    assert (await reports.unhealed()).found == (theirs,)
+
+
+@pytest.mark.parametrize("table", ["indexed", "small", "large"])
+async def test_a_task_names_its_generations_and_in_a_large_table_without_index_those_that_we_know(
+    pool: Any, reports: Reports, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if table != "indexed":
+        await pool.execute("DROP INDEX public.generations_task_id")
+    if table != "small":
+        large = report_sql.SEARCHABLE.replace("64 << 20", "1")
+        monkeypatch.setattr(report_sql, "SEARCHABLE", large)
+    known = await add(pool, "success", asset_url=f"{OURS}/one.png")
+    await keep(pool, known)
+    flying = await add(pool, "generating")
+    never_seen = await add(pool, "failed")
+    await add(pool, "generating", task_id="other")
+    alone = await add(pool, "failed", task_id="older")
+
+    assert set(await reports.find_task("task")) == (
+        {known, flying} if table == "large" else {known, flying, never_seen}
+    )
+    assert await reports.find_task("older") == (alone,)
+    assert await reports.find_task("nobody's") == ()
+
+
+async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(pool: Any, shape: Shape) -> None:
+    await pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")  # 50,000 notifications take seconds
+    await pool.execute(
+        """INSERT INTO public.generations (status, task_id, asset_url, created_at)
+           SELECT 'success', 't' || n, 'https://ours/' || n, now() - interval '30 days' - n * interval '1 minute'
+             FROM generate_series(1, 50000) AS n"""
+    )
+    for _ in range(20):
+        await add(pool, "generating", HOUR)
+    await pool.execute("ANALYZE public.generations")
+    asked = {
+        report_sql.stuck(shape): "generations_reconciler_open",
+        report_sql.in_flight(shape): "generations_reconciler_open",
+        report_sql.last_day(shape): "generations_created",
+    }
+
+    for sql, index in asked.items():
+        plan = await pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", ["kie"], ".+", timedelta(minutes=10))
+        nodes = list(_nodes(json.loads(plan)[0]["Plan"]))
+        assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "generations" for node in nodes)
+        assert any(node.get("Index Name", "").startswith(index) for node in nodes), sql
+
+
+def _nodes(plan: dict[str, Any]) -> Any:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)

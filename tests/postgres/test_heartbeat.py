@@ -1,0 +1,75 @@
+"""Who is alive and who leads: one at a time, taken over when it dies, given up when it leaves."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.pool import Database
+from testkit.waiting import until
+
+
+@pytest.fixture
+async def database(rows_dsn: str) -> AsyncIterator[Database]:
+    database = Database(rows_dsn, size=2)
+    yield database
+    await database.close()
+
+
+def pair(database: Database, *, term: float = 30.0) -> tuple[Presence, Presence]:
+    first, second = (Presence(database, uuid.uuid4(), term=term) for _ in range(2))
+    return first, second
+
+
+async def test_one_instance_leads_and_goes_on_leading(database: Database) -> None:
+    first, second = pair(database)
+    assert [await first.lead(), await second.lead(), await first.lead(), await second.lead()] == [True, False] * 2
+
+
+async def test_the_lead_of_a_dead_instance_is_taken_over_after_its_term(database: Database) -> None:
+    first, second = pair(database, term=0.4)
+    assert await first.lead()
+    assert not await second.lead()
+    await until(second.lead, within=2, what="the lead")
+    assert not await first.lead()
+
+
+async def test_an_instance_that_leaves_makes_room_at_once_and_is_gone(database: Database) -> None:
+    first, second = pair(database)
+    await first.beat({})
+    await second.beat({})
+    assert await first.lead()
+    await first.leave()
+    assert await second.lead()
+    assert await database.value("SELECT count(*) FROM reconciler.instances") == 1
+
+
+async def test_who_leaves_without_leading_takes_the_lead_from_nobody(database: Database) -> None:
+    first, second = pair(database)
+    assert await first.lead()
+    await second.leave()
+    assert not await second.lead()
+
+
+async def test_a_lead_that_a_jumping_clock_drew_does_not_last(database: Database) -> None:
+    first, second = pair(database)
+    assert await first.lead()
+    await database.execute("UPDATE reconciler.leader SET until = now() + interval '1 day'")
+    assert await second.lead()
+
+
+async def test_a_beat_says_who_we_are_and_later_ones_only_that_we_live(database: Database) -> None:
+    first, _ = pair(database)
+    await first.beat({})
+    await database.execute("UPDATE reconciler.instances SET seen_at = now() - interval '1 hour'")
+    began = await database.row("SELECT started_at, pid FROM reconciler.instances")
+    await first.beat({})
+    row = await database.row(
+        "SELECT started_at, pid, now() - seen_at < interval '5 seconds' AS fresh FROM reconciler.instances"
+    )
+    assert row is not None
+    assert row["fresh"]
+    assert (row["started_at"], row["pid"]) == tuple(began or ())

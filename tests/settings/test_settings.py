@@ -1,0 +1,292 @@
+"""Settings are checked one by one, told by name when they are wrong, and never show a secret."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from reconciler.errors import Config
+from reconciler.settings import KieKey, Settings, load, variable
+
+Given = Callable[..., Settings]
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = ROOT.parent / "shared" / "contract.md"
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Given:
+    """Load from these variables alone, in an empty working directory."""
+
+    def loaded(environ: Mapping[str, str] | None = None, **variables: str) -> Settings:
+        return load({**(environ or {}), **variables}, tmp_path)
+
+    return loaded
+
+
+def test_with_nothing_set_every_setting_has_the_default_the_contract_promises(given: Given) -> None:
+    settings = given()
+    assert settings.kie_market_base_url == "https://api.kie.ai"
+    assert (settings.http_host, settings.http_port) == ("127.0.0.1", 9464)
+    assert (settings.storage_backend, settings.storage_bucket) == ("supabase", "generations")
+    assert (settings.poll_rate, settings.create_rate, settings.concurrency) == (5, 20, 8)
+    assert settings.max_asset_bytes == 5 * 1024**3
+    assert settings.spool_max_bytes == 20 * 1024**3
+    assert (settings.lease_seconds, settings.sweep_seconds, settings.drain_seconds) == (30, 15, 25)
+    assert settings.stuck_after == timedelta(minutes=10)
+    assert settings.give_up_after == timedelta(hours=24)
+    assert (settings.providers, settings.task_pattern) == (("kie",), ".+")
+    assert set(settings.result_hosts) == {
+        "aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai",
+    }  # fmt: skip
+    assert (settings.on_fail, settings.allow_private_hosts) == ("write", False)
+    assert settings.failed_retention_days == 30
+    assert (settings.log_level, settings.log_format) == ("info", None)
+    assert settings.spool_dir is None
+    assert settings.storage_local_dir is None
+
+
+@pytest.mark.skipif(not CONTRACT.exists(), reason="the contract is not beside this repository")
+def test_every_setting_is_in_the_contract_and_the_other_way_round() -> None:
+    section = CONTRACT.read_text().split("## Settings")[1].split("## HTTP")[0]
+    first_cells = [line for line in section.splitlines() if line.startswith("| `")]
+    promised = set(re.findall(r"`([A-Z][A-Z_]{5,})`", "\n".join(first_cells)))
+    read = {variable(name) for name in Settings.model_fields}
+    assert promised - {"RECONCILER_ENV_FILE", "NEXT_PUBLIC_SUPABASE_URL"} == read
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("24h", 86400), ("30d", 2592000), ("1.5 H", 5400)],
+)
+def test_durations_are_read_with_their_units(given: Given, text: str, seconds: float) -> None:
+    settings = given(RECONCILER_GIVE_UP_AFTER=text, RECONCILER_LEASE_SECONDS=text)
+    assert settings.give_up_after == timedelta(seconds=seconds)
+    assert settings.lease_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1048576", 1048576), ("512MiB", 512 << 20), ("5 GiB", 5 << 30), ("1.5 KiB", 1536)],
+)
+def test_sizes_are_read_with_their_units(given: Given, text: str, size: int) -> None:
+    assert given(RECONCILER_MAX_ASSET_BYTES=text).max_asset_bytes == size
+
+
+def test_lists_are_separated_by_commas_or_blanks(given: Given) -> None:
+    settings = given(RECONCILER_PROVIDERS="kie, kie-old  kie", RECONCILER_RESULT_HOSTS="*.A.example .b.example")
+    assert settings.providers == ("kie", "kie-old")
+    assert settings.result_hosts == ("a.example", "b.example")
+
+
+def test_a_star_alone_lets_results_come_from_any_host(given: Given) -> None:
+    assert given(RECONCILER_RESULT_HOSTS="*").result_hosts == ("*",)
+
+
+def test_words_with_few_choices_are_read_in_any_case(given: Given) -> None:
+    settings = given(LOG_LEVEL="WARNING", LOG_FORMAT="Console", RECONCILER_ON_FAIL="Handover")
+    assert (settings.log_level, settings.log_format) == ("warning", "console")
+    assert settings.on_fail == "handover"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:p@db.example:5432/app",
+        "postgres://u@[::1]/app?sslmode=require",
+        "postgresql://u:p%40%2F@a.example:1,b.example:2/app",
+        "postgresql://u@/app?host=/var/run/postgresql",
+    ],
+)
+def test_addresses_of_databases_in_every_usual_form_are_taken(given: Given, address: str) -> None:
+    assert given(DATABASE_URL=address).database_url.get_secret_value() == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "hunter2hunter2",
+        "mysql://u:hunter2@h/d",
+        "postgresql+asyncpg://u:hunter2@h/d",
+        "postgresql://u:hunter2/x@h/d",
+        "postgresql://u:hunter2#x@h/d",
+        "postgresql://u:hunter2?x@h/d",
+        "postgresql://u:[hunter2]@h/d",
+        "postgresql://u:hunter2@h:port/d",
+        "postgresql://u:hunter2@:5432/d",
+        "host=h password=hunter2",
+        "postgresql:///hunter2",
+        "postgresql://u:p@h/d?hunter2",
+        "postgresql://u:p@h/d?port=hunter2",
+        "postgresql://u:hunter2@db..example/d",
+        f"postgresql://u:hunter2@{'x' * 64}.example/d",
+        "postgresql://u:hunter2@/d?host=db..example",
+    ],
+)
+def test_a_malformed_database_address_is_told_by_an_example_and_not_printed(given: Given, address: str) -> None:
+    with pytest.raises(Config, match="DATABASE_URL must look like postgresql://") as caught:
+        given(DATABASE_URL=address)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(ValueError, match="DATABASE_URL") as direct:
+        Settings.model_validate({"DATABASE_URL": address})
+    assert "hunter2" not in str(direct.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("RECONCILER_HTTP_PORT", "http", "must be a valid integer"),
+        ("RECONCILER_HTTP_PORT", "70000", "must be less than or equal to 65535"),
+        ("RECONCILER_POLL_RATE", "0", "must be greater than 0"),
+        ("RECONCILER_POLL_RATE", "nan", "must be a finite number"),
+        ("RECONCILER_CONCURRENCY", "0", "must be greater than or equal to 1"),
+        ("RECONCILER_STUCK_AFTER", "soon", "must be a duration above 0 such as 90, 90s, 10m, 24h or 30d"),
+        ("RECONCILER_STUCK_AFTER", "0s", "must be a duration above 0"),
+        ("RECONCILER_GIVE_UP_AFTER", "9" * 20 + "d", "must be a shorter duration"),
+        ("RECONCILER_GIVE_UP_AFTER", "9999999d", "must be a shorter duration"),
+        ("RECONCILER_SWEEP_SECONDS", "9999999d", "must be a shorter duration"),
+        ("RECONCILER_LEASE_SECONDS", "36501d", "must be a shorter duration"),
+        ("RECONCILER_LEASE_SECONDS", "-5", "must be a duration above 0"),
+        ("RECONCILER_MAX_ASSET_BYTES", "large", "must be a size such as 1048576, 512MiB or 5 GiB"),
+        ("RECONCILER_MAX_ASSET_BYTES", "5 parsecs", "must be a size such as"),
+        ("RECONCILER_STORAGE_BACKEND", "s3", "must be 'supabase' or 'local'"),
+        ("RECONCILER_ON_FAIL", "shrug", "must be 'write' or 'handover'"),
+        ("RECONCILER_ALLOW_PRIVATE_HOSTS", "perhaps", "must be a valid boolean"),
+        ("RECONCILER_TASK_PATTERN", "(", "must be a regular expression"),
+        ("RECONCILER_PROVIDERS", ",", "must name at least one"),
+        ("KIE_MARKET_BASE_URL", "api.kie.ai", "must be an address such as https://example.com"),
+        ("SUPABASE_URL", "https://a b", "must be an address such as https://example.com"),
+        ("SUPABASE_URL", "https://h:port", "must be an address such as https://example.com"),
+        ("KIE_API_KEY", "two words", "holds a blank or a character that no header can carry"),
+        ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_line_with_its_name_and_without_the_value(
+    given: Given, name: str, value: str, told: str
+) -> None:
+    with pytest.raises(Config) as caught:
+        given({name: value})
+    line = str(caught.value)
+    assert line.startswith(f"{name} ")
+    assert told in line
+    assert "\n" not in line
+    if len(value) > 5:
+        assert value not in line
+
+
+def test_every_wrong_value_is_told_at_once(given: Given) -> None:
+    with pytest.raises(Config, match=r"RECONCILER_HTTP_PORT .*; RECONCILER_CONCURRENCY "):
+        given(RECONCILER_HTTP_PORT="x", RECONCILER_CONCURRENCY="y")
+
+
+def test_announcing_needs_the_secret_that_signs(given: Given) -> None:
+    with pytest.raises(Config, match=r"^RECONCILER_NOTIFY_URL needs RECONCILER_NOTIFY_SECRET"):
+        given(RECONCILER_NOTIFY_URL="https://hook.example/in")
+
+
+def test_what_a_command_needs_and_lacks_is_named_with_where_to_get_it(given: Given) -> None:
+    settings = given(DATABASE_URL="postgresql://u:p@h/d")
+    settings.require("database_url")
+    with pytest.raises(Config) as caught:
+        settings.require("database_url", "kie_api_key", "storage", "public_url")
+    line = str(caught.value)
+    assert "DATABASE_URL" not in line
+    assert "KIE_API_KEY (https://kie.ai/api-key)" in line
+    assert "SUPABASE_URL (" in line
+    assert "SUPABASE_SERVICE_ROLE_KEY (" in line
+    assert "RECONCILER_PUBLIC_URL" in line
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "plain text of the shop, long enough",
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "whsec_c2lnbmluZy1zZWNyZXQtb2YtMjUt_nl0",
+        "A" * 33,
+    ],
+)
+def test_a_secret_that_no_library_of_receivers_would_read_alike_is_refused_by_name(given: Given, secret: str) -> None:
+    with pytest.raises(Config, match=r"^RECONCILER_NOTIFY_SECRET must be whsec_") as caught:
+        given(RECONCILER_NOTIFY_URL="https://hook.example/in", RECONCILER_NOTIFY_SECRET=secret)
+    assert secret not in str(caught.value) or secret == "whsec_"
+
+
+@pytest.mark.parametrize("secret", ["whsec_" + "QUJD" * 8, "QUJD" * 8, "whsec_" + "QUJD" * 8 + "QUI", "0f" * 16])
+def test_a_secret_is_taken_as_the_libraries_of_receivers_take_it(given: Given, secret: str) -> None:
+    address = "https://hook.example/in/"
+    settings = given(RECONCILER_NOTIFY_URL=address, RECONCILER_NOTIFY_SECRET=secret)
+    assert settings.notify_secret.get_secret_value() == secret
+    assert settings.notify_url == address, "a slash at the end may mean something to a receiver"
+
+
+def test_local_storage_needs_a_folder_and_nothing_of_supabase(given: Given) -> None:
+    with pytest.raises(Config, match="RECONCILER_STORAGE_LOCAL_DIR") as caught:
+        given(RECONCILER_STORAGE_BACKEND="local").require("storage")
+    assert "SUPABASE" not in str(caught.value)
+    given(RECONCILER_STORAGE_BACKEND="local", RECONCILER_STORAGE_LOCAL_DIR="/srv/results").require("storage")
+
+
+def test_any_key_of_kie_is_enough(given: Given) -> None:
+    given(KIE_API_KEY_VIDEO_POOL="a b").require("kie_api_key")
+
+
+def test_keys_keep_their_order_their_kind_and_appear_once(given: Given) -> None:
+    keys = given(
+        KIE_API_KEY_VIDEO_POOL="v1,v2 , v1",
+        KIE_API_KEY_PHOTO_POOL="p1\tmain",
+        KIE_API_KEY_PHOTO="photo",
+        KIE_API_KEY="main",
+    ).kie_keys()
+    assert keys == (
+        KieKey(SecretStr("main")),
+        KieKey(SecretStr("photo"), kind="image"),
+        KieKey(SecretStr("p1"), kind="image", pool=True),
+        KieKey(SecretStr("v1"), kind="video", pool=True),
+        KieKey(SecretStr("v2"), kind="video", pool=True),
+    )
+
+
+SECRETS = {
+    "DATABASE_URL": "postgresql://someone:pass%40word@h/d",
+    "SUPABASE_SERVICE_ROLE_KEY": "service-role-secret",
+    "SUPABASE_JWT_SECRET": "jwt-secret",
+    "KIE_API_KEY": "kie-secret",
+    "KIE_API_KEY_PHOTO": "photo-secret",
+    "KIE_API_KEY_VIDEO": "video-secret",
+    "KIE_API_KEY_PHOTO_POOL": "pool-secret-1,pool-secret-2",
+    "KIE_API_KEY_VIDEO_POOL": "pool-secret-3",
+    "KIE_CALLBACK_SECRET": "callback-secret",
+    "KIE_WEBHOOK_HMAC_KEY": "hmac-secret",
+    "RECONCILER_API_TOKEN": "operator-secret",
+    "RECONCILER_NOTIFY_SECRET": "whsec_c2lnbmluZy1zZWNyZXQtb2YtMjUtYnl0",
+    "RECONCILER_NOTIFY_URL": "https://hook.example/path-secret",
+}
+
+
+def test_no_secret_is_in_any_text_form_of_the_settings(given: Given) -> None:
+    settings = given(SECRETS)
+    shown = f"{settings!r} {settings} {settings.kie_keys()!r}"
+    assert "secret-" not in shown.replace("pool-secret-", "secret-")
+    for secret in (*SECRETS.values(), "pass%40word", "pool-secret-2", "path-secret"):
+        assert secret not in shown
+
+
+def test_every_secret_is_listed_for_the_log_in_each_form_it_may_appear(given: Given) -> None:
+    listed = given(SECRETS).secrets()
+    assert set(listed) >= {*SECRETS.values(), "pass%40word", "pass@word", "pool-secret-2"}
+    assert "" not in given().secrets()
+
+
+def test_settings_do_not_change_after_they_are_read(given: Given) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        given().http_port = 1

@@ -1,0 +1,105 @@
+"""Each dialect has a twin, written from the same pages as its reader and independently of it: the two must agree."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.domain.model import Ready, Refused, Unknown, Working
+from reconciler.kie.dialects import by_name, judge
+from reconciler.simulator import Failure, Simulator
+from reconciler.simulator.records.families import FAMILIES
+from tests.simulator.client import Asking, asking
+
+NAMES = sorted(FAMILIES)
+
+
+async def observe(ask: Asking, task: str) -> object:
+    family = by_name(ask.kie.tasks[task].family)
+    assert family is not None
+    status, body = await ask.get(family.path, taskId=task)
+    return judge(family, status, body)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_reader_finds_the_twins_results_and_nothing_but_them(name: str) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(family=name)
+        seen = await observe(ask, task)
+        assert isinstance(seen, Ready)
+        count = len(kie.tasks[task].results)
+        assert seen.sources == tuple(kie.addresses(kie.tasks[task])[:count])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("state", ["waiting", "queuing", "generating"])
+async def test_the_reader_sees_the_twin_working(name: str, state: str) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        assert isinstance(await observe(ask, kie.add_task(family=name, life=[(state, 100)])), Working)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("code", ["400", "500", "501"])
+async def test_the_reader_hears_the_twins_refusal(name: str, code: str) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        seen = await observe(ask, kie.add_task(family=name, fate="fail", failure=Failure(code, "no cats")))
+        assert isinstance(seen, Refused)
+        assert (seen.message, seen.code) == ("no cats", code)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_family_does_not_know_another_familys_task(name: str) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(family="veo" if name == "market" else "market")
+        family = by_name(name)
+        assert family is not None
+        seen = judge(family, *await ask.get(family.path, taskId=task))
+        assert isinstance(seen, Unknown)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("gpt4o", "snake"), ("luma", "undelivered"), ("suno", "undelivered"), ("veo", "empty")]
+)
+async def test_odd_successes_are_told_as_the_pages_tell_them(name: str, variant: str) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(family=name, variant=variant)
+        seen = await observe(ask, task)
+        assert isinstance(seen, Ready)
+        assert bool(seen.sources) == (variant != "empty")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_create_route_makes_a_task_of_its_family(name: str) -> None:
+    async with Simulator(speed=0.001) as kie, asking(kie) as ask:
+        parent = kie.add_task(family="suno")
+        for path in FAMILIES[name].creates:
+            body = {"model": "m", "input": {}, "prompt": "p", "taskId": parent, "callBackUrl": "http://127.0.0.1:9/"}
+            status, made = await ask.post(path, body)
+            assert (status, made["code"]) == (200, 200)
+            assert kie.tasks[made["data"]["taskId"]].family == name
+            assert isinstance(await observe(ask, made["data"]["taskId"]), Working)
+
+
+async def test_suno_insists_on_a_callback_address_and_on_the_song_to_work_on() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        assert (await ask.post("/api/v1/generate", {"prompt": "p"}))[1]["msg"] == "Please enter callBackUrl."
+        for name in ("wav", "mp4", "vocal-removal", "midi"):
+            _, answer = await ask.post(f"/api/v1/{name}/generate", {"taskId": "none"})
+            assert answer == {"code": 422, "msg": "Record does not exist", "data": None}
+
+
+async def test_veos_larger_film_is_processing_until_it_is_there() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(family="veo", life=60)
+        path = "/api/v1/veo/get-1080p-video"
+        assert (await ask.get(path, taskId=task, index="0"))[1]["code"] == 422
+        kie.skip(60)
+        _, answer = await ask.get(path, taskId=task, index="0")
+        assert answer["data"]["resultUrl"] == kie.addresses(kie.tasks[task])[0]
+
+
+async def test_the_pictures_that_come_along_with_films_and_songs_can_be_fetched_too() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        for name in ("suno", "runway", "aleph", "flux_kontext", "suno_stems"):
+            task = kie.tasks[kie.add_task(family=name)]
+            async with ask.session.get(kie.addresses(task)[-1]) as answer:
+                assert (answer.status, answer.content_type) == (200, "image/jpeg")

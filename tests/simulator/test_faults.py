@@ -1,0 +1,201 @@
+"""What goes wrong on the way goes wrong as ordered, as often as ordered, and never for ever by chance."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import pytest
+
+from reconciler.domain.model import Ready, Unheard, Unknown
+from reconciler.errors import Gone, Permanent, Transient
+from reconciler.kie.dialects import by_name, judge
+from reconciler.media.fetch import Fetcher
+from reconciler.media.spool import Room
+from reconciler.net.http_clients import media_session
+from reconciler.simulator import Fault, Media, Simulator
+from reconciler.simulator.faults import AT_RANDOM, KNOWN
+from tests.simulator.client import Asking, asking
+
+T = TypeVar("T")
+AGAIN = 2
+"""aiohttp asks once more by itself when a GET's connection was cut before an answer."""
+CUT = {"reset", "hang"}
+HARMLESS = {"code_zero", "code_string"}
+NULL = {"null", "body_404", "http_404", "body_422"}
+
+
+async def look(ask: Asking, task: str) -> object:
+    """What a reader makes of the record, whatever comes instead of it."""
+    family = by_name("market")
+    assert family is not None
+    address = f"{ask.kie.url}{family.path}?taskId={task}"
+    async with ask.session.get(address) as answer:
+        raw = await answer.read()
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = None
+        return judge(family, answer.status, body)
+
+
+@pytest.mark.parametrize("what", sorted(KNOWN["record"]))
+async def test_a_spoilt_record_is_never_taken_for_a_failure_and_the_next_one_is_good(what: str) -> None:
+    async with Simulator(hang_seconds=0.05) as kie, asking(kie) as ask:
+        task = kie.add_task(faults=[Fault(f"record.{what}", times=AGAIN if what in CUT else 1)])
+        if what in CUT:
+            with pytest.raises(aiohttp.ClientError):
+                await look(ask, task)
+        else:
+            seen = await look(ask, task)
+            expected = Ready if what in HARMLESS else Unknown if what in NULL else Unheard
+            assert isinstance(seen, expected), seen
+        assert isinstance(await look(ask, task), Ready)
+        assert kie.tasks[task].faults[0].times == 0
+
+
+@pytest.mark.parametrize(("what", "expected"), [("invalid_json", Unheard), ("object", Ready), ("empty", Ready)])
+async def test_a_spoilt_result_comes_once(what: str, expected: type) -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task()
+        kie.strike(f"result.{what}", task=task)
+        seen = await look(ask, task)
+        assert isinstance(seen, expected)
+        assert getattr(seen, "sources", ()) == (tuple(kie.addresses(kie.tasks[task])) if what == "object" else ())
+        assert getattr(await look(ask, task), "sources", ())
+
+
+FILES = {
+    "403": Gone, "404": Gone, "500": Transient, "empty": Transient, "short": Transient, "wrong_length": Transient,
+    "html": Transient, "reset": Transient, "hang": Transient, "loop": Permanent,
+    "slow": None, "wrong_type": None, "redirect": None, "no_length": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(KNOWN["file"]))
+async def test_a_spoilt_file_is_noticed_and_the_next_one_is_whole(what: str, tmp_path: Path) -> None:
+    async with (
+        Simulator(hang_seconds=0.05, slow_seconds=0.1) as kie,
+        media_session(allow_private=True, slots=2) as http,
+    ):
+        room, error = Room(tmp_path / "spool", 1 << 24), FILES[what]
+        fetcher = Fetcher(http, hosts=("*",), max_bytes=1 << 24, allow_private=True)
+        task = kie.add_task(
+            results=[Media(size=300_000)], faults=[Fault(f"file.{what}", times=math.inf if error else 1)]
+        )
+        address = kie.addresses(kie.tasks[task])[0]
+        if error is not None:
+            async with room.spool() as spool:
+                with pytest.raises(error):
+                    await fetcher.fetch(address, spool)
+            kie.calm()
+        async with room.spool() as spool:
+            await fetcher.fetch(address, spool)
+            assert (spool.size, spool.sha256) == (300_000, kie.sha256(task))
+
+
+async def test_a_cut_connection_is_reset_and_not_just_closed() -> None:
+    async with Simulator() as kie:
+        path = f"/api/v1/jobs/recordInfo?taskId={kie.add_task(faults=[Fault('record.reset')])}"
+        reader, writer = await asyncio.open_connection(kie.host, kie.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: kie\r\nAuthorization: Bearer k\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def test_a_create_can_be_accepted_and_its_answer_lost() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        kie.strike("create.lost")
+        with pytest.raises(aiohttp.ClientError):
+            await ask.post("/api/v1/jobs/createTask", {"model": "m", "input": {}})
+        assert (len(kie.tasks), kie.counts.creates) == (1, 1)
+        kie.strike("create.reset")
+        with pytest.raises(aiohttp.ClientError):
+            await ask.post("/api/v1/jobs/createTask", {"model": "m", "input": {}})
+        assert (len(kie.tasks), kie.counts.creates) == (1, 1)
+
+
+async def test_an_outage_for_all_lasts_until_it_is_calmed() -> None:
+    async with Simulator(limits=False) as kie, asking(kie) as ask:
+        tasks = [kie.add_task() for _ in range(3)]
+        kie.strike("record.html_502", times=math.inf)
+        for task in tasks * 2:
+            assert isinstance(await look(ask, task), Unheard)
+        kie.calm()
+        for task in tasks:
+            assert isinstance(await look(ask, task), Ready)
+
+
+async def test_a_fault_may_strike_one_result_of_many() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(results=[Media(), Media()], faults=[Fault("file.404", n=1)])
+        for address, status in zip(kie.addresses(kie.tasks[task]), (200, 404), strict=True):
+            async with ask.session.get(address) as answer:
+                assert answer.status == status
+
+
+def test_an_unknown_fault_is_refused_where_it_is_ordered() -> None:
+    for name in ("record.flood", "weather.rain", "record"):
+        with pytest.raises(ValueError, match=name):
+            Fault(name)
+
+
+def test_chance_strikes_a_third_of_all_and_each_task_at_most_so_often() -> None:
+    kie = Simulator(seed=3, faults=1 / 3, fault_times=2)
+    struck = []
+    for _ in range(600):
+        task = kie.tasks[kie.add_task()]
+        strikes = [kie.fault("record", task) for _ in range(40)]
+        assert sum(what is not None for what in strikes) == 2
+        struck.append(strikes[0] is not None)
+    assert 0.27 < sum(struck) / len(struck) < 0.40
+
+
+def test_chance_is_decided_by_the_seed_and_knows_only_faults_that_exist() -> None:
+    def strikes(seed: int) -> list[str | None]:
+        kie = Simulator(seed=seed, faults=0.5, fault_times=100)
+        task = kie.tasks[kie.add_task(task_id="one")]
+        return [kie.fault(stage, task, 0) for stage in AT_RANDOM for _ in range(20)]
+
+    assert strikes(1) == strikes(1) != strikes(2)
+    assert all(set(names) <= KNOWN[stage] for stage, names in AT_RANDOM.items())
+
+
+async def test_a_third_of_everything_goes_wrong_and_yet_all_of_it_arrives(tmp_path: Path) -> None:
+    quick = {"slow_seconds": 0.02, "limits": False}
+    async with Simulator(seed=5, faults=1 / 3, **quick) as kie, asking(kie) as ask:
+        async with media_session(allow_private=True, slots=2) as http:
+            room = Room(tmp_path / "spool", 1 << 24)
+            fetcher = Fetcher(http, hosts=("*",), max_bytes=1 << 24, allow_private=True)
+            for _ in range(30):
+                task = kie.add_task()
+                (source,) = await persist(lambda task=task: sources(ask, task))
+                assert await persist(lambda source=source: bring(fetcher, room, source)) == kie.sha256(task)
+        assert kie.counts.faults.total() > 20
+
+
+async def sources(ask: Asking, task: str) -> tuple[str, ...]:
+    return getattr(await look(ask, task), "sources", ())
+
+
+async def bring(fetcher: Fetcher, room: Room, source: str) -> str:
+    async with room.spool() as spool:
+        await fetcher.fetch(source, spool)
+        return spool.sha256
+
+
+async def persist(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What an attempt brings at last; a task and a file each go wrong only so often."""
+    for _ in range(6):
+        try:
+            if brought := await attempt():
+                return brought
+        except (aiohttp.ClientError, Gone, Transient):
+            continue
+    raise AssertionError("it went wrong more often than it may")

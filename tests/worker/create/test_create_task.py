@@ -1,0 +1,294 @@
+"""Ordering from KIE: one task for one order, and a row that tells the truth about it whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from reconciler.bootstrap import Parts
+from reconciler.domain.model import Trigger
+from reconciler.errors import Permanent, Transient
+from reconciler.front import inside
+from reconciler.kie.client import key_hash
+from reconciler.postgres.create_requests import SLACK, Asker, Order
+from reconciler.worker.create.create_task import Answer, Busy, Created, Creation, Declined, Reused, Unknown, Vanished
+from testkit.waiting import until
+from tests.wire import Answer as Told
+from tests.wire import ok, origin
+from tests.worker.rig import KEY, USER, Rig
+
+ORDER = Order("nano-banana-2", {"prompt": "a lighthouse", "n": 2}, "image", model_key="nano", user_id=USER)
+NOBODY = Asker("")
+CALLBACK = "http://127.0.0.1:9"
+
+
+@asynccontextmanager
+async def creating(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, Creation]]:
+    """An instance that may order."""
+    async with rig.instance(**changes) as built:
+        creation = inside(built).creation
+        yield built, creation
+        await creation.drain(0)
+
+
+async def created(rig: Rig, order: Order = ORDER, asker: Asker = NOBODY, **changes: str) -> Answer:
+    async with creating(rig, **changes) as (_, creation):
+        return await creation.create(order, asker)
+
+
+async def only(rig: Rig) -> dict[str, Any]:
+    """The one generation there is."""
+    (row,) = await rig.pool.fetch("SELECT *, id::text AS id FROM public.generations")
+    return dict(row)
+
+
+async def test_an_order_becomes_a_row_then_a_task_and_is_delivered(rig: Rig) -> None:
+    async with creating(rig) as (built, creation):
+        answer = await creation.create(ORDER, NOBODY)
+        row = await only(rig)
+        (task,) = rig.kie.tasks.values()
+        assert answer == Created(row["id"], task.id, "generating")
+        assert (row["task_id"], row["status"], row["model_key"]) == (task.id, "generating", "nano")
+        rig.kie.end(task.id)
+        await rig.visit(built, row["id"], Trigger.NOTIFY)
+    await rig.proves(row["id"])
+    assert rig.kie.counts.creates == 1
+
+
+async def test_kie_gets_the_order_and_is_told_where_to_call_back(rig: Rig) -> None:
+    secret = "a&b=c d#e"
+    await created(rig, KIE_CALLBACK_URL=CALLBACK, KIE_CALLBACK_SECRET=secret)
+    (task,) = rig.kie.tasks.values()
+    param = json.loads(task.param)
+    assert (param["model"], json.loads(param["input"])["prompt"]) == ("nano-banana-2", "a lighthouse")
+    address = urlsplit(task.callback_url or "")
+    assert f"{address.scheme}://{address.netloc}{address.path}" == f"{CALLBACK}/api/kie/callback"
+    told = parse_qs(address.query, strict_parsing=True)
+    assert told == {"secret": [secret], "generation": [(await only(rig))["id"]]}
+
+
+async def test_without_an_address_of_ours_kie_is_told_of_none(rig: Rig) -> None:
+    await created(rig, KIE_CALLBACK_SECRET="secret")
+    (task,) = rig.kie.tasks.values()
+    assert task.callback_url is None
+
+
+async def test_a_task_is_made_with_the_key_for_its_kind(rig: Rig) -> None:
+    changes = {"KIE_API_KEY_PHOTO": "photo", "KIE_API_KEY_VIDEO": "video", "KIE_API_KEY_VIDEO_POOL": "spare"}
+    async with creating(rig, **changes, RECONCILER_CREATE_RATE="1") as (_, creation):
+        for kind in ("image", "video", "audio", "video"):
+            answer = await creation.create(Order("m", {}, kind), NOBODY)
+            assert isinstance(answer, Created)
+            work = await rig.books.work(answer.generation_id)
+            assert work is not None
+            assert work["key_hash"] == key_hash(rig.kie.tasks[answer.task_id or ""].key or "")
+        assert [task.key for task in rig.kie.tasks.values()] == ["photo", "video", KEY, "spare"]
+        assert isinstance(await creation.create(Order("m", {}, "video"), NOBODY), Busy)
+
+
+async def test_over_the_rate_nothing_is_written_and_nothing_sent_on_any_replica(rig: Rig) -> None:
+    async with creating(rig) as (_, one), creating(rig) as (_, other):
+        answers = await asyncio.gather(*((one, other)[n % 2].create(ORDER, NOBODY) for n in range(30)))
+    waits = [answer.seconds for answer in answers if isinstance(answer, Busy)]
+    assert len(waits) == 10
+    assert all(5 < wait <= 10 + SLACK for wait in waits)
+    assert rig.kie.counts.creates == await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 20
+
+
+REFUSED = {
+    "create.body_402": (402, "Credits insufficient"),
+    "create.body_422": (422, "recordInfo is null"),
+    "create.body_455": (455, "The server is under maintenance"),
+    "create.body_500": (500, "Server exception, please try again later or contact customer service"),
+    "create.http_429": (429, "Rate limit exceeded"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+async def test_what_kie_refuses_fails_with_its_reason_and_its_event(rig: Rig, fault: str) -> None:
+    code, message = REFUSED[fault]
+    rig.kie.strike(fault)
+    answer = await created(rig)
+    row = await only(rig)
+    assert answer == Declined(row["id"], code, message)
+    assert (row["status"], row["error"], row["task_id"]) == ("failed", f"{message} ({code})", None)
+    assert await rig.books.events(row["id"]) == ["failed"]
+    work = await rig.books.work(row["id"])
+    assert work is not None
+    assert (work["lease"], work["due_at"]) == (None, None)
+    assert rig.kie.counts.creates == 0
+
+
+async def test_a_refusal_is_refunded_in_the_same_transaction(rig: Rig) -> None:
+    await rig.pool.execute(
+        """CREATE TABLE public.refunds (id uuid PRIMARY KEY, reason text);
+           CREATE FUNCTION reconciler.on_failed(id uuid, reason text) RETURNS void LANGUAGE sql
+               AS 'INSERT INTO public.refunds VALUES ($1, $2)'"""
+    )
+    try:
+        rig.kie.strike("create.body_402")
+        await created(rig)
+        assert await rig.pool.fetchval("SELECT reason FROM public.refunds") == "Credits insufficient (402)"
+    finally:
+        await rig.pool.execute("DROP FUNCTION reconciler.on_failed(uuid, text); DROP TABLE public.refunds")
+
+
+async def test_a_hook_that_throws_is_tried_until_it_does_not(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.pool.execute(
+        """CREATE FUNCTION reconciler.on_failed(id uuid, reason text) RETURNS void LANGUAGE plpgsql
+               AS $$BEGIN RAISE 'no wallet'; END$$"""
+    )
+    monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
+    try:
+        async with creating(rig) as (_, creation):
+            rig.kie.strike("create.body_402")
+            assert isinstance(await creation.create(ORDER, NOBODY), Declined)
+            row = await only(rig)
+            assert row["status"] == "queued"
+            work = await rig.books.work(row["id"])
+            assert work is not None
+            assert work["finding"] == "hook_failed"
+            assert "Credits insufficient (402)" in work["why"]
+            await rig.pool.execute("DROP FUNCTION reconciler.on_failed(uuid, text)")
+            await until(lambda: ended(rig, "failed"), what="the failure to be written")
+            assert await rig.books.events(row["id"]) == ["failed"]
+    finally:
+        await rig.pool.execute("DROP FUNCTION IF EXISTS reconciler.on_failed(uuid, text)")
+
+
+async def ended(rig: Rig, status: str) -> bool:
+    return bool((await only(rig))["status"] == status)
+
+
+async def test_a_row_that_somebody_holds_fails_when_it_is_let_go(rig: Rig) -> None:
+    release = asyncio.Event()
+    async with (
+        origin(held_until(release, b'{"code":402,"msg":"no"}')) as kie,
+        creating(rig, KIE_MARKET_BASE_URL=kie.url) as (_, creation),
+    ):
+        asking = asyncio.create_task(creation.create(ORDER, NOBODY))
+        await until(lambda: kie.heads, what="KIE is asked")
+        generation_id = (await only(rig))["id"]
+        row, claim = await rig.books.held(generation_id)
+        release.set()
+        await until(lambda: woken(rig, generation_id), what="the failing to wait for its turn")
+        await rig.books.ledger().leave(row, claim, "done")
+        assert isinstance(await asking, Declined)
+        assert await ended(rig, "failed")
+
+
+async def woken(rig: Rig, generation_id: str) -> bool:
+    work = await rig.books.work(generation_id)
+    return work is not None and work["woken"] > 0
+
+
+def held_until(release: asyncio.Event, body: bytes) -> Told:
+    async def answer(writer: asyncio.StreamWriter, head: str) -> None:
+        await release.wait()
+        writer.write(ok(body))
+
+    return answer
+
+
+async def test_where_kie_cannot_be_reached_the_row_fails_and_nothing_was_charged(rig: Rig) -> None:
+    answer = await created(rig, KIE_MARKET_BASE_URL="http://127.0.0.1:9")
+    row = await only(rig)
+    assert isinstance(answer, Declined)
+    assert (answer.generation_id, answer.code) == (row["id"], None)
+    assert (row["status"], row["error"]) == ("failed", answer.message)
+    assert await rig.books.events(row["id"]) == ["failed"]
+
+
+async def test_after_kie_says_that_we_are_too_fast_nobody_orders_for_ten_seconds(rig: Rig) -> None:
+    async with creating(rig) as (_, one), creating(rig) as (_, other):
+        rig.kie.strike("create.http_429")
+        assert isinstance(await one.create(ORDER, NOBODY), Declined)
+        answer = await other.create(ORDER, NOBODY)
+        assert isinstance(answer, Busy)
+        assert 8 < answer.seconds <= 10
+    assert rig.kie.counts.creates == 0
+
+
+DOUBTS = {"create.lost": 1, "create.reset": 0, "create.html_502": 0}
+
+
+@pytest.mark.parametrize("fault", DOUBTS)
+async def test_an_unknown_outcome_leaves_the_row_in_flight_and_is_never_sent_again(rig: Rig, fault: str) -> None:
+    rig.kie.strike(fault)
+    async with creating(rig) as (built, creation):
+        answer = await creation.create(ORDER, NOBODY)
+        row = await only(rig)
+        assert isinstance(answer, Unknown)
+        assert answer.generation_id == row["id"]
+        assert (row["status"], row["task_id"], row["error"]) == ("queued", None, None)
+        # Whatever else the daemon does with it.
+        async with rig.working(built):
+            await rig.books.set(row["id"], "due_at = now()")
+            built.work.wake(row["id"], Trigger.SYNC)
+            await until(lambda: looked(rig, row["id"]), what="the daemon looks at the row")
+        assert (await only(rig))["status"] == "queued"
+    assert rig.kie.counts.creates == DOUBTS[fault]
+    assert rig.kie.counts.faults[fault] == 1
+
+
+async def looked(rig: Rig, generation_id: str) -> bool:
+    work = await rig.books.work(generation_id)
+    return work is not None and work["why"] is not None and work["lease"] is None
+
+
+async def test_the_same_key_gives_the_same_generation_as_it_then_stands(rig: Rig) -> None:
+    asker = Asker(USER, "key-1")
+    async with creating(rig) as (_, creation):
+        first = await creation.create(ORDER, asker)
+        assert isinstance(first, Created)
+        again = await creation.create(ORDER, asker)
+        assert again == Created(first.generation_id, first.task_id, "generating", fresh=False)
+        await rig.books.change(first.generation_id, "status = 'success'")
+        assert await creation.create(ORDER, asker) == Created(first.generation_id, first.task_id, "success", False)
+        assert await creation.create(Order("m", {}, "image"), asker) == Reused()
+        await rig.pool.execute("DELETE FROM public.generations")
+        assert await creation.create(ORDER, asker) == Vanished()
+    assert rig.kie.counts.creates == 1
+
+
+async def test_the_same_key_at_once_on_two_replicas_is_one_task(rig: Rig) -> None:
+    asker = Asker(USER, "key-1")
+    async with creating(rig) as (_, one), creating(rig) as (_, other):
+        answers = await asyncio.gather(*((one, other)[n % 2].create(ORDER, asker) for n in range(6)))
+    row = await only(rig)
+    assert {answer.generation_id for answer in answers if isinstance(answer, Created)} == {row["id"]}
+    assert [answer.fresh for answer in answers if isinstance(answer, Created)].count(True) == 1
+    assert len(answers) == 6
+    assert rig.kie.counts.creates == 1
+
+
+async def test_a_repeat_takes_nothing_of_the_rate_and_never_orders_again(rig: Rig) -> None:
+    asker = Asker(USER, "key-1")
+    rig.kie.strike("create.lost")
+    async with creating(rig, RECONCILER_CREATE_RATE="1") as (_, creation):
+        doubt = await creation.create(ORDER, asker)
+        assert isinstance(doubt, Unknown)
+        for _ in range(3):
+            again = await creation.create(ORDER, asker)
+            assert again == Created(doubt.generation_id, None, "queued", fresh=False)
+    assert rig.kie.counts.creates == 1
+
+
+async def test_whoever_only_watches_orders_nothing(rig: Rig) -> None:
+    async with rig.instance(observe=True) as built:
+        with pytest.raises(Transient) as raised:
+            await inside(built).creation.create(ORDER, NOBODY)
+    assert raised.value.code == "observing"
+    assert rig.kie.counts.creates == 0
+
+
+async def test_a_row_that_the_table_refuses_is_not_ordered(rig: Rig) -> None:
+    with pytest.raises(Permanent):
+        await created(rig, Order("m", {}, "image", user_id="not a uuid"))
+    assert rig.kie.counts.creates == 0

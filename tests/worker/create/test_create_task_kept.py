@@ -1,0 +1,77 @@
+"""What KIE said to an order outlives whatever the application's table or hook says to it, and the process."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.worker.create.create_task import Declined, Unknown
+from testkit.waiting import until
+from tests.worker.create.test_create_task_cut import REFUSED, TASK, only, slowly, status, under_way
+from tests.worker.rig import Rig
+
+RAISES = {
+    "a status for PostgREST": "RAISE SQLSTATE 'PT503' USING message = 'maintenance';",
+    "a function that is being replaced": "PERFORM public.touch_feed(NEW.id);",
+    "no data found": "RAISE no_data_found;",
+}
+
+
+@pytest.mark.parametrize("raised", RAISES.values(), ids=RAISES)
+async def test_a_paid_tasks_id_waits_for_a_trigger_that_errs(
+    rig: Rig, raised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
+    await rig.pool.execute(
+        f"""CREATE FUNCTION public.err() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {raised} RETURN NEW; END$$;
+            CREATE TRIGGER err BEFORE UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.err()"""
+    )
+    try:
+        async with slowly(rig) as (kie, _, creation):
+            asking = await under_way(kie, creation)
+            kie.let.set()
+            assert isinstance(await asking, Unknown)
+            await rig.pool.execute("DROP TRIGGER err ON public.generations")
+            await until(lambda: status(rig, "generating"), what="the task id to be written")
+            assert (await only(rig))["task_id"] == TASK
+    finally:
+        await rig.pool.execute("DROP FUNCTION public.err CASCADE")
+
+
+async def test_a_refusal_whose_hook_errs_is_written_by_whoever_comes_after(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
+    await rig.pool.execute(
+        """CREATE FUNCTION reconciler.on_failed(id uuid, reason text) RETURNS void LANGUAGE plpgsql
+               AS $$BEGIN RAISE 'no wallet'; END$$;
+           CREATE TABLE public.refunds (id uuid PRIMARY KEY, reason text)"""
+    )
+    try:
+        async with slowly(rig, REFUSED) as (kie, _, creation):
+            asking = await under_way(kie, creation)
+            kie.let.set()
+            assert isinstance(await asking, Declined)
+            await creation.drain(1)
+        row = await only(rig)
+        await rig.pool.execute(
+            """CREATE OR REPLACE FUNCTION reconciler.on_failed(id uuid, reason text) RETURNS void LANGUAGE sql
+                   AS 'INSERT INTO public.refunds VALUES ($1, $2)'"""
+        )
+        async with rig.instance() as built, rig.working(built):
+            await rig.books.set(row["id"], "due_at = now()")
+            built.work.stir()
+            await until(lambda: status(rig, "failed"), what="the refusal to be written")
+        assert await rig.pool.fetchval("SELECT reason FROM public.refunds") == "no credits (402)"
+        assert await rig.books.events(row["id"]) == ["failed"]
+    finally:
+        await rig.pool.execute("DROP FUNCTION reconciler.on_failed(uuid, text); DROP TABLE public.refunds")
+
+
+async def test_a_refusal_is_forgotten_once_its_generation_has_failed(rig: Rig) -> None:
+    async with slowly(rig, REFUSED) as (kie, _, creation):
+        asking = await under_way(kie, creation)
+        kie.let.set()
+        assert isinstance(await asking, Declined)
+        await creation.drain(5)
+    assert (await only(rig))["status"] == "failed"
+    assert await rig.pool.fetchval("SELECT refused FROM reconciler.work") is None

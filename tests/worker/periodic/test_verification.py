@@ -1,0 +1,338 @@
+"""What was delivered is looked at again: what is missing or changed is delivered once more while KIE has it.
+
+On both stores; who spoils an object stands behind the wire or in the folder, and the audit's time has just come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.bootstrap import Parts
+from reconciler.domain.decide import REPAIR_TRIES
+from reconciler.domain.model import Trigger
+from reconciler.simulator import Fault, Media
+from testkit.waiting import until
+from tests.worker.rig import Rig, opened_rig
+
+FIRST, SECOND = 0, 1
+
+
+@pytest.fixture(params=["folder", "supabase"])
+async def rig(request: pytest.FixtureRequest, rows_dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with opened_rig(rows_dsn, tmp_path, supabase=request.param == "supabase") as rig:
+        yield rig
+
+
+async def delivered(rig: Rig, parts: Parts, **order: Any) -> str:
+    """A generation that was delivered a moment ago, and whose audit is due."""
+    generation_id = await rig.order(**order)
+    await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+    await due(rig, generation_id)
+    return generation_id
+
+
+async def due(rig: Rig, generation_id: str) -> None:
+    await rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
+
+
+async def audited(parts: Parts) -> dict[str, float]:
+    """What one round found."""
+    await parts.audit.round()
+    return counted(parts)
+
+
+def counted(parts: Parts) -> dict[str, float]:
+    found = {outcome: child._value.get() for (outcome,), child in parts.metrics.audits._metrics.items()}
+    return {outcome: count for outcome, count in found.items() if count}
+
+
+async def repaired(rig: Rig, parts: Parts, generation_id: str) -> None:
+    """Whoever looks for what is due finds it and delivers it."""
+    (claim,) = await parts.claims.due(1)
+    assert claim.generation_id == generation_id
+    await parts.claims.release([claim], seconds=0.0)
+    await rig.visit(parts, generation_id)
+
+
+def place(rig: Rig, key: str) -> Path:
+    return rig.folder / "stored" / key
+
+
+async def key(rig: Rig, generation_id: str, n: int = FIRST) -> str:
+    sql = "SELECT path FROM reconciler.assets WHERE generation_id = $1 AND n = $2"
+    found: str = await rig.pool.fetchval(sql, generation_id, n)
+    return found
+
+
+async def remove(rig: Rig, parts: Parts, generation_id: str) -> None:
+    await parts.ways.store.remove([await key(rig, generation_id)])
+
+
+async def overwrite(rig: Rig, generation_id: str, body: bytes, n: int = FIRST) -> None:
+    """Another writer's bytes, with an ETag and a version of their own."""
+    name = await key(rig, generation_id, n)
+    if rig.storage is None:
+        place(rig, name).write_bytes(body)
+        return
+    parcel = rig.storage.shelf.parcel()
+    parcel.write(body)
+    rig.storage.shelf.put(f"generations/{name}", parcel, mime="image/png", cache="no-cache", metadata={}, way="raw")
+
+
+async def original(rig: Rig, generation_id: str) -> bytes:
+    return rig.stored((await rig.books.generation(generation_id))["asset_url"])
+
+
+async def other_bytes(rig: Rig, parts: Parts, generation_id: str) -> None:
+    body = await original(rig, generation_id)
+    await overwrite(rig, generation_id, bytes(len(body)))
+
+
+async def another_size(rig: Rig, parts: Parts, generation_id: str) -> None:
+    await overwrite(rig, generation_id, (await original(rig, generation_id))[:-1])
+
+
+Spoil = Callable[[Rig, Parts, str], Awaitable[None]]
+
+
+@pytest.mark.parametrize("spoil", [remove, other_bytes, another_size])
+async def test_what_is_missing_or_changed_is_delivered_once_more_and_the_row_is_not_touched(
+    rig: Rig, spoil: Spoil
+) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        await spoil(rig, parts, generation_id)
+        before = await rig.pool.fetchrow("SELECT xmin::text, g.* FROM public.generations g")
+        assert await audited(parts) == {"broken": 1}
+        assert await rig.receipts(generation_id) == []
+        await repaired(rig, parts, generation_id)
+        assert counted(parts) == {"broken": 1, "repaired": 1}
+    assert await rig.pool.fetchrow("SELECT xmin::text, g.* FROM public.generations g") == before
+    await rig.proves(generation_id)
+    assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
+
+
+async def test_a_repair_is_no_second_delivery_and_is_looked_at_again_itself(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        at = (await rig.books.work(generation_id) or {})["delivered_at"]
+        await remove(rig, parts, generation_id)
+        await parts.audit.round()
+        await repaired(rig, parts, generation_id)
+        assert parts.metrics.deliveries.labels("delivered", "sync")._value.get() == 1
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert (work["delivered_at"], work["reopened"], work["due_at"]) == (at, False, None)
+    assert await waits(rig, generation_id) == pytest.approx(60, abs=10)
+
+
+async def waits(rig: Rig, generation_id: str) -> float:
+    """Seconds until the next audit."""
+    sql = "SELECT extract(epoch FROM audit_at - now())::float8 FROM reconciler.work WHERE generation_id = $1"
+    seconds: float = await rig.pool.fetchval(sql, generation_id)
+    return seconds
+
+
+async def test_the_second_look_comes_two_leases_after_the_delivery_and_the_next_in_a_month(rig: Rig) -> None:
+    async with rig.instance(RECONCILER_LEASE_SECONDS="40") as parts:
+        generation_id = await rig.order()
+        await rig.visit(parts, generation_id)
+        assert await waits(rig, generation_id) == pytest.approx(80, abs=10)
+        assert await audited(parts) == {}
+        await due(rig, generation_id)
+        assert await audited(parts) == {"ok": 1}
+    assert 27 * 86400 - 60 < await waits(rig, generation_id) < 33 * 86400
+    assert await rig.books.events(generation_id) == ["succeeded"]
+
+
+async def test_the_same_bytes_written_again_are_whole_whatever_their_version(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        await overwrite(rig, generation_id, await original(rig, generation_id))
+        assert await audited(parts) == {"ok": 1}
+
+
+async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts, results=[Media()] * 3)
+        await overwrite(rig, generation_id, b"late", n=SECOND)
+        fetched = rig.kie.counts.downloads
+        await parts.audit.round()
+        assert len(await rig.receipts(generation_id)) == 2
+        await repaired(rig, parts, generation_id)
+        assert rig.kie.counts.downloads - fetched == 1
+    await rig.proves(generation_id)
+
+
+async def test_where_storage_is_away_nothing_is_concluded_and_the_rest_waits(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        ids = [await delivered(rig, parts) for _ in range(4)]
+        receipts = [await rig.receipts(one) for one in ids]
+        await away(rig)
+        assert await audited(parts) == {"away": 3}
+        assert [await rig.receipts(one) for one in ids] == receipts
+        assert await audited(parts) == {"away": 3}, "all are claimed for a while"
+    for one in ids:
+        assert 840 < await waits(rig, one) < 1800
+        assert (await rig.books.work(one) or {})["due_at"] is None
+
+
+async def away(rig: Rig) -> None:
+    """Storage stops answering; a folder's disk is not mounted."""
+    if rig.storage is not None:
+        await rig.storage.stop()
+    else:
+        (rig.folder / "stored").rename(rig.folder / "unmounted")
+
+
+async def test_what_kie_has_no_more_is_told_once_and_stays_as_it_is(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await lost(rig, parts)
+        row = await rig.books.generation(generation_id)
+        assert row["status"] == "success"
+        assert row["asset_url"]
+        assert await rig.books.events(generation_id) == ["succeeded", "lost"]
+        assert (await parts.reports.snapshot()).lost == 1
+        await due(rig, generation_id)
+        assert await audited(parts) == {"broken": 1, "lost": 1, "left": 1}
+        assert (await rig.books.work(generation_id) or {})["due_at"] is None
+    assert await rig.books.events(generation_id) == ["succeeded", "lost"]
+    payload = json.loads(await rig.pool.fetchval("SELECT payload FROM reconciler.events WHERE kind = 'lost'"))
+    assert (payload["task_id"], payload["asset_url"]) == (row["task_id"], row["asset_url"])
+    assert payload["paths"] == [await key(rig, generation_id)]
+
+
+async def lost(rig: Rig, parts: Parts) -> str:
+    """Delivered, gone from storage, too old for KIE, and asked about until that was clear."""
+    generation_id = await delivered(rig, parts)
+    await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
+    await remove(rig, parts, generation_id)
+    rig.kie.tasks.clear()
+    await parts.audit.round()
+    for _ in range(REPAIR_TRIES):
+        assert (await rig.books.work(generation_id) or {})["due_at"] is not None
+        await rig.visit(parts, generation_id)
+    return generation_id
+
+
+async def test_a_loss_that_somebody_puts_back_is_none_any_more(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await rig.order()
+        await rig.visit(parts, generation_id)
+        body = await original(rig, generation_id)
+        await rig.books.set(generation_id, "lost_at = now(), audit_at = now()")
+        await rig.pool.execute("UPDATE reconciler.assets SET verified_by = NULL, version = NULL, stored_at = NULL")
+        await overwrite(rig, generation_id, body)
+        assert await audited(parts) == {"ok": 1}
+        assert (await parts.reports.snapshot()).lost == 0
+    await rig.proves(generation_id)
+
+
+async def test_a_kie_that_is_away_for_a_while_loses_nothing_however_old_the_media(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
+        await remove(rig, parts, generation_id)
+        await parts.audit.round()
+        task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
+        task.faults.append(Fault("record.http_500", 3))
+        for _ in range(3):
+            await rig.visit(parts, generation_id)
+        await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+    assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
+
+
+async def test_a_row_that_is_deleted_meanwhile_is_forgotten_and_its_object_an_orphan(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        path = await key(rig, generation_id)
+        await remove(rig, parts, generation_id)
+        await parts.audit.round()
+        await rig.pool.execute("DELETE FROM public.generations")
+        assert await parts.work.once(generation_id, Trigger.SYNC) is None
+        async with rig.working(parts):
+            await until(lambda: gone(rig, generation_id), what="forgotten")
+    assert await rig.pool.fetchval("SELECT array_agg(path) FROM reconciler.orphans") == [path]
+
+
+async def gone(rig: Rig, generation_id: str) -> bool:
+    return await rig.books.work(generation_id) is None
+
+
+async def test_what_the_row_does_not_show_any_more_is_nobodys_to_judge(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        moved, deleted, elsewhere = [await delivered(rig, parts) for _ in range(3)]
+        for one in (moved, deleted, elsewhere):
+            await remove(rig, parts, one)
+        await rig.books.change(moved, "asset_url = 'https://cdn.shop.example/copy.png'")
+        await rig.books.change(elsewhere, "asset_url = replace(asset_url, '_0.png', '_1.png')")
+        await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", deleted)
+        assert await audited(parts) == {"left": 3}
+
+
+async def test_whoever_only_observes_tells_and_leaves_the_receipt(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        await remove(rig, parts, generation_id)
+    async with rig.instance(observe=True) as watching:
+        assert await audited(watching) == {"broken": 1}
+    assert len(await rig.receipts(generation_id)) == 1
+    assert (await rig.books.work(generation_id) or {})["due_at"] is None
+
+
+async def test_two_replicas_at_once_compare_each_delivery_once_and_repair_it_once(rig: Rig) -> None:
+    async with rig.instance() as parts, rig.instance() as other:
+        ids = [await delivered(rig, parts) for _ in range(6)]
+        for one in ids[:3]:
+            await remove(rig, parts, one)
+        await asyncio.gather(parts.audit.round(), other.audit.round())
+        found = [counted(one) for one in (parts, other)]
+        for outcome in ("ok", "broken"):
+            assert sum(one.get(outcome, 0) for one in found) == 3
+        async with rig.working(parts), rig.working(other):
+            await until(lambda: settled(rig), what="three repairs")
+    events = [await rig.books.events(one) for one in ids]
+    assert events == [["succeeded", "repaired"]] * 3 + [["succeeded"]] * 3
+    for one in ids:
+        await rig.proves(one)
+
+
+async def settled(rig: Rig) -> bool:
+    waiting: int = await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE due_at IS NOT NULL")
+    return waiting == 0
+
+
+async def test_who_found_it_broken_before_it_was_repaired_does_not_break_it_again(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        await remove(rig, parts, generation_id)
+        (one,) = await parts.audit._audits.page(timedelta(days=1))
+        found = await parts.audit.compare(one)
+        assert await parts.audit.settle(found)
+        await repaired(rig, parts, generation_id)
+        assert not await parts.audit.settle(found)
+    await rig.proves(generation_id)
+
+
+async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an_orphan(rig: Rig) -> None:
+    async with rig.instance() as parts:
+        generation_id = await delivered(rig, parts)
+        before = await key(rig, generation_id)
+        await overwrite(rig, generation_id, b"late")
+        await rig.pool.execute("UPDATE reconciler.work SET media_deadline = now()")
+        task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
+        task.results = (Media(ext="webp"),)
+        await parts.audit.round()
+        await repaired(rig, parts, generation_id)
+    row = await rig.proves(generation_id)
+    assert row["asset_url"].endswith(".webp")
+    assert await rig.pool.fetchval("SELECT array_agg(path) FROM reconciler.orphans") == [before]

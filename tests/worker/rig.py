@@ -1,0 +1,170 @@
+"""A database, a KIE and a storage, real but for who stands behind the wire, and instances in this process on them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import asyncpg
+
+from reconciler.bootstrap import Parts, parts
+from reconciler.domain.model import Trigger
+from reconciler.postgres.claims.claims import Claims
+from reconciler.postgres.eligibility import Reach
+from reconciler.settings import Settings, load
+from reconciler.simulator import Order, Simulator
+from reconciler.worker.visit import Visited
+from reconciler.worker.worker import Breadth, Work
+from testkit.standins.storage import Bucket, SupabaseStorage
+from testkit.waiting import until
+from tests.postgres.books import Books, insert, opened
+
+KEY = "key-of-the-shop"
+REACH = Reach(("kie",), ".+", ("localhost",))
+PUBLIC = "http://127.0.0.1:9"
+USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+
+
+@dataclass
+class Rig:
+    """What the daemon works on; `books` reads and changes the tables by hand.
+
+    KIE is `localhost`, our storage is `127.0.0.1`: so the provider's addresses can be told from ours. With `storage`
+    None results are files below `folder`.
+    """
+
+    dsn: str
+    books: Books
+    kie: Simulator
+    folder: Path
+    storage: SupabaseStorage | None
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        return self.books.pool
+
+    def settings(self, **changes: str) -> Settings:
+        """An instance's settings by the names of their variables; patient with nothing."""
+        stored = {"RECONCILER_STORAGE_BACKEND": "local", "RECONCILER_STORAGE_LOCAL_DIR": str(self.folder / "stored")}
+        if self.storage is not None:
+            stored = {"SUPABASE_URL": self.storage.url, "SUPABASE_SERVICE_ROLE_KEY": self.storage.key}
+        environment = {
+            "DATABASE_URL": self.dsn,
+            "KIE_API_KEY": KEY,
+            "KIE_MARKET_BASE_URL": self.kie.url,
+            "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
+            "RECONCILER_POLL_RATE": "1000",
+            "RECONCILER_PUBLIC_URL": PUBLIC,
+            "RECONCILER_RESULT_HOSTS": "localhost",
+            "RECONCILER_SPOOL_DIR": str(self.folder / "spool"),
+            **stored,
+            **changes,
+        }
+        return load(environment, self.folder)
+
+    @asynccontextmanager
+    async def instance(self, *, observe: bool = False, **changes: str) -> AsyncIterator[Parts]:
+        """The parts of one instance; nothing runs by itself."""
+        async with parts(self.settings(**changes), observe=observe) as built:
+            yield built
+
+    @asynccontextmanager
+    async def working(self, built: Parts) -> AsyncIterator[Parts]:
+        """Let an instance claim by itself and keep its leases; no rounds and no listener."""
+        loops = [asyncio.create_task(built.work.run()), asyncio.create_task(built.work.keep())]
+        try:
+            yield built
+        finally:
+            await built.work.drain(0)
+            for loop in loops:
+                loop.cancel()
+            ended = await asyncio.gather(*loops, return_exceptions=True)
+            broken = [end for end in ended if isinstance(end, Exception)]
+            assert not broken, broken
+
+    def broad(self, built: Parts, *, asking: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
+        """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
+        claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
+        breadth = Breadth(asking, term, sweep, gap=0.001)
+        work = Work(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
+        return replace(built, claims=claims, work=work)
+
+    async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[Order]) -> str:
+        """A task at KIE and the row of whoever ordered it; the row's id."""
+        return await self.insert(self.kie.add_task(**order), status=status, age=age)
+
+    async def insert(self, task_id: str | None, *, status: str = "queued", **columns: Any) -> str:
+        made = {"user_id": USER, "kind": "image", "model_key": "nano-banana-2", **columns}
+        return await insert(self.pool, status=status, task_id=task_id, **made)
+
+    async def visit(self, built: Parts, generation_id: str, trigger: Trigger = Trigger.SYNC) -> Visited:
+        """Visit one generation; it must be free and ours."""
+        visited = await built.work.once(generation_id, trigger)
+        assert visited is not None, "nobody could claim it"
+        return visited
+
+    async def age(self, generation_id: str, seconds: float) -> None:
+        """Let the row have been created so long ago."""
+        await self.books.change(generation_id, f"created_at = now() - {seconds} * interval '1 second'")
+
+    async def abandoned(self, generation_id: str) -> None:
+        """Whoever held it is dead and its lease has run out."""
+        await self.books.set(generation_id, "lease_until = now() - interval '1 second', due_at = now()")
+
+    async def delivered(self, generation_id: str, within: float = 10.0) -> Mapping[str, Any]:
+        """The row, once it says success."""
+
+        async def success() -> Mapping[str, Any] | None:
+            generation = await self.books.generation(generation_id)
+            return generation if generation["status"] == "success" else None
+
+        return await until(success, within=within, what=f"delivery of {generation_id}")
+
+    async def proves(self, generation_id: str) -> Mapping[str, Any]:
+        """Hold a delivered row to every byte that its task brought; the row."""
+        generation = await self.books.generation(generation_id)
+        task = self.kie.tasks[generation["task_id"]]
+        addresses = json.loads(generation["asset_urls"])
+        assert (generation["status"], generation["asset_url"]) == ("success", addresses[0])
+        assert len(addresses) == len(task.results)
+        digests = [hashlib.sha256(self.stored(address)).hexdigest() for address in addresses]
+        assert digests == [self.kie.sha256(task.id, n) for n in range(len(task.results))]
+        assert await self.receipts(generation_id) == digests
+        return generation
+
+    async def receipts(self, generation_id: str) -> list[str]:
+        """The sha256 of every proven asset, in order."""
+        sql = "SELECT sha256 FROM reconciler.assets WHERE generation_id = $1 AND verified_by IS NOT NULL ORDER BY n"
+        return [row["sha256"] for row in await self.pool.fetch(sql, generation_id)]
+
+    def stored(self, address: str) -> bytes:
+        """The bytes that lie behind one of our addresses."""
+        if self.storage is None:
+            return (self.folder / "stored" / address.removeprefix(f"{PUBLIC}/files/")).read_bytes()
+        return self.storage.objects[address.partition("/object/public/")[2]].read()
+
+    def names(self) -> Sequence[str]:
+        """Every object in our storage."""
+        if self.storage is not None:
+            return sorted(self.storage.objects)
+        root = self.folder / "stored"
+        found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+        return sorted(str(path) for path in found if not path.parts[0].startswith("."))
+
+
+@asynccontextmanager
+async def opened_rig(dsn: str, folder: Path, *, supabase: bool = False) -> AsyncIterator[Rig]:
+    """A rig on this database; `supabase` puts the stand-in for Supabase Storage where else a folder is."""
+    async with AsyncExitStack() as stack:
+        kie = await stack.enter_async_context(Simulator(limits=False))
+        kie.origin = f"http://localhost:{kie.port}"
+        storage = None
+        if supabase:
+            storage = await stack.enter_async_context(SupabaseStorage({"generations": Bucket()}))
+        yield Rig(dsn, await stack.enter_async_context(opened(dsn)), kie, folder, storage)

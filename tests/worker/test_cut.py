@@ -1,0 +1,171 @@
+"""The database is cut at every statement of a visit, and another instance goes on: the same end, and written once.
+
+Each visit is first run whole to count its statements; then once for every statement and for both ways of being cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Trigger
+from reconciler.errors import LeaseLost, Transient
+from reconciler.simulator import Failure, Fault, Media, Order, never
+from reconciler.simulator.api.callback_bodies import body_of
+from reconciler.simulator.records.scenes import scene_of
+from tests.worker.cuts import Cut, through
+from tests.worker.rig import Rig, opened_rig
+
+HOOK = """
+CREATE TABLE public.refunds (generation_id uuid);
+CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE sql AS
+$$ INSERT INTO public.refunds VALUES (generation) $$;
+CREATE TABLE public.written (id uuid, was text, is_now text);
+CREATE FUNCTION public.watch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.written VALUES (NEW.id, OLD.status, NEW.status);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER watched AFTER UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.watch();
+"""
+CALLBACK = "https://app.example/api/kie/callback"
+DAY = 86_400.0
+PNG = Media(size=4_000)
+FILM = Media("video", "mp4", size=(6 << 20) + 5_000)
+
+KINDS: Mapping[str, tuple[Order, float, str]] = {
+    "delivered": ({"results": (PNG, Media(ext="webp", size=5_000))}, 0.0, "queued"),
+    "film": ({"results": (FILM,)}, 0.0, "queued"),
+    "healed": ({"results": (PNG,)}, 0.0, "success"),
+    "refused": ({"fate": "fail", "failure": Failure()}, 0.0, "queued"),
+    "begun": ({"life": never("generating")}, 0.0, "queued"),
+    "given up": ({"life": never()}, DAY + 60, "queued"),
+    "unheard": ({"life": never("null")}, 0.0, "queued"),
+    "adopted": ({"results": (PNG,)}, 0.0, "queued"),
+    "believed": ({"results": (PNG,), "faults": [Fault("record.http_500", math.inf)]}, 0.0, "queued"),
+}
+ENDS: Mapping[str, tuple[str, list[str], list[tuple[str, str]]]] = {
+    "delivered": ("success", ["succeeded"], [("queued", "success")]),
+    "film": ("success", ["succeeded"], [("queued", "success")]),
+    "healed": ("success", ["healed"], [("success", "success")]),
+    "refused": ("failed", ["failed"], [("queued", "failed")]),
+    "begun": ("generating", [], [("queued", "generating")]),
+    "given up": ("failed", ["gave_up"], [("queued", "failed")]),
+    "unheard": ("queued", [], []),
+    "adopted": ("success", ["succeeded"], [("queued", "generating"), ("generating", "success")]),
+    "believed": ("success", ["succeeded"], [("queued", "success")]),
+}
+
+
+@pytest.fixture
+async def own_rig(dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with opened_rig(dsn, tmp_path) as rig:
+        await rig.pool.execute(HOOK)
+        yield rig
+
+
+async def ordered(rig: Rig, kind: str) -> str:
+    """The row that is visited; for `adopted` only a callback knows its task, for `believed` only that knows its end."""
+    order, age, status = KINDS[kind]
+    if kind == "adopted":
+        generation_id = await rig.insert(None, status=status, age=age)
+        await called(
+            rig, rig.kie.add_task(callback_url=f"{CALLBACK}?generation={generation_id}", **order), generation_id
+        )
+        return generation_id
+    task_id = rig.kie.add_task(**order)
+    generation_id = await rig.insert(task_id, status=status, age=age)
+    if kind == "believed":
+        await called(rig, task_id, None)
+        sql = """INSERT INTO reconciler.work (generation_id, seen_task, seen_status, due_at, looks, misses)
+                 VALUES ($1, $2, $3, now(), 2, 2)"""
+        await rig.pool.execute(sql, generation_id, task_id, status)
+    return generation_id
+
+
+async def called(rig: Rig, task_id: str, generation_id: str | None) -> None:
+    """KIE's callback of a finished task was kept."""
+    body = json.dumps(body_of(scene_of(rig.kie, rig.kie.tasks[task_id], "success")))
+    sql = "INSERT INTO reconciler.callbacks (task_id, generation_id, body) VALUES ($1, $2, $3)"
+    await rig.pool.execute(sql, task_id, generation_id, body)
+
+
+async def cut_visit(rig: Rig, generation_id: str, cut: Cut, patch: pytest.MonkeyPatch) -> None:
+    """Visit once with an instance that dies at the cut, and let its lease run out."""
+    with patch.context() as patched:
+        through(cut, patched)
+        async with rig.instance() as parts:
+            cut.counting = True
+            try:
+                await parts.work.once(generation_id, Trigger.SYNC)
+            except (Transient, LeaseLost):
+                assert cut.dead
+            cut.counting = False
+    work = await rig.books.work(generation_id)
+    if work is not None and work["lease"] is not None:
+        await rig.abandoned(generation_id)
+
+
+async def the_end(rig: Rig, generation_id: str, kind: str) -> None:
+    status, events, written = ENDS[kind]
+    generation = await rig.books.generation(generation_id)
+    assert generation["status"] == status
+    assert await rig.books.events(generation_id) == events
+    rows = await rig.pool.fetch("SELECT was, is_now FROM public.written WHERE id::text = $1", generation_id)
+    assert [(row["was"], row["is_now"]) for row in rows] == written
+    refunds = await rig.pool.fetchval(
+        "SELECT count(*) FROM public.refunds WHERE generation_id::text = $1", generation_id
+    )
+    assert refunds == (status == "failed")
+    work: Mapping[str, Any] | None = await rig.books.work(generation_id)
+    assert work is not None
+    assert work["lease"] is None
+    if status == "success":
+        await rig.proves(generation_id)
+        assert len([name for name in rig.names() if generation_id in name]) == len(json.loads(generation["asset_urls"]))
+        assert await rig.pool.fetch("SELECT * FROM reconciler.orphans") == []
+    if kind == "given up":
+        assert work["due_in"] > 1000
+
+
+async def ends_the_same(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
+    whole = Cut()
+    generation_id = await ordered(rig, kind)
+    await cut_visit(rig, generation_id, whole, patch)
+    await the_end(rig, generation_id, kind)
+    assert len(whole.said) >= 4
+    async with rig.instance() as successor:
+        for at, answered in itertools.product(range(len(whole.said)), (False, True)):
+            generation_id = await ordered(rig, kind)
+            await cut_visit(rig, generation_id, Cut(at, answered), patch)
+            await successor.claims.discover()
+            await successor.work.once(generation_id, Trigger.POLL)
+            try:
+                await the_end(rig, generation_id, kind)
+            except AssertionError as error:
+                where = f"cut {'after' if answered else 'before'} statement {at}: {whole.said[at]}"
+                raise AssertionError(where) from error
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "film"])
+async def test_a_visit_cut_at_any_statement_ends_the_same_when_another_instance_goes_on(
+    own_rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    await ends_the_same(own_rig, kind, monkeypatch)
+
+
+async def test_an_upload_in_pieces_cut_at_any_statement_ends_the_same(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened_rig(dsn, tmp_path, supabase=True) as rig:
+        assert rig.storage is not None
+        await rig.pool.execute(HOOK)
+        await ends_the_same(rig, "film", monkeypatch)
+        assert rig.storage.twice() == {}

@@ -1,0 +1,215 @@
+"""The loop that claims: wakes are coalesced, what waits for KIE is bounded, one bad row harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from reconciler.bootstrap import Parts
+from reconciler.domain.model import Observation, Trigger
+from reconciler.kie.client import Kie, Reply
+from reconciler.kie.dialects import Family, judge
+from reconciler.simulator import Media, never
+from reconciler.worker import poll
+from testkit.waiting import until
+from tests.worker.rig import Rig
+
+
+async def rested(rig: Rig, generation_id: str, looks: int = 1) -> None:
+    """Wait until the row rests after so many looks."""
+
+    async def at_rest() -> bool:
+        work = await rig.books.work(generation_id)
+        return work is not None and work["lease"] is None and work["looks"] >= looks
+
+    await until(at_rest, what=f"{looks} looks at {generation_id}")
+
+
+async def test_a_woken_row_is_delivered_at_once(rig: Rig, parts: Parts) -> None:
+    async with rig.working(parts):
+        generation_id = await rig.order()
+        parts.work.wake(generation_id)
+        await rig.delivered(generation_id, within=3)
+    await rig.proves(generation_id)
+
+
+async def test_a_thousand_wakes_of_one_generation_are_one_look(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order(life=never())
+    for _ in range(1000):
+        parts.work.wake(generation_id, Trigger.CALLBACK)
+    async with rig.working(parts):
+        await rested(rig, generation_id)
+        work = await rig.books.work(generation_id)
+    assert work is not None
+    assert (work["looks"], rig.kie.counts.records) == (1, 1)
+
+
+async def test_a_thousand_wakes_during_a_look_are_one_more_look(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation_id = await rig.order(life=never())
+    heard, record = asyncio.Event(), Kie.record
+
+    async def slow(self: Kie, task_id: str, *, path: str, key_hash: str) -> Reply:
+        reply = await record(self, task_id, path=path, key_hash=key_hash)
+        await heard.wait()
+        return reply
+
+    monkeypatch.setattr(Kie, "record", slow)
+    async with rig.working(parts):
+        parts.work.wake(generation_id, Trigger.CALLBACK)
+        await until(lambda: rig.kie.counts.records, what="the first look")
+        for _ in range(10):
+            for _ in range(100):
+                parts.work.wake(generation_id, Trigger.CALLBACK)
+            await until(lambda: not (parts.work._wakes or parts.work._looking.locked()), what="the wakes are taken")
+        heard.set()
+        await rested(rig, generation_id, looks=2)
+        asked = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]].polled_at
+    assert len(asked) == 2
+    assert asked[1] - asked[0] > 1.6
+
+
+async def test_a_wake_during_the_last_moment_of_a_visit_is_not_lost(rig: Rig, parts: Parts) -> None:
+    """KIE ends the task just after it has said that it works; the callback arrives while that answer is on its way."""
+    rig.kie.latency = 0.2
+    generation_id = await rig.order(life=never())
+    task = (await rig.books.generation(generation_id))["task_id"]
+    async with rig.working(parts):
+        parts.work.wake(generation_id)
+        await until(lambda: rig.kie.tasks[task].polls == 1, what="KIE is asked")
+        rig.kie.end(task)
+        parts.work.wake(generation_id, Trigger.CALLBACK)
+        await rig.delivered(generation_id, within=5)
+
+
+async def test_a_wake_that_finds_its_row_just_being_written_comes_again(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order(life=never())
+    await rig.visit(parts, generation_id)
+    await rig.books.set(generation_id, "early_at = NULL, due_at = now() + interval '1 hour'")
+    rig.kie.end((await rig.books.generation(generation_id))["task_id"])
+    async with rig.working(parts):
+        async with rig.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM reconciler.work FOR UPDATE")
+            parts.work.wake(generation_id, Trigger.CALLBACK)
+            await until(lambda: not parts.work._wakes, what="the wake finds the row busy")
+        await rig.delivered(generation_id, within=5)
+
+
+async def test_no_more_visits_ask_at_once_than_allowed(rig: Rig, parts: Parts) -> None:
+    few = rig.broad(parts, asking=3)
+    ids = [await rig.order(life=never()) for _ in range(6)]
+    rig.kie.strike("record.hang", times=math.inf)
+    async with rig.working(few):
+        for generation_id in ids:
+            few.work.wake(generation_id)
+        await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three questions")
+        assert len(few.work._held) == len(few.work._asking) == 3
+        assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
+        rig.kie.calm()
+        rig.kie._wire.close()
+        await until(lambda: rig.kie.counts.records >= 6, what="the others' turn")
+
+
+async def test_deliveries_keep_nobody_from_asking(rig: Rig, parts: Parts) -> None:
+    rig.kie.slow_seconds = 60.0
+    slow = await rig.order()
+    rig.kie.strike("file.slow", task=(await rig.books.generation(slow))["task_id"])
+    few = rig.broad(parts, asking=1)
+    async with rig.working(few):
+        few.work.wake(slow)
+        await until(lambda: rig.kie.counts.faults["file.slow"], what="the slow delivery")
+        other = await rig.order()
+        few.work.wake(other)
+        await rig.delivered(other, within=10)
+
+
+async def test_no_more_generations_are_delivered_at_once_than_there_are_slots(rig: Rig) -> None:
+    rig.kie.slow_seconds = 0.2
+    ids = [await rig.order(results=(Media(size=40_000),)) for _ in range(4)]
+    rig.kie.strike("file.slow", times=math.inf)
+    most = 0
+    async with rig.instance(RECONCILER_CONCURRENCY="2") as parts, rig.working(parts):
+        for generation_id in ids:
+            parts.work.wake(generation_id)
+
+        async def all_delivered() -> bool:
+            nonlocal most
+            most = max(most, len(parts.deliveries.transfers))
+            left = "SELECT count(*) FROM public.generations WHERE status <> 'success'"
+            return await rig.pool.fetchval(left) == 0
+
+        await until(all_delivered, what="all four")
+    assert most == 2
+
+
+async def test_a_thousand_hopeless_rows_keep_no_good_one_waiting(rig: Rig) -> None:
+    """F9: a poisoned head of the queue."""
+    await rig.pool.execute(
+        """INSERT INTO public.generations (status, task_id, kind, created_at)
+           SELECT 'queued', md5(n::text), 'image', now() - interval '1 hour' FROM generate_series(1, 1000) n"""
+    )
+    async with rig.instance(RECONCILER_POLL_RATE="50") as parts, rig.working(parts):
+        assert await parts.claims.discover() == 1000
+        parts.work.stir()
+        await until(lambda: rig.kie.counts.records > 20, what="the hopeless ones are asked about")
+        generation_id = await rig.order()
+        parts.work.wake(generation_id, Trigger.CALLBACK)
+        await rig.delivered(generation_id, within=5)
+        assert rig.kie.counts.records < 500
+
+
+async def test_a_visit_that_breaks_costs_its_own_row_a_minute(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = await rig.order(), await rig.order(fate="fail")
+
+    def breaks(family: Family, status: int, body: object, retry_after: float | None = None) -> Observation:
+        if "'state': 'fail'" in str(body):
+            raise ZeroDivisionError
+        return judge(family, status, body, retry_after)
+
+    monkeypatch.setattr(poll, "judge", breaks)
+    async with rig.working(parts):
+        for generation_id in (bad, good):
+            parts.work.wake(generation_id)
+        await rig.delivered(good, within=20)
+        await until(parts.metrics.failures.labels("visit", "broke")._value.get, what="the break")
+
+        async def given_back() -> bool:
+            work = await rig.books.work(bad)
+            return work is not None and work["lease"] is None and 50 < work["due_in"] <= 60
+
+        await until(given_back, what="the row is given back")
+
+
+async def test_a_spare_request_is_spent_on_a_row_before_it_is_due(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order(life=never())
+    await rig.visit(parts, generation_id)
+    await rig.books.set(generation_id, "early_at = now(), due_at = now() + interval '1 hour'")
+    rig.kie.end((await rig.books.generation(generation_id))["task_id"])
+    async with rig.working(parts):
+        await rig.delivered(generation_id, within=3)
+
+
+async def test_an_idle_loop_asks_the_database_about_once_a_second(rig: Rig, parts: Parts) -> None:
+    """F12: idle load."""
+    asked = 0
+    early = parts.claims.early
+
+    async def counted(limit: int) -> object:
+        nonlocal asked
+        asked += 1
+        return await early(limit)
+
+    generation_id = await rig.order(life=never())
+    await rig.visit(parts, generation_id)
+    await rig.books.set(generation_id, "early_at = now() + interval '1 hour', due_at = now() + interval '2 hours'")
+    parts.claims.early = counted  # type: ignore[method-assign,assignment]
+    loop = asyncio.get_running_loop()
+    async with rig.working(parts):
+        began = loop.time()
+        await until(lambda: asked >= 3, what="three looks")
+        assert loop.time() - began > 1.5

@@ -1,0 +1,152 @@
+"""The loop that claims goes on whatever it meets: a row that cannot be read, or kept, costs itself a minute alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.bootstrap import Parts
+from reconciler.domain.model import Trigger
+from testkit.waiting import until
+from tests.worker.rig import Rig, opened_rig
+
+UNINDEXABLE = 3000
+"""Random bytes whose hexadecimal digits no B-tree takes, compressed or not."""
+
+
+async def free(rig: Rig, generation_id: str) -> float | None:
+    """The seconds until the row is due, None while it is in somebody's hands."""
+    work = await rig.books.work(generation_id)
+    return work["due_in"] if work is not None and work["lease"] is None else None
+
+
+def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """Let every reading break that this row is part of; what was asked for."""
+    read, asked = parts.ways.ledger.read, []
+
+    async def reads(ids: Sequence[str]) -> object:
+        asked.append(ids)
+        if bad in ids:
+            raise OverflowError("date value out of range")
+        return await read(ids)
+
+    monkeypatch.setattr(parts.ways.ledger, "read", reads)
+    return asked
+
+
+@pytest.mark.parametrize("at", ["12000-01-01", "4000-01-01 BC", "infinity", "-infinity"])
+async def test_a_row_created_at_no_time_that_python_knows_is_delivered_like_any_other(
+    rig: Rig, parts: Parts, at: str
+) -> None:
+    odd, plain = await rig.order(), await rig.order()
+    await rig.books.change(odd, f"created_at = '{at}'")
+    async with rig.working(parts):
+        for generation_id in (odd, plain):
+            parts.work.wake(generation_id)
+
+        async def delivered() -> bool:
+            sql = "SELECT count(*) FROM public.generations WHERE status = 'success'"
+            return await rig.pool.fetchval(sql) == 2
+
+        await until(delivered, what="both")
+
+
+@pytest.mark.parametrize("how", ["wakes", "sweep"])
+async def test_a_task_that_no_index_takes_keeps_no_other_row_waiting(dsn: str, tmp_path: Path, how: str) -> None:
+    async with opened_rig(dsn, tmp_path) as rig:
+        await rig.pool.execute("DROP INDEX public.generations_task_id")
+        bad, good = await rig.insert(secrets.token_hex(UNINDEXABLE)), await rig.order()
+        async with rig.instance() as parts, rig.working(parts):
+            if how == "sweep":
+                assert await parts.claims.discover() == 1
+                parts.work.stir()
+            else:
+                for generation_id in (bad, good):
+                    parts.work.wake(generation_id)
+            await rig.delivered(good)
+            assert (await parts.reports.snapshot()).in_flight == {}, "what nobody looks at must page nobody for ever"
+        assert await rig.books.work(bad) is None
+
+
+async def test_a_row_that_cannot_be_read_waits_a_minute_and_those_claimed_with_it_are_visited_at_once(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad, last = await rig.order(), await rig.order(), await rig.order()
+    asked = unreadable(parts, bad, monkeypatch)
+    assert await parts.claims.discover() == 3
+    with capture_logs() as lines:
+        async with rig.working(parts):
+            parts.work.stir()
+            for generation_id in (good, last):
+                await rig.delivered(generation_id, within=5)
+            due = await until(lambda: free(rig, bad), what="the row is given back")
+    assert 50 < due <= 60
+    assert sorted(asked[0]) == sorted([good, bad, last])
+    (line,) = [line for line in lines if line["event"] == "visit.broke"]
+    assert (line["generation_id"], line["log_level"], line["exc_info"]) == (bad, "error", True)
+    assert parts.metrics.failures.labels("visit", "broke")._value.get() == 1
+
+
+async def test_what_breaks_in_a_claim_ends_nothing_and_is_told(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, broke = parts.claims.due, 0
+
+    async def breaks(limit: int) -> object:
+        nonlocal broke
+        broke += 1
+        return await due(limit) if broke > 1 else 1 / 0
+
+    monkeypatch.setattr(parts.claims, "due", breaks)
+    generation_id = await rig.order()
+    await parts.claims.discover()
+    with capture_logs() as lines:
+        async with rig.working(parts):
+            await rig.delivered(generation_id, within=5)
+    (line,) = [line for line in lines if line["event"] == "claims.broke"]
+    assert (line["log_level"], line["exc_info"]) == ("error", True)
+
+
+async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_once(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, good = await rig.order(), await rig.order()
+    read, forget, broke = parts.ways.ledger.read, parts.ways.ledger.forget, 0
+
+    async def late(ids: Sequence[str]) -> object:
+        await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", gone)
+        return await read(ids)
+
+    async def breaks(claim: object) -> None:
+        nonlocal broke
+        broke += 1
+        if broke == 1:
+            raise ZeroDivisionError
+        await forget(claim)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parts.ways.ledger, "read", late)
+    monkeypatch.setattr(parts.ways.ledger, "forget", breaks)
+    assert await parts.claims.discover() == 2
+    async with rig.working(parts):
+        parts.work.stir()
+        await rig.delivered(good, within=5)
+
+        async def forgotten() -> bool:
+            return await rig.books.work(gone) is None
+
+        await until(forgotten, within=5, what="the row is forgotten")
+    assert broke == 2
+
+
+async def test_a_chore_that_cannot_read_its_row_gives_it_back(
+    rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation_id = await rig.order()
+    unreadable(parts, generation_id, monkeypatch)
+    with pytest.raises(OverflowError):
+        await parts.work.once(generation_id, Trigger.SYNC)
+    assert await free(rig, generation_id) is not None

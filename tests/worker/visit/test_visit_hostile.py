@@ -1,0 +1,186 @@
+"""A KIE that answers with whatever it likes: nothing active, endless or misnamed reaches a bucket that all can read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.domain.model import Finish, Rest, Unheard
+from tests.wire import Origin, bare, ok, origin
+from tests.worker.rig import Rig, opened_rig
+
+KEY = "sesame-open-0123456789"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
+ACTIVE = {
+    "a page": (b"<!doctype html><html><script>alert(1)</script></html>", "not_media"),
+    "a page behind an empty line": (b"\n\n<HTML><body onload=alert(1)>", "not_media"),
+    "a drawing with a script": (
+        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        "type_refused",
+    ),
+    "a drawing behind its prologue": (b'<?xml version="1.0"?><!-- --><svg onload="alert(1)"/>', "type_refused"),
+    "a program for Windows": (b"MZ\x90\x00\x03" + bytes(500), "type_refused"),
+    "a program for Linux": (b"\x7fELF\x02\x01\x01" + bytes(500), "type_refused"),
+    "a shell script": (b"#!/bin/sh\nrm -rf /\n", "type_refused"),
+    "a document that runs": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "type_refused"),
+    "an archive": (b"PK\x03\x04" + bytes(500), "type_refused"),
+    "a script": (b"alert(document.cookie)", "not_media"),
+    "zeros": (bytes(9000), "type_refused"),
+}
+
+
+@asynccontextmanager
+async def answering(body: bytes, record: object = None) -> AsyncIterator[Origin]:
+    """A KIE whose tasks all have one result, or this record, and whose files are all this body, called a picture."""
+
+    async def answer(writer: asyncio.StreamWriter, head: str) -> None:
+        if " /api/" not in head.partition("\r\n")[0]:
+            writer.write(ok(body, "Content-Type: image/png"))
+            return
+        results = json.dumps({"resultUrls": [f"http://localhost:{kie.port}/r/picture.png"]})
+        said = record or {"taskId": "t", "state": "success", "resultJson": results}
+        writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": said}).encode()))
+
+    kie: Origin
+    async with origin(answer) as kie:
+        yield kie
+
+
+def files(kie: Origin) -> list[str]:
+    """The paths that were asked for and are not KIE's API."""
+    return [path for path in kie.paths if not path.startswith("/api/")]
+
+
+@pytest.mark.parametrize("what", ACTIVE)
+async def test_active_content_called_a_picture_is_refused_and_its_reason_kept(rig: Rig, what: str) -> None:
+    body, reason = ACTIVE[what]
+    async with answering(body) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        visited = await rig.visit(built, generation_id)
+    assert isinstance(visited.decision, Rest)
+    assert getattr(visited.seen, "reason", "") == reason
+    assert rig.names() == []
+    row = await rig.books.generation(generation_id)
+    assert (row["status"], row["asset_url"]) == ("queued", None)
+
+
+async def test_what_is_called_a_page_and_is_a_picture_is_stored_as_a_picture(supabase_rig: Rig) -> None:
+    rig = supabase_rig
+    assert rig.storage is not None
+    async with answering(PNG) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        visited = await rig.visit(built, await rig.insert("t"))
+    assert isinstance(visited.decision, Finish)
+    ((name, stored),) = rig.storage.objects.items()
+    assert (stored.mime, name.endswith("_0.png")) == ("image/png", True)
+
+
+async def test_a_record_of_a_thousand_results_is_not_begun(rig: Rig) -> None:
+    many = json.dumps({"resultUrls": [f"http://localhost:9/r/{n}.png" for n in range(1000)]})
+    record = {"taskId": "t", "state": "success", "resultJson": many}
+    async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        visited = await rig.visit(built, generation_id)
+    assert isinstance(visited.decision, Rest)
+    assert files(kie) == []
+    assert rig.names() == []
+    why = await rig.pool.fetchval("SELECT why FROM reconciler.work WHERE generation_id = $1", generation_id)
+    assert "1000 results" in why
+
+
+@pytest.mark.parametrize("field", ["resultUrls", "failMsg", "state", "callBackUrl"])
+async def test_a_record_with_nul_bytes_and_half_characters_is_survived(rig: Rig, field: str) -> None:
+    odd = "http://localhost:9/a\0b\ud800\x1b[2J.png\n"
+    record = {"taskId": "t", "state": "fail" if field == "failMsg" else "success", "failMsg": odd, "failCode": odd}
+    record |= {"resultJson": json.dumps({"resultUrls": [odd]}), "param": json.dumps({"callBackUrl": odd})}
+    record |= {"state": odd} if field == "state" else {}
+    async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t" if field != "callBackUrl" else None)
+        await rig.visit(built, generation_id)
+    row = await rig.books.generation(generation_id)
+    assert row["status"] == ("failed" if field == "failMsg" else "queued")
+    assert all(letter.isprintable() for letter in row["error"] or "")
+    assert rig.names() == []
+
+
+async def test_an_answer_nested_ten_thousand_deep_is_not_heard(rig: Rig) -> None:
+    deep = b'{"code":200,"data":{"state":"success","resultJson":' + b"[" * 10_000 + b"]" * 10_000 + b"}}"
+    inside = json.dumps({"code": 200, "data": {"state": "success", "resultJson": "[" * 10_000 + "]" * 10_000}})
+    async with origin(ok(deep), ok(inside.encode())) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        for _ in range(2):
+            assert isinstance((await rig.visit(built, generation_id)).decision, Rest)
+    assert (await rig.books.generation(generation_id))["status"] == "queued"
+
+
+async def test_a_head_of_ten_megabytes_from_kie_is_not_heard(rig: Rig) -> None:
+    head = bare(b"{}", "X-Big: " + "x" * 10_000_000)
+    async with origin(head) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        assert isinstance((await rig.visit(built, generation_id)).decision, Rest)
+    assert (await rig.books.generation(generation_id))["status"] == "queued"
+
+
+USERS = ["../../../etc/cron.d/x", "..", "a/b", "a\\b", "%2e%2e%2f", "x" * 400, "\u202etxt.exe", "user\nid", "-rf", " "]
+
+
+async def test_a_user_who_is_no_id_gets_a_path_of_plain_letters(dsn: str, tmp_path: Path) -> None:
+    async with opened_rig(dsn, tmp_path) as rig:
+        await rig.pool.execute("ALTER TABLE public.generations DROP COLUMN user_id CASCADE")
+        await rig.pool.execute("ALTER TABLE public.generations ADD user_id text")
+        ids = [await rig.insert(rig.kie.add_task(), user_id=user) for user in USERS]
+        async with rig.instance() as built:
+            for generation_id in ids:
+                await rig.visit(built, generation_id)
+                await rig.proves(generation_id)
+        names = rig.names()
+    assert len(names) == len(USERS)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/image/[0-9a-f-]{36}_0\.png", name) for name in names)
+
+
+PARTED = {
+    "the reason of a failure": {"state": "fail", "failMsg": "x" * 490 + f" {KEY} " + "y " * 9000, "failCode": "7"},
+    "the code of a failure": {"state": "fail", "failMsg": "no", "failCode": "x" * 50 + f" {KEY}"},
+    "an unknown state": {"state": "x" * 190 + f" {KEY}"},
+}
+
+
+@pytest.mark.parametrize("what", PARTED)
+async def test_no_part_of_a_key_is_kept_where_long_words_are_cut(rig: Rig, what: str) -> None:
+    record = {"taskId": "t", **PARTED[what]}
+    async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, KIE_API_KEY=KEY) as built:
+        generation_id = await rig.insert("t")
+        with capture_logs() as lines:
+            visited = await rig.visit(built, generation_id)
+    why = await rig.pool.fetchval("SELECT why FROM reconciler.work WHERE generation_id = $1", generation_id)
+    error = (await rig.books.generation(generation_id))["error"]
+    told = f"{lines} {visited} {why} {error}"
+    assert KEY[:4] not in told
+    assert max(map(len, (why or "", error or ""))) < 600
+
+
+OTHERS = {
+    "a success": {"state": "success", "resultJson": '{"resultUrls": ["http://localhost:9/r/other.png"]}'},
+    "a failure": {"state": "fail", "failMsg": "no luck", "failCode": "500"},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_what_kie_says_of_another_task_moves_nothing(rig: Rig, what: str) -> None:
+    record = {"taskId": "others", **OTHERS[what]}
+    async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        visited = await rig.visit(built, generation_id)
+        counted = built.metrics.failures.labels("ask", "other_task")._value.get()
+        await rig.visit(built, generation_id)
+    assert ["connection: close" in head.lower() for head in kie.heads] == [False, True]
+    assert isinstance(visited.decision, Rest)
+    assert visited.seen == Unheard("other_task", "the record is of others")
+    assert (await rig.books.generation(generation_id))["status"] == "queued"
+    assert (files(kie), rig.names(), counted) == ([], [], 1)

@@ -1,0 +1,220 @@
+"""Everything KIE can answer, over real HTTP, and what becomes of the row: state, reason, finding, next look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from reconciler.bootstrap import Parts
+from reconciler.domain.model import Fail, Finish, Ready, Refused, Rest, Unheard, Unknown, Working
+from reconciler.simulator import Failure, never
+from testkit.waiting import until
+from tests.worker.rig import Rig
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes instead of a record, what is made of it, and how long the first rest is at most."""
+
+    fault: str
+    seen: type
+    reason: str = ""
+    finding: str | None = None
+    rest: tuple[float, float] = (5, 10)
+
+
+UNHEARD = (
+    Answer("record.http_401", Unheard, "unauthorized", "key_rejected"),
+    Answer("record.body_401", Unheard, "unauthorized", "key_rejected"),
+    Answer("record.body_402", Unheard, "no_credits", "unpaid_account"),
+    Answer("record.http_403", Unheard, "blocked"),
+    Answer("record.cloudflare", Unheard, "blocked"),
+    Answer("record.http_404", Unknown, "not_found"),
+    Answer("record.body_404", Unknown, "not_found"),
+    Answer("record.body_408", Unheard, "upstream_silent"),
+    Answer("record.body_422", Unknown, "record_null"),
+    Answer("record.null", Unknown, "no_data"),
+    Answer("record.http_429", Unheard, "rate_limited"),
+    Answer("record.body_429", Unheard, "rate_limited"),
+    Answer("record.frequency", Unheard, "rate_limited"),
+    Answer("record.body_433", Unheard, "key_capped", "unpaid_account"),
+    Answer("record.body_455", Unheard, "maintenance"),
+    Answer("record.http_500", Unheard, "server_error"),
+    Answer("record.body_500", Unheard, "server_error"),
+    Answer("record.html_502", Unheard, "server_error"),
+    Answer("record.html_520", Unheard, "server_error"),
+    Answer("record.truncated", Unheard, "not_json"),
+    Answer("record.unknown_state", Unheard, "unknown_state"),
+    Answer("record.bare_list", Unheard, "bad_envelope"),
+    Answer("record.reset", Unheard, "network"),
+    Answer("result.invalid_json", Unheard, "bad_result"),
+)
+
+
+@pytest.mark.parametrize("answer", UNHEARD, ids=lambda answer: answer.fault)
+async def test_what_is_not_the_providers_word_fails_nothing_and_is_asked_again(
+    rig: Rig, parts: Parts, answer: Answer
+) -> None:
+    generation_id = await rig.order()
+    task = (await rig.books.generation(generation_id))["task_id"]
+    # The client itself repeats a GET once whose kept connection is cut.
+    rig.kie.strike(answer.fault, task=task, times=2 if answer.fault == "record.reset" else 1)
+    visited = await rig.visit(parts, generation_id)
+
+    assert isinstance(visited.seen, answer.seen)
+    assert visited.seen.reason == answer.reason
+    assert isinstance(visited.decision, Rest)
+    assert (await rig.books.generation(generation_id))["status"] == "queued"
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert answer.reason in work["why"]
+    assert work["finding"] == answer.finding
+    assert (work["misses"], work["looks"]) == (1, 1)
+    least, most = answer.rest
+    assert least - 1 < work["due_in"] <= most
+    assert parts.metrics.polls.labels(answer.seen.__name__.lower())._value.get() == 1
+
+    await rig.pool.execute("UPDATE reconciler.budget SET next_at = now(), rests_until = NULL")
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    await rig.proves(generation_id)
+
+
+async def test_who_was_too_fast_leaves_the_key_alone_for_the_window_of_its_limit(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order()
+    rig.kie.strike("record.http_429")
+    await rig.visit(parts, generation_id)
+    left = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
+    assert 8 < await rig.pool.fetchval(left) <= 10
+    assert not parts.budget.spare(parts.keys[0].key_hash)
+
+
+@pytest.mark.parametrize("fault", ["record.code_zero", "record.code_string", "result.object"])
+async def test_a_success_in_an_unusual_envelope_is_a_success(rig: Rig, parts: Parts, fault: str) -> None:
+    generation_id = await rig.order()
+    rig.kie.strike(fault)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    await rig.proves(generation_id)
+
+
+async def test_a_kie_that_does_not_answer_at_all_is_not_heard(rig: Rig) -> None:
+    generation_id = await rig.order()
+    async with rig.instance(KIE_MARKET_BASE_URL="http://127.0.0.1:9") as parts:
+        visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.seen, Unheard)
+    assert visited.seen.reason == "network"
+    assert isinstance(visited.decision, Rest)
+
+
+@pytest.mark.parametrize(
+    ("state", "becomes"), [("waiting", "queued"), ("queuing", "queued"), ("generating", "generating")]
+)
+async def test_a_task_that_runs_is_looked_at_again_and_only_generating_is_progress(
+    rig: Rig, parts: Parts, state: str, becomes: str
+) -> None:
+    generation_id = await rig.order(life=never(state))
+    visited = await rig.visit(parts, generation_id)
+    assert visited.seen == Working(state, begun=state == "generating")
+    assert (await rig.books.generation(generation_id))["status"] == becomes
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert (work["why"], work["finding"], work["misses"]) == (f"KIE says {state}", None, 0)
+    assert work["acknowledged_at"] is not None
+    assert 2 <= work["due_in"] + 1 < 300
+
+
+async def test_a_task_that_kie_denies_is_asked_about_again(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.insert("f" * 32)
+    visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.seen, Unknown)
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert (work["unknowns"], work["acknowledged_at"]) == (1, None)
+    assert work["why"].startswith("KIE does not know the task")
+
+
+async def test_a_refusal_fails_the_generation_with_the_providers_words(rig: Rig, parts: Parts) -> None:
+    failure = Failure(code="430", message="Your prompt was flagged")
+    generation_id = await rig.order(fate="fail", failure=failure)
+    visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.seen, Refused)
+    assert isinstance(visited.decision, Fail)
+    generation = await rig.books.generation(generation_id)
+    assert (generation["status"], generation["error"]) == ("failed", "Your prompt was flagged (430)")
+    assert await rig.books.events(generation_id) == ["failed"]
+    assert parts.metrics.deliveries.labels("failed", "sync")._value.get() == 1
+
+
+async def test_a_success_is_delivered_in_the_visit_that_hears_of_it(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.order()
+    visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.decision, Finish)
+    assert isinstance(visited.row.sources, tuple)
+    assert visited.event == "succeeded"
+    generation = await rig.proves(generation_id)
+    assert generation["asset_url"].endswith(f"/{generation['user_id']}/image/{generation_id}_0.png")
+    assert await rig.books.events(generation_id) == ["succeeded"]
+
+
+@pytest.mark.parametrize("fault", ["result.empty", "result.null"])
+async def test_a_success_without_output_is_believed_only_after_five_looks(rig: Rig, parts: Parts, fault: str) -> None:
+    generation_id = await rig.order()
+    rig.kie.strike(fault, times=5)
+    waits = []
+    for _ in range(4):
+        visited = await rig.visit(parts, generation_id)
+        assert isinstance(visited.seen, Ready)
+        work = await rig.books.work(generation_id)
+        assert work is not None
+        assert work["finding"] == "empty_success"
+        waits.append(round(work["due_in"], -1))
+    assert waits == [30, 120, 480, 1920]
+    visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.decision, Fail)
+    generation = await rig.books.generation(generation_id)
+    assert generation["error"] == "KIE reports success without any output"
+
+
+async def test_a_row_without_a_task_waits_for_one_and_kie_is_not_asked(rig: Rig, parts: Parts) -> None:
+    generation_id = await rig.insert(None)
+    visited = await rig.visit(parts, generation_id)
+    assert isinstance(visited.decision, Rest)
+    assert rig.kie.counts.records == 0
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert (work["why"], work["finding"]) == ("no task id yet", None)
+
+    await rig.age(generation_id, 601)
+    await rig.visit(parts, generation_id)
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert work["finding"] == "no_task"
+
+    await rig.books.change(generation_id, f"task_id = '{rig.kie.add_task()}'")
+    await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+
+
+async def test_what_an_observer_saw_fail_is_failed_by_whoever_works_afterwards(rig: Rig) -> None:
+    refused = await rig.order(fate="fail")
+    async with rig.instance(observe=True) as watching:
+        await rig.visit(watching, refused)
+    async with rig.instance() as built, rig.working(built):
+        built.work.wake(refused)
+
+        async def failed() -> bool:
+            return (await rig.books.generation(refused))["status"] == "failed"
+
+        await until(failed, what="the failure")
+
+
+async def test_observing_writes_nothing_to_the_application_and_stores_nothing(rig: Rig) -> None:
+    ready, failed = await rig.order(), await rig.order(fate="fail")
+    running = await rig.order(life=never("generating"))
+    before = [await rig.books.generation(name) for name in (ready, failed, running)]
+    async with rig.instance(observe=True) as parts:
+        decisions = [(await rig.visit(parts, name)).decision for name in (ready, failed, running)]
+    assert [type(decision) for decision in decisions] == [Rest, Rest, Rest]
+    assert [await rig.books.generation(name) for name in (ready, failed, running)] == before
+    assert rig.names() == []
+    assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.events") == 0
