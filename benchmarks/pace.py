@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from reconciler.domain import poll_interval
-from reconciler.domain.model import Curve
+from reconciler.domain.model import DurationModel
 
 REQUESTS = 5.0
 """Requests a second that all tasks share."""
@@ -25,9 +25,9 @@ SNAPSHOT = 15.0
 """Seconds between two prices, as between two snapshots of the leader."""
 
 MIX = (
-    (0.62, Curve(math.log(25), 0.5)),
-    (0.30, Curve(math.log(150), 0.5)),
-    (0.07, Curve(math.log(600), 0.5)),
+    (0.62, DurationModel(math.log(25), 0.5)),
+    (0.30, DurationModel(math.log(150), 0.5)),
+    (0.07, DurationModel(math.log(600), 0.5)),
     (0.01, None),
 )
 """Share and completion times of each model; None never ends, and looks like the slowest."""
@@ -37,7 +37,7 @@ MIX = (
 class Task:
     """One task: born, ends (perhaps never), last looked at."""
 
-    curve: Curve
+    curve: DurationModel
     born: float
     ends: float
     looked: float

@@ -18,41 +18,41 @@ from pathlib import Path
 import structlog
 
 from reconciler import tracing
-from reconciler.domain.model import Limits
-from reconciler.kie.client import Kie, key_hash
+from reconciler.domain.model import Policy
+from reconciler.kie.client import KieClient, key_hash
 from reconciler.logs.redaction import Redaction
 from reconciler.media.fetch import Fetcher
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
-from reconciler.operations.actions import Desk
-from reconciler.operations.doctor.examine import Instruments
-from reconciler.operations.explain import Terms
+from reconciler.operations.actions import Operator
+from reconciler.operations.doctor.examine import DoctorClients
+from reconciler.operations.explain import ExplainTerms
 from reconciler.postgres.claims.claims import Claims
-from reconciler.postgres.eligibility import Reach
+from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.ledger.ledger import Ledger
-from reconciler.postgres.ledger.reopen import Reopening
-from reconciler.postgres.ledger.verification import Audits
+from reconciler.postgres.ledger.reopen import Reopener
+from reconciler.postgres.ledger.verification import VerificationQueue
 from reconciler.postgres.outbox import Outbox
 from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import traceable, usable
-from reconciler.postgres.rate_limit import Budget
-from reconciler.postgres.reports.activity import Watching
-from reconciler.postgres.reports.reports import Reports, Scope
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.rate_limit import RateLimit
+from reconciler.postgres.reports.activity import ActivityReader
+from reconciler.postgres.reports.reports import Reports, ReportScope
+from reconciler.postgres.schema import TableShape
 from reconciler.settings import Settings
 from reconciler.storage import Store
 from reconciler.storage.local import LocalStore
 from reconciler.storage.supabase import SupabaseStore
 from reconciler.tracing import UNTRACED, Tracing
-from reconciler.webhooks.client import PATIENCE, Receiver
-from reconciler.webhooks.sender import Announcer
-from reconciler.worker.deliver import Deliveries, Ways
-from reconciler.worker.periodic.verification import Audit
-from reconciler.worker.route import Key
-from reconciler.worker.visit import Current, Visits
-from reconciler.worker.worker import Breadth, Work
+from reconciler.webhooks.client import PATIENCE, WebhookClient
+from reconciler.webhooks.sender import WebhookSender
+from reconciler.worker.deliver import Backends, Deliverer
+from reconciler.worker.periodic.verification import Verification
+from reconciler.worker.route import RingKey
+from reconciler.worker.visit import CurrentPolicy, Visitor
+from reconciler.worker.worker import Breadth, Worker
 
 log = structlog.get_logger()
 
@@ -79,16 +79,16 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     database: Database
-    shape: Shape
+    shape: TableShape
     reports: Reports
     claims: Claims
-    ways: Ways
-    budget: Budget
-    keys: tuple[Key, ...]
-    current: Current
-    deliveries: Deliveries
-    work: Work
-    audit: Audit
+    ways: Backends
+    budget: RateLimit
+    keys: tuple[RingKey, ...]
+    current: CurrentPolicy
+    deliveries: Deliverer
+    work: Worker
+    audit: Verification
 
 
 @contextlib.asynccontextmanager
@@ -129,14 +129,14 @@ async def reports(settings: Settings) -> AsyncIterator[Reports]:
 
 
 @contextlib.asynccontextmanager
-async def watching(settings: Settings) -> AsyncIterator[Watching]:
+async def watching(settings: Settings) -> AsyncIterator[ActivityReader]:
     """Build no more than it takes to watch what moves."""
     async with _asking(settings) as (database, _):
-        yield Watching(database, alive=scope(settings).alive)
+        yield ActivityReader(database, alive=scope(settings).alive)
 
 
 @contextlib.asynccontextmanager
-async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, Shape]]:
+async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
         yield database, await usable(database, settings.task_pattern)
@@ -145,23 +145,23 @@ async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, Shape]]:
 
 
 @contextlib.asynccontextmanager
-async def instruments(settings: Settings) -> AsyncIterator[Instruments]:
+async def instruments(settings: Settings) -> AsyncIterator[DoctorClients]:
     """Build what `doctor` looks with; nothing is asked yet, and nothing need be there."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
         store = _store(settings, slots=2)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(kie_session())
-        yield Instruments(
+        yield DoctorClients(
             settings=settings,
             store=store,
-            room=lambda: Room(_spool_dir(settings), settings.spool_max_bytes),
-            kie=Kie(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets()),
+            room=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            kie=KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets()),
             web=await stack.enter_async_context(json_client()),
         )
 
 
-async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: contextlib.AsyncExitStack) -> Ways:
+async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: contextlib.AsyncExitStack) -> Backends:
     slots = settings.concurrency * 2
     store = _store(settings, slots)
     stack.push_async_callback(store.close)
@@ -170,18 +170,20 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     asking = await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS))
     ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
     keys = _ring(settings)
-    return Ways(
+    return Backends(
         ledger=ledger,
         inbox=inbox,
-        kie=Kie(asking, settings.kie_market_base_url, keys, secrets=settings.secrets()),
-        ordering=Kie(ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS, secrets=settings.secrets()),
+        kie=KieClient(asking, settings.kie_market_base_url, keys, secrets=settings.secrets()),
+        ordering=KieClient(
+            ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS, secrets=settings.secrets()
+        ),
         fetcher=Fetcher(
             media,
             hosts=settings.result_hosts,
             max_bytes=settings.max_asset_bytes,
             allow_private=settings.allow_private_hosts,
         ),
-        room=Room(_spool_dir(settings), settings.spool_max_bytes),
+        room=SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
         store=store,
     )
 
@@ -228,27 +230,27 @@ def _store(settings: Settings, slots: int) -> Store:
 def _assembled(
     settings: Settings,
     database: Database,
-    shape: Shape,
-    ways: Ways,
+    shape: TableShape,
+    ways: Backends,
     metrics: Metrics,
     *,
     instance: uuid.UUID,
     observe: bool,
 ) -> Parts:
     structlog.contextvars.bind_contextvars(instance=str(instance))
-    keys = tuple(Key(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Limits(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
-    current = Current(limits)
-    reach = Reach(settings.providers, settings.task_pattern, settings.their_hosts)
+    keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
+    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
+    current = CurrentPolicy(limits)
+    reach = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
     traced = ways.tracing.on
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds, traced=traced)
-    budget = Budget(database, settings.poll_rate)
-    deliveries = Deliveries(ways, metrics, slots=settings.concurrency)
-    visits = Visits(ways, deliveries, budget, keys=keys, current=current, metrics=metrics)
+    budget = RateLimit(database, settings.poll_rate)
+    deliveries = Deliverer(ways, metrics, slots=settings.concurrency)
+    visits = Visitor(ways, deliveries, budget, keys=keys, current=current, metrics=metrics)
     rate = settings.poll_rate * len(keys)
     asking = max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS)))
     breadth = Breadth(asking, settings.lease_seconds, settings.sweep_seconds, 1 / rate)
-    work = Work(claims, ways.ledger, visits, metrics, breadth)
+    work = Worker(claims, ways.ledger, visits, metrics, breadth)
     return Parts(
         settings=settings,
         instance=instance,
@@ -263,31 +265,31 @@ def _assembled(
         current=current,
         deliveries=deliveries,
         work=work,
-        audit=Audit(Audits(database, shape), ways.store, metrics, stir=work.stir, observe=observe),
+        audit=Verification(VerificationQueue(database, shape), ways.store, metrics, stir=work.stir, observe=observe),
     )
 
 
 @contextlib.asynccontextmanager
-async def announcer(built: Parts) -> AsyncIterator[Announcer | None]:
+async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
     """Build what tells of events; None where nobody is to be told, and where we only watch."""
     settings = built.settings
     if not settings.notify_url or built.current.limits.observe:
         yield None
         return
     async with json_client(timeout=PATIENCE) as client:
-        receiver = Receiver(client, settings.notify_url, settings.notify_secret.get_secret_value())
-        yield Announcer(Outbox(built.database), receiver, built.metrics)
+        receiver = WebhookClient(client, settings.notify_url, settings.notify_secret.get_secret_value())
+        yield WebhookSender(Outbox(built.database), receiver, built.metrics)
 
 
-def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Desk:
+def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what chores work with."""
-    reopening = Reopening(built.database, built.shape)
-    return Desk(built.work, built.reports, reopening, Terms.of(built.settings), at_once=at_once, pause=pause)
+    reopening = Reopener(built.database, built.shape)
+    return Operator(built.work, built.reports, reopening, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
 
 
-def scope(settings: Settings) -> Scope:
+def scope(settings: Settings) -> ReportScope:
     """Return what the reports count as ours, stuck and alive."""
-    return Scope(
+    return ReportScope(
         providers=settings.providers,
         task_pattern=settings.task_pattern,
         result_hosts=settings.result_hosts,

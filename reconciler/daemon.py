@@ -18,26 +18,26 @@ import structlog
 
 from reconciler import __version__
 from reconciler.bootstrap import Parts, announcer, parts
-from reconciler.domain.findings import Bounds
+from reconciler.domain.findings import FindingThresholds
 from reconciler.errors import Transient
 from reconciler.front import inside, routers
 from reconciler.health import DRAINING, Health
 from reconciler.http.app import application, serving
 from reconciler.http.live.hub import Hub
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.metrics import Metrics
-from reconciler.postgres.heartbeat import Presence
-from reconciler.postgres.listener import Hears, Listener
-from reconciler.postgres.poll_stats import Tempo
+from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.listener import Listener, NotificationHandlers
+from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.preflight import missing
-from reconciler.postgres.retention import Upkeep
+from reconciler.postgres.retention import Retention
 from reconciler.settings import Settings
-from reconciler.systemd.lifecycle import Lifeline
-from reconciler.systemd.notify import Supervisor
-from reconciler.webhooks.sender import Announcer
+from reconciler.systemd.lifecycle import SupervisorUpdates
+from reconciler.systemd.notify import SupervisorSocket
+from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.activity import doing
-from reconciler.worker.periodic.probes import Outside
-from reconciler.worker.periodic.scheduler import Bearings, Every, Eyes, Rounds
+from reconciler.worker.periodic.probes import Probes
+from reconciler.worker.periodic.scheduler import Bearings, Every, Eyes, PeriodicTasks
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ RETRY = 2.0
 """Seconds between two tries to begin while the database or the storage is away."""
 
 
-class Stop:
+class StopSignals:
     """How often we were asked to stop: once means finish what is in hand, twice means now."""
 
     def __init__(self) -> None:
@@ -61,22 +61,24 @@ async def run(
     settings: Settings,
     *,
     observe: bool = False,
-    stop: Stop | None = None,
+    stop: StopSignals | None = None,
     begun: Callable[[Parts], None] = lambda _: None,
-    supervisor: Supervisor | None = None,
+    supervisor: SupervisorSocket | None = None,
 ) -> int:
     """Be the daemon until asked to stop; `begun` is told when work begins. Config where only a person can help."""
     settings.require("database_url", "kie_api_key", "storage")
-    stop = stop or Stop()
+    stop = stop or StopSignals()
     instance = uuid.uuid4()
     # Before the port opens: what requests log takes it from here.
     structlog.contextvars.bind_contextvars(instance=str(instance))
     health = Health(patience=3 * settings.sweep_seconds)
     metrics = Metrics()
     files = settings.storage_local_dir if settings.storage_backend == "local" else None
-    entrance = Entrance(health)
+    entrance = ReadinessGate(health)
     app = application(health, metrics, files, routers=routers(settings, entrance, metrics))
-    lifeline = Lifeline(supervisor or Supervisor(), health, stop.asked.is_set, drain_seconds=settings.drain_seconds)
+    lifeline = SupervisorUpdates(
+        supervisor or SupervisorSocket(), health, stop.asked.is_set, drain_seconds=settings.drain_seconds
+    )
     with _signals(stop):
         async with serving(app, settings.http_host, settings.http_port) as port, lifeline.held():
             log.info("daemon.started", version=__version__, port=port, observe=observe)
@@ -99,7 +101,7 @@ async def run(
 
 
 @contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
+def _signals(stop: StopSignals) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
@@ -112,10 +114,15 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 
 async def _reconcile(
-    built: Parts, entrance: Entrance, stop: Stop, *, telling: Announcer | None, lifeline: Lifeline
+    built: Parts,
+    entrance: ReadinessGate,
+    stop: StopSignals,
+    *,
+    telling: WebhookSender | None,
+    lifeline: SupervisorUpdates,
 ) -> None:
     """Work until asked to stop, then drain; whatever ends unasked ends the daemon."""
-    presence = Presence(built.database, built.instance, term=built.settings.lease_seconds)
+    presence = Heartbeat(built.database, built.instance, term=built.settings.lease_seconds)
     rounds = _rounds(built, presence, telling)
     assert entrance.inside is not None
     hub, health = entrance.inside.hub, entrance.health
@@ -152,21 +159,21 @@ async def _reconcile(
                 await presence.leave()
 
 
-def _doing(built: Parts, rounds: Rounds) -> str:
+def _doing(built: Parts, rounds: PeriodicTasks) -> str:
     """Return what is in hand, and where we lead what is in flight."""
     drawn = rounds.drawn
     table = "" if drawn is None else f"; {sum(drawn.in_flight.values())} in flight, {drawn.stuck} stuck"
     return f"{built.work.in_hand} in hand{table}"
 
 
-async def _drained(built: Parts, entrance: Entrance, telling: Announcer | None, seconds: float) -> None:
+async def _drained(built: Parts, entrance: ReadinessGate, telling: WebhookSender | None, seconds: float) -> None:
     assert entrance.inside is not None
     told = () if telling is None else (telling.drain(seconds),)
     creation = entrance.inside.creation
     await asyncio.gather(built.work.drain(seconds), entrance.emptied(seconds), creation.drain(seconds), *told)
 
 
-def _hears(built: Parts, rounds: Rounds, hub: Hub) -> Hears:
+def _hears(built: Parts, rounds: PeriodicTasks, hub: Hub) -> NotificationHandlers:
     def wake(generation_id: str) -> None:
         built.metrics.notifications.inc()
         built.work.wake(generation_id)
@@ -180,18 +187,18 @@ def _hears(built: Parts, rounds: Rounds, hub: Hub) -> Hears:
         hub.wake(generation_id, event_id)
         rounds.event()
 
-    return Hears(wake=wake, gap=gap, canary=rounds.heard, event=event)
+    return NotificationHandlers(wake=wake, gap=gap, canary=rounds.heard, event=event)
 
 
-def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) -> Rounds:
+def _rounds(built: Parts, presence: Heartbeat, telling: WebhookSender | None = None) -> PeriodicTasks:
     settings, database, shape = built.settings, built.database, built.shape
     eyes = Eyes(
         claims=built.claims,
         presence=presence,
-        tempo=Tempo(database, shape, rate=settings.poll_rate * len(built.keys)),
+        tempo=PollStats(database, shape, rate=settings.poll_rate * len(built.keys)),
         reports=built.reports,
-        upkeep=Upkeep(database, shape, announces=bool(settings.notify_url)),
-        outside=Outside(
+        upkeep=Retention(database, shape, announces=bool(settings.notify_url)),
+        outside=Probes(
             built.ways.kie,
             built.ways.store.check,
             built.metrics,
@@ -205,8 +212,8 @@ def _rounds(built: Parts, presence: Presence, telling: Announcer | None = None) 
     )
     # Who only observes deletes no row of the application's.
     days = 0 if built.current.limits.observe else settings.failed_retention_days
-    bounds = Bounds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
-    return Rounds(
+    bounds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
+    return PeriodicTasks(
         eyes,
         built.work,
         built.metrics,

@@ -57,7 +57,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._told = CollectorRegistry()
-        self._told.register(_Told(self.registry))
+        self._told.register(_WithoutCreated(self.registry))
         self._declare_work()
         self._declare_traffic()
         self._declare_table_wide()
@@ -244,7 +244,7 @@ class Metrics:
         return histogram
 
 
-class _Told(Collector):
+class _WithoutCreated(Collector):
     """What a scrape is told: all but the moments at which the series began, which are a quarter of the bytes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -14,7 +14,7 @@ from typing import Unpack
 
 import asyncpg
 
-from reconciler.simulator import Order, Simulator
+from reconciler.simulator import Simulator, TaskSpec
 from testkit.replica import Replica
 from testkit.standins.storage import SupabaseStorage
 from testkit.waiting import until
@@ -91,7 +91,7 @@ class Rig:
         generation_id: str = await self.pool.fetchval(_INSERT, USER, kind, model, task_id, status, age)
         return generation_id
 
-    async def order(self, status: str = "queued", **order: Unpack[Order]) -> str:
+    async def order(self, status: str = "queued", **order: Unpack[TaskSpec]) -> str:
         """A task at KIE and the row that waits for it; the row's id."""
         task_id = self.kie.add_task(**order)
         task = self.kie.tasks[task_id]

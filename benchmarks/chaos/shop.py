@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from benchmarks.chaos.world import World
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 
 SHAPES = ("png", "jpg", "webp")
 LOOK = 0.25
@@ -32,10 +32,10 @@ class Verdict:
 async def order(on: World, dice: random.Random, *, life: float) -> str:
     """Have something made that takes so many seconds, and return the generation's id once its row is written."""
     if dice.random() < 0.04:
-        results = [Media(kind="video", ext="mp4", size=dice.randrange(6 << 20, 10 << 20))]
+        results = [MediaSpec(kind="video", ext="mp4", size=dice.randrange(6 << 20, 10 << 20))]
     else:
         pictures = dice.choice((1, 1, 1, 1, 2, 6))
-        results = [Media(ext=dice.choice(SHAPES), size=dice.randrange(20_000, 400_000)) for _ in range(pictures)]
+        results = [MediaSpec(ext=dice.choice(SHAPES), size=dice.randrange(20_000, 400_000)) for _ in range(pictures)]
     task_id = on.rig.kie.add_task(life=life, results=results)
     while True:
         try:

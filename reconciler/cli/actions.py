@@ -14,7 +14,7 @@ from reconciler.cli.options import AsJson, fail, settings_for
 from reconciler.cli.reports import ask
 
 if TYPE_CHECKING:
-    from reconciler.operations.actions import Desk, Outcome
+    from reconciler.operations.actions import OperationOutcome, Operator
     from reconciler.settings import Settings
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def backfill(
         else:
             typer.echo("\n".join([*found, f"{len(found)} to deliver"]))
         return
-    with tables.Healing(shown=not as_json) as healing:
+    with tables.BackfillProgress(shown=not as_json) as healing:
         # Not before the bar is there, so that lines of the log are written above it and not through it.
         outcomes = _do(
             settings_for(), lambda desk: actions.backfill(desk, on_page=healing.page, on_outcome=healing.ended)
@@ -81,18 +81,18 @@ def backfill(
     raise typer.Exit(1 if left else 0)
 
 
-def _do(settings: Settings, chore: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
+def _do(settings: Settings, chore: Callable[[Operator], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(_done(settings, chore))
 
 
-async def _done(settings: Settings, chore: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
+async def _done(settings: Settings, chore: Callable[[Operator], Coroutine[Any, Any, T]]) -> T:
     from reconciler.bootstrap import desk, parts
 
     async with parts(settings) as built:
         return await chore(desk(built, at_once=settings.concurrency))
 
 
-def _print_and_exit(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def _print_and_exit(outcomes: Sequence[OperationOutcome], *, as_json: bool) -> None:
     from reconciler.cli.render import tables
 
     if as_json:

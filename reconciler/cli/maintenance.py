@@ -13,7 +13,7 @@ import typer
 from reconciler.cli.options import AsJson, settings_for
 
 if TYPE_CHECKING:
-    from reconciler.operations.audit import Broken, Totals
+    from reconciler.operations.audit import AuditTotals, BrokenDelivery
     from reconciler.settings import Settings
 
 
@@ -39,7 +39,7 @@ def audit(
     """
     from reconciler.cli.render import tables
 
-    broken: list[Broken] = []
+    broken: list[BrokenDelivery] = []
     totals = asyncio.run(_audited(settings_for(), _span(since), broken, aloud=not as_json))
     if as_json:
         tables.show_json({"totals": totals, "broken": broken})
@@ -52,18 +52,18 @@ def audit(
     raise typer.Exit(0 if totals.well else 1)
 
 
-async def _audited(settings: Settings, since: timedelta, broken: list[Broken], *, aloud: bool) -> Totals:
+async def _audited(settings: Settings, since: timedelta, broken: list[BrokenDelivery], *, aloud: bool) -> AuditTotals:
     from reconciler.bootstrap import desk, parts
-    from reconciler.operations.audit import Reading, audit
-    from reconciler.postgres.ledger.verification import Audits
+    from reconciler.operations.audit import AuditReading, audit
+    from reconciler.postgres.ledger.verification import VerificationQueue
 
-    def on_broken(one: Broken) -> None:
+    def on_broken(one: BrokenDelivery) -> None:
         broken.append(one)
         if aloud:
             typer.echo(f"{one.generation_id}  {one.word}  {one.why}")
 
     async with parts(settings) as built:
-        reading = Reading(Audits(built.database, built.shape), built.audit, on_broken)
+        reading = AuditReading(VerificationQueue(built.database, built.shape), built.audit, on_broken)
         return await audit(desk(built, at_once=settings.concurrency), reading, since)
 
 
@@ -90,10 +90,10 @@ def cleanup(
 
 async def _cleaned(settings: Settings, older: timedelta, *, dry_run: bool) -> tuple[int, list[str]]:
     from reconciler.bootstrap import parts
-    from reconciler.postgres.retention import Upkeep
+    from reconciler.postgres.retention import Retention
     from reconciler.worker.prune import delete_failed, remove_orphans
 
     async with parts(settings) as built:
-        upkeep = Upkeep(built.database, built.shape)
+        upkeep = Retention(built.database, built.shape)
         failed = await delete_failed(upkeep, older, dry_run=dry_run)
         return failed, await remove_orphans(upkeep, built.ways.store, dry_run=dry_run)

@@ -31,10 +31,10 @@ def run(
 
     from reconciler import daemon
     from reconciler.malloc import economize
-    from reconciler.systemd.notify import Supervisor
+    from reconciler.systemd.notify import SupervisorSocket
 
     economize()
-    supervisor = Supervisor.from_environment(os.environ)
+    supervisor = SupervisorSocket.from_environment(os.environ)
     raise typer.Exit(asyncio.run(daemon.run(settings_for(), observe=observe, supervisor=supervisor)))
 
 

@@ -59,17 +59,17 @@ def explain(
     What is known, why it has not ended, who holds it, which clock runs out first, what happens next and when.
     """
     from reconciler.cli.render import tables
-    from reconciler.operations.explain import Terms
+    from reconciler.operations.explain import ExplainTerms
 
     settings = settings_for("database_url")
     cases = ask(settings, lambda reports: reports.explain(name))
     if not cases:
         fail(f"no generation and no task has the id {name}")
     if as_json:
-        tables.show_json([tables.case_as_json(case, Terms.of(settings)) for case in cases])
+        tables.show_json([tables.case_as_json(case, ExplainTerms.of(settings)) for case in cases])
     else:
         for case in cases:
-            tables.show_case(case, Terms.of(settings))
+            tables.show_case(case, ExplainTerms.of(settings))
 
 
 def doctor(*, as_json: AsJson = False) -> None:

@@ -13,7 +13,7 @@ import typer
 from reconciler.cli.options import AsJson, settings_for
 
 if TYPE_CHECKING:
-    from reconciler.postgres.reports.activity import Moment, Watching
+    from reconciler.postgres.reports.activity import ActivityReader, ActivitySnapshot
     from reconciler.settings import Settings
 
 
@@ -38,13 +38,13 @@ def top(
 
 async def _watch(settings: Settings, *, interval: float, once: bool, as_json: bool) -> None:
     from reconciler.bootstrap import watching
-    from reconciler.cli.render.top import Screen
+    from reconciler.cli.render.top import TopScreen
     from reconciler.errors import Transient
-    from reconciler.operations.throughput import Motions
+    from reconciler.operations.throughput import ThroughputMeter
 
-    motions = Motions()
+    motions = ThroughputMeter()
     async with watching(settings) as eyes:
-        with Screen(as_json=as_json, once=once) as screen:
+        with TopScreen(as_json=as_json, once=once) as screen:
             while True:
                 try:
                     screen.show(motions.at(await _seen(eyes, once=once)))
@@ -57,7 +57,7 @@ async def _watch(settings: Settings, *, interval: float, once: bool, as_json: bo
                 await asyncio.sleep(interval)
 
 
-async def _seen(eyes: Watching, *, once: bool) -> Moment:
+async def _seen(eyes: ActivityReader, *, once: bool) -> ActivitySnapshot:
     if not once:
         await eyes.watch()
     return await eyes.look()

@@ -21,9 +21,9 @@ from rich.filesize import decimal
 from reconciler import daemon, logs, settings
 from reconciler.bootstrap import Parts
 from reconciler.demo.embedded_postgres import Postgres
-from reconciler.demo.proof import Proof, prove_all
-from reconciler.demo.shop import KEY, Ordered, order, wishes
-from reconciler.demo.view import Line, View
+from reconciler.demo.proof import DemoProof, prove_all
+from reconciler.demo.shop import KEY, OrderedGeneration, order, wishes
+from reconciler.demo.view import DemoView, ProgressLine
 from reconciler.errors import Transient
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.simulator import Simulator
@@ -45,7 +45,7 @@ SELECT g.id::text AS id, g.status, g.error,
 
 
 @dataclass(slots=True)
-class Stage:
+class DemoStage:
     """Everything that runs while the demo does."""
 
     kie: Simulator
@@ -81,7 +81,7 @@ async def _play(generations: int, *, serve: bool, faults: bool) -> int:
             console.print(f"watch it in a browser: {stage.page}", soft_wrap=True, highlight=False)
         began = time.monotonic()
         orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(generations)]
-        ages = await _watch(orders, stage, View(console))
+        ages = await _watch(orders, stage, DemoView(console))
         proof = await prove_all(orders, stage.kie, stage.client, stage.pool)
         _summary(console, stage, orders, proof, ages, time.monotonic() - began)
         if serve:
@@ -93,7 +93,7 @@ async def _play(generations: int, *, serve: bool, faults: bool) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _stage(*, faults: bool) -> AsyncIterator[Stage]:
+async def _stage(*, faults: bool) -> AsyncIterator[DemoStage]:
     """Start database, KIE and daemon in one process and a temporary folder, and take them down again."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-demo-")))
@@ -105,9 +105,11 @@ async def _stage(*, faults: bool) -> AsyncIterator[Stage]:
         pool = await stack.enter_async_context(asyncpg.create_pool(postgres.dsn(), min_size=1, max_size=2))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
         port = _free_port()
-        stage = Stage(kie, pool, client, f"http://127.0.0.1:{port}", secrets.token_urlsafe(24), folder / "daemon.log")
+        stage = DemoStage(
+            kie, pool, client, f"http://127.0.0.1:{port}", secrets.token_urlsafe(24), folder / "daemon.log"
+        )
         logs.setup(form="json", stream=stack.enter_context(stage.log.open("w")))
-        stop, up = daemon.Stop(), asyncio.Event()
+        stop, up = daemon.StopSignals(), asyncio.Event()
 
         def begun(parts: Parts) -> None:
             stage.parts.append(parts)
@@ -152,10 +154,10 @@ def _free_port() -> int:
         return port
 
 
-async def _watch(orders: Sequence[Ordered], stage: Stage, view: View) -> list[float]:
+async def _watch(orders: Sequence[OrderedGeneration], stage: DemoStage, view: DemoView) -> list[float]:
     """Show the generations until all have ended or the patience has; return the ages of the delivered ones."""
     deadline = time.monotonic() + PATIENCE
-    lines: list[Line] = []
+    lines: list[ProgressLine] = []
     with view.shown():
         while time.monotonic() < deadline:
             lines = await _lines(orders, stage.pool)
@@ -166,14 +168,19 @@ async def _watch(orders: Sequence[Ordered], stage: Stage, view: View) -> list[fl
     return [line.age for line in lines if line.status == "success"]
 
 
-async def _lines(orders: Sequence[Ordered], pool: asyncpg.Pool) -> list[Line]:
+async def _lines(orders: Sequence[OrderedGeneration], pool: asyncpg.Pool) -> list[ProgressLine]:
     rows = {row["id"]: row for row in await pool.fetch(_LINES)}
     found = ((ordered, rows[ordered.generation_id]) for ordered in orders)
-    return [Line(ordered, row["status"], row["age"], row["size"], row["error"]) for ordered, row in found]
+    return [ProgressLine(ordered, row["status"], row["age"], row["size"], row["error"]) for ordered, row in found]
 
 
 def _summary(
-    console: Console, stage: Stage, orders: Sequence[Ordered], proof: Proof, ages: Sequence[float], seconds: float
+    console: Console,
+    stage: DemoStage,
+    orders: Sequence[OrderedGeneration],
+    proof: DemoProof,
+    ages: Sequence[float],
+    seconds: float,
 ) -> None:
     refused = sum(ordered.wish.fails for ordered in orders)
     console.print(

@@ -54,7 +54,7 @@ def find_binaries(environ: Mapping[str, str]) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ServerAccount:
     """As whom programs run: ourselves, nobody in a user namespace, or an account to drop to."""
 
     prefix: tuple[str, ...] = ()
@@ -83,21 +83,21 @@ class Account:
             os.chown(path, self.drop_to.pw_uid, self.drop_to.pw_gid)
 
 
-def choose_account() -> Account:
+def choose_account() -> ServerAccount:
     """Ourselves unless we are root; then nobody in a namespace, where nothing must be chowned.
 
     Where namespaces are forbidden, an account to drop to; Config where there is none.
     """
     if os.geteuid() != 0:
-        return Account()
+        return ServerAccount()
     prefix = ("unshare", "-U", "--map-user=65534", "--")
     if shutil.which("unshare"):
         probe = subprocess.run([*prefix, "true"], capture_output=True, check=False)  # noqa: S603
         if probe.returncode == 0:
-            return Account(prefix=prefix)
+            return ServerAccount(prefix=prefix)
     for name in ("postgres", "nobody"):
         try:
-            return Account(drop_to=pwd.getpwnam(name))
+            return ServerAccount(drop_to=pwd.getpwnam(name))
         except KeyError:
             continue
     raise Config("PostgreSQL refuses root, and there is no account `postgres` or `nobody` here")

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import asyncpg
 import httpx
 
-from reconciler.demo.shop import Ordered
+from reconciler.demo.shop import OrderedGeneration
 from reconciler.simulator import Simulator
 
 _ROW = "SELECT status, error, asset_url, asset_urls, result_urls FROM public.generations WHERE id = $1::uuid"
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class DemoProof:
     """What was checked: objects and bytes that arrived, and a sentence for everything that did not."""
 
     objects: int
@@ -25,7 +25,9 @@ class Proof:
     faults: tuple[str, ...]
 
 
-async def prove_all(orders: Sequence[Ordered], kie: Simulator, client: httpx.AsyncClient, pool: asyncpg.Pool) -> Proof:
+async def prove_all(
+    orders: Sequence[OrderedGeneration], kie: Simulator, client: httpx.AsyncClient, pool: asyncpg.Pool
+) -> DemoProof:
     """Compare every generation with what was ordered, and every object with its source by SHA-256."""
     objects = size = 0
     faults: list[str] = []
@@ -42,10 +44,10 @@ async def prove_all(orders: Sequence[Ordered], kie: Simulator, client: httpx.Asy
             if sha256 != kie.sha256(ordered.task_id, n):
                 faults.append(f"{ordered.generation_id}: result {n} at {address} is not what KIE made ({length} bytes)")
             objects, size = objects + 1, size + length
-    return Proof(objects, size, tuple(faults))
+    return DemoProof(objects, size, tuple(faults))
 
 
-def _row_fault(ordered: Ordered, row: asyncpg.Record | None) -> str | None:
+def _row_fault(ordered: OrderedGeneration, row: asyncpg.Record | None) -> str | None:
     if row is None:
         return "the row is gone"
     if ordered.wish.fails:

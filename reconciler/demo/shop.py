@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 
 from reconciler.errors import Transient
-from reconciler.simulator import Media, Order, Simulator
+from reconciler.simulator import MediaSpec, Simulator, TaskSpec
 
 KEY = "demo-key"
 USER = "7d0f3a52-4b6e-4c7e-9a55-0c5d3f6f2b11"
@@ -34,53 +34,57 @@ VALUES ($1, $2, $3, 'kie', $4, 'generating', $5, '{}') RETURNING id::text
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class WishedGeneration:
     """One generation to order: what KIE is to make of it, and how long it takes there in KIE's seconds."""
 
     kind: str
     model: str
     seconds: float
-    results: tuple[Media, ...]
+    results: tuple[MediaSpec, ...]
     fails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
+class OrderedGeneration:
     """A row in the shop's table, and the wish behind it."""
 
     generation_id: str
     task_id: str
-    wish: Wish
+    wish: WishedGeneration
 
 
-def wishes(count: int) -> list[Wish]:
+def wishes(count: int) -> list[WishedGeneration]:
     """Return so many wishes: of 24 they are 16 images (one of six, one refused), 6 videos and 2 pieces of audio."""
     return list(islice(cycle(_two_dozen()), count))
 
 
-def _two_dozen() -> Iterator[Wish]:
-    yield Wish("image", "grok-imagine/text-to-image", 20, tuple(_image("jpg", 220_000 + n * 9_000) for n in range(6)))
-    yield Wish("image", "flux-2/pro-text-to-image", 25, (_image("png", 350_000),), fails=True)
+def _two_dozen() -> Iterator[WishedGeneration]:
+    yield WishedGeneration(
+        "image", "grok-imagine/text-to-image", 20, tuple(_image("jpg", 220_000 + n * 9_000) for n in range(6))
+    )
+    yield WishedGeneration("image", "flux-2/pro-text-to-image", 25, (_image("png", 350_000),), fails=True)
     for n in range(14):
         ext = ("png", "jpg", "webp")[n % 3]
-        yield Wish("image", "nano-banana-2", 12 + n * 5, (_image(ext, 280_000 + n * 40_000),))
+        yield WishedGeneration("image", "nano-banana-2", 12 + n * 5, (_image(ext, 280_000 + n * 40_000),))
     for n in range(6):
-        media = Media(kind="video", ext="mp4", size=(3 + 2 * n) << 20)
-        yield Wish("video", "kling-2.6/text-to-video", 60 + n * 22, (media,))
+        media = MediaSpec(kind="video", ext="mp4", size=(3 + 2 * n) << 20)
+        yield WishedGeneration("video", "kling-2.6/text-to-video", 60 + n * 22, (media,))
     for n in range(2):
-        yield Wish(
-            "audio", "elevenlabs/sound-effect", 40 + n * 20, (Media(kind="audio", ext="mp3", size=4_000_000 + n),)
+        yield WishedGeneration(
+            "audio", "elevenlabs/sound-effect", 40 + n * 20, (MediaSpec(kind="audio", ext="mp3", size=4_000_000 + n),)
         )
 
 
-def _image(ext: str, size: int) -> Media:
-    return Media(kind="image", ext=ext, size=size)
+def _image(ext: str, size: int) -> MediaSpec:
+    return MediaSpec(kind="image", ext=ext, size=size)
 
 
-async def order(wish: Wish, kie: Simulator, client: httpx.AsyncClient, pool: asyncpg.Pool) -> Ordered:
+async def order(
+    wish: WishedGeneration, kie: Simulator, client: httpx.AsyncClient, pool: asyncpg.Pool
+) -> OrderedGeneration:
     """Ask KIE for a task over HTTP and insert the row that the daemon is to find."""
     prompt = "one soft tone" if wish.kind == "audio" else _SCENES[round(wish.seconds) % len(_SCENES)]
-    kie.orders.append(Order(life=_life(wish), fate="fail" if wish.fails else "success", results=wish.results))
+    kie.orders.append(TaskSpec(life=_life(wish), fate="fail" if wish.fails else "success", results=wish.results))
     answer = await client.post(
         f"{kie.url}/api/v1/jobs/createTask",
         headers={"Authorization": f"Bearer {KEY}"},
@@ -90,8 +94,8 @@ async def order(wish: Wish, kie: Simulator, client: httpx.AsyncClient, pool: asy
     if task is None:
         raise Transient(f"the local KIE refused a task: {answer.text}", code="create_refused")
     values = (USER, wish.kind, wish.model, task["taskId"], prompt)
-    return Ordered(await pool.fetchval(_INSERT, *values), task["taskId"], wish)
+    return OrderedGeneration(await pool.fetchval(_INSERT, *values), task["taskId"], wish)
 
 
-def _life(wish: Wish) -> list[tuple[str, float]]:
+def _life(wish: WishedGeneration) -> list[tuple[str, float]]:
     return [("waiting", wish.seconds / 3), ("generating", wish.seconds * 2 / 3)]

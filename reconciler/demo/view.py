@@ -17,24 +17,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.demo.shop import Ordered
+from reconciler.demo.shop import OrderedGeneration
 from reconciler.worker.deliver import Transfer
 
 _COLOURS = {"generating": "yellow", "success": "green", "failed": "red"}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ProgressLine:
     """One generation as it now stands; `age` in seconds, `size` in bytes."""
 
-    ordered: Ordered
+    ordered: OrderedGeneration
     status: str
     age: float
     size: int
     error: str | None
 
 
-class View:
+class DemoView:
     """The screen of the demo."""
 
     def __init__(self, console: Console) -> None:
@@ -47,7 +47,7 @@ class View:
         """The context in which `show` may be called."""
         return self._live or nullcontext()
 
-    def show(self, lines: Sequence[Line], transfers: Mapping[str, Transfer]) -> None:
+    def show(self, lines: Sequence[ProgressLine], transfers: Mapping[str, Transfer]) -> None:
         """Show every generation as it stands, with the transfers that are under way."""
         if self._live is not None:
             self._live.update(_table(lines, transfers))
@@ -64,13 +64,13 @@ class View:
                 )
 
 
-def _state(line: Line, transfer: Transfer | None) -> str:
+def _state(line: ProgressLine, transfer: Transfer | None) -> str:
     if transfer is not None and line.status not in _COLOURS.keys() - {"generating"}:
         return f"{line.status}, {transfer.stage} {transfer.n + 1} of {len(line.ordered.wish.results)}"
     return f"{line.status}: {line.error}" if line.error else line.status
 
 
-def _table(lines: Sequence[Line], transfers: Mapping[str, Transfer]) -> Table:
+def _table(lines: Sequence[ProgressLine], transfers: Mapping[str, Transfer]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("generation", "model", "state", "age", "bytes", "transfer"):
         table.add_column(title, justify="right" if title in ("age", "bytes") else "left", no_wrap=True)

@@ -10,18 +10,18 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from reconciler.domain.model import (
-    Identified,
+    CallbackResult,
+    DeliveryFailed,
+    Failed,
+    NotPolled,
     Observation,
     Ready,
-    Refused,
     Row,
-    Silence,
     Stored,
-    Told,
-    Unheard,
-    Unidentified,
-    Unknown,
-    Unstored,
+    TaskIdentified,
+    TaskNotIdentified,
+    TaskUnknown,
+    Unreachable,
     Working,
 )
 
@@ -40,41 +40,41 @@ _FINDINGS = {
 def absorb(row: Row, seen: Observation, now: datetime) -> Row:
     """Return the row with what was seen added to it."""
     match seen:
-        case Silence():
+        case NotPolled():
             return row
         case Working():
-            return replace(_answered(row, now), empties=0, misses=0, why=f"KIE says {seen.state}")
+            return replace(_answered(row, now), empties=0, failures=0, reason=f"KIE says {seen.state}")
         case Ready():
             return _ready(_answered(row, now), seen, now)
-        case Refused():
-            return replace(_answered(row, now), misses=0, why=reason(seen))
-        case Unknown():
+        case Failed():
+            return replace(_answered(row, now), failures=0, reason=reason(seen))
+        case TaskUnknown():
             return replace(
                 _missed(row, now),
                 unknowns=row.unknowns + 1,
                 finding=None,
-                why=f"KIE does not know the task: {seen.reason}",
+                reason=f"KIE does not know the task: {seen.reason}",
             )
-        case Unheard():
+        case Unreachable():
             return _unheard(row, seen, now)
-        case Told():
+        case CallbackResult():
             return _told(row, seen, now)
-        case Identified() | Unidentified():
+        case TaskIdentified() | TaskNotIdentified():
             return _offered(row, seen, now)
         case Stored():
-            return replace(row, assets=seen.assets, misses=0, why=None, finding=None)
-        case Unstored():
+            return replace(row, assets=seen.assets, failures=0, reason=None, finding=None)
+        case DeliveryFailed():
             return _unstored(row, seen)
     assert_never(seen)
 
 
-def reason(seen: Refused) -> str:
+def reason(seen: Failed) -> str:
     """Return the provider's refusal as the user sees it: `failMsg (failCode)`."""
     return f"{seen.message} ({seen.code})" if seen.code else seen.message
 
 
 def _looked(row: Row, now: datetime) -> Row:
-    return replace(row, looked_at=now, looks=row.looks + 1)
+    return replace(row, polled_at=now, polls=row.polls + 1)
 
 
 def _answered(row: Row, now: datetime) -> Row:
@@ -89,11 +89,11 @@ def _answered(row: Row, now: datetime) -> Row:
 
 
 def _missed(row: Row, now: datetime) -> Row:
-    return replace(_looked(row, now), misses=row.misses + 1)
+    return replace(_looked(row, now), failures=row.failures + 1)
 
 
-def _unheard(row: Row, seen: Unheard, now: datetime) -> Row:
-    row = replace(row, why=_said("KIE", seen.reason, seen.detail))
+def _unheard(row: Row, seen: Unreachable, now: datetime) -> Row:
+    row = replace(row, reason=_said("KIE", seen.reason, seen.detail))
     if not seen.asked:
         return row
     return replace(
@@ -106,7 +106,7 @@ def _unheard(row: Row, seen: Unheard, now: datetime) -> Row:
 
 def _ready(row: Row, seen: Ready, now: datetime) -> Row:
     if not seen.sources:
-        return replace(row, empties=row.empties + 1, why="KIE says success, without any output")
+        return replace(row, empties=row.empties + 1, reason="KIE says success, without any output")
     # The provider's clock is not ours: what it says must neither lengthen the media's life nor end it at once.
     completed = row.completed_at or min(max(seen.completed_at or now, row.created_at), now)
     begun = bool(row.sources) and any(asset.stored for asset in row.assets)
@@ -117,21 +117,21 @@ def _ready(row: Row, seen: Ready, now: datetime) -> Row:
         stale=False,
         empties=0,
         # That the task is done says nothing of the deliveries that failed: they keep slowing the next.
-        misses=row.misses if row.sources else 0,
+        failures=row.failures if row.sources else 0,
         completed_at=completed,
-        took=row.took or seen.took,
+        duration=row.duration or seen.duration,
         media_deadline=row.media_deadline or completed + ADDRESS_LIFE,
-        why="KIE says success",
+        reason="KIE says success",
     )
 
 
-def _offered(row: Row, seen: Identified | Unidentified, now: datetime) -> Row:
-    if isinstance(seen, Unidentified):
-        return replace(_missed(row, now), why=f"no task id yet; a callback offers one, but {seen.reason}")
-    return replace(_answered(row, now), misses=0, why="a callback told which task it is, and KIE agrees")
+def _offered(row: Row, seen: TaskIdentified | TaskNotIdentified, now: datetime) -> Row:
+    if isinstance(seen, TaskNotIdentified):
+        return replace(_missed(row, now), reason=f"no task id yet; a callback offers one, but {seen.reason}")
+    return replace(_answered(row, now), failures=0, reason="a callback told which task it is, and KIE agrees")
 
 
-def _told(row: Row, seen: Told, now: datetime) -> Row:
+def _told(row: Row, seen: CallbackResult, now: datetime) -> Row:
     missed = absorb(row, seen.unheard, now)
     if not seen.said.sources:
         return missed
@@ -139,20 +139,20 @@ def _told(row: Row, seen: Told, now: datetime) -> Row:
         _ready(missed, seen.said, now),
         # A callback's word is good for one delivery: whatever is left of it afterwards is KIE's to confirm.
         stale=True,
-        misses=missed.misses,
-        why=f"{missed.why}; a callback of the task says success",
+        failures=missed.failures,
+        reason=f"{missed.reason}; a callback of the task says success",
     )
 
 
-def _unstored(row: Row, seen: Unstored) -> Row:
+def _unstored(row: Row, seen: DeliveryFailed) -> Row:
     refused = "storage_refuses" if seen.stage == "store" else "row_waits"
     finding = _FINDINGS.get(seen.reason) or (refused if seen.settled and not seen.gone else None)
     return replace(
         row,
         assets=seen.assets,
         stale=row.stale or seen.gone,
-        misses=row.misses + 1,
-        why=_said(seen.stage, seen.reason, seen.detail),
+        failures=row.failures + 1,
+        reason=_said(seen.stage, seen.reason, seen.detail),
         finding=finding,
     )
 

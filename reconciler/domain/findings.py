@@ -101,7 +101,7 @@ QUEUE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class FindingThresholds:
     """What the settings say about when a figure is amiss."""
 
     stuck_after: timedelta = timedelta(minutes=10)
@@ -171,7 +171,7 @@ _ADVICE: Mapping[str, _Advice] = MappingProxyType(
 )
 
 
-def findings(snapshot: Snapshot, bounds: Bounds) -> tuple[Finding, ...]:
+def findings(snapshot: Snapshot, bounds: FindingThresholds) -> tuple[Finding, ...]:
     """Return what is amiss: first what pages somebody, then in the order of NAMES."""
     found = [
         *_of_rows(snapshot, bounds),
@@ -182,7 +182,7 @@ def findings(snapshot: Snapshot, bounds: Bounds) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: (finding.severity != "page", NAMES.index(finding.name))))
 
 
-def _of_rows(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
+def _of_rows(snapshot: Snapshot, bounds: FindingThresholds) -> Iterator[Finding]:
     if snapshot.stuck:
         says = f"{snapshot.stuck} in flight for longer than {span(bounds.stuck_after.total_seconds())}."
         do = "Run `kie-reconciler stuck`; it tells why each one has not ended."
@@ -218,7 +218,7 @@ def _of_listening(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("notification_queue", 1, "page", says, do)
 
 
-def _of_rounds(snapshot: Snapshot, bounds: Bounds) -> Iterator[Finding]:
+def _of_rounds(snapshot: Snapshot, bounds: FindingThresholds) -> Iterator[Finding]:
     if snapshot.sweep_age > 3 * bounds.sweep_seconds:
         says = f"No sweep has ended for {span(snapshot.sweep_age)}."
         do = "Look at the database's load and at the log."

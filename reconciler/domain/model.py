@@ -1,6 +1,7 @@
 """The nouns: what a row is, what can be observed about its task, what can be decided.
 
-Frozen values only, no behaviour beyond one-line questions. `decide.py` holds the opinions.
+Frozen values only, no behaviour beyond one-line questions; `decide.py` holds the opinions. The `word` of an observation
+or a decision is its stable name in metrics, traces and logs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import ClassVar
 
 OPEN = ("queued", "generating", "pending", "processing")
 """Statuses in flight; the last two are an older application's words."""
@@ -71,9 +73,9 @@ class Row:
     model: str | None
     asset_url: str | None
     created_at: datetime
-    since: datetime | None = None
+    task_since: datetime | None = None
     offered: tuple[str, ...] = ()
-    refused: str | None = None
+    create_refusal: str | None = None
     made_again: bool = False
 
     sources: tuple[str, ...] = ()
@@ -84,14 +86,14 @@ class Row:
     acknowledged_at: datetime | None = None
     answered_at: datetime | None = None
     completed_at: datetime | None = None
-    took: timedelta | None = None
+    duration: timedelta | None = None
     media_deadline: datetime | None = None
-    looked_at: datetime | None = None
-    looks: int = 0
-    misses: int = 0
+    polled_at: datetime | None = None
+    polls: int = 0
+    failures: int = 0
     unknowns: int = 0
     empties: int = 0
-    why: str | None = None
+    reason: str | None = None
     finding: str | None = None
     gave_up: bool = False
     reopened: bool = False
@@ -104,13 +106,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class NotPolled:
     """Nothing has been heard in this visit yet."""
+
+    word: ClassVar[str] = "silence"
 
 
 @dataclass(frozen=True, slots=True)
 class Working:
     """The provider knows the task and has not finished; `begun` once it says that it generates."""
+
+    word: ClassVar[str] = "working"
 
     state: str
     begun: bool = False
@@ -120,32 +126,40 @@ class Working:
 class Ready:
     """The provider calls the task done; `sources` may be empty (a success without output).
 
-    `completed_at` and `took` are the provider's own figures, None where it gave none.
+    `completed_at` and `duration` are the provider's own figures, None where it gave none.
     """
+
+    word: ClassVar[str] = "ready"
 
     sources: tuple[str, ...]
     completed_at: datetime | None = None
-    took: timedelta | None = None
+    duration: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Failed:
     """The provider's own word that the task failed for good."""
+
+    word: ClassVar[str] = "refused"
 
     message: str
     code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class TaskUnknown:
     """The provider answered that it does not know the task (null data, "recordInfo is null", 404)."""
+
+    word: ClassVar[str] = "unknown"
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard:
+class Unreachable:
     """No word was had; `reason` is a stable word, `retry_after` in seconds; `asked` is false where nothing was sent."""
+
+    word: ClassVar[str] = "unheard"
 
     reason: str
     detail: str = ""
@@ -154,23 +168,29 @@ class Unheard:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CallbackResult:
     """KIE could not be asked, and the task's callbacks agree on what it brought: their word, not the provider's."""
 
+    word: ClassVar[str] = "told"
+
     said: Ready
-    unheard: Unheard
+    unheard: Unreachable
 
 
 @dataclass(frozen=True, slots=True)
-class Identified:
+class TaskIdentified:
     """The provider's record of an offered task names this generation."""
+
+    word: ClassVar[str] = "identified"
 
     task_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unidentified:
+class TaskNotIdentified:
     """No offered task is known to be this generation's; `heard` is false where KIE could not be asked about one."""
+
+    word: ClassVar[str] = "unidentified"
 
     reason: str
     heard: bool = True
@@ -184,16 +204,20 @@ class Stored:
     `unwritten` is the one asset whose receipt is still to be written, beside the success.
     """
 
+    word: ClassVar[str] = "stored"
+
     assets: tuple[Asset, ...]
     unwritten: Asset | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Unstored:
+class DeliveryFailed:
     """The delivery stopped at some source; what was stored before stays stored.
 
     `gone` means that an address is dead and must be asked for again; `settled` that repeating alone will not help.
     """
+
+    word: ClassVar[str] = "unstored"
 
     assets: tuple[Asset, ...]
     stage: str
@@ -205,31 +229,49 @@ class Unstored:
 
 
 Observation = (
-    Silence | Working | Ready | Refused | Unknown | Unheard | Told | Identified | Unidentified | Stored | Unstored
+    NotPolled
+    | Working
+    | Ready
+    | Failed
+    | TaskUnknown
+    | Unreachable
+    | CallbackResult
+    | TaskIdentified
+    | TaskNotIdentified
+    | Stored
+    | DeliveryFailed
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Done:
     """Nothing more to do until the row changes; `lost`: what was delivered is gone, and nothing brings it back."""
 
-    why: str
+    word: ClassVar[str] = "leave"
+
+    reason: str
     lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Poll:
     """Ask the provider for the task's record."""
 
+    word: ClassVar[str] = "ask"
+
 
 @dataclass(frozen=True, slots=True)
-class Identify:
+class IdentifyTask:
     """Ask the provider which of the offered tasks is this generation's."""
 
+    word: ClassVar[str] = "identify"
+
 
 @dataclass(frozen=True, slots=True)
-class Adopt:
+class AttachTask:
     """Write the task's id into the row that has none, and begin again with the row as it then is."""
+
+    word: ClassVar[str] = "adopt"
 
     task_id: str
 
@@ -238,17 +280,21 @@ class Adopt:
 class Deliver:
     """Bring every source that has no receipt into our storage."""
 
+    word: ClassVar[str] = "deliver"
+
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Reschedule:
     """Look again at `until`, or from `early` on when a request is to spare; `begun` moves queued to generating.
 
     `finding` is the stable word under which an operator hears of it, None where nothing is amiss.
     """
 
+    word: ClassVar[str] = "rest"
+
     until: datetime
     early: datetime
-    why: str
+    reason: str
     begun: bool = False
     finding: str | None = None
 
@@ -257,20 +303,24 @@ class Rest:
 class Finish:
     """Write success, the results and the stored addresses."""
 
+    word: ClassVar[str] = "finish"
+
 
 @dataclass(frozen=True, slots=True)
 class Fail:
     """Write failed with this reason; `until` is set when it is our word and not the provider's: then we look again."""
 
+    word: ClassVar[str] = "fail"
+
     reason: str
     until: datetime | None = None
 
 
-Decision = Leave | Ask | Identify | Adopt | Deliver | Rest | Finish | Fail
+Decision = Done | Poll | IdentifyTask | AttachTask | Deliver | Reschedule | Finish | Fail
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class DurationModel:
     """How long tasks of one model take: the logarithm of the seconds is normal with this mean and spread."""
 
     mu: float
@@ -278,7 +328,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Policy:
     """What the settings and the last snapshot allow; `jitter` is a number in [0, 1) drawn by the caller.
 
     `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model, `spare` whether
@@ -287,7 +337,7 @@ class Limits:
 
     give_up_after: timedelta = timedelta(hours=24)
     theta: float = 1.0
-    curves: Mapping[str, Curve] = field(default_factory=lambda: MappingProxyType({}))
+    curves: Mapping[str, DurationModel] = field(default_factory=lambda: MappingProxyType({}))
     their_hosts: tuple[str, ...] = ()
     observe: bool = False
     spare: bool = True

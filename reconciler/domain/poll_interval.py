@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist, linear_regression
 from types import MappingProxyType
 
-from reconciler.domain.model import Curve
+from reconciler.domain.model import DurationModel
 
 FASTEST = 2.0
 """No task is asked about more often than this."""
@@ -35,12 +35,12 @@ HEEDED = 60.0
 LEAST_COMPLETIONS = 20
 """Fewer completion times than this make no curve."""
 
-PRIORS: Mapping[str | None, Curve] = MappingProxyType(
+PRIORS: Mapping[str | None, DurationModel] = MappingProxyType(
     {
-        "image": Curve(mu=math.log(30), sigma=0.7),
-        "video": Curve(mu=math.log(150), sigma=0.75),
-        "audio": Curve(mu=math.log(90), sigma=0.8),
-        None: Curve(mu=math.log(60), sigma=1.0),
+        "image": DurationModel(mu=math.log(30), sigma=0.7),
+        "video": DurationModel(mu=math.log(150), sigma=0.75),
+        "audio": DurationModel(mu=math.log(90), sigma=0.8),
+        None: DurationModel(mu=math.log(60), sigma=1.0),
     }
 )
 """Believed until a model is known; measured were 12 to 112 s for images, 56 to 786 s for videos."""
@@ -52,18 +52,18 @@ _HOUR = 3600.0
 _DECILES = tuple(n / 10 for n in range(1, 10))
 
 
-def curve_for(model: str | None, kind: str | None, curves: Mapping[str, Curve]) -> Curve:
+def curve_for(model: str | None, kind: str | None, curves: Mapping[str, DurationModel]) -> DurationModel:
     """Return the model's learned curve, else what is believed of its kind."""
     learned = curves.get(model) if model is not None else None
     return learned or PRIORS.get(kind) or PRIORS[None]
 
 
-def expected(curve: Curve) -> float:
+def expected(curve: DurationModel) -> float:
     """Return the seconds after which half of such tasks are done."""
     return math.exp(curve.mu)
 
 
-def progress(curve: Curve, age: float) -> float:
+def progress(curve: DurationModel, age: float) -> float:
     """Return how far along a reader is told that a task of this age is: the share done by then, 0.95 at most.
 
     It never says done, because only the result says that.
@@ -71,12 +71,12 @@ def progress(curve: Curve, age: float) -> float:
     return MOST_PROGRESS * (1 - _survival(curve, age))
 
 
-def unfinished(curve: Curve, age: float) -> float:
+def unfinished(curve: DurationModel, age: float) -> float:
     """Return the chance that a task is not done at this age, the doubt that it ever ends included."""
     return DOUBT + (1 - DOUBT) * _survival(curve, age)
 
 
-def hazard(curve: Curve, age: float) -> float:
+def hazard(curve: DurationModel, age: float) -> float:
     """Return the chance per second that a task of this age, not done yet, ends now."""
     z = _z(curve, age)
     # One exponential, so that neither a tiny age nor a tiny density is ever a divisor.
@@ -85,7 +85,7 @@ def hazard(curve: Curve, age: float) -> float:
     return (1 - DOUBT) * density / unfinished(curve, age)
 
 
-def expected_waste(curve: Curve, since: float, until: float) -> float:
+def expected_waste(curve: DurationModel, since: float, until: float) -> float:
     """Return the delay expected to pile up between two ages of a task not done at the first.
 
     It is the integral over u of P(done by u | not done at `since`), in closed form.
@@ -106,7 +106,7 @@ def theta(hazards: Iterable[float], rate: float) -> float:
     return max(LEAST_THETA, 0.6 * (wanted / rate) ** 2)
 
 
-def gap(curve: Curve, age: float, theta: float) -> float:
+def gap(curve: DurationModel, age: float, theta: float) -> float:
     """Return the seconds to the next look at a task seen unfinished at this age.
 
     The gap ends when the expected waste reaches theta. While the hazard stands still that is
@@ -116,7 +116,7 @@ def gap(curve: Curve, age: float, theta: float) -> float:
     return max(FASTEST, _until_wasted(curve, age, max(theta, LEAST_THETA), longest))
 
 
-def _until_wasted(curve: Curve, age: float, theta: float, longest: float) -> float:
+def _until_wasted(curve: DurationModel, age: float, theta: float, longest: float) -> float:
     found = longest
     # Newton from above: the waste is convex, so a step never passes the answer.
     while (beyond := expected_waste(curve, age, age + found) - theta) > 0.01 * theta:
@@ -124,7 +124,7 @@ def _until_wasted(curve: Curve, age: float, theta: float, longest: float) -> flo
     return found
 
 
-def fit(samples: Sequence[float], running: Sequence[float]) -> Curve | None:
+def fit(samples: Sequence[float], running: Sequence[float]) -> DurationModel | None:
     """Return the curve through the deciles of completion times, None while too little is known.
 
     The ages of tasks still running count as censored (Kaplan and Meier): without them only the fast
@@ -139,7 +139,7 @@ def fit(samples: Sequence[float], running: Sequence[float]) -> Curve | None:
         return None
     scores = [NormalDist().inv_cdf(level) for level in _DECILES[: len(reached)]]
     line = linear_regression(scores, [math.log(seconds) for seconds in reached])
-    return Curve(mu=line.intercept, sigma=_bounded(line.slope))
+    return DurationModel(mu=line.intercept, sigma=_bounded(line.slope))
 
 
 def _reached(completions: Sequence[float], running: Sequence[float]) -> list[float]:
@@ -179,7 +179,7 @@ def _bounded(sigma: float) -> float:
     return min(max(sigma, _LEAST_SIGMA), _MOST_SIGMA)
 
 
-def _z(curve: Curve, age: float) -> float:
+def _z(curve: DurationModel, age: float) -> float:
     return (math.log(max(age, _LEAST_AGE)) - curve.mu) / _bounded(curve.sigma)
 
 
@@ -188,11 +188,11 @@ def _below(z: float) -> float:
     return math.erfc(-z / math.sqrt(2)) / 2
 
 
-def _survival(curve: Curve, age: float) -> float:
+def _survival(curve: DurationModel, age: float) -> float:
     return _below(-_z(curve, age))
 
 
-def _lived(curve: Curve, age: float) -> float:
+def _lived(curve: DurationModel, age: float) -> float:
     """Return the seconds a task has run by this age on average: the integral of its survival."""
     sigma = _bounded(curve.sigma)
     mean = math.exp(curve.mu + sigma * sigma / 2)

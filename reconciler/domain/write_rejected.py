@@ -9,18 +9,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from reconciler.domain import poll_interval
-from reconciler.domain.model import Decision, Finish, Rest, Row
+from reconciler.domain.model import Decision, Finish, Reschedule, Row
 
 
-def held_up(row: Row, decision: Decision, now: datetime, *, why: str, finding: str) -> tuple[Row, Rest]:
+def held_up(row: Row, decision: Decision, now: datetime, *, why: str, finding: str) -> tuple[Row, Reschedule]:
     """Return how a row rests whose last word the application's table or hook refuses."""
-    if isinstance(decision, Rest):
+    if isinstance(decision, Reschedule):
         # Only `generating` was refused: that must not keep the result waiting.
-        return row, replace(decision, begun=False, why=why, finding=finding)
+        return row, replace(decision, begun=False, reason=why, finding=finding)
     refusals = 1
     if isinstance(decision, Finish):
         # Nothing else is left to be done for it, so nothing else counts its misses.
-        row = replace(row, misses=row.misses + 1)
-        refusals = row.misses
+        row = replace(row, failures=row.failures + 1)
+        refusals = row.failures
     until = now + timedelta(seconds=poll_interval.behind(refusals))
-    return row, Rest(until, until, why, finding=finding)
+    return row, Reschedule(until, until, why, finding=finding)

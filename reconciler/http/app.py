@@ -25,7 +25,7 @@ from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import Config
 from reconciler.health import DRAINING, Health
 from reconciler.http import problems
-from reconciler.http.limits import Bodies, Limits, prompt
+from reconciler.http.limits import BodyLimiter, RequestLimits, prompt
 from reconciler.http.openapi import described
 from reconciler.http.problems import METHODS, Problem
 from reconciler.http.routes import ops
@@ -34,7 +34,7 @@ from reconciler.metrics import Metrics
 log = structlog.get_logger()
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LIMITS = Limits()
+_LIMITS = RequestLimits()
 
 
 def application(
@@ -43,7 +43,7 @@ def application(
     files: Path | None = None,
     *,
     routers: Sequence[APIRouter] = (),
-    limits: Limits = _LIMITS,
+    limits: RequestLimits = _LIMITS,
 ) -> FastAPI:
     """Return the routes; `files` is the local backend's folder, None where storage is elsewhere."""
     app = described()
@@ -58,8 +58,8 @@ def application(
 class _Border:
     """Around a request: its id, its line in the log, the headers of every answer, and 500 for whatever breaks."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, health: Health) -> None:
-        self._app = Bodies(app, limits)
+    def __init__(self, app: ASGIApp, limits: RequestLimits, metrics: Metrics, health: Health) -> None:
+        self._app = BodyLimiter(app, limits)
         self._metrics = metrics
         self._health = health
 
@@ -143,7 +143,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, host: str, port: int, *, limits: Limits = _LIMITS) -> AsyncIterator[int]:
+async def serving(app: FastAPI, host: str, port: int, *, limits: RequestLimits = _LIMITS) -> AsyncIterator[int]:
     """Serve on this address while the context lasts; yields the port. Config when it cannot be taken."""
     # Bound here, because uvicorn ends the process itself where it cannot bind.
     listening = _bound(host, port)

@@ -50,7 +50,7 @@ class Caller:
         return self.operator or self.user_id == user_id
 
 
-class Tokens:
+class TokenVerifier:
     """Reads end users' tokens: by the project's shared secret where there is one, else by its public keys."""
 
     def __init__(self, secret: str, keys: Jwks | None = None) -> None:
@@ -70,10 +70,10 @@ class Tokens:
             return None
 
 
-class Gate:
+class Authenticator:
     """Tells who is asking by the Authorization header; `token` is the operator's, empty where there is none."""
 
-    def __init__(self, token: str, tokens: Tokens | None = None) -> None:
+    def __init__(self, token: str, tokens: TokenVerifier | None = None) -> None:
         self._token = token.encode()
         self._tokens = tokens
 

@@ -14,10 +14,10 @@ from reconciler.domain.object_keys import display_url
 from reconciler.errors import Gone, Permanent, Transient
 from reconciler.http.auth import Caller
 from reconciler.http.problems import Problem, wait
-from reconciler.kie.client import Kie
+from reconciler.kie.client import KieClient
 from reconciler.metrics import Metrics
-from reconciler.postgres.rate_limit import Budget
-from reconciler.worker.route import Key
+from reconciler.postgres.rate_limit import RateLimit
+from reconciler.worker.route import RingKey
 
 AT_ONCE = 4
 """Addresses that this process asks KIE for at once."""
@@ -32,10 +32,10 @@ PATIENCE = 12.0
 """Seconds for which somebody who clicked is let wait for KIE."""
 
 
-class Mint:
+class LinkRefresher:
     """Asks KIE for fresh addresses, within the rate that polls have and within bounds of its own."""
 
-    def __init__(self, kie: Kie, budget: Budget, keys: Sequence[Key], metrics: Metrics) -> None:
+    def __init__(self, kie: KieClient, budget: RateLimit, keys: Sequence[RingKey], metrics: Metrics) -> None:
         self._kie = kie
         self._budget = budget
         self._ring = tuple(key.key_hash for key in keys)

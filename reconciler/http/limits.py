@@ -22,7 +22,7 @@ _CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What one request may be: bytes and seconds of its body, seconds of its head, how many headers.
 
     Of a body that is too long no more than `patience` bytes are read: who still sends does not hear an answer. All
@@ -41,10 +41,10 @@ class Limits:
     connections: int = 0
 
 
-class Bodies:
+class BodyLimiter:
     """Lets a request in once its body is here whole: nothing behind it waits for a stranger."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
         self._app = app
         self._limits = limits
         self._held = 0
@@ -109,13 +109,13 @@ def _first(body: bytes, receive: Receive) -> Receive:
     return receiving
 
 
-class Prompt(H11Protocol):
+class PromptProtocol(H11Protocol):
     """Closes a connection that sends no whole head in time, or does not take its answer, or is one too many.
 
     The server itself waits for ever.
     """
 
-    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+    def __init__(self, *arguments: Any, limits: RequestLimits, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
@@ -167,13 +167,13 @@ class Prompt(H11Protocol):
             self._taking = None
 
 
-def prompt(limits: Limits) -> Callable[..., Prompt]:
+def prompt(limits: RequestLimits) -> Callable[..., PromptProtocol]:
     """Return what makes the server's side of a connection."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST if files == resource.RLIM_INFINITY else min(files // 2, MOST)
     bounded = replace(limits, connections=limits.connections or most)
 
-    def made(*arguments: Any, **named: Any) -> Prompt:
-        return Prompt(*arguments, limits=bounded, **named)
+    def made(*arguments: Any, **named: Any) -> PromptProtocol:
+        return PromptProtocol(*arguments, limits=bounded, **named)
 
     return made

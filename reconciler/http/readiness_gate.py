@@ -13,16 +13,16 @@ from typing import Any
 import structlog
 
 from reconciler.health import Health
-from reconciler.http.download_url import Mint
+from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
 from reconciler.http.problems import unavailable
-from reconciler.operations.actions import Desk
-from reconciler.operations.single_flight import Syncs
+from reconciler.operations.actions import Operator
+from reconciler.operations.single_flight import SingleFlight
 from reconciler.postgres.inbox import Inbox
-from reconciler.postgres.reports.generation_list import Listing
+from reconciler.postgres.reports.generation_list import GenerationList
 from reconciler.postgres.reports.reports import Reports
-from reconciler.worker.create.create_task import Creation
-from reconciler.worker.worker import Work
+from reconciler.worker.create.create_task import TaskCreator
+from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
@@ -31,29 +31,29 @@ GRACE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class RouteServices:
     """What the routes work with."""
 
-    work: Work
+    work: Worker
     reports: Reports
-    desk: Desk
+    desk: Operator
     hub: Hub
     inbox: Inbox
-    listing: Listing
-    syncs: Syncs
-    mint: Mint
-    creation: Creation
+    listing: GenerationList
+    syncs: SingleFlight
+    mint: LinkRefresher
+    creation: TaskCreator
 
 
 @dataclass(slots=True)
-class Entrance:
+class ReadinessGate:
     """Gives the parts to those who may come in now."""
 
     health: Health
-    inside: Inside | None = None
+    inside: RouteServices | None = None
     _within: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
-    def go(self) -> Inside:
+    def go(self) -> RouteServices:
         """Return the parts; Problem 503 with Retry-After while they are not there, or not any more.
 
         Called in the request's own task, which holds them until it is done.

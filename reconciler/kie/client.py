@@ -37,7 +37,7 @@ _GONE = frozenset({404, 410})
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class KieReply:
     """An HTTP answer, not judged: `body` is the JSON, None when it is none.
 
     `retry_after` is in seconds, None where nothing was said.
@@ -48,7 +48,7 @@ class Reply:
     retry_after: float | None = None
 
 
-class Kie:
+class KieClient:
     """The API behind one base address, asked with one key of the ring at a time.
 
     `date` is the Date header of the last answer, None where it had none.
@@ -87,7 +87,7 @@ class Kie:
         # The client gives out first what has waited longest, so that none is passed over.
         self._ending = CONNECTIONS
 
-    async def record(self, task_id: str, *, path: str, key_hash: str) -> Reply:
+    async def record(self, task_id: str, *, path: str, key_hash: str) -> KieReply:
         """What KIE says about this task at this dialect's path."""
         return await self._ask("GET", path, key_hash, task_id=task_id)
 
@@ -115,7 +115,7 @@ class Kie:
         except (ValueError, OverflowError):
             raise Transient("KIE told no credit", code="kie_no_credit") from None
 
-    async def post(self, path: str, content: bytes, *, key_hash: str) -> Reply:
+    async def post(self, path: str, content: bytes, *, key_hash: str) -> KieReply:
         """Send one request once, for a caller who must tell what was not sent from what was not heard.
 
         Raises Transient where nothing was sent (key_missing, unaskable) or the answer is too large; TimeoutError and
@@ -125,7 +125,7 @@ class Kie:
 
     async def _ask(
         self, method: str, path: str, key_hash: str, *, task_id: str | None = None, content: bytes | None = None
-    ) -> Reply:
+    ) -> KieReply:
         try:
             return await self._exchange(method, path, key_hash, task_id=task_id, content=content)
         except TimeoutError:
@@ -136,7 +136,7 @@ class Kie:
 
     async def _exchange(
         self, method: str, path: str, key_hash: str, *, task_id: str | None = None, content: bytes | None = None
-    ) -> Reply:
+    ) -> KieReply:
         url, headers = self._url(path, task_id), self._headers(key_hash)
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -145,7 +145,7 @@ class Kie:
             async with asked as response:
                 body = await _bounded(response)
         self.date = response.headers.get("Date")
-        return Reply(response.status, _json(body), retry_after(response.headers.get("Retry-After")))
+        return KieReply(response.status, _json(body), retry_after(response.headers.get("Retry-After")))
 
     def _url(self, path: str, task_id: str | None) -> URL:
         url = URL(self._base + path)
@@ -210,7 +210,7 @@ def _json(body: bytes) -> object | None:
     return found
 
 
-def _worth(reply: Reply, what: str) -> object:
+def _worth(reply: KieReply, what: str) -> object:
     if not isinstance(reply.body, dict):
         raise Transient(f"KIE's {what} answer is no JSON", code="not_json")
     code = _code(reply)
@@ -220,7 +220,7 @@ def _worth(reply: Reply, what: str) -> object:
     raise _refusal(code, reply, what)
 
 
-def _code(reply: Reply) -> int:
+def _code(reply: KieReply) -> int:
     # The body's word counts; the status only where the body has none or is the milder of the two.
     said = reply.body.get("code") if isinstance(reply.body, dict) else None
     if isinstance(said, str) and said.isascii() and said.isdigit():
@@ -230,7 +230,7 @@ def _code(reply: Reply) -> int:
     return reply.status if said in FINE and reply.status >= 400 else said
 
 
-def _refusal(code: int, reply: Reply, what: str) -> ReconcilerError:
+def _refusal(code: int, reply: KieReply, what: str) -> ReconcilerError:
     said = f"KIE answers {what} with {code}"
     if code == 401:
         return Permanent(said, code="key_rejected", hint="KIE rejects this key: check it")

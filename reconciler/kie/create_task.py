@@ -14,7 +14,7 @@ from typing import assert_never
 import aiohttp
 
 from reconciler.errors import Transient
-from reconciler.kie.client import BROKEN, Kie, Reply
+from reconciler.kie.client import BROKEN, KieClient, KieReply
 from reconciler.kie.dialects.callback import names_task, task_ids
 from reconciler.kie.dialects.envelope import too_fast
 from reconciler.kie.dialects.lenient import FINE, clean, number
@@ -31,14 +31,14 @@ _LONGEST_MESSAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class CreateAccepted:
     """KIE made the task."""
 
     task_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class CreateRefused:
     """KIE's definite word that it made none; `retry_after` in seconds, None where it said nothing."""
 
     code: int
@@ -47,61 +47,61 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class NotSent:
+class CreateNotSent:
     """KIE cannot have heard the request: no connection was made, or the request could not be written."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Uncertain:
+class CreateUncertain:
     """KIE may have made a task, and did not tell."""
 
     reason: str
 
 
-Outcome = Accepted | Refused | NotSent | Uncertain
+CreateOutcome = CreateAccepted | CreateRefused | CreateNotSent | CreateUncertain
 
 
-async def create_task(kie: Kie, asked: Mapping[str, object], *, key_hash: str) -> Outcome:
+async def create_task(kie: KieClient, asked: Mapping[str, object], *, key_hash: str) -> CreateOutcome:
     """Ask KIE for one task; `asked` is the request's body, JSON throughout."""
     content = json.dumps(asked).encode("ascii")
     try:
         return _discreet(judged(await kie.post(PATH, content, key_hash=key_hash)), kie)
     except Transient as error:
-        return Uncertain(str(error)) if error.code == "too_large" else NotSent(str(error))
+        return CreateUncertain(str(error)) if error.code == "too_large" else CreateNotSent(str(error))
     except (TimeoutError, *BROKEN) as error:
         if isinstance(error, _NEVER_CONNECTED):
-            return NotSent(f"KIE cannot be reached ({type(error).__name__})")
+            return CreateNotSent(f"KIE cannot be reached ({type(error).__name__})")
         # Only the kind: an error's text may repeat the header it chokes on.
-        return Uncertain(f"the connection to KIE broke ({type(error).__name__})")
+        return CreateUncertain(f"the connection to KIE broke ({type(error).__name__})")
 
 
-def _discreet(outcome: Outcome, kie: Kie) -> Outcome:
+def _discreet(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:
     match outcome:
-        case Refused():
+        case CreateRefused():
             return replace(outcome, message=kie.discreet(outcome.message, _LONGEST_MESSAGE))
-        case Uncertain(reason) | NotSent(reason):
+        case CreateUncertain(reason) | CreateNotSent(reason):
             return replace(outcome, reason=kie.discreet(reason, _LONGEST_MESSAGE))
-        case Accepted():
+        case CreateAccepted():
             return outcome
         case _:
             assert_never(outcome)
 
 
-def judged(reply: Reply) -> Outcome:
+def judged(reply: KieReply) -> CreateOutcome:
     """Return what an answer means; whatever is not clearly yes or no is uncertain."""
     if not isinstance(reply.body, dict):
-        return Uncertain(f"KIE answered HTTP {reply.status} without its envelope")
+        return CreateUncertain(f"KIE answered HTTP {reply.status} without its envelope")
     code = number(reply.body.get("code"))
     said = clean(reply.body.get("msg") or reply.body.get("message"))
     if code not in FINE:
         if code not in _NO or names_task(reply.body):
-            return Uncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
+            return CreateUncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
         # One wording comes with codes of its own.
         code = RATE_LIMITED if too_fast(said) else code
-        return Refused(code, said or "KIE refused without a reason", reply.retry_after)
+        return CreateRefused(code, said or "KIE refused without a reason", reply.retry_after)
     named = task_ids(reply.body)
     if len(named) != 1:
-        return Uncertain(f"KIE answered HTTP {reply.status} with success and {len(named)} task ids")
-    return Accepted(next(iter(named)))
+        return CreateUncertain(f"KIE answered HTTP {reply.status} with success and {len(named)} task ids")
+    return CreateAccepted(next(iter(named)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-Sort = tuple[tuple[str, object], ...]
+SortKey = tuple[tuple[str, object], ...]
 
 WORDS = ("event", "code", "stage", "round", "finding", "status", "logger")
 """The fields that make two warnings one sort: stable words all, never an id or what others wrote."""
@@ -37,7 +37,7 @@ LAST = "daemon.stopped"
 
 
 @dataclass(slots=True)
-class _Told:
+class _Sort:
     """What is known of one sort: when it was last seen, when last told, how often told, how often left out since."""
 
     seen: float
@@ -46,7 +46,7 @@ class _Told:
     suppressed: int = 0
 
 
-class Repeats:
+class RepeatCounter:
     """Tells the first `few` of a sort and then one in `window` seconds; a sort unseen for a window begins anew.
 
     At most `most` sorts are remembered.
@@ -56,13 +56,13 @@ class Repeats:
         self._few = few
         self._window = window
         self._most = most
-        self._sorts: OrderedDict[Sort, _Told] = OrderedDict()
+        self._sorts: OrderedDict[SortKey, _Sort] = OrderedDict()
 
-    def ask(self, sort: Sort, now: float) -> int | None:
+    def ask(self, sort: SortKey, now: float) -> int | None:
         """How many of this sort were left out since the last was told; None where this one is left out, too."""
         told = self._sorts.get(sort)
         if told is None:
-            self._sorts[sort] = _Told(now, now)
+            self._sorts[sort] = _Sort(now, now)
             return 0
         self._sorts.move_to_end(sort)
         if now - told.seen >= self._window:
@@ -75,7 +75,7 @@ class Repeats:
         told.at, told.times = now, told.times + 1
         return suppressed
 
-    def owed(self, now: float, *, all_of_it: bool = False) -> list[tuple[Sort, int]]:
+    def owed(self, now: float, *, all_of_it: bool = False) -> list[tuple[SortKey, int]]:
         """Forget the sorts that have ended, or are one too many, and return how many of each were left out untold."""
         owed = []
         while self._sorts:
@@ -97,7 +97,7 @@ class Sampling:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._repeats = Repeats()
+        self._repeats = RepeatCounter()
         # Libraries log from their own threads.
         self._lock = threading.Lock()
 
@@ -116,6 +116,6 @@ class Sampling:
         return {**event, "suppressed": suppressed} if suppressed else event
 
 
-def _sort(event: EventDict) -> Sort:
+def _sort(event: EventDict) -> SortKey:
     # As text: what a field holds may be of a kind that cannot be looked up.
     return tuple((word, str(event[word])) for word in WORDS if word in event)

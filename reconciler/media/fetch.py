@@ -18,7 +18,7 @@ from reconciler.domain.object_keys import AMBIGUOUS, host_listed
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.media.sniff import sniff
 from reconciler.media.spool import HEAD, PIECE, Spool
-from reconciler.net.http_clients import SILENCE, AddressError, is_public, retry_after
+from reconciler.net.http_clients import SILENCE, AddressRefused, is_public, retry_after
 
 MAX_REDIRECTS = 5
 LONGEST_ADDRESS = 8192
@@ -32,7 +32,7 @@ Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class FetchTimeouts:
     """How long to wait: seconds of silence, seconds for a start, then bytes a second at least."""
 
     idle: float = SILENCE
@@ -50,13 +50,13 @@ class Fetcher:
         hosts: tuple[str, ...],
         max_bytes: int,
         allow_private: bool = False,
-        patience: Patience | None = None,
+        patience: FetchTimeouts | None = None,
     ) -> None:
         self._session = session
         self._hosts = hosts
         self._max_bytes = max_bytes
         self._allow_private = allow_private
-        self._patience = patience or Patience()
+        self._patience = patience or FetchTimeouts()
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self._patience.idle)
 
     async def fetch(self, source: str, spool: Spool, *, progress: Progress | None = None) -> str:
@@ -180,7 +180,7 @@ def _unwelcome(response: aiohttp.ClientResponse) -> ReconcilerError:
 
 def _translated(error: aiohttp.ClientError | UnicodeError) -> ReconcilerError:
     match error:
-        case aiohttp.ClientConnectorError(os_error=AddressError()):
+        case aiohttp.ClientConnectorError(os_error=AddressRefused()):
             return _refused()
         case aiohttp.InvalidURL() | UnicodeError():
             return _malformed()

@@ -29,7 +29,7 @@ Chunk = bytes | memoryview
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Room:
+class SpoolDirectory:
     """The folder where spools lie, and how many bytes all of them together may take.
 
     Files have no name there, so the kernel takes back what a dead process held.
@@ -70,7 +70,7 @@ class Room:
 class Spool:
     """One body: `size` and `head` (its first 4096 bytes) at any time, its hashes once sealed."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: SpoolDirectory) -> None:
         self.size = 0
         self.head = b""
         self.sha256 = ""

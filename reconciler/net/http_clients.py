@@ -39,7 +39,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _METADATA = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("168.63.129.16/32"))
 
 
-class AddressError(OSError):
+class AddressRefused(OSError):
     """The name led to an address that is not public; raised before anything is sent there."""
 
     def __init__(self) -> None:
@@ -191,5 +191,5 @@ def _socket(address: AddrInfoType) -> socket.socket:
 def _public_socket(address: AddrInfoType) -> socket.socket:
     # The last place before connect: whatever the name said, and whenever, this is where it leads.
     if not is_public(str(address[4][0])):
-        raise AddressError
+        raise AddressRefused
     return _socket(address)

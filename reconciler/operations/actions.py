@@ -18,11 +18,11 @@ import structlog
 
 from reconciler.domain.model import OPEN, SUCCEEDED, Observation, Trigger
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
-from reconciler.operations.explain import Terms, ended
-from reconciler.postgres.ledger.reopen import Reopening
-from reconciler.postgres.reports.generation_details import Case
+from reconciler.operations.explain import ExplainTerms, ended
+from reconciler.postgres.ledger.reopen import Reopener
+from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import Reports
-from reconciler.worker.worker import Work
+from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ Word = Literal["delivered", "failed", "working", "left"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class OperationOutcome:
     """How a generation stands after a chore; `why` is for people.
 
     `failed` is for good; our own give-up is still `working`. `left` is what the daemon does not move.
@@ -52,40 +52,40 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Operator:
     """What every chore needs: `at_once` bounds the visits, `patience` the seconds to wait for another's lease.
 
     `pause` is the seconds that must have passed since the last look at a row before it is visited again.
     """
 
-    work: Work
+    work: Worker
     reports: Reports
-    reopening: Reopening
-    terms: Terms
+    reopening: Reopener
+    terms: ExplainTerms
     at_once: int = 1
     patience: float = 120.0
     pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class TaskState:
     """How a generation stands after a visit, None where it is gone; `seen` is what a visit of ours heard last.
 
     `seen` is None where there was nothing to ask or another instance asked.
     """
 
-    case: Case | None
+    case: GenerationDetails | None
     seen: Observation | None = None
 
 
-async def sync(desk: Desk, task_id: str) -> tuple[Outcome, ...]:
+async def sync(desk: Operator, task_id: str) -> tuple[OperationOutcome, ...]:
     """Visit every generation of this task now; empty when nobody knows it."""
     async with kept(desk.work):
         stands = [await visit(desk, found, Trigger.SYNC) for found in await desk.reports.find_task(task_id)]
     return tuple(outcome(stand.case, desk.terms) for stand in stands if stand.case is not None)
 
 
-async def retry(desk: Desk, generation_id: str) -> Outcome | None:
+async def retry(desk: Operator, generation_id: str) -> OperationOutcome | None:
     """Reopen a generation and visit it now; None when nobody knows it.
 
     Raises Permanent where there is nothing to retry, Transient when another instance keeps holding it.
@@ -101,7 +101,7 @@ async def retry(desk: Desk, generation_id: str) -> Outcome | None:
     return None if case is None else outcome(case, desk.terms)
 
 
-def _check_retry(case: Case) -> None:
+def _check_retry(case: GenerationDetails) -> None:
     row = case.generation
     if row.status not in (*OPEN, *SUCCEEDED, "failed"):
         told = f"{row.id} is {row.status}: that is the application's own word, and such rows are left alone"
@@ -110,7 +110,7 @@ def _check_retry(case: Case) -> None:
         raise Permanent(f"{row.id} has no task id, so there is nothing to ask KIE about", code="no_task")
 
 
-async def _reopened(desk: Desk, generation_id: str) -> None:
+async def _reopened(desk: Operator, generation_id: str) -> None:
     deadline = time.monotonic() + desk.patience
     while not await desk.reopening.reopen(generation_id):
         case = await desk.reports.case(generation_id)
@@ -139,13 +139,13 @@ async def unhealed(reports: Reports, on_page: Callable[[int, int], None] = lambd
 
 
 async def backfill(
-    desk: Desk, *, on_page: Callable[[int, int], None], on_outcome: Callable[[Outcome], None]
-) -> tuple[Outcome, ...]:
+    desk: Operator, *, on_page: Callable[[int, int], None], on_outcome: Callable[[OperationOutcome], None]
+) -> tuple[OperationOutcome, ...]:
     """Deliver every success without an asset; what cannot be healed is told and does not stop the others.
 
     Raises Transient when the database is away: run it again, and it goes on with what is left.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[OperationOutcome] = []
     queue = iter(await unhealed(desk.reports, on_page))
 
     async def worker() -> None:
@@ -159,41 +159,43 @@ async def backfill(
     return tuple(outcomes)
 
 
-async def _healed(desk: Desk, generation_id: str) -> Outcome:
+async def _healed(desk: Operator, generation_id: str) -> OperationOutcome:
     """The border around a visit: what breaks in it costs this one generation its healing, and nobody else anything."""
     try:
         case = (await visit(desk, generation_id, Trigger.BACKFILL)).case
     except ReconcilerError as error:
         if error.code == "database_away":
             raise
-        return Outcome(generation_id, None, "working", str(error))
+        return OperationOutcome(generation_id, None, "working", str(error))
     except Exception as error:
         log.exception("visit.broke", generation_id=generation_id)
-        return Outcome(generation_id, None, "working", f"the visit broke: {type(error).__name__}")
+        return OperationOutcome(generation_id, None, "working", f"the visit broke: {type(error).__name__}")
     if case is None:
-        return Outcome(generation_id, None, "left", "the application deleted the row")
+        return OperationOutcome(generation_id, None, "left", "the application deleted the row")
     return outcome(case, desk.terms)
 
 
-def outcome(case: Case, terms: Terms) -> Outcome:
+def outcome(case: GenerationDetails, terms: ExplainTerms) -> OperationOutcome:
     """Return how a generation stands."""
     row, known = case.generation, case.known
     if row.status in SUCCEEDED and ended(case, terms):
-        return Outcome(row.id, row.task_id, "delivered", "", row.asset_url)
+        return OperationOutcome(row.id, row.task_id, "delivered", "", row.asset_url)
     if row.status == "failed":
         word: Word = "failed" if ended(case, terms) else "working"
-        return Outcome(row.id, row.task_id, word, row.error or (known and known.why) or "no reason was written")
+        return OperationOutcome(
+            row.id, row.task_id, word, row.error or (known and known.why) or "no reason was written"
+        )
     if row.status not in (*OPEN, *SUCCEEDED):
-        return Outcome(row.id, row.task_id, "left", f"status {row.status} is the application's own")
+        return OperationOutcome(row.id, row.task_id, "left", f"status {row.status} is the application's own")
     why = (known and known.why) or "not asked yet"
     if case.held:
-        return Outcome(row.id, row.task_id, "working", f"another instance holds it; {why}")
+        return OperationOutcome(row.id, row.task_id, "working", f"another instance holds it; {why}")
     if known is None:
-        return Outcome(row.id, row.task_id, "left", "not one of ours: its provider or its task id says so")
-    return Outcome(row.id, row.task_id, "left" if known.due_at is None else "working", why)
+        return OperationOutcome(row.id, row.task_id, "left", "not one of ours: its provider or its task id says so")
+    return OperationOutcome(row.id, row.task_id, "left" if known.due_at is None else "working", why)
 
 
-async def visit(desk: Desk, generation_id: str, trigger: Trigger) -> Stand:
+async def visit(desk: Operator, generation_id: str, trigger: Trigger) -> TaskState:
     """Visit one generation now, or wait until whoever holds it has.
 
     What has come to its end is not visited. The caller keeps the leases alive. Raises Transient when the database is
@@ -202,12 +204,12 @@ async def visit(desk: Desk, generation_id: str, trigger: Trigger) -> Stand:
     deadline = time.monotonic() + desk.patience
     before = await desk.reports.case(generation_id)
     if before is None or ended(before, desk.terms):
-        return Stand(before)
+        return TaskState(before)
     await _paused(desk, before)
     seen: Observation | None = None
     try:
         visited = await desk.work.once(generation_id, trigger)
-        if visited is not None and visited.row.looks == 0:
+        if visited is not None and visited.row.polls == 0:
             # In a burst a first visit only takes its place in the queue; the second one asks.
             visited = await desk.work.once(generation_id, trigger)
         seen = visited.seen if visited is not None else None
@@ -216,13 +218,13 @@ async def visit(desk: Desk, generation_id: str, trigger: Trigger) -> Stand:
     while True:
         case = await desk.reports.case(generation_id)
         if case is None or not case.held or time.monotonic() > deadline:
-            return Stand(case, seen)
+            return TaskState(case, seen)
         await asyncio.sleep(POLL)
         if desk.work.draining:
-            return Stand(case, seen)
+            return TaskState(case, seen)
 
 
-async def _paused(desk: Desk, case: Case) -> None:
+async def _paused(desk: Operator, case: GenerationDetails) -> None:
     if case.known is None or case.known.looked_at is None:
         return
     since = (case.now - case.known.looked_at).total_seconds()
@@ -236,7 +238,7 @@ async def _paused(desk: Desk, case: Case) -> None:
 
 
 @contextlib.asynccontextmanager
-async def kept(work: Work) -> AsyncIterator[None]:
+async def kept(work: Worker) -> AsyncIterator[None]:
     """Keep the leases alive meanwhile: a long delivery outlives its first term."""
     async with _together(iter([work.keep()])):
         yield

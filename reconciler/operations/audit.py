@@ -16,9 +16,9 @@ import structlog
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import ReconcilerError
-from reconciler.operations.actions import Desk, kept, visit
-from reconciler.postgres.ledger.verification import Audited, Audits
-from reconciler.worker.periodic.verification import Audit, Found
+from reconciler.operations.actions import Operator, kept, visit
+from reconciler.postgres.ledger.verification import VerificationQueue, VerifiedDelivery
+from reconciler.worker.periodic.verification import Verification, VerificationResult
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ UNREADABLE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenDelivery:
     """One delivery of which something is missing or changed; `why` is for people.
 
     `waiting` is repaired by whoever looks next; `lost` KIE has no more.
@@ -40,7 +40,7 @@ class Broken:
 
 
 @dataclass(slots=True)
-class Totals:
+class AuditTotals:
     """What was looked at: deliveries, their objects and bytes, and how many were what."""
 
     deliveries: int = 0
@@ -58,23 +58,23 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AuditReading:
     """What an audit needs: where deliveries are listed, what compares them, who hears of the broken."""
 
-    audits: Audits
-    audit: Audit
-    on_broken: Callable[[Broken], None]
+    audits: VerificationQueue
+    audit: Verification
+    on_broken: Callable[[BrokenDelivery], None]
 
 
-async def audit(desk: Desk, reading: Reading, since: timedelta) -> Totals:
+async def audit(desk: Operator, reading: AuditReading, since: timedelta) -> AuditTotals:
     """Read back what was delivered within this time, the oldest first, and repair what is broken.
 
     Raises what storage said where it gives nothing any more.
     """
-    totals, refusals = Totals(), 0
+    totals, refusals = AuditTotals(), 0
     slots = asyncio.Semaphore(desk.at_once)
 
-    async def read(one: Audited) -> Found | ReconcilerError:
+    async def read(one: VerifiedDelivery) -> VerificationResult | ReconcilerError:
         async with slots:
             try:
                 return await reading.audit.compare(one, read=True)
@@ -97,7 +97,7 @@ async def audit(desk: Desk, reading: Reading, since: timedelta) -> Totals:
     return totals
 
 
-async def _told(desk: Desk, reading: Reading, found: Found, totals: Totals) -> None:
+async def _told(desk: Operator, reading: AuditReading, found: VerificationResult, totals: AuditTotals) -> None:
     if found.verdict == "left":
         totals.left += 1
         return
@@ -113,20 +113,20 @@ async def _told(desk: Desk, reading: Reading, found: Found, totals: Totals) -> N
     reading.on_broken(broken)
 
 
-async def _repaired(desk: Desk, found: Found, *, reopened: bool) -> Broken:
+async def _repaired(desk: Operator, found: VerificationResult, *, reopened: bool) -> BrokenDelivery:
     one = found.audited
     if found.verdict == "lost":
-        return Broken(one.generation_id, one.task_id, "lost", f"{found.why}; KIE had it no more")
+        return BrokenDelivery(one.generation_id, one.task_id, "lost", f"{found.why}; KIE had it no more")
     if not reopened:
-        return Broken(one.generation_id, one.task_id, "waiting", f"{found.why}; somebody else has it in hand")
+        return BrokenDelivery(one.generation_id, one.task_id, "waiting", f"{found.why}; somebody else has it in hand")
     try:
         case = (await visit(desk, one.generation_id, Trigger.SYNC)).case
     except ReconcilerError as error:
-        return Broken(one.generation_id, one.task_id, "waiting", f"{found.why}; {error}")
+        return BrokenDelivery(one.generation_id, one.task_id, "waiting", f"{found.why}; {error}")
     if case is None or case.known is None:
-        return Broken(one.generation_id, one.task_id, "lost", f"{found.why}; the application deleted the row")
+        return BrokenDelivery(one.generation_id, one.task_id, "lost", f"{found.why}; the application deleted the row")
     if case.known.due_at is not None:
-        return Broken(one.generation_id, one.task_id, "waiting", f"{found.why}; {case.known.why}")
+        return BrokenDelivery(one.generation_id, one.task_id, "waiting", f"{found.why}; {case.known.why}")
     if len(case.receipts) < len(one.assets):
-        return Broken(one.generation_id, one.task_id, "lost", f"{found.why}; {case.known.why}")
-    return Broken(one.generation_id, one.task_id, "repaired", found.why)
+        return BrokenDelivery(one.generation_id, one.task_id, "lost", f"{found.why}; {case.known.why}")
+    return BrokenDelivery(one.generation_id, one.task_id, "repaired", found.why)

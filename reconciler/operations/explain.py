@@ -13,16 +13,16 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from reconciler.domain.decide import MEDIA_LIFE
-from reconciler.domain.findings import Bounds, Snapshot, findings, span
+from reconciler.domain.findings import FindingThresholds, Snapshot, findings, span
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import points_at_provider
 from reconciler.postgres.eligibility import LONGEST_TASK
-from reconciler.postgres.reports.generation_details import Bookkeeping, Case, Event
+from reconciler.postgres.reports.generation_details import Bookkeeping, GenerationDetails, PastEvent
 from reconciler.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ExplainTerms:
     """What the settings say about time, about whose addresses are whose, and about which rows are ours."""
 
     give_up_after: timedelta
@@ -36,7 +36,7 @@ class Terms:
         return cls(settings.give_up_after, settings.their_hosts, settings.providers, settings.task_pattern)
 
 
-def story(case: Case, terms: Terms) -> dict[str, str]:
+def story(case: GenerationDetails, terms: ExplainTerms) -> dict[str, str]:
     """Return the sentences by what they are about, in the order in which a reader wants them."""
     told = {
         "row": _row(case),
@@ -50,7 +50,7 @@ def story(case: Case, terms: Terms) -> dict[str, str]:
     return {about: sentence for about, sentence in told.items() if sentence}
 
 
-def whole(case: Case, terms: Terms) -> dict[str, str]:
+def whole(case: GenerationDetails, terms: ExplainTerms) -> dict[str, str]:
     """Return the story and, numbered, what happened: what a person reads in a terminal and on the page."""
     return story(case, terms) | {f"{n}.": line for n, line in enumerate(lines(case), start=1)}
 
@@ -62,7 +62,7 @@ def _at(when: datetime, now: datetime) -> str:
     return f"{away} ({when:%Y-%m-%d %H:%M:%S %Z})"
 
 
-def _row(case: Case) -> str:
+def _row(case: GenerationDetails) -> str:
     row = case.generation
     what = " by ".join(part for part in (row.kind or "something", row.model) if part)
     born = f"Status {row.status}: {what}, created {_at(row.created_at, case.now)}"
@@ -70,7 +70,7 @@ def _row(case: Case) -> str:
     return f"{told} Its error says: {row.error}" if row.error else told
 
 
-def _asked(case: Case) -> str:
+def _asked(case: GenerationDetails) -> str:
     known = case.known
     if case.generation.task_id is None:
         return _untasked(case)
@@ -96,7 +96,7 @@ def _unacknowledged(known: Bookkeeping) -> str:
     return "KIE has never acknowledged the task: it may belong to another key or account."
 
 
-def _untasked(case: Case) -> str:
+def _untasked(case: GenerationDetails) -> str:
     told = "There is no task id, so there is nothing to ask about."
     if case.work is None or case.work.ordered_at is None or case.generation.status not in OPEN:
         return told
@@ -111,7 +111,7 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _results(case: Case) -> str:
+def _results(case: GenerationDetails) -> str:
     known = case.known
     if known is None or not known.sources:
         return ""
@@ -126,7 +126,7 @@ def _results(case: Case) -> str:
     return " ".join(told)
 
 
-def _why(case: Case) -> str:
+def _why(case: GenerationDetails) -> str:
     known = case.known
     if known is None or not known.why:
         return ""
@@ -134,11 +134,11 @@ def _why(case: Case) -> str:
     if known.finding:
         # Findings say it for the whole table; asked about one row they say it for this one.
         alone = Snapshot(in_flight={}, canary_age=0, sweep_age=0, listening=True, waiting={known.finding: 1})
-        told += [finding.do for finding in findings(alone, Bounds())]
+        told += [finding.do for finding in findings(alone, FindingThresholds())]
     return " ".join(told)
 
 
-def _holder(case: Case) -> str:
+def _holder(case: GenerationDetails) -> str:
     if case.work is None or case.work.lease_until is None or case.holder is None:
         return "Nobody holds it."
     holder, until = case.holder, _at(case.work.lease_until, case.now)
@@ -148,7 +148,7 @@ def _holder(case: Case) -> str:
     return f"The lease of instance {holder.instance} ({where}) ended {until}: whoever looks next takes it over."
 
 
-def _clock(case: Case, terms: Terms) -> str:
+def _clock(case: GenerationDetails, terms: ExplainTerms) -> str:
     ahead = sorted(clock for clock in _clocks(case, terms) if clock[0] > case.now)
     past = sorted(clock for clock in _clocks(case, terms) if clock[0] <= case.now)
     told = [f"Run out: {what}, {_at(when, case.now)}." for when, what in past]
@@ -158,7 +158,7 @@ def _clock(case: Case, terms: Terms) -> str:
     return " ".join(told)
 
 
-def _clocks(case: Case, terms: Terms) -> Iterator[tuple[datetime, str]]:
+def _clocks(case: GenerationDetails, terms: ExplainTerms) -> Iterator[tuple[datetime, str]]:
     row, known = case.generation, case.known
     if ended(case, terms) or _left_alone(case, terms):
         return
@@ -170,13 +170,13 @@ def _clocks(case: Case, terms: Terms) -> Iterator[tuple[datetime, str]]:
     yield begun + MEDIA_LIFE, "the media's life at KIE"
 
 
-def _task_began(case: Case) -> datetime:
+def _task_began(case: GenerationDetails) -> datetime:
     """When the row got its present task: what is counted from it counts anew with another."""
     created = case.generation.created_at
     return max(created, (case.known and case.known.task_since) or created)
 
 
-def ended(case: Case, terms: Terms) -> bool:
+def ended(case: GenerationDetails, terms: ExplainTerms) -> bool:
     """Whether nothing more is going to happen by itself, whatever comes."""
     row = case.generation
     if row.status in OPEN:
@@ -190,14 +190,14 @@ def ended(case: Case, terms: Terms) -> bool:
     return not (row.status == "failed" and case.known is not None and case.known.due_at is not None)
 
 
-def _next(case: Case, terms: Terms) -> str:
+def _next(case: GenerationDetails, terms: ExplainTerms) -> str:
     told = [_step(case, terms)]
     if not case.replicas and not ended(case, terms) and not _left_alone(case, terms):
         told.append("No replica is alive: start `kie-reconciler run`.")
     return " ".join(told)
 
 
-def _step(case: Case, terms: Terms) -> str:
+def _step(case: GenerationDetails, terms: ExplainTerms) -> str:
     row, work = case.generation, case.work
     if ended(case, terms):
         return _last_word(case)
@@ -217,7 +217,7 @@ def _step(case: Case, terms: Terms) -> str:
     return " ".join(told)
 
 
-def _left_alone(case: Case, terms: Terms) -> str:
+def _left_alone(case: GenerationDetails, terms: ExplainTerms) -> str:
     """Why no replica ever looks at it; empty where one does, or has."""
     row = case.generation
     if case.known is not None:
@@ -240,7 +240,7 @@ def _look(work: Bookkeeping, now: datetime) -> str:
     return f"Next look {_at(work.due_at, now)}{sooner}."
 
 
-def _last_word(case: Case) -> str:
+def _last_word(case: GenerationDetails) -> str:
     row = case.generation
     if row.status in SUCCEEDED and case.events and case.events[-1].kind == "lost":
         return f"Nothing more: storage has lost what it showed at {row.asset_url}, and KIE has it no more."
@@ -251,7 +251,7 @@ def _last_word(case: Case) -> str:
     return f"Nothing: rows in status {row.status} are the application's own."
 
 
-def lines(case: Case) -> Sequence[str]:
+def lines(case: GenerationDetails) -> Sequence[str]:
     """Return what happened, in order: receipts, events, callbacks, each with its time."""
     happened = [(one.at, f"{one.kind}, {_told(one)}") for one in case.events]
     happened += [(at, "callback received") for at in case.callbacks]
@@ -264,7 +264,7 @@ def lines(case: Case) -> Sequence[str]:
     return [f"{at:%Y-%m-%d %H:%M:%S} {what}" for at, what in sorted(happened)] + planned
 
 
-def _told(event: Event) -> str:
+def _told(event: PastEvent) -> str:
     if event.announced_at is not None:
         return f"announced {event.announced_at:%H:%M:%S}"
     if event.dead_at is not None:

@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.domain.model import Trigger
 from reconciler.operations import actions
-from reconciler.operations.actions import Desk, Stand
+from reconciler.operations.actions import Operator, TaskState
 
 log = structlog.get_logger()
 
@@ -22,15 +22,15 @@ AT_ONCE = 32
 """Visits that may be under way because of somebody's asking; the others wait for their turn."""
 
 
-class Syncs:
+class SingleFlight:
     """The visits under way because somebody asked: one a generation in this process, whoever asks how often."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Operator) -> None:
         self._desk = desk
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._under_way: dict[str, asyncio.Task[Stand]] = {}
+        self._under_way: dict[str, asyncio.Task[TaskState]] = {}
 
-    def visit(self, generation_id: str, enter: Callable[[], object]) -> asyncio.Task[Stand]:
+    def visit(self, generation_id: str, enter: Callable[[], object]) -> asyncio.Task[TaskState]:
         """Begin a visit, or join the one under way; `enter` is called in its task, so that a drain knows of it."""
         task = self._under_way.get(generation_id)
         if task is None:
@@ -39,12 +39,12 @@ class Syncs:
             task.add_done_callback(partial(self._ended, generation_id))
         return task
 
-    async def _visit(self, generation_id: str, enter: Callable[[], object]) -> Stand:
+    async def _visit(self, generation_id: str, enter: Callable[[], object]) -> TaskState:
         enter()
         async with self._slots:
             return await actions.visit(self._desk, generation_id, Trigger.SYNC)
 
-    def _ended(self, generation_id: str, task: asyncio.Task[Stand]) -> None:
+    def _ended(self, generation_id: str, task: asyncio.Task[TaskState]) -> None:
         del self._under_way[generation_id]
         # Whoever asked may have gone, and then nobody else tells of it.
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from reconciler.postgres.reports.activity import Booked, Moment, Moving, Replica, Waiting
+from reconciler.postgres.reports.activity import (
+    ActiveTransfer,
+    ActivitySnapshot,
+    KeyBacklog,
+    ReplicaActivity,
+    WaitingGeneration,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class ReplicaRates:
     """One replica; what it did a second between its last two words, None before there are two."""
 
     instance: UUID
@@ -30,7 +36,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class TransferView:
     """One source on its way; bytes, and bytes a second, None where that cannot be said yet."""
 
     instance: UUID
@@ -44,27 +50,27 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Motion:
+class Throughput:
     """All that moves and waits at one moment, as `top --json` prints it; `overdue` stops at 10,000."""
 
     at: datetime
-    replicas: tuple[Rates, ...]
-    transfers: tuple[Transfer, ...]
-    keys: tuple[Booked, ...]
+    replicas: tuple[ReplicaRates, ...]
+    transfers: tuple[TransferView, ...]
+    keys: tuple[KeyBacklog, ...]
     overdue: int
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[WaitingGeneration, ...]
 
 
-class Motions:
+class ThroughputMeter:
     """Remembers of each replica the word before its last."""
 
     def __init__(self) -> None:
-        self._words: dict[UUID, tuple[Replica | None, Replica]] = {}
+        self._words: dict[UUID, tuple[ReplicaActivity | None, ReplicaActivity]] = {}
 
-    def at(self, moment: Moment) -> Motion:
+    def at(self, moment: ActivitySnapshot) -> Throughput:
         """Return a moment with its rates; a replica that has said nothing new keeps those it had."""
         self._words = {replica.instance: self._word(replica) for replica in moment.replicas}
-        return Motion(
+        return Throughput(
             at=moment.at,
             replicas=tuple(_rates(*word) for word in self._words.values()),
             transfers=tuple(_transfer(*word, one) for word in self._words.values() for one in word[1].transfers),
@@ -73,17 +79,17 @@ class Motions:
             waiting=moment.waiting,
         )
 
-    def _word(self, replica: Replica) -> tuple[Replica | None, Replica]:
+    def _word(self, replica: ReplicaActivity) -> tuple[ReplicaActivity | None, ReplicaActivity]:
         before, last = self._words.get(replica.instance, (None, replica))
         return (last if replica.told_at > last.told_at else before), replica
 
 
-def _rates(before: Replica | None, last: Replica) -> Rates:
+def _rates(before: ReplicaActivity | None, last: ReplicaActivity) -> ReplicaRates:
     def rate(count: int, was: int) -> float | None:
         return None if before is None else round((count - was) / _between(before, last), 2)
 
     was = before or last
-    return Rates(
+    return ReplicaRates(
         instance=last.instance,
         host=last.host,
         pid=last.pid,
@@ -98,8 +104,8 @@ def _rates(before: Replica | None, last: Replica) -> Rates:
     )
 
 
-def _transfer(before: Replica | None, last: Replica, one: Moving) -> Transfer:
-    return Transfer(
+def _transfer(before: ReplicaActivity | None, last: ReplicaActivity, one: ActiveTransfer) -> TransferView:
+    return TransferView(
         instance=last.instance,
         generation_id=one.generation_id,
         n=one.n,
@@ -111,7 +117,7 @@ def _transfer(before: Replica | None, last: Replica, one: Moving) -> Transfer:
     )
 
 
-def _rate(before: Replica | None, last: Replica, one: Moving) -> float | None:
+def _rate(before: ReplicaActivity | None, last: ReplicaActivity, one: ActiveTransfer) -> float | None:
     """Since the word before where the same stage was under way then, else since the stage began."""
     if before is not None:
         for was in before.transfers:
@@ -121,5 +127,5 @@ def _rate(before: Replica | None, last: Replica, one: Moving) -> float | None:
     return round(one.done / one.seconds, 1) if one.seconds > 0 else None
 
 
-def _between(before: Replica, last: Replica) -> float:
+def _between(before: ReplicaActivity, last: ReplicaActivity) -> float:
     return (last.told_at - before.told_at).total_seconds()

@@ -20,7 +20,7 @@ from reconciler.errors import Config, Permanent
 from reconciler.postgres.ledger.task_history import given
 from reconciler.postgres.pool import SOON, Database
 from reconciler.postgres.reports.generation_details import as_key
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Requester:
     """Who asks (a user's id, "" for the operator), and under which Idempotency-Key, None without one."""
 
     caller: str
@@ -59,7 +59,7 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class GenerationState:
     """How a generation stands now."""
 
     status: str
@@ -67,12 +67,12 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredRequest:
     """What an Idempotency-Key was used for; `standing` is None where the application has deleted the row."""
 
     digest: str
     generation_id: str
-    standing: Standing | None
+    standing: GenerationState | None
 
 
 _WAITING = ("queued", "pending", "processing", "generating")
@@ -114,10 +114,10 @@ ON CONFLICT (key_hash) DO UPDATE SET shut = greatest(c.shut, excluded.shut)
 """
 
 
-class Creations:
+class CreateRequests:
     """The rows, keys and rate of createTask; `rate` counts requests in ten seconds and key, for all replicas."""
 
-    def __init__(self, database: Database, shape: Shape, *, rate: float, provider: str) -> None:
+    def __init__(self, database: Database, shape: TableShape, *, rate: float, provider: str) -> None:
         self._database = database
         self._shape = shape
         self._provider = provider
@@ -132,13 +132,13 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
  WHERE g.id = $1::text::{shape.id_type}"""
         self._save = _save_sql(shape)
 
-    async def kept(self, asker: Asker) -> Kept | None:
+    async def kept(self, asker: Requester) -> StoredRequest | None:
         """Return what this Idempotency-Key was used for, None where it was not or there is none."""
         row = asker.key and await self._database.row(self._kept, asker.caller, asker.key)
         if not row:
             return None
-        standing = Standing(row["status"], row["task_id"]) if row["status"] is not None else None
-        return Kept(row["digest"], row["generation_id"], standing)
+        standing = GenerationState(row["status"], row["task_id"]) if row["status"] is not None else None
+        return StoredRequest(row["digest"], row["generation_id"], standing)
 
     async def grant(self, key_hash: str) -> float:
         """Take one of this key's requests; return 0, or the seconds until one may be had where none was left."""
@@ -152,7 +152,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         """Grant nothing with this key for so many seconds, a minute at most: KIE says that we are too fast."""
         await self._database.execute(_CLOSE, key_hash, min(seconds, LONGEST_SHUT))
 
-    async def begin(self, order: Order, asker: Asker, *, patience: float) -> str | None:
+    async def begin(self, order: Order, asker: Requester, *, patience: float) -> str | None:
         """Write the row, with its key and our bookkeeping, and return its id; None where the key has been used.
 
         The daemon looks at it after `patience` seconds unless something happens before. Raises Permanent where the
@@ -174,7 +174,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
 
         return await self._database.run(once)
 
-    async def save(self, generation_id: str, task_id: str, *, key_hash: str) -> Standing | None:
+    async def save(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
         """Write the task's id into the row, unless it has one or has ended; return how it stands, None when it is gone.
 
         Safe to repeat. Raises Permanent where the table refuses the id.
@@ -184,16 +184,16 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         except asyncpg.PostgresError as error:
             # Whatever a trigger may raise: what was paid for is known to our caller alone, who goes on trying.
             raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
-        return row and Standing(row["status"], row["task_id"])
+        return row and GenerationState(row["status"], row["task_id"])
 
     async def refused(self, generation_id: str, reason: str | None) -> None:
         """Keep what KIE said to an order that it refused, or forget it; whoever finds it fails the row for it."""
         await self._database.execute(_REFUSED, generation_id, reason)
 
-    async def standing(self, generation_id: str) -> Standing | None:
+    async def standing(self, generation_id: str) -> GenerationState | None:
         """Return how the row stands, None when it is gone."""
         row = await self._database.row(self._standing, generation_id)
-        return row and Standing(row["status"], row["task_id"])
+        return row and GenerationState(row["status"], row["task_id"])
 
     def _insert(self, order: Order) -> tuple[str, list[str | None]]:
         """The statement that adds the row to the table as it is; the first value is the status."""
@@ -228,14 +228,14 @@ async def _accepted(writing: Awaitable[T]) -> T:
         raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
 
 
-def _check_owner(shape: Shape, user_id: str | None) -> None:
+def _check_owner(shape: TableShape, user_id: str | None) -> None:
     if user_id is None and "user_id" in shape.filled:
         raise Permanent("every row of the table has a user: userId is needed", code="user_needed")
     if user_id is not None and as_key(user_id, shape.columns["user_id"]) is None:
         raise Permanent(f"userId is no {shape.columns['user_id']}", code="user_malformed")
 
 
-def _first_status(shape: Shape) -> str:
+def _first_status(shape: TableShape) -> str:
     if "task_id" in shape.filled:
         raise Config(
             "public.generations.task_id takes no NULL, and rows come before their tasks",
@@ -248,14 +248,14 @@ def _first_status(shape: Shape) -> str:
     return status
 
 
-def _made(shape: Shape) -> Mapping[str, str]:
+def _made(shape: TableShape) -> Mapping[str, str]:
     """What the database fills itself, for a table without the defaults."""
     id_type = shape.id_type
     drawn = {} if id_type in {"bigint", "integer", "smallint"} else {"id": f"gen_random_uuid()::text::{id_type}"}
     return {"created_at": "now()", "updated_at": "now()", **drawn}
 
 
-def _save_sql(shape: Shape) -> str:
+def _save_sql(shape: TableShape) -> str:
     begun = ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
     touched = ", updated_at = now()" if shape.has("updated_at") else ""
     open_words = ", ".join(f"'{word}'" for word in OPEN)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from reconciler.errors import Config
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, Shape
+from reconciler.postgres.schema import OPEN_OR_UNHEALED, TableShape
 
 UNREADABLE = "unreadable_pattern"
 """The code of a Config about a pattern that PostgreSQL cannot read."""
@@ -19,7 +19,7 @@ LONGEST_TASK = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class EligibleRows:
     """Which of the application's rows are ours at all: their provider, and what their task id looks like."""
 
     providers: tuple[str, ...]
@@ -55,7 +55,7 @@ def _unstored_pattern(hosts: Sequence[str]) -> str:
     return rf"^$|^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
 
 
-def owned_sql(shape: Shape, first: int = 1) -> str:
+def owned_sql(shape: TableShape, first: int = 1) -> str:
     """The rows that are ours by provider and task, by the parameters `first` (providers) and the next (pattern).
 
     A task's id that our index could not take is nobody's.
@@ -69,7 +69,7 @@ def owned_sql(shape: Shape, first: int = 1) -> str:
     return f"{provider} AND (g.task_id IS NULL OR {task})"
 
 
-def ours_sql(shape: Shape, first: int, also: str = "false") -> str:
+def ours_sql(shape: TableShape, first: int, also: str = "false") -> str:
     """The rows that are ours at all, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
     return f"""{owned_sql(shape, first)}
        AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""

@@ -30,7 +30,7 @@ RETURNING true
 """
 
 
-class Presence:
+class Heartbeat:
     """This instance among the others; `term` is the leader's lease in seconds."""
 
     def __init__(self, database: Database, instance: UUID, *, term: float) -> None:

@@ -18,7 +18,7 @@ from reconciler.errors import Permanent, Transient
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.generation_details import as_key
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, Shape
+from reconciler.postgres.schema import OPEN_OR_UNHEALED, TableShape
 
 MOST = 16
 """Bodies that are kept of one task: Suno says three different things, and nobody has more to say."""
@@ -63,7 +63,7 @@ _UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\."
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CallbackMessage:
     """One callback; `digest` tells two bodies apart, `generation_id` is what its address named."""
 
     task_id: str
@@ -73,7 +73,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredCallback:
     """What became of it: whether nobody had said it before, whose task it is, and whether all of those have ended."""
 
     fresh: bool
@@ -84,14 +84,14 @@ class Kept:
 class Inbox:
     """Keeps callbacks and tells what they said."""
 
-    def __init__(self, database: Database, shape: Shape) -> None:
+    def __init__(self, database: Database, shape: TableShape) -> None:
         self._database = database
         self._id_type = shape.id_type
         self._keep = _keep_sql(shape)
         self._spent = 0.0
         self._spent_at = time.monotonic()
 
-    async def keep(self, said: Said) -> Kept:
+    async def keep(self, said: CallbackMessage) -> StoredCallback:
         """Keep one callback durably; a second of the same body is only counted.
 
         Transient when the database is away, or when unknown tasks have said too much in this hour; Permanent when the
@@ -105,7 +105,7 @@ class Inbox:
             raise Transient("too many callbacks for tasks that nobody knows", code="inbox_full", retry_after=60.0)
         if row["fresh"] and not row["ids"]:
             self._spent += max(len(body), LEAST)
-        return Kept(row["fresh"], tuple(row["ids"]), row["ended"])
+        return StoredCallback(row["fresh"], tuple(row["ids"]), row["ended"])
 
     async def said(self, task_id: str) -> tuple[Mapping[str, object], ...]:
         """Return what came for this task, the newest first; nothing where more came than one task has to say."""
@@ -132,7 +132,7 @@ def storable(body: Mapping[str, object]) -> str:
     return _UNSTORABLE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
 
 
-def _keep_sql(shape: Shape) -> str:
+def _keep_sql(shape: TableShape) -> str:
     """$1 task, $2 digest, $3 the named generation, $4 body, $5 whether there is room for a task that nobody knows.
 
     The name of a row that has another task finds nothing: who knows the secret could else rouse any row, and fill the

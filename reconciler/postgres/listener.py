@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Hears:
+class NotificationHandlers:
     """Who is told what: a generation's id, that a gap in hearing has ended, and how the canary did (None = deaf).
 
     `event` is told a generation's id and the id of an event in the outbox; that channel is left alone where it is None.
@@ -52,7 +52,7 @@ class Listener:
         self,
         dsn: str,
         database: Database,
-        hears: Hears,
+        hears: NotificationHandlers,
         *,
         every: float = 10.0,
         within: float = 5.0,

@@ -57,7 +57,7 @@ UPDATE reconciler.events e SET next_at = NULL
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class OutboxEvent:
     """One event in our hands until `until`, the database's time; `tries` counts this one."""
 
     id: int
@@ -87,16 +87,16 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def take(self, count: int) -> list[Event]:
+    async def take(self, count: int) -> list[OutboxEvent]:
         """Claim up to so many events that are due, at most one of each generation, the oldest first."""
         rows = await self._database.fetch(_TAKE, count, TERM)
         return sorted((_event(row) for row in rows), key=lambda event: event.id)
 
-    async def told(self, event: Event) -> None:
+    async def told(self, event: OutboxEvent) -> None:
         """Mark it as told."""
         await self._database.execute(_TOLD, event.id)
 
-    async def not_told(self, event: Event, trouble: str, *, wait: float, last: bool = False) -> bool:
+    async def not_told(self, event: OutboxEvent, trouble: str, *, wait: float, last: bool = False) -> bool:
         """Try again in `wait` seconds, or never where it is too old or this was the `last`; whether it is given up.
 
         `trouble` is a word for why. Nothing changes where the claim has run out and somebody else has it.
@@ -105,13 +105,13 @@ class Outbox:
         row = await self._database.row(_NOT_TOLD, event.id, event.until, trouble, pause, last, PATIENCE, LEAST_TRIES)
         return row is not None and bool(row["dead"])
 
-    async def release(self, events: Sequence[Event]) -> None:
+    async def release(self, events: Sequence[OutboxEvent]) -> None:
         """Give claims back at once: whoever comes next tells them."""
         await self._database.execute(_RELEASE, [event.id for event in events], [event.until for event in events])
 
 
-def _event(row: Mapping[str, Any]) -> Event:
-    return Event(
+def _event(row: Mapping[str, Any]) -> OutboxEvent:
+    return OutboxEvent(
         id=row["id"],
         key=row["key"],
         generation_id=row["generation_id"],

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.domain.model import OPEN, Curve
+from reconciler.domain.model import OPEN, DurationModel
 from reconciler.domain.poll_interval import curve_for, fit, hazard, theta
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import CREATED, Shape
+from reconciler.postgres.schema import CREATED, TableShape
 
 KEPT = 300
 """Completion times kept of each model, the newest."""
@@ -42,17 +42,17 @@ ON CONFLICT (model) DO UPDATE
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class LearnedPace:
     """The learned curves by model, and theta, the price of one look in seconds of expected waste."""
 
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, DurationModel]
     theta: float
 
 
-class Tempo:
+class PollStats:
     """Learns and recalls the pace; `rate` is all keys' requests a second together."""
 
-    def __init__(self, database: Database, shape: Shape, *, rate: float) -> None:
+    def __init__(self, database: Database, shape: TableShape, *, rate: float) -> None:
         self._database = database
         self._rate = rate
         kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL"
@@ -64,14 +64,14 @@ SELECT {kind} AS kind, {model} AS model, extract(epoch FROM now() - greatest({CR
  WHERE g.status IN ({words}) AND w.due_at IS NOT NULL AND w.answered_at IS NOT NULL
    AND w.completed_at IS NULL"""
 
-    async def recall(self) -> Pace | None:
+    async def recall(self) -> LearnedPace | None:
         """Return the pace as it was last learned, None before the first time."""
         rows = await self._database.fetch("SELECT model, mu, sigma, theta FROM reconciler.pace")
         prices = [row["theta"] for row in rows if row["model"] == _ALL]
-        curves = {row["model"]: Curve(row["mu"], row["sigma"]) for row in rows if row["mu"] is not None}
-        return Pace(curves, prices[0]) if prices else None
+        curves = {row["model"]: DurationModel(row["mu"], row["sigma"]) for row in rows if row["mu"] is not None}
+        return LearnedPace(curves, prices[0]) if prices else None
 
-    async def learn(self) -> Pace:
+    async def learn(self) -> LearnedPace:
         """Fit the curves to what was measured, price a look for what is in flight, and keep both."""
         samples: defaultdict[str, list[float]] = defaultdict(list)
         for row in await self._database.fetch(_SAMPLES, KEPT):
@@ -84,9 +84,9 @@ SELECT {kind} AS kind, {model} AS model, extract(epoch FROM now() - greatest({CR
         curves = {model: curve for model, curve in fits.items() if curve is not None}
         price = theta((hazard(curve_for(row["model"], row["kind"], curves), row["age"]) for row in flying), self._rate)
         await self._keep(curves, {model: len(took) for model, took in samples.items()}, price)
-        return Pace(curves, price)
+        return LearnedPace(curves, price)
 
-    async def _keep(self, curves: Mapping[str, Curve], counts: Mapping[str, int], price: float) -> None:
+    async def _keep(self, curves: Mapping[str, DurationModel], counts: Mapping[str, int], price: float) -> None:
         models = [*sorted(curves), _ALL]
         await self._database.execute(
             _WRITE,

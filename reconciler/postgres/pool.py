@@ -60,7 +60,7 @@ What follows them in the log and does wait (an intention, an end) takes them alo
 """
 
 
-class Plain(asyncpg.Connection):  # type: ignore[misc]
+class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that keeps no session state, so giving it back to the pool needs no round trip."""
 
     def get_reset_query(self) -> str:
@@ -108,7 +108,7 @@ class Database:
             max_size=self._size,
             command_timeout=self._patience,
             timeout=10,
-            connection_class=Plain,
+            connection_class=PlainConnection,
             server_settings=SETTINGS,
             statement_cache_size=self._cache,
             target_session_attrs="read-write",
@@ -223,7 +223,7 @@ class Database:
     async def _prepared(self, once: Callable[[], Awaitable[T]]) -> T:
         try:
             return await permitted(translated, once)
-        except Unprepared:
+        except PreparedStatementLost:
             await self._without_cache()
             return await permitted(translated, once)
 
@@ -243,7 +243,7 @@ class Database:
         return self._cache == 0
 
 
-class Unprepared(Transient):
+class PreparedStatementLost(Transient):
     """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
 
 
@@ -269,7 +269,7 @@ async def translated(work: Callable[[], Awaitable[T]]) -> T:
             if not left:
                 raise Transient(f"the database is busy: {type(error).__name__}", code="database_busy") from error
         except LOST_PREPARED as error:
-            raise Unprepared("a prepared statement was lost", code="database_pooled") from error
+            raise PreparedStatementLost("a prepared statement was lost", code="database_pooled") from error
         except WRONG as error:
             raise Config(
                 f"the database refuses us: {type(error).__name__}",

@@ -11,15 +11,15 @@ from reconciler.errors import Config
 from reconciler.postgres.eligibility import readable
 from reconciler.postgres.migrations.migrate import behind
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import Shape, introspect
+from reconciler.postgres.schema import TableShape, introspect
 
 log = structlog.get_logger()
 
 
-async def usable(database: Database, pattern: str) -> Shape:
+async def usable(database: Database, pattern: str) -> TableShape:
     """Look at the tables; Config where they are not usable, or the pattern for task ids is not."""
 
-    async def look() -> Shape:
+    async def look() -> TableShape:
         async with database.transaction() as connection:
             return await introspect(connection)
 

@@ -49,11 +49,11 @@ ON CONFLICT (key_hash) DO UPDATE
 """
 
 
-class Resting(Transient):
+class KeyResting(Transient):
     """The key rests for longer than anybody waits here: no slot was taken."""
 
 
-class Budget:
+class RateLimit:
     """Requests a second and key, for all replicas together."""
 
     def __init__(self, database: Database, rate: float) -> None:
@@ -65,7 +65,7 @@ class Budget:
         self._turns: dict[str, int] = {}
 
     async def take(self, key_hash: str) -> float:
-        """Wait for the key's next slot; return the seconds waited, or raise Resting.
+        """Wait for the key's next slot; return the seconds waited, or raise KeyResting.
 
         Those who ask in the same turn of the loop share one statement.
         """
@@ -96,7 +96,7 @@ class Budget:
         if wait is None:
             rests = await self._database.value(_RESTS, key_hash) or 0.0
             self._granted[key_hash] = time.monotonic() + rests
-            raise Resting("the key rests, KIE called it too fast", code="key_rests", retry_after=max(rests, 0.0))
+            raise KeyResting("the key rests, KIE called it too fast", code="key_rests", retry_after=max(rests, 0.0))
         self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + seconds
         return wait
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 import asyncpg
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import UNSEEN, Shape
+from reconciler.postgres.schema import UNSEEN, TableShape
 
 BATCH = 500
 
@@ -73,17 +73,17 @@ SELECT generation_id FROM reconciler.work WHERE (SELECT rows FROM size) > $1
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class DeletedBatch:
     """How many failed generations one statement deleted; `after` is where to go on, None at the end."""
 
     count: int
     after: tuple[str, str] | None
 
 
-class Upkeep:
+class Retention:
     """Deletes what the settings call too old, and what has lost its generation."""
 
-    def __init__(self, database: Database, shape: Shape, *, announces: bool = False) -> None:
+    def __init__(self, database: Database, shape: TableShape, *, announces: bool = False) -> None:
         """`announces`: events are told to somebody."""
         self._database = database
         self._announces = announces
@@ -94,7 +94,9 @@ class Upkeep:
         self._named = _named_sql(shape, first=False)
         self._deserted = _deserted_sql(shape)
 
-    async def failed(self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False) -> Batch:
+    async def failed(
+        self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False
+    ) -> DeletedBatch:
         """Delete the next failed generations older than this with nothing stored, or only count them."""
         sql = self._would_fail if dry_run else self._failed
         try:
@@ -102,12 +104,12 @@ class Upkeep:
         except REFUSED:
             return await self._each(older, after)
 
-    async def _batch(self, sql: str, older: timedelta, after: tuple[str, str] | None, limit: int) -> Batch:
+    async def _batch(self, sql: str, older: timedelta, after: tuple[str, str] | None, limit: int) -> DeletedBatch:
         row = await self._database.row(sql, older, *(after or (None, None)), limit)
         assert row is not None
-        return Batch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
+        return DeletedBatch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
 
-    async def _each(self, older: timedelta, after: tuple[str, str] | None) -> Batch:
+    async def _each(self, older: timedelta, after: tuple[str, str] | None) -> DeletedBatch:
         """Delete a batch's failures one by one, past those that the application's table will not let go."""
         count = 0
         for _ in range(BATCH):
@@ -119,7 +121,7 @@ class Upkeep:
             after = one.after
             if after is None:
                 break
-        return Batch(count, after)
+        return DeletedBatch(count, after)
 
     async def orphans(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
         """Return marked objects that nobody names, of the next BATCH marks older than this, and where to go on."""
@@ -173,7 +175,7 @@ class Upkeep:
         return self._walked
 
 
-def _failed_sql(shape: Shape, *, delete: bool) -> str:
+def _failed_sql(shape: TableShape, *, delete: bool) -> str:
     nothing = [_empty(shape, name) for name in ("result_urls", "asset_urls") if shape.has(name)]
     place = "coalesce($2::text, '-infinity')"
     gone = "SELECT id::text AS id FROM old"
@@ -212,7 +214,7 @@ left_behind AS (
     ON CONFLICT DO NOTHING)"""
 
 
-def _named_sql(shape: Shape, *, first: bool) -> str:
+def _named_sql(shape: TableShape, *, first: bool) -> str:
     """Of these paths, those that a receipt or an intention names, or one of the next $2 rows by id (after $3).
 
     The last row tells how many were looked at and where they end.
@@ -243,13 +245,13 @@ def _listed_sql(kind: str, name: str) -> str:
     return f"""SELECT part FROM span s, string_to_table({text}, '"') AS part"""
 
 
-def _empty(shape: Shape, column: str) -> str:
+def _empty(shape: TableShape, column: str) -> str:
     if shape.columns[column] == "text[]":
         return f"(g.{column} IS NULL OR cardinality(g.{column}) = 0)"
     return f"(g.{column} IS NULL OR g.{column}::text IN ('[]', 'null', ''))"
 
 
-def _deserted_sql(shape: Shape) -> str:
+def _deserted_sql(shape: TableShape) -> str:
     return f"""
 WITH stretch AS (
     SELECT generation_id FROM reconciler.work WHERE generation_id > $1 ORDER BY generation_id LIMIT {WALK}),

@@ -1,6 +1,6 @@
 """The application's table as it is: which of the known columns exist, of what type, and which statuses it takes.
 
-Read once at start; nothing here writes. The ledger builds its statements from the Shape, so a table
+Read once at start; nothing here writes. The ledger builds its statements from the TableShape, so a table
 that belongs to somebody else needs no change as long as the required columns are there.
 """
 
@@ -89,7 +89,7 @@ SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TableShape:
     """public.generations as it is.
 
     `columns` maps each writable column to its type as format_type() prints it. `statuses` is what the CHECK on status
@@ -144,7 +144,7 @@ class Shape:
         return next((name for name in names if self.has(name)), None)
 
 
-async def introspect(connection: asyncpg.Connection) -> Shape:
+async def introspect(connection: asyncpg.Connection) -> TableShape:
     """Read the table's shape; Config, with the SQL that mends it, where the daemon could not work on it."""
     rows = await connection.fetch(_COLUMNS)
     if not rows:
@@ -157,7 +157,7 @@ async def introspect(connection: asyncpg.Connection) -> Shape:
                 f"public.generations.{row['attname']} is {row['type']}, not text",
                 hint=f"ALTER TABLE public.generations ALTER COLUMN {row['attname']} TYPE text;",
             )
-    shape = Shape(
+    shape = TableShape(
         columns=MappingProxyType(types),
         statuses=await statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
@@ -178,13 +178,13 @@ def _check_required(types: Mapping[str, str]) -> None:
         )
 
 
-def _check_statuses(shape: Shape) -> None:
+def _check_statuses(shape: TableShape) -> None:
     refused = [word for word in (shape.success, "failed") if not shape.takes(word)]
     if refused:
         raise Config(f"the CHECK on public.generations.status refuses {' and '.join(refused)}", hint=_MIGRATE)
 
 
-async def _check_access(connection: asyncpg.Connection, shape: Shape) -> None:
+async def _check_access(connection: asyncpg.Connection, shape: TableShape) -> None:
     """Without a grant every statement fails; without a policy rows just vanish, which is worse."""
     refused = await connection.fetch(_REFUSED, [name for name in WRITTEN if shape.has(name)])
     unseen = await connection.fetch(UNSEEN)

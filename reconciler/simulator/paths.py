@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from reconciler.simulator.media.media import Media
+from reconciler.simulator.media.media import MediaSpec
 
 
-def path_of(task: str, model: str, n: int, second: int, media: Media) -> str:
+def path_of(task: str, model: str, n: int, second: int, media: MediaSpec) -> str:
     """The path of result `n` of a task that ended at this Unix second."""
     if media.path is not None:
         return media.path

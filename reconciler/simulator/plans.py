@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.simulator.faults import draw
-from reconciler.simulator.media.media import Media
-from reconciler.simulator.tasks import Order
+from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.tasks import TaskSpec
 
 FILMS = ("video", "seedance", "veo", "kling", "runway", "aleph", "luma", "sora", "hailuo", "r2v", "happyhorse")
 SOUNDS = ("suno", "audio", "speech", "music", "elevenlabs", "sound", "tts")
@@ -33,7 +33,7 @@ def kind_of(family: str, model: str) -> str:
     return "video" if any(word in name for word in FILMS) else "image"
 
 
-def plan(family: str, model: str, draw_from: Sequence[object], size: int | None) -> Order:
+def plan(family: str, model: str, draw_from: Sequence[object], size: int | None) -> TaskSpec:
     """Life and results of a new task; `size` fixes the size of its files."""
     kind = kind_of(family, model)
     low, high = TIMES[kind]
@@ -45,10 +45,10 @@ def _exts(family: str, kind: str) -> tuple[str, ...]:
     return ("wav",) if family == "suno_wav" else EXTS[kind]
 
 
-def ordinary(family: str, model: str) -> tuple[Media, ...]:
+def ordinary(family: str, model: str) -> tuple[MediaSpec, ...]:
     """Small results of the right kind, for a task nobody described."""
     kind = kind_of(family, model)
-    return (Media(kind=kind, ext=_exts(family, kind)[0]),) * COUNTS.get(family, 1)
+    return (MediaSpec(kind=kind, ext=_exts(family, kind)[0]),) * COUNTS.get(family, 1)
 
 
 def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
@@ -60,7 +60,7 @@ def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
     return [("waiting", seconds * 0.1), ("queuing", seconds * 0.2), ("generating", seconds * 0.7)]
 
 
-def _results(family: str, model: str, draw_from: Sequence[object], size: int | None) -> list[Media]:
+def _results(family: str, model: str, draw_from: Sequence[object], size: int | None) -> list[MediaSpec]:
     kind = kind_of(family, model)
     count = 6 if model == "grok-imagine/text-to-image" else COUNTS.get(family, 1)
     low, high = SIZES[kind]
@@ -69,5 +69,5 @@ def _results(family: str, model: str, draw_from: Sequence[object], size: int | N
     for n in range(count):
         drawn = int(low + (high - low) * draw("size", n, *draw_from))
         ext = exts[int(draw("ext", *draw_from) * len(exts))]
-        results.append(Media(kind=kind, ext=ext, size=drawn if size is None else size))
+        results.append(MediaSpec(kind=kind, ext=ext, size=drawn if size is None else size))
     return results

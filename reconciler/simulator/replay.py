@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from reconciler.errors import Config
 from reconciler.simulator.faults import draw
 from reconciler.simulator.media import media
-from reconciler.simulator.media.media import Media
+from reconciler.simulator.media.media import MediaSpec
 from reconciler.simulator.plans import SIZES
-from reconciler.simulator.tasks import Failure, Order
+from reconciler.simulator.tasks import Failure, TaskSpec
 from reconciler.simulator.world import World
 
 
@@ -33,7 +33,7 @@ class Recording:
     failure: Failure
     paths: tuple[str, ...]
 
-    def order(self, *, size: int | None, seed: int = 0) -> Order:
+    def order(self, *, size: int | None, seed: int = 0) -> TaskSpec:
         """What makes the same task again; files get `size` bytes, or what is usual for their kind."""
         results = [_file(path, size, draw(seed, self.task_id, path)) for path in self.paths]
         return {
@@ -62,11 +62,11 @@ def play(world: World, recordings: Sequence[Recording]) -> list[str]:
     for recording in recordings:
         order = recording.order(size=world.media_size, seed=world.seed)
         ids.append(world.add_task(**order))
-        again: Order = {
+        again: TaskSpec = {
             "life": recording.steps,
             "fate": recording.end,
             "failure": recording.failure,
-            "results": [Media(kind=file.kind, ext=file.ext, size=file.size) for file in order["results"]],
+            "results": [MediaSpec(kind=file.kind, ext=file.ext, size=file.size) for file in order["results"]],
         }
         world.usual[recording.model] = again
     return ids
@@ -104,9 +104,9 @@ def _steps(seen: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[tuple[str, 
     return tuple((str(said["state"]), end - at) for at, end, (_, said) in zip(begun, ends, seen, strict=False))
 
 
-def _file(path: str, size: int | None, drawn: float) -> Media:
+def _file(path: str, size: int | None, drawn: float) -> MediaSpec:
     ext = PurePosixPath(path).suffix.lstrip(".").lower()
     form = {"jpeg": "jpg"}.get(ext, ext)
     kind = media.MIME[form].partition("/")[0]
     low, high = SIZES[kind]
-    return Media(kind=kind, ext=ext, path=path, size=int(low + (high - low) * drawn) if size is None else size)
+    return MediaSpec(kind=kind, ext=ext, path=path, size=int(low + (high - low) * drawn) if size is None else size)

@@ -12,7 +12,7 @@ from typing import Self
 from aiohttp import web
 
 from reconciler.simulator.api.api import Api
-from reconciler.simulator.api.callbacks import Courier
+from reconciler.simulator.api.callbacks import CallbackSender
 from reconciler.simulator.api.files import Files
 from reconciler.simulator.api.wire import Wire
 from reconciler.simulator.world import World
@@ -42,7 +42,7 @@ class Simulator(World):
         await web.TCPSite(self._runner, self.host, self.port, backlog=1024).start()
         self.port = self._runner.addresses[0][1]
         self.origin = f"http://{self.host}:{self.port}"
-        self._courier = Courier(self)
+        self._courier = CallbackSender(self)
         return self
 
     async def __aexit__(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import Media
+from reconciler.simulator.media.media import MediaSpec
 
 UNKNOWN = "unknown"
 NULL = "null"
@@ -22,7 +22,7 @@ ENDS = frozenset({"success", "fail"})
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class TaskLife:
     """Steps of (state, seconds of KIE's time) and the end they lead to; a step of infinite length never ends."""
 
     steps: tuple[tuple[str, float], ...] = ()
@@ -55,7 +55,7 @@ class Failure:
     message: str = "Internal server error"
 
 
-class Order(TypedDict, total=False):
+class TaskSpec(TypedDict, total=False):
     """What may be said about a new task; whatever is left out has an ordinary value.
 
     `life` is a number of seconds in `waiting`, or steps; `math.inf` never ends. `key` None lets every key see the task.
@@ -68,7 +68,7 @@ class Order(TypedDict, total=False):
     life: float | Sequence[tuple[str, float]]
     fate: str
     failure: Failure
-    results: Sequence[Media]
+    results: Sequence[MediaSpec]
     key: str | None
     task_id: str
     param: str
@@ -80,15 +80,15 @@ class Order(TypedDict, total=False):
 
 
 @dataclass(slots=True)
-class Task:
+class SimulatedTask:
     """One task, what was asked about it, and the answers already made for it."""
 
     id: str
     family: str
     model: str
-    life: Life
+    life: TaskLife
     born: float
-    results: tuple[Media, ...] = ()
+    results: tuple[MediaSpec, ...] = ()
     failure: Failure = Failure()
     key: str | None = None
     param: str = ""
@@ -106,10 +106,10 @@ class Task:
     answers: dict[object, tuple[bytes, bytes]] = field(default_factory=dict)
     wrap: Wrap | None = None
     variant: str = ""
-    covers: tuple[Media, ...] = ()
+    covers: tuple[MediaSpec, ...] = ()
 
     @property
-    def files(self) -> tuple[Media, ...]:
+    def files(self) -> tuple[MediaSpec, ...]:
         """Results, then the pictures that some families send along."""
         return self.results + self.covers
 
@@ -123,11 +123,11 @@ class Task:
         return self.life.state(now - self.born)
 
 
-def life_of(life: float | Sequence[tuple[str, float]], end: str) -> Life:
-    """A life from what an `Order` says about it."""
+def life_of(life: float | Sequence[tuple[str, float]], end: str) -> TaskLife:
+    """A life from what an `TaskSpec` says about it."""
     if isinstance(life, (int, float)):
-        return Life((("waiting", float(life)),) if life else (), end)
-    return Life(tuple((state, float(seconds)) for state, seconds in life), end)
+        return TaskLife((("waiting", float(life)),) if life else (), end)
+    return TaskLife(tuple((state, float(seconds)) for state, seconds in life), end)
 
 
 def never(state: str = "waiting") -> tuple[tuple[str, float], ...]:

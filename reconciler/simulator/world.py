@@ -17,19 +17,19 @@ from uuid import UUID
 from reconciler.simulator import faults
 from reconciler.simulator.clock import Clock
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import Media
+from reconciler.simulator.media.media import MediaSpec
 from reconciler.simulator.options import Options
 from reconciler.simulator.paths import path_of
 from reconciler.simulator.plans import ordinary
 from reconciler.simulator.records.families import FAMILIES
-from reconciler.simulator.tasks import Life, Order, Task, life_of
+from reconciler.simulator.tasks import SimulatedTask, TaskLife, TaskSpec, life_of
 
-COVER = Media(kind="image", ext="jpg", size=20_000)
+COVER = MediaSpec(kind="image", ext="jpg", size=20_000)
 COVERS = {"suno_stems": 1, "runway": 1, "aleph": 1, "flux_kontext": 1}
 
 
 @dataclass(slots=True)
-class Counts:
+class RequestCounts:
     """What was asked of this KIE so far; `faults` counts by name what went wrong."""
 
     creates: int = 0
@@ -49,28 +49,28 @@ class Counts:
 class World(Options):
     """The state of one simulated KIE."""
 
-    tasks: dict[str, Task] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
+    tasks: dict[str, SimulatedTask] = field(default_factory=dict)
+    counts: RequestCounts = field(default_factory=RequestCounts)
     origin: str = "http://127.0.0.1"
     links: dict[str, float] = field(default_factory=dict)
     """Signatures of minted links and when, in KIE's time, each dies."""
-    orders: deque[Order] = field(default_factory=deque)
+    orders: deque[TaskSpec] = field(default_factory=deque)
     """What becomes of the next tasks that are made over HTTP; afterwards they are drawn."""
 
-    usual: dict[str, Order] = field(default_factory=dict)
+    usual: dict[str, TaskSpec] = field(default_factory=dict)
     """What becomes of tasks of a model, where it is not to be drawn."""
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.speed)
-        self._files: dict[str, tuple[Task, int]] = {}
+        self._files: dict[str, tuple[SimulatedTask, int]] = {}
         self._ordered: list[Fault] = []
-        self._listeners: list[Callable[[Task], None]] = []
+        self._listeners: list[Callable[[SimulatedTask], None]] = []
 
-    def add_task(self, **order: Unpack[Order]) -> str:
+    def add_task(self, **order: Unpack[TaskSpec]) -> str:
         """Make a task without HTTP and return its id; without an order it has already brought a small picture."""
         family = order.get("family", "market")
         model = order.get("model") or FAMILIES[family].model or "nano-banana-2"
-        task = Task(
+        task = SimulatedTask(
             id=order.get("task_id") or self._new_id(family),
             family=family,
             model=model,
@@ -88,13 +88,13 @@ class World(Options):
         self._enter(task)
         return task.id
 
-    def _enter(self, task: Task) -> None:
+    def _enter(self, task: SimulatedTask) -> None:
         self.tasks[task.id] = task
         self._lay_out(task)
         for tell in self._listeners:
             tell(task)
 
-    def _lay_out(self, task: Task) -> None:
+    def _lay_out(self, task: SimulatedTask) -> None:
         """Give every file of a task its path."""
         task.covers = (COVER,) * (len(task.results) if task.family == "suno" else COVERS.get(task.family, 0))
         ends = task.ends if task.ends < math.inf else task.born
@@ -111,10 +111,10 @@ class World(Options):
             return f"veo_task_{digest}"
         return str(UUID(digest[-32:])) if family == "runway" else digest[-32:]
 
-    def end(self, task_id: str, fate: str = "success", results: Sequence[Media] | None = None) -> None:
+    def end(self, task_id: str, fate: str = "success", results: Sequence[MediaSpec] | None = None) -> None:
         """Let a task end now, whatever its life was to be."""
         task = self.tasks[task_id]
-        task.life = Life((("waiting", self.clock.now() - task.born),), fate)
+        task.life = TaskLife((("waiting", self.clock.now() - task.born),), fate)
         task.answers.clear()
         if results is not None:
             task.results = tuple(results)
@@ -130,15 +130,15 @@ class World(Options):
             for tell in self._listeners:
                 tell(task)
 
-    def on_change(self, tell: Callable[[Task], None]) -> None:
+    def on_change(self, tell: Callable[[SimulatedTask], None]) -> None:
         """Call `tell` with every task that is new or whose end has moved."""
         self._listeners.append(tell)
 
-    def addresses(self, task: Task) -> list[str]:
+    def addresses(self, task: SimulatedTask) -> list[str]:
         """Where the files of a task lie, covers last."""
         return [self.origin + path for path in task.paths]
 
-    def file_at(self, path: str) -> tuple[Task, int] | None:
+    def file_at(self, path: str) -> tuple[SimulatedTask, int] | None:
         """The task and the number of the file at this path, None where there is none (any more, or yet)."""
         found = self._files.get(path)
         if found is None:
@@ -146,12 +146,12 @@ class World(Options):
         age = self.clock.now() - found[0].ends
         return found if 0 <= age < self.media_lasts else None
 
-    def known(self, path: str) -> Task | None:
+    def known(self, path: str) -> SimulatedTask | None:
         """The task that a path belongs to, whether or not the file is there now."""
         found = self._files.get(path)
         return None if found is None else found[0]
 
-    def file(self, task_id: str, n: int = 0) -> Media:
+    def file(self, task_id: str, n: int = 0) -> MediaSpec:
         """The file that result `n` of a task is."""
         return self.tasks[task_id].files[n]
 
@@ -171,7 +171,7 @@ class World(Options):
             task.faults.clear()
         self.faults = share
 
-    def fault(self, stage: str, task: Task | None = None, n: int | None = None) -> str | None:
+    def fault(self, stage: str, task: SimulatedTask | None = None, n: int | None = None) -> str | None:
         """The fault that strikes this request, counted and used up."""
         what = faults.take(task.faults, stage, n) if task and task.faults else None
         if what is None and self._ordered:
@@ -182,7 +182,7 @@ class World(Options):
             self.counts.faults[f"{stage}.{what}"] += 1
         return what
 
-    def _by_chance(self, stage: str, task: Task, n: int | None) -> str | None:
+    def _by_chance(self, stage: str, task: SimulatedTask, n: int | None) -> str | None:
         place = f"{stage}/{n}"
         struck, asked = task.struck.get(place, (0, 0))
         if struck >= self.fault_times:
@@ -192,7 +192,7 @@ class World(Options):
         return what
 
 
-def _param(task: Task, request: Mapping[str, object]) -> str:
+def _param(task: SimulatedTask, request: Mapping[str, object]) -> str:
     """What KIE echoes of a request: for the market its input is JSON inside JSON inside JSON."""
     if task.family != "market":
         return json.dumps(request, separators=(",", ":"), ensure_ascii=False)

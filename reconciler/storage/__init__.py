@@ -32,7 +32,7 @@ _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Stat:
+class ObjectStat:
     """What storage says of one object; `metadata` is what we once sent with it and proves nothing about the bytes."""
 
     size: int
@@ -51,7 +51,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class PutRequest:
     """What a spool becomes in storage.
 
     `upload` names a resumable upload begun earlier for the same bytes.
@@ -75,7 +75,7 @@ class Store(Protocol):
 
     async def put(
         self,
-        what: Put,
+        what: PutRequest,
         spool: Spool,
         *,
         ours: Callable[[], bool],
@@ -89,7 +89,7 @@ class Store(Protocol):
         """
         ...
 
-    async def stat(self, path: str) -> Stat | None:
+    async def stat(self, path: str) -> ObjectStat | None:
         """What is at this path, None where nothing is."""
         ...
 
@@ -134,7 +134,7 @@ async def reread(store: Store, path: str, *, size: int, sha256: str) -> Receipt:
     return await _reread(store, path, stat, (size, sha256))
 
 
-async def _reread(store: Store, path: str, stat: Stat, wanted: tuple[int, str]) -> Receipt:
+async def _reread(store: Store, path: str, stat: ObjectStat, wanted: tuple[int, str]) -> Receipt:
     try:
         found = await _read_back(store, path)
     except Permanent as error:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from reconciler.errors import Config, LeaseLost, Permanent, Transient
 from reconciler.media.spool import Spool
-from reconciler.storage import MISSING, PIECE, Put, Stat, proper
+from reconciler.storage import MISSING, PIECE, ObjectStat, PutRequest, proper
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PARTS = ".parts"
@@ -46,7 +46,7 @@ class LocalStore:
 
     async def put(
         self,
-        what: Put,
+        what: PutRequest,
         spool: Spool,
         *,
         ours: Callable[[], bool],
@@ -74,7 +74,7 @@ class LocalStore:
             # In a thread: after a cancellation the last write may still hold the file.
             await asyncio.to_thread(_discard, file, part)
 
-    async def stat(self, path: str) -> Stat | None:
+    async def stat(self, path: str) -> ObjectStat | None:
         """What the file system says; without an ETag, so that proof means reading."""
         target = self._place(path)
         with _disk():
@@ -86,7 +86,7 @@ class LocalStore:
                     raise Transient("the storage folder is not there", code="storage_disk") from None
                 return None
         version = f"{found.st_ino:x}-{found.st_mtime_ns:x}"
-        return Stat(size=found.st_size, etag=None, version=version, mime=None, metadata={})
+        return ObjectStat(size=found.st_size, etag=None, version=version, mime=None, metadata={})
 
     async def read(self, path: str) -> AsyncGenerator[bytes, None]:
         """The file's bytes, a MiB at a time."""

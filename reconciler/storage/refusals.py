@@ -37,7 +37,7 @@ POLICY_HINT = "use the service_role key: other keys need INSERT, SELECT and UPDA
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StorageAnswer:
     """A refusal as it came; `page` where it is a gateway's HTML and not the server's own word.
 
     `foreign` where a REST route's answer is not in the server's own form.
@@ -60,14 +60,14 @@ async def words(response: aiohttp.ClientResponse) -> str:
     return said.decode(errors="replace").strip()
 
 
-async def heard(response: aiohttp.ClientResponse, *, rest: bool = False) -> Answer:
+async def heard(response: aiohttp.ClientResponse, *, rest: bool = False) -> StorageAnswer:
     """The refusal in a response; `rest` where the server itself would have said it in JSON with a statusCode."""
     wait = retry_after(response.headers.get("Retry-After"))
     text = await words(response)
     return replace(_answer(response.status, text, wait), foreign=rest and '"statusCode"' not in text)
 
 
-def refusal(answer: Answer) -> ReconcilerError:
+def refusal(answer: StorageAnswer) -> ReconcilerError:
     """The error that an answer means; unknown words are Transient, because nothing is settled by them."""
     said = " ".join(_REDACTION.text(answer.message).split())[:200]
     status, lower = answer.status, said.lower()
@@ -90,7 +90,7 @@ def refusal(answer: Answer) -> ReconcilerError:
     return Transient(f"storage refused: {status} {said}", code="storage_refused")
 
 
-def _not_found(answer: Answer, said: str) -> ReconcilerError:
+def _not_found(answer: StorageAnswer, said: str) -> ReconcilerError:
     if "bucket" in said.lower():
         told = "the bucket that RECONCILER_STORAGE_BUCKET names is missing"
         return Permanent(told, code="bucket_missing", hint=BUCKET_HINT)
@@ -120,24 +120,24 @@ def unreachable(error: Exception) -> Transient:
     return Transient(f"the connection to storage broke: {type(error).__name__}", code="network")
 
 
-def _answer(status: int, text: str, wait: float | None) -> Answer:
+def _answer(status: int, text: str, wait: float | None) -> StorageAnswer:
     try:
         body = json.loads(text)
     except ValueError:
-        return Answer(str(status), text, page=text.startswith("<"), retry_after=wait)
+        return StorageAnswer(str(status), text, page=text.startswith("<"), retry_after=wait)
     if not isinstance(body, dict):
-        return Answer(str(status), text, retry_after=wait)
+        return StorageAnswer(str(status), text, retry_after=wait)
     said = str(body.get("statusCode") or status)
-    return Answer(said, str(body.get("message", "")), retry_after=wait)
+    return StorageAnswer(said, str(body.get("message", "")), retry_after=wait)
 
 
-def _of_storage3(error: StorageApiError) -> Answer:
+def _of_storage3(error: StorageApiError) -> StorageAnswer:
     response = _response(error)
     wait = None if response is None else retry_after(response.headers.get("Retry-After"))
     # An int is the HTTP status of a body that storage3 could not read.
     if isinstance(error.status, int) and response is not None:
         return _answer(error.status, response.text.strip(), wait)
-    return Answer(str(error.status), str(error.message), retry_after=wait)
+    return StorageAnswer(str(error.status), str(error.message), retry_after=wait)
 
 
 def _response(error: BaseException) -> httpx.Response | None:
@@ -149,6 +149,6 @@ def _response(error: BaseException) -> httpx.Response | None:
     return None
 
 
-def _size_hint(answer: Answer) -> str:
+def _size_hint(answer: StorageAnswer) -> str:
     who = "a gateway in front of storage" if answer.page else "the bucket's or the project's file size limit"
     return f"raise the limit: {who}"

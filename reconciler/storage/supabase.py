@@ -20,9 +20,9 @@ from storage3 import AsyncStorageClient
 
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage import MISSING, PIECE, UNPROVEN, Put, Stat, plain_md5, proper, prove, tus
+from reconciler.storage import MISSING, PIECE, UNPROVEN, ObjectStat, PutRequest, plain_md5, proper, prove, tus
 from reconciler.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable, words
-from reconciler.storage.tus import Sending, Tus
+from reconciler.storage.tus import Tus, TusUpload
 
 _BATCH = 100
 
@@ -51,10 +51,10 @@ class _Rules:
         return None
 
 
-def _stat(said: str) -> Stat:
+def _stat(said: str) -> ObjectStat:
     try:
         found = json.loads(said)
-        return Stat(
+        return ObjectStat(
             size=int(found["size"]),
             etag=found.get("etag"),
             version=found.get("version"),
@@ -110,7 +110,7 @@ class SupabaseStore:
 
     async def put(
         self,
-        what: Put,
+        what: PutRequest,
         spool: Spool,
         *,
         ours: Callable[[], bool],
@@ -127,7 +127,7 @@ class SupabaseStore:
         async def proven() -> bool:
             return await self._proven(what.path, spool)
 
-        sending = Sending(what, spool, ours=ours, begun=begun, there=there, proven=proven, progress=progress)
+        sending = TusUpload(what, spool, ours=ours, begun=begun, there=there, proven=proven, progress=progress)
         try:
             if spool.size >= tus.PIECE:
                 await self._tus.send(sending)
@@ -138,7 +138,7 @@ class SupabaseStore:
                 self._rules = None
             raise
 
-    async def stat(self, path: str) -> Stat | None:
+    async def stat(self, path: str) -> ObjectStat | None:
         """What storage says of this path, None where nothing is."""
         # Asked after every put, and so not through the client, which takes three times the CPU for this question.
         url = f"{self._info}/{proper(path)}"
@@ -219,7 +219,7 @@ class SupabaseStore:
             return False
         return True
 
-    async def _whole(self, sending: Sending) -> None:
+    async def _whole(self, sending: TusUpload) -> None:
         """Send the bytes as one body, and look before sending them a second time."""
         for last in (False, True):
             refused = await self._post(sending)
@@ -233,7 +233,7 @@ class SupabaseStore:
                 raise refused
         sending.tell(sending.spool.size)
 
-    async def _post(self, sending: Sending) -> ReconcilerError | None:
+    async def _post(self, sending: TusUpload) -> ReconcilerError | None:
         size, path = sending.spool.size, sending.what.path
         sending.hold()
         headers = {
@@ -265,7 +265,7 @@ class SupabaseStore:
             sending.hold()
             return unreachable(error)
 
-    async def _arrived(self, sending: Sending) -> bool:
+    async def _arrived(self, sending: TusUpload) -> bool:
         try:
             return await sending.there()
         except Transient:

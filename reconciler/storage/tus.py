@@ -18,7 +18,7 @@ import aiohttp
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage import MISSING, Put
+from reconciler.storage import MISSING, PutRequest
 from reconciler.storage.refusals import heard, refusal, unreachable
 
 PIECE = 6 << 20
@@ -32,13 +32,13 @@ _Answering = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class TusUpload:
     """One put: the bytes, whom to ask before each piece, whom to tell, and how to see what became of it.
 
     `there` says whether an object that looks like these bytes is in place, `proven` whether it is these bytes.
     """
 
-    what: Put
+    what: PutRequest
     spool: Spool
     ours: Callable[[], bool]
     begun: Callable[[str], Awaitable[None]]
@@ -83,7 +83,7 @@ class Tus:
         self._bucket = bucket
         self._headers = {**headers, "Tus-Resumable": "1.0.0", "x-upsert": "true"}
 
-    async def send(self, sending: Sending) -> None:
+    async def send(self, sending: TusUpload) -> None:
         """Store the bytes, going on where an earlier upload of them stopped."""
         if sending.what.upload is not None and await self._resumed(sending.what.upload, sending):
             return
@@ -94,7 +94,7 @@ class Tus:
             if not await sending.there():
                 raise Transient("storage lost the upload", code="upload_lost") from None
 
-    async def _resumed(self, upload: str, sending: Sending) -> bool:
+    async def _resumed(self, upload: str, sending: TusUpload) -> bool:
         """Go on with an earlier upload; False where there is nothing to go on with."""
         # An earlier attempt may have come further than it knew.
         if await sending.there():
@@ -109,7 +109,7 @@ class Tus:
             return False
         return True
 
-    async def _found(self, upload: str, sending: Sending) -> int:
+    async def _found(self, upload: str, sending: TusUpload) -> int:
         """How far an earlier upload is; terminated and _Vanished unless it is one of these bytes."""
         offset, headers = await self._ask(upload)
         if headers.get("Upload-Length") == str(sending.spool.size) and _same(headers, sending):
@@ -117,7 +117,7 @@ class Tus:
         await self._terminate(upload)
         raise _Vanished
 
-    async def _begin(self, sending: Sending) -> str:
+    async def _begin(self, sending: TusUpload) -> str:
         sending.hold()
         headers = {
             **self._headers,
@@ -139,7 +139,7 @@ class Tus:
         await sending.begun(upload)
         return upload
 
-    async def _push(self, upload: str, offset: int, sending: Sending) -> None:
+    async def _push(self, upload: str, offset: int, sending: TusUpload) -> None:
         size, best, vain, settled = sending.spool.size, offset, 0, False
         while not settled:
             sending.hold()
@@ -154,7 +154,7 @@ class Tus:
             if vain > _VAIN:
                 raise refused or Transient("the upload does not move", code="upload_stalled")
 
-    async def _piece(self, upload: str, offset: int, sending: Sending) -> tuple[int, bool, ReconcilerError | None]:
+    async def _piece(self, upload: str, offset: int, sending: TusUpload) -> tuple[int, bool, ReconcilerError | None]:
         """Send one piece; where the server is then, whether it said so itself, and why if it did not."""
         end = min(offset + PIECE, sending.spool.size)
         try:
@@ -173,7 +173,7 @@ class Tus:
         return after, False, refused
 
     def _patch(
-        self, upload: str, offset: int, end: int, sending: Sending
+        self, upload: str, offset: int, end: int, sending: TusUpload
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {
             **self._headers,
@@ -213,7 +213,7 @@ class Tus:
     def _one(self, upload: str) -> str:
         return f"{self._endpoint}/{upload}"
 
-    def _metadata(self, sending: Sending) -> str:
+    def _metadata(self, sending: TusUpload) -> str:
         said = {
             "bucketName": self._bucket,
             "objectName": sending.what.path,
@@ -224,7 +224,7 @@ class Tus:
         return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in said.items())
 
 
-def _same(headers: Mapping[str, str], sending: Sending) -> bool:
+def _same(headers: Mapping[str, str], sending: TusUpload) -> bool:
     """Whether an upload was begun for this path and these bytes, as far as the server tells."""
     try:
         said = {

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from reconciler.health import Health
-from reconciler.systemd.notify import Supervisor
+from reconciler.systemd.notify import SupervisorSocket
 
 LOOK = 1.0
 """The most seconds between two looks at the daemon."""
@@ -20,14 +20,14 @@ CLOSING = 15.0
 """Seconds that it may take, beyond the drain, to cut what is left and close everything."""
 
 
-class Lifeline:
+class SupervisorUpdates:
     """Tells the supervisor what the health says, and once `ending` is true that we end, after at most a drain.
 
     `doing` says what is in hand, `swept` whether a sweep has ended.
     """
 
     def __init__(
-        self, supervisor: Supervisor, health: Health, ending: Callable[[], bool], *, drain_seconds: float
+        self, supervisor: SupervisorSocket, health: Health, ending: Callable[[], bool], *, drain_seconds: float
     ) -> None:
         self._supervisor = supervisor
         self._health = health

@@ -15,7 +15,7 @@ import structlog
 log = structlog.get_logger()
 
 
-class Supervisor:
+class SupervisorSocket:
     """Whoever listens at NOTIFY_SOCKET; without one everything is said to nobody.
 
     `watchdog` is within how many seconds it wants to hear of the pulse, None where it does not watch.
@@ -32,7 +32,7 @@ class Supervisor:
             self._socket.setblocking(False)
 
     @classmethod
-    def from_environment(cls, environ: MutableMapping[str, str]) -> Supervisor:
+    def from_environment(cls, environ: MutableMapping[str, str]) -> SupervisorSocket:
         """Take what the supervisor told us out of `environ`: no child of ours is to speak for us."""
         address = environ.pop("NOTIFY_SOCKET", "")
         period, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")

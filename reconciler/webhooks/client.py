@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 
 from reconciler.errors import Config, Gone, Transient
 from reconciler.net.http_clients import retry_after
-from reconciler.postgres.outbox import Event
+from reconciler.postgres.outbox import OutboxEvent
 
 PATIENCE = 15.0
 """Seconds until a receiver must have answered."""
@@ -26,7 +26,7 @@ _BODY_SECONDS = 1.0
 _BUSY = frozenset({429, 503})
 
 
-class Receiver:
+class WebhookClient:
     """Whoever answers at the address of RECONCILER_NOTIFY_URL."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, secret: str, *, patience: float = PATIENCE) -> None:
@@ -42,7 +42,7 @@ class Receiver:
         self._auth = httpx.BasicAuth(address.username, address.password) if address.userinfo else None
         self._url = address.copy_with(userinfo=b"", fragment=None)
 
-    async def tell(self, event: Event) -> None:
+    async def tell(self, event: OutboxEvent) -> None:
         """Return once the receiver has taken it (2xx); Transient where another try may help, Gone after a 410.
 
         The code is `timeout`, `network`, or the status as `http_503`; `retry_after` is what a busy receiver asked for.
@@ -61,7 +61,7 @@ class Receiver:
             raise Transient(f"the receiver is away ({type(error).__name__})", code="network") from None
         _judge(response)
 
-    def _request(self, event: Event) -> httpx.Request:
+    def _request(self, event: OutboxEvent) -> httpx.Request:
         body = {"type": f"generation.{event.kind}", "timestamp": _iso(event.at), "data": event.payload}
         text = json.dumps(body, separators=(",", ":"))
         now = datetime.now(UTC)

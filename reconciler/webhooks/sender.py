@@ -19,8 +19,8 @@ import structlog
 
 from reconciler.errors import Gone, ReconcilerError, Transient
 from reconciler.metrics import Metrics
-from reconciler.postgres.outbox import TERM, Event, Outbox
-from reconciler.webhooks.client import PATIENCE, Receiver
+from reconciler.postgres.outbox import TERM, Outbox, OutboxEvent
+from reconciler.webhooks.client import PATIENCE, WebhookClient
 
 log = structlog.get_logger()
 
@@ -40,14 +40,14 @@ _FRESH = TERM.total_seconds() - 2 * PATIENCE
 class _Held:
     """A claimed event and the monotonic time before which nobody else can have it."""
 
-    event: Event
+    event: OutboxEvent
     drawn: float
 
 
-class Announcer:
+class WebhookSender:
     """Tells the receiver what is in the outbox, in the background."""
 
-    def __init__(self, outbox: Outbox, receiver: Receiver, metrics: Metrics) -> None:
+    def __init__(self, outbox: Outbox, receiver: WebhookClient, metrics: Metrics) -> None:
         self._outbox = outbox
         self._receiver = receiver
         self._metrics = metrics
@@ -131,7 +131,7 @@ class Announcer:
         _bound(event).info("event.announced", tries=event.tries, took=took)
         return True
 
-    async def _missed(self, event: Event, error: Gone | Transient) -> None:
+    async def _missed(self, event: OutboxEvent, error: Gone | Transient) -> None:
         asked = min(error.retry_after or 0.0, LONGEST_REST) if isinstance(error, Transient) else 0.0
         self._rests_until = max(self._rests_until, time.monotonic() + asked)
         wait = max(pause(event.tries, random.random()), asked)
@@ -164,7 +164,7 @@ def pause(tries: int, dice: float) -> float:
     return min(FIRST_PAUSE * 2.0 ** min(tries - 1, 16), LONGEST_PAUSE) * (1 - dice / 3)
 
 
-def _bound(event: Event) -> structlog.typing.FilteringBoundLogger:
+def _bound(event: OutboxEvent) -> structlog.typing.FilteringBoundLogger:
     bound: structlog.typing.FilteringBoundLogger = log.bind(
         generation_id=event.generation_id, task_id=event.task_id, kind=event.kind, webhook_id=event.webhook_id
     )

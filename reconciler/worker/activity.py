@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 
 from reconciler.metrics import Metrics
-from reconciler.worker.deliver import Deliveries, Transfer
-from reconciler.worker.worker import Work
+from reconciler.worker.deliver import Deliverer, Transfer
+from reconciler.worker.worker import Worker
 
 
-def doing(deliveries: Deliveries, work: Work, metrics: Metrics) -> dict[str, object]:
+def doing(deliveries: Deliverer, work: Worker, metrics: Metrics) -> dict[str, object]:
     """Return the transfers under way, how many generations are held, and what was done since the process began."""
     now = time.monotonic()
     transfers = [_told(transfer, now) for transfer in deliveries.transfers.values()]

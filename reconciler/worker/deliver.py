@@ -15,16 +15,16 @@ from typing import Any
 
 import structlog
 
-from reconciler.domain.model import Asset, Row, Stored, Unstored
+from reconciler.domain.model import Asset, DeliveryFailed, Row, Stored
 from reconciler.domain.object_keys import TYPES, object_key
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
-from reconciler.kie.client import Kie
+from reconciler.kie.client import KieClient
 from reconciler.media.fetch import Fetcher
-from reconciler.media.spool import Room, Spool
+from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.ledger.ledger import Ledger
-from reconciler.storage import Put, Store, prove
+from reconciler.storage import PutRequest, Store, prove
 from reconciler.tracing import UNTRACED, Tracing
 from reconciler.worker.lease import Lease
 
@@ -57,29 +57,29 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class Backends:
     """The edges that a visit needs; `ordering` is KIE over a connection for every request, for createTask alone."""
 
     ledger: Ledger
     inbox: Inbox
-    kie: Kie
-    ordering: Kie
+    kie: KieClient
+    ordering: KieClient
     fetcher: Fetcher
-    room: Room
+    room: SpoolDirectory
     store: Store
     tracing: Tracing = UNTRACED
 
 
-class Deliveries:
+class Deliverer:
     """Delivers at most `slots` generations at once; `transfers` shows what is under way."""
 
-    def __init__(self, ways: Ways, metrics: Metrics, *, slots: int) -> None:
+    def __init__(self, ways: Backends, metrics: Metrics, *, slots: int) -> None:
         self._ways = ways
         self._metrics = metrics
         self._slots = asyncio.Semaphore(slots)
         self.transfers: dict[str, Transfer] = {}
 
-    async def deliver(self, row: Row, lease: Lease) -> Stored | Unstored:
+    async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
         """Store and prove every source that has no receipt yet; LeaseLost when another instance has taken over."""
         done = {asset.n: asset for asset in row.assets}
         unwritten: Asset | None = None
@@ -163,7 +163,7 @@ class Deliveries:
         def progress(done: int, total: int) -> None:
             transfer.done, transfer.total = done, total
 
-        what = Put(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
+        what = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
         with self._metrics.storing("put"):
             await self._ways.store.put(what, spool, ours=lease.ours, begun=begun, progress=progress)
 
@@ -182,8 +182,8 @@ def _in_order(done: dict[int, Asset]) -> tuple[Asset, ...]:
     return tuple(done[n] for n in sorted(done))
 
 
-def _unstored(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> Unstored:
-    return Unstored(
+def _unstored(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> DeliveryFailed:
+    return DeliveryFailed(
         assets,
         stage,
         error.code,

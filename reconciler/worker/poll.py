@@ -13,25 +13,25 @@ import structlog
 
 from reconciler.domain import poll_interval
 from reconciler.domain.model import (
-    Identified,
+    Failed,
     Observation,
     Ready,
-    Refused,
     Row,
-    Unheard,
-    Unidentified,
-    Unknown,
+    TaskIdentified,
+    TaskNotIdentified,
+    TaskUnknown,
+    Unreachable,
     Working,
 )
 from reconciler.errors import Transient
-from reconciler.kie.client import Kie
+from reconciler.kie.client import KieClient
 from reconciler.kie.dialects import judge, other_task
-from reconciler.kie.dialects.market import Market
+from reconciler.kie.dialects.market import MarketDialect
 from reconciler.kie.dialects.origin import generation_named
 from reconciler.metrics import Metrics
-from reconciler.postgres.rate_limit import Budget, Resting
+from reconciler.postgres.rate_limit import KeyResting, RateLimit
 from reconciler.tracing import UNTRACED, Tracing
-from reconciler.worker.route import Key, Route, ring, route
+from reconciler.worker.route import RingKey, Route, ring, route
 
 log = structlog.get_logger()
 
@@ -39,14 +39,14 @@ WINDOW = 10.0
 """Seconds without requests after KIE says that we are too fast: the window of its documented limit."""
 
 _LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 500, 64, 200
-_MARKET = Market()
+_MARKET = MarketDialect()
 
 
-class Asking:
+class Poller:
     """Asks KIE within the budget, with the keys of the ring."""
 
     def __init__(
-        self, kie: Kie, budget: Budget, keys: Sequence[Key], metrics: Metrics, tracing: Tracing = UNTRACED
+        self, kie: KieClient, budget: RateLimit, keys: Sequence[RingKey], metrics: Metrics, tracing: Tracing = UNTRACED
     ) -> None:
         self._tracing = tracing
         self._kie = kie
@@ -67,23 +67,23 @@ class Asking:
     async def identify(self, row: Row) -> tuple[Row, Observation]:
         """Ask for the records of the offered tasks, until one of them names this generation."""
         doubts: list[str] = []
-        unheard: list[Unheard] = []
+        unheard: list[Unreachable] = []
         for task_id in row.offered:
             chosen, seen, record = await self._with_any_key(row, task_id)
             match seen:
-                case Unknown():
+                case TaskUnknown():
                     doubts.append(f"KIE does not know {task_id}")
-                case Unheard():
+                case Unreachable():
                     doubts.append(f"KIE could not be asked about {task_id} ({seen.reason})")
                     unheard.append(seen)
                     if seen.reason == "rate_limited":
                         break
                 case _ if generation_named(record) == row.id:
-                    return _remembering(row, seen, chosen), Identified(task_id)
+                    return _remembering(row, seen, chosen), TaskIdentified(task_id)
                 case _:
                     doubts.append(f"the record of {task_id} names another generation or none")
         waits = [seen.retry_after for seen in unheard if seen.retry_after is not None]
-        return row, Unidentified("; ".join(doubts), heard=not unheard, retry_after=max(waits, default=None))
+        return row, TaskNotIdentified("; ".join(doubts), heard=not unheard, retry_after=max(waits, default=None))
 
     async def _with_any_key(self, row: Row, task_id: str) -> tuple[Route, Observation, object]:
         """Ask with each key of the ring in turn, until one has an answer; a rejected one might have been the right."""
@@ -91,9 +91,9 @@ class Asking:
         for key in ring(row, self._keys):
             chosen = Route(_MARKET, key.key_hash)
             seen, record = await self._record(row, task_id, chosen)
-            if isinstance(seen, Unheard) and seen.reason == "unauthorized":
+            if isinstance(seen, Unreachable) and seen.reason == "unauthorized":
                 rejected = chosen, seen, record
-            elif not isinstance(seen, Unknown):
+            elif not isinstance(seen, TaskUnknown):
                 return chosen, seen, record
         return rejected or (chosen, seen, record)
 
@@ -101,13 +101,13 @@ class Asking:
         """Take a slot and ask; what was seen, and the record itself where one came."""
         try:
             await self._budget.take(chosen.key_hash)
-        except Resting as rests:
-            return Unheard("rate_limited", str(rests), rests.retry_after, asked=False), None
+        except KeyResting as rests:
+            return Unreachable("rate_limited", str(rests), rests.retry_after, asked=False), None
         began = time.monotonic()
         with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.family.name) as step:
             seen, record = await self._heard(task_id, chosen)
-            step.note(outcome=type(seen).__name__.lower())
-            if isinstance(seen, Unheard):
+            step.note(outcome=seen.word)
+            if isinstance(seen, Unreachable):
                 step.failed(seen.reason, seen.detail)
                 bound = log.bind(generation_id=row.id, task_id=task_id)
                 bound.warning("kie.request_failed", code=seen.reason, reason=seen.detail)
@@ -118,7 +118,7 @@ class Asking:
         try:
             reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
         except Transient as error:
-            return Unheard(error.code, str(error), error.retry_after), None
+            return Unreachable(error.code, str(error), error.retry_after), None
         if strange := other_task(reply.body, task_id):
             self._kie.renew()
             return self._discreet(strange), None
@@ -128,26 +128,26 @@ class Asking:
     def _discreet(self, seen: Observation) -> Observation:
         """What was seen without what KIE may repeat of our request: it is kept, logged, and shown to users."""
         match seen:
-            case Refused():
+            case Failed():
                 code = None if seen.code is None else self._kie.discreet(seen.code, _LONGEST_CODE)
                 return replace(seen, message=self._kie.discreet(seen.message, _LONGEST_MESSAGE), code=code)
-            case Unheard():
+            case Unreachable():
                 return replace(seen, detail=self._kie.discreet(seen.detail, _LONGEST_DETAIL))
             case _:
                 return seen
 
     async def _asked(self, seen: Observation, key_hash: str, seconds: float) -> None:
         outcome = "ok"
-        if isinstance(seen, Unheard):
+        if isinstance(seen, Unreachable):
             outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
             self._metrics.missed("ask", seen.reason)
             if seen.reason == "rate_limited":
                 await self._budget.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.HEEDED))
         self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
-        self._metrics.polls.labels(type(seen).__name__.lower()).inc()
+        self._metrics.polls.labels(seen.word).inc()
 
 
 def _remembering(row: Row, seen: Observation, chosen: Route) -> Row:
-    if isinstance(seen, Working | Ready | Refused):
+    if isinstance(seen, Working | Ready | Failed):
         return replace(row, key_hash=chosen.key_hash, family=chosen.family.name)
     return row

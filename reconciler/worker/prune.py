@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from reconciler.postgres.retention import Upkeep
+from reconciler.postgres.retention import Retention
 from reconciler.storage import Store
 
 ORPHANED = timedelta(hours=1)
 """An object is removed only when it was marked so long ago: whoever still had it in hand has ended by then."""
 
 
-async def delete_failed(upkeep: Upkeep, older: timedelta, *, dry_run: bool = False, batches: int | None = None) -> int:
+async def delete_failed(
+    upkeep: Retention, older: timedelta, *, dry_run: bool = False, batches: int | None = None
+) -> int:
     """Delete failed generations older than this with nothing stored, or only count them; return how many."""
     count, after = 0, None
     while batches is None or batches > 0:
@@ -27,7 +29,7 @@ async def delete_failed(upkeep: Upkeep, older: timedelta, *, dry_run: bool = Fal
     return count
 
 
-async def remove_orphans(upkeep: Upkeep, store: Store, *, dry_run: bool = False) -> list[str]:
+async def remove_orphans(upkeep: Retention, store: Store, *, dry_run: bool = False) -> list[str]:
     """Remove objects that are marked as orphans and that nobody names, or only list them; return their paths."""
     removed: list[str] = []
     after: str | None = ""

@@ -28,7 +28,7 @@ AGAIN = 60.0
 """Seconds until a generation whose visit broke is looked at again."""
 
 
-class Returns:
+class Releases:
     """What one process gives back, and what it still owes."""
 
     def __init__(self, claims: Claims, metrics: Metrics) -> None:

@@ -20,37 +20,37 @@ from reconciler.domain.callback_trust import believed, payload_counts
 from reconciler.domain.decide import decide
 from reconciler.domain.eligibility import repairing
 from reconciler.domain.model import (
-    Adopt,
-    Ask,
     Asset,
+    AttachTask,
+    CallbackResult,
     Decision,
     Deliver,
+    Done,
     Fail,
     Finish,
-    Identify,
-    Leave,
-    Limits,
+    IdentifyTask,
+    NotPolled,
     Observation,
+    Policy,
+    Poll,
     Ready,
-    Rest,
+    Reschedule,
     Row,
-    Silence,
     Stored,
-    Told,
     Trigger,
-    Unheard,
+    Unreachable,
 )
 from reconciler.domain.object_keys import TYPES
 from reconciler.domain.write_rejected import held_up
 from reconciler.errors import Permanent, Transient
 from reconciler.kie.dialects import callback
 from reconciler.metrics import Metrics
-from reconciler.postgres.ledger.ledger import Delivered, Held
-from reconciler.postgres.rate_limit import Budget
-from reconciler.worker.deliver import Deliveries, Ways
+from reconciler.postgres.ledger.ledger import ClaimedRow, StoredResults
+from reconciler.postgres.rate_limit import RateLimit
+from reconciler.worker.deliver import Backends, Deliverer
 from reconciler.worker.lease import Lease
-from reconciler.worker.poll import Asking
-from reconciler.worker.route import Key
+from reconciler.worker.poll import Poller
+from reconciler.worker.route import RingKey
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ REREADS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Visited:
+class VisitOutcome:
     """How a visit ended: the last decision, the row as it then was, what was last seen, and the event it wrote."""
 
     decision: Decision
@@ -70,32 +70,32 @@ class Visited:
 
 
 @dataclass(slots=True)
-class Current:
+class CurrentPolicy:
     """The limits of the moment: the rounds write them, the visits read them."""
 
-    limits: Limits
+    limits: Policy
 
 
-class Visits:
+class Visitor:
     """Visits generations for one instance."""
 
     def __init__(
         self,
-        ways: Ways,
-        deliveries: Deliveries,
-        budget: Budget,
+        ways: Backends,
+        deliveries: Deliverer,
+        budget: RateLimit,
         *,
-        keys: Sequence[Key],
-        current: Current,
+        keys: Sequence[RingKey],
+        current: CurrentPolicy,
         metrics: Metrics,
     ) -> None:
         self._ways = ways
         self._deliveries = deliveries
-        self._asking = Asking(ways.kie, budget, keys, metrics, ways.tracing)
+        self._asking = Poller(ways.kie, budget, keys, metrics, ways.tracing)
         self._current = current
         self._metrics = metrics
 
-    async def visit(self, held: Held, lease: Lease, asked: Callable[[], None] = lambda: None) -> Visited:
+    async def visit(self, held: ClaimedRow, lease: Lease, asked: Callable[[], None] = lambda: None) -> VisitOutcome:
         """Visit one claimed generation until it rests; `asked` is called once no more requests to KIE are needed.
 
         Raises LeaseLost when another instance has taken over, Transient when the database is away.
@@ -104,10 +104,10 @@ class Visits:
         tracing = self._ways.tracing
         with tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as step:
             visited = await self._visited(held, lease, asked)
-            step.note(decision=type(visited.decision).__name__.lower())
+            step.note(decision=visited.decision.word)
         return visited
 
-    async def _visited(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited:
+    async def _visited(self, held: ClaimedRow, lease: Lease, asked: Callable[[], None]) -> VisitOutcome:
         began = time.monotonic()
         for _ in range(REREADS):
             visited = await self._pass(held, lease, asked)
@@ -117,31 +117,31 @@ class Visits:
             again = await self._ways.ledger.read([lease.claim.generation_id])
             if lease.claim.generation_id not in again:
                 await self._ways.ledger.forget(lease.claim)
-                return Visited(Leave("the application deleted the row"), held.row, Silence(), held.now)
+                return VisitOutcome(Done("the application deleted the row"), held.row, NotPolled(), held.now)
             held = again[lease.claim.generation_id]
         raise Transient("the row keeps moving under us", code="row_moving")
 
-    async def _pass(self, held: Held, lease: Lease, asked: Callable[[], None]) -> Visited | None:
+    async def _pass(self, held: ClaimedRow, lease: Lease, asked: Callable[[], None]) -> VisitOutcome | None:
         """Go once from silence to an end; None when the application's row has moved meanwhile, or got its task."""
         row = held.row
-        seen: Observation = Silence()
+        seen: Observation = NotPolled()
         began = time.monotonic()
         while True:
             now = held.now + timedelta(seconds=time.monotonic() - began)
             row = absorb(row, seen, now)
             decision = decide(row, seen, now, self._limits_for(row, lease.claim.trigger))
             match decision:
-                case Ask():
+                case Poll():
                     row, seen = await self._ask(row)
-                case Identify():
+                case IdentifyTask():
                     row, seen = await self._asking.identify(row)
                 case Deliver():
                     asked()
                     self._saw(row, seen, lease.claim.trigger, now)
                     seen = await self._deliveries.deliver(row, lease)
-                case Adopt() | Finish() | Fail() | Rest() | Leave():
+                case AttachTask() | Finish() | Fail() | Reschedule() | Done():
                     lease.ending = True
-                    ended = await self._end(Visited(decision, row, seen, now), lease)
+                    ended = await self._end(VisitOutcome(decision, row, seen, now), lease)
                     lease.ending = ended is not None
                     return ended
                 case _:
@@ -150,26 +150,26 @@ class Visits:
     async def _ask(self, row: Row) -> tuple[Row, Observation]:
         row, seen = await self._asking.ask(row)
         keys = self._current.limits.keys
-        if not isinstance(seen, Unheard) or not payload_counts(row, seen, keys):
+        if not isinstance(seen, Unreachable) or not payload_counts(row, seen, keys):
             return row, seen
         said = await self._ways.inbox.said(row.task_id or "")
         told = believed(row, seen, [callback.read(body) for body in said], keys)
-        if isinstance(told, Told):
+        if isinstance(told, CallbackResult):
             bound = log.bind(generation_id=row.id, task_id=row.task_id)
             bound.warning("callback.believed", addresses=len(told.said.sources), unheard=seen.reason)
         return row, told
 
-    async def _end(self, visited: Visited, lease: Lease) -> Visited | None:
+    async def _end(self, visited: VisitOutcome, lease: Lease) -> VisitOutcome | None:
         """Write the decision down; None when the visit begins again with the row as it then is."""
         try:
             return await self._written(visited, lease)
         except Permanent as error:
             return await self._rest_behind(visited, lease, error)
 
-    async def _written(self, visited: Visited, lease: Lease) -> Visited | None:
+    async def _written(self, visited: VisitOutcome, lease: Lease) -> VisitOutcome | None:
         ledger, claim, row = self._ways.ledger, lease.claim, visited.row
         match visited.decision:
-            case Adopt(task_id):
+            case AttachTask(task_id):
                 if await ledger.adopt(row, claim, task_id):
                     log.info("generation.adopted", generation_id=row.id, task_id=task_id)
                 return None
@@ -181,19 +181,19 @@ class Visits:
                 await ledger.note(row, claim)
                 event = await ledger.fail(row, claim, decision)
                 return None if event is None else replace(visited, event=event)
-            case Rest() as decision:
+            case Reschedule() as decision:
                 await ledger.rest(row, claim, decision)
-            case Leave(why, lost=True):
+            case Done(why, lost=True):
                 return replace(visited, event=await ledger.lose(row, claim, why))
-            case Leave() as decision:
-                await ledger.leave(row, claim, decision.why)
+            case Done() as decision:
+                await ledger.leave(row, claim, decision.reason)
         return visited
 
-    def _delivered(self, row: Row, seen: Observation) -> Delivered:
+    def _delivered(self, row: Row, seen: Observation) -> StoredResults:
         paths = [asset.path for asset in row.assets[: len(row.sources)]]
-        return Delivered([self._ways.store.address(path) for path in paths], paths, _unwritten(seen))
+        return StoredResults([self._ways.store.address(path) for path in paths], paths, _unwritten(seen))
 
-    async def _rest_behind(self, visited: Visited, lease: Lease, error: Permanent) -> Visited:
+    async def _rest_behind(self, visited: VisitOutcome, lease: Lease, error: Permanent) -> VisitOutcome:
         """Wait for somebody to mend what refuses our write; what is stored is not transferred again."""
         ledger, claim = self._ways.ledger, lease.claim
         if (receipt := _unwritten(visited.seen)) is not None:
@@ -202,10 +202,10 @@ class Visits:
         await ledger.rest(row, claim, rest)
         return replace(visited, row=row, decision=rest)
 
-    def _limits_for(self, row: Row, trigger: Trigger) -> Limits:
+    def _limits_for(self, row: Row, trigger: Trigger) -> Policy:
         # Somebody asked for this row, so it does not wait for a request that nobody else wants.
         asked = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
-        first = row.looks == 0 and row.task_id is not None and not asked
+        first = row.polls == 0 and row.task_id is not None and not asked
         spare = not first or self._asking.spare(row)
         return replace(self._current.limits, spare=spare, jitter=random.random())
 
@@ -214,7 +214,7 @@ class Visits:
         if isinstance(seen, Ready) and seen.completed_at is not None and not repairing(row):
             self._metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
 
-    def _tell(self, visited: Visited, lease: Lease, seconds: float) -> None:
+    def _tell(self, visited: VisitOutcome, lease: Lease, seconds: float) -> None:
         """One canonical line and the figures of a visit."""
         row, decision, trigger = visited.row, visited.decision, lease.claim.trigger
         bound = log.bind(
@@ -243,13 +243,13 @@ class Visits:
                 gave_up = decision.until is not None
                 self._metrics.ended("gave_up" if gave_up else "failed", trigger)
                 bound.warning("generation.gave_up" if gave_up else "generation.failed", reason=decision.reason)
-            case Rest():
-                bound.debug("generation.rested", why=decision.why, until=decision.until.isoformat())
-            case Leave(lost=True):
+            case Reschedule():
+                bound.debug("generation.rested", why=decision.reason, until=decision.until.isoformat())
+            case Done(lost=True):
                 self._metrics.audits.labels("lost").inc()
-                bound.error("generation.lost", why=decision.why)
-            case Leave():
-                bound.info("generation.left", why=decision.why)
+                bound.error("generation.lost", why=decision.reason)
+            case Done():
+                bound.info("generation.left", why=decision.reason)
 
 
 def _unwritten(seen: Observation) -> Asset | None:

@@ -21,10 +21,10 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, ReconcilerError, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim, Claims
-from reconciler.postgres.ledger.ledger import Held, Ledger
+from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger
 from reconciler.worker.lease import Lease
-from reconciler.worker.release import BUSY, HASTE, Returns
-from reconciler.worker.visit import Visited, Visits
+from reconciler.worker.release import BUSY, HASTE, Releases
+from reconciler.worker.visit import Visitor, VisitOutcome
 
 log = structlog.get_logger()
 
@@ -49,10 +49,10 @@ class Breadth:
     gap: float
 
 
-class Work:
+class Worker:
     """The generations in this process's hands."""
 
-    def __init__(self, claims: Claims, ledger: Ledger, visits: Visits, metrics: Metrics, breadth: Breadth) -> None:
+    def __init__(self, claims: Claims, ledger: Ledger, visits: Visitor, metrics: Metrics, breadth: Breadth) -> None:
         self._claims = claims
         self._ledger = ledger
         self._visits = visits
@@ -62,7 +62,7 @@ class Work:
         self._stirred = asyncio.Event()
         self._held: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
         self._asking: set[UUID] = set()
-        self._returns = Returns(claims, metrics)
+        self._returns = Releases(claims, metrics)
         self._draining = False
         self._looking = asyncio.Lock()
         self._early_at = 0.0
@@ -156,7 +156,7 @@ class Work:
             raise
         return len(claims)
 
-    async def _read(self, claims: Sequence[Claim]) -> dict[Claim, Held | None]:
+    async def _read(self, claims: Sequence[Claim]) -> dict[Claim, ClaimedRow | None]:
         """Read claimed rows, None for one that is gone.
 
         Rows are hostile: where one breaks the reading, each is read alone, and that one waits a minute.
@@ -172,11 +172,11 @@ class Work:
             return {}
         return {claim: held.get(claim.generation_id) for claim in claims}
 
-    def _visit(self, held: Held, lease: Lease) -> None:
+    def _visit(self, held: ClaimedRow, lease: Lease) -> None:
         self._asking.add(lease.claim.lease)
         self._held[lease.claim.lease] = (lease, asyncio.create_task(self._guarded(held, lease)))
 
-    async def _guarded(self, held: Held, lease: Lease) -> None:
+    async def _guarded(self, held: ClaimedRow, lease: Lease) -> None:
         """The border around a visit: what breaks in it costs this generation a minute, and nobody else anything."""
         bound = log.bind(generation_id=held.row.id, task_id=held.row.task_id)
         try:
@@ -242,7 +242,7 @@ class Work:
         """Whether nothing more is begun here."""
         return self._draining
 
-    async def once(self, generation_id: str, trigger: Trigger) -> Visited | None:
+    async def once(self, generation_id: str, trigger: Trigger) -> VisitOutcome | None:
         """Visit one generation now, for a chore; None when it is gone, not ours to move, or in another's hands.
 
         Transient (code "draining") where nothing more is begun.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from playwright.async_api import Page
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 
 _RECORD = """async () => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 160, height: 90 });
@@ -42,7 +42,7 @@ _RECORD = """async () => {
 
 
 @dataclass(frozen=True, slots=True)
-class Known(Media):
+class Known(MediaSpec):
     """A result of which every byte is given."""
 
     body: bytes = b""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
-from reconciler.simulator import Failure, Media, never
+from reconciler.simulator import Failure, MediaSpec, never
 from testkit.stage import Rig
 from tests.http.tokens import SECRET, shared
 
@@ -40,7 +40,7 @@ class Stage:
 
     rig: Rig
     url: str
-    film: Media
+    film: MediaSpec
 
     async def row(self, user: str, **row: object) -> str:
         """A row as the application writes it; its id."""
@@ -48,7 +48,7 @@ class Stage:
         found: str = await self.rig.pool.fetchval(_INSERT, user, *(told[name] for name in list(_ROW)))
         return found
 
-    async def order(self, user: str, *results: Media, ends: bool = True, **row: object) -> str:
+    async def order(self, user: str, *results: MediaSpec, ends: bool = True, **row: object) -> str:
         """A row of a task that KIE has finished, or with `ends` False is to finish by `end`; its id."""
         task = self.rig.kie.add_task(results=results, life=0.0 if ends else never("generating"))
         kind = results[0].kind if results else "image"

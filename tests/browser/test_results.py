@@ -9,7 +9,7 @@ import uuid
 import pytest
 from playwright.async_api import expect
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from testkit.waiting import until
 from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded
@@ -112,7 +112,7 @@ async def test_what_this_browser_cannot_play_is_ready_all_the_same_and_can_be_ke
     stage: Stage, visit: Visit, user: str
 ) -> None:
     # So small that only the head of a film is in it.
-    row = await stage.order(user, Media("video", "mp4", 500), prompt="A film of tomorrow")
+    row = await stage.order(user, MediaSpec("video", "mp4", 500), prompt="A film of tomorrow")
     await visit.go_as(user)
     card = await visit.ready(row)
     await expect(card).to_contain_text("This browser cannot play this file.")

@@ -7,7 +7,7 @@ import base64
 import pytest
 from playwright.async_api import expect
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from testkit.waiting import until
 from tests.browser.stage import Stage, Visit
 
@@ -21,7 +21,7 @@ BORDER = (1 << 20) / 16_000
 
 @pytest.mark.parametrize(("ext", "size"), FILMS)
 async def test_a_film_of_any_size_plays(stage: Stage, visit: Visit, user: str, ext: str, size: int) -> None:
-    row = await stage.order(user, Media("video", ext, size))
+    row = await stage.order(user, MediaSpec("video", ext, size))
     page = await visit.go_as(user)
     film = (await visit.ready(row)).locator("video")
     await film.evaluate("film => { film.muted = true; return film.play(); }")
@@ -31,7 +31,7 @@ async def test_a_film_of_any_size_plays(stage: Stage, visit: Visit, user: str, e
 
 @pytest.mark.parametrize(("ext", "size"), SOUNDS)
 async def test_a_sound_of_any_size_plays(stage: Stage, visit: Visit, user: str, ext: str, size: int) -> None:
-    row = await stage.order(user, Media("audio", ext, size))
+    row = await stage.order(user, MediaSpec("audio", ext, size))
     page = await visit.go_as(user)
     sound = (await visit.ready(row)).locator("audio")
     await expect(sound).to_be_visible()
@@ -42,7 +42,7 @@ async def test_a_sound_of_any_size_plays(stage: Stage, visit: Visit, user: str, 
 @pytest.mark.parametrize(("ext", "around"), [("mp3", BORDER), ("wav", 1.0)])
 async def test_a_sound_is_one_soft_tone(visit: Visit, ext: str, around: float) -> None:
     page = await visit.go()
-    file = b"".join(Media("audio", ext, 3 << 20).chunks("t", 0))
+    file = b"".join(MediaSpec("audio", ext, 3 << 20).chunks("t", 0))
     waves, loudest = await page.evaluate(_HEAR, [base64.b64encode(file).decode(), around])
     # Half a second of 437.5 Hz, as loud as somebody who speaks softly.
     assert 216 <= waves <= 221

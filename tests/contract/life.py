@@ -14,17 +14,17 @@ from uuid import uuid4
 
 import asyncpg
 
-from reconciler.domain.model import Asset, Fail, Rest, Row, Trigger
+from reconciler.domain.model import Asset, Fail, Reschedule, Row, Trigger
 from reconciler.postgres.claims.claims import Claim, Claims
-from reconciler.postgres.eligibility import Reach
-from reconciler.postgres.heartbeat import Presence
-from reconciler.postgres.ledger.ledger import Delivered, Held, Ledger
-from reconciler.postgres.poll_stats import Tempo
-from reconciler.postgres.rate_limit import Budget
-from reconciler.postgres.retention import Upkeep
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.eligibility import EligibleRows
+from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
+from reconciler.postgres.poll_stats import PollStats
+from reconciler.postgres.rate_limit import RateLimit
+from reconciler.postgres.retention import Retention
+from reconciler.postgres.schema import TableShape
 
-REACH = Reach(("kie",), ".+", ("aiquickdraw.com", "kie.ai"))
+REACH = EligibleRows(("kie",), ".+", ("aiquickdraw.com", "kie.ai"))
 SOURCE = "https://tempfile.aiquickdraw.com/r/1.png"
 VIEWS = ("success_rate_24h", "time_to_completion", "storage_usage", "stuck_over_10_minutes", "failed_last_hour")
 
@@ -42,7 +42,7 @@ async def queued(owner: asyncpg.Connection, count: int = 5) -> list[str]:
 class Life:
     """One instance's whole vocabulary towards a database."""
 
-    def __init__(self, database: Any, shape: Shape) -> None:
+    def __init__(self, database: Any, shape: TableShape) -> None:
         self.database = database
         self.shape = shape
         self.claims = Claims(database, shape, REACH, instance=uuid4(), term=30)
@@ -51,7 +51,7 @@ class Life:
     async def claim(self, generation_id: str) -> tuple[Claim, Row]:
         """Claim one generation and read it."""
         (claim,) = await self.claims.woken({generation_id: Trigger.SYNC})
-        held: dict[str, Held] = await self.ledger.read([generation_id])
+        held: dict[str, ClaimedRow] = await self.ledger.read([generation_id])
         return claim, replace(held[generation_id].row, sources=(SOURCE,))
 
     async def deliver(self, generation_id: str) -> str | None:
@@ -63,13 +63,13 @@ class Life:
         await self.ledger.intend(row, claim, asset)
         await self.ledger.begun(row, claim, 0, "upload")
         await self.ledger.stored(row, claim, asset)
-        return await self.ledger.finish(row, claim, Delivered([f"https://ours/{path}"], [path]))
+        return await self.ledger.finish(row, claim, StoredResults([f"https://ours/{path}"], [path]))
 
     async def rest(self, generation_id: str) -> None:
         """Look again later; the row begins to generate."""
         claim, row = await self.claim(generation_id)
         now = datetime.now(UTC)
-        await self.ledger.rest(row, claim, Rest(now + timedelta(hours=1), now, "working", begun=True))
+        await self.ledger.rest(row, claim, Reschedule(now + timedelta(hours=1), now, "working", begun=True))
 
     async def fail(self, generation_id: str) -> str | None:
         """The provider's own word."""
@@ -85,17 +85,17 @@ class Life:
         await self.claims.release(held, seconds=0)
         await self.claims.early(100)
         await self.claims.next_due()
-        await Budget(self.database, 1000).take("key")
-        await Budget(self.database, 1000).empty("key", 0)
-        presence = Presence(self.database, uuid4(), term=30)
+        await RateLimit(self.database, 1000).take("key")
+        await RateLimit(self.database, 1000).empty("key", 0)
+        presence = Heartbeat(self.database, uuid4(), term=30)
         await presence.beat({})
         assert await presence.lead()
         await presence.leave()
-        tempo = Tempo(self.database, self.shape, rate=5)
+        tempo = PollStats(self.database, self.shape, rate=5)
         await tempo.learn()
         assert await tempo.recall()
         await tempo.trim()
-        upkeep = Upkeep(self.database, self.shape)
+        upkeep = Retention(self.database, self.shape)
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
 

@@ -14,28 +14,28 @@ import pytest
 
 from reconciler.bootstrap import reports
 from reconciler.cli.render.tables import case_as_json, show_json
-from reconciler.operations.explain import Terms
-from reconciler.operations.throughput import Motion, Rates, Transfer
-from reconciler.postgres.reports.activity import Booked, Waiting
-from reconciler.postgres.reports.reports import Status, Stuck
+from reconciler.operations.explain import ExplainTerms
+from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
+from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
+from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
 from reconciler.settings import load
 from testkit.rows import HOUR, add, keep, store
 from tests.contract.test_operations_page import rows, section, words
 
 TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for programs"))}
-TERMS = Terms(timedelta(hours=24), ("kie.ai",))
+TERMS = ExplainTerms(timedelta(hours=24), ("kie.ai",))
 
 
 @pytest.mark.parametrize(
     ("what", "kind"),
     [
-        ("status", Status),
-        ("stuck[]", Stuck),
-        ("top", Motion),
-        ("top.replicas[]", Rates),
-        ("top.transfers[]", Transfer),
-        ("top.keys[]", Booked),
-        ("top.waiting[]", Waiting),
+        ("status", StatusReport),
+        ("stuck[]", StuckGeneration),
+        ("top", Throughput),
+        ("top.replicas[]", ReplicaRates),
+        ("top.transfers[]", TransferView),
+        ("top.keys[]", KeyBacklog),
+        ("top.waiting[]", WaitingGeneration),
     ],
 )
 def test_what_a_command_answers_with_is_what_the_page_says(what: str, kind: Any) -> None:
@@ -43,9 +43,14 @@ def test_what_a_command_answers_with_is_what_the_page_says(what: str, kind: Any)
 
 
 def test_the_lists_within_a_look_are_of_what_the_page_says() -> None:
-    hints = get_type_hints(Motion)
+    hints = get_type_hints(Throughput)
     lists = {name: hint.__args__[0] for name, hint in hints.items() if getattr(hint, "__origin__", None) is tuple}
-    assert lists == {"replicas": Rates, "transfers": Transfer, "keys": Booked, "waiting": Waiting}
+    assert lists == {
+        "replicas": ReplicaRates,
+        "transfers": TransferView,
+        "keys": KeyBacklog,
+        "waiting": WaitingGeneration,
+    }
 
 
 @pytest.fixture

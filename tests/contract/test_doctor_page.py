@@ -23,7 +23,7 @@ def test_every_check_is_told_in_its_order_and_no_other_is() -> None:
 def test_the_words_that_a_check_can_end_with_are_those_that_the_page_tells() -> None:
     """Those of the code, read from it: a check that could not be looked at is a warning of its own."""
     coded: dict[str, set[str]] = {name: set() for name in NAMES}
-    for path in [*(ROOT / "reconciler" / "core" / "checkup").glob("*.py"), ROOT / "reconciler" / "doors" / "doctor.py"]:
+    for path in (ROOT / "reconciler" / "operations" / "doctor").rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in JUDGES:
                 continue

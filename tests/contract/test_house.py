@@ -1,4 +1,4 @@
-"""The house rules that no linter holds: sizes, docstrings, borders, words, and tests that wait."""
+"""The house rules that no linter holds: docstrings, borders, names that mean one thing, and tests that wait."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import re
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,14 +15,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = sorted((ROOT / "reconciler").rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
+TESTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "testkit").rglob("*.py")])
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
-# Around a visit (by the daemon, by a backfill), a round, a request.
-BORDERS = tuple(f"reconciler/{file}.py" for file in ("engine/work", "doors/chores", "engine/rounds", "doors/web"))
-FORBIDDEN = {"job", "manager", "handler", "processor", "service", "util", "helper", "common"}
-FORBIDDEN |= {"data", "info"} | {f"{word}s" for word in FORBIDDEN}
-THEIRS = re.compile(r"service_role")  # a name that others gave
+BORDERS = (
+    "reconciler/worker/worker.py",
+    "reconciler/worker/periodic/scheduler.py",
+    "reconciler/operations/actions.py",
+    "reconciler/http/app.py",
+)
+"""Where whatever breaks is caught: around a visit (the daemon's, a backfill's), a periodic task, a request."""
+
+MOST_MODULES = 14
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOGGING = ("debug", "info", "warning", "error", "exception", "critical")
@@ -44,10 +49,27 @@ def none(found: Iterable[str]) -> None:
     assert not listed, "\n".join(listed)
 
 
-def test_no_file_is_longer_than_300_lines_and_no_file_of_tests_than_400() -> None:
-    lengths = {path: path.read_text().count("\n") for path in PACKAGE + TESTS + BENCHMARKS}
-    limits = {path: 400 if path in TESTS else 300 for path in lengths}
-    none(f"{path.relative_to(ROOT)} {lines}" for path, lines in lengths.items() if lines > limits[path])
+def test_no_class_name_stands_twice_in_the_package() -> None:
+    places = defaultdict(list)
+    for place, node in nodes(PACKAGE):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            places[node.name].append(place)
+    none(f"{name}: {', '.join(found)}" for name, found in places.items() if len(found) > 1)
+
+
+def test_no_folder_has_more_modules_than_a_reader_can_look_over() -> None:
+    folders = defaultdict(list)
+    for path in PACKAGE:
+        if path.name != "__init__.py":
+            folders[path.parent].append(path)
+    crowded = {folder for folder, modules in folders.items() if len(modules) > MOST_MODULES}
+    # A folder may be larger where its charter says why.
+    none(str(folder) for folder in crowded if "modules because" not in (folder / "__init__.py").read_text())
+
+
+def test_every_folder_says_what_may_live_there() -> None:
+    folders = {path.parent for path in PACKAGE}
+    none(str(folder) for folder in folders if not ast.get_docstring(ast.parse((folder / "__init__.py").read_text())))
 
 
 def test_no_banner_divides_a_file() -> None:
@@ -69,7 +91,7 @@ def test_every_module_says_what_lives_in_it() -> None:
     none(place for place, node in modules if node.body and not ast.get_docstring(node))
 
 
-def test_everything_is_caught_only_around_a_visit_a_round_and_a_request() -> None:
+def test_everything_is_caught_only_around_a_visit_a_periodic_task_and_a_request() -> None:
     def broad(node: ast.ExceptHandler) -> bool:
         kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         names = {ast.unparse(kind) if kind else "Exception" for kind in kinds}
@@ -88,20 +110,13 @@ def test_no_test_sleeps() -> None:
     )
 
 
-def test_no_name_uses_a_word_that_says_nothing() -> None:
-    def named(node: ast.AST) -> str:
-        if isinstance(node, Function | ast.ClassDef):
-            return node.name
-        if isinstance(node, ast.arg):
-            return node.arg
-        return node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
+def test_tests_and_benchmarks_do_not_import_each_other() -> None:
+    def imports(files: list[Path], package: str) -> Iterator[str]:
+        for place, node in nodes(files):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+                yield f"{place} {node.module}"
 
-    def parts(name: str) -> set[str]:
-        return set(re.findall(r"[a-z]+", THEIRS.sub("", re.sub(r"([A-Z])", r"_\1", name)).lower()))
-
-    files = [(str(path.relative_to(ROOT)), path.stem) for path in PACKAGE]
-    names = files + [(place, named(node)) for place, node in nodes(PACKAGE)]
-    none(f"{place} {name}" for place, name in names if parts(name) & FORBIDDEN)
+    none([*imports(TESTS, "benchmarks"), *imports(BENCHMARKS, "tests")])
 
 
 def test_events_in_the_log_are_called_noun_dot_verb() -> None:

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from reconciler.cli import application
-from reconciler.domain.findings import NAMES, Bounds, Snapshot, findings
+from reconciler.domain.findings import NAMES, FindingThresholds, Snapshot, findings
 from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics
 from reconciler.postgres.pool import Database
@@ -23,7 +23,7 @@ from tests.contract.life import Life, queued
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()
-CODED = ("edges/fetch", "edges/sniff", "edges/spool", "edges/storage/refusals", "edges/storage/tus")
+CODED = ("media/fetch", "media/sniff", "media/spool", "storage/refusals", "storage/tus")
 SERVER_WIDE = re.compile(r"DROP ROLE|GRANT reconciler TO")
 """What would reach beyond the one database that a test has."""
 
@@ -89,7 +89,7 @@ def test_every_finding_is_told_with_its_severity_in_order_and_no_other_is() -> N
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
     for pooled in (False, True):
-        found = findings(Snapshot(**everything, transaction_pooler=pooled), Bounds())
+        found = findings(Snapshot(**everything, transaction_pooler=pooled), FindingThresholds())
         severities |= {one.name: one.severity for one in found}
     headings = re.findall(r"^### (\w+) \((\w+)\)$", section("Findings"), re.MULTILINE)
     assert headings == [(name, severities[name]) for name in NAMES]

@@ -16,11 +16,11 @@ from reconciler import settings
 from reconciler.front import routers
 from reconciler.health import Health
 from reconciler.http.app import application
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ROOT / "reconciler" / "doors" / "page"
+PAGES = ROOT / "reconciler" / "http" / "page"
 
 DESCRIBED = {
     ("GET", "/metrics"),
@@ -41,7 +41,7 @@ TOKENLESS = {"/metrics", "/healthz", "/readyz", "/files/{key}", "/api/kie/callba
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
     known = settings.load({"RECONCILER_API_TOKEN": "operators-token"}, tmp_path)
-    entrance, metrics = Entrance(Health(45.0)), Metrics()
+    entrance, metrics = ReadinessGate(Health(45.0)), Metrics()
     return application(entrance.health, metrics, tmp_path, routers=routers(known, entrance, metrics))
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from reconciler.demo import play
 from reconciler.demo.proof import prove_all
 from reconciler.demo.shop import order, wishes
-from reconciler.demo.view import View
+from reconciler.demo.view import DemoView
 
 
 def test_two_dozen_wishes_are_sixteen_images_six_videos_and_two_pieces_of_audio() -> None:
@@ -24,7 +24,7 @@ def test_two_dozen_wishes_are_sixteen_images_six_videos_and_two_pieces_of_audio(
 async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     async with play._stage(faults=False) as stage:
         orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(4)]
-        await play._watch(orders, stage, View(Console()))
+        await play._watch(orders, stage, DemoView(Console()))
         assert (await prove_all(orders, stage.kie, stage.client, stage.pool)).faults == ()
 
         delivered = orders[2]

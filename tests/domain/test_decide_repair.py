@@ -9,12 +9,12 @@ import pytest
 
 from reconciler.domain.decide import REPAIR_TRIES, decide
 from reconciler.domain.eligibility import repairing
-from reconciler.domain.model import Ask, Leave, Limits, Refused, Rest, Row, Silence, Unheard
+from reconciler.domain.model import Done, Failed, NotPolled, Policy, Poll, Reschedule, Row, Unreachable
 from reconciler.domain.object_keys import Kind, object_key
 from tests.domain.worlds import NOW, OURS, row_in_flight
 
-LIMITS = Limits(timedelta(hours=24))
-REFUSED = Refused("the task was deleted", "500")
+LIMITS = Policy(timedelta(hours=24))
+REFUSED = Failed("the task was deleted", "500")
 LONG_AGO = NOW - timedelta(days=60)
 
 
@@ -24,7 +24,7 @@ def broken(misses: int = 0) -> Row:
         status="success",
         reopened=True,
         asset_url=OURS,
-        misses=misses,
+        failures=misses,
         created_at=LONG_AGO,
         completed_at=LONG_AGO,
     )
@@ -32,18 +32,18 @@ def broken(misses: int = 0) -> Row:
 
 def test_what_kie_refuses_to_give_again_is_lost_and_the_row_stays_a_success() -> None:
     decision = decide(broken(), REFUSED, NOW, LIMITS)
-    assert isinstance(decision, Leave)
+    assert isinstance(decision, Done)
     assert decision.lost
 
 
 def test_whoever_only_observes_calls_nothing_lost() -> None:
     decision = decide(broken(), REFUSED, NOW, replace(LIMITS, observe=True))
-    assert decision == Rest(NOW + timedelta(hours=1), NOW + timedelta(hours=1), decision.why)
+    assert decision == Reschedule(NOW + timedelta(hours=1), NOW + timedelta(hours=1), decision.reason)
 
 
 def test_however_old_its_media_a_few_misses_are_no_loss() -> None:
-    decisions = [decide(broken(misses), Unheard("away"), NOW, LIMITS) for misses in (1, REPAIR_TRIES)]
-    assert [isinstance(one, Leave) and one.lost for one in decisions] == [False, True]
+    decisions = [decide(broken(misses), Unreachable("away"), NOW, LIMITS) for misses in (1, REPAIR_TRIES)]
+    assert [isinstance(one, Done) and one.lost for one in decisions] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_whatever_its_id_looks_like_it_is_known_by_its_path_and_repaired(generat
     path = object_key(user_id=None, kind=Kind.IMAGE, generation_id=generation_id, n=0, ext="png")
     row = replace(broken(), id=generation_id, asset_url=f"https://shop.example/storage/{path}")
     assert repairing(row)
-    assert decide(row, Silence(), NOW, LIMITS) == Ask()
+    assert decide(row, NotPolled(), NOW, LIMITS) == Poll()
     assert not repairing(replace(row, id="another"))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.findings import NAMES, Bounds, Finding, Snapshot, findings, span
+from reconciler.domain.findings import NAMES, Finding, FindingThresholds, Snapshot, findings, span
 
 WELL = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
-BOUNDS = Bounds()
+BOUNDS = FindingThresholds()
 
 AMISS = {
     "stuck": {"stuck": 3},

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from benchmarks.pace import POLICIES, Delays, fleet, main, simulate
 from reconciler.domain import poll_interval
-from reconciler.domain.model import Curve
+from reconciler.domain.model import DurationModel
 from reconciler.domain.object_keys import Kind
 
-CURVES = st.builds(Curve, mu=st.floats(min_value=0, max_value=10), sigma=st.floats(min_value=0.01, max_value=2))
+CURVES = st.builds(DurationModel, mu=st.floats(min_value=0, max_value=10), sigma=st.floats(min_value=0.01, max_value=2))
 YEARS = 10 * 366 * 86400.0
 AGES = st.floats(min_value=0, max_value=YEARS)
 PRICES = st.floats(min_value=0, max_value=1e6)
 JITTERS = st.floats(min_value=0, max_value=1, exclude_max=True)
-IMAGE = Curve(math.log(25), 0.5)
+IMAGE = DurationModel(math.log(25), 0.5)
 
 
-def summed(curve: Curve, since: float, until: float) -> float:
+def summed(curve: DurationModel, since: float, until: float) -> float:
     """The expected waste by its definition: a sum over thin slices of P(done by u | not done)."""
     slices = 4000
     width = (until - since) / slices
@@ -36,14 +36,14 @@ def summed(curve: Curve, since: float, until: float) -> float:
 
 
 def test_a_learned_curve_is_used_before_what_is_believed_of_the_kind():
-    learned = {"veo3": Curve(4.0, 0.3)}
+    learned = {"veo3": DurationModel(4.0, 0.3)}
 
-    assert poll_interval.curve_for("veo3", "video", learned) == Curve(4.0, 0.3)
+    assert poll_interval.curve_for("veo3", "video", learned) == DurationModel(4.0, 0.3)
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
 def test_an_unknown_model_is_believed_to_be_like_its_kind(kind: str):
-    assert poll_interval.curve_for("new", kind, {"veo3": Curve(4.0, 0.3)}) == poll_interval.PRIORS[kind]
+    assert poll_interval.curve_for("new", kind, {"veo3": DurationModel(4.0, 0.3)}) == poll_interval.PRIORS[kind]
 
 
 @pytest.mark.parametrize("kind", [None, "photo"])
@@ -61,7 +61,7 @@ def test_half_of_the_tasks_are_done_when_a_reader_expects_it():
 
 
 @given(curve=CURVES, age=AGES, later=AGES)
-def test_progress_only_grows_and_never_says_done(curve: Curve, age: float, later: float):
+def test_progress_only_grows_and_never_says_done(curve: DurationModel, age: float, later: float):
     sooner, then = poll_interval.progress(curve, min(age, later)), poll_interval.progress(curve, max(age, later))
 
     assert 0 <= sooner <= then <= 0.95
@@ -72,7 +72,7 @@ def test_progress_begins_at_nothing_even_for_a_row_from_the_future():
 
 
 @given(curve=CURVES, age=AGES)
-def test_the_hazard_is_a_finite_chance_at_any_age_up_to_years(curve: Curve, age: float):
+def test_the_hazard_is_a_finite_chance_at_any_age_up_to_years(curve: DurationModel, age: float):
     chance = poll_interval.hazard(curve, age)
 
     assert math.isfinite(chance)
@@ -101,7 +101,9 @@ def test_the_closed_form_of_the_waste_is_its_integral(since: float, until: float
 
 
 @given(curve=CURVES, since=AGES, first=AGES, more=AGES)
-def test_the_waste_grows_with_the_wait_and_never_exceeds_it(curve: Curve, since: float, first: float, more: float):
+def test_the_waste_grows_with_the_wait_and_never_exceeds_it(
+    curve: DurationModel, since: float, first: float, more: float
+):
     short = poll_interval.expected_waste(curve, since, since + first)
     long = poll_interval.expected_waste(curve, since, since + first + more)
 
@@ -115,7 +117,7 @@ def test_looking_again_at_once_wastes_nothing():
 
 
 @given(curve=CURVES, age=AGES, price=PRICES, dearer=PRICES)
-def test_a_dearer_look_never_comes_sooner(curve: Curve, age: float, price: float, dearer: float):
+def test_a_dearer_look_never_comes_sooner(curve: DurationModel, age: float, price: float, dearer: float):
     low, high = sorted((price, dearer))
 
     # The search stops within one per cent of the price.
@@ -123,7 +125,7 @@ def test_a_dearer_look_never_comes_sooner(curve: Curve, age: float, price: float
 
 
 @given(curve=CURVES, age=AGES, price=PRICES)
-def test_a_gap_lies_between_two_seconds_and_the_longest_for_its_age(curve: Curve, age: float, price: float):
+def test_a_gap_lies_between_two_seconds_and_the_longest_for_its_age(curve: DurationModel, age: float, price: float):
     wait = poll_interval.gap(curve, age, price)
 
     assert 2 <= wait <= max(300, age / 10)
@@ -131,7 +133,7 @@ def test_a_gap_lies_between_two_seconds_and_the_longest_for_its_age(curve: Curve
 
 
 @given(curve=CURVES, age=st.floats(min_value=0, max_value=3000), price=st.floats(0.1, 100))
-def test_a_gap_ends_when_the_price_is_wasted(curve: Curve, age: float, price: float):
+def test_a_gap_ends_when_the_price_is_wasted(curve: DurationModel, age: float, price: float):
     wait = poll_interval.gap(curve, age, price)
     assume(2 < wait < max(300, age / 10))
 
@@ -187,7 +189,7 @@ def test_the_price_spends_about_the_budget_on_a_standing_fleet():
     assert 2.5 < wanted < 10
 
 
-def drawn(curve: Curve, many: int, seed: int) -> list[float]:
+def drawn(curve: DurationModel, many: int, seed: int) -> list[float]:
     dice = random.Random(seed)
     return [dice.lognormvariate(curve.mu, curve.sigma) for _ in range(many)]
 
@@ -254,7 +256,7 @@ def test_equal_times_are_not_taken_for_certainty():
     learned = poll_interval.fit([30.0] * 50, [])
 
     assert learned is not None
-    assert learned == Curve(mu=pytest.approx(math.log(30)), sigma=0.15)
+    assert learned == DurationModel(mu=pytest.approx(math.log(30)), sigma=0.15)
 
 
 @given(st.lists(st.floats(1e-6, YEARS), min_size=20, max_size=60), st.lists(st.floats(0, YEARS), max_size=20))

@@ -13,30 +13,30 @@ from reconciler.domain.decide import decide
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,
-    Adopt,
-    Ask,
     Asset,
-    Curve,
+    AttachTask,
+    CallbackResult,
     Decision,
     Deliver,
+    DeliveryFailed,
+    Done,
+    DurationModel,
     Fail,
+    Failed,
     Finish,
-    Identified,
-    Identify,
-    Leave,
-    Limits,
+    IdentifyTask,
+    NotPolled,
     Observation,
+    Policy,
+    Poll,
     Ready,
-    Refused,
-    Rest,
+    Reschedule,
     Row,
-    Silence,
     Stored,
-    Told,
-    Unheard,
-    Unidentified,
-    Unknown,
-    Unstored,
+    TaskIdentified,
+    TaskNotIdentified,
+    TaskUnknown,
+    Unreachable,
     Working,
 )
 
@@ -60,7 +60,7 @@ def row_in_flight(**facts: object) -> Row:
         "model": "m",
         "asset_url": None,
         "created_at": NOW - timedelta(minutes=10),
-        "looks": 1,
+        "polls": 1,
     }
     return Row(**(known | facts))  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "model": st.sampled_from([None, "m", "other"]),
         "asset_url": st.sampled_from([None, "", OURS, THEIRS]),
         "created_at": ago(oldest) | st.just(NOW + timedelta(hours=1)),
-        "since": st.none() | ago(oldest),
+        "task_since": st.none() | ago(oldest),
         "offered": st.sampled_from([(), ("t",), ("t", "other")]),
         "sources": SOURCES,
         "stale": st.booleans(),
@@ -104,14 +104,14 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "acknowledged_at": st.none() | ago(oldest),
         "answered_at": st.none() | ago(timedelta(hours=3)),
         "completed_at": st.none() | ago(oldest),
-        "took": st.none() | SPAN,
+        "duration": st.none() | SPAN,
         "media_deadline": st.none() | ago(oldest),
-        "looked_at": st.none() | ago(oldest),
-        "looks": st.integers(0, 9),
-        "misses": st.integers(0, 40),
+        "polled_at": st.none() | ago(oldest),
+        "polls": st.integers(0, 9),
+        "failures": st.integers(0, 40),
         "unknowns": st.integers(0, 9),
         "empties": st.integers(0, 2),
-        "why": st.none() | st.just("as it was"),
+        "reason": st.none() | st.just("as it was"),
         "finding": st.none() | st.just("parked"),
         "gave_up": st.booleans(),
         "reopened": st.booleans(),
@@ -122,15 +122,15 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
 WAITS = st.none() | st.floats(0, 1e9)
 WORKING = st.builds(Working, st.sampled_from(["waiting", "queuing", "generating"]), st.booleans())
 READY = st.builds(Ready, SOURCES, st.none() | ago(timedelta(days=60)), st.none() | SPAN)
-REFUSED = st.builds(Refused, st.just("prohibited"), st.none() | st.just("400"))
-UNKNOWN = st.builds(Unknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
-UNHEARD = st.builds(Unheard, st.sampled_from(DEAF), st.just("") | st.just("words"), WAITS)
-UNASKED = st.builds(Unheard, st.just("rate_limited"), st.just("the key rests"), WAITS, st.just(False))
-TOLD = st.builds(Told, READY, UNHEARD)
-IDENTIFIED = st.builds(Identified, st.just("t"))
-UNIDENTIFIED = st.builds(Unidentified, st.just("KIE does not know t"), st.booleans(), WAITS)
+REFUSED = st.builds(Failed, st.just("prohibited"), st.none() | st.just("400"))
+UNKNOWN = st.builds(TaskUnknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
+UNHEARD = st.builds(Unreachable, st.sampled_from(DEAF), st.just("") | st.just("words"), WAITS)
+UNASKED = st.builds(Unreachable, st.just("rate_limited"), st.just("the key rests"), WAITS, st.just(False))
+TOLD = st.builds(CallbackResult, READY, UNHEARD)
+IDENTIFIED = st.builds(TaskIdentified, st.just("t"))
+UNIDENTIFIED = st.builds(TaskNotIdentified, st.just("KIE does not know t"), st.booleans(), WAITS)
 UNSTORED = st.builds(
-    Unstored,
+    DeliveryFailed,
     ASSETS,
     st.sampled_from(["fetch", "store", "prove"]),
     st.sampled_from(["timeout", "host_unlisted", "bucket_refuses_type", "proof_failed", "http_404"]),
@@ -140,7 +140,7 @@ UNSTORED = st.builds(
 )
 STORED = st.builds(Stored, ASSETS)
 OBSERVATIONS = st.one_of(
-    st.just(Silence()),
+    st.just(NotPolled()),
     WORKING,
     READY,
     REFUSED,
@@ -155,17 +155,17 @@ OBSERVATIONS = st.one_of(
 )
 
 LIMITS = st.builds(
-    Limits,
+    Policy,
     give_up_after=st.sampled_from([timedelta(minutes=10), timedelta(hours=24), timedelta(days=30)]),
     theta=st.floats(0, 1e4),
-    curves=st.just({}) | st.just({"m": Curve(3.0, 0.3)}),
+    curves=st.just({}) | st.just({"m": DurationModel(3.0, 0.3)}),
     their_hosts=st.sampled_from([(), ("*",), ("example.com",)]),
     observe=st.booleans(),
     spare=st.booleans(),
     jitter=st.floats(0, 1, exclude_max=True),
 )
 
-CALM = Limits(jitter=0.0)
+CALM = Policy(jitter=0.0)
 
 Answer = Callable[[Row], Observation]
 
@@ -176,24 +176,24 @@ class World:
 
     asked: Answer
     delivered: Answer
-    identified: Answer = lambda row: Identified(row.offered[0])
+    identified: Answer = lambda row: TaskIdentified(row.offered[0])
 
 
 def always(answer: Observation, end: Observation, whose: Observation | None = None) -> World:
-    return World(lambda _: answer, lambda _: end, lambda row: whose or Identified(row.offered[0]))
+    return World(lambda _: answer, lambda _: end, lambda row: whose or TaskIdentified(row.offered[0]))
 
 
-def visit(row: Row, world: World, now: datetime, limits: Limits) -> Iterator[tuple[Row, Observation, Decision]]:
-    """One pass of a visit: every row, what was seen, what was decided; it ends at the first end, or at Adopt."""
-    seen: Observation = Silence()
+def visit(row: Row, world: World, now: datetime, limits: Policy) -> Iterator[tuple[Row, Observation, Decision]]:
+    """One pass of a visit: every row, what was seen, what was decided; it ends at the first end, or at AttachTask."""
+    seen: Observation = NotPolled()
     while True:
         row = absorb(row, seen, now)
         decision = decide(row, seen, now, limits)
         yield row, seen, decision
         match decision:
-            case Ask():
+            case Poll():
                 seen = world.asked(row)
-            case Identify():
+            case IdentifyTask():
                 seen = world.identified(row)
             case Deliver():
                 seen = world.delivered(row)
@@ -207,23 +207,23 @@ def written(row: Row, decision: Decision) -> tuple[Row, datetime | None]:
         case Finish():
             return replace(row, status="success", asset_url=OURS, gave_up=False), None
         case Fail(reason, until):
-            return replace(row, status="failed", gave_up=until is not None, why=reason), until
-        case Rest():
+            return replace(row, status="failed", gave_up=until is not None, reason=reason), until
+        case Reschedule():
             status = "generating" if decision.begun else row.status
-            return replace(row, status=status, why=decision.why, finding=decision.finding), decision.until
-        case Adopt(task_id):
+            return replace(row, status=status, reason=decision.reason, finding=decision.finding), decision.until
+        case AttachTask(task_id):
             # The visit begins again at once, with the row read anew.
             status = "generating" if row.status == "queued" else row.status
-            return replace(row, task_id=task_id, status=status, offered=()), row.looked_at
-        case Leave(why):
-            return replace(row, why=why), None
+            return replace(row, task_id=task_id, status=status, offered=()), row.polled_at
+        case Done(why):
+            return replace(row, reason=why), None
         case _:
             raise AssertionError(f"{decision} ends no visit")
 
 
-def after(row: Row, *seen: Observation, limits: Limits = CALM) -> tuple[Row, Decision]:
+def after(row: Row, *seen: Observation, limits: Policy = CALM) -> tuple[Row, Decision]:
     """What is decided at the last of some observations."""
-    decision: Decision = Leave("nothing seen")
+    decision: Decision = Done("nothing seen")
     for each in seen:
         row = absorb(row, each, NOW)
         decision = decide(row, each, NOW, limits)
@@ -231,5 +231,5 @@ def after(row: Row, *seen: Observation, limits: Limits = CALM) -> tuple[Row, Dec
 
 
 def rest(decision: Decision) -> timedelta:
-    assert isinstance(decision, Rest)
+    assert isinstance(decision, Reschedule)
     return decision.until - NOW

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from reconciler.simulator import Media, Simulator, never
+from reconciler.simulator import MediaSpec, Simulator, never
 from testkit.replica import Replica
 from testkit.stage import KEY, Rig
 from testkit.waiting import until
@@ -23,11 +23,13 @@ def kie() -> Simulator:
     return Simulator(keys=(KEY,), limits=False, slow_seconds=0.5, latency=0.02)
 
 
-def results(dice: random.Random) -> list[Media]:
+def results(dice: random.Random) -> list[MediaSpec]:
     if dice.random() < 0.06:
-        return [Media(kind="video", ext="mp4", size=dice.randrange(7 << 20, 14 << 20))]
+        return [MediaSpec(kind="video", ext="mp4", size=dice.randrange(7 << 20, 14 << 20))]
     count = 6 if dice.random() < 0.1 else 1
-    return [Media(ext=dice.choice(("png", "jpg", "webp")), size=dice.randrange(50_000, 900_000)) for _ in range(count)]
+    return [
+        MediaSpec(ext=dice.choice(("png", "jpg", "webp")), size=dice.randrange(50_000, 900_000)) for _ in range(count)
+    ]
 
 
 async def ordered(rig: Rig, dice: random.Random) -> list[str]:

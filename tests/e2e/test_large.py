@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from testkit.replica import Replica
 from testkit.stage import Rig
 from testkit.standins.storage import Fault
@@ -19,8 +19,8 @@ PIECES = int(os.environ.get("FILM_PIECES", "10"))
 """How many pieces of 6 MiB the film of the deploy has; with 171 it has a GiB."""
 
 
-def film(size: int) -> list[Media]:
-    return [Media(kind="video", ext="mp4", size=size)]
+def film(size: int) -> list[MediaSpec]:
+    return [MediaSpec(kind="video", ext="mp4", size=size)]
 
 
 async def test_a_deploy_at_nine_tenths_of_an_upload_costs_the_last_tenth_alone(rig: Rig) -> None:

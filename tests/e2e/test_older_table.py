@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.simulator import Media, Simulator, never
+from reconciler.simulator import MediaSpec, Simulator, never
 from testkit import commands
 from testkit.stage import Rig, staged
 from testkit.standins.storage import SupabaseStorage
@@ -27,7 +27,7 @@ WRITTEN = {"status", "result_urls", "asset_url", "asset_urls", "error", "updated
 async def old(empty_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[tuple[Rig, dict[str, str]]]:
     """A stage over an older table as it may lie in a Supabase project, and its rows' ids by name."""
     for name in ("pending", "processing", "twin", "stored", "unstored", "echoed", "failed"):
-        kie.add_task(task_id=f"older-{name}", results=[Media(), Media(ext="webp")])
+        kie.add_task(task_id=f"older-{name}", results=[MediaSpec(), MediaSpec(ext="webp")])
     connection = await asyncpg.connect(empty_dsn)
     try:
         await supabase_like(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.simulator import Media, Simulator
+from reconciler.simulator import MediaSpec, Simulator
 from testkit.stage import KEY, Rig
 from testkit.waiting import until
 
@@ -19,7 +19,7 @@ def kie() -> Simulator:
 
 async def test_tasks_made_with_any_key_of_the_ring_are_found(rig: Rig) -> None:
     ids = [await rig.order(key=secret) for secret in SECRETS]
-    ids += [await rig.order(key=secret, results=[Media(kind="video", ext="mp4")]) for secret in SECRETS]
+    ids += [await rig.order(key=secret, results=[MediaSpec(kind="video", ext="mp4")]) for secret in SECRETS]
     replica = await rig.run(**RING)
     await rig.delivered(ids, within=30)
     assert rig.kie.counts.refused == 0
@@ -28,7 +28,7 @@ async def test_tasks_made_with_any_key_of_the_ring_are_found(rig: Rig) -> None:
 
 
 async def test_each_of_two_rows_with_one_task_is_delivered(rig: Rig) -> None:
-    task_id = rig.kie.add_task(results=[Media(), Media(ext="jpg")])
+    task_id = rig.kie.add_task(results=[MediaSpec(), MediaSpec(ext="jpg")])
     await rig.run()
     ids = [await rig.insert(task_id), await rig.insert(task_id)]
     await rig.delivered(ids)
@@ -60,7 +60,7 @@ async def test_a_row_that_is_taken_away_in_the_middle_is_left_alone(rig: Rig, st
 
 async def test_a_row_that_is_given_another_task_in_the_middle_gets_that_ones_results(rig: Rig) -> None:
     rig.kie.slow_seconds = 3.0
-    first, second = rig.kie.add_task(), rig.kie.add_task(results=[Media(ext="webp"), Media()])
+    first, second = rig.kie.add_task(), rig.kie.add_task(results=[MediaSpec(ext="webp"), MediaSpec()])
     rig.kie.strike("file.slow", task=first)
     await rig.run()
     moved = await rig.insert(first)
@@ -72,7 +72,7 @@ async def test_a_row_that_is_given_another_task_in_the_middle_gets_that_ones_res
 
 async def test_a_row_that_is_deleted_in_the_middle_leaves_nothing_but_orphans(rig: Rig) -> None:
     rig.kie.slow_seconds = 3.0
-    task_id = rig.kie.add_task(results=[Media(), Media(ext="jpg")])
+    task_id = rig.kie.add_task(results=[MediaSpec(), MediaSpec(ext="jpg")])
     rig.kie.strike("file.slow", task=task_id, n=1)
     await rig.run()
     deleted = await rig.insert(task_id)

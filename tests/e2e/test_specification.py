@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from testkit.replica import Replica
 from testkit.stage import USER, Rig
 from testkit.standins.proxy import Proxy
@@ -86,11 +86,14 @@ async def shop(rig: Rig) -> AsyncIterator[Shop]:
 
 @pytest.mark.parametrize(
     ("order", "media", "mime"),
-    [(PICTURE, Media(size=350_000), "image/png"), (FILM, Media(kind="video", ext="mp4", size=2_000_000), "video/mp4")],
+    [
+        (PICTURE, MediaSpec(size=350_000), "image/png"),
+        (FILM, MediaSpec(kind="video", ext="mp4", size=2_000_000), "video/mp4"),
+    ],
     ids=["image", "video"],
 )
 async def test_a_generation_is_made_shown_as_generating_and_then_opens_from_our_storage(
-    shop: Shop, order: dict[str, Any], media: Media, mime: str
+    shop: Shop, order: dict[str, Any], media: MediaSpec, mime: str
 ) -> None:
     shop.rig.kie.orders.append({"life": [("waiting", 0.5), ("generating", 1.5)], "results": (media,)})
     made = await shop.create(order)
@@ -109,7 +112,7 @@ async def test_a_generation_is_made_shown_as_generating_and_then_opens_from_our_
 
 async def test_a_callback_is_told_step_by_step_in_the_log(shop: Shop) -> None:
     # Nobody polls again within two seconds of the first look: what is found sooner was called back.
-    shop.rig.kie.orders.append({"life": 1.0, "results": (Media(size=40_000), Media(ext="webp", size=9_000))})
+    shop.rig.kie.orders.append({"life": 1.0, "results": (MediaSpec(size=40_000), MediaSpec(ext="webp", size=9_000))})
     made = await shop.create(PICTURE)
     await shop.ended(made["generationId"])
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.simulator import Media, Simulator, never
+from reconciler.simulator import MediaSpec, Simulator, never
 from testkit.stage import Rig, staged
 from testkit.standins.storage import SupabaseStorage
 from testkit.tables import member, supabase_like
@@ -41,7 +41,9 @@ async def test_a_login_of_the_role_reconciler_can_do_everything_that_run_does(pr
         replica = await project.run(DATABASE_URL=dsn)
         running = await project.order(life=never("generating"))
         refused = await project.order(fate="fail")
-        await project.delivered([await project.order(), await project.order(results=[Media(), Media(ext="jpg")])])
+        await project.delivered(
+            [await project.order(), await project.order(results=[MediaSpec(), MediaSpec(ext="jpg")])]
+        )
 
         async def are_told() -> bool:
             rows = await project.pool.fetch(

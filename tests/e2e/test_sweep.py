@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from testkit.stage import Rig
 from testkit.waiting import until
 
@@ -17,8 +17,12 @@ async def test_a_new_row_is_delivered_long_before_the_next_sweep(rig: Rig) -> No
     await rig.delivered([await rig.order()])
     await replica.delivers(1)
     swept = await replica.figure("deliveries_total", outcome="delivered", trigger="sweep")
-    videos = [Media(kind="video", ext="mp4", size=7 << 20)]
-    ids = [await rig.order(), await rig.order(results=[Media(), Media(ext="jpg")]), await rig.order(results=videos)]
+    videos = [MediaSpec(kind="video", ext="mp4", size=7 << 20)]
+    ids = [
+        await rig.order(),
+        await rig.order(results=[MediaSpec(), MediaSpec(ext="jpg")]),
+        await rig.order(results=videos),
+    ]
     await rig.delivered(ids)
     await replica.delivers(4)
     assert await replica.figure("deliveries_total", outcome="delivered", trigger="notify") >= 1

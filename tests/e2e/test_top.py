@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from testkit.commands import begin, run
 from testkit.replica import PROGRAM, ROOT
 from testkit.stage import Rig
@@ -29,7 +29,7 @@ async def line(process: asyncio.subprocess.Process) -> dict[str, Any]:
 
 async def test_a_transfer_under_way_is_seen_with_its_bytes_and_its_rate(rig: Rig, tmp_path: Path) -> None:
     rig.kie.slow_seconds = 0.5
-    task_id = rig.kie.add_task(results=[Media(kind="video", ext="mp4", size=120 * MIB)])
+    task_id = rig.kie.add_task(results=[MediaSpec(kind="video", ext="mp4", size=120 * MIB)])
     rig.kie.strike("file.slow", task=task_id)
     generation_id = await rig.insert(task_id, kind="video")
     await rig.run()

@@ -16,7 +16,7 @@ from reconciler.bootstrap import Parts, parts
 from reconciler.front import inside, routers
 from reconciler.health import Health
 from reconciler.http.app import application, serving
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.simulator import Simulator
 
 OPERATOR = "operator-token"
@@ -30,7 +30,7 @@ class Face:
     """One replica's port: `operator`, `ann` and `bob` ask it, and `nobody` without a token."""
 
     built: Parts
-    entrance: Entrance
+    entrance: ReadinessGate
     operator: httpx.AsyncClient
     ann: httpx.AsyncClient
     bob: httpx.AsyncClient
@@ -63,7 +63,7 @@ async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> Asyn
     }
     async with AsyncExitStack() as stack:
         built = await stack.enter_async_context(parts(settings.load(environment, folder)))
-        entrance = Entrance(Health(patience=45.0, reason=None))
+        entrance = ReadinessGate(Health(patience=45.0, reason=None))
         entrance.inside = inside(built)
         made = routers(built.settings, entrance, built.metrics)
         app = application(entrance.health, built.metrics, routers=made)

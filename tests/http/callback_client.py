@@ -18,22 +18,22 @@ from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
 from reconciler.http.app import application, serving
-from reconciler.http.readiness_gate import Entrance, Inside
+from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes import callback
-from reconciler.http.routes.callback import Proofs
+from reconciler.http.routes.callback import CallbackProofs
 from reconciler.metrics import CALLBACKS, Metrics
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 from reconciler.simulator.api.callbacks import sign
 from tests.postgres.books import Books, opened
 
 SECRET = "secret/of the+callback=ключ"
 KEY = "key-of-the-signature"
-BY_SECRET = Proofs(SECRET.encode())
-BY_KEY = Proofs(key=KEY.encode())
-BY_BOTH = Proofs(SECRET.encode(), KEY.encode())
-BY_NOTHING = Proofs()
+BY_SECRET = CallbackProofs(SECRET.encode())
+BY_KEY = CallbackProofs(key=KEY.encode())
+BY_BOTH = CallbackProofs(SECRET.encode(), KEY.encode())
+BY_NOTHING = CallbackProofs()
 RESULT = "https://tempfile.aiquickdraw.com/r/one.png?signed=yes"
 
 
@@ -66,7 +66,7 @@ class Door:
     app: ASGIApp
     client: httpx.AsyncClient
     metrics: Metrics
-    entrance: Entrance
+    entrance: ReadinessGate
     wakes: Wakes
     _counts: dict[str, int] = field(default_factory=dict)
 
@@ -91,10 +91,10 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def opened_door(database: Database, shape: Shape, asked: Proofs = BY_SECRET) -> AsyncIterator[Door]:
+async def opened_door(database: Database, shape: TableShape, asked: CallbackProofs = BY_SECRET) -> AsyncIterator[Door]:
     """A replica that takes callbacks."""
-    metrics, entrance, wakes = Metrics(), Entrance(Health(patience=45.0, reason=None)), Wakes()
-    entrance.inside = cast("Inside", SimpleNamespace(work=wakes, inbox=Inbox(database, shape)))
+    metrics, entrance, wakes = Metrics(), ReadinessGate(Health(patience=45.0, reason=None)), Wakes()
+    entrance.inside = cast("RouteServices", SimpleNamespace(work=wakes, inbox=Inbox(database, shape)))
     app = application(entrance.health, metrics, routers=[callback.routes(asked, entrance, metrics)])
     async with (
         serving(app, "127.0.0.1", 0) as port,
@@ -109,7 +109,7 @@ class Stage:
 
     dsn: str
     books: Books
-    doors: dict[Proofs, Door]
+    doors: dict[CallbackProofs, Door]
 
     @property
     def door(self) -> Door:

@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI
 from reconciler import settings
 from reconciler.front import gate_for
 from reconciler.http import problems
-from reconciler.http.auth import Caller, Gate, Tokens
+from reconciler.http.auth import Authenticator, Caller, TokenVerifier
 from reconciler.net.jwks import Jwks
 from tests.http.tokens import ALICE, BOB, SECRET, Pair, claims, project, shared, written
 
@@ -22,7 +22,7 @@ OPERATOR = "operators-token"
 RSA = Pair.of("RS256")
 
 
-def asking(gate: Gate) -> httpx.AsyncClient:
+def asking(gate: Authenticator) -> httpx.AsyncClient:
     """Whoever asks for their own name at this gate."""
     app = FastAPI()
     problems.install(app)
@@ -36,7 +36,7 @@ def asking(gate: Gate) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with asking(Gate(OPERATOR, Tokens(SECRET))) as made:
+    async with asking(Authenticator(OPERATOR, TokenVerifier(SECRET))) as made:
         yield made
 
 
@@ -135,7 +135,7 @@ async def test_the_scheme_may_be_written_small(client: httpx.AsyncClient) -> Non
 
 
 async def test_where_no_token_is_set_nobody_is_the_operator() -> None:
-    async with asking(Gate("")) as client:
+    async with asking(Authenticator("")) as client:
         for token in ("", " ", "None", shared()):
             assert (await ask(client, token)).status_code == 401
 
@@ -143,7 +143,7 @@ async def test_where_no_token_is_set_nobody_is_the_operator() -> None:
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
 async def test_a_token_of_the_projects_own_key_is_its_users(algorithm: str) -> None:
     pair = Pair.of(algorithm)
-    async with project(pair) as supabase, asking(Gate("", Tokens("", Jwks(supabase.url)))) as client:
+    async with project(pair) as supabase, asking(Authenticator("", TokenVerifier("", Jwks(supabase.url)))) as client:
         for user_id in (ALICE, BOB):
             assert (await ask(client, pair.token(claims(sub=user_id)))).json()["user"] == user_id
 
@@ -175,13 +175,13 @@ FORGED = {
 
 @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED.keys())
 async def test_a_forged_token_is_nobodys(make: object) -> None:
-    async with project(RSA) as supabase, asking(Gate("", Tokens("", Jwks(supabase.url)))) as client:
+    async with project(RSA) as supabase, asking(Authenticator("", TokenVerifier("", Jwks(supabase.url)))) as client:
         assert (await ask(client, RSA.token())).status_code == 200
         assert (await ask(client, make())).status_code == 401  # type: ignore[operator]
 
 
 async def test_while_the_project_is_away_nobody_is_called_a_liar() -> None:
-    async with asking(Gate(OPERATOR, Tokens("", Jwks("http://127.0.0.1:9")))) as client:
+    async with asking(Authenticator(OPERATOR, TokenVerifier("", Jwks("http://127.0.0.1:9")))) as client:
         answer = await ask(client, RSA.token())
         assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
         assert int(answer.headers["retry-after"]) > 0

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from reconciler.health import Health
 from reconciler.http.app import application, serving
-from reconciler.http.limits import Limits
+from reconciler.http.limits import RequestLimits
 from reconciler.metrics import Metrics
 
 MIB = 1 << 20
@@ -38,7 +38,7 @@ async def door(**limits: float) -> AsyncIterator[Reached]:
         reached.lengths.append(len(await request.body()))
         return {"length": reached.lengths[-1]}
 
-    bounds = Limits(**limits)  # type: ignore[arg-type]
+    bounds = RequestLimits(**limits)  # type: ignore[arg-type]
     app = application(Health(45.0, reason=None), Metrics(), routers=[router], limits=bounds)
     async with serving(app, "127.0.0.1", 0, limits=bounds) as reached.port:
         yield reached
@@ -191,7 +191,7 @@ async def test_whoever_does_not_take_the_answer_is_cut_off() -> None:
     async def large() -> StreamingResponse:
         return StreamingResponse(pieces())
 
-    bounds = Limits(taking_seconds=0.2)
+    bounds = RequestLimits(taking_seconds=0.2)
     app = application(Health(45.0, reason=None), Metrics(), routers=[router], limits=bounds)
     async with serving(app, "127.0.0.1", 0, limits=bounds) as port, connected(Reached(port)) as (_, writer):
         writer.write(head(method="GET", path="/api/large"))
@@ -240,7 +240,7 @@ async def test_a_request_that_takes_long_is_not_cut_for_that() -> None:
         await finish.wait()
         return {"done": True}
 
-    bounds = Limits(head_seconds=0.1, body_seconds=0.1)
+    bounds = RequestLimits(head_seconds=0.1, body_seconds=0.1)
     app = application(Health(45.0, reason=None), Metrics(), routers=[router], limits=bounds)
     async with serving(app, "127.0.0.1", 0, limits=bounds) as port, connected(Reached(port)) as (reader, writer):
         writer.write(head(method="GET", path="/api/slow"))

@@ -31,7 +31,7 @@ async def kie() -> AsyncIterator[Simulator]:
 @pytest.fixture
 async def face(rows_dsn: str, kie: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Face]:
     # A stream that stays open for an hour tells a fuzzer nothing more.
-    monkeypatch.setattr(streams, "Times", functools.partial(streams.Times, beat=0.02, life=0.05, grace=0.05))
+    monkeypatch.setattr(streams, "Times", functools.partial(streams.StreamTimes, beat=0.02, life=0.05, grace=0.05))
     (tmp_path / "files").mkdir()
     async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET=SECRET, RECONCILER_CREATE_RATE="1000") as made:
         yield made

@@ -10,20 +10,20 @@ from structlog.testing import capture_logs
 
 from reconciler.health import Health
 from reconciler.http.problems import Problem
-from reconciler.http.readiness_gate import Entrance, Inside
+from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from testkit.waiting import until
 
-PARTS = cast("Inside", object())
+PARTS = cast("RouteServices", object())
 
 
-def entrance(reason: str | None = None) -> Entrance:
-    made = Entrance(Health(45.0, reason=reason))
+def entrance(reason: str | None = None) -> ReadinessGate:
+    made = ReadinessGate(Health(45.0, reason=reason))
     made.inside = PARTS
     return made
 
 
 @pytest.mark.parametrize(("reason", "parts"), [("draining", PARTS), ("starting", None), (None, None)])
-async def test_nobody_comes_in_but_while_it_works(reason: str | None, parts: Inside | None) -> None:
+async def test_nobody_comes_in_but_while_it_works(reason: str | None, parts: RouteServices | None) -> None:
     closed = entrance(reason)
     closed.inside = parts
     with pytest.raises(Problem) as raised:
@@ -34,12 +34,12 @@ async def test_nobody_comes_in_but_while_it_works(reason: str | None, parts: Ins
 class Visitor:
     """Somebody who comes in and stays until told to go."""
 
-    def __init__(self, at: Entrance) -> None:
+    def __init__(self, at: ReadinessGate) -> None:
         self.within = asyncio.Event()
         self.go = asyncio.Event()
         self.task = asyncio.create_task(self._stay(at))
 
-    async def _stay(self, at: Entrance) -> str:
+    async def _stay(self, at: ReadinessGate) -> str:
         assert at.go() is PARTS
         self.within.set()
         await self.go.wait()

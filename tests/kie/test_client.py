@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
-from reconciler.kie.client import MAX_BODY, Kie, Reply, key_hash
+from reconciler.kie.client import MAX_BODY, KieClient, KieReply, key_hash
 from reconciler.net.http_clients import USER_AGENT, kie_session
 from tests.wire import Answer, Origin, bare, chunked, ok, origin
 
@@ -33,15 +33,15 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-def kie(session: aiohttp.ClientSession, server: Origin, patience: float = 60.0) -> Kie:
-    return Kie(session, server.url + "/", {KEY: SECRET}, patience=patience)
+def kie(session: aiohttp.ClientSession, server: Origin, patience: float = 60.0) -> KieClient:
+    return KieClient(session, server.url + "/", {KEY: SECRET}, patience=patience)
 
 
 def envelope(code: object, value: object, msg: str = "success") -> bytes:
     return json.dumps({"code": code, "msg": msg, "data": value}).encode()
 
 
-async def record(session: aiohttp.ClientSession, *answers: bytes | Answer, task_id: str = "T") -> Reply:
+async def record(session: aiohttp.ClientSession, *answers: bytes | Answer, task_id: str = "T") -> KieReply:
     async with origin(*answers) as server:
         return await kie(session, server).record(task_id, path=MARKET, key_hash=KEY)
 
@@ -49,7 +49,7 @@ async def record(session: aiohttp.ClientSession, *answers: bytes | Answer, task_
 async def test_a_record_is_asked_for_with_the_key_and_handed_on_unjudged(session: aiohttp.ClientSession) -> None:
     async with origin(ok(envelope(200, {"state": "waiting"}))) as server:
         reply = await kie(session, server).record("a1", path=MARKET, key_hash=KEY)
-    assert reply == Reply(status=200, body={"code": 200, "msg": "success", "data": {"state": "waiting"}})
+    assert reply == KieReply(status=200, body={"code": 200, "msg": "success", "data": {"state": "waiting"}})
     assert server.paths == [f"{MARKET}?taskId=a1"]
     head = server.heads[0].lower()
     assert head.startswith("get ")
@@ -60,7 +60,7 @@ async def test_a_record_is_asked_for_with_the_key_and_handed_on_unjudged(session
 async def test_each_key_of_the_ring_is_found_by_its_hash(session: aiohttp.ClientSession) -> None:
     secrets = ["first", "second", "third"]
     async with origin(ok(b"{}")) as server:
-        ring = Kie(session, server.url, {key_hash(secret): secret for secret in secrets})
+        ring = KieClient(session, server.url, {key_hash(secret): secret for secret in secrets})
         for secret in reversed(secrets):
             await ring.record("T", path=MARKET, key_hash=key_hash(secret))
     lines = [line.lower() for head in server.heads for line in head.splitlines()]
@@ -111,7 +111,7 @@ NOT_JSON = {
 @pytest.mark.parametrize("what", NOT_JSON)
 async def test_what_is_no_json_has_no_body_and_keeps_its_status(session: aiohttp.ClientSession, what: str) -> None:
     reply = await record(session, ok(NOT_JSON[what], status="502 Bad Gateway"))
-    assert reply == Reply(status=502, body=None)
+    assert reply == KieReply(status=502, body=None)
 
 
 @pytest.mark.parametrize("value", [[1], "text", 5, True, {"nested": None}])
@@ -256,7 +256,7 @@ async def test_the_key_shows_in_no_error_and_no_repr(session: aiohttp.ClientSess
     secrets = [SECRET, SECRET + "\n", SECRET + "ü", SECRET + "\x00"]
     async with origin(*broken) as server:
         for secret in [*secrets, *[SECRET] * len(broken)]:
-            ring = Kie(session, server.url, {"k": secret})
+            ring = KieClient(session, server.url, {"k": secret})
             with pytest.raises(ReconcilerError) as caught:
                 await ring.credit(key_hash="k")
             shown = "".join(traceback.format_exception(caught.value)) + repr(ring) + caught.value.hint

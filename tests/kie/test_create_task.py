@@ -12,8 +12,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from reconciler.kie.client import MAX_BODY, Kie, key_hash
-from reconciler.kie.create_task import PATH, Accepted, NotSent, Outcome, Refused, Uncertain, create_task
+from reconciler.kie.client import MAX_BODY, KieClient, key_hash
+from reconciler.kie.create_task import (
+    PATH,
+    CreateAccepted,
+    CreateNotSent,
+    CreateOutcome,
+    CreateRefused,
+    CreateUncertain,
+    create_task,
+)
 from reconciler.net.http_clients import kie_session
 from testkit.waiting import until
 from tests.wire import Answer, Origin, bare, chunked, ok, origin
@@ -46,12 +54,12 @@ def envelope(code: object, value: object, msg: str = "success") -> bytes:
 
 async def ordered(
     session: aiohttp.ClientSession, server: Origin, patience: float = 20.0, secret: str = SECRET
-) -> Outcome:
-    kie = Kie(session, server.url, {key_hash(secret): secret}, patience=patience)
+) -> CreateOutcome:
+    kie = KieClient(session, server.url, {key_hash(secret): secret}, patience=patience)
     return await create_task(kie, ORDER, key_hash=key_hash(secret))
 
 
-async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patience: float = 20.0) -> Outcome:
+async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patience: float = 20.0) -> CreateOutcome:
     """What comes of one order; it must have been sent exactly once."""
     async with origin(answer) as server:
         outcome = await ordered(session, server, patience)
@@ -61,7 +69,7 @@ async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patie
 
 async def test_an_order_is_one_post_with_the_key_and_its_task_comes_back(session: aiohttp.ClientSession) -> None:
     async with origin(ok(envelope(200, {"taskId": TASK, "recordId": TASK}))) as server:
-        assert await ordered(session, server) == Accepted(TASK)
+        assert await ordered(session, server) == CreateAccepted(TASK)
     assert server.heads[0].startswith(f"POST {PATH} HTTP/1.1\r\n")
     head = server.heads[0].lower()
     assert f"authorization: bearer {SECRET}\r\n" in head
@@ -78,7 +86,7 @@ YES = {
 
 @pytest.mark.parametrize("what", YES)
 async def test_a_task_id_under_success_is_a_task(session: aiohttp.ClientSession, what: str) -> None:
-    assert await answered(session, ok(YES[what])) == Accepted(TASK)
+    assert await answered(session, ok(YES[what])) == CreateAccepted(TASK)
 
 
 REFUSALS = (400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550)
@@ -90,7 +98,7 @@ async def test_a_code_in_the_envelope_is_a_refusal_whatever_the_status(
     session: aiohttp.ClientSession, code: int, status: str
 ) -> None:
     refused = await answered(session, ok(envelope(code, None, "no"), status=status))
-    assert refused == Refused(code, "no", None)
+    assert refused == CreateRefused(code, "no", None)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "504 Gateway Timeout"])
@@ -101,7 +109,7 @@ async def test_a_code_that_a_gateway_may_say_is_no_refusal(
     session: aiohttp.ClientSession, code: int, status: str
 ) -> None:
     outcome = await answered(session, ok(envelope(code, None, "Gateway Timeout"), status=status))
-    assert isinstance(outcome, Uncertain)
+    assert isinstance(outcome, CreateUncertain)
     assert "Gateway Timeout" in outcome.reason
 
 
@@ -112,18 +120,18 @@ async def test_a_code_that_a_gateway_may_say_is_no_refusal(
 )
 @pytest.mark.parametrize("code", [402, 429, 500, 501])
 async def test_who_names_a_task_refuses_nothing(session: aiohttp.ClientSession, code: int, named: object) -> None:
-    assert isinstance(await answered(session, ok(envelope(code, named, "no"))), Uncertain)
+    assert isinstance(await answered(session, ok(envelope(code, named, "no"))), CreateUncertain)
 
 
 async def test_a_task_beside_the_refusal_refuses_nothing_either(session: aiohttp.ClientSession) -> None:
     said = json.dumps({"code": 500, "msg": "no", "data": None, "taskId": TASK}).encode()
-    assert isinstance(await answered(session, ok(said)), Uncertain)
+    assert isinstance(await answered(session, ok(said)), CreateUncertain)
 
 
 async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(session: aiohttp.ClientSession) -> None:
     said = ok(envelope(429, None, "too\r\nfast\x00 " + "x" * 5000), "Retry-After: 7", status="429 Too Many Requests")
     refused = await answered(session, said)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CreateRefused)
     assert (refused.code, refused.retry_after) == (429, 7.0)
     assert refused.message.startswith("too fast xxx")
     assert len(refused.message) == 500
@@ -132,7 +140,7 @@ async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(session: 
 async def test_the_wording_of_the_rate_counts_as_the_rate(session: aiohttp.ClientSession) -> None:
     said = envelope(500, None, "Your call frequency is too high. Please try again later.")
     refused = await answered(session, ok(said))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CreateRefused)
     assert refused.code == 429
 
 
@@ -173,18 +181,18 @@ DOUBTFUL: dict[str, bytes | Answer] = {
 async def test_what_is_neither_yes_nor_no_is_uncertain_and_not_sent_again(
     session: aiohttp.ClientSession, what: str
 ) -> None:
-    assert isinstance(await answered(session, DOUBTFUL[what]), Uncertain)
+    assert isinstance(await answered(session, DOUBTFUL[what]), CreateUncertain)
 
 
 async def test_silence_is_uncertain_when_patience_ends(session: aiohttp.ClientSession) -> None:
-    assert isinstance(await answered(session, silent, patience=0.2), Uncertain)
+    assert isinstance(await answered(session, silent, patience=0.2), CreateUncertain)
 
 
 async def test_a_refused_connection_is_a_definite_no(session: aiohttp.ClientSession) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         outcome = await ordered(session, Origin(f"http://127.0.0.1:{taken.getsockname()[1]}"))
-    assert isinstance(outcome, NotSent)
+    assert isinstance(outcome, CreateNotSent)
 
 
 async def test_a_name_that_leads_nowhere_is_a_definite_no(
@@ -194,7 +202,7 @@ async def test_a_name_that_leads_nowhere_is_a_definite_no(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nowhere)
-    assert isinstance(await ordered(session, Origin("http://nowhere.invalid:80")), NotSent)
+    assert isinstance(await ordered(session, Origin("http://nowhere.invalid:80")), CreateNotSent)
 
 
 async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: ssl.SSLContext) -> None:
@@ -207,13 +215,13 @@ async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: 
             waiting.connect_ex(full.getsockname())
         async with kie_session(timeout=0.3, lasting=False) as session:
             outcome = await ordered(session, Origin(f"http://127.0.0.1:{full.getsockname()[1]}"))
-    assert isinstance(outcome, NotSent)
+    assert isinstance(outcome, CreateNotSent)
 
 
 async def test_a_key_that_is_not_configured_sends_nothing(session: aiohttp.ClientSession) -> None:
     async with origin(ok(b"{}")) as server:
-        outcome = await create_task(Kie(session, server.url, {KEY: SECRET}), ORDER, key_hash="0" * 16)
-    assert isinstance(outcome, NotSent)
+        outcome = await create_task(KieClient(session, server.url, {KEY: SECRET}), ORDER, key_hash="0" * 16)
+    assert isinstance(outcome, CreateNotSent)
     assert server.connections == 0
 
 
@@ -236,7 +244,7 @@ async def test_every_order_has_a_connection_of_its_own(session: aiohttp.ClientSe
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         for _ in range(3):
-            assert await ordered(session, Origin(url)) == Accepted(TASK)
+            assert await ordered(session, Origin(url)) == CreateAccepted(TASK)
     assert opened == 3
 
 
@@ -252,7 +260,7 @@ async def test_no_order_waits_for_the_answers_of_others(session: aiohttp.ClientS
         orders = [asyncio.create_task(ordered(session, server)) for _ in range(60)]
         await until(lambda: len(server.bodies) == 60, what="every order to reach KIE")
         everybody.set()
-        assert set(await asyncio.gather(*orders)) == {Accepted(TASK)}
+        assert set(await asyncio.gather(*orders)) == {CreateAccepted(TASK)}
     assert server.connections == 60
 
 
@@ -262,7 +270,7 @@ async def test_no_outcome_repeats_the_key(session: aiohttp.ClientSession) -> Non
     secret = "with\r\na line break"
     async with origin(ok(b"{}")) as server:
         outcome = await ordered(session, server, secret=secret)
-    assert isinstance(outcome, NotSent)
+    assert isinstance(outcome, CreateNotSent)
     assert secret not in repr(outcome)
     assert server.heads == []
 
@@ -273,7 +281,7 @@ async def test_no_part_of_a_key_is_left_where_a_long_reason_is_cut(
     session: aiohttp.ClientSession, code: int, before: int
 ) -> None:
     outcome = await answered(session, ok(envelope(code, None, "x" * (before - 1) + " " + SECRET + " y" * 9000)))
-    assert isinstance(outcome, Refused | Uncertain)
+    assert isinstance(outcome, CreateRefused | CreateUncertain)
     assert SECRET[:3] not in repr(outcome)
 
 
@@ -284,18 +292,18 @@ async def test_an_order_that_comes_back_escaped_does_not_tell_the_callbacks_secr
     order = json.dumps({"callBackUrl": f"https://h.example/cb?token_of={secret}&generation=1"})
     echo = order.replace("/", r"\/").replace("=", r"\u003d").replace("&", r"\u0026")
     async with origin(ok(envelope(422, None, f"bad request: {echo}"))) as server:
-        kie = Kie(session, server.url, {KEY: SECRET}, secrets=(secret,))
+        kie = KieClient(session, server.url, {KEY: SECRET}, secrets=(secret,))
         outcome = await create_task(kie, ORDER, key_hash=KEY)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, CreateRefused)
     assert "Zm9v" not in outcome.message
     assert outcome.message.startswith("bad request: ")
 
 
 def test_nobody_else_knows_where_tasks_are_made() -> None:
-    # The simulator is KIE, and the benchmarks' applications order from it.
+    # The simulator stands in for KIE, and the demo's shop orders from it.
     knowing = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if PATH in path.read_text() and "bench" not in path.parts
+        if PATH in path.read_text() and path.relative_to(PACKAGE).parts[0] not in {"simulator", "demo"}
     }
     assert knowing == {"kie/create_task.py"}

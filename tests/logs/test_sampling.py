@@ -15,14 +15,14 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Row, Unheard
-from reconciler.kie.client import Kie
+from reconciler.domain.model import Row, Unreachable
+from reconciler.kie.client import KieClient
 from reconciler.logs import setup
-from reconciler.logs.sampling import ALWAYS, Repeats
+from reconciler.logs.sampling import ALWAYS, RepeatCounter
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import kie_session
-from reconciler.worker.poll import Asking
-from reconciler.worker.route import Key
+from reconciler.worker.poll import Poller
+from reconciler.worker.route import RingKey
 
 
 class Log:
@@ -65,16 +65,16 @@ class Free:
 
 
 async def test_a_thousand_looks_in_vain_are_a_few_lines_that_add_up_to_a_thousand(log: Log) -> None:
-    key = Key("k", None)
+    key = RingKey("k", None)
     async with kie_session() as session:
         free: Any = Free()
         nobody = "http://127.0.0.1:1"
-        asking = Asking(Kie(session, nobody, {"k": "a-secret"}), free, [key], Metrics())
+        asking = Poller(KieClient(session, nobody, {"k": "a-secret"}), free, [key], Metrics())
         for n in range(1000):
             log.now += 0.2
             row = Row(f"g{n}", None, f"t{n}", "queued", None, None, None, datetime.now(UTC))
             _, seen = await asking.ask(row)
-            assert isinstance(seen, Unheard)
+            assert isinstance(seen, Unreachable)
     structlog.get_logger().info("daemon.stopped")
     # 200 seconds: five lines at once, one a minute, and the last word.
     assert log.told("kie.request_failed") == 5 + 3
@@ -155,7 +155,7 @@ _steps = st.lists(st.tuples(st.sampled_from("abcde"), st.floats(0, 90)), max_siz
 def test_told_and_owed_add_up_to_the_truth_whatever_comes_and_no_more_sorts_are_kept_than_may_be(
     steps: list[tuple[str, float]],
 ) -> None:
-    repeats, now = Repeats(few=2, window=60.0, most=3), 0.0
+    repeats, now = RepeatCounter(few=2, window=60.0, most=3), 0.0
     counted: Counter[str] = Counter()
     for name, seconds in steps:
         now += seconds
@@ -170,7 +170,7 @@ def test_told_and_owed_add_up_to_the_truth_whatever_comes_and_no_more_sorts_are_
 
 
 def test_within_a_window_no_more_are_told_than_the_few_and_one() -> None:
-    repeats = Repeats(few=5, window=60.0)
+    repeats = RepeatCounter(few=5, window=60.0)
     passed = [repeats.ask((("event", "e"),), now / 10) for now in range(600)]
     assert [one for one in passed if one is not None] == [0] * 5
     assert repeats.ask((("event", "e"),), 60.5) == 595

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
-from reconciler.media.fetch import Fetcher, Patience
-from reconciler.media.spool import PIECE, Room
+from reconciler.media.fetch import Fetcher, FetchTimeouts
+from reconciler.media.spool import PIECE, SpoolDirectory
 from reconciler.net.http_clients import USER_AGENT, media_session
 from tests.wire import Origin, bare, chunked, ok, origin
 
@@ -24,8 +24,8 @@ MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp42"
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path, 1 << 30)
+def room(tmp_path: Path) -> SpoolDirectory:
+    return SpoolDirectory(tmp_path, 1 << 30)
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def fetcher(session: aiohttp.ClientSession) -> Fetcher:
     return Fetcher(session, hosts=("*",), max_bytes=1 << 20, allow_private=True)
 
 
-async def failure(fetcher: Fetcher, room: Room, source: str) -> ReconcilerError:
+async def failure(fetcher: Fetcher, room: SpoolDirectory, source: str) -> ReconcilerError:
     async with room.spool() as spool:
         with pytest.raises(ReconcilerError) as caught:
             await fetcher.fetch(source, spool)
     return caught.value
 
 
-async def test_a_result_comes_whole_typed_and_hashed(fetcher: Fetcher, room: Room) -> None:
+async def test_a_result_comes_whole_typed_and_hashed(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG, "Content-Type: text/html")) as server, room.spool() as spool:
         mime = await fetcher.fetch(f"{server.url}/r/T_1_a.png", spool)
         assert mime == "image/png", "the bytes are believed, not the header"
@@ -59,7 +59,7 @@ async def test_a_result_comes_whole_typed_and_hashed(fetcher: Fetcher, room: Roo
     assert "authorization:" not in head
 
 
-async def test_a_body_without_a_length_is_taken_to_its_end(fetcher: Fetcher, room: Room) -> None:
+async def test_a_body_without_a_length_is_taken_to_its_end(fetcher: Fetcher, room: SpoolDirectory) -> None:
     until_close = bare(PNG)
     in_chunks = bare(chunked(PNG[:9], PNG[9:5000], PNG[5000:]), "Transfer-Encoding: chunked")
     async with origin(until_close, in_chunks) as server:
@@ -69,7 +69,7 @@ async def test_a_body_without_a_length_is_taken_to_its_end(fetcher: Fetcher, roo
                 assert spool.size == len(PNG)
 
 
-async def test_progress_is_told_as_bytes_come(fetcher: Fetcher, room: Room) -> None:
+async def test_progress_is_told_as_bytes_come(fetcher: Fetcher, room: SpoolDirectory) -> None:
     told: list[tuple[int, int | None]] = []
     async with origin(ok(PNG), bare(PNG)) as server:
         for _ in range(2):
@@ -80,7 +80,7 @@ async def test_progress_is_told_as_bytes_come(fetcher: Fetcher, room: Room) -> N
     assert all(0 < done <= len(PNG) for done, _ in told)
 
 
-async def test_the_address_is_sent_byte_for_byte(fetcher: Fetcher, room: Room) -> None:
+async def test_the_address_is_sent_byte_for_byte(fetcher: Fetcher, room: SpoolDirectory) -> None:
     # A signature covers the path as it was minted; normalising it would be refused.
     path = "/a%2fb/%41==~'(x)?X-Amz-Signature=%2B+/:@&&b=%7e"
     async with origin(ok(PNG)) as server, room.spool() as spool:
@@ -88,7 +88,7 @@ async def test_the_address_is_sent_byte_for_byte(fetcher: Fetcher, room: Room) -
     assert server.paths == [path]
 
 
-async def test_an_address_in_other_letters_is_sent_encoded(fetcher: Fetcher, room: Room) -> None:
+async def test_an_address_in_other_letters_is_sent_encoded(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG)) as server, room.spool() as spool:
         await fetcher.fetch(f"{server.url}/ü/文.png", spool)
     assert server.paths == ["/%C3%BC/%E6%96%87.png"]
@@ -112,7 +112,7 @@ async def test_an_address_in_other_letters_is_sent_encoded(fetcher: Fetcher, roo
     ],
 )
 async def test_each_status_says_whether_to_wait_or_to_ask_for_a_new_address(
-    fetcher: Fetcher, room: Room, status: str, kind: type[ReconcilerError], code: str
+    fetcher: Fetcher, room: SpoolDirectory, status: str, kind: type[ReconcilerError], code: str
 ) -> None:
     async with origin(ok(PNG, status=status)) as server:
         error = await failure(fetcher, room, server.url)
@@ -120,7 +120,7 @@ async def test_each_status_says_whether_to_wait_or_to_ask_for_a_new_address(
     assert error.code == code
 
 
-async def test_a_busy_source_says_how_long_to_wait(fetcher: Fetcher, room: Room) -> None:
+async def test_a_busy_source_says_how_long_to_wait(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(b"", "Retry-After: 17", status="503 Away")) as server:
         error = await failure(fetcher, room, server.url)
     assert isinstance(error, Transient)
@@ -153,7 +153,9 @@ LYING = {
 
 
 @pytest.mark.parametrize("what", LYING)
-async def test_a_source_that_lies_or_breaks_off_is_asked_again(fetcher: Fetcher, room: Room, what: str) -> None:
+async def test_a_source_that_lies_or_breaks_off_is_asked_again(
+    fetcher: Fetcher, room: SpoolDirectory, what: str
+) -> None:
     answer, code = LYING[what]
     async with origin(answer) as server:
         error = await failure(fetcher, room, server.url)
@@ -162,7 +164,7 @@ async def test_a_source_that_lies_or_breaks_off_is_asked_again(fetcher: Fetcher,
     assert room.used == 0
 
 
-async def test_what_follows_the_promised_length_is_never_taken(fetcher: Fetcher, room: Room) -> None:
+async def test_what_follows_the_promised_length_is_never_taken(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG + b"<script>", length=len(PNG))) as server, room.spool() as spool:
         # It is noticed when it comes with the last bytes, and left in the socket when it comes later.
         with suppress(Transient):
@@ -181,7 +183,7 @@ async def test_what_follows_the_promised_length_is_never_taken(fetcher: Fetcher,
     ],
 )
 async def test_what_may_never_be_stored_is_refused_for_good(
-    fetcher: Fetcher, room: Room, answer: bytes, code: str
+    fetcher: Fetcher, room: SpoolDirectory, answer: bytes, code: str
 ) -> None:
     async with origin(answer) as server:
         error = await failure(fetcher, room, server.url)
@@ -189,7 +191,7 @@ async def test_what_may_never_be_stored_is_refused_for_good(
     assert error.code == code
 
 
-async def test_identity_is_no_encoding(fetcher: Fetcher, room: Room) -> None:
+async def test_identity_is_no_encoding(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG, "Content-Encoding: Identity")) as server, room.spool() as spool:
         assert await fetcher.fetch(server.url, spool) == "image/png"
 
@@ -202,14 +204,16 @@ async def endless(writer: asyncio.StreamWriter, head: str) -> None:
         await writer.drain()
 
 
-async def test_an_endless_body_is_cut_where_the_limit_is(fetcher: Fetcher, room: Room) -> None:
+async def test_an_endless_body_is_cut_where_the_limit_is(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(endless) as server:
         error = await failure(fetcher, room, server.url)
     assert type(error) is Permanent
     assert error.code == "too_large"
 
 
-async def test_a_refused_type_is_not_downloaded_to_its_end(session: aiohttp.ClientSession, room: Room) -> None:
+async def test_a_refused_type_is_not_downloaded_to_its_end(
+    session: aiohttp.ClientSession, room: SpoolDirectory
+) -> None:
     async def endless_zeros(writer: asyncio.StreamWriter, head: str) -> None:
         writer.write(bare(b""))
         while True:
@@ -224,7 +228,7 @@ async def test_a_refused_type_is_not_downloaded_to_its_end(session: aiohttp.Clie
 
 async def test_a_full_spool_stops_the_download(session: aiohttp.ClientSession, tmp_path: Path) -> None:
     fetcher = Fetcher(session, hosts=("*",), max_bytes=1 << 50, allow_private=True)
-    room = Room(tmp_path, 3 * PIECE)
+    room = SpoolDirectory(tmp_path, 3 * PIECE)
     async with origin(endless) as server:
         error = await failure(fetcher, room, server.url)
     assert isinstance(error, Transient)
@@ -242,13 +246,13 @@ async def stalled(writer: asyncio.StreamWriter, head: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [silent, stalled])
-async def test_silence_is_not_waited_out(session: aiohttp.ClientSession, room: Room, answer: object) -> None:
+async def test_silence_is_not_waited_out(session: aiohttp.ClientSession, room: SpoolDirectory, answer: object) -> None:
     fetcher = Fetcher(
         session,
         hosts=("*",),
         max_bytes=1 << 20,
         allow_private=True,
-        patience=Patience(idle=0.1, start=30),
+        patience=FetchTimeouts(idle=0.1, start=30),
     )
     async with origin(answer) as server:  # type: ignore[arg-type]
         error = await failure(fetcher, room, server.url)
@@ -280,14 +284,14 @@ async def slow_head(writer: asyncio.StreamWriter, head: str) -> None:
 
 @pytest.mark.parametrize("answer", [slow_body, slow_head])
 async def test_a_trickle_is_cut_off_although_it_is_never_silent(
-    session: aiohttp.ClientSession, room: Room, answer: object
+    session: aiohttp.ClientSession, room: SpoolDirectory, answer: object
 ) -> None:
     fetcher = Fetcher(
         session,
         hosts=("*",),
         max_bytes=1 << 20,
         allow_private=True,
-        patience=Patience(idle=20, start=0.3),
+        patience=FetchTimeouts(idle=20, start=0.3),
     )
     async with origin(answer) as server:  # type: ignore[arg-type]
         error = await failure(fetcher, room, server.url)
@@ -295,7 +299,7 @@ async def test_a_trickle_is_cut_off_although_it_is_never_silent(
     assert error.code == "timeout"
 
 
-async def test_a_large_file_is_given_time_by_its_size(session: aiohttp.ClientSession, room: Room) -> None:
+async def test_a_large_file_is_given_time_by_its_size(session: aiohttp.ClientSession, room: SpoolDirectory) -> None:
     async def steady(writer: asyncio.StreamWriter, head: str) -> None:
         writer.write(ok(MP4, length=len(MP4) + 4 * PIECE))
         never = asyncio.Event()
@@ -308,13 +312,13 @@ async def test_a_large_file_is_given_time_by_its_size(session: aiohttp.ClientSes
                 continue
 
     # In all 0.8 s, where 0.5 s are given at the start: only what came earns the rest.
-    patience = Patience(idle=20, start=0.5, pace=2 * PIECE)
+    patience = FetchTimeouts(idle=20, start=0.5, pace=2 * PIECE)
     fetcher = Fetcher(session, hosts=("*",), max_bytes=1 << 30, allow_private=True, patience=patience)
     async with origin(steady) as server, room.spool() as spool:
         assert await fetcher.fetch(server.url, spool) == "video/mp4"
 
 
-async def test_a_closed_port_is_a_network_failure(fetcher: Fetcher, room: Room) -> None:
+async def test_a_closed_port_is_a_network_failure(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG)) as server:
         url = server.url
     error = await failure(fetcher, room, url)
@@ -322,7 +326,7 @@ async def test_a_closed_port_is_a_network_failure(fetcher: Fetcher, room: Room) 
     assert error.code == "network"
 
 
-async def test_a_cancelled_fetch_stays_cancelled(fetcher: Fetcher, room: Room) -> None:
+async def test_a_cancelled_fetch_stays_cancelled(fetcher: Fetcher, room: SpoolDirectory) -> None:
     asked = asyncio.Event()
 
     async def hold(writer: asyncio.StreamWriter, head: str) -> None:
@@ -341,7 +345,7 @@ async def test_a_cancelled_fetch_stays_cancelled(fetcher: Fetcher, room: Room) -
             await task
 
 
-async def test_a_signed_address_never_shows_in_an_error(fetcher: Fetcher, room: Room) -> None:
+async def test_a_signed_address_never_shows_in_an_error(fetcher: Fetcher, room: SpoolDirectory) -> None:
     answers = [ok(PNG, status="403 Forbidden"), ok(PNG, length=1 << 19), b"junk", b""]
     for answer in answers:
         async with origin(answer) as server:
@@ -373,7 +377,9 @@ asyncio.run(main())
 """
 
 
-async def test_a_large_file_takes_no_more_memory_than_a_small_one(session: aiohttp.ClientSession, room: Room) -> None:
+async def test_a_large_file_takes_no_more_memory_than_a_small_one(
+    session: aiohttp.ClientSession, room: SpoolDirectory
+) -> None:
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", SERVER, str(BIG)),
         stdin=asyncio.subprocess.PIPE,

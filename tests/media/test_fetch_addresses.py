@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.errors import Permanent, ReconcilerError
 from reconciler.media.fetch import Fetcher
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.net import http_clients
 from reconciler.net.http_clients import media_session
 from tests.wire import ok, origin
@@ -22,8 +22,8 @@ LISTED = ("aiquickdraw.com", "kie.ai")
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path, 1 << 30)
+def room(tmp_path: Path) -> SpoolDirectory:
+    return SpoolDirectory(tmp_path, 1 << 30)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def anywhere(session: aiohttp.ClientSession, *hosts: str) -> Fetcher:
     return Fetcher(session, hosts=hosts or ("*",), max_bytes=1 << 20, allow_private=True)
 
 
-async def refusal(fetcher: Fetcher, room: Room, source: str) -> ReconcilerError:
+async def refusal(fetcher: Fetcher, room: SpoolDirectory, source: str) -> ReconcilerError:
     async with room.spool() as spool:
         with pytest.raises(ReconcilerError) as caught:
             await fetcher.fetch(source, spool)
@@ -107,13 +107,13 @@ LITERALS = [
 
 
 @pytest.mark.parametrize("host", LITERALS)
-async def test_no_literal_address_leads_inside(strict: aiohttp.ClientSession, room: Room, host: str) -> None:
+async def test_no_literal_address_leads_inside(strict: aiohttp.ClientSession, room: SpoolDirectory, host: str) -> None:
     error = await refusal(public(strict), room, f"http://{host}/latest/meta-data/")
     assert error.code == "address_refused"
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "0x7f.1", "0x7f000001"])
-async def test_no_name_leads_to_this_machine(strict: aiohttp.ClientSession, room: Room, host: str) -> None:
+async def test_no_name_leads_to_this_machine(strict: aiohttp.ClientSession, room: SpoolDirectory, host: str) -> None:
     async with origin(ok(PNG)) as server:
         error = await refusal(public(strict), room, f"http://{host}:{server.port}/")
     assert error.code == "address_refused"
@@ -126,7 +126,7 @@ async def test_no_name_leads_to_this_machine(strict: aiohttp.ClientSession, room
 )
 async def test_a_listed_name_that_leads_inside_is_refused(
     strict: aiohttp.ClientSession,
-    room: Room,
+    room: SpoolDirectory,
     monkeypatch: pytest.MonkeyPatch,
     addresses: list[str],
 ) -> None:
@@ -140,7 +140,7 @@ async def test_a_listed_name_that_leads_inside_is_refused(
 
 
 async def test_the_connection_goes_to_an_address_that_was_checked(
-    strict: aiohttp.ClientSession, room: Room, monkeypatch: pytest.MonkeyPatch
+    strict: aiohttp.ClientSession, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
 
@@ -157,13 +157,15 @@ async def test_the_connection_goes_to_an_address_that_was_checked(
 
 
 @pytest.mark.parametrize("scheme", ["ftp", "file", "data", "javascript", "gopher", "ws", "unix"])
-async def test_other_schemes_are_not_spoken(strict: aiohttp.ClientSession, room: Room, scheme: str) -> None:
+async def test_other_schemes_are_not_spoken(strict: aiohttp.ClientSession, room: SpoolDirectory, scheme: str) -> None:
     error = await refusal(public(strict), room, f"{scheme}://tempfile.aiquickdraw.com/x.png")
     assert error.code == "scheme"
 
 
 @pytest.mark.parametrize("userinfo", ["user:secret@", "user@", ":@", "@", "kie.ai%40x@"])
-async def test_credentials_in_an_address_are_refused(strict: aiohttp.ClientSession, room: Room, userinfo: str) -> None:
+async def test_credentials_in_an_address_are_refused(
+    strict: aiohttp.ClientSession, room: SpoolDirectory, userinfo: str
+) -> None:
     error = await refusal(public(strict), room, f"https://{userinfo}kie.ai/x.png")
     assert error.code == "credentials"
     assert "secret" not in f"{error!r} {error.hint}"
@@ -196,13 +198,13 @@ MALFORMED = [
 
 @pytest.mark.parametrize("source", MALFORMED, ids=range(len(MALFORMED)))
 async def test_what_two_parsers_could_read_differently_is_no_address(
-    strict: aiohttp.ClientSession, room: Room, source: str
+    strict: aiohttp.ClientSession, room: SpoolDirectory, source: str
 ) -> None:
     error = await refusal(public(strict, *LISTED), room, source)
     assert error.code in {"address_malformed", "address_refused"}
 
 
-async def test_no_host_or_a_relative_address_is_refused(strict: aiohttp.ClientSession, room: Room) -> None:
+async def test_no_host_or_a_relative_address_is_refused(strict: aiohttp.ClientSession, room: SpoolDirectory) -> None:
     for source in ("x.png", "/r/x.png", "//kie.ai/x.png"):
         assert (await refusal(public(strict), room, source)).code == "scheme"
 
@@ -212,7 +214,7 @@ async def test_no_host_or_a_relative_address_is_refused(strict: aiohttp.ClientSe
     ["evil.com", "aiquickdraw.com.evil.com", "notaiquickdraw.com", "evil-kie.ai", "ai", "[2606::1]"],
 )
 async def test_an_unlisted_host_is_named_and_not_asked(
-    strict: aiohttp.ClientSession, room: Room, monkeypatch: pytest.MonkeyPatch, host: str
+    strict: aiohttp.ClientSession, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     looked_up = leads_to(monkeypatch, "127.0.0.1")
     error = await refusal(public(strict, *LISTED), room, f"https://{host}/aiquickdraw.com/x.png")
@@ -222,7 +224,7 @@ async def test_an_unlisted_host_is_named_and_not_asked(
 
 
 async def test_after_a_dead_or_refused_address_another_may_fill_the_same_spool(
-    lenient: aiohttp.ClientSession, room: Room
+    lenient: aiohttp.ClientSession, room: SpoolDirectory
 ) -> None:
     fetcher = anywhere(lenient, "127.0.0.1")
     async with origin(ok(b"<html>" * 9, status="404 N"), ok(PNG)) as server, room.spool() as spool:
@@ -235,7 +237,7 @@ async def test_after_a_dead_or_refused_address_another_may_fill_the_same_spool(
 
 @pytest.mark.parametrize("host", ["aiquickdraw.com", "tempfile.AIQUICKDRAW.com", "a.b.kie.ai."])
 async def test_a_listed_host_and_those_below_it_are_asked(
-    lenient: aiohttp.ClientSession, room: Room, monkeypatch: pytest.MonkeyPatch, host: str
+    lenient: aiohttp.ClientSession, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     async with origin(ok(PNG)) as server, room.spool() as spool:
         leads_to(monkeypatch, "127.0.0.1")
@@ -248,7 +250,7 @@ def redirect(target: str, status: str = "302 Found") -> bytes:
 
 
 @pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
-async def test_a_redirect_is_followed(lenient: aiohttp.ClientSession, room: Room, status: str) -> None:
+async def test_a_redirect_is_followed(lenient: aiohttp.ClientSession, room: SpoolDirectory, status: str) -> None:
     async with origin(redirect("/b/../real%2fname.png?x=1", status), ok(PNG)) as server, room.spool() as spool:
         mime = await anywhere(lenient).fetch(f"{server.url}/a/start", spool)
         assert spool.size == len(PNG), "nothing of the redirect's own body is kept"
@@ -256,7 +258,7 @@ async def test_a_redirect_is_followed(lenient: aiohttp.ClientSession, room: Room
     assert server.paths == ["/a/start", "/real%2fname.png?x=1"]
 
 
-async def test_five_redirects_are_followed_and_no_sixth(lenient: aiohttp.ClientSession, room: Room) -> None:
+async def test_five_redirects_are_followed_and_no_sixth(lenient: aiohttp.ClientSession, room: SpoolDirectory) -> None:
     async with origin(*[redirect("/next")] * 5, ok(PNG)) as server, room.spool() as spool:
         assert await anywhere(lenient).fetch(server.url, spool) == "image/png"
     async with origin(redirect("/next")) as server:
@@ -280,7 +282,7 @@ async def test_five_redirects_are_followed_and_no_sixth(lenient: aiohttp.ClientS
 )
 async def test_every_hop_is_checked_like_the_first(
     strict: aiohttp.ClientSession,
-    room: Room,
+    room: SpoolDirectory,
     monkeypatch: pytest.MonkeyPatch,
     target: str,
     code: str,
@@ -300,20 +302,24 @@ async def test_every_hop_is_checked_like_the_first(
     assert server.connections == 1
 
 
-async def test_a_redirect_to_an_unlisted_host_is_not_followed(lenient: aiohttp.ClientSession, room: Room) -> None:
+async def test_a_redirect_to_an_unlisted_host_is_not_followed(
+    lenient: aiohttp.ClientSession, room: SpoolDirectory
+) -> None:
     async with origin(redirect("https://evil.example/x.png")) as server:
         error = await refusal(anywhere(lenient, "127.0.0.1"), room, server.url)
     assert error.code == "host_unlisted"
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-async def test_an_address_of_version_six_is_fetched_like_any_other(lenient: aiohttp.ClientSession, room: Room) -> None:
+async def test_an_address_of_version_six_is_fetched_like_any_other(
+    lenient: aiohttp.ClientSession, room: SpoolDirectory
+) -> None:
     async with origin(ok(PNG), host="::1") as server, room.spool() as spool:
         assert await anywhere(lenient).fetch(server.url, spool) == "image/png"
 
 
 async def test_private_addresses_are_fetched_only_where_that_is_configured(
-    strict: aiohttp.ClientSession, lenient: aiohttp.ClientSession, room: Room
+    strict: aiohttp.ClientSession, lenient: aiohttp.ClientSession, room: SpoolDirectory
 ) -> None:
     async with origin(ok(PNG)) as server:
         assert (await refusal(public(strict), room, server.url)).code == "address_refused"
@@ -322,7 +328,7 @@ async def test_private_addresses_are_fetched_only_where_that_is_configured(
 
 
 async def test_proxies_of_the_environment_are_not_used(
-    lenient: aiohttp.ClientSession, room: Room, monkeypatch: pytest.MonkeyPatch
+    lenient: aiohttp.ClientSession, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with origin(ok(b"")) as proxy, origin(ok(PNG)) as server, room.spool() as spool:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.errors import Permanent, ReconcilerError
 from reconciler.media.fetch import Fetcher
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import media_session
 from tests.wire import bare, chunked, ok, origin
 
@@ -54,7 +54,7 @@ async def test_a_packed_body_is_refused_and_not_unpacked(
 ) -> None:
     tracemalloc.start()
     try:
-        async with origin(ok(packed, encoding)) as server, Room(tmp_path, 1 << 30).spool() as spool:
+        async with origin(ok(packed, encoding)) as server, SpoolDirectory(tmp_path, 1 << 30).spool() as spool:
             with pytest.raises(Permanent) as caught:
                 await fetcher.fetch(server.url, spool)
         peak = tracemalloc.get_traced_memory()[1]
@@ -68,7 +68,7 @@ async def test_a_body_packed_by_its_transfer_is_not_unpacked_either(
     fetcher: Fetcher, tmp_path: Path, packed: bytes
 ) -> None:
     answer = bare(chunked(packed), "Transfer-Encoding: gzip, chunked")
-    async with origin(answer) as server, Room(tmp_path, 1 << 30).spool() as spool:
+    async with origin(answer) as server, SpoolDirectory(tmp_path, 1 << 30).spool() as spool:
         with pytest.raises(ReconcilerError):
             await fetcher.fetch(server.url, spool)
         assert spool.size <= len(packed)
@@ -78,7 +78,7 @@ async def test_a_picture_that_claims_to_be_vast_is_carried_and_never_opened(fetc
     picture = vast_picture()
     tracemalloc.start()
     try:
-        async with origin(ok(picture)) as server, Room(tmp_path, 1 << 30).spool() as spool:
+        async with origin(ok(picture)) as server, SpoolDirectory(tmp_path, 1 << 30).spool() as spool:
             assert await fetcher.fetch(server.url, spool) == "image/png"
             assert spool.size == len(picture)
         peak = tracemalloc.get_traced_memory()[1]

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.errors import Permanent
 from reconciler.media.fetch import Fetcher
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.net import http_clients
 from reconciler.net.http_clients import media_session
 from tests.wire import ok, origin
@@ -52,7 +52,7 @@ def forget(session: aiohttp.ClientSession) -> None:
 async def test_the_second_fetch_of_a_name_is_checked_like_the_first(
     session: aiohttp.ClientSession, name: list[str], tmp_path: Path
 ) -> None:
-    fetcher, room = Fetcher(session, hosts=("*",), max_bytes=1 << 20), Room(tmp_path, 1 << 30)
+    fetcher, room = Fetcher(session, hosts=("*",), max_bytes=1 << 20), SpoolDirectory(tmp_path, 1 << 30)
     async with origin(ok(PNG), host=OUTSIDE) as outside, origin(ok(PNG)) as inside:
         async with room.spool() as spool:
             assert await fetcher.fetch(f"http://rebound.example:{outside.port}/a.png", spool) == "image/png"
@@ -71,7 +71,7 @@ async def test_a_redirect_to_the_same_name_that_leads_inside_by_now_is_refused(
         forget(session)
         writer.write(ok(b"", f"Location: http://rebound.example:{inside.port}/a.png", status="302 Found"))
 
-    fetcher, room = Fetcher(session, hosts=("*",), max_bytes=1 << 20), Room(tmp_path, 1 << 30)
+    fetcher, room = Fetcher(session, hosts=("*",), max_bytes=1 << 20), SpoolDirectory(tmp_path, 1 << 30)
     async with origin(ok(PNG)) as inside, origin(onward, host=OUTSIDE) as outside, room.spool() as spool:
         with pytest.raises(Permanent) as caught:
             await fetcher.fetch(f"http://rebound.example:{outside.port}/", spool)

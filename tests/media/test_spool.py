@@ -17,15 +17,15 @@ import psutil
 import pytest
 
 from reconciler.errors import Config, Transient
-from reconciler.media.spool import HEAD, PIECE, Room, Spool
+from reconciler.media.spool import HEAD, PIECE, Spool, SpoolDirectory
 from testkit.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path / "spool", 64 * PIECE)
+def room(tmp_path: Path) -> SpoolDirectory:
+    return SpoolDirectory(tmp_path / "spool", 64 * PIECE)
 
 
 def pattern(size: int) -> bytes:
@@ -51,7 +51,7 @@ SIZES = [0, 1, HEAD - 1, HEAD, HEAD + 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE 
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_what_was_written_is_read_and_hashed(room: Room, size: int) -> None:
+async def test_what_was_written_is_read_and_hashed(room: SpoolDirectory, size: int) -> None:
     body = pattern(size)
     async with room.spool() as spool:
         await fill(spool, body)
@@ -64,7 +64,7 @@ async def test_what_was_written_is_read_and_hashed(room: Room, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [5 * HEAD, 2 * PIECE + 99])
-async def test_any_span_comes_in_pieces_no_larger_than_asked(room: Room, size: int) -> None:
+async def test_any_span_comes_in_pieces_no_larger_than_asked(room: SpoolDirectory, size: int) -> None:
     body = pattern(size)
     async with room.spool() as spool:
         await fill(spool, body, step=3000)
@@ -76,7 +76,7 @@ async def test_any_span_comes_in_pieces_no_larger_than_asked(room: Room, size: i
         assert [chunk async for chunk in spool.chunks(size, size)] == []
 
 
-async def test_a_body_in_tiny_chunks_is_the_same_body(room: Room) -> None:
+async def test_a_body_in_tiny_chunks_is_the_same_body(room: SpoolDirectory) -> None:
     body = pattern(40_000)
     async with room.spool() as spool:
         await fill(spool, body, step=7)
@@ -84,7 +84,7 @@ async def test_a_body_in_tiny_chunks_is_the_same_body(room: Room) -> None:
 
 
 @pytest.mark.parametrize(("size", "files"), [(PIECE, 0), (PIECE + 1, 1)])
-async def test_only_what_exceeds_a_mebibyte_goes_to_disk(room: Room, size: int, files: int) -> None:
+async def test_only_what_exceeds_a_mebibyte_goes_to_disk(room: SpoolDirectory, size: int, files: int) -> None:
     process = psutil.Process()
     before = process.num_fds()
     async with room.spool() as spool:
@@ -92,7 +92,7 @@ async def test_only_what_exceeds_a_mebibyte_goes_to_disk(room: Room, size: int, 
         assert process.num_fds() - before == files
 
 
-async def test_small_bodies_never_cross_to_a_thread(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_bodies_never_cross_to_a_thread(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a thread was asked")
 
@@ -102,7 +102,7 @@ async def test_small_bodies_never_cross_to_a_thread(room: Room, monkeypatch: pyt
         assert len(await content(spool)) == PIECE
 
 
-async def test_a_small_body_is_shown_where_it_lies_and_stays_there_while_it_is_shown(room: Room) -> None:
+async def test_a_small_body_is_shown_where_it_lies_and_stays_there_while_it_is_shown(room: SpoolDirectory) -> None:
     body = pattern(70_000)
     async with room.spool() as spool:
         await fill(spool, body, step=3000)
@@ -113,7 +113,7 @@ async def test_a_small_body_is_shown_where_it_lies_and_stays_there_while_it_is_s
 
 
 async def test_a_large_body_crosses_to_the_thread_in_pieces_of_a_mebibyte(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+    room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[int] = []
     absorb = Spool._absorb
@@ -128,14 +128,14 @@ async def test_a_large_body_crosses_to_the_thread_in_pieces_of_a_mebibyte(
     assert handed == [PIECE] * 10, "a hop costs more than hashing 64 KB does"
 
 
-async def test_the_folder_is_private_and_its_files_have_no_names(room: Room) -> None:
+async def test_the_folder_is_private_and_its_files_have_no_names(room: SpoolDirectory) -> None:
     assert stat.S_IMODE(room.folder.stat().st_mode) == 0o700
     async with room.spool() as spool:
         await fill(spool, pattern(3 * PIECE))
         assert names(room.folder) == [], "nobody can open it, and no crash can leave it"
 
 
-async def test_a_folder_that_was_tidied_away_is_made_anew(room: Room) -> None:
+async def test_a_folder_that_was_tidied_away_is_made_anew(room: SpoolDirectory) -> None:
     room.folder.rmdir()
     async with room.spool() as spool:
         await fill(spool, pattern(2 * PIECE))
@@ -159,18 +159,18 @@ async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> No
     )
     assert child.stdout is not None
     assert int(await child.stdout.readline()) == 4 * PIECE
-    room = Room(tmp_path, 64 * PIECE)
+    room = SpoolDirectory(tmp_path, 64 * PIECE)
     async with room.spool() as ours:
         await fill(ours, pattern(2 * PIECE))
         child.kill()
         await child.wait()
-        Room(tmp_path, 64 * PIECE)
+        SpoolDirectory(tmp_path, 64 * PIECE)
         assert await content(ours) == pattern(2 * PIECE), "a neighbour's death harms nobody"
         assert names(tmp_path) == []
 
 
 async def test_all_spools_together_are_bounded_and_give_their_room_back(tmp_path: Path) -> None:
-    room = Room(tmp_path, 1000)
+    room = SpoolDirectory(tmp_path, 1000)
     async with room.spool() as first:
         await first.write(bytes(600))
         async with room.spool() as second:
@@ -183,7 +183,7 @@ async def test_all_spools_together_are_bounded_and_give_their_room_back(tmp_path
     assert room.used == 0
 
 
-async def test_a_full_disk_is_waited_out(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_waited_out(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     # This device answers every write with the kernel's own ENOSPC.
     full = FileIO("/dev/full", "wb")
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
@@ -194,7 +194,9 @@ async def test_a_full_disk_is_waited_out(room: Room, monkeypatch: pytest.MonkeyP
     assert room.used == 0
 
 
-async def test_a_disk_that_fails_in_another_way_is_told_apart(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_fails_in_another_way_is_told_apart(
+    room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unwritable = FileIO("/dev/null", "rb")
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: unwritable)
     async with room.spool() as spool:
@@ -203,7 +205,7 @@ async def test_a_disk_that_fails_in_another_way_is_told_apart(room: Room, monkey
     assert caught.value.code == "spool_error"
 
 
-async def test_bytes_that_vanish_from_the_disk_are_noticed(room: Room) -> None:
+async def test_bytes_that_vanish_from_the_disk_are_noticed(room: SpoolDirectory) -> None:
     async with room.spool() as spool:
         await fill(spool, pattern(2 * PIECE))
         assert spool._file is not None
@@ -214,7 +216,7 @@ async def test_bytes_that_vanish_from_the_disk_are_noticed(room: Room) -> None:
 
 
 async def test_leaving_while_a_thread_writes_closes_the_file_after_it(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+    room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, loop = psutil.Process(), asyncio.get_running_loop()
     await asyncio.to_thread(lambda: None)
@@ -253,5 +255,5 @@ async def test_leaving_while_a_thread_writes_closes_the_file_after_it(
 def test_a_folder_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(Config) as caught:
-        Room(tmp_path / "file" / "spool", 1)
+        SpoolDirectory(tmp_path / "file" / "spool", 1)
     assert "RECONCILER_SPOOL_DIR" in caught.value.hint

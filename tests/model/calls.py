@@ -7,29 +7,29 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from reconciler.simulator import Media, Simulator, Task
+from reconciler.simulator import MediaSpec, SimulatedTask, Simulator
 from reconciler.simulator.api.callback_bodies import body_of, tampered
 from reconciler.simulator.records.records import Scene
 from reconciler.simulator.records.scenes import scene_of
-from reconciler.simulator.tasks import Life
+from reconciler.simulator.tasks import TaskLife
 
 Body = Mapping[str, object]
 
 KINDS = ("true", "early", "forged", "forged", "failure", "failure", "tampered", "unreadable", "unknown")
 
 
-def media(count: int) -> list[Media]:
+def media(count: int) -> list[MediaSpec]:
     """So many results, small and each of its own size."""
-    return [Media(size=2000 + 700 * n) for n in range(count)]
+    return [MediaSpec(size=2000 + 700 * n) for n in range(count)]
 
 
-def scene(kie: Simulator, task: Task, state: str) -> Scene:
+def scene(kie: Simulator, task: SimulatedTask, state: str) -> Scene:
     """The task as if it had ended so, now at the latest."""
-    life = Life((("waiting", kie.clock.now() - task.born),))
+    life = TaskLife((("waiting", kie.clock.now() - task.born),))
     return scene_of(kie, task if task.ends < math.inf else replace(task, life=life), state)
 
 
-def said(kie: Simulator, task: Task, kind: str) -> Body | None:
+def said(kie: Simulator, task: SimulatedTask, kind: str) -> Body | None:
     """What a callback of this kind says of a task; None where it cannot be said now."""
     match kind:
         case "true":

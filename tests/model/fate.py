@@ -93,7 +93,7 @@ class Breaking:
 FATE: ContextVar[Fate | None] = ContextVar("FATE", default=None)
 
 
-class Fateful(pool.Plain):
+class Fateful(pool.PlainConnection):
     """A connection whose statements meet the fate of the step that says them."""
 
     async def _met(self, query: str, say: Callable[[], Awaitable[Any]]) -> Any:

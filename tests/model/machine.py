@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from reconciler.domain.model import OPEN, Trigger
-from reconciler.postgres.create_requests import Asker, Order
+from reconciler.postgres.create_requests import Order, Requester
 from reconciler.simulator import Fault, never
 from reconciler.simulator.api.callback_bodies import body_of
 from tests.model.calls import KINDS, media, said, scene
@@ -84,7 +84,7 @@ class Model(World):
             before = kie.orders_heard
             self.watch.asked += 1
             order = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
-            await self.stage.order(self.replica(replica), order, Asker("", key), self.fate(at, manner))
+            await self.stage.order(self.replica(replica), order, Requester("", key), self.fate(at, manner))
             await self.heard(before)
 
         self.do(act())

@@ -30,16 +30,16 @@ from reconciler.errors import ReconcilerError
 from reconciler.front import inside
 from reconciler.health import Health
 from reconciler.http.app import application
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.http.routes import callback
 from reconciler.postgres.claims import unacknowledged_claims
-from reconciler.postgres.create_requests import Asker, Order
-from reconciler.postgres.ledger.reopen import Reopening
+from reconciler.postgres.create_requests import Order, Requester
+from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.simulator import Simulator
-from reconciler.simulator.world import Counts
+from reconciler.simulator.world import RequestCounts
 from reconciler.worker import poll, visit, worker
 from reconciler.worker.create import create_task, record_outcome
-from reconciler.worker.create.create_task import Answer
+from reconciler.worker.create.create_task import CreateAnswer
 from testkit.standins.storage import Bucket, SupabaseStorage
 from tests.model.fate import FATE, Fate, fateful
 from tests.postgres.books import opened
@@ -150,7 +150,7 @@ class Stage:
         kie = self.kie
         for things in (kie.tasks, kie.links, kie.orders, kie._files, kie._ordered):
             things.clear()  # type: ignore[attr-defined]
-        kie.counts, kie.orders_heard = Counts(), 0
+        kie.counts, kie.orders_heard = RequestCounts(), 0
         for name in list(self.storage.objects):
             self.storage.shelf.remove(name)
         self.storage.history.clear()
@@ -243,11 +243,11 @@ class Stage:
 
         return await self.drive(replica, step, fate) or 0
 
-    async def order(self, replica: int, order: Order, asker: Asker, fate: Fate) -> Answer | None:
+    async def order(self, replica: int, order: Order, asker: Requester, fate: Fate) -> CreateAnswer | None:
         """Order from KIE; a process that dies takes with it whatever it was still trying."""
         creation = inside(self.replicas[replica]).creation
 
-        async def step() -> Answer:
+        async def step() -> CreateAnswer:
             making = asyncio.create_task(creation.create(order, asker))
             dying = asyncio.create_task(fate.struck.wait())
             try:
@@ -263,13 +263,13 @@ class Stage:
             finally:
                 dying.cancel()
 
-        found: Answer | None = await self.drive(replica, step, fate)
+        found: CreateAnswer | None = await self.drive(replica, step, fate)
         return found
 
     async def retry(self, replica: int, generation_id: str, fate: Fate) -> bool:
         """Reopen a failed row as an operator does."""
         parts = self.replicas[replica]
-        reopening = Reopening(parts.database, parts.shape)
+        reopening = Reopener(parts.database, parts.shape)
         return await self.drive(replica, lambda: reopening.reopen(generation_id), fate) is True
 
     def broken(self) -> float:
@@ -313,9 +313,9 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
 
 def door(parts: Parts) -> httpx.AsyncClient:
     """Where KIE calls this instance back, without a socket."""
-    entrance = Entrance(Health(patience=math.inf, reason=None))
+    entrance = ReadinessGate(Health(patience=math.inf, reason=None))
     entrance.inside = inside(parts)
-    routes = callback.routes(callback.Proofs(SECRET.encode()), entrance, parts.metrics)
+    routes = callback.routes(callback.CallbackProofs(SECRET.encode()), entrance, parts.metrics)
     app = application(entrance.health, parts.metrics, routers=[routes])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)
 

@@ -11,11 +11,11 @@ import pytest
 
 from reconciler.bootstrap import Parts
 from reconciler.errors import Transient
-from reconciler.operations.actions import Desk
-from reconciler.operations.audit import Broken, Reading, Totals, audit
-from reconciler.operations.explain import Terms
-from reconciler.postgres.ledger.reopen import Reopening
-from reconciler.postgres.ledger.verification import PAGE, Audits
+from reconciler.operations.actions import Operator
+from reconciler.operations.audit import AuditReading, AuditTotals, BrokenDelivery, audit
+from reconciler.operations.explain import ExplainTerms
+from reconciler.postgres.ledger.reopen import Reopener
+from reconciler.postgres.ledger.verification import PAGE, VerificationQueue
 from testkit.standins.storage.faults import Fault
 from tests.worker.rig import Rig, opened_rig
 
@@ -34,11 +34,11 @@ async def parts(rig: Rig) -> AsyncIterator[Parts]:
         yield built
 
 
-async def audited(parts: Parts, since: timedelta = WEEK) -> tuple[Totals, list[Broken]]:
-    broken: list[Broken] = []
-    terms = Terms(timedelta(days=1), ("localhost",))
-    desk = Desk(parts.work, parts.reports, Reopening(parts.database, parts.shape), terms, at_once=4)
-    reading = Reading(Audits(parts.database, parts.shape), parts.audit, broken.append)
+async def audited(parts: Parts, since: timedelta = WEEK) -> tuple[AuditTotals, list[BrokenDelivery]]:
+    broken: list[BrokenDelivery] = []
+    terms = ExplainTerms(timedelta(days=1), ("localhost",))
+    desk = Operator(parts.work, parts.reports, Reopener(parts.database, parts.shape), terms, at_once=4)
+    reading = AuditReading(VerificationQueue(parts.database, parts.shape), parts.audit, broken.append)
     return await audit(desk, reading, since), broken
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import Transient
-from reconciler.operations.actions import Desk, Outcome, backfill, unhealed
+from reconciler.operations.actions import OperationOutcome, Operator, backfill, unhealed
 from reconciler.simulator import Simulator
 from testkit.rows import OURS, add, state
 
@@ -16,12 +16,14 @@ FILES = "http://127.0.0.1:9/files"
 DAY = timedelta(days=1)
 
 
-async def heal(desk: Desk) -> dict[str, Outcome]:
+async def heal(desk: Operator) -> dict[str, OperationOutcome]:
     outcomes = await backfill(desk, on_page=lambda _looked, _found: None, on_outcome=lambda _: None)
     return {one.generation_id: one for one in outcomes}
 
 
-async def test_backfill_heals_what_says_success_without_an_asset_of_ours(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_backfill_heals_what_says_success_without_an_asset_of_ours(
+    kie: Simulator, pool: Any, desk: Operator
+) -> None:
     tasks = [kie.add_task() for _ in range(6)]
     empty = [await add(pool, "success", 2 * DAY, task_id=task) for task in tasks[:5]]
     theirs = await add(pool, "success", DAY, task_id=tasks[5], asset_url="https://tempfile.aiquickdraw.com/x.png")
@@ -38,7 +40,7 @@ async def test_backfill_heals_what_says_success_without_an_asset_of_ours(kie: Si
     assert await heal(desk) == {}
 
 
-async def test_what_cannot_be_healed_is_remembered_and_stops_nobody(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_what_cannot_be_healed_is_remembered_and_stops_nobody(kie: Simulator, pool: Any, desk: Operator) -> None:
     refused = await add(pool, "success", DAY, task_id=kie.add_task(fate="fail"))
     dead = await add(pool, "success", 40 * DAY, task_id="forgotten")
     good = await add(pool, "success", DAY, task_id=kie.add_task())
@@ -54,7 +56,7 @@ async def test_what_cannot_be_healed_is_remembered_and_stops_nobody(kie: Simulat
         assert (after["due_at"], after["version"]) == (None, versions[row])
 
 
-async def test_a_walk_alone_changes_nothing(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_a_walk_alone_changes_nothing(kie: Simulator, pool: Any, desk: Operator) -> None:
     row = await add(pool, "success", DAY, task_id=kie.add_task())
     heard: list[tuple[int, int]] = []
 
@@ -65,7 +67,7 @@ async def test_a_walk_alone_changes_nothing(kie: Simulator, pool: Any, desk: Des
 
 
 async def test_a_visit_that_breaks_costs_only_its_own_row(
-    kie: Simulator, pool: Any, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    kie: Simulator, pool: Any, desk: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [await add(pool, "success", DAY, task_id=kie.add_task()) for _ in range(3)]
     once = desk.work.once
@@ -83,7 +85,7 @@ async def test_a_visit_that_breaks_costs_only_its_own_row(
 
 
 async def test_backfill_stops_when_the_database_is_away(
-    kie: Simulator, pool: Any, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    kie: Simulator, pool: Any, desk: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(20):
         await add(pool, "success", DAY, task_id=kie.add_task())

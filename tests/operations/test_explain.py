@@ -10,11 +10,18 @@ from uuid import UUID
 import pytest
 
 from reconciler.operations.actions import outcome
-from reconciler.operations.explain import Terms, ended, lines, story
-from reconciler.postgres.reports.generation_details import Bookkeeping, Case, Event, Generation, Holder, Receipt
+from reconciler.operations.explain import ExplainTerms, ended, lines, story
+from reconciler.postgres.reports.generation_details import (
+    ApplicationRow,
+    Bookkeeping,
+    GenerationDetails,
+    LeaseHolder,
+    PastEvent,
+    StoredAsset,
+)
 
 NOW = datetime(2026, 3, 1, 3, 0, 0, tzinfo=UTC)
-TERMS = Terms(give_up_after=timedelta(hours=24), their_hosts=("aiquickdraw.com",))
+TERMS = ExplainTerms(give_up_after=timedelta(hours=24), their_hosts=("aiquickdraw.com",))
 INSTANCE = UUID("6a3f2f60-7f0e-4b8e-9a6c-3f1d1c7a0001")
 OURS = "https://project.supabase.co/generations/u/image/g_0.png"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
@@ -28,12 +35,12 @@ def ahead(**span: float) -> datetime:
     return NOW + timedelta(**span)
 
 
-def row(**facts: Any) -> Generation:
+def row(**facts: Any) -> ApplicationRow:
     plain: dict[str, Any] = {
         "id": "g", "user_id": "u", "task_id": "t", "status": "generating", "kind": "image", "model": "flux-2/pro",
         "provider": "kie", "error": None, "asset_url": None, "created_at": ago(minutes=20),
     }  # fmt: skip
-    return Generation(**{**plain, **facts})
+    return ApplicationRow(**{**plain, **facts})
 
 
 def work(**facts: Any) -> Bookkeeping:
@@ -43,17 +50,17 @@ def work(**facts: Any) -> Bookkeeping:
     return Bookkeeping(**{**plain, **numbers, **flags, "seen_task": "t", "sources": (), **facts})
 
 
-def case(generation: Generation | None = None, known: Bookkeeping | None = None, **more: Any) -> Case:
-    plain = Case(generation or row(), known, None, (), (), (), replicas=1, now=NOW)
+def case(generation: ApplicationRow | None = None, known: Bookkeeping | None = None, **more: Any) -> GenerationDetails:
+    plain = GenerationDetails(generation or row(), known, None, (), (), (), replicas=1, now=NOW)
     return replace(plain, **more)
 
 
-def receipt(n: int = 0, **facts: Any) -> Receipt:
+def receipt(n: int = 0, **facts: Any) -> StoredAsset:
     plain: dict[str, Any] = {
         "task_id": "t", "n": n, "path": f"u/image/g_{n}.png", "mime": "image/png", "size": 7, "sha256": "ab",
         "version": None, "verified_by": "etag-md5", "stored_at": ago(minutes=1),
     }  # fmt: skip
-    return Receipt(**{**plain, **facts})
+    return StoredAsset(**{**plain, **facts})
 
 
 def test_a_row_that_nobody_has_looked_at() -> None:
@@ -169,10 +176,10 @@ def test_what_has_run_out_is_said_before_what_will() -> None:
 
 
 def test_who_holds_it() -> None:
-    holder = Holder(INSTANCE, "worker-2", 77, ago(seconds=3))
+    holder = LeaseHolder(INSTANCE, "worker-2", 77, ago(seconds=3))
     held = case(known=work(lease_until=ahead(seconds=17)), holder=holder)
     lapsed = case(known=work(lease_until=ago(seconds=5), due_at=ago(seconds=20)), holder=holder)
-    stranger = case(known=work(lease_until=ahead(seconds=17)), holder=Holder(INSTANCE, None, None, None))
+    stranger = case(known=work(lease_until=ahead(seconds=17)), holder=LeaseHolder(INSTANCE, None, None, None))
 
     assert story(held, TERMS)["holder"] == (
         f"Held by instance {INSTANCE} (on worker-2, pid 77); the lease ends in 17 s (2026-03-01 03:00:17 UTC)"
@@ -210,7 +217,7 @@ def test_a_delivered_row_has_nothing_before_it() -> None:
 
 def test_a_delivery_that_storage_has_lost_is_not_told_as_delivered() -> None:
     known = work(delivered_at=ago(days=40), looks=1, looked_at=ago(days=40))
-    events = [Event(kind, ago(days=days), ago(days=days), None) for kind, days in (("succeeded", 40), ("lost", 1))]
+    events = [PastEvent(kind, ago(days=days), ago(days=days), None) for kind, days in (("succeeded", 40), ("lost", 1))]
     gone = case(row(status="success", asset_url=OURS), known, assets=(receipt(),), events=tuple(events), replicas=1)
 
     assert (
@@ -278,9 +285,9 @@ def test_what_happened_is_told_in_its_order() -> None:
     told = lines(
         case(
             events=(
-                Event("failed", ago(hours=2), ago(hours=1), None),
-                Event("failed", ago(days=4), None, ago(hours=20)),
-                Event("recovered", ago(minutes=1), None, None),
+                PastEvent("failed", ago(hours=2), ago(hours=1), None),
+                PastEvent("failed", ago(days=4), None, ago(hours=20)),
+                PastEvent("recovered", ago(minutes=1), None, None),
             ),
             callbacks=(ago(minutes=30),),
             assets=(receipt(stored_at=ago(minutes=2)), receipt(1, verified_by=None, stored_at=None)),
@@ -317,7 +324,7 @@ def test_what_happened_is_told_in_its_order() -> None:
         ),
     ],
 )
-def test_how_a_generation_stands(generation: Generation, known: Bookkeeping | None, word: str, why: str) -> None:
+def test_how_a_generation_stands(generation: ApplicationRow, known: Bookkeeping | None, word: str, why: str) -> None:
     told = outcome(case(generation, known), TERMS)
 
     assert (told.word, told.why) == (word, why)

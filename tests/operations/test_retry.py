@@ -11,14 +11,14 @@ from uuid import uuid4
 import pytest
 
 from reconciler.errors import Permanent, Transient
-from reconciler.operations.actions import Desk, retry
+from reconciler.operations.actions import Operator, retry
 from reconciler.simulator import Simulator
 from testkit.rows import HOUR, add, keep, state
 
 DAY = timedelta(days=1)
 
 
-async def test_retry_delivers_what_we_gave_up(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_retry_delivers_what_we_gave_up(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     row = await add(pool, "failed", 2 * DAY, task_id=task, error="gave up after 24 h")
     await keep(pool, row, seen_task=task, gave_up=True, due_at_in=3600)
@@ -32,7 +32,7 @@ async def test_retry_delivers_what_we_gave_up(kie: Simulator, pool: Any, desk: D
     assert (after["status"], after["error"], after["reopened"], after["gave_up"]) == ("success", None, False, False)
 
 
-async def test_a_refused_row_stays_as_it_is_while_kie_says_the_same(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_a_refused_row_stays_as_it_is_while_kie_says_the_same(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task(fate="fail")
     row = await add(pool, "failed", HOUR, task_id=task, error="Internal server error (500)")
     before = await state(pool, row)
@@ -46,7 +46,7 @@ async def test_a_refused_row_stays_as_it_is_while_kie_says_the_same(kie: Simulat
 
 
 async def test_a_refused_row_is_delivered_once_kie_itself_calls_it_a_success(
-    kie: Simulator, pool: Any, desk: Desk
+    kie: Simulator, pool: Any, desk: Operator
 ) -> None:
     task = kie.add_task()
     row = await add(pool, "failed", HOUR, task_id=task, error="refused")
@@ -57,7 +57,7 @@ async def test_a_refused_row_is_delivered_once_kie_itself_calls_it_a_success(
     assert (one.word, (await state(pool, row))["status"]) == ("delivered", "success")
 
 
-async def test_retry_of_a_row_in_flight_is_a_visit_now(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_retry_of_a_row_in_flight_is_a_visit_now(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     row = await add(pool, "generating", 3 * DAY, task_id=task)
     await keep(pool, row, seen_task=task, finding="parked", due_at_in=20_000)
@@ -80,7 +80,7 @@ async def any_status(pool: Any) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("any_status")
 @pytest.mark.parametrize("status", ["cancelled", "archived"])
-async def test_retry_refuses_rows_that_are_not_ours_to_move(pool: Any, desk: Desk, status: str) -> None:
+async def test_retry_refuses_rows_that_are_not_ours_to_move(pool: Any, desk: Operator, status: str) -> None:
     row = await add(pool, status)
 
     with pytest.raises(Permanent, match=f"{row} is {status}"):
@@ -89,7 +89,7 @@ async def test_retry_refuses_rows_that_are_not_ours_to_move(pool: Any, desk: Des
     assert (await state(pool, row))["status"] == status
 
 
-async def test_retry_needs_a_task(pool: Any, desk: Desk) -> None:
+async def test_retry_needs_a_task(pool: Any, desk: Operator) -> None:
     row = await add(pool, "failed", task_id=None)
 
     with pytest.raises(Permanent, match="no task id"):
@@ -97,11 +97,11 @@ async def test_retry_needs_a_task(pool: Any, desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("unknown", ["00000000-0000-4000-8000-000000000000", "no-uuid"])
-async def test_retry_knows_no_strangers_row(desk: Desk, unknown: str) -> None:
+async def test_retry_knows_no_strangers_row(desk: Operator, unknown: str) -> None:
     assert await retry(desk, unknown) is None
 
 
-async def test_retry_waits_for_the_lease_of_another(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_retry_waits_for_the_lease_of_another(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     row = await add(pool, "failed", HOUR, task_id=task)
     await keep(pool, row, seen_task=task, lease=uuid4(), instance=uuid4(), lease_until_in=0.7)
@@ -112,7 +112,7 @@ async def test_retry_waits_for_the_lease_of_another(kie: Simulator, pool: Any, d
     assert one.word == "delivered"
 
 
-async def test_retry_gives_up_on_a_lease_that_does_not_end(pool: Any, desk: Desk) -> None:
+async def test_retry_gives_up_on_a_lease_that_does_not_end(pool: Any, desk: Operator) -> None:
     row = await add(pool, "failed", HOUR)
     await keep(pool, row, lease=uuid4(), instance=uuid4(), lease_until_in=50)
 
@@ -122,7 +122,7 @@ async def test_retry_gives_up_on_a_lease_that_does_not_end(pool: Any, desk: Desk
     assert not (await state(pool, row))["reopened"]
 
 
-async def test_what_was_noted_about_an_earlier_task_is_not_believed(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_what_was_noted_about_an_earlier_task_is_not_believed(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     row = await add(pool, "failed", HOUR, task_id=task)
     await keep(pool, row, seen_task="earlier", sources=["https://tempfile.aiquickdraw.com/earlier.png"], looks=9)

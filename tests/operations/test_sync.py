@@ -12,7 +12,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.errors import LeaseLost
 from reconciler.kie.client import key_hash
-from reconciler.operations.actions import Desk, sync
+from reconciler.operations.actions import Operator, sync
 from reconciler.simulator import Failure, Simulator, never
 from testkit.rows import OURS, add, keep, state
 from testkit.waiting import until
@@ -20,7 +20,7 @@ from testkit.waiting import until
 FILES = "http://127.0.0.1:9/files"
 
 
-async def test_sync_delivers_every_generation_of_the_task(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_delivers_every_generation_of_the_task(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     twins = {await add(pool, "generating", task_id=task), await add(pool, "queued", task_id=task)}
 
@@ -35,7 +35,7 @@ async def test_sync_delivers_every_generation_of_the_task(kie: Simulator, pool: 
     assert (await state(pool, outcomes[0].generation_id))["lease"] is None
 
 
-async def test_sync_tells_kies_reason_where_kie_refused(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_tells_kies_reason_where_kie_refused(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task(fate="fail", failure=Failure("422", "nsfw content"))
     await add(pool, task_id=task)
 
@@ -44,7 +44,7 @@ async def test_sync_tells_kies_reason_where_kie_refused(kie: Simulator, pool: An
     assert (one.word, one.settled, one.why) == ("failed", True, "nsfw content (422)")
 
 
-async def test_sync_of_a_running_task_is_not_settled(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_of_a_running_task_is_not_settled(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task(life=never("waiting"))
     await add(pool, task_id=task)
 
@@ -53,11 +53,11 @@ async def test_sync_of_a_running_task_is_not_settled(kie: Simulator, pool: Any, 
     assert (one.word, one.settled, one.why) == ("working", False, "KIE says waiting")
 
 
-async def test_sync_knows_no_strangers_task(desk: Desk) -> None:
+async def test_sync_knows_no_strangers_task(desk: Operator) -> None:
     assert await sync(desk, "nobody's") == ()
 
 
-async def test_sync_does_not_ask_about_what_is_delivered(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_does_not_ask_about_what_is_delivered(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     await add(pool, "success", task_id=task, asset_url=f"{OURS}/one.png")
 
@@ -66,7 +66,7 @@ async def test_sync_does_not_ask_about_what_is_delivered(kie: Simulator, pool: A
     assert (one.word, one.asset_url, kie.counts.records) == ("delivered", f"{OURS}/one.png", 0)
 
 
-async def test_sync_leaves_cancelled_rows_alone(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_leaves_cancelled_rows_alone(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     row = await add(pool, "cancelled", task_id=task)
 
@@ -77,7 +77,7 @@ async def test_sync_leaves_cancelled_rows_alone(kie: Simulator, pool: Any, desk:
     assert ((await state(pool, row))["status"], kie.counts.records) == ("cancelled", 0)
 
 
-async def test_sync_says_that_a_row_of_another_provider_is_not_ours(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_says_that_a_row_of_another_provider_is_not_ours(kie: Simulator, pool: Any, desk: Operator) -> None:
     task = kie.add_task()
     await add(pool, task_id=task, provider="fal")
 
@@ -88,7 +88,7 @@ async def test_sync_says_that_a_row_of_another_provider_is_not_ours(kie: Simulat
 
 
 async def test_sync_asks_about_a_fresh_row_though_no_request_is_to_spare(
-    kie: Simulator, pool: Any, built: Parts, desk: Desk
+    kie: Simulator, pool: Any, built: Parts, desk: Operator
 ) -> None:
     task = kie.add_task()
     await add(pool, task_id=task)
@@ -99,7 +99,7 @@ async def test_sync_asks_about_a_fresh_row_though_no_request_is_to_spare(
     assert one.word == "delivered"
 
 
-async def test_sync_waits_for_the_instance_that_holds_the_row(kie: Simulator, pool: Any, desk: Desk) -> None:
+async def test_sync_waits_for_the_instance_that_holds_the_row(kie: Simulator, pool: Any, desk: Operator) -> None:
     row = await add(pool)
     await keep(pool, row, lease=uuid4(), instance=uuid4(), lease_until_in=30)
 
@@ -114,7 +114,7 @@ async def test_sync_waits_for_the_instance_that_holds_the_row(kie: Simulator, po
     assert (one.word, one.asset_url, kie.counts.records) == ("delivered", f"{OURS}/theirs.png", 0)
 
 
-async def test_sync_does_not_wait_for_ever(pool: Any, desk: Desk) -> None:
+async def test_sync_does_not_wait_for_ever(pool: Any, desk: Operator) -> None:
     row = await add(pool)
     await keep(pool, row, lease=uuid4(), instance=uuid4(), lease_until_in=30, why="KIE says waiting")
 
@@ -124,7 +124,7 @@ async def test_sync_does_not_wait_for_ever(pool: Any, desk: Desk) -> None:
 
 
 async def test_a_lease_lost_on_the_way_is_no_failure(
-    kie: Simulator, pool: Any, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    kie: Simulator, pool: Any, desk: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = kie.add_task()
     await add(pool, task_id=task)

@@ -11,17 +11,23 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from reconciler.cli.render.top import Screen, page
-from reconciler.operations.throughput import Motion, Motions
-from reconciler.postgres.reports.activity import Booked, Moment, Moving, Replica, Waiting
+from reconciler.cli.render.top import TopScreen, page
+from reconciler.operations.throughput import Throughput, ThroughputMeter
+from reconciler.postgres.reports.activity import (
+    ActiveTransfer,
+    ActivitySnapshot,
+    KeyBacklog,
+    ReplicaActivity,
+    WaitingGeneration,
+)
 
 BEGAN = datetime(2026, 7, 1, 12, tzinfo=UTC)
-FIRST = Replica(UUID(int=1), "one", 11, "1.0", True, BEGAN)
+FIRST = ReplicaActivity(UUID(int=1), "one", 11, "1.0", True, BEGAN)
 
 
-def at(seconds: float, *replicas: Replica, **more: Any) -> Moment:
+def at(seconds: float, *replicas: ReplicaActivity, **more: Any) -> ActivitySnapshot:
     """A moment so many seconds after the beginning."""
-    return Moment(
+    return ActivitySnapshot(
         BEGAN + timedelta(seconds=seconds),
         replicas,
         more.get("keys", ()),
@@ -30,21 +36,21 @@ def at(seconds: float, *replicas: Replica, **more: Any) -> Moment:
     )
 
 
-def told(replica: Replica, seconds: float, *transfers: Moving, **counts: int) -> Replica:
+def told(replica: ReplicaActivity, seconds: float, *transfers: ActiveTransfer, **counts: int) -> ReplicaActivity:
     """What a replica said so many seconds after the beginning."""
     return replace(replica, told_at=BEGAN + timedelta(seconds=seconds), transfers=transfers, **counts)
 
 
-def fetching(done: int, seconds: float, stage: str = "fetch", generation_id: str = "film") -> Moving:
-    return Moving(generation_id, 0, stage, done, 1_000_000, seconds)
+def fetching(done: int, seconds: float, stage: str = "fetch", generation_id: str = "film") -> ActiveTransfer:
+    return ActiveTransfer(generation_id, 0, stage, done, 1_000_000, seconds)
 
 
-def rates(motion: Motion) -> list[float | None]:
+def rates(motion: Throughput) -> list[float | None]:
     return [one.bytes_per_second for one in motion.transfers]
 
 
 def test_what_a_replica_does_a_second_is_unknown_until_it_has_spoken_twice() -> None:
-    motions = Motions()
+    motions = ThroughputMeter()
     (first,) = motions.at(at(1, told(FIRST, 0, polls=100, deliveries=7))).replicas
     (second,) = motions.at(at(3, told(FIRST, 2, polls=110, deliveries=8, downloaded=3000, uploaded=2000))).replicas
 
@@ -54,7 +60,7 @@ def test_what_a_replica_does_a_second_is_unknown_until_it_has_spoken_twice() -> 
 
 
 def test_a_replica_that_has_said_nothing_new_keeps_its_rates() -> None:
-    motions = Motions()
+    motions = ThroughputMeter()
     motions.at(at(0, told(FIRST, 0, polls=100)))
     last = told(FIRST, 1, polls=110)
     for seconds in (1, 2, 3):
@@ -62,7 +68,7 @@ def test_a_replica_that_has_said_nothing_new_keeps_its_rates() -> None:
 
 
 def test_each_replica_is_measured_by_its_own_words_alone() -> None:
-    motions = Motions()
+    motions = ThroughputMeter()
     other = replace(FIRST, instance=UUID(int=2), host="two", leads=False)
     motions.at(at(0, told(FIRST, 0, polls=100), told(other, 0, polls=7)))
     found = motions.at(at(2, told(FIRST, 1, polls=104), told(other, 2, polls=9))).replicas
@@ -71,14 +77,14 @@ def test_each_replica_is_measured_by_its_own_words_alone() -> None:
 
 
 def test_a_replica_that_began_anew_has_no_rates_of_its_predecessor() -> None:
-    motions = Motions()
+    motions = ThroughputMeter()
     motions.at(at(0, told(FIRST, 0, polls=100)))
     (anew,) = motions.at(at(1, told(replace(FIRST, instance=UUID(int=9)), 1, polls=3))).replicas
     assert anew.polls_per_second is None
 
 
 def test_a_transfers_rate_is_of_its_whole_stage_at_first_and_then_of_the_last_two_words() -> None:
-    motions = Motions()
+    motions = ThroughputMeter()
     assert rates(motions.at(at(0, told(FIRST, 0, fetching(200_000, 4.0))))) == [50_000.0]
     assert rates(motions.at(at(2, told(FIRST, 2, fetching(260_000, 6.0))))) == [30_000.0]
 
@@ -92,27 +98,27 @@ def test_a_transfers_rate_is_of_its_whole_stage_at_first_and_then_of_the_last_tw
     ],
     ids=["the next stage", "another generation", "the same once more"],
 )
-def test_what_has_begun_since_is_not_measured_by_what_went_before(now: Moving, rate: float) -> None:
-    motions = Motions()
+def test_what_has_begun_since_is_not_measured_by_what_went_before(now: ActiveTransfer, rate: float) -> None:
+    motions = ThroughputMeter()
     motions.at(at(0, told(FIRST, 0, fetching(50_000, 4.0))))
     assert rates(motions.at(at(1, told(FIRST, 1, now)))) == [rate]
 
 
 def test_a_transfer_that_has_just_begun_has_no_rate() -> None:
-    assert rates(Motions().at(at(0, told(FIRST, 0, fetching(0, 0.0))))) == [None]
+    assert rates(ThroughputMeter().at(at(0, told(FIRST, 0, fetching(0, 0.0))))) == [None]
 
 
-def everything() -> Motion:
-    waits = Waiting("\x1b[2Jrow[red]", "task", 42.0, 3, None, None)
-    proving = Moving("film", 1, "prove", 0, 2_000_000, 3.0)
+def everything() -> Throughput:
+    waits = WaitingGeneration("\x1b[2Jrow[red]", "task", 42.0, 3, None, None)
+    proving = ActiveTransfer("film", 1, "prove", 0, 2_000_000, 3.0)
     moment = at(
         5,
-        told(FIRST, 3, fetching(250_000, 5.0), Moving("song", 1, "store", 10, None, 1.0), proving, held=4),
-        keys=(Booked("0123456789abcdef", 1.5), Booked("fedcba", 0.0)),
+        told(FIRST, 3, fetching(250_000, 5.0), ActiveTransfer("song", 1, "store", 10, None, 1.0), proving, held=4),
+        keys=(KeyBacklog("0123456789abcdef", 1.5), KeyBacklog("fedcba", 0.0)),
         overdue=12,
         waiting=(waits,),
     )
-    return Motions().at(moment)
+    return ThroughputMeter().at(moment)
 
 
 def test_the_view_tells_what_moves_where_how_fast_and_who_waits() -> None:
@@ -135,12 +141,12 @@ def test_the_view_tells_what_moves_where_how_fast_and_who_waits() -> None:
 def test_where_nobody_is_alive_the_view_says_what_to_start() -> None:
     console = Console(width=160)
     with console.capture() as caught:
-        console.print(page(Motions().at(at(0))))
+        console.print(page(ThroughputMeter().at(at(0))))
     assert "kie-reconciler run" in caught.get()
 
 
 def test_as_json_a_moment_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with Screen(as_json=True, once=False) as screen:
+    with TopScreen(as_json=True, once=False) as screen:
         screen.show(everything())
         screen.excuse("the database is away")
         screen.show(everything())

@@ -11,19 +11,19 @@ from typing import Any
 
 import asyncpg
 
-from reconciler.domain.model import Asset, Rest, Row, Trigger
+from reconciler.domain.model import Asset, Reschedule, Row, Trigger
 from reconciler.postgres.claims.claims import Claim, Claims
-from reconciler.postgres.eligibility import Reach
-from reconciler.postgres.ledger.ledger import Delivered, Ledger
+from reconciler.postgres.eligibility import EligibleRows
+from reconciler.postgres.ledger.ledger import Ledger, StoredResults
 from reconciler.postgres.pool import Database
-from reconciler.postgres.retention import Upkeep
-from reconciler.postgres.schema import Shape, introspect
+from reconciler.postgres.retention import Retention
+from reconciler.postgres.schema import TableShape, introspect
 
 USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
 OURS = "https://project.supabase.co/storage/v1/object/public/generations/one_0.png"
 HOSTS = ("aiquickdraw.com", "kie.ai")
-REACH = Reach(providers=("kie",), task_pattern=".+", their_hosts=HOSTS)
+REACH = EligibleRows(providers=("kie",), task_pattern=".+", their_hosts=HOSTS)
 
 
 async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0, **columns: Any) -> str:
@@ -42,14 +42,14 @@ class Books:
 
     pool: asyncpg.Pool
     database: Database
-    shape: Shape
+    shape: TableShape
 
-    def claims(self, *, term: float = 30.0, reach: Reach = REACH) -> Claims:
+    def claims(self, *, term: float = 30.0, reach: EligibleRows = REACH) -> Claims:
         """The claims of an instance of its own."""
         return Claims(self.database, self.shape, reach, instance=uuid.uuid4(), term=term)
 
-    def upkeep(self) -> Upkeep:
-        return Upkeep(self.database, self.shape)
+    def upkeep(self) -> Retention:
+        return Retention(self.database, self.shape)
 
     def ledger(self, *, handover: bool = False) -> Ledger:
         return Ledger(self.database, self.shape, handover=handover)
@@ -96,7 +96,7 @@ class Books:
     async def stored(self, row: Row, claim: Claim, *, sources: int = 1) -> Row:
         """Deliver every source by hand, up to the receipts; the row as it then is."""
         addresses = tuple(f"{THEIRS}?{n}" for n in range(sources))
-        row = replace(row, sources=addresses, why="KIE says success", took=timedelta(seconds=12))
+        row = replace(row, sources=addresses, reason="KIE says success", duration=timedelta(seconds=12))
         ledger = self.ledger()
         for n in range(sources):
             await ledger.intend(row, claim, asset(n))
@@ -142,11 +142,15 @@ def proven(n: int = 0, **changes: Any) -> Asset:
     return asset(n, version=f"v{n}", verified_by="etag-md5", **changes)
 
 
-def resting(seconds: float = 60.0, *, begun: bool = False) -> Rest:
+def resting(seconds: float = 60.0, *, begun: bool = False) -> Reschedule:
     """Look again in so many seconds, or from a quarter of it on."""
     now = datetime.now(UTC)
-    return Rest(now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", begun=begun)
+    return Reschedule(
+        now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", begun=begun
+    )
 
 
-def delivered(count: int = 1) -> Delivered:
-    return Delivered([f"{OURS}?{n}" for n in range(count)], [f"user/image/generation_{n}.png" for n in range(count)])
+def delivered(count: int = 1) -> StoredResults:
+    return StoredResults(
+        [f"{OURS}?{n}" for n in range(count)], [f"user/image/generation_{n}.png" for n in range(count)]
+    )

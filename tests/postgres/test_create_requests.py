@@ -13,23 +13,23 @@ import pytest
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import Config, Permanent
-from reconciler.postgres.create_requests import SLACK, Asker, Creations, Order, Standing
+from reconciler.postgres.create_requests import SLACK, CreateRequests, GenerationState, Order, Requester
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.postgres.retention import Upkeep
+from reconciler.postgres.retention import Retention
 from testkit.tables import member, older_table
 from tests.postgres.books import USER, Books, opened
 
 ORDER = Order("google/nano-banana", {"prompt": "a lighthouse", "n": 2}, "image", model_key="nano", user_id=USER)
-NOBODY = Asker("")
+NOBODY = Requester("")
 KEY = "0123456789abcdef"
 
 
-def creations(books: Books, rate: float = 20.0) -> Creations:
+def creations(books: Books, rate: float = 20.0) -> CreateRequests:
     """The creations of one replica."""
-    return Creations(books.database, books.shape, rate=rate, provider="kie")
+    return CreateRequests(books.database, books.shape, rate=rate, provider="kie")
 
 
-async def begun(books: Books, order: Order = ORDER, asker: Asker = NOBODY) -> str:
+async def begun(books: Books, order: Order = ORDER, asker: Requester = NOBODY) -> str:
     made = await creations(books).begin(order, asker, patience=45.0)
     assert made is not None
     return made
@@ -71,20 +71,20 @@ async def test_the_row_says_since_when_its_outcome_is_unknown(books: Books) -> N
 async def test_the_task_is_written_once_and_is_looked_at_at_once_with_its_key(books: Books) -> None:
     generation_id = await begun(books)
     saved = await creations(books).save(generation_id, "task-1", key_hash=KEY)
-    assert saved == Standing("generating", "task-1")
+    assert saved == GenerationState("generating", "task-1")
     (claim,) = await books.claims().woken({generation_id: Trigger.NOTIFY})
     row = (await books.ledger().read([claim.generation_id]))[generation_id].row
     assert (row.task_id, row.key_hash, row.family) == ("task-1", KEY, "market")
     assert row.acknowledged_at is not None
     assert row.answered_at is None
-    assert row.looks == 0
+    assert row.polls == 0
 
 
 async def test_saving_again_changes_nothing(books: Books) -> None:
     generation_id = await begun(books)
     await creations(books).save(generation_id, "task-1", key_hash=KEY)
     before = await books.generation(generation_id)
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == Standing("generating", "task-1")
+    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
     assert await books.generation(generation_id) == before
 
 
@@ -92,21 +92,21 @@ async def test_saving_again_changes_nothing(books: Books) -> None:
 async def test_a_row_that_has_ended_is_left_as_it_is(books: Books, status: str) -> None:
     generation_id = await begun(books)
     await books.change(generation_id, f"status = '{status}'")
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == Standing(status, None)
+    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(status, None)
 
 
 async def test_a_task_that_a_callback_brought_first_stays(books: Books) -> None:
     generation_id = await begun(books)
     await books.change(generation_id, "task_id = 'task-1', status = 'generating'")
     before = await books.everything()
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == Standing("generating", "task-1")
+    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
     assert await books.everything() == before
 
 
 async def test_a_row_that_somebody_holds_gets_its_task_and_keeps_its_holder(books: Books) -> None:
     generation_id = await begun(books)
     row, claim = await books.held(generation_id)
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == Standing("generating", "task-1")
+    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
     work = await books.work(generation_id)
     assert work is not None
     assert (work["lease"], work["seen_task"]) == (claim.lease, None)
@@ -135,14 +135,14 @@ async def test_an_id_that_the_table_refuses_is_told(books: Books) -> None:
 
 async def test_the_least_of_logins_may_order(dsn: str) -> None:
     async with member(dsn, "reconciler") as address, opened(address) as books:
-        generation_id = await begun(books, ORDER, Asker(USER, "key-1"))
+        generation_id = await begun(books, ORDER, Requester(USER, "key-1"))
         assert await creations(books).grant(KEY) == 0.0
         await creations(books).shut(KEY, 1.0)
-        assert await creations(books).save(generation_id, "t", key_hash=KEY) == Standing("generating", "t")
+        assert await creations(books).save(generation_id, "t", key_hash=KEY) == GenerationState("generating", "t")
 
 
 async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> None:
-    asker = Asker(USER, "key-1")
+    asker = Requester(USER, "key-1")
     replicas = [creations(books) for _ in range(2)]
     made = await asyncio.gather(*(replicas[n % 2].begin(ORDER, asker, patience=45.0) for n in range(8)))
     (generation_id,) = [one for one in made if one is not None]
@@ -150,14 +150,14 @@ async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> N
     kept = await replicas[1].kept(asker)
     assert kept is not None
     assert (kept.generation_id, kept.digest) == (generation_id, ORDER.digest())
-    assert kept.standing == Standing("queued", None)
+    assert kept.standing == GenerationState("queued", None)
 
 
 async def test_a_key_belongs_to_its_caller_alone(books: Books) -> None:
     for caller in ("", USER, "another"):
-        await begun(books, ORDER, Asker(caller, "key-1"))
-    assert await creations(books).kept(Asker("nobody", "key-1")) is None
-    assert await creations(books).kept(Asker(USER)) is None
+        await begun(books, ORDER, Requester(caller, "key-1"))
+    assert await creations(books).kept(Requester("nobody", "key-1")) is None
+    assert await creations(books).kept(Requester(USER)) is None
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 3
 
 
@@ -165,13 +165,13 @@ async def test_a_row_that_is_refused_leaves_its_key_free(books: Books) -> None:
     await books.pool.execute("ALTER TABLE public.generations ADD CONSTRAINT short CHECK (length(prompt) < 20)")
     try:
         with pytest.raises(Permanent) as raised:
-            await begun(books, replace(ORDER, prompt="x" * 20), Asker(USER, "key-1"))
+            await begun(books, replace(ORDER, prompt="x" * 20), Requester(USER, "key-1"))
     finally:
         await books.pool.execute("ALTER TABLE public.generations DROP CONSTRAINT short")
     assert raised.value.code == "row_refused"
     assert '"short"' in str(raised.value)
     assert "x" * 20 not in str(raised.value), "what a user is told repeats no row"
-    await begun(books, ORDER, Asker(USER, "key-1"))
+    await begun(books, ORDER, Requester(USER, "key-1"))
 
 
 async def test_a_user_that_the_table_cannot_hold_is_refused(books: Books) -> None:
@@ -194,11 +194,11 @@ def test_orders_differ_by_everything_that_is_asked() -> None:
 
 async def test_keys_are_forgotten_after_three_days(books: Books) -> None:
     for name in ("old", "new"):
-        await begun(books, ORDER, Asker("", name))
+        await begun(books, ORDER, Requester("", name))
     await books.pool.execute("UPDATE reconciler.requests SET at = now() - interval '73 hours' WHERE key = 'old'")
-    await Upkeep(books.database, books.shape).traces()
-    assert await creations(books).kept(Asker("", "old")) is None
-    assert await creations(books).kept(Asker("", "new")) is not None
+    await Retention(books.database, books.shape).traces()
+    assert await creations(books).kept(Requester("", "old")) is None
+    assert await creations(books).kept(Requester("", "new")) is not None
 
 
 async def recent(books: Books) -> list[datetime]:
@@ -299,7 +299,7 @@ async def test_any_table_that_can_hold_an_order_gets_its_row_and_its_task(empty_
         generation_id = await begun(books, replace(ORDER, input={}))
         row = await books.generation(generation_id)
         assert {column: row[column] for column in wanted} == wanted
-        assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == Standing(status, "task-1")
+        assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(status, "task-1")
         assert len(await books.claims().woken({generation_id: Trigger.NOTIFY})) == 1
 
 
@@ -310,7 +310,7 @@ async def test_the_older_application_s_table_takes_an_order(empty_dsn: str) -> N
         row = await books.generation(generation_id)
         assert (row["type"], row["model_id"], row["model_name"], row["status"]) == ("image", "nano", "nano", "pending")
         saved = await creations(books).save(generation_id, "task-1", key_hash=KEY)
-        assert saved == Standing("pending", "task-1")
+        assert saved == GenerationState("pending", "task-1")
         with pytest.raises(Permanent) as raised:
             await begun(books, replace(ORDER, user_id=None))
         assert raised.value.code == "user_needed"

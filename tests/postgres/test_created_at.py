@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.postgres.poll_stats import Tempo
-from reconciler.postgres.reports.generation_list import Listing
-from reconciler.postgres.reports.reports import Reports, Scope
+from reconciler.postgres.poll_stats import PollStats
+from reconciler.postgres.reports.generation_list import GenerationList
+from reconciler.postgres.reports.reports import Reports, ReportScope
 from tests.postgres.books import Books, opened
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,8 +47,8 @@ async def test_the_pace_is_learned_and_rows_are_listed(rows: Books, at: str) -> 
     await rows.held(generation_id)
     await rows.change(generation_id, f"created_at = '{at}'")
     await rows.set(generation_id, "due_at = now(), answered_at = now()")
-    assert (await Tempo(rows.database, rows.shape, rate=5).learn()).theta > 0
-    listing = Listing(rows.database, rows.shape, Scope())
+    assert (await PollStats(rows.database, rows.shape, rate=5).learn()).theta > 0
+    listing = GenerationList(rows.database, rows.shape, ReportScope())
     assert [row.id for row in await listing.page(None)] == [generation_id]
     assert [row.id for row in await listing.stuck(None)] == [generation_id] * (at in PAST)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.pool import Database
 from testkit.waiting import until
 
@@ -19,8 +19,8 @@ async def database(rows_dsn: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-def pair(database: Database, *, term: float = 30.0) -> tuple[Presence, Presence]:
-    first, second = (Presence(database, uuid.uuid4(), term=term) for _ in range(2))
+def pair(database: Database, *, term: float = 30.0) -> tuple[Heartbeat, Heartbeat]:
+    first, second = (Heartbeat(database, uuid.uuid4(), term=term) for _ in range(2))
     return first, second
 
 

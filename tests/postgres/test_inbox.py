@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import Permanent, Transient
 from reconciler.postgres import inbox as module
-from reconciler.postgres.inbox import CROWD, FEW, MOST, Inbox, Kept, Said, storable
+from reconciler.postgres.inbox import CROWD, FEW, MOST, CallbackMessage, Inbox, StoredCallback, storable
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.postgres.pool import Database
 from testkit.standins.proxy import Proxy
@@ -29,8 +29,8 @@ def inbox(books: Books) -> Inbox:
     return Inbox(books.database, books.shape)
 
 
-def said(task_id: str = "task-1", digest: str = "d", generation_id: str | None = None, **body: Any) -> Said:
-    return Said(task_id, generation_id, body or {"data": {"taskId": task_id}}, digest)
+def said(task_id: str = "task-1", digest: str = "d", generation_id: str | None = None, **body: Any) -> CallbackMessage:
+    return CallbackMessage(task_id, generation_id, body or {"data": {"taskId": task_id}}, digest)
 
 
 async def kept_rows(books: Books) -> list[tuple[Any, ...]]:
@@ -40,9 +40,9 @@ async def kept_rows(books: Books) -> list[tuple[Any, ...]]:
 
 async def test_a_body_is_kept_once_and_counted_when_it_comes_again(books: Books, inbox: Inbox) -> None:
     row = await books.insert()
-    assert await inbox.keep(said()) == Kept(fresh=True, ids=(row,), ended=False)
-    assert await inbox.keep(said()) == Kept(fresh=False, ids=(row,), ended=False)
-    assert await inbox.keep(said(digest="other")) == Kept(fresh=True, ids=(row,), ended=False)
+    assert await inbox.keep(said()) == StoredCallback(fresh=True, ids=(row,), ended=False)
+    assert await inbox.keep(said()) == StoredCallback(fresh=False, ids=(row,), ended=False)
+    assert await inbox.keep(said(digest="other")) == StoredCallback(fresh=True, ids=(row,), ended=False)
     assert await kept_rows(books) == [("task-1", None, "d", 2), ("task-1", None, "other", 1)]
 
 
@@ -58,7 +58,7 @@ async def test_of_two_at_once_exactly_one_is_the_first(books: Books) -> None:
 
 
 async def test_a_task_that_no_row_knows_is_kept_all_the_same(books: Books, inbox: Inbox) -> None:
-    assert await inbox.keep(said()) == Kept(fresh=True, ids=(), ended=False)
+    assert await inbox.keep(said()) == StoredCallback(fresh=True, ids=(), ended=False)
     assert await kept_rows(books) == [("task-1", None, "d", 1)]
 
 

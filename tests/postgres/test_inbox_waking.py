@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Trigger
-from reconciler.postgres.inbox import PAUSE, Inbox, Said
+from reconciler.postgres.inbox import PAUSE, CallbackMessage, Inbox
 from tests.postgres.books import OURS, Books, resting
 
-HELLO = Said("task-1", None, {"data": {"taskId": "task-1"}}, "digest")
+HELLO = CallbackMessage("task-1", None, {"data": {"taskId": "task-1"}}, "digest")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_what_is_due_sooner_stays_so(books: Books, inbox: Inbox) -> None:
 
 async def test_a_row_without_a_task_is_due_by_its_name(books: Books, inbox: Inbox) -> None:
     row = await asleep(books, task_id=None)
-    await inbox.keep(Said("task-1", row, {}, "digest"))
+    await inbox.keep(CallbackMessage("task-1", row, {}, "digest"))
     assert (await work(books, row))["due_in"] <= PAUSE
 
 

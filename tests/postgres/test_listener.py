@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.domain.model import Fail, Trigger
-from reconciler.postgres.listener import CHANNEL, EVENTS, Hears, Listener
+from reconciler.postgres.listener import CHANNEL, EVENTS, Listener, NotificationHandlers
 from reconciler.postgres.pool import Database
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
@@ -44,7 +44,7 @@ async def listening(
 ) -> AsyncIterator[Heard]:
     """Whoever is to be found deaf is so after `within`; all others hear well, however slow the machine is."""
     heard = Heard()
-    hears = Hears(heard.ids.append, heard.gap, heard.canaries.append, heard.event if events else None)
+    hears = NotificationHandlers(heard.ids.append, heard.gap, heard.canaries.append, heard.event if events else None)
     broken: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context.get("exception")))
     running = asyncio.create_task(Listener(dsn, database, hears, every=every, within=within).run())
@@ -124,7 +124,7 @@ async def test_a_database_that_is_away_is_tried_again_until_it_is_back(rows_dsn:
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(rows_dsn: str, books: Books) -> None:
     heard = Heard()
-    hears = Hears(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
+    hears = NotificationHandlers(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
     async with Proxy(rows_dsn) as proxy:
         await proxy.refuse()
         running = asyncio.create_task(Listener(proxy.dsn, books.database, hears, every=0.1, within=0.5).run())
@@ -151,7 +151,7 @@ async def test_a_pool_that_cannot_send_the_canary_counts_as_deaf(rows_dsn: str, 
 
 async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: str, books: Books) -> None:
     heard = Heard()
-    hears = Hears(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
+    hears = NotificationHandlers(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
 
     class Mute(Database):
         """What it sends goes to another database than the one that is listened to."""
@@ -180,7 +180,7 @@ async def test_it_ends_when_asked_though_the_canary_comes_back_that_very_moment(
 
     waiting = asyncio.Event()
     loop = asyncio.get_running_loop()
-    listener = Listener(rows_dsn, Mute(rows_dsn), Hears(*[lambda *_: None] * 3), every=60, within=60)
+    listener = Listener(rows_dsn, Mute(rows_dsn), NotificationHandlers(*[lambda *_: None] * 3), every=60, within=60)
     running = asyncio.create_task(listener.run())
     await waiting.wait()
     listener._heard.set()

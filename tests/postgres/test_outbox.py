@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reconciler.postgres import outbox as edge
-from reconciler.postgres.outbox import LEAST_TRIES, Event, Outbox
+from reconciler.postgres.outbox import LEAST_TRIES, Outbox, OutboxEvent
 from tests.postgres.books import Books
 from tests.postgres.claims.test_claims_plans import nodes
 
@@ -111,7 +111,7 @@ async def test_one_that_was_given_up_holds_nothing_up(books: Books, outbox: Outb
 async def test_no_event_is_claimed_twice_and_none_out_of_turn_by_many_at_once(books: Books, outbox: Outbox) -> None:
     for number in range(60):
         await add(books, f"g{number % 20}", f"kind{number}")
-    told: list[Event] = []
+    told: list[OutboxEvent] = []
 
     async def instance() -> None:
         while taken := await outbox.take(3):

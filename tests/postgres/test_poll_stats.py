@@ -8,13 +8,13 @@ import random
 import pytest
 
 from reconciler.domain import poll_interval
-from reconciler.domain.model import Curve
-from reconciler.postgres.poll_stats import KEPT, Pace, Tempo
+from reconciler.domain.model import DurationModel
+from reconciler.postgres.poll_stats import KEPT, LearnedPace, PollStats
 from tests.postgres.books import Books
 
 
-def tempo(books: Books, rate: float = 5.0) -> Tempo:
-    return Tempo(books.database, books.shape, rate=rate)
+def tempo(books: Books, rate: float = 5.0) -> PollStats:
+    return PollStats(books.database, books.shape, rate=rate)
 
 
 async def measured(books: Books, model: str, times: list[float]) -> None:
@@ -22,7 +22,7 @@ async def measured(books: Books, model: str, times: list[float]) -> None:
     await books.pool.executemany(sql, [(model, took) for took in times])
 
 
-def drawn(curve: Curve, count: int) -> list[float]:
+def drawn(curve: DurationModel, count: int) -> list[float]:
     dice = random.Random(7)
     return [dice.lognormvariate(curve.mu, curve.sigma) for _ in range(count)]
 
@@ -40,7 +40,7 @@ async def test_nothing_is_recalled_before_anything_was_learned(books: Books) -> 
 
 
 async def test_what_was_learned_is_recalled_by_everybody(books: Books) -> None:
-    await measured(books, "flux", drawn(Curve(math.log(40), 0.5), 200))
+    await measured(books, "flux", drawn(DurationModel(math.log(40), 0.5), 200))
     learned = await tempo(books).learn()
     assert await tempo(books).recall() == learned
     curve = learned.curves["flux"]
@@ -69,7 +69,7 @@ async def test_only_the_newest_times_of_a_model_count_and_are_kept(books: Books)
 
 
 async def test_tasks_that_still_run_make_a_model_slower_than_its_completions_say(books: Books) -> None:
-    await measured(books, "flux", drawn(Curve(math.log(40), 0.5), 40))
+    await measured(books, "flux", drawn(DurationModel(math.log(40), 0.5), 40))
     before = (await tempo(books).learn()).curves["flux"]
     for _ in range(30):
         await flying(books, 120, model_key="flux")
@@ -97,7 +97,7 @@ async def test_rows_that_ask_for_no_look_cost_nothing(books: Books) -> None:
     await books.set(unheard, "answered_at = NULL")
     ended = await flying(books, 30)
     await books.change(ended, "status = 'cancelled'")
-    assert await tempo(books, rate=0.001).learn() == Pace({}, poll_interval.LEAST_THETA)
+    assert await tempo(books, rate=0.001).learn() == LearnedPace({}, poll_interval.LEAST_THETA)
 
 
 async def test_learning_again_replaces_what_was_known(books: Books) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from reconciler.errors import Config, Transient
-from reconciler.postgres.pool import Database, Plain
+from reconciler.postgres.pool import Database, PlainConnection
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 
@@ -260,15 +260,15 @@ async def test_a_line_that_says_nothing_costs_one_statement_and_not_one_for_each
 async def test_a_connection_that_is_cut_between_two_steps_of_a_statement_is_a_database_that_is_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = Plain._get_statement
+    prepare = PlainConnection._get_statement
 
-    async def cut(self: Plain, *args: object, **more: object) -> object:
+    async def cut(self: PlainConnection, *args: object, **more: object) -> object:
         prepared = await prepare(self, *args, **more)
         self.terminate()
         return prepared
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Plain, "_get_statement", cut)
+        meanwhile.setattr(PlainConnection, "_get_statement", cut)
         with pytest.raises(Transient):
             await database.value("SELECT 1")
     assert await database.value("SELECT 1") == 1

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.errors import Transient
 from reconciler.postgres.pool import Database
-from reconciler.postgres.rate_limit import Budget, Resting
+from reconciler.postgres.rate_limit import KeyResting, RateLimit
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 
@@ -33,14 +33,14 @@ async def databases(rows_dsn: str) -> AsyncIterator[Sequence[Database]]:
         yield found
 
 
-async def granted(budget: Budget, times: list[float], key: str = "key") -> None:
+async def granted(budget: RateLimit, times: list[float], key: str = "key") -> None:
     await budget.take(key)
     times.append(asyncio.get_running_loop().time())
 
 
 async def test_the_rate_holds_for_all_replicas_together(databases: Sequence[Database]) -> None:
     times: list[float] = []
-    budgets = [Budget(database, RATE) for database in databases]
+    budgets = [RateLimit(database, RATE) for database in databases]
     began = asyncio.get_running_loop().time()
     await asyncio.gather(*(granted(budgets[n % 2], times) for n in range(30)))
     # A grant may be acted on late, never early.
@@ -59,7 +59,7 @@ async def test_those_who_ask_together_are_served_one_after_the_other_by_one_stat
         return await value(sql, *args)
 
     monkeypatch.setattr(databases[0], "value", counted)
-    budget, times = Budget(databases[0], RATE), []
+    budget, times = RateLimit(databases[0], RATE), []
     waits = await asyncio.gather(*(budget.take("key") for _ in range(10)))
     assert asked == 1
     assert waits == sorted(waits)
@@ -70,7 +70,7 @@ async def test_those_who_ask_together_are_served_one_after_the_other_by_one_stat
 
 
 async def test_time_that_nobody_used_is_not_saved_up(databases: Sequence[Database]) -> None:
-    budget, times = Budget(databases[0], RATE), []
+    budget, times = RateLimit(databases[0], RATE), []
     await granted(budget, times)
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() - interval '1 hour'")
     began = asyncio.get_running_loop().time()
@@ -79,14 +79,14 @@ async def test_time_that_nobody_used_is_not_saved_up(databases: Sequence[Databas
 
 
 async def test_each_key_has_a_rate_of_its_own(databases: Sequence[Database]) -> None:
-    budget = Budget(databases[0], 0.1)
+    budget = RateLimit(databases[0], 0.1)
     async with asyncio.timeout(5):
         waits = [await budget.take(key) for key in ("one", "two", "three")]
     assert waits == [0, 0, 0]
 
 
 async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequence[Database]) -> None:
-    first, second = (Budget(database, RATE) for database in databases)
+    first, second = (RateLimit(database, RATE) for database in databases)
     await first.take("key")
     await first.empty("key", 0.5)
     assert not first.spare("key")
@@ -95,17 +95,17 @@ async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequenc
 
 
 async def test_a_rest_that_nobody_should_wait_out_is_told_and_takes_no_slot(databases: Sequence[Database]) -> None:
-    first, second = (Budget(database, RATE) for database in databases)
+    first, second = (RateLimit(database, RATE) for database in databases)
     await first.empty("key", 20)
     rests = await asyncio.gather(*(second.take("key") for _ in range(3)), return_exceptions=True)
-    assert all(isinstance(rest, Resting) and 19 < (rest.retry_after or 0) <= 20 for rest in rests)
+    assert all(isinstance(rest, KeyResting) and 19 < (rest.retry_after or 0) <= 20 for rest in rests)
     assert not second.spare("key")
     assert 19 < await databases[0].value(LEFT) <= 20
     assert await second.take("another key") == 0
 
 
 async def test_a_long_queue_is_no_rest(databases: Sequence[Database]) -> None:
-    budget = Budget(databases[0], RATE)
+    budget = RateLimit(databases[0], RATE)
     await budget.take("key")
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '20 seconds'")
     waiting = asyncio.create_task(budget.take("key"))
@@ -120,7 +120,7 @@ async def test_a_time_that_a_jumping_clock_has_written_keeps_nobody_waiting(
     databases: Sequence[Database], column: str
 ) -> None:
     """F17: clocks jump."""
-    budget = Budget(databases[0], RATE)
+    budget = RateLimit(databases[0], RATE)
     await budget.take("key")
     await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
     assert await budget.take("key") <= GAP
@@ -130,7 +130,7 @@ async def test_a_time_that_a_jumping_clock_has_written_keeps_nobody_waiting(
 
 
 async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> None:
-    budget = Budget(databases[0], 0.1)
+    budget = RateLimit(databases[0], 0.1)
     await budget.take("key")
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '15 minutes'")
     waiting = asyncio.create_task(budget.take("key"))
@@ -140,14 +140,14 @@ async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> 
 
 
 async def test_a_short_rest_does_not_end_a_long_one(databases: Sequence[Database]) -> None:
-    first, second = (Budget(database, RATE) for database in databases)
+    first, second = (RateLimit(database, RATE) for database in databases)
     await first.empty("key", 60)
     await second.empty("key", 1)
     assert await databases[0].value(LEFT) > 50
 
 
 async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:
-    budget = Budget(databases[0], 5)
+    budget = RateLimit(databases[0], 5)
     assert budget.spare("key")
     await budget.take("key")
     assert not budget.spare("key")
@@ -156,7 +156,7 @@ async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databa
 
 
 async def test_who_would_not_wait_so_long_takes_no_slot_from_those_who_do(databases: Sequence[Database]) -> None:
-    first, second = (Budget(database, RATE) for database in databases)
+    first, second = (RateLimit(database, RATE) for database in databases)
     await first.empty("key", 60)
     left = "SELECT next_at FROM reconciler.budget"
     before = await databases[0].value(left)
@@ -166,9 +166,9 @@ async def test_who_would_not_wait_so_long_takes_no_slot_from_those_who_do(databa
 
 async def test_who_waits_a_little_keeps_the_same_distance_as_all_others(databases: Sequence[Database]) -> None:
     times: list[float] = []
-    budgets = [Budget(database, RATE) for database in databases]
+    budgets = [RateLimit(database, RATE) for database in databases]
 
-    async def soon(budget: Budget) -> None:
+    async def soon(budget: RateLimit) -> None:
         assert await budget.take_soon("key", 5)
         times.append(asyncio.get_running_loop().time())
 
@@ -179,7 +179,7 @@ async def test_who_waits_a_little_keeps_the_same_distance_as_all_others(database
 
 
 async def test_whoever_stops_waiting_takes_nobody_elses_turn(databases: Sequence[Database]) -> None:
-    budget = Budget(databases[0], RATE)
+    budget = RateLimit(databases[0], RATE)
     takers = [asyncio.create_task(budget.take("key")) for _ in range(4)]
     takers[0].cancel()
     ended = await asyncio.gather(*takers, return_exceptions=True)
@@ -190,7 +190,7 @@ async def test_whoever_stops_waiting_takes_nobody_elses_turn(databases: Sequence
 async def test_a_draw_that_fails_fails_those_who_asked_and_nobody_after_them(rows_dsn: str) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=1)
-        budget = Budget(database, RATE)
+        budget = RateLimit(database, RATE)
         await budget.take("key")
         await proxy.refuse()
         ended = await asyncio.gather(*(budget.take("key") for _ in range(3)), return_exceptions=True)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from reconciler.domain.model import Fail
-from reconciler.postgres.retention import BATCH, Upkeep
+from reconciler.postgres.retention import BATCH, Retention
 from tests.postgres.books import OURS, THEIRS, Books
 
 DAY = 86_400.0
@@ -116,7 +116,7 @@ async def test_where_somebody_is_to_be_told_old_events_stay_until_they_are_told_
                     ('untold', 'g', 'failed', '{}', now() - interval '31 days', NULL, NULL);
         """
     )
-    await Upkeep(books.database, books.shape, announces=True).traces()
+    await Retention(books.database, books.shape, announces=True).traces()
     kept = await books.pool.fetch("SELECT key FROM reconciler.events ORDER BY key")
     assert [row["key"] for row in kept] == ["dead lately", "untold"]
 

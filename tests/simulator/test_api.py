@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from reconciler.simulator import Failure, Media, Simulator, never
+from reconciler.simulator import Failure, MediaSpec, Simulator, never
 from testkit.waiting import until
 from tests.simulator.client import asking
 
@@ -156,7 +156,7 @@ async def test_credit_is_a_bare_number_and_falls_with_every_task() -> None:
 
 async def test_orders_decide_what_becomes_of_tasks_made_over_http() -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        kie.orders.append({"life": never("generating"), "results": [Media("video", "mp4", 10_000)]})
+        kie.orders.append({"life": never("generating"), "results": [MediaSpec("video", "mp4", 10_000)]})
         _, made = await ask.post("/api/v1/jobs/createTask", {"model": "m", "input": {}})
         task = made["data"]["taskId"]
         assert await ask.state(task) == "generating"
@@ -167,7 +167,7 @@ async def test_orders_decide_what_becomes_of_tasks_made_over_http() -> None:
 
 async def test_results_can_be_wrapped_in_every_shape_that_was_documented() -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        two = [Media(), Media()]
+        two = [MediaSpec(), MediaSpec()]
         wrapped = kie.add_task(results=two, wrap=lambda urls: {"resultUrls": [urls[0]], "lastFrameUrl": [urls[1]]})
         result = json.loads((await ask.record(wrapped))[1]["data"]["resultJson"])
         first, last = kie.addresses(kie.tasks[wrapped])

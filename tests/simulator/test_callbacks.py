@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
-from reconciler.simulator import Failure, Fault, Order, Simulator
+from reconciler.simulator import Failure, Fault, Simulator, TaskSpec
 from reconciler.simulator.api.callbacks import sign
 from reconciler.simulator.records.families import FAMILIES
 from testkit.waiting import until
@@ -48,7 +48,7 @@ async def ear(*statuses: int) -> AsyncIterator[Ear]:
 
 async def called(kie: Simulator, listening: Ear, count: int = 1, **order: object) -> str:
     """A task that has called back so often."""
-    told: Order = {"callback_url": listening.url, **order}  # type: ignore[typeddict-item]
+    told: TaskSpec = {"callback_url": listening.url, **order}  # type: ignore[typeddict-item]
     task = kie.add_task(**told)
     await until(lambda: len(listening.heard) >= count, what="the callback")
     return task

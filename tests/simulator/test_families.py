@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.domain.model import Ready, Refused, Unknown, Working
+from reconciler.domain.model import Failed, Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, judge
 from reconciler.simulator import Failure, Simulator
 from reconciler.simulator.records.families import FAMILIES
@@ -42,7 +42,7 @@ async def test_the_reader_sees_the_twin_working(name: str, state: str) -> None:
 async def test_the_reader_hears_the_twins_refusal(name: str, code: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         seen = await observe(ask, kie.add_task(family=name, fate="fail", failure=Failure(code, "no cats")))
-        assert isinstance(seen, Refused)
+        assert isinstance(seen, Failed)
         assert (seen.message, seen.code) == ("no cats", code)
 
 
@@ -53,7 +53,7 @@ async def test_a_family_does_not_know_another_familys_task(name: str) -> None:
         family = by_name(name)
         assert family is not None
         seen = judge(family, *await ask.get(family.path, taskId=task))
-        assert isinstance(seen, Unknown)
+        assert isinstance(seen, TaskUnknown)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from typing import TypeVar
 import aiohttp
 import pytest
 
-from reconciler.domain.model import Ready, Unheard, Unknown
+from reconciler.domain.model import Ready, TaskUnknown, Unreachable
 from reconciler.errors import Gone, Permanent, Transient
 from reconciler.kie.dialects import by_name, judge
 from reconciler.media.fetch import Fetcher
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import media_session
-from reconciler.simulator import Fault, Media, Simulator
+from reconciler.simulator import Fault, MediaSpec, Simulator
 from reconciler.simulator.faults import AT_RANDOM, KNOWN
 from tests.simulator.client import Asking, asking
 
@@ -53,13 +53,13 @@ async def test_a_spoilt_record_is_never_taken_for_a_failure_and_the_next_one_is_
                 await look(ask, task)
         else:
             seen = await look(ask, task)
-            expected = Ready if what in HARMLESS else Unknown if what in NULL else Unheard
+            expected = Ready if what in HARMLESS else TaskUnknown if what in NULL else Unreachable
             assert isinstance(seen, expected), seen
         assert isinstance(await look(ask, task), Ready)
         assert kie.tasks[task].faults[0].times == 0
 
 
-@pytest.mark.parametrize(("what", "expected"), [("invalid_json", Unheard), ("object", Ready), ("empty", Ready)])
+@pytest.mark.parametrize(("what", "expected"), [("invalid_json", Unreachable), ("object", Ready), ("empty", Ready)])
 async def test_a_spoilt_result_comes_once(what: str, expected: type) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task()
@@ -83,10 +83,10 @@ async def test_a_spoilt_file_is_noticed_and_the_next_one_is_whole(what: str, tmp
         Simulator(hang_seconds=0.05, slow_seconds=0.1) as kie,
         media_session(allow_private=True, slots=2) as http,
     ):
-        room, error = Room(tmp_path / "spool", 1 << 24), FILES[what]
+        room, error = SpoolDirectory(tmp_path / "spool", 1 << 24), FILES[what]
         fetcher = Fetcher(http, hosts=("*",), max_bytes=1 << 24, allow_private=True)
         task = kie.add_task(
-            results=[Media(size=300_000)], faults=[Fault(f"file.{what}", times=math.inf if error else 1)]
+            results=[MediaSpec(size=300_000)], faults=[Fault(f"file.{what}", times=math.inf if error else 1)]
         )
         address = kie.addresses(kie.tasks[task])[0]
         if error is not None:
@@ -126,7 +126,7 @@ async def test_an_outage_for_all_lasts_until_it_is_calmed() -> None:
         tasks = [kie.add_task() for _ in range(3)]
         kie.strike("record.html_502", times=math.inf)
         for task in tasks * 2:
-            assert isinstance(await look(ask, task), Unheard)
+            assert isinstance(await look(ask, task), Unreachable)
         kie.calm()
         for task in tasks:
             assert isinstance(await look(ask, task), Ready)
@@ -134,7 +134,7 @@ async def test_an_outage_for_all_lasts_until_it_is_calmed() -> None:
 
 async def test_a_fault_may_strike_one_result_of_many() -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        task = kie.add_task(results=[Media(), Media()], faults=[Fault("file.404", n=1)])
+        task = kie.add_task(results=[MediaSpec(), MediaSpec()], faults=[Fault("file.404", n=1)])
         for address, status in zip(kie.addresses(kie.tasks[task]), (200, 404), strict=True):
             async with ask.session.get(address) as answer:
                 assert answer.status == status
@@ -171,7 +171,7 @@ async def test_a_third_of_everything_goes_wrong_and_yet_all_of_it_arrives(tmp_pa
     quick = {"slow_seconds": 0.02, "limits": False}
     async with Simulator(seed=5, faults=1 / 3, **quick) as kie, asking(kie) as ask:
         async with media_session(allow_private=True, slots=2) as http:
-            room = Room(tmp_path / "spool", 1 << 24)
+            room = SpoolDirectory(tmp_path / "spool", 1 << 24)
             fetcher = Fetcher(http, hosts=("*",), max_bytes=1 << 24, allow_private=True)
             for _ in range(30):
                 task = kie.add_task()
@@ -184,7 +184,7 @@ async def sources(ask: Asking, task: str) -> tuple[str, ...]:
     return getattr(await look(ask, task), "sources", ())
 
 
-async def bring(fetcher: Fetcher, room: Room, source: str) -> str:
+async def bring(fetcher: Fetcher, room: SpoolDirectory, source: str) -> str:
     async with room.spool() as spool:
         await fetcher.fetch(source, spool)
         return spool.sha256

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.domain.object_keys import TYPES
 from reconciler.media.sniff import sniff
-from reconciler.simulator import Media, Simulator
+from reconciler.simulator import MediaSpec, Simulator
 from reconciler.simulator.media import heads
 from tests.simulator.client import Asking, asking
 
@@ -23,14 +23,14 @@ async def fetch(ask: Asking, address: str, **headers: str) -> tuple[int, bytes, 
         return answer.status, await answer.read(), dict(answer.headers)
 
 
-def whole(media: Media, task: str = "t", n: int = 0) -> bytes:
+def whole(media: MediaSpec, task: str = "t", n: int = 0) -> bytes:
     return b"".join(media.chunks(task, n))
 
 
 @pytest.mark.parametrize("form", sorted(heads.FORMS))
 def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
     kind = {"mp3-bare": "mp3"}.get(form, form)
-    media = Media(ext=kind, form=form, size=20_000)
+    media = MediaSpec(ext=kind, form=form, size=20_000)
     assert sniff(whole(media)[:4096]) == media.mime
     assert media.mime in TYPES
 
@@ -38,7 +38,7 @@ def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 17, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) + 5])
 @pytest.mark.parametrize("ext", ["png", "mp3", "mp4"])
 def test_a_file_has_exactly_its_size_and_any_part_of_it_is_that_part(ext: str, size: int) -> None:
-    media = Media(ext=ext, size=size)
+    media = MediaSpec(ext=ext, size=size)
     bytes_ = whole(media)
     assert len(bytes_) == size
     for start, end in ((0, size), (size // 2, size), (1, size // 3), (size // 3, size // 2)):
@@ -47,7 +47,7 @@ def test_a_file_has_exactly_its_size_and_any_part_of_it_is_that_part(ext: str, s
 
 
 def test_no_two_files_and_no_two_blocks_are_alike() -> None:
-    media = Media("video", "mp4", 3 << 20)
+    media = MediaSpec("video", "mp4", 3 << 20)
     files = [whole(media, "a", 0), whole(media, "a", 1), whole(media, "b", 0)]
     assert len({hashlib.sha256(one).digest() for one in files}) == 3
     blocks = [files[0][start : start + (1 << 20)] for start in range(0, 3 << 20, 1 << 20)]
@@ -58,12 +58,12 @@ def test_no_two_files_and_no_two_blocks_are_alike() -> None:
 
 @pytest.mark.parametrize(("ext", "size"), [("png", 64_000), ("mp3", 30_000), ("mp4", 9_000), ("wav", 9_000)])
 def test_small_files_are_not_alike_either(ext: str, size: int) -> None:
-    assert len({whole(Media(ext=ext, size=size), str(n)) for n in range(4000)}) == 4000
+    assert len({whole(MediaSpec(ext=ext, size=size), str(n)) for n in range(4000)}) == 4000
 
 
 @pytest.mark.parametrize(("form", "begins"), [("mp3", 384), ("mp3-bare", 0)])
 def test_an_mp3_is_whole_frames_from_its_tag_to_its_end(form: str, begins: int) -> None:
-    file = whole(Media("audio", "mp3", (3 << 20) + 100, form=form))
+    file = whole(MediaSpec("audio", "mp3", (3 << 20) + 100, form=form))
     frames = [file[at : at + 384] for at in range(begins, len(file) - 383, 384)]
     # MPEG-1, layer III, no checksum, 128 kbit/s, 48 kHz, no padding, mono: 144 * 128000 / 48000 bytes each.
     assert {frame[:4] for frame in frames} == {b"\xff\xfb\x94\xc0"}
@@ -75,7 +75,7 @@ def test_an_mp3_is_whole_frames_from_its_tag_to_its_end(form: str, begins: int) 
 @pytest.mark.parametrize("size", [500, 20_000, 5 * GIB])
 @pytest.mark.parametrize("ext", ["mp4", "mov"])
 def test_the_boxes_of_a_film_end_where_the_file_ends(ext: str, size: int) -> None:
-    media, at, kinds = Media("video", ext, size), 0, []
+    media, at, kinds = MediaSpec("video", ext, size), 0, []
     while at < size:
         head = b"".join(media.chunks("t", 0, at, at + 16))
         length = int.from_bytes(head[:4])
@@ -86,7 +86,7 @@ def test_the_boxes_of_a_film_end_where_the_file_ends(ext: str, size: int) -> Non
 
 
 def test_the_chunks_of_a_wav_end_where_the_file_ends() -> None:
-    file, at, kinds = whole(Media("audio", "wav", 300_000)), 12, []
+    file, at, kinds = whole(MediaSpec("audio", "wav", 300_000)), 12, []
     while at < len(file):
         kinds.append(file[at : at + 4])
         at += 8 + int.from_bytes(file[at + 4 : at + 8], "little")
@@ -105,7 +105,7 @@ def test_an_ogg_page_carries_its_own_checksum() -> None:
 
 
 def test_a_huge_film_is_made_faster_than_it_can_be_hashed() -> None:
-    media = Media("video", "mp4", 6 * GIB)
+    media = MediaSpec("video", "mp4", 6 * GIB)
     began = time.process_time()
     made = sum(len(piece) for piece in media.chunks("t", 0, 5 * GIB))
     assert made == GIB
@@ -114,7 +114,7 @@ def test_a_huge_film_is_made_faster_than_it_can_be_hashed() -> None:
 
 async def test_a_file_arrives_with_its_length_and_type() -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        task = kie.add_task(model="kling-3.0/video", results=[Media("video", "mp4", 3_000_001)])
+        task = kie.add_task(model="kling-3.0/video", results=[MediaSpec("video", "mp4", 3_000_001)])
         status, body, headers = await fetch(ask, kie.addresses(kie.tasks[task])[0])
         assert (status, headers["Content-Length"], headers["Content-Type"]) == (200, "3000001", "video/mp4")
         assert hashlib.sha256(body).hexdigest() == kie.sha256(task)
@@ -137,14 +137,14 @@ FORMS_SEEN = {
 def test_a_result_lies_where_its_maker_was_seen_to_put_it(model: str) -> None:
     kind, ext, form = FORMS_SEEN[model]
     kie = Simulator()
-    task = kie.tasks[kie.add_task(model=model, results=[Media(kind, ext)], life=60)]
+    task = kie.tasks[kie.add_task(model=model, results=[MediaSpec(kind, ext)], life=60)]
     second = int(kie.clock.epoch(task.born + 60))
     assert re.fullmatch(form.format(task=task.id, second=second), task.paths[0])
 
 
 async def test_an_address_may_have_no_extension() -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        task = kie.add_task(results=[Media("audio", "", 9000, form="mp3-bare")])
+        task = kie.add_task(results=[MediaSpec("audio", "", 9000, form="mp3-bare")])
         address = kie.addresses(kie.tasks[task])[0]
         assert "." not in address.rpartition("/")[2]
         assert (await fetch(ask, address))[2]["Content-Type"] == "audio/mpeg"
@@ -156,16 +156,16 @@ async def test_an_address_may_have_no_extension() -> None:
 )
 async def test_a_range_of_a_file_can_be_had(asked: str, start: int, end: int) -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        task = kie.add_task(results=[Media(size=5000)])
+        task = kie.add_task(results=[MediaSpec(size=5000)])
         status, body, headers = await fetch(ask, kie.addresses(kie.tasks[task])[0], Range=asked)
-        assert (status, body) == (206, whole(Media(size=5000), task)[start:end])
+        assert (status, body) == (206, whole(MediaSpec(size=5000), task)[start:end])
         assert headers["Content-Range"] == f"bytes {start}-{end - 1}/5000"
 
 
 @pytest.mark.parametrize("asked", ["bytes=5000-", "bytes=9-1", "bytes=-", "bytes=-0", "lines=1-2"])
 async def test_an_impossible_range_is_refused(asked: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
-        task = kie.add_task(results=[Media(size=5000)])
+        task = kie.add_task(results=[MediaSpec(size=5000)])
         assert (await fetch(ask, kie.addresses(kie.tasks[task])[0], Range=asked))[0] == 416
 
 
@@ -203,7 +203,7 @@ async def test_a_strangers_address_is_not_minted() -> None:
 
 async def test_all_files_together_keep_to_the_rate_that_they_share() -> None:
     async with Simulator(file_rate=2_000_000) as kie, asking(kie) as ask:
-        tasks = [kie.tasks[kie.add_task(results=(Media(size=200_000),))] for _ in range(3)]
+        tasks = [kie.tasks[kie.add_task(results=(MediaSpec(size=200_000),))] for _ in range(3)]
         began = time.monotonic()
         got = await asyncio.gather(*(fetch(ask, kie.addresses(task)[0]) for task in tasks))
         assert time.monotonic() - began >= 0.29

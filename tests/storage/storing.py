@@ -11,9 +11,9 @@ from pathlib import Path
 
 import aiohttp
 
-from reconciler.media.spool import Room, Spool
+from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.net.http_clients import json_client, storage_session
-from reconciler.storage import Put, Receipt, Store, prove
+from reconciler.storage import PutRequest, Receipt, Store, prove
 from reconciler.storage.supabase import SupabaseStore
 from testkit.standins.storage import Bucket, SupabaseStorage
 
@@ -33,7 +33,7 @@ class Kit:
 
     server: SupabaseStorage
     store: SupabaseStore
-    room: Room
+    room: SpoolDirectory
     stack: AsyncExitStack
     uploads: list[str] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ async def kit(
     async with SupabaseStorage({"generations": bucket or Bucket()}, direct=direct) as server, AsyncExitStack() as stack:
         store = connected(server.url, key or server.key, bucket=name, quiet=quiet)
         stack.push_async_callback(store.close)
-        yield Kit(server, store, Room(folder, 1 << 30), stack)
+        yield Kit(server, store, SpoolDirectory(folder, 1 << 30), stack)
 
 
 def connected(url: str, key: str, *, bucket: str = "generations", quiet: float = 10.0) -> SupabaseStore:
@@ -71,7 +71,7 @@ def connected(url: str, key: str, *, bucket: str = "generations", quiet: float =
 
 
 @asynccontextmanager
-async def filled(room: Room, content: bytes) -> AsyncIterator[Spool]:
+async def filled(room: SpoolDirectory, content: bytes) -> AsyncIterator[Spool]:
     async with room.spool() as spool:
         for start in range(0, len(content), MIB):
             await spool.write(content[start : start + MIB])
@@ -95,7 +95,7 @@ async def put(
         if uploads is not None:
             uploads.append(upload)
 
-    what = Put(path, mime, lease="lease-1", upload=upload)
+    what = PutRequest(path, mime, lease="lease-1", upload=upload)
     await store.put(what, spool, ours=ours, begun=begun, progress=progress)
 
 

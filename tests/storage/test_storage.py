@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import LeaseLost, Permanent, Transient
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.storage import Store, prove
 from reconciler.storage.local import LocalStore
 from tests.storage.storing import PATH, SIZES, asked, filled, kit, noise, put
@@ -19,13 +19,15 @@ from tests.storage.storing import PATH, SIZES, asked, filled, kit, noise, put
 @dataclass
 class World:
     store: Store
-    room: Room
+    room: SpoolDirectory
 
 
 @pytest.fixture(params=["supabase", "local"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     if request.param == "local":
-        yield World(LocalStore(tmp_path / "objects", "http://127.0.0.1:9464"), Room(tmp_path / "spool", 1 << 30))
+        yield World(
+            LocalStore(tmp_path / "objects", "http://127.0.0.1:9464"), SpoolDirectory(tmp_path / "spool", 1 << 30)
+        )
     else:
         async with kit(tmp_path / "spool") as supabase:
             yield World(supabase.store, supabase.room)

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.errors import Config, Permanent, Transient
 from reconciler.net.http_clients import storage_session
-from reconciler.storage.refusals import Answer, refusal
+from reconciler.storage.refusals import StorageAnswer, refusal
 from reconciler.storage.supabase import SupabaseStore
 from testkit.standins.storage import Bucket, Fault, SupabaseStorage
 from tests.storage.storing import PATH, connected, kit
@@ -106,29 +106,29 @@ async def test_the_address_is_the_one_that_storage3_gives_and_a_browser_can_open
 @pytest.mark.parametrize(
     ("answer", "kind", "code"),
     [
-        (Answer("403", "Invalid Compact JWS"), Permanent, "storage_key_rejected"),
-        (Answer("403", "signature verification failed"), Permanent, "storage_key_rejected"),
-        (Answer("403", '"exp" claim timestamp check failed'), Permanent, "storage_key_rejected"),
-        (Answer("401", "Invalid API key"), Permanent, "storage_key_rejected"),
-        (Answer("403", "new row violates row-level security policy"), Permanent, "storage_denied"),
-        (Answer("403", "<html>blocked by a firewall</html>", page=True), Transient, "not_json"),
-        (Answer("413", "The object exceeded the maximum allowed size"), Permanent, "bucket_refuses_size"),
-        (Answer("413", "<html>", page=True), Permanent, "bucket_refuses_size"),
-        (Answer("415", "mime type image/gif is not supported"), Permanent, "bucket_refuses_type"),
-        (Answer("404", "Bucket not found"), Permanent, "bucket_missing"),
-        (Answer("404", "Object not found"), Permanent, "object_missing"),
-        (Answer("409", "The resource already exists"), Transient, "storage_refused"),
-        (Answer("429", "Too many", retry_after=3), Transient, "storage_busy"),
-        (Answer("500", "database error, code: 22023"), Transient, "storage_5xx"),
-        (Answer("540", "project paused"), Transient, "storage_5xx"),
-        (Answer("400", "something nobody has seen"), Transient, "storage_refused"),
+        (StorageAnswer("403", "Invalid Compact JWS"), Permanent, "storage_key_rejected"),
+        (StorageAnswer("403", "signature verification failed"), Permanent, "storage_key_rejected"),
+        (StorageAnswer("403", '"exp" claim timestamp check failed'), Permanent, "storage_key_rejected"),
+        (StorageAnswer("401", "Invalid API key"), Permanent, "storage_key_rejected"),
+        (StorageAnswer("403", "new row violates row-level security policy"), Permanent, "storage_denied"),
+        (StorageAnswer("403", "<html>blocked by a firewall</html>", page=True), Transient, "not_json"),
+        (StorageAnswer("413", "The object exceeded the maximum allowed size"), Permanent, "bucket_refuses_size"),
+        (StorageAnswer("413", "<html>", page=True), Permanent, "bucket_refuses_size"),
+        (StorageAnswer("415", "mime type image/gif is not supported"), Permanent, "bucket_refuses_type"),
+        (StorageAnswer("404", "Bucket not found"), Permanent, "bucket_missing"),
+        (StorageAnswer("404", "Object not found"), Permanent, "object_missing"),
+        (StorageAnswer("409", "The resource already exists"), Transient, "storage_refused"),
+        (StorageAnswer("429", "Too many", retry_after=3), Transient, "storage_busy"),
+        (StorageAnswer("500", "database error, code: 22023"), Transient, "storage_5xx"),
+        (StorageAnswer("540", "project paused"), Transient, "storage_5xx"),
+        (StorageAnswer("400", "something nobody has seen"), Transient, "storage_refused"),
     ],
 )
-def test_each_refusal_has_its_meaning(answer: Answer, kind: type[Exception], code: str) -> None:
+def test_each_refusal_has_its_meaning(answer: StorageAnswer, kind: type[Exception], code: str) -> None:
     error = refusal(answer)
     assert isinstance(error, kind)
     assert error.code == code
 
 
 def test_a_long_refusal_is_cut() -> None:
-    assert len(str(refusal(Answer("400", "x" * 100_000)))) < 300
+    assert len(str(refusal(StorageAnswer("400", "x" * 100_000)))) < 300

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
-from reconciler.storage.refusals import Answer, refusal
+from reconciler.storage.refusals import StorageAnswer, refusal
 from testkit.standins.storage import Bucket, Fault
 from testkit.waiting import until
 from tests.storage.storing import NAME, PATH, SIZES, Kit, asked, connected, kit, noise, put
@@ -321,6 +321,6 @@ async def test_no_error_shows_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", range(160, 201, 10))
 def test_no_part_of_a_key_is_left_where_storages_words_are_cut(before: int) -> None:
     for secret in ("sb_secret_do_not_show", "eyJhbGciOi.eyJyb2xlIjoic2VydmljZV9yb2xl.c2lnbmF0dXJl"):
-        error = refusal(Answer("415", "x" * before + f" {secret} " + "y " * 9000))
+        error = refusal(StorageAnswer("415", "x" * before + f" {secret} " + "y " * 9000))
         assert not any(part in str(error) for part in ("sb_", "eyJ"))
         assert len(str(error)) < 250

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import Config, Permanent, Transient
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.storage import prove
 from reconciler.storage.local import LocalStore
 from tests.storage.storing import PATH, asked, filled, noise, put
@@ -21,8 +21,8 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path / "spool", 1 << 30)
+def room(tmp_path: Path) -> SpoolDirectory:
+    return SpoolDirectory(tmp_path / "spool", 1 << 30)
 
 
 def files(tmp_path: Path) -> list[str]:
@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 async def test_the_file_lies_under_its_path_and_nothing_lies_beside_it(
-    tmp_path: Path, store: LocalStore, room: Room
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
 ) -> None:
     async with filled(room, noise(3 << 20)) as spool:
         await put(store, spool)
@@ -43,7 +43,9 @@ async def test_the_file_lies_under_its_path_and_nothing_lies_beside_it(
     assert store.address(PATH) == f"http://127.0.0.1:9464/files/{PATH}"
 
 
-async def test_a_put_that_is_cancelled_leaves_the_old_file_whole(tmp_path: Path, store: LocalStore, room: Room) -> None:
+async def test_a_put_that_is_cancelled_leaves_the_old_file_whole(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
+) -> None:
     async with filled(room, b"old") as spool:
         await put(store, spool)
     begun = asyncio.Event()
@@ -58,7 +60,7 @@ async def test_a_put_that_is_cancelled_leaves_the_old_file_whole(tmp_path: Path,
 
 
 async def test_a_lease_lost_at_the_last_moment_leaves_the_old_file(
-    tmp_path: Path, store: LocalStore, room: Room
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
 ) -> None:
     async with filled(room, b"old") as spool:
         await put(store, spool)
@@ -69,7 +71,9 @@ async def test_a_lease_lost_at_the_last_moment_leaves_the_old_file(
     assert files(tmp_path) == [PATH]
 
 
-async def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path, store: LocalStore, room: Room) -> None:
+async def test_who_reads_the_old_file_reads_it_to_its_end(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
+) -> None:
     async with filled(room, b"old") as spool:
         await put(store, spool)
     with (tmp_path / "objects" / PATH).open("rb") as reader:
@@ -78,7 +82,9 @@ async def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path, store:
         assert reader.read() == b"old"
 
 
-async def test_two_writers_on_one_path_leave_one_whole_file(tmp_path: Path, store: LocalStore, room: Room) -> None:
+async def test_two_writers_on_one_path_leave_one_whole_file(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
+) -> None:
     bodies = [noise(3 << 20, seed) for seed in (1, 2)]
     async with filled(room, bodies[0]) as one, filled(room, bodies[1]) as two:
         await asyncio.gather(put(store, one), put(store, two))
@@ -86,7 +92,9 @@ async def test_two_writers_on_one_path_leave_one_whole_file(tmp_path: Path, stor
     assert files(tmp_path) == [PATH]
 
 
-async def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, store: LocalStore, room: Room) -> None:
+async def test_a_link_out_of_the_folder_is_not_followed(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.png").write_bytes(b"secret")
@@ -120,7 +128,7 @@ async def test_unfinished_files_of_dead_processes_are_swept_after_a_day(tmp_path
 
 
 async def test_a_full_disk_is_waited_for_and_leaves_nothing(
-    tmp_path: Path, store: LocalStore, room: Room, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
@@ -133,7 +141,9 @@ async def test_a_full_disk_is_waited_for_and_leaves_nothing(
     assert files(tmp_path) == []
 
 
-async def test_a_folder_in_the_place_of_a_file_is_waited_for(tmp_path: Path, store: LocalStore, room: Room) -> None:
+async def test_a_folder_in_the_place_of_a_file_is_waited_for(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory
+) -> None:
     (tmp_path / "objects" / PATH).mkdir(parents=True)
     async with filled(room, b"bytes") as spool:
         with pytest.raises(Transient) as refused:

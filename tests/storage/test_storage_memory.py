@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from reconciler.storage import prove
 from tests.storage.storing import MIB, PATH, connected, noise, put
 
@@ -34,12 +34,12 @@ async def test_memory_does_not_grow_with_the_object(tmp_path: Path, elsewhere: l
     us, seen, piece = psutil.Process(), [], noise(MIB)
     store = connected(url, key)
     await store.check()
-    async with Room(tmp_path, 1 << 30).spool() as warm:
+    async with SpoolDirectory(tmp_path, 1 << 30).spool() as warm:
         await warm.write(piece * 7)
         await warm.seal()
         await put(store, warm)
     before = us.memory_info().rss
-    async with Room(tmp_path, 1 << 30).spool() as spool:
+    async with SpoolDirectory(tmp_path, 1 << 30).spool() as spool:
         for n in range(SIZE // MIB):
             await spool.write(n.to_bytes(4) + piece[4:])
         await spool.seal()

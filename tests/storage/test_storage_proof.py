@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import Permanent, Transient
-from reconciler.storage import Stat, plain_md5, prove
+from reconciler.storage import ObjectStat, plain_md5, prove
 from testkit.standins.storage import Fault
 from tests.storage.storing import NAME, PATH, SIZES, Kit, kit, noise
 
@@ -91,11 +91,11 @@ async def test_a_read_back_that_breaks_off_is_tried_another_time(world: Kit) -> 
 class Shifting:
     """A store whose object is replaced, or removed, while it is read."""
 
-    def __init__(self, stats: list[Stat | None], body: bytes | None) -> None:
+    def __init__(self, stats: list[ObjectStat | None], body: bytes | None) -> None:
         self._stats = iter(stats)
         self._body = body
 
-    async def stat(self, path: str) -> Stat | None:
+    async def stat(self, path: str) -> ObjectStat | None:
         return next(self._stats)
 
     async def read(self, path: str) -> AsyncGenerator[bytes, None]:
@@ -104,17 +104,17 @@ class Shifting:
         yield self._body
 
 
-@pytest.mark.parametrize("after", [None, Stat(5, None, "v2", None, {})], ids=["removed", "replaced"])
-async def test_an_object_that_changes_while_it_is_read_is_not_proven(after: Stat | None) -> None:
+@pytest.mark.parametrize("after", [None, ObjectStat(5, None, "v2", None, {})], ids=["removed", "replaced"])
+async def test_an_object_that_changes_while_it_is_read_is_not_proven(after: ObjectStat | None) -> None:
     sha256 = hashlib.sha256(b"bytes").hexdigest()
-    store = Shifting([Stat(5, None, "v1", None, {}), after], b"bytes")
+    store = Shifting([ObjectStat(5, None, "v1", None, {}), after], b"bytes")
     with pytest.raises(Transient) as unproven:
         await prove(store, PATH, size=5, sha256=sha256, md5="")  # type: ignore[arg-type]
     assert unproven.value.code == "proof_failed"
 
 
 async def test_an_object_that_goes_away_before_it_is_read_is_not_proven() -> None:
-    store = Shifting([Stat(5, None, "v1", None, {})], None)
+    store = Shifting([ObjectStat(5, None, "v1", None, {})], None)
     with pytest.raises(Transient) as unproven:
         await prove(store, PATH, size=5, sha256="", md5="")  # type: ignore[arg-type]
     assert unproven.value.code == "proof_failed"

@@ -14,7 +14,7 @@ import pytest
 from storage3.exceptions import StorageApiError
 from supabase import AsyncClientOptions, acreate_client
 
-from reconciler.media.spool import Room
+from reconciler.media.spool import SpoolDirectory
 from testkit.standins.storage import Bucket, Fault, SupabaseStorage
 from tests.storage.storing import connected, filled, kit, noise, put
 
@@ -261,7 +261,7 @@ async def test_it_runs_as_a_process_of_its_own_and_tells_what_was_written(
         url, key = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
         store = connected(url, key)
         await store.check()
-        async with filled(Room(tmp_path, 1 << 20), b"bytes") as spool:
+        async with filled(SpoolDirectory(tmp_path, 1 << 20), b"bytes") as spool:
             await put(store, spool)
         await store.close()
         written = (await http.get(f"{url}/standin/history")).json()["written"]

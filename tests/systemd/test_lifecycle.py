@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.health import DRAINING, Health
-from reconciler.systemd.lifecycle import CLOSING, Lifeline
-from reconciler.systemd.notify import Supervisor
+from reconciler.systemd.lifecycle import CLOSING, SupervisorUpdates
+from reconciler.systemd.notify import SupervisorSocket
 
 
 @dataclass
-class Heard(Supervisor):
+class Heard(SupervisorSocket):
     """A supervisor that keeps what it is told; it does not hear while `away`."""
 
     watchdog: float | None = None
@@ -32,7 +32,7 @@ class Stage:
     heard: Heard
     health: Health
     ending: list[bool]
-    line: Lifeline
+    line: SupervisorUpdates
     pulse: float = 1.0
 
     def told(self) -> list[dict[str, str | int]]:
@@ -49,7 +49,7 @@ class Stage:
 @pytest.fixture
 def stage() -> Stage:
     heard, health, ending = Heard(), Health(patience=1), [False]
-    made = Stage(heard, health, ending, Lifeline(heard, health, lambda: ending[0], drain_seconds=25))
+    made = Stage(heard, health, ending, SupervisorUpdates(heard, health, lambda: ending[0], drain_seconds=25))
     health.pulse = lambda: made.pulse
     return made
 
@@ -119,6 +119,6 @@ def test_parts_that_are_built_anew_are_no_end(stage: Stage) -> None:
 
 
 async def test_it_lives_where_nobody_listens() -> None:
-    supervisor = Supervisor("")
-    async with Lifeline(supervisor, Health(patience=1), lambda: False, drain_seconds=1).held():
+    supervisor = SupervisorSocket("")
+    async with SupervisorUpdates(supervisor, Health(patience=1), lambda: False, drain_seconds=1).held():
         assert not supervisor.listens

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.systemd.notify import Supervisor
+from reconciler.systemd.notify import SupervisorSocket
 from testkit.standins.listening import Ear, Said
 from testkit.waiting import until
 
@@ -18,7 +18,7 @@ from testkit.waiting import until
 async def test_each_word_is_a_line_of_one_datagram_from_our_own_process(kind: str, tmp_path: Path) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@kr-{secrets.token_hex(8)}"
     with Ear(address).open() as ear:
-        supervisor = Supervisor(address)
+        supervisor = SupervisorSocket(address)
         assert supervisor.tell(READY=1, STATUS="3 in hand")
         await until(lambda: ear.said, what="a message")
         supervisor.close()
@@ -27,14 +27,14 @@ async def test_each_word_is_a_line_of_one_datagram_from_our_own_process(kind: st
 
 async def test_a_status_cannot_bring_lines_of_its_own(tmp_path: Path) -> None:
     with Ear(str(tmp_path / "notify")).open() as ear:
-        assert Supervisor(ear.address).tell(STATUS="away\nREADY=1\n\udcff")
+        assert SupervisorSocket(ear.address).tell(STATUS="away\nREADY=1\n\udcff")
         await until(lambda: ear.said, what="a message")
     assert ear.said[0].lines == {"STATUS": "away READY=1 ?"}
 
 
 async def test_what_the_supervisor_told_us_is_taken_out_of_the_environment(tmp_path: Path) -> None:
     environ = {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid())}
-    supervisor = Supervisor.from_environment(environ)
+    supervisor = SupervisorSocket.from_environment(environ)
     assert supervisor.watchdog == 2.5
     assert environ == {}
     supervisor.close()
@@ -46,18 +46,18 @@ async def test_what_the_supervisor_told_us_is_taken_out_of_the_environment(tmp_p
     ids=["unset", "none", "malformed", "of another process"],
 )
 async def test_a_watchdog_that_is_not_ours_is_none(environ: dict[str, str]) -> None:
-    assert Supervisor.from_environment(environ).watchdog is None
+    assert SupervisorSocket.from_environment(environ).watchdog is None
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "relative"])
 async def test_without_an_address_that_we_know_nobody_listens(address: str) -> None:
-    supervisor = Supervisor(address)
+    supervisor = SupervisorSocket(address)
     assert not supervisor.listens
     assert not supervisor.tell(READY=1)
 
 
 async def test_a_supervisor_that_is_away_costs_one_line_and_is_told_again_when_it_is_back(tmp_path: Path) -> None:
-    supervisor = Supervisor(str(tmp_path / "notify"))
+    supervisor = SupervisorSocket(str(tmp_path / "notify"))
     with capture_logs() as lines:
         assert not supervisor.tell(READY=1)
         assert not supervisor.tell(READY=1)
@@ -70,6 +70,6 @@ async def test_a_supervisor_that_is_away_costs_one_line_and_is_told_again_when_i
 async def test_a_supervisor_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
     ear = Ear(str(tmp_path / "notify"))
     with ear.open(), capture_logs():
-        supervisor = Supervisor(ear.address)
+        supervisor = SupervisorSocket(ear.address)
         assert not all(supervisor.tell(WATCHDOG=1) for _ in range(10_000))
         supervisor.close()

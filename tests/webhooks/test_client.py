@@ -15,14 +15,14 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from reconciler.errors import Config, Gone, Permanent, Transient
 from reconciler.net.http_clients import json_client
-from reconciler.postgres.outbox import Event
-from reconciler.webhooks.client import Receiver
+from reconciler.postgres.outbox import OutboxEvent
+from reconciler.webhooks.client import WebhookClient
 from tests.wire import Origin, bare, chunked, ok, origin
 
 SECRET = "whsec_" + base64.b64encode(b"the key that both of them know").decode()
 AT = datetime(2026, 1, 31, 13, 0, 0, 123456, tzinfo=UTC)
 PAYLOAD = {"generation_id": "g-1", "task_id": "t-1", "reason": 'nicht erlaubt: ü\n"<&>'}
-EVENT = Event(7, "g-1|t-1|failed|0", "g-1", "failed", PAYLOAD, AT, 1, AT + timedelta(minutes=1))
+EVENT = OutboxEvent(7, "g-1|t-1|failed|0", "g-1", "failed", PAYLOAD, AT, 1, AT + timedelta(minutes=1))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def headers(head: str) -> dict[str, str]:
 async def told(client: httpx.AsyncClient, *answers: Any, path: str = "/hook", patience: float = 5.0) -> Origin:
     """Tell a receiver that answers so; what it has seen."""
     async with origin(*answers) as seen:
-        await Receiver(client, seen.url + path, SECRET, patience=patience).tell(EVENT)
+        await WebhookClient(client, seen.url + path, SECRET, patience=patience).tell(EVENT)
     return seen
 
 
@@ -64,13 +64,13 @@ async def test_receivers_may_be_given_the_secret_as_it_stands_in_the_settings(
     client: httpx.AsyncClient, secret: str
 ) -> None:
     async with origin(ok(b"")) as seen:
-        await Receiver(client, seen.url, secret).tell(EVENT)
+        await WebhookClient(client, seen.url, secret).tell(EVENT)
     assert Webhook(secret).verify(seen.bodies[0], headers(seen.heads[0]))["data"] == PAYLOAD
 
 
 async def test_every_try_has_the_same_id_and_body_under_the_time_of_that_try(client: httpx.AsyncClient) -> None:
     async with origin(ok(b"")) as seen:
-        receiver = Receiver(client, seen.url, SECRET)
+        receiver = WebhookClient(client, seen.url, SECRET)
         await receiver.tell(EVENT)
         await receiver.tell(EVENT)
     first, second = map(headers, seen.heads)
@@ -98,7 +98,7 @@ async def test_anything_else_is_to_be_tried_again_when_a_busy_receiver_says(
     answer = ok(b"no", "Retry-After: 30", "Location: /elsewhere", status=status)
     async with origin(answer) as seen:
         with pytest.raises(Transient) as caught:
-            await Receiver(client, seen.url, SECRET).tell(EVENT)
+            await WebhookClient(client, seen.url, SECRET).tell(EVENT)
     assert (caught.value.code, caught.value.retry_after) == (f"http_{status[:3]}", wait)
     assert len(seen.heads) == 1, "a redirect was followed"
 
@@ -159,14 +159,14 @@ async def test_nobody_there_is_a_receiver_that_is_away(client: httpx.AsyncClient
     async with origin(ok(b"")) as seen:
         url = seen.url
     with pytest.raises(Transient) as caught:
-        await Receiver(client, url, SECRET).tell(EVENT)
+        await WebhookClient(client, url, SECRET).tell(EVENT)
     assert caught.value.code == "network"
 
 
 async def test_a_login_in_the_address_is_sent_and_a_query_and_nothing_of_it_is_told(client: httpx.AsyncClient) -> None:
     async with origin(ok(b""), ok(b"", status="500 Oh")) as seen:
         url = seen.url.replace("//", "//shop:p%40ss@") + "/in/?key=t0k3n#part"
-        receiver = Receiver(client, url, SECRET)
+        receiver = WebhookClient(client, url, SECRET)
         await receiver.tell(EVENT)
         with pytest.raises(Transient) as refused:
             await receiver.tell(EVENT)
@@ -180,13 +180,13 @@ async def test_a_login_in_the_address_is_sent_and_a_query_and_nothing_of_it_is_t
 
 
 async def test_the_body_is_json_whatever_the_payload_holds(client: httpx.AsyncClient) -> None:
-    odd = Event(8, "k", "g", "succeeded", {"n": [1, None, True], "t": "\u2028\U0001f600"}, AT, 1, AT)
+    odd = OutboxEvent(8, "k", "g", "succeeded", {"n": [1, None, True], "t": "\u2028\U0001f600"}, AT, 1, AT)
     async with origin(ok(b"")) as seen:
-        await Receiver(client, seen.url, SECRET).tell(odd)
+        await WebhookClient(client, seen.url, SECRET).tell(odd)
     assert json.loads(seen.bodies[0])["data"] == odd.payload
     Webhook(SECRET).verify(seen.bodies[0], headers(seen.heads[0]))
 
 
 async def test_an_impossible_address_is_told_by_its_settings_name(client: httpx.AsyncClient) -> None:
     with pytest.raises(Config, match="RECONCILER_NOTIFY_URL"):
-        Receiver(client, "https://\u200b.exa\u2028mple/", SECRET)
+        WebhookClient(client, "https://\u200b.exa\u2028mple/", SECRET)

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts, announcer
 from reconciler.daemon import _rounds
-from reconciler.postgres.heartbeat import Presence
-from reconciler.postgres.outbox import Event
-from reconciler.webhooks.sender import BREADTH, LONGEST_PAUSE, Announcer, _Held, pause
+from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.outbox import OutboxEvent
+from reconciler.webhooks.sender import BREADTH, LONGEST_PAUSE, WebhookSender, _Held, pause
 from testkit.standins.receiver import SECRET, Heard, Receiver, never
 from testkit.waiting import until
 from tests.postgres.books import Books
@@ -33,7 +33,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def telling(rig: Rig, receiver: Receiver) -> AsyncIterator[tuple[Announcer, Parts]]:
+async def telling(rig: Rig, receiver: Receiver) -> AsyncIterator[tuple[WebhookSender, Parts]]:
     """The announcer of an instance of its own; nothing runs by itself."""
     changes = {"RECONCILER_NOTIFY_URL": receiver.url, "RECONCILER_NOTIFY_SECRET": SECRET}
     async with rig.instance(**changes) as parts, announcer(parts) as made:
@@ -251,7 +251,7 @@ async def test_what_was_being_claimed_when_a_drain_began_is_given_back(rig: Rig,
     async with telling(rig, receiver) as (made, _):
         take = made._outbox.take
 
-        async def overtaken(count: int) -> list[Event]:
+        async def overtaken(count: int) -> list[OutboxEvent]:
             taken = await take(count)
             await made.drain(0)
             return taken
@@ -310,7 +310,7 @@ async def test_what_could_not_be_marked_is_told_again_with_its_id(rig: Rig, rece
 
 async def test_rounds_and_notifications_make_it_look(rig: Rig, receiver: Receiver) -> None:
     async with telling(rig, receiver) as (made, parts):
-        rounds = _rounds(parts, Presence(parts.database, parts.instance, term=30.0), made)
+        rounds = _rounds(parts, Heartbeat(parts.database, parts.instance, term=30.0), made)
         await add(rig.books, "heard of")
         rounds.event()
         await until(lambda: receiver.of("heard of"), within=2)

@@ -45,7 +45,7 @@ class Cut:
 def through(cut: Cut, patch: pytest.MonkeyPatch) -> None:
     """Let every pool that is opened from now on speak through this cut."""
 
-    class Cuttable(pool.Plain):
+    class Cuttable(pool.PlainConnection):
         async def fetch(self, query: str, *args: Any, **more: Any) -> Any:
             return await cut.through(self, query, lambda: super(Cuttable, self).fetch(query, *args, **more))
 

@@ -16,17 +16,17 @@ import asyncpg
 from reconciler.bootstrap import Parts, parts
 from reconciler.domain.model import Trigger
 from reconciler.postgres.claims.claims import Claims
-from reconciler.postgres.eligibility import Reach
+from reconciler.postgres.eligibility import EligibleRows
 from reconciler.settings import Settings, load
-from reconciler.simulator import Order, Simulator
-from reconciler.worker.visit import Visited
-from reconciler.worker.worker import Breadth, Work
+from reconciler.simulator import Simulator, TaskSpec
+from reconciler.worker.visit import VisitOutcome
+from reconciler.worker.worker import Breadth, Worker
 from testkit.standins.storage import Bucket, SupabaseStorage
 from testkit.waiting import until
 from tests.postgres.books import Books, insert, opened
 
 KEY = "key-of-the-shop"
-REACH = Reach(("kie",), ".+", ("localhost",))
+REACH = EligibleRows(("kie",), ".+", ("localhost",))
 PUBLIC = "http://127.0.0.1:9"
 USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
@@ -92,10 +92,10 @@ class Rig:
         """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
         claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
         breadth = Breadth(asking, term, sweep, gap=0.001)
-        work = Work(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
+        work = Worker(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
         return replace(built, claims=claims, work=work)
 
-    async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[Order]) -> str:
+    async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[TaskSpec]) -> str:
         """A task at KIE and the row of whoever ordered it; the row's id."""
         return await self.insert(self.kie.add_task(**order), status=status, age=age)
 
@@ -103,7 +103,7 @@ class Rig:
         made = {"user_id": USER, "kind": "image", "model_key": "nano-banana-2", **columns}
         return await insert(self.pool, status=status, task_id=task_id, **made)
 
-    async def visit(self, built: Parts, generation_id: str, trigger: Trigger = Trigger.SYNC) -> Visited:
+    async def visit(self, built: Parts, generation_id: str, trigger: Trigger = Trigger.SYNC) -> VisitOutcome:
         """Visit one generation; it must be free and ours."""
         visited = await built.work.once(generation_id, trigger)
         assert visited is not None, "nobody could claim it"

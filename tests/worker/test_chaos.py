@@ -11,16 +11,16 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.simulator import Media
+from reconciler.simulator import MediaSpec
 from reconciler.worker import poll
 from testkit.standins.storage.faults import at_random
 from tests.worker.rig import Rig
 
 KINDS = (
-    Media(),
-    Media(ext="webp", size=5_000),
-    Media("video", "mp4", size=200_000),
-    Media("audio", "mp3", size=30_000),
+    MediaSpec(),
+    MediaSpec(ext="webp", size=5_000),
+    MediaSpec("video", "mp4", size=200_000),
+    MediaSpec("audio", "mp3", size=30_000),
 )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.simulator import Failure, Fault, Media, Order, never
+from reconciler.simulator import Failure, Fault, MediaSpec, TaskSpec, never
 from reconciler.simulator.api.callback_bodies import body_of
 from reconciler.simulator.records.scenes import scene_of
 from tests.worker.cuts import Cut, through
@@ -37,11 +37,11 @@ CREATE TRIGGER watched AFTER UPDATE ON public.generations FOR EACH ROW EXECUTE F
 """
 CALLBACK = "https://app.example/api/kie/callback"
 DAY = 86_400.0
-PNG = Media(size=4_000)
-FILM = Media("video", "mp4", size=(6 << 20) + 5_000)
+PNG = MediaSpec(size=4_000)
+FILM = MediaSpec("video", "mp4", size=(6 << 20) + 5_000)
 
-KINDS: Mapping[str, tuple[Order, float, str]] = {
-    "delivered": ({"results": (PNG, Media(ext="webp", size=5_000))}, 0.0, "queued"),
+KINDS: Mapping[str, tuple[TaskSpec, float, str]] = {
+    "delivered": ({"results": (PNG, MediaSpec(ext="webp", size=5_000))}, 0.0, "queued"),
     "film": ({"results": (FILM,)}, 0.0, "queued"),
     "healed": ({"results": (PNG,)}, 0.0, "success"),
     "refused": ({"fate": "fail", "failure": Failure()}, 0.0, "queued"),

@@ -13,9 +13,9 @@ import pytest
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.demo.postgres_programs import wheel_binaries
 from reconciler.errors import Transient
-from reconciler.postgres.listener import Hears, Listener
+from reconciler.postgres.listener import Listener, NotificationHandlers
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.worker.create.create_task import Unknown
+from reconciler.worker.create.create_task import OutcomeUnknown
 from testkit.waiting import until
 from tests.conftest import _apart
 from tests.postgres.books import delivered
@@ -64,7 +64,7 @@ async def full(rig: Rig) -> AsyncIterator[None]:
 
 async def test_the_listener_goes_on_and_hears_again(narrow: Rig) -> None:
     canaries: list[float | None] = []
-    hears = Hears(lambda _: None, lambda: None, canaries.append, None)
+    hears = NotificationHandlers(lambda _: None, lambda: None, canaries.append, None)
     running = asyncio.create_task(Listener(narrow.dsn, narrow.books.database, hears, every=0.1, within=5).run())
     try:
         await until(lambda: canaries and canaries[-1] is not None, what="the first canary")
@@ -96,6 +96,6 @@ async def test_a_paid_tasks_id_is_written_as_soon_as_there_is_room(
         asking = await under_way(kie, creation)
         async with full(narrow):
             kie.let.set()
-            assert isinstance(await asking, Unknown)
+            assert isinstance(await asking, OutcomeUnknown)
         await until(lambda: status(narrow, "generating"), what="the task id to be written")
         assert (await only(narrow))["task_id"] == TASK

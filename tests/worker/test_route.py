@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from reconciler.domain.model import Row
 from reconciler.kie.dialects import candidates
-from reconciler.worker.route import Key, route
+from reconciler.worker.route import RingKey, route
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TASK = "a" * 32
-ANY, IMAGES, FILMS = Key("any"), Key("images", "image"), Key("films", "video")
+ANY, IMAGES, FILMS = RingKey("any"), RingKey("images", "image"), RingKey("films", "video")
 RING = (ANY, IMAGES, FILMS)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.domain.model import Finish, Rest, Trigger
+from reconciler.domain.model import Finish, Reschedule, Trigger
 from testkit.standins.collector import Collector, Span
 from testkit.waiting import until
 from tests.worker.rig import Rig
@@ -55,7 +55,7 @@ async def test_two_replicas_work_on_one_trace(rig: Rig, collector: Collector) ->
         generation_id = await rig.order()
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         rig.kie.strike("file.500", task=task.id, n=0)
-        assert isinstance((await rig.visit(first, generation_id)).decision, Rest)
+        assert isinstance((await rig.visit(first, generation_id)).decision, Reschedule)
         assert isinstance((await rig.visit(second, generation_id)).decision, Finish)
         whole = await root(collector, generation_id)
         # The first may tell of its visit a little later.

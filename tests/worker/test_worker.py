@@ -9,9 +9,9 @@ import pytest
 
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Observation, Trigger
-from reconciler.kie.client import Kie, Reply
-from reconciler.kie.dialects import Family, judge
-from reconciler.simulator import Media, never
+from reconciler.kie.client import KieClient, KieReply
+from reconciler.kie.dialects import Dialect, judge
+from reconciler.simulator import MediaSpec, never
 from reconciler.worker import poll
 from testkit.waiting import until
 from tests.worker.rig import Rig
@@ -50,14 +50,14 @@ async def test_a_thousand_wakes_during_a_look_are_one_more_look(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order(life=never())
-    heard, record = asyncio.Event(), Kie.record
+    heard, record = asyncio.Event(), KieClient.record
 
-    async def slow(self: Kie, task_id: str, *, path: str, key_hash: str) -> Reply:
+    async def slow(self: KieClient, task_id: str, *, path: str, key_hash: str) -> KieReply:
         reply = await record(self, task_id, path=path, key_hash=key_hash)
         await heard.wait()
         return reply
 
-    monkeypatch.setattr(Kie, "record", slow)
+    monkeypatch.setattr(KieClient, "record", slow)
     async with rig.working(parts):
         parts.work.wake(generation_id, Trigger.CALLBACK)
         await until(lambda: rig.kie.counts.records, what="the first look")
@@ -128,7 +128,7 @@ async def test_deliveries_keep_nobody_from_asking(rig: Rig, parts: Parts) -> Non
 
 async def test_no_more_generations_are_delivered_at_once_than_there_are_slots(rig: Rig) -> None:
     rig.kie.slow_seconds = 0.2
-    ids = [await rig.order(results=(Media(size=40_000),)) for _ in range(4)]
+    ids = [await rig.order(results=(MediaSpec(size=40_000),)) for _ in range(4)]
     rig.kie.strike("file.slow", times=math.inf)
     most = 0
     async with rig.instance(RECONCILER_CONCURRENCY="2") as parts, rig.working(parts):
@@ -166,7 +166,7 @@ async def test_a_visit_that_breaks_costs_its_own_row_a_minute(
 ) -> None:
     good, bad = await rig.order(), await rig.order(fate="fail")
 
-    def breaks(family: Family, status: int, body: object, retry_after: float | None = None) -> Observation:
+    def breaks(family: Dialect, status: int, body: object, retry_after: float | None = None) -> Observation:
         if "'state': 'fail'" in str(body):
             raise ZeroDivisionError
         return judge(family, status, body, retry_after)

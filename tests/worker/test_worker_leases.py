@@ -13,8 +13,8 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.postgres.claims.claims import Claim, Taken
-from reconciler.simulator import Media, never
+from reconciler.postgres.claims.claims import Claim, TakenClaims
+from reconciler.simulator import MediaSpec, never
 from reconciler.worker import worker
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
@@ -25,7 +25,7 @@ from tests.worker.rig import Rig
 async def downloading(rig: Rig, parts: Parts, *, seconds: float = 60.0) -> AsyncIterator[str]:
     """A generation whose download is under way and takes so long."""
     rig.kie.slow_seconds = seconds
-    generation_id = await rig.order(results=(Media(size=40_000),))
+    generation_id = await rig.order(results=(MediaSpec(size=40_000),))
     rig.kie.strike("file.slow")
     parts.work.wake(generation_id)
     await until(lambda: rig.kie.counts.faults["file.slow"], what="the download")
@@ -93,7 +93,7 @@ async def test_a_visit_whose_lease_was_lost_is_cut_and_writes_nothing(rig: Rig, 
 
 async def test_work_of_a_dead_instance_is_taken_over_when_its_lease_ends(rig: Rig, parts: Parts) -> None:
     """F6 and F7: nobody tells us that it died."""
-    generation_id = await rig.order(results=(Media(), Media()))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec()))
     await rig.books.claim(generation_id, term=1.0)
     brief = rig.broad(parts, term=1.0, sweep=0.2)
     async with rig.working(brief):
@@ -169,7 +169,7 @@ def claim(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event,
     drawn, answered = asyncio.Event(), asyncio.Event()
     take = parts.claims.take
 
-    async def slow(wakes: Mapping[str, Trigger]) -> Taken:
+    async def slow(wakes: Mapping[str, Trigger]) -> TakenClaims:
         taken = await take(wakes)
         drawn.set()
         await answered.wait()
@@ -322,7 +322,7 @@ async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         take = parts.claims.take
 
-        async def noted(wakes: Mapping[str, Trigger]) -> Taken:
+        async def noted(wakes: Mapping[str, Trigger]) -> TakenClaims:
             asked.extend(wakes)
             return await take(wakes)
 

@@ -22,12 +22,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.domain.findings import span
-from reconciler.operations.explain import Terms, lines, story, whole
-from reconciler.postgres.reports.generation_details import Case
-from reconciler.postgres.reports.reports import Status, Stuck
+from reconciler.operations.explain import ExplainTerms, lines, story, whole
+from reconciler.postgres.reports.generation_details import GenerationDetails
+from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
 
 if TYPE_CHECKING:  # a question alone has no need of the engine, which takes its time to be imported
-    from reconciler.operations.actions import Outcome
+    from reconciler.operations.actions import OperationOutcome
 
 PIPED_WIDTH = 240
 """Columns where nobody's window says how many there are: whoever pipes a table wants its lines whole."""
@@ -51,7 +51,7 @@ def as_plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def show_status(status: Status) -> None:
+def show_status(status: StatusReport) -> None:
     """Print the figures of the last day and of this moment."""
     percent = "-" if status.success_percent is None else f"{status.success_percent:.1f} %"
     _pairs(
@@ -69,7 +69,7 @@ def show_status(status: Status) -> None:
     )
 
 
-def show_stuck(stuck: Sequence[Stuck], after: timedelta) -> None:
+def show_stuck(stuck: Sequence[StuckGeneration], after: timedelta) -> None:
     """Print the generations in flight for too long, the oldest first."""
     if not stuck:
         _say(f"nothing is in flight for longer than {span(after.total_seconds())}")
@@ -78,24 +78,24 @@ def show_stuck(stuck: Sequence[Stuck], after: timedelta) -> None:
     _table(("generation", "task", "kind", "model", "status", "age", "why"), rows)
 
 
-def case_as_json(case: Case, terms: Terms) -> Mapping[str, object]:
+def case_as_json(case: GenerationDetails, terms: ExplainTerms) -> Mapping[str, object]:
     """Return a case with its story and what happened, for `--json`."""
     return {**asdict(case), "story": story(case, terms), "happened": lines(case)}
 
 
-def show_case(case: Case, terms: Terms) -> None:
+def show_case(case: GenerationDetails, terms: ExplainTerms) -> None:
     """Print one generation's story and what happened to it."""
     _say(f"generation {case.generation.id}")
     _pairs(whole(case, terms))
 
 
-def show_outcomes(outcomes: Iterable[Outcome]) -> None:
+def show_outcomes(outcomes: Iterable[OperationOutcome]) -> None:
     """Print how generations stand after a chore."""
     rows = ((one.generation_id, one.task_id, one.word, one.asset_url or one.why) for one in outcomes)
     _table(("generation", "task", "outcome", "where or why"), rows)
 
 
-class Healing:
+class BackfillProgress:
     """The progress of a backfill, on standard error; not `shown`, it only counts."""
 
     def __init__(self, *, shown: bool) -> None:
@@ -114,7 +114,7 @@ class Healing:
         """So many rows were looked at by now, and so many of them are to be delivered."""
         self._progress.update(self._bar, description=f"looked at {looked} rows, delivering", total=found)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: OperationOutcome) -> None:
         """One generation is through."""
         self._progress.advance(self._bar)
         if outcome.word != "delivered":

@@ -18,10 +18,10 @@ from rich.progress_bar import ProgressBar
 
 from reconciler.cli.render.tables import as_plain, console, grid, text
 from reconciler.domain.findings import span
-from reconciler.operations.throughput import Motion, Rates, Transfer
+from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
 
 
-class Screen:
+class TopScreen:
     """Where motions are shown; on a terminal each takes the place of the one before, unless `once`."""
 
     def __init__(self, *, as_json: bool, once: bool) -> None:
@@ -39,7 +39,7 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, motion: Motion) -> None:
+    def show(self, motion: Throughput) -> None:
         """Show what moves: as a page, or as one line of JSON."""
         if self._as_json:
             sys.stdout.write(json.dumps(asdict(motion), default=as_plain) + "\n")
@@ -61,7 +61,7 @@ class Screen:
             self._live.update(shown, refresh=True)
 
 
-def page(motion: Motion) -> RenderableType:
+def page(motion: Throughput) -> RenderableType:
     """Return the whole view."""
     parts: list[RenderableType] = [text(_headline(motion)), "", _replicas(motion)]
     if motion.transfers:
@@ -71,7 +71,7 @@ def page(motion: Motion) -> RenderableType:
     return Group(*parts)
 
 
-def _headline(motion: Motion) -> str:
+def _headline(motion: Throughput) -> str:
     moving = f"{len(motion.transfers)} transfers" if len(motion.transfers) != 1 else "1 transfer"
     booked = ", ".join(
         f"key {key.key_hash[:8]} {f'booked for {key.booked:.1f} s' if key.booked else 'free'}" for key in motion.keys
@@ -81,22 +81,22 @@ def _headline(motion: Motion) -> str:
     return f"{motion.at:%H:%M:%S %Z}  {moving}, {motion.overdue} waiting for a turn; {budget}"
 
 
-def _replicas(motion: Motion) -> RenderableType:
+def _replicas(motion: Throughput) -> RenderableType:
     if not motion.replicas:
         return text("no replica is alive: start `kie-reconciler run`")
     names = ("replica", "", "told", "in hand", "polls/s", "delivered/s", "in", "out")
     return grid(names, ([*_where(one), _told(motion, one), one.held, *_rates(one)] for one in motion.replicas))
 
 
-def _where(rates: Rates) -> tuple[str, str]:
+def _where(rates: ReplicaRates) -> tuple[str, str]:
     return f"{rates.host} pid {rates.pid}", "leads" if rates.leads else ""
 
 
-def _told(motion: Motion, rates: Rates) -> str:
+def _told(motion: Throughput, rates: ReplicaRates) -> str:
     return f"{span(max((motion.at - rates.told_at).total_seconds(), 0))} ago"
 
 
-def _rates(rates: Rates) -> tuple[str, ...]:
+def _rates(rates: ReplicaRates) -> tuple[str, ...]:
     return (
         _count(rates.polls_per_second),
         _count(rates.deliveries_per_second),
@@ -105,12 +105,12 @@ def _rates(rates: Rates) -> tuple[str, ...]:
     )
 
 
-def _transfers(transfers: Sequence[Transfer]) -> RenderableType:
+def _transfers(transfers: Sequence[TransferView]) -> RenderableType:
     names = ("generation", "n", "stage", "bytes", "of", "rate", "for", "")
     return grid(names, (_transfer(one) for one in transfers))
 
 
-def _transfer(one: Transfer) -> Sequence[RenderableType | int]:
+def _transfer(one: TransferView) -> Sequence[RenderableType | int]:
     total = "?" if one.total is None else decimal(one.total)
     if one.stage == "prove":
         # Nothing is sent, so there is nothing to measure.
@@ -120,7 +120,7 @@ def _transfer(one: Transfer) -> Sequence[RenderableType | int]:
     return one.generation_id, one.n, one.stage, decimal(one.done), total, rate, span(one.seconds), bar
 
 
-def _waiting(motion: Motion) -> RenderableType:
+def _waiting(motion: Throughput) -> RenderableType:
     rows = ((one.generation_id, span(one.waited), one.looks, one.why or "not looked at yet") for one in motion.waiting)
     return grid(("generation", "waits for", "looks", "why not yet"), rows)
 

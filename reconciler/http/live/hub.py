@@ -18,7 +18,7 @@ import structlog
 from reconciler.errors import ReconcilerError
 from reconciler.http.auth import Caller
 from reconciler.http.problems import Problem, unavailable
-from reconciler.postgres.reports.change_feed import Happening, Happenings
+from reconciler.postgres.reports.change_feed import ChangeFeed, GenerationChange
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ def frame(event: str, said: object, *, id: int | None = None, retry: int | None 
     return "\n".join([*lines, f"data: {json.dumps(said, separators=(',', ':'))}", "", ""]).encode()
 
 
-def told(happening: Happening) -> bytes:
+def told(happening: GenerationChange) -> bytes:
     """Return the event that tells of this."""
     said = {"id": happening.id, "status": happening.status, "kind": happening.kind}
     if happening.asset_url is not None:
@@ -60,10 +60,10 @@ BYE = frame("bye", {}, retry=2000)
 TOO_SLOW = b": too slow, come again\n\n"
 
 
-class Stream:
+class EventStream:
     """What waits to be sent to one caller, until it ends."""
 
-    def __init__(self, user_id: str | None, leave: Callable[[Stream], None]) -> None:
+    def __init__(self, user_id: str | None, leave: Callable[[EventStream], None]) -> None:
         self.user_id = user_id
         self.ended = asyncio.Event()
         self._leave = leave
@@ -109,12 +109,12 @@ class Hub:
     `most` streams at once in this process, `each` of one user; the operator has no bound of their own.
     """
 
-    def __init__(self, happenings: Happenings, *, gather: float = 0.1, most: int = 1000, each: int = 20) -> None:
+    def __init__(self, happenings: ChangeFeed, *, gather: float = 0.1, most: int = 1000, each: int = 20) -> None:
         self._happenings = happenings
         self._gather = gather
         self._most = most
         self._each = each
-        self._streams: defaultdict[str | None, set[Stream]] = defaultdict(set)
+        self._streams: defaultdict[str | None, set[EventStream]] = defaultdict(set)
         self._heard: dict[tuple[str, int], None] = {}
         self._lost = False
         self._called = float("-inf")
@@ -138,7 +138,7 @@ class Hub:
             self._lost = True
             self._stirred.set()
 
-    def join(self, caller: Caller) -> Stream:
+    def join(self, caller: Caller) -> EventStream:
         """Open a stream for this caller, from now on; Problem 429 or 503 where there are too many."""
         if self._closed:
             raise unavailable("draining")
@@ -147,11 +147,11 @@ class Hub:
         if not caller.operator and len(self._streams.get(caller.user_id, ())) >= self._each:
             detail = f"one user may have {self._each} streams open"
             raise Problem(429, "too_many_streams", detail, headers={"Retry-After": "10"})
-        stream = Stream(caller.user_id, self._left)
+        stream = EventStream(caller.user_id, self._left)
         self._streams[caller.user_id].add(stream)
         return stream
 
-    def _left(self, stream: Stream) -> None:
+    def _left(self, stream: EventStream) -> None:
         theirs = self._streams.get(stream.user_id, set())
         theirs.discard(stream)
         if not theirs:
@@ -215,7 +215,7 @@ class Hub:
                 for stream in theirs:
                     stream.push(RESYNC)
 
-    def _hand_out(self, happenings: list[Happening]) -> None:
+    def _hand_out(self, happenings: list[GenerationChange]) -> None:
         frames: defaultdict[str | None, list[bytes]] = defaultdict(list)
         for happening in happenings:
             made = told(happening)

@@ -26,10 +26,10 @@ from reconciler.domain.model import Ready, Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import Permanent, ReconcilerError, Transient
 from reconciler.http.problems import Problem, unavailable
-from reconciler.http.readiness_gate import Entrance, Inside
+from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.kie.dialects import callback as payload
 from reconciler.metrics import Metrics
-from reconciler.postgres.inbox import Kept, Said
+from reconciler.postgres.inbox import CallbackMessage, StoredCallback
 from reconciler.settings import Settings
 
 log = structlog.get_logger()
@@ -78,14 +78,14 @@ _DESCRIBED = {
 }
 
 
-class Received(BaseModel):
+class CallbackReceived(BaseModel):
     """The callback is stored."""
 
     received: bool = Field(description="Always true", examples=[True])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Proofs:
+class CallbackProofs:
     """What a callback must prove: the secret in its address, the signature over its task's id; empty: not set."""
 
     secret: bytes = b""
@@ -112,13 +112,13 @@ class Proofs:
             _unauthorized("the signature is missing or wrong")
 
 
-def proofs(settings: Settings) -> Proofs:
+def proofs(settings: Settings) -> CallbackProofs:
     """Return what the settings ask of a callback."""
     secret, key = settings.kie_callback_secret, settings.kie_webhook_hmac_key
-    return Proofs(secret.get_secret_value().encode(), key.get_secret_value().encode())
+    return CallbackProofs(secret.get_secret_value().encode(), key.get_secret_value().encode())
 
 
-def routes(asked: Proofs, entrance: Entrance, metrics: Metrics) -> APIRouter:
+def routes(asked: CallbackProofs, entrance: ReadinessGate, metrics: Metrics) -> APIRouter:
     """Return the route; a callback must prove what is `asked`."""
     router = APIRouter()
 
@@ -127,10 +127,10 @@ def routes(asked: Proofs, entrance: Entrance, metrics: Metrics) -> APIRouter:
         tags=["kie"],
         summary="Take a callback of KIE's",
         description=_TEXT,
-        response_model=Received,
+        response_model=CallbackReceived,
         responses={
             200: {"description": "Stored; the delivery goes on by itself"},
-            202: {"description": "Stored; no row knows the task yet", "model": Received},
+            202: {"description": "Stored; no row knows the task yet", "model": CallbackReceived},
             400: {"description": "No JSON, no task's id, or ids that disagree."},
             401: {"description": "Wrong secret or signature, a stale timestamp, or nothing to prove is configured."},
             503: {"description": "The database is away: send again."},
@@ -150,7 +150,7 @@ def routes(asked: Proofs, entrance: Entrance, metrics: Metrics) -> APIRouter:
     return router
 
 
-async def _received(request: Request, asked: Proofs, entrance: Entrance) -> Kept:
+async def _received(request: Request, asked: CallbackProofs, entrance: ReadinessGate) -> StoredCallback:
     """Prove, keep, wake."""
     began = time.monotonic()
     asked.come_in(request)
@@ -165,7 +165,7 @@ async def _received(request: Request, asked: Proofs, entrance: Entrance) -> Kept
     return kept
 
 
-def _said(request: Request, raw: bytes) -> Said:
+def _said(request: Request, raw: bytes) -> CallbackMessage:
     body = _parsed(raw)
     found = payload.task_ids(body)
     if not found:
@@ -177,10 +177,10 @@ def _said(request: Request, raw: bytes) -> Said:
         raise Problem(400, "ids_disagree", "the address names more than one generation")
     named = {name for name in named if len(name) <= payload.LONGEST_TASK_ID}
     digest = hashlib.sha256(raw + b"\n" + "".join(named).encode()).hexdigest()
-    return Said(next(iter(found)), next(iter(named), None), body, digest)
+    return CallbackMessage(next(iter(found)), next(iter(named), None), body, digest)
 
 
-async def _kept(inside: Inside, said: Said) -> Kept:
+async def _kept(inside: RouteServices, said: CallbackMessage) -> StoredCallback:
     try:
         async with asyncio.timeout(PATIENCE):
             return await inside.inbox.keep(said)
@@ -194,7 +194,7 @@ async def _kept(inside: Inside, said: Said) -> Kept:
         raise unavailable(str(error), seconds=wait or 2.0) from None
 
 
-def _tell(said: Said, kept: Kept, size: int, took: float) -> None:
+def _tell(said: CallbackMessage, kept: StoredCallback, size: int, took: float) -> None:
     """Write what came and what it says: never an address, which may be signed, nor a word of the payload."""
     told = log.bind(task_id=said.task_id, generation_id=next(iter(kept.ids), said.generation_id))
     several = {"generation_ids": kept.ids} if len(kept.ids) > 1 else {}
@@ -202,12 +202,12 @@ def _tell(said: Said, kept: Kept, size: int, took: float) -> None:
     seen = payload.read(said.body)
     told.info(
         "callback.parsed",
-        says=type(seen).__name__.lower(),
+        says=seen.word,
         addresses=len(seen.sources) if isinstance(seen, Ready) else 0,
     )
 
 
-def _result(kept: Kept) -> str:
+def _result(kept: StoredCallback) -> str:
     if not kept.ids:
         return "unknown"
     if kept.ended:

@@ -13,11 +13,19 @@ from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from reconciler.errors import Permanent
-from reconciler.http.auth import Caller, Gate
+from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import RETRY, Problem, wait
-from reconciler.http.readiness_gate import Entrance
-from reconciler.postgres.create_requests import WINDOW, Asker, Order
-from reconciler.worker.create.create_task import Answer, Busy, Created, Declined, Reused, Unknown, Vanished
+from reconciler.http.readiness_gate import ReadinessGate
+from reconciler.postgres.create_requests import WINDOW, Order, Requester
+from reconciler.worker.create.create_task import (
+    CreateAnswer,
+    CreateRateExceeded,
+    GenerationDeleted,
+    IdempotencyKeyReused,
+    OutcomeUnknown,
+    TaskCreated,
+    TaskDeclined,
+)
 
 LARGEST_INPUT = 256 << 10
 """Characters of an order's input as JSON; KIE takes files by address, not in here."""
@@ -39,7 +47,7 @@ _MADE: dict[str, JsonValue] = {
 }
 
 
-class Wanted(BaseModel):
+class CreateTaskBody(BaseModel):
     """What is to be made."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]}, protected_namespaces=())
@@ -58,7 +66,7 @@ class Wanted(BaseModel):
     )  # fmt: skip
 
 
-class Made(BaseModel):
+class CreateTaskAnswer(BaseModel):
     """The generation."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_MADE]})
@@ -69,7 +77,10 @@ class Made(BaseModel):
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": Made, "description": "A repeat of this Idempotency-Key: the same generation as it stands now."},
+    200: {
+        "model": CreateTaskAnswer,
+        "description": "A repeat of this Idempotency-Key: the same generation as it stands now.",
+    },
     402: {"description": "KIE's word: not enough credits. The generation failed."},
     404: {"description": "The generation of this Idempotency-Key was deleted."},
     422: {"description": "KIE or the table refuses the order, or the Idempotency-Key was used for another one."},
@@ -91,31 +102,31 @@ Repeatable = Annotated[
 ]
 
 
-def routes(gate: Gate, entrance: Entrance) -> APIRouter:
+def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
     """Return the route."""
     router = APIRouter(prefix="/api/kie", tags=["kie"])
 
-    @router.post("/createTask", status_code=201, response_model=Made, responses=_RESPONSES)
+    @router.post("/createTask", status_code=201, response_model=CreateTaskAnswer, responses=_RESPONSES)
     async def create(
-        wanted: Wanted,
+        wanted: CreateTaskBody,
         response: Response,
         key: Repeatable = None,
         caller: Caller = Depends(gate.caller),
-    ) -> Made:
+    ) -> CreateTaskAnswer:
         """Order a generation: the row is written first, KIE is asked second, and never twice."""
         order = _order(wanted, caller)
         try:
-            answer = await entrance.go().creation.create(order, Asker(caller.user_id or "", key))
+            answer = await entrance.go().creation.create(order, Requester(caller.user_id or "", key))
         except Permanent as error:
             raise Problem(422, error.code, str(error)) from error
         made = _told(answer)
         response.status_code = 201 if made.fresh else 200
-        return Made(generationId=made.generation_id, taskId=made.task_id, status=made.status)
+        return CreateTaskAnswer(generationId=made.generation_id, taskId=made.task_id, status=made.status)
 
     return router
 
 
-def _order(wanted: Wanted, caller: Caller) -> Order:
+def _order(wanted: CreateTaskBody, caller: Caller) -> Order:
     user_id = wanted.user_id
     if not caller.operator:
         if user_id not in (None, caller.user_id):
@@ -125,7 +136,7 @@ def _order(wanted: Wanted, caller: Caller) -> Order:
     return Order(wanted.model, wanted.input, wanted.kind, wanted.prompt, wanted.model_key, user_id)
 
 
-def _check_text(wanted: Wanted) -> None:
+def _check_text(wanted: CreateTaskBody) -> None:
     """Refuse what JSON can carry and the database or KIE cannot: half characters, NUL, numbers that are none."""
     try:
         text = json.dumps([wanted.input, wanted.model_dump(exclude={"input"})], ensure_ascii=False, allow_nan=False)
@@ -155,27 +166,27 @@ def _depth(held: object) -> int:
     return depth
 
 
-def _told(answer: Answer) -> Created:
+def _told(answer: CreateAnswer) -> TaskCreated:
     """Return what was created; every other answer is a Problem."""
     match answer:
-        case Created():
+        case TaskCreated():
             return answer
-        case Busy(seconds):
+        case CreateRateExceeded(seconds):
             raise Problem(429, "create_rate", "too many orders just now; nothing was written", headers=wait(seconds))
-        case Reused():
+        case IdempotencyKeyReused():
             raise Problem(422, "idempotency_key_reused", "this Idempotency-Key was used for another order")
-        case Vanished():
+        case GenerationDeleted():
             raise Problem(404, "not_found", "the generation of this Idempotency-Key was deleted; take another key")
-        case Unknown(generation_id, reason):
+        case OutcomeUnknown(generation_id, reason):
             told = f"{reason}; it is not ordered again, and its callback settles the generation"
             raise Problem(504, "outcome_unknown", told, generationId=generation_id)
-        case Declined():
+        case TaskDeclined():
             raise _declined(answer)
         case _:
             assert_never(answer)
 
 
-def _declined(declined: Declined) -> Problem:
+def _declined(declined: TaskDeclined) -> Problem:
     if declined.code is None:
         return Problem(502, "kie_unavailable", declined.message, generationId=declined.generation_id)
     status, word = _MEANINGS.get(declined.code, (502, "kie_refused"))

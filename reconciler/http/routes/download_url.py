@@ -15,12 +15,12 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from reconciler.domain.object_keys import host_listed
-from reconciler.http.auth import Caller, Gate
+from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.download_url import not_kies
 from reconciler.http.problems import RETRY, Problem
-from reconciler.http.readiness_gate import Entrance, Inside
+from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import Model
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, Listed
+from reconciler.postgres.reports.listed import LONGEST_ADDRESS, ListedGeneration
 
 LASTS = 1200
 """Seconds for which KIE says that a minted address is good."""
@@ -29,7 +29,7 @@ _ASKED: JsonDict = {"generationId": "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"}
 _LINK: JsonDict = {"downloadUrl": "https://tempfile.aiquickdraw.com/r/281e.png?X-Amz-Expires=1200", "expiresIn": LASTS}
 
 
-class Asked(Model):
+class DownloadUrlBody(Model):
     """Which result."""
 
     model_config = ConfigDict(json_schema_extra={"example": _ASKED})
@@ -49,7 +49,7 @@ class Asked(Model):
         return self
 
 
-class Link(Model):
+class DownloadUrlAnswer(Model):
     """A fresh address."""
 
     model_config = ConfigDict(json_schema_extra={"example": _LINK})
@@ -58,7 +58,7 @@ class Link(Model):
     expires_in: int = Field(description="seconds")
 
 
-def routes(gate: Gate, entrance: Entrance) -> APIRouter:
+def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["kie"])
 
@@ -66,7 +66,7 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
         "/api/kie/downloadUrl",
         summary="Get an address for a result at KIE",
         description="What lies in our storage needs none: see `assetUrl`.",
-        response_model=Link,
+        response_model=DownloadUrlAnswer,
         responses={
             404: {"description": "There is no such generation or no such result, or it is somebody else's."},
             410: {"description": "`gone`: KIE does not have it any more."},
@@ -75,22 +75,22 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
             502: {"description": "`kie_unavailable`: KIE could not be asked."},
         },
     )
-    async def download_url(asked: Asked, caller: Caller = Depends(gate.caller)) -> Link:
+    async def download_url(asked: DownloadUrlBody, caller: Caller = Depends(gate.caller)) -> DownloadUrlAnswer:
         inside = entrance.go()
         row, url = await _found(inside, caller, asked)
         if not host_listed(url, inside.desk.terms.their_hosts):
             raise not_kies()
         minted = await inside.mint.address(url, caller, key_hash=row.key_hash)
-        return Link(download_url=minted, expires_in=LASTS)
+        return DownloadUrlAnswer(download_url=minted, expires_in=LASTS)
 
     return router
 
 
-async def _found(inside: Inside, caller: Caller, asked: Asked) -> tuple[Listed, str]:
+async def _found(inside: RouteServices, caller: Caller, asked: DownloadUrlBody) -> tuple[ListedGeneration, str]:
     """Return the row and which of its results is meant; Problem 404 where the caller has no such thing."""
     if asked.generation_id is not None:
         one = await inside.listing.one(asked.generation_id, caller.user_id)
-        rows: Sequence[Listed] = () if one is None else (one,)
+        rows: Sequence[ListedGeneration] = () if one is None else (one,)
     else:
         rows = await inside.listing.with_result(asked.url or "", caller.user_id)
     for row in rows:

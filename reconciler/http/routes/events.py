@@ -15,9 +15,9 @@ from fastapi import APIRouter, Depends, Header
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from reconciler.http.auth import Caller, Gate
-from reconciler.http.live.hub import BEAT, Stream
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.auth import Authenticator, Caller
+from reconciler.http.live.hub import BEAT, EventStream
+from reconciler.http.readiness_gate import ReadinessGate
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -59,7 +59,7 @@ A comment comes every 15 seconds where nothing else does. A reader who does not 
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class StreamTimes:
     """Seconds: between two signs of life, until a stream ends by itself, and for taking the last words."""
 
     beat: float = 15.0
@@ -67,12 +67,12 @@ class Times:
     grace: float = 2.0
 
 
-class Flow(StreamingResponse):
+class EventStreamResponse(StreamingResponse):
     """One open stream as a response; it ends when its reader has gone, when it has ended, or when it got stuck."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, greeting: bytes, times: Times) -> None:
+    def __init__(self, stream: EventStream, greeting: bytes, times: StreamTimes) -> None:
         self._stream = stream
         self._times = times
         super().__init__(self._frames(greeting), headers=_HEADERS)
@@ -113,17 +113,17 @@ class Flow(StreamingResponse):
         await asyncio.sleep(self._times.grace)
 
 
-def routes(gate: Gate, entrance: Entrance, times: Times | None = None) -> APIRouter:
+def routes(gate: Authenticator, entrance: ReadinessGate, times: StreamTimes | None = None) -> APIRouter:
     """Return the route; `times` is how long its streams wait and last."""
     router = APIRouter()
-    times = times or Times()
+    times = times or StreamTimes()
 
     @router.get(
         "/api/events",
         tags=["events"],
         summary="Follow how generations change",
         description=_TEXT,
-        response_class=Flow,
+        response_class=EventStreamResponse,
         status_code=200,
         responses={
             200: {
@@ -141,13 +141,13 @@ def routes(gate: Gate, entrance: Entrance, times: Times | None = None) -> APIRou
             alias="Last-Event-ID",
             description="The id of the last event that was seen: what was missed since then comes first",
         ),
-    ) -> Flow:
+    ) -> EventStreamResponse:
         hub = entrance.go().hub
         with ExitStack() as leaving:
             # Joined before anything is read, so that nothing falls between the replay and what is heard.
             stream = hub.join(caller)
             leaving.callback(stream.leave)
-            flow = Flow(stream, await hub.greeting(caller, last_event_id), times)
+            flow = EventStreamResponse(stream, await hub.greeting(caller, last_event_id), times)
             leaving.pop_all()
         return flow
 

@@ -19,12 +19,12 @@ from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import display_url
 from reconciler.domain.poll_interval import expected, progress
 from reconciler.errors import Permanent
-from reconciler.http.auth import Caller, Gate
+from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.operations.explain import whole
 from reconciler.postgres.reports.generation_list import cursor as cursor_of
-from reconciler.postgres.reports.listed import Listed
+from reconciler.postgres.reports.listed import ListedGeneration
 
 GROUPS = {"working": OPEN, "ready": SUCCEEDED}
 """What a reader may ask for without knowing which words the application uses."""
@@ -62,7 +62,7 @@ class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class Item(Model):
+class GenerationItem(Model):
     """One generation."""
 
     model_config = ConfigDict(json_schema_extra={"example": _ITEM})
@@ -88,13 +88,13 @@ class Item(Model):
     progress: float | None = Field(description="0 to 0.95 by its age while it is in flight, else null", ge=0, le=0.95)
 
 
-class ListedItem(Item):
+class ListedItem(GenerationItem):
     """One generation of a list."""
 
     why: str | None = Field(None, description="for the operator among the stuck: why the last attempt did not end it")
 
 
-class Generations(Model):
+class GenerationPage(Model):
     """A page of generations."""
 
     generations: list[ListedItem]
@@ -103,7 +103,7 @@ class Generations(Model):
     operator: bool = Field(description="whether it is the operator who asked: then everybody's rows are here")
 
 
-class Told(Item):
+class EventItem(GenerationItem):
     """One generation by itself."""
 
     server_time: datetime
@@ -120,7 +120,7 @@ class Told(Item):
     )
 
 
-def item(row: Listed) -> dict[str, object]:
+def item(row: ListedGeneration) -> dict[str, object]:
     """Return a row in the API's words."""
     shown = display_url(row.asset_url, row.result_urls, row.preview_url)
     started = max(row.created_at, row.since or row.created_at)
@@ -148,18 +148,18 @@ def item(row: Listed) -> dict[str, object]:
     }
 
 
-def assets(row: Listed) -> list[str]:
+def assets(row: ListedGeneration) -> list[str]:
     """Return every stored result; an older table keeps the first one alone."""
     return list(row.asset_urls) or ([row.asset_url] if row.asset_url else [])
 
 
-def _source(row: Listed, shown: str) -> DisplaySource:
+def _source(row: ListedGeneration, shown: str) -> DisplaySource:
     if shown == row.asset_url:
         return "asset"
     return "result" if shown in row.result_urls[:1] else "preview"
 
 
-def routes(gate: Gate, entrance: Entrance) -> APIRouter:
+def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["generations"])
     _route_the_list(router, gate, entrance)
@@ -167,11 +167,11 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
     return router
 
 
-def _route_the_list(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
+def _route_the_list(router: APIRouter, gate: Authenticator, entrance: ReadinessGate) -> None:
     @router.get(
         "/api/generations",
         summary="List generations, the newest first",
-        response_model=Generations,
+        response_model=GenerationPage,
         response_model_exclude_unset=True,
     )
     async def generations(
@@ -188,7 +188,7 @@ def _route_the_list(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
         user_id: str | None = Query(
             None, alias="userId", description="for the operator: only this user's rows", max_length=200
         ),
-    ) -> Generations:
+    ) -> GenerationPage:
         listing = entrance.go().listing
         whose = caller.user_id if not caller.operator else user_id
         if not caller.operator and user_id is not None and not _same(user_id, caller):
@@ -202,23 +202,23 @@ def _route_the_list(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
         return _page(rows, limit, caller, why=stuck and caller.operator)
 
 
-def _route_the_one(router: APIRouter, gate: Gate, entrance: Entrance) -> None:
+def _route_the_one(router: APIRouter, gate: Authenticator, entrance: ReadinessGate) -> None:
     @router.get(
         "/api/generations/{id}",
         summary="Tell about one generation",
-        response_model=Told,
+        response_model=EventItem,
         response_model_exclude_unset=True,
         responses={404: {"description": "There is no such generation, or it is somebody else's."}},
     )
     async def generation(
         caller: Caller = Depends(gate.caller),
         generation_id: str = Path(alias="id", description="the generation's id", max_length=1000),
-    ) -> Told:
+    ) -> EventItem:
         inside = entrance.go()
         row = await inside.listing.one(generation_id, caller.user_id)
         if row is None:
             raise Problem(404, "not_found", "there is no such generation")
-        told = Told.model_validate({**item(row), "server_time": row.now})
+        told = EventItem.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
             case = await inside.reports.case(row.id)
             told.story = whole(case, inside.desk.terms) if case is not None else {}
@@ -229,9 +229,9 @@ def _same(user_id: str, caller: Caller) -> bool:
     return user_id.casefold() == (caller.user_id or "").casefold()
 
 
-def _page(rows: Sequence[Listed], limit: int, caller: Caller, *, why: bool = False) -> Generations:
+def _page(rows: Sequence[ListedGeneration], limit: int, caller: Caller, *, why: bool = False) -> GenerationPage:
     shown = rows[:limit]
-    return Generations(
+    return GenerationPage(
         generations=[ListedItem.model_validate({**item(row), "why": row.why} if why else item(row)) for row in shown],
         next_cursor=cursor_of(shown[-1]) if len(rows) > limit else None,
         server_time=shown[0].now if shown else datetime.now(UTC),

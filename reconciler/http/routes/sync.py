@@ -11,15 +11,15 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from reconciler.domain.model import Unheard
-from reconciler.http.auth import Caller, Gate
+from reconciler.domain.model import Unreachable
+from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem, wait
-from reconciler.http.readiness_gate import Entrance, Inside
+from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import Model, assets
-from reconciler.operations.actions import Stand
+from reconciler.operations.actions import TaskState
 from reconciler.operations.explain import ended
 from reconciler.postgres.reports.generation_list import OF_ONE_TASK
-from reconciler.postgres.reports.listed import Listed
+from reconciler.postgres.reports.listed import ListedGeneration
 
 _SYNCED: JsonDict = {
     "status": "success",
@@ -30,7 +30,7 @@ _SYNCED: JsonDict = {
 }
 
 
-class Synced(Model):
+class SyncAnswer(Model):
     """How the task's newest generation stands."""
 
     model_config = ConfigDict(json_schema_extra={"example": _SYNCED})
@@ -42,7 +42,7 @@ class Synced(Model):
     error: str | None = Field(description="why it failed")
 
 
-def routes(gate: Gate, entrance: Entrance) -> APIRouter:
+def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["kie"])
 
@@ -53,9 +53,9 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
             "Asks KIE about the task, stores what is there and tells how its newest generation then stands. Where it "
             "has ended, that is told at once and without asking."
         ),
-        response_model=Synced,
+        response_model=SyncAnswer,
         responses={
-            202: {"model": Synced, "description": "The same, while the work goes on."},
+            202: {"model": SyncAnswer, "description": "The same, while the work goes on."},
             404: {"description": "There is no such task, or it is somebody else's."},
             502: {"description": "`kie_unavailable`: KIE could not be asked. The daemon goes on trying."},
         },
@@ -65,7 +65,7 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
         caller: Caller = Depends(gate.caller),
         task_id: str = Query(alias="taskId", min_length=1, max_length=1000, description="KIE's id of the task"),
         wait: float = Query(25, ge=0, le=60, allow_inf_nan=False, description="seconds to wait for the work's end"),
-    ) -> Synced:
+    ) -> SyncAnswer:
         inside = entrance.go()
         ids = [row.id for row in await _owned(inside, caller, task_id)]
         visits = [inside.syncs.visit(generation_id, entrance.go) for generation_id in ids]
@@ -84,7 +84,7 @@ def routes(gate: Gate, entrance: Entrance) -> APIRouter:
     return router
 
 
-async def _owned(inside: Inside, caller: Caller, task_id: str) -> tuple[Listed, ...]:
+async def _owned(inside: RouteServices, caller: Caller, task_id: str) -> tuple[ListedGeneration, ...]:
     """Return the task's rows that the caller may see, the newest first."""
     if caller.user_id is not None:
         return await inside.listing.of_task(task_id, caller.user_id)
@@ -92,31 +92,31 @@ async def _owned(inside: Inside, caller: Caller, task_id: str) -> tuple[Listed, 
     return (await inside.listing.these(found))[:OF_ONE_TASK]
 
 
-def _over(visit: asyncio.Task[Stand]) -> bool:
+def _over(visit: asyncio.Task[TaskState]) -> bool:
     """Whether nobody works on it any more: what a drain has cut, or another instance still holds, goes on elsewhere."""
     if not visit.done() or visit.cancelled():
         return False
     return visit.exception() is not None or (case := visit.result().case) is None or not case.held
 
 
-async def _goes_on(inside: Inside, left: list[str]) -> bool:
+async def _goes_on(inside: RouteServices, left: list[str]) -> bool:
     """Whether anything is still to come of these, whose visits are not over: what has ended needed none."""
     cases = await inside.reports.cases(left)
     return not all(ended(case, inside.desk.terms) for case in cases)
 
 
-def _check(visit: asyncio.Task[Stand]) -> None:
+def _check(visit: asyncio.Task[TaskState]) -> None:
     """Raise what the visit raised, and Problem 502 where it could not hear KIE."""
     if not visit.done() or visit.cancelled():
         return
     seen = visit.result().seen
-    if isinstance(seen, Unheard):
+    if isinstance(seen, Unreachable):
         later = {} if seen.retry_after is None else wait(seen.retry_after)
         raise Problem(502, "kie_unavailable", f"KIE could not be asked: {seen.reason}", headers=later)
 
 
-def _synced(row: Listed) -> Synced:
-    return Synced(
+def _synced(row: ListedGeneration) -> SyncAnswer:
+    return SyncAnswer(
         status=row.status,
         asset_url=row.asset_url,
         asset_urls=assets(row),

@@ -1,4 +1,4 @@
-"""Runway Aleph.
+"""Runway AlephDialect.
 
 Source: docs.kie.ai, runway-api/get-aleph-video-details. successFlag 0 stands for failed and for
 running; only the error fields tell them apart. `resultImageUrl` is the video's poster.
@@ -13,7 +13,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at, number, word
 
 
-class Aleph:
+class AlephDialect:
     """successFlag 0 or 1; the result in `response.resultVideoUrl`."""
 
     name = "aleph"

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from reconciler.domain.model import Observation, Ready, Unheard, Working
+from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import FINE, TASK_KEYS, at, number, unfold, word
-from reconciler.kie.dialects.market import Market, audio
+from reconciler.kie.dialects.market import MarketDialect, audio
 
 LONGEST_TASK_ID = 300
 
-UNREADABLE: Final = Unheard("callback_unreadable")
+UNREADABLE: Final = Unreachable("callback_unreadable")
 
 # What the pages of the families list for a task that failed; 401, 402, 429 and 455 say nothing about a task.
 _FAILED = frozenset({400, 413, 422, 451, 500, 501, 531})
-_MARKET = Market()
+_MARKET = MarketDialect()
 
 # Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. What
 # lies beside them (originUrls, image_url, result_image_url) is what was given in, or a poster.

@@ -11,21 +11,21 @@ from __future__ import annotations
 import re
 
 from reconciler.kie.dialects import suno
-from reconciler.kie.dialects.aleph import Aleph
-from reconciler.kie.dialects.family import Family
-from reconciler.kie.dialects.flux_kontext import FluxKontext
-from reconciler.kie.dialects.gpt4o import Gpt4o
-from reconciler.kie.dialects.luma import Luma
-from reconciler.kie.dialects.market import Market
-from reconciler.kie.dialects.midjourney import Midjourney
-from reconciler.kie.dialects.runway import Runway
-from reconciler.kie.dialects.veo import Veo
+from reconciler.kie.dialects.aleph import AlephDialect
+from reconciler.kie.dialects.family import Dialect
+from reconciler.kie.dialects.flux_kontext import FluxKontextDialect
+from reconciler.kie.dialects.gpt4o import Gpt4oDialect
+from reconciler.kie.dialects.luma import LumaDialect
+from reconciler.kie.dialects.market import MarketDialect
+from reconciler.kie.dialects.midjourney import MidjourneyDialect
+from reconciler.kie.dialects.runway import RunwayDialect
+from reconciler.kie.dialects.veo import VeoDialect
 
-_MARKET = Market()
-_VEO, _RUNWAY, _ALEPH, _GPT4O = Veo(), Runway(), Aleph(), Gpt4o()
-_FLUX, _LUMA, _MIDJOURNEY = FluxKontext(), Luma(), Midjourney()
+_MARKET = MarketDialect()
+_VEO, _RUNWAY, _ALEPH, _GPT4O = VeoDialect(), RunwayDialect(), AlephDialect(), Gpt4oDialect()
+_FLUX, _LUMA, _MIDJOURNEY = FluxKontextDialect(), LumaDialect(), MidjourneyDialect()
 
-_ALL: tuple[Family, ...] = (
+_ALL: tuple[Dialect, ...] = (
     _MARKET,
     _VEO,
     suno.MUSIC,
@@ -42,7 +42,7 @@ _ALL: tuple[Family, ...] = (
 )
 _NAMED = {family.name: family for family in _ALL}
 
-_TASKS: tuple[tuple[str, tuple[Family, ...]], ...] = (
+_TASKS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     (r"veo_task_", (_VEO, _MARKET)),
     (r"task_4o_", (_GPT4O, _MARKET)),
 )
@@ -54,7 +54,7 @@ _VENDORS = (
     r"|sora|topaz|volcengine|wan|z-image"
 )
 _SUNO = r"(.*[^a-z])?suno[^a-z].*"
-_MODELS: tuple[tuple[str, tuple[Family, ...]], ...] = (
+_MODELS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     # The market's own keys first.
     (r"runway/.*aleph.*", (_MARKET, _ALEPH)),
     (r"runway/.*", (_MARKET, _RUNWAY)),
@@ -82,7 +82,7 @@ _MODELS: tuple[tuple[str, tuple[Family, ...]], ...] = (
 )
 
 
-def candidates(model: str | None, task_id: str) -> tuple[Family, ...]:
+def candidates(model: str | None, task_id: str) -> tuple[Dialect, ...]:
     """The dialects to ask in, most likely first; the market is always among them."""
     for pattern, families in _TASKS:
         if re.match(pattern, task_id):
@@ -94,6 +94,6 @@ def candidates(model: str | None, task_id: str) -> tuple[Family, ...]:
     return _ALL
 
 
-def by_name(name: str) -> Family | None:
+def by_name(name: str) -> Dialect | None:
     """The dialect that a row was last understood in; None for a name of another version."""
     return _NAMED.get(name)

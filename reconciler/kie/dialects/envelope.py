@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconciler.domain.model import Observation, Refused, Unheard, Unknown
-from reconciler.kie.dialects.family import Family
+from reconciler.domain.model import Failed, Observation, TaskUnknown, Unreachable
+from reconciler.kie.dialects.family import Dialect
 from reconciler.kie.dialects.lenient import FINE, TASK_KEYS, clean, number
 
 _GENERATION_FAILED = 501
@@ -30,27 +30,27 @@ _REASONS = {
 }
 
 
-def judge(family: Family, status: int, body: object | None, retry_after: float | None = None) -> Observation:
+def judge(family: Dialect, status: int, body: object | None, retry_after: float | None = None) -> Observation:
     """Everything an answer can mean, from HTTP status and body (None where it was not JSON)."""
     if not isinstance(body, Mapping):
         word = "not_json" if body is None else "bad_envelope"
-        return Unheard(_reason(status, word), f"HTTP {status}", retry_after)
+        return Unreachable(_reason(status, word), f"HTTP {status}", retry_after)
     code, record = _code(status, body), body.get("data")
     said = clean(body.get("msg") or body.get("message"))
     if not isinstance(record, Mapping) and too_fast(said):
-        return Unheard("rate_limited", said, retry_after)
+        return Unreachable("rate_limited", said, retry_after)
     if code in FINE and isinstance(record, Mapping):
         return family.read(record)
     if code in FINE and record is None:
-        return Unknown("no_data")
+        return TaskUnknown("no_data")
     if code == 404:
-        return Unknown("not_found")
+        return TaskUnknown("not_found")
     if code == 422:
-        return Unknown("record_null")
+        return TaskUnknown("record_null")
     if code == _GENERATION_FAILED:
         seen = family.read(record) if isinstance(record, Mapping) else None
-        return seen if isinstance(seen, Refused) else Unheard("failed_without_record", said)
-    return Unheard(_reason(code, "bad_envelope"), said or f"code {code}", retry_after)
+        return seen if isinstance(seen, Failed) else Unreachable("failed_without_record", said)
+    return Unreachable(_reason(code, "bad_envelope"), said or f"code {code}", retry_after)
 
 
 def too_fast(said: str) -> bool:
@@ -58,7 +58,7 @@ def too_fast(said: str) -> bool:
     return "frequency is too high" in said.lower()
 
 
-def other_task(body: object | None, asked: str) -> Unheard | None:
+def other_task(body: object | None, asked: str) -> Unreachable | None:
     """What an answer is whose record names another task than the one asked about; None where it names that or none."""
     record = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(record, Mapping):
@@ -66,7 +66,7 @@ def other_task(body: object | None, asked: str) -> Unheard | None:
     for named in map(record.get, TASK_KEYS):
         # A database that finds an id by other capitals, or by blanks around it, tells it as it was made.
         if isinstance(named, str) and named.strip() and named.strip().casefold() != asked.strip().casefold():
-            return Unheard("other_task", clean(f"the record is of {named}"))
+            return Unreachable("other_task", clean(f"the record is of {named}"))
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from reconciler.domain.model import Observation
 
 
-class Family(Protocol):
+class Dialect(Protocol):
     """One dialect of KIE's records.
 
     `name` is kept in the database, `path` is where the record is asked for with `?taskId=`.

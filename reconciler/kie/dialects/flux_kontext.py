@@ -13,7 +13,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at
 
 
-class FluxKontext:
+class FluxKontextDialect:
     """successFlag 0 to 3; the result in `response.resultImageUrl`."""
 
     name = "flux_kontext"

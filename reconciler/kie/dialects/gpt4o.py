@@ -13,7 +13,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at, number, word
 
 
-class Gpt4o:
+class Gpt4oDialect:
     """successFlag 0 to 2 and `status`; results in `response.resultUrls` or `result_urls`."""
 
     name = "gpt4o"

@@ -12,7 +12,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at, number
 
 
-class Luma:
+class LumaDialect:
     """successFlag 0 to 4; results in `response.resultUrls`."""
 
     name = "luma"

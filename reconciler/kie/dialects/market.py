@@ -18,7 +18,7 @@ from reconciler.kie.dialects.lenient import MALFORMED, at, unfold, word
 _MOST_NODES = 10_000
 
 
-class Market:
+class MarketDialect:
     """`state` says where the task is; waiting and queuing come before generating, or not at all."""
 
     name = "market"

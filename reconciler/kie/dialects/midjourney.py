@@ -13,7 +13,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at
 
 
-class Midjourney:
+class MidjourneyDialect:
     """successFlag 0 to 3; results in `resultInfoJson.resultUrls[].resultUrl`."""
 
     name = "midjourney"

@@ -1,4 +1,4 @@
-"""What a dialect found, said in the house's words: Ready, Refused, Working or not understood.
+"""What a dialect found, said in the house's words: Ready, Failed, Working or not understood.
 
 Here the addresses of results are checked (form, length, count); whether their host may be asked
 is decided where they are fetched. Called by the dialects only.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from reconciler.domain.model import Observation, Ready, Refused, Unheard, Working
+from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects.lenient import FINE, MALFORMED, clean, number, unfold, when
 
 MOST_RESULTS = 64
@@ -32,7 +32,7 @@ _ADDRESS_KEYS = (
 )
 
 
-def ready(record: Mapping[str, object], found: object) -> Ready | Unheard:
+def ready(record: Mapping[str, object], found: object) -> Ready | Unreachable:
     """A success with these results: a list or one of addresses, or of objects that hold one.
 
     One address that cannot be used makes the whole answer unusable: a part of the results would
@@ -41,19 +41,19 @@ def ready(record: Mapping[str, object], found: object) -> Ready | Unheard:
     found = unfold(found)
     items = [] if found is None else found if isinstance(found, list) else [found]
     if len(items) > MOST_RESULTS:
-        return Unheard("bad_result", f"{len(items)} results")
+        return Unreachable("bad_result", f"{len(items)} results")
     sources: dict[str, None] = {}
     for item in items:
         address = unfold(address_in(item) if isinstance(item, Mapping) else item)
         if address is None:
             continue
         if not isinstance(address, str) or not _usable(address):
-            return Unheard("bad_result", "a result without a usable address")
+            return Unreachable("bad_result", "a result without a usable address")
         sources[address] = None
     completed = when(record.get("completeTime"))
     if completed is not None and completed.tzinfo is None:
         completed = None
-    return Ready(tuple(sources), completed_at=completed, took=_took(record))
+    return Ready(tuple(sources), completed_at=completed, duration=_took(record))
 
 
 def address_in(item: Mapping[str, object]) -> object:
@@ -64,10 +64,10 @@ def address_in(item: Mapping[str, object]) -> object:
     return None if any(key in item for key in _ADDRESS_KEYS) else MALFORMED
 
 
-def refused(message: object, code: object) -> Refused:
+def refused(message: object, code: object) -> Failed:
     """The provider's own word that the task failed; the message is never empty."""
     text = clean(message) or "KIE says that the task failed, without a reason"
-    return Refused(text, code=error_code(code))
+    return Failed(text, code=error_code(code))
 
 
 def error_code(code: object) -> str | None:
@@ -75,9 +75,9 @@ def error_code(code: object) -> str | None:
     return None if number(code) in FINE else clean(code) or None
 
 
-def unknown_state(value: object) -> Unheard:
+def unknown_state(value: object) -> Unreachable:
     """A state that no page names: it may mean anything, so it means nothing yet."""
-    return Unheard("unknown_state", clean(value))
+    return Unreachable("unknown_state", clean(value))
 
 
 def by_flag(record: Mapping[str, object], found: object) -> Observation:

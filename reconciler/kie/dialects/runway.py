@@ -13,7 +13,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at, word
 
 
-class Runway:
+class RunwayDialect:
     """`state` says where the task is; the result in `videoInfo.videoUrl`."""
 
     name = "runway"

@@ -46,8 +46,8 @@ _STEMS = (
 _COVER_FLAGS = {0: "pending", 1: "success", 2: "generating", 3: "generate_cover_failed"}
 
 
-class Suno:
-    """One of Suno's record pages; `results` finds the raw results in its `response`."""
+class SunoDialect:
+    """One of SunoDialect's record pages; `results` finds the raw results in its `response`."""
 
     def __init__(self, name: str, path: str, results: Callable[[object], object]) -> None:
         self.name: Final = name
@@ -96,8 +96,8 @@ def _stems(response: object) -> object:
     return [response.get(stem) for stem in _STEMS]
 
 
-MUSIC = Suno("suno", "/api/v1/generate/record-info", lambda value: audio(at(value, "sunoData")))
-WAV = Suno("suno_wav", "/api/v1/wav/record-info", lambda value: at(value, "audioWavUrl"))
-STEMS = Suno("suno_stems", "/api/v1/vocal-removal/record-info", _stems)
-VIDEO = Suno("suno_video", "/api/v1/mp4/record-info", lambda value: at(value, "videoUrl"))
-COVER = Suno("suno_cover", "/api/v1/suno/cover/record-info", lambda value: at(value, "images"))
+MUSIC = SunoDialect("suno", "/api/v1/generate/record-info", lambda value: audio(at(value, "sunoData")))
+WAV = SunoDialect("suno_wav", "/api/v1/wav/record-info", lambda value: at(value, "audioWavUrl"))
+STEMS = SunoDialect("suno_stems", "/api/v1/vocal-removal/record-info", _stems)
+VIDEO = SunoDialect("suno_video", "/api/v1/mp4/record-info", lambda value: at(value, "videoUrl"))
+COVER = SunoDialect("suno_cover", "/api/v1/suno/cover/record-info", lambda value: at(value, "images"))

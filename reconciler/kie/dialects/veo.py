@@ -13,7 +13,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.lenient import at
 
 
-class Veo:
+class VeoDialect:
     """successFlag 0 to 3; results in `response.resultUrls`."""
 
     name = "veo"

@@ -53,7 +53,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class NotKnown:
     """Facts that could not be had: why, what to do about that, and the error's code."""
 
     why: str

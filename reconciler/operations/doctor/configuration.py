@@ -13,14 +13,14 @@ from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from reconciler.domain.object_keys import CALLBACK_PATH
-from reconciler.operations.doctor import Check, Unseen, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 
 _REFUSES_US: Final = 401
 _MISSING: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
-class Callback:
+class CallbackAddress:
     """Where KIE is told to call back, without query and login.
 
     `proven`: a callback can prove something; `private`: the address is this machine's or a private network's, and
@@ -34,14 +34,14 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallbackAnswer:
     """What came back from the callback's address for a request that proves nothing; `ours` is our own refusal."""
 
     status: int
     ours: bool
 
 
-def settings(keys: int, storage: str, notes: Sequence[str], refused: Unseen | None = None) -> Check:
+def settings(keys: int, storage: str, notes: Sequence[str], refused: NotKnown | None = None) -> Check:
     """Tell what is configured; `notes` are what goes together badly, `refused` is what the database cannot read."""
     if refused is not None:
         return fail("settings", refused.why, refused.do)
@@ -59,7 +59,7 @@ def spelling(strangers: Sequence[str], known: Sequence[str]) -> Check:
     return warn("spelling", says, "Correct the name, or take it away; as it stands it has no effect here.")
 
 
-def callback(address: Callback | None, answer: Answer | Unseen | None) -> Check:
+def callback(address: CallbackAddress | None, answer: CallbackAnswer | NotKnown | None) -> Check:
     """Judge where KIE is told to call back; an `answer` of None means that nobody was asked."""
     if address is None:
         return ok("callback", "KIE_CALLBACK_URL is not set: KIE is asked instead of being waited for")
@@ -68,25 +68,25 @@ def callback(address: Callback | None, answer: Answer | Unseen | None) -> Check:
     match answer:
         case None:
             return not_looked("callback", "nobody was asked")
-        case Unseen():
+        case NotKnown():
             do = "Start the daemon, and see DNS, firewall and reverse proxy; until then KIE is asked instead."
             return warn("callback", f"{address.url} cannot be reached from here: {answer.why}", do)
-        case Answer(ours=True):
+        case CallbackAnswer(ours=True):
             return ok("callback", f"{address.url} answers, and refuses who proves nothing")
-        case Answer(status=status) if status in (_REFUSES_US, _MISSING):
+        case CallbackAnswer(status=status) if status in (_REFUSES_US, _MISSING):
             says = f"{address.url} answers {status}, but not as this daemon does"
             return fail("callback", says, f"Let the reverse proxy pass {CALLBACK_PATH} on to the daemon's port.")
-        case Answer(status=status) if status >= 500:
+        case CallbackAnswer(status=status) if status >= 500:
             do = "See whether the daemon runs, and the reverse proxy in front of it."
             return warn("callback", f"{address.url} answers {status}", do)
-        case Answer(status=status):
+        case CallbackAnswer(status=status):
             says = f"{address.url} answers {status} to a callback that proves nothing, where {_REFUSES_US} is due"
             return fail("callback", says, "See what stands at that address; KIE's callbacks do not reach the daemon.")
         case _:
             assert_never(answer)
 
 
-def written(address: Callback) -> Check | None:
+def written(address: CallbackAddress) -> Check | None:
     """What is wrong with the address as it is written, None where nothing is."""
     parts = urlsplit(address.url)
     if (times := parts.path.count(CALLBACK_PATH)) > 1:

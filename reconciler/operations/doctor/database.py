@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from reconciler.operations.doctor import Check, Unseen, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 
 OLDEST: Final = 14
 
@@ -17,7 +17,7 @@ _DIRECT = "Use the direct address or the session pooler's in DATABASE_URL (at Su
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class DatabaseServer:
     """Who answers: `version` as major and minor number, `ahead` the seconds that its clock is before ours."""
 
     version: tuple[int, int]
@@ -26,7 +26,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DatabaseConnection:
     """How we are connected: through a pooler or not, in transaction mode, and how long a notification takes.
 
     `heard` is in seconds, None where none came.
@@ -38,16 +38,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Publications:
     """The publications that carry the table; `nameless`: what they say of an UPDATE names no row, so it fails."""
 
     publications: tuple[str, ...]
     nameless: bool
 
 
-def database(server: Server | Unseen) -> Check:
+def database(server: DatabaseServer | NotKnown) -> Check:
     """Judge whether this server can be worked with."""
-    if isinstance(server, Unseen):
+    if isinstance(server, NotKnown):
         do = server.do or "See the host and port in DATABASE_URL, this machine's network, and whether the server runs."
         return fail("database", server.why, do)
     version = ".".join(map(str, server.version))
@@ -59,9 +59,9 @@ def database(server: Server | Unseen) -> Check:
     return ok("database", f"PostgreSQL {version}")
 
 
-def connection(line: Line | Unseen) -> Check:
+def connection(line: DatabaseConnection | NotKnown) -> Check:
     """Judge what stands between us and the server."""
-    if isinstance(line, Unseen):
+    if isinstance(line, NotKnown):
         return warn("connection", f"not known: {line.why}", line.do)
     if line.transaction_mode:
         says = "through a pooler in transaction mode: notifications never come, the sweep alone finds rows"
@@ -69,9 +69,9 @@ def connection(line: Line | Unseen) -> Check:
     return ok("connection", "through a pooler in session mode" if line.pooled else "direct")
 
 
-def listen(line: Line | Unseen) -> Check:
+def listen(line: DatabaseConnection | NotKnown) -> Check:
     """Judge whether a notification arrives."""
-    if isinstance(line, Unseen):
+    if isinstance(line, NotKnown):
         return not_looked("listen", f"the connection is not known ({line.why})")
     if line.transaction_mode:
         return warn("listen", "LISTEN cannot work through a pooler in transaction mode", f"{_DIRECT}.")
@@ -81,9 +81,9 @@ def listen(line: Line | Unseen) -> Check:
     return ok("listen", f"a notification came back in {1000 * line.heard:.0f} ms")
 
 
-def replicas(versions: Mapping[str, int] | Unseen, ours: str) -> Check:
+def replicas(versions: Mapping[str, int] | NotKnown, ours: str) -> Check:
     """Judge the daemons alive; `versions` counts them by version."""
-    if isinstance(versions, Unseen):
+    if isinstance(versions, NotKnown):
         return not_looked("replicas", versions.why)
     told = " and ".join(f"{count} of version {version}" for version, count in sorted(versions.items()))
     do = "Install one version on every machine and restart the replicas one by one."
@@ -94,9 +94,9 @@ def replicas(versions: Mapping[str, int] | Unseen, ours: str) -> Check:
     return ok("replicas", f"alive: {told}" if versions else "no daemon is alive")
 
 
-def realtime(published: Published | Unseen) -> Check:
+def realtime(published: Publications | NotKnown) -> Check:
     """Note who hears of every change of a row."""
-    if isinstance(published, Unseen):
+    if isinstance(published, NotKnown):
         return not_looked("realtime", published.why)
     named = ", ".join(published.publications)
     if published.nameless:

@@ -21,23 +21,23 @@ import httpx
 
 from reconciler import __version__
 from reconciler.domain.object_keys import callback_address
-from reconciler.kie.client import Kie, key_hash
-from reconciler.media.spool import Room
+from reconciler.kie.client import KieClient, key_hash
+from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import is_public
-from reconciler.operations.doctor import Check, Unseen, clock, fail, not_looked, ok
+from reconciler.operations.doctor import Check, NotKnown, clock, fail, not_looked, ok
 from reconciler.operations.doctor import configuration as of_setup
 from reconciler.operations.doctor import database as of_database
 from reconciler.operations.doctor import kie as of_kie
 from reconciler.operations.doctor import storage as of_storage
 from reconciler.operations.doctor import table as of_table
-from reconciler.operations.doctor.database import Line, Server
+from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.facts import connection as lines
 from reconciler.operations.doctor.facts import network, rights, seen
 from reconciler.operations.doctor.facts import storage as objects
 from reconciler.operations.doctor.facts import table as tables
-from reconciler.operations.doctor.facts.network import Asking
-from reconciler.operations.doctor.facts.table import Newest
-from reconciler.operations.doctor.storage import Use
+from reconciler.operations.doctor.facts.network import KeyProbe
+from reconciler.operations.doctor.facts.table import NewestTask
+from reconciler.operations.doctor.storage import BucketUse
 from reconciler.postgres.eligibility import UNREADABLE, readable
 from reconciler.postgres.migrations.migrate import behind
 from reconciler.postgres.schema import REQUIRED, statuses
@@ -48,13 +48,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Instruments:
+class DoctorClients:
     """What the looks are made with; each step takes `within` seconds at most, `now` is this machine's Unix time."""
 
     settings: Settings
     store: Store
-    room: Callable[[], Room]
-    kie: Kie
+    room: Callable[[], SpoolDirectory]
+    kie: KieClient
     web: httpx.AsyncClient
     within: float = 10.0
     now: Callable[[], float] = time.time
@@ -64,15 +64,15 @@ class Instruments:
 class _Met:
     """What the database told that others need: what is made here, whom to ask KIE about, what it cannot read."""
 
-    use: Use | Unseen
-    newest: tuple[Newest, ...] | Unseen
-    refused: Unseen | None = None
+    use: BucketUse | NotKnown
+    newest: tuple[NewestTask, ...] | NotKnown
+    refused: NotKnown | None = None
 
 
-async def examine(tools: Instruments, strangers: Sequence[str] = ()) -> tuple[Check, ...]:
+async def examine(tools: DoctorClients, strangers: Sequence[str] = ()) -> tuple[Check, ...]:
     """Look at everything; `strangers` are names that look like settings and are none."""
     settings = tools.settings
-    met = _Met(Use(), Unseen("the database cannot be asked for tasks"))
+    met = _Met(BucketUse(), NotKnown("the database cannot be asked for tasks"))
     of_tables = await _database(tools, met)
     told = [
         of_setup.settings(len(settings.kie_keys()), settings.storage_backend, _notes(settings), met.refused),
@@ -98,7 +98,7 @@ _OF_LINE = ("connection", "listen", "database_clock")
 _OF_TABLE = ("statuses", "triggers", "indexes", "privileges", "row_security", "realtime")
 
 
-async def _database(tools: Instruments, met: _Met) -> list[Check]:
+async def _database(tools: DoctorClients, met: _Met) -> list[Check]:
     dsn = tools.settings.database_url.get_secret_value()
     async with AsyncExitStack() as stack:
 
@@ -106,15 +106,15 @@ async def _database(tools: Instruments, met: _Met) -> list[Check]:
             return await stack.enter_async_context(lines.connected(dsn))
 
         connection = await seen(connect, within=tools.within)
-        if isinstance(connection, Unseen):
+        if isinstance(connection, NotKnown):
             return _without(connection)
         server = await seen(lambda: lines.server(connection, tools.now), within=tools.within)
-        if isinstance(server, Unseen) or server.version[0] < of_database.OLDEST:
+        if isinstance(server, NotKnown) or server.version[0] < of_database.OLDEST:
             return _without(server)
         other = await seen(connect, within=tools.within)
-        line: Line | Unseen = (
+        line: DatabaseConnection | NotKnown = (
             other
-            if isinstance(other, Unseen)
+            if isinstance(other, NotKnown)
             else await seen(lambda: lines.line(connection, other, within=tools.within / 2), within=2 * tools.within)
         )
         return [
@@ -126,7 +126,7 @@ async def _database(tools: Instruments, met: _Met) -> list[Check]:
         ]
 
 
-def _without(server: Server | Unseen) -> list[Check]:
+def _without(server: DatabaseServer | NotKnown) -> list[Check]:
     names = (*_OF_LINE, "schema", "table", *_OF_TABLE, "replicas")
     return [of_database.database(server), *_all(*names, why="the database cannot be used")]
 
@@ -138,13 +138,13 @@ class _Reader:
     connection: asyncpg.Connection
     within: float
 
-    async def read(self, look: Callable[[asyncpg.Connection], Awaitable[T]]) -> T | Unseen:
+    async def read(self, look: Callable[[asyncpg.Connection], Awaitable[T]]) -> T | NotKnown:
         """Ask; what cannot be told is an answer, too."""
         connection = self.connection
         return await seen(lambda: lines.reading(connection, lambda: look(connection)), within=self.within)
 
 
-async def _tables(tools: Instruments, reader: _Reader, met: _Met) -> list[Check]:
+async def _tables(tools: DoctorClients, reader: _Reader, met: _Met) -> list[Check]:
     read = reader.read
     pattern = await read(lambda asked: readable(asked.fetchval, tools.settings.task_pattern))
     met.refused = pattern if pattern is not None and pattern.code == UNREADABLE else None
@@ -152,8 +152,8 @@ async def _tables(tools: Instruments, reader: _Reader, met: _Met) -> list[Check]
     columns = await read(tables.columns)
     alive = timedelta(seconds=2 * tools.settings.lease_seconds)
     replicas = of_database.replicas(await read(lambda asked: tables.versions(asked, alive)), __version__)
-    if isinstance(columns, Unseen) or not columns:
-        table = of_table.table(columns if isinstance(columns, Unseen) else frozenset(), REQUIRED)
+    if isinstance(columns, NotKnown) or not columns:
+        table = of_table.table(columns if isinstance(columns, NotKnown) else frozenset(), REQUIRED)
         return [schema, table, *_all(*_OF_TABLE, why="there is no table to look at"), replicas]
     deletes = tools.settings.failed_retention_days > 0
     checks = [
@@ -175,11 +175,11 @@ async def _tables(tools: Instruments, reader: _Reader, met: _Met) -> list[Check]
 _OF_PROBE = ("upload", "public_read", "delete")
 
 
-async def _storage(tools: Instruments, use: Use | Unseen) -> list[Check]:
+async def _storage(tools: DoctorClients, use: BucketUse | NotKnown) -> list[Check]:
     store, settings = tools.store, tools.settings
     room = await seen(lambda: asyncio.to_thread(tools.room), within=tools.within)
     spool = (
-        fail("spool", room.why, room.do) if isinstance(room, Unseen) else ok("spool", f"{room.folder} can be written")
+        fail("spool", room.why, room.do) if isinstance(room, NotKnown) else ok("spool", f"{room.folder} can be written")
     )
     local = settings.storage_backend == "local"
     named = str(settings.storage_local_dir) if local else settings.storage_bucket
@@ -193,7 +193,7 @@ async def _storage(tools: Instruments, use: Use | Unseen) -> list[Check]:
         ]
     rules = objects.rules(store)
     judged = of_storage.bucket_rules(rules, use, named)
-    if isinstance(room, Unseen):
+    if isinstance(room, NotKnown):
         return [spool, bucket, judged, *_all(*_OF_PROBE, why="there is no room for a probe")]
     what = objects.probe_of(of_storage.probe_type(rules))
     probe = await objects.probe(store, room, tools.web, what, within=tools.within)
@@ -201,28 +201,28 @@ async def _storage(tools: Instruments, use: Use | Unseen) -> list[Check]:
     return [spool, bucket, judged, of_storage.upload(probe), read, of_storage.delete(probe, what.path)]
 
 
-async def _kie(tools: Instruments, newest: tuple[Newest, ...] | Unseen) -> list[Check]:
+async def _kie(tools: DoctorClients, newest: tuple[NewestTask, ...] | NotKnown) -> list[Check]:
     names = {key_hash(key.secret.get_secret_value()): _setting(key) for key in tools.settings.kie_keys()}
-    asking = Asking(tools.kie, names, tools.within)
+    asking = KeyProbe(tools.kie, names, tools.within)
     accounts, ahead = await network.accounts(asking, tools.now)
     first = of_kie.keys(accounts)
-    if all(isinstance(account.left, Unseen) for account in accounts):
+    if all(isinstance(account.left, NotKnown) for account in accounts):
         models = not_looked("kie_models", "KIE takes no key")
-    elif isinstance(newest, Unseen):
+    elif isinstance(newest, NotKnown):
         models = of_kie.models(newest)
     else:
         models = of_kie.models(await network.models(asking, newest))
     return [first, of_kie.credit(accounts), models, of_kie.kie_clock(ahead)]
 
 
-async def _callback(tools: Instruments) -> list[Check]:
+async def _callback(tools: DoctorClients) -> list[Check]:
     settings = tools.settings
     if not settings.kie_callback_url:
         return [of_setup.callback(None, None)]
     parts = urlsplit(callback_address(settings.kie_callback_url, "", ""))
     # Without query and login: both may hold a secret, and the address is told.
     url = parts._replace(query="", netloc=parts.netloc.rpartition("@")[2]).geturl()
-    address = of_setup.Callback(
+    address = of_setup.CallbackAddress(
         url,
         proven=bool(settings.kie_callback_secret or settings.kie_webhook_hmac_key),
         private=_is_private(parts.hostname or ""),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from reconciler.operations.doctor import Check, Unseen, clock, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, clock, fail, not_looked, ok, warn
 
 LOW: Final = 100.0
 """Credits below which somebody should top up; a short video takes dozens."""
@@ -16,15 +16,15 @@ REJECTED: Final = "key_rejected"
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class KeyAccount:
     """One key by the name of its setting: the credits left, or why they are not known."""
 
     setting: str
-    left: float | Unseen
+    left: float | NotKnown
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelAnswer:
     """What KIE said of the newest task of a model: its record, that the key may not, or nothing that tells."""
 
     model: str
@@ -32,9 +32,9 @@ class Asked:
     word: Literal["known", "forbidden", "unknown"]
 
 
-def keys(accounts: Sequence[Account]) -> Check:
+def keys(accounts: Sequence[KeyAccount]) -> Check:
     """Judge whether KIE takes every key."""
-    lost = {account.setting: account.left for account in accounts if isinstance(account.left, Unseen)}
+    lost = {account.setting: account.left for account in accounts if isinstance(account.left, NotKnown)}
     rejected = [name for name, why in lost.items() if why.code == REJECTED]
     if rejected:
         do = "Make or check the key at https://kie.ai/api-key, and its list of allowed addresses."
@@ -45,9 +45,9 @@ def keys(accounts: Sequence[Account]) -> Check:
     return ok("kie_keys", f"KIE takes {', '.join(account.setting for account in accounts)}")
 
 
-def credit(accounts: Sequence[Account]) -> Check:
+def credit(accounts: Sequence[KeyAccount]) -> Check:
     """Judge what is left; keys of one account share it."""
-    left = {account.setting: account.left for account in accounts if not isinstance(account.left, Unseen)}
+    left = {account.setting: account.left for account in accounts if not isinstance(account.left, NotKnown)}
     if not left:
         return not_looked("kie_credits", "KIE told nothing to any key")
     told = ", ".join(f"{amount:g} with {name}" for name, amount in left.items())
@@ -59,9 +59,9 @@ def credit(accounts: Sequence[Account]) -> Check:
     return ok("kie_credits", told)
 
 
-def models(asked: Sequence[Asked] | Unseen) -> Check:
+def models(asked: Sequence[ModelAnswer] | NotKnown) -> Check:
     """Judge what the keys may ask about, as far as KIE tells: it has no list of permissions, only answers."""
-    if isinstance(asked, Unseen):
+    if isinstance(asked, NotKnown):
         return not_looked("kie_models", asked.why)
     forbidden = [f"{one.model} with {one.setting}" for one in asked if one.word == "forbidden"]
     if forbidden:
@@ -74,8 +74,8 @@ def models(asked: Sequence[Asked] | Unseen) -> Check:
     return ok("kie_models", f"KIE tells of the newest tasks of {', '.join(known)}")
 
 
-def kie_clock(ahead: float | Unseen) -> Check:
+def kie_clock(ahead: float | NotKnown) -> Check:
     """Judge KIE's clock, read from its answers in whole seconds."""
-    if isinstance(ahead, Unseen):
+    if isinstance(ahead, NotKnown):
         return not_looked("kie_clock", ahead.why)
     return clock("kie_clock", "KIE's", ahead)

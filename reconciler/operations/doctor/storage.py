@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from reconciler.domain.object_keys import TYPES, Kind
-from reconciler.operations.doctor import Check, Unseen, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 
 MIB: Final = 1 << 20
 
@@ -22,7 +22,7 @@ ORDINARY: Final[Mapping[Kind, int]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BucketRules:
     """What the bucket takes; None means anything."""
 
     types: tuple[str, ...] | None = None
@@ -34,7 +34,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class BucketUse:
     """What is made here: kinds of rows, types and the largest size in bytes of what was stored lately."""
 
     kinds: frozenset[Kind] = frozenset(Kind)
@@ -43,15 +43,15 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class StorageProbe:
     """How a small object fared; None: not tried. `read` is what is wrong with reading it, empty where nothing is."""
 
-    stored: Unseen | None = None
+    stored: NotKnown | None = None
     read: str | None = None
-    removed: Unseen | None = None
+    removed: NotKnown | None = None
 
 
-def bucket(found: Unseen | None, name: str) -> Check:
+def bucket(found: NotKnown | None, name: str) -> Check:
     """Judge the bucket itself; `found` is what is wrong with it, None where nothing is."""
     if found is None:
         return ok("bucket", f"{name} is there and can be used")
@@ -60,9 +60,9 @@ def bucket(found: Unseen | None, name: str) -> Check:
     return fail("bucket", found.why, found.do or "See SUPABASE_URL, this machine's network, and the project's status.")
 
 
-def bucket_rules(rules: Rules, use: Use | Unseen, name: str) -> Check:
+def bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str) -> Check:
     """Judge what the bucket takes against what is made here."""
-    if isinstance(use, Unseen):
+    if isinstance(use, NotKnown):
         return not_looked("bucket_rules", f"what is made here is not known ({use.why})")
     refused = sorted(mime for mime in use.types if not rules.takes(mime))
     shut = sorted(kind.value for kind in use.kinds if not any(rules.takes(mime) for mime in _types(kind)))
@@ -85,14 +85,14 @@ def bucket_rules(rules: Rules, use: Use | Unseen, name: str) -> Check:
     return ok("bucket_rules", f"takes {', '.join(sorted(kind.value for kind in use.kinds))}; {size}")
 
 
-def upload(probe: Probe) -> Check:
+def upload(probe: StorageProbe) -> Check:
     """Judge whether an object can be stored and is then proven to be there."""
     if probe.stored is not None:
         return fail("upload", f"a probe object was not stored: {probe.stored.why}", probe.stored.do)
     return ok("upload", "a probe object was stored and proven")
 
 
-def public_read(probe: Probe, *, local: bool) -> Check:
+def public_read(probe: StorageProbe, *, local: bool) -> Check:
     """Judge whether anybody can read what is stored; where we serve it ourselves, `local`, the daemon must run."""
     if probe.stored is not None:
         return not_looked("public_read", "nothing could be stored")
@@ -105,7 +105,7 @@ def public_read(probe: Probe, *, local: bool) -> Check:
     return fail("public_read", f"the probe cannot be read at its public address: {probe.read}", do)
 
 
-def delete(probe: Probe, path: str) -> Check:
+def delete(probe: StorageProbe, path: str) -> Check:
     """Judge whether the probe is gone again."""
     if probe.removed is not None:
         do = " ".join(part for part in (probe.removed.do, f"Then remove {path} by hand.") if part)
@@ -115,7 +115,7 @@ def delete(probe: Probe, path: str) -> Check:
     return ok("delete", "the probe object was removed")
 
 
-def probe_type(rules: Rules) -> str:
+def probe_type(rules: BucketRules) -> str:
     """Return the type that a probe pretends to be: one the bucket takes, if it takes any."""
     return next((mime for mime in TYPES if rules.takes(mime)), "image/png")
 

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from reconciler.operations.doctor import Check, Unseen, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 
 _MIGRATE: Final = "kie-reconciler migrate"
 _BEYOND: Final = "029"
@@ -22,7 +22,7 @@ Built = Literal["valid", "invalid", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
+class MissingRight:
     """A right that is missing: the SQL that gives it, and whether nothing `runs` without it."""
 
     sql: str
@@ -30,15 +30,15 @@ class Lacking:
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class LoginRights:
     """What the login of DATABASE_URL may not do, by its name."""
 
     login: str
-    lacking: tuple[Lacking, ...]
+    lacking: tuple[MissingRight, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class OpenAccess:
     """A way in for people without rights: who comes in, what they can do there, and the SQL that closes it."""
 
     who: str
@@ -52,16 +52,16 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
-class Openings:
+class OpenAccesses:
     """The roles that PostgREST speaks as for strangers and users, as far as there are any, and what is open to them."""
 
     roles: tuple[str, ...]
-    doors: tuple[Door, ...]
+    doors: tuple[OpenAccess, ...]
 
 
-def schema(behind: Sequence[str] | Unseen) -> Check:
+def schema(behind: Sequence[str] | NotKnown) -> Check:
     """Judge the migrations that this version has and the database lacks."""
-    if isinstance(behind, Unseen):
+    if isinstance(behind, NotKnown):
         return fail("schema", behind.why, behind.do)
     if not behind:
         return ok("schema", "every migration is applied")
@@ -73,9 +73,9 @@ def schema(behind: Sequence[str] | Unseen) -> Check:
     return warn("schema", says, f"{_MIGRATE} --application" if application else _MIGRATE)
 
 
-def table(columns: AbstractSet[str] | Unseen, required: Mapping[str, str]) -> Check:
+def table(columns: AbstractSet[str] | NotKnown, required: Mapping[str, str]) -> Check:
     """Judge whether the columns are there that nothing runs without; `required` tells how to add each."""
-    if isinstance(columns, Unseen):
+    if isinstance(columns, NotKnown):
         return fail("table", columns.why, columns.do)
     if not columns:
         return fail("table", "there is no table public.generations", f"{_MIGRATE} --application")
@@ -86,9 +86,9 @@ def table(columns: AbstractSet[str] | Unseen, required: Mapping[str, str]) -> Ch
     return ok("table", f"public.generations has what is needed, {len(columns)} columns in all")
 
 
-def statuses(allowed: AbstractSet[str] | Unseen | None) -> Check:
+def statuses(allowed: AbstractSet[str] | NotKnown | None) -> Check:
     """Judge which words the CHECKs on status let through; None: any."""
-    if isinstance(allowed, Unseen):
+    if isinstance(allowed, NotKnown):
         return not_looked("statuses", allowed.why)
     if allowed is None:
         return ok("statuses", "no CHECK limits the status")
@@ -107,9 +107,9 @@ def statuses(allowed: AbstractSet[str] | Unseen | None) -> Check:
     return ok("statuses", f"the CHECK on status takes {', '.join(sorted(allowed))}")
 
 
-def triggers(states: Mapping[str, State] | Unseen) -> Check:
+def triggers(states: Mapping[str, State] | NotKnown) -> Check:
     """Judge the triggers that announce a new or changed row."""
-    if isinstance(states, Unseen):
+    if isinstance(states, NotKnown):
         return not_looked("triggers", states.why)
     missing = [name for name, state in states.items() if state == "missing"]
     off = [name for name, state in states.items() if state == "off"]
@@ -122,9 +122,9 @@ def triggers(states: Mapping[str, State] | Unseen) -> Check:
     return ok("triggers", f"{' and '.join(states)} announce what changes")
 
 
-def indexes(states: Mapping[str, Built] | Unseen, sql: Mapping[str, str]) -> Check:
+def indexes(states: Mapping[str, Built] | NotKnown, sql: Mapping[str, str]) -> Check:
     """Judge the indexes that the sweep and retention read; `sql` tells how each is built."""
-    if isinstance(states, Unseen):
+    if isinstance(states, NotKnown):
         return not_looked("indexes", states.why)
     amiss = {name: state for name, state in states.items() if state != "valid"}
     if not amiss:
@@ -136,9 +136,9 @@ def indexes(states: Mapping[str, Built] | Unseen, sql: Mapping[str, str]) -> Che
     return warn("indexes", f"{says}: the sweep reads the whole table piece by piece", do)
 
 
-def privileges(rights: Rights | Unseen) -> Check:
+def privileges(rights: LoginRights | NotKnown) -> Check:
     """Judge the rights of this login, each of which `run` uses."""
-    if isinstance(rights, Unseen):
+    if isinstance(rights, NotKnown):
         return not_looked("privileges", rights.why)
     login, lacking = rights.login, rights.lacking
     if not lacking:
@@ -150,9 +150,9 @@ def privileges(rights: Rights | Unseen) -> Check:
     return warn("privileges", says, sql)
 
 
-def row_security(openings: Openings | Unseen) -> Check:
+def row_security(openings: OpenAccesses | NotKnown) -> Check:
     """Judge who else may read and write rows."""
-    if isinstance(openings, Unseen):
+    if isinstance(openings, NotKnown):
         return not_looked("row_security", openings.why)
     roles, doors = openings.roles, openings.doors
     if not roles:

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from itertools import cycle
 
 from reconciler.domain.model import OPEN, Trigger
-from reconciler.postgres.claims.unacknowledged_claims import Doubts
-from reconciler.postgres.eligibility import Reach, ours_sql
+from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
+from reconciler.postgres.eligibility import EligibleRows, ours_sql
 from reconciler.postgres.ledger.task_history import NEVER_HAD
 from reconciler.postgres.pool import SOON, Database
 from reconciler.postgres.reports.generation_details import as_key
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, Shape
+from reconciler.postgres.schema import OPEN_OR_UNHEALED, TableShape
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * $1::interval)"
 
@@ -104,7 +104,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakenClaims:
     """What came of some wakes: the claims, and the names to wake again because their rows are just being written."""
 
     claims: list[Claim]
@@ -118,7 +118,14 @@ class Claims:
     """
 
     def __init__(
-        self, database: Database, shape: Shape, reach: Reach, *, instance: uuid.UUID, term: float, traced: bool = False
+        self,
+        database: Database,
+        shape: TableShape,
+        reach: EligibleRows,
+        *,
+        instance: uuid.UUID,
+        term: float,
+        traced: bool = False,
     ) -> None:
         self._database = database
         self._instance = instance
@@ -130,13 +137,13 @@ class Claims:
         self._woken = _woken_sql(shape, traced=traced)
         self._discover = _discover_sql(shape)
         self._floor: datetime | None = None
-        self.doubts = Doubts(database, instance, term)
+        self.doubts = UnacknowledgedClaims(database, instance, term)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
         """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
         return (await self.take(wakes)).claims
 
-    async def take(self, wakes: Mapping[str, Trigger]) -> Taken:
+    async def take(self, wakes: Mapping[str, Trigger]) -> TakenClaims:
         """Do what `woken` does, and tell also which wakes have to be repeated."""
         # Anybody may NOTIFY: a name that no row can have must not break the statement for the others.
         keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
@@ -145,7 +152,7 @@ class Claims:
         rows = await self.doubts.claimed(
             self._woken, self._term, self._instance, *self._ours, list(keys), tokens, list(keys.values())
         )
-        return Taken(
+        return TakenClaims(
             [_claim(row) for row in rows if row["claimed"]],
             tuple(row["generation_id"] for row in rows if row["claimed"] is None),
         )
@@ -207,7 +214,7 @@ def _claim(row: Mapping[str, object]) -> Claim:
     return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace))
 
 
-def _woken_sql(shape: Shape, *, traced: bool) -> str:
+def _woken_sql(shape: TableShape, *, traced: bool) -> str:
     drawn, kept, told, none = (f", {_TRACE}", _KEPT, ", w.traceparent", ", NULL") if traced else ("", "", "", "")
     asked = "('callback', 'sync', 'backfill')"
     mendable = """EXISTS (
@@ -256,7 +263,7 @@ _OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
 _UNSHOWN = "(w.delivered_at IS NOT NULL AND w.due_at IS NULL AND w.why IS NULL)"
 
 
-def _discover_sql(shape: Shape) -> str:
+def _discover_sql(shape: TableShape) -> str:
     open_words = ", ".join(f"'{word}'" for word in OPEN)
     return f"""
 WITH found AS (

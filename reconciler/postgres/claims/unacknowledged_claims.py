@@ -35,7 +35,7 @@ UPDATE reconciler.work w
 """
 
 
-class Doubts:
+class UnacknowledgedClaims:
     """The doubts of one instance; `term` is a lease's length in seconds."""
 
     def __init__(self, database: Database, instance: uuid.UUID, term: float) -> None:

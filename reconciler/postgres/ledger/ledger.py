@@ -16,19 +16,19 @@ from typing import Any
 
 import asyncpg
 
-from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Rest, Row
+from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Row
 from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.ledger import ledger_sql, repair_sql
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports.generation_details import built
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 SECOND_LOOK = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ClaimedRow:
     """A row as it was read under its lease, and what the database's clock said then."""
 
     row: Row
@@ -36,7 +36,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class StoredResults:
     """What a success writes into the application's row: our addresses and paths, in the order of the sources.
 
     `receipt` is the asset whose receipt is still to be written.
@@ -55,7 +55,7 @@ class Ledger:
     """
 
     def __init__(
-        self, database: Database, shape: Shape, *, handover: bool = False, second_look: timedelta = SECOND_LOOK
+        self, database: Database, shape: TableShape, *, handover: bool = False, second_look: timedelta = SECOND_LOOK
     ) -> None:
         self._database = database
         self._shape = shape
@@ -69,21 +69,21 @@ class Ledger:
         self._finish = ledger_sql.finish(shape)
         self._fail = ledger_sql.fail(shape, write=not handover)
 
-    async def read(self, ids: Sequence[str]) -> dict[str, Held]:
+    async def read(self, ids: Sequence[str]) -> dict[str, ClaimedRow]:
         """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
         records = await self._database.fetch(self._read, list(ids))
-        return {record["id"]: Held(_row(record), record["now"]) for record in records}
+        return {record["id"]: ClaimedRow(_row(record), record["now"]) for record in records}
 
     async def note(self, row: Row, claim: Claim) -> None:
         """Keep the facts of a row before the effects that build on them."""
         await self._check(ledger_sql.NOTE, claim, *_facts(row))
 
-    async def rest(self, row: Row, claim: Claim, rest: Rest) -> None:
+    async def rest(self, row: Row, claim: Claim, rest: Reschedule) -> None:
         """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins.
 
         Only then it raises Permanent (code "row_refused") where the application's table refuses that.
         """
-        what = (*_facts(replace(row, why=rest.why, finding=rest.finding)), claim.woken, rest.until, rest.early)
+        what = (*_facts(replace(row, reason=rest.reason, finding=rest.finding)), claim.woken, rest.until, rest.early)
         if not (rest.begun and self._shape.writes_generating):
             await self._check(self._rest, claim, *what)
             return
@@ -92,7 +92,7 @@ class Ledger:
 
     async def leave(self, row: Row, claim: Claim, why: str) -> None:
         """Keep the facts and look at this row no more until it changes."""
-        await self._check(ledger_sql.LEAVE, claim, *_facts(replace(row, why=why)))
+        await self._check(ledger_sql.LEAVE, claim, *_facts(replace(row, reason=why)))
 
     async def forget(self, claim: Claim) -> None:
         """The application deleted the row: what we stored for it becomes orphans, the bookkeeping goes."""
@@ -126,7 +126,7 @@ class Ledger:
         """Keep the receipt of one asset."""
         await self._check(ledger_sql.STORED, claim, row.task_id, asset.n, asset.version, asset.verified_by)
 
-    async def finish(self, row: Row, claim: Claim, what: Delivered) -> str | None:
+    async def finish(self, row: Row, claim: Claim, what: StoredResults) -> str | None:
         """Write success with every address, its event and its timing in one statement.
 
         Returns the event's kind (succeeded, healed, recovered), or None when the application's row has moved meanwhile:
@@ -134,7 +134,7 @@ class Ledger:
         application's table refuses the success: then nothing was written either.
         """
         kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
-        took = row.took.total_seconds() if row.took else None
+        took = row.duration.total_seconds() if row.duration else None
         values = (
             claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
             list(row.sources), list(what.addresses), list(what.paths),
@@ -146,7 +146,7 @@ class Ledger:
             record = await self._database.row(self._finish, *values)
         return _outcome(record, kind)
 
-    async def repaired(self, row: Row, claim: Claim, what: Delivered) -> str | None:
+    async def repaired(self, row: Row, claim: Claim, what: StoredResults) -> str | None:
         """Write that what was broken is delivered once more; the application's row only where an address changes.
 
         Returns the event's kind (repaired), or None when the application's row has moved meanwhile. Raises Permanent
@@ -163,7 +163,7 @@ class Ledger:
 
     async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
         """Write that what was delivered is lost, with its event; the application's row stays as it is."""
-        row = replace(row, why=why, reopened=False)
+        row = replace(row, reason=why, reopened=False)
         record = await self._database.row(
             repair_sql.LOST, claim.generation_id, claim.lease, *_facts(row), row.asset_url
         )
@@ -240,7 +240,7 @@ def _receipt(last: Asset | None) -> tuple[object, ...]:
 
 
 def _facts(row: Row) -> tuple[object, ...]:
-    values = (getattr(row, name) for name in ledger_sql.FACTS)
+    values = (getattr(row, ledger_sql.RENAMED.get(name, name)) for name in ledger_sql.FACTS)
     return (row.status, *(list(value) if isinstance(value, tuple) else value for value in values))
 
 
@@ -253,8 +253,8 @@ _GENERATION = (
     "model",
     "asset_url",
     "created_at",
-    "since",
-    "refused",
+    "task_since",
+    "create_refusal",
     "made_again",
 )
 
@@ -265,7 +265,7 @@ def _row(record: Mapping[str, Any]) -> Row:
     if record["seen_task"] != record["task_id"]:
         # The application gave the row another task: what we know is about the old one.
         return Row(**generation)
-    known = {name: record[name] for name in ledger_sql.FACTS if name != "task_id"}
+    known = {ledger_sql.RENAMED.get(name, name): record[name] for name in ledger_sql.FACTS if name != "task_id"}
     known["sources"] = tuple(record["sources"] or ())
     assets = tuple(built(Asset, item) for item in json.loads(record["assets"] or "[]"))
     return Row(**generation, **known, assets=assets)

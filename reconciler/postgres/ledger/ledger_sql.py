@@ -9,13 +9,16 @@ from __future__ import annotations
 from reconciler.domain.model import OPEN
 from reconciler.postgres.ledger.task_history import NEVER_HAD, given
 from reconciler.postgres.pool import SOON
-from reconciler.postgres.schema import CREATED, UNSEEN, Shape
+from reconciler.postgres.schema import CREATED, UNSEEN, TableShape
 
 FACTS = (
     "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
     "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "why", "finding", "gave_up", "reopened",
 )  # fmt: skip
-"""What `work` keeps of a row, in parameter order from $4 on."""
+"""The columns of `work` that keep what is known of a task, in parameter order from $4 on."""
+
+RENAMED = {"looks": "polls", "looked_at": "polled_at", "misses": "failures", "why": "reason", "took": "duration"}
+"""Columns whose field of `Row` has another name: the schema keeps the names that operators know."""
 
 MINE = """
 WITH mine AS MATERIALIZED (
@@ -93,7 +96,7 @@ SELECT to_regprocedure(format('reconciler.on_failed(%s, text)', $2::text)) IS NO
 REFUNDED = "UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = $1"
 
 
-def refund(shape: Shape) -> str:
+def refund(shape: TableShape) -> str:
     """Call the application's hook, whose first parameter has the type of `generations.id`."""
     return f"SELECT reconciler.on_failed($1::text::{shape.id_type}, $2)"
 
@@ -108,7 +111,7 @@ _OFFERED = f"""
              ORDER BY row_number() OVER (ORDER BY max(c.id) DESC) > 1, min(c.id) LIMIT 3) END AS offered"""
 
 
-def read(shape: Shape) -> str:
+def read(shape: TableShape) -> str:
     """Read generations with their bookkeeping; $1 is an array of ids."""
     kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
     model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
@@ -118,8 +121,8 @@ def read(shape: Shape) -> str:
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind} AS kind, {model} AS model, g.asset_url, {CREATED} AS created_at,
        w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
-       CASE WHEN g.task_id IS NULL THEN w.refused END AS refused,
-       {since} AS since, (w.delivered_at < {since}) IS TRUE AS made_again,
+       CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
+       {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
@@ -127,7 +130,7 @@ SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id,
 """
 
 
-def rest(shape: Shape, *, begun: bool) -> str:
+def rest(shape: TableShape, *, begun: bool) -> str:
     """Keep the facts and give the lease back; behind the facts: woken at the claim, until, early."""
     moved = ""
     seen = SET_FACTS
@@ -147,7 +150,7 @@ UPDATE reconciler.work w
 """
 
 
-def adopt(shape: Shape) -> str:
+def adopt(shape: TableShape) -> str:
     """Give the row the task that is its own, and keep the facts, which are about that task: $4."""
     begun = ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
     open_words = ", ".join(f"'{word}'" for word in OPEN)
@@ -163,12 +166,12 @@ SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved
 """
 
 
-def touched(shape: Shape) -> str:
+def touched(shape: TableShape) -> str:
     """What a change of the application's row sets besides, where the column is there."""
     return ", updated_at = now()" if shape.has("updated_at") else ""
 
 
-def list_of_text(shape: Shape, column: str, parameter: str) -> str:
+def list_of_text(shape: TableShape, column: str, parameter: str) -> str:
     """An array parameter in the column's own type: an array, jsonb, json, or text holding JSON."""
     if shape.columns[column].endswith("[]"):
         # The assignment converts it, and refuses what is too long; a cast would cut it.
@@ -177,14 +180,14 @@ def list_of_text(shape: Shape, column: str, parameter: str) -> str:
     return cast if shape.columns[column] == "jsonb" else f"{cast}::text::{shape.columns[column]}"
 
 
-def _nothing(shape: Shape) -> str:
+def _nothing(shape: TableShape) -> str:
     """What stands for no error: NULL, or what an empty reason is where the column takes no NULL."""
     if shape.error_column not in shape.filled:
         return "NULL"
     return "'\"\"'" if shape.columns[shape.error_column] in {"json", "jsonb"} else "''"
 
 
-def _success_columns(shape: Shape) -> str:
+def _success_columns(shape: TableShape) -> str:
     columns = {"status": "$9", "asset_url": "($7::text[])[1]"}
     if shape.has("result_urls"):
         columns["result_urls"] = list_of_text(shape, "result_urls", "$6::text[]")
@@ -231,7 +234,7 @@ proof AS (
      WHERE a.task_id = $3 AND a.n < $4 AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt)))"""
 
 
-def finish(shape: Shape) -> str:
+def finish(shape: TableShape) -> str:
     """Success in one statement: proof, the application's row, the timing, the bookkeeping, the event.
 
     $3 task, $4 number of sources, $5 asset_url as read, $6 sources, $7 addresses, $8 paths, $9 the word for success,
@@ -266,13 +269,13 @@ closed AS (
 {told}"""
 
 
-def _reason(shape: Shape, column: str) -> str:
+def _reason(shape: TableShape, column: str) -> str:
     """The reason in the column's own type; the cast cuts it to what a varchar(n) takes."""
     kind = shape.columns[column]
     return f"to_jsonb($4::text)::{kind}" if kind in {"json", "jsonb"} else f"$4::text::{kind}"
 
 
-def fail(shape: Shape, *, write: bool) -> str:
+def fail(shape: TableShape, *, write: bool) -> str:
     """Failed in one statement; where `write` is off only the event and the bookkeeping.
 
     $3 task, $4 reason, $5 when to look again after our own give-up (else null), $6 status as read, $7 the event's kind.

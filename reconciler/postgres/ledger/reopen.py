@@ -8,17 +8,17 @@ from __future__ import annotations
 from reconciler.postgres.ledger.ledger_sql import FACTS
 from reconciler.postgres.ledger.task_history import given
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 _FREE = "(w.lease_until IS NULL OR w.lease_until < now())"
 
 _FORGOTTEN = ", ".join(f"{name} = DEFAULT" for name in FACTS if name != "task_id")
 
 
-class Reopening:
+class Reopener:
     """Reopens failed rows of the application's table as it is."""
 
-    def __init__(self, database: Database, shape: Shape) -> None:
+    def __init__(self, database: Database, shape: TableShape) -> None:
         self._database = database
         row = f"public.generations g WHERE g.id = $1::text::{shape.id_type} AND g.status = 'failed'"
         # What was noted about a task that the row no longer has must not be believed of the one it has now; that the

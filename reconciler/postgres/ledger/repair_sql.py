@@ -17,10 +17,10 @@ from reconciler.postgres.ledger.ledger_sql import (
     touched,
 )
 from reconciler.postgres.ledger.task_history import given
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 
-def repaired(shape: Shape) -> str:
+def repaired(shape: TableShape) -> str:
     """All receipts are there again: the bookkeeping, the event, and the application's row where an address changes.
 
     $3 task, $4 number of sources, $5 asset_url as read, $6 addresses, $7 paths, $8 status as read, $9 number, $10

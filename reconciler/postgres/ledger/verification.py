@@ -17,7 +17,7 @@ from typing import Any
 from reconciler.domain.model import SUCCEEDED, Asset
 from reconciler.postgres.pool import SOON, Database
 from reconciler.postgres.reports.generation_details import built
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 CLAIM = timedelta(minutes=15)
 """For so long at least, and at most twice as long, a delivery that one replica is comparing is nobody else's.
@@ -57,7 +57,7 @@ UPDATE reconciler.work w
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class VerifiedDelivery:
     """One delivery as it is to be compared; `until` is our claim on it, None where it was not claimed.
 
     `shown` tells whether the application's row is still a success of this task; it is False where the row is gone.
@@ -74,37 +74,37 @@ class Audited:
     until: datetime | None = None
 
 
-class Audits:
+class VerificationQueue:
     """Reads deliveries and keeps what their audit found."""
 
-    def __init__(self, database: Database, shape: Shape) -> None:
+    def __init__(self, database: Database, shape: TableShape) -> None:
         self._database = database
         self._due = _due_sql(shape)
         self._since = _since_sql(shape)
 
-    async def due(self, limit: int) -> list[Audited]:
+    async def due(self, limit: int) -> list[VerifiedDelivery]:
         """Claim up to so many deliveries whose audit is due, the longest overdue first."""
         rows = await self._database.fetch(self._due, limit, CLAIM)
         return sorted((_audited(row) for row in rows), key=lambda one: one.at)
 
-    async def page(self, since: timedelta, after: Audited | None = None) -> list[Audited]:
+    async def page(self, since: timedelta, after: VerifiedDelivery | None = None) -> list[VerifiedDelivery]:
         """Return the next deliveries within this time, the oldest first; claims nothing."""
         start = (after.at, after.generation_id) if after else (None, "")
         rows = await self._database.fetch(self._since, since, *start)
         return [_audited(row) for row in rows]
 
-    async def kept(self, one: Audited) -> None:
+    async def kept(self, one: VerifiedDelivery) -> None:
         """It was looked at: the next time is about a month away."""
         if one.until is not None:
             await self._database.execute(_KEPT, one.generation_id, one.until)
 
-    async def found_again(self, one: Audited, assets: Sequence[Asset]) -> None:
+    async def found_again(self, one: VerifiedDelivery, assets: Sequence[Asset]) -> None:
         """What was lost is there again: it has these receipts."""
         numbers, versions = [asset.n for asset in assets], [asset.version for asset in assets]
         proofs = [asset.verified_by for asset in assets]
         await self._database.execute(_FOUND_AGAIN, one.generation_id, one.task_id, numbers, versions, proofs)
 
-    async def reopen(self, one: Audited, broken: Sequence[Asset], why: str) -> bool:
+    async def reopen(self, one: VerifiedDelivery, broken: Sequence[Asset], why: str) -> bool:
         """Take the receipts of these objects back and make the generation due.
 
         False where it is in somebody's hands, or the receipts are others by now.
@@ -114,13 +114,13 @@ class Audits:
         return reopened is True
 
 
-def _audited(row: Mapping[str, Any]) -> Audited:
+def _audited(row: Mapping[str, Any]) -> VerifiedDelivery:
     assets = tuple(built(Asset, item) for item in json.loads(row["assets"] or "[]"))
     plain = {name: row[name] for name in ("generation_id", "task_id", "asset_url", "shown", "lost", "at", "until")}
-    return Audited(assets=assets, **plain)
+    return VerifiedDelivery(assets=assets, **plain)
 
 
-def _told(shape: Shape) -> str:
+def _told(shape: TableShape) -> str:
     words = ", ".join(f"'{word}'" for word in SUCCEEDED)
     return f"""
 SELECT t.generation_id, t.seen_task AS task_id, g.asset_url::text AS asset_url, t.lost_at IS NOT NULL AS lost, t.at,
@@ -130,7 +130,7 @@ SELECT t.generation_id, t.seen_task AS task_id, g.asset_url::text AS asset_url, 
   FROM taken t LEFT JOIN public.generations g ON g.id = t.generation_id::{shape.id_type}"""
 
 
-def _due_sql(shape: Shape) -> str:
+def _due_sql(shape: TableShape) -> str:
     return f"""
 WITH due AS (
     SELECT w.generation_id, w.audit_at AS at FROM reconciler.work w WHERE w.audit_at <= now() AND {_FREE}
@@ -141,7 +141,7 @@ taken AS (
     RETURNING w.generation_id, w.seen_task, w.lost_at, due.at, w.audit_at AS until){_told(shape)}"""
 
 
-def _since_sql(shape: Shape) -> str:
+def _since_sql(shape: TableShape) -> str:
     return f"""
 WITH taken AS (
     SELECT w.generation_id, w.seen_task, w.lost_at, w.delivered_at AS at, NULL::timestamptz AS until

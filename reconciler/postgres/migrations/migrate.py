@@ -13,13 +13,13 @@ import asyncpg
 
 from reconciler.errors import Config, Permanent
 from reconciler.postgres.connection import reached
-from reconciler.postgres.migrations.migration_files import Script, led_by, printed, scripts
-from reconciler.postgres.migrations.migration_locks import Patience, patiently, take_turn
+from reconciler.postgres.migrations.migration_files import MigrationFile, led_by, printed, scripts
+from reconciler.postgres.migrations.migration_locks import LockPatience, patiently, take_turn
 from reconciler.postgres.pool import AGAIN, AWAY, WRONG, translated
 
-__all__ = ["Patience", "behind", "migrate", "printed"]
+__all__ = ["LockPatience", "behind", "migrate", "printed"]
 
-_PATIENCE = Patience()
+_PATIENCE = LockPatience()
 
 _LED = f"SELECT {led_by('$1', '$2')}"
 
@@ -50,7 +50,7 @@ async def migrate(
     *,
     application: bool = False,
     strict_statuses: bool = False,
-    patience: Patience = _PATIENCE,
+    patience: LockPatience = _PATIENCE,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Bring the database up to date and return the files that changed something.
@@ -104,7 +104,7 @@ class _Applier:
         self,
         dsn: str,
         connection: asyncpg.Connection,
-        patience: Patience,
+        patience: LockPatience,
         warn: Callable[[str], None],
     ) -> None:
         self._dsn = dsn
@@ -112,11 +112,11 @@ class _Applier:
         self._patience = patience
         self._warn = warn
 
-    async def apply_all(self, chosen: list[Script]) -> list[str]:
+    async def apply_all(self, chosen: list[MigrationFile]) -> list[str]:
         """Apply these in their order; the names of those that changed something."""
         return [script.name for script in chosen if await self._apply(script)]
 
-    async def _apply(self, script: Script) -> bool:
+    async def _apply(self, script: MigrationFile) -> bool:
         if not script.repeated:
             recorded = await _recorded(self._connection)
             if recorded.get(script.name) == script.sha256:
@@ -133,7 +133,7 @@ class _Applier:
             self._refused(script, error)
         return False
 
-    def _refused(self, script: Script, error: asyncpg.PostgresError) -> None:
+    def _refused(self, script: MigrationFile, error: asyncpg.PostgresError) -> None:
         """Go on without a file that only makes things better; anything else must not be half there."""
         if script.repeated and not script.application:
             self._warn(f"{script.name} left out: {error}")
@@ -144,13 +144,13 @@ class _Applier:
             hint = "this step was left undone; mend what it names, then migrate again"
             raise Permanent(f"{script.name}: {error}", code="migration_failed", hint=hint) from error
 
-    async def _patiently(self, script: Script) -> bool:
+    async def _patiently(self, script: MigrationFile) -> bool:
         building = script.mark("builds") is not None
         work = self._build if building else self._run
         patience = replace(self._patience, tries=1) if building else self._patience
         return await patiently(self._dsn, self._connection, lambda: work(script), patience)
 
-    async def _run(self, script: Script) -> bool:
+    async def _run(self, script: MigrationFile) -> bool:
         connection = self._connection
         async with connection.transaction():
             await _wait_at_most(connection, self._patience.lock)
@@ -160,7 +160,7 @@ class _Applier:
             await connection.execute(_RECORD, script.name, script.sha256)
         return bool(changed)
 
-    async def _build(self, script: Script) -> bool:
+    async def _build(self, script: MigrationFile) -> bool:
         """Build an index without a transaction, and remove what a build that was cut short left behind."""
         connection, index = self._connection, f"public.{script.mark('builds')}"
         leader = script.mark("unless-led-by")

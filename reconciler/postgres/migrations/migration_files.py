@@ -34,7 +34,7 @@ _SMALL = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class MigrationFile:
     """One file: its name as recorded in the database, its text and its marks."""
 
     name: str
@@ -71,7 +71,7 @@ class Script:
         return self.application or self.mark("follows") is not None
 
 
-def scripts(*, application: bool, strict_statuses: bool) -> list[Script]:
+def scripts(*, application: bool, strict_statuses: bool) -> list[MigrationFile]:
     """Every file that applies, in order: our schema, the application's side, what follows it, and last the indexes."""
     found = _read("") + (_read("application/") if application else [])
     chosen = [one for one in found if strict_statuses or one.mark("strict") is None]
@@ -96,7 +96,7 @@ def led_by(column: str, index: str) -> str:
        AND (i.indpred IS NULL OR i.indexrelid = to_regclass({index})))"""
 
 
-def _place(script: Script) -> tuple[int, str]:
+def _place(script: MigrationFile) -> tuple[int, str]:
     if script.mark("builds") is not None:
         return 3, script.name  # a long transaction of somebody's keeps only these waiting
     if script.application:
@@ -104,7 +104,7 @@ def _place(script: Script) -> tuple[int, str]:
     return (2 if script.repeated else 0), script.name
 
 
-def _part(script: Script) -> str:
+def _part(script: MigrationFile) -> str:
     return (
         f"-- {'-' * 20} {script.name}\n"
         "BEGIN;\n"
@@ -116,7 +116,7 @@ def _part(script: Script) -> str:
     )
 
 
-def _small_build(script: Script) -> str:
+def _small_build(script: MigrationFile) -> str:
     leader, index = script.mark("unless-led-by"), script.mark("builds")
     needed = " AND NOT " + led_by(f"'{leader}'", f"'public.{index}'") if leader else ""
     return (
@@ -129,7 +129,7 @@ def _small_build(script: Script) -> str:
     )
 
 
-def _record(script: Script) -> str:
+def _record(script: MigrationFile) -> str:
     table, index = script.mark("follows"), script.mark("builds")
     needed = f"public.{index}" if index else table
     only = f" WHERE to_regclass('{needed}') IS NOT NULL" if needed else ""
@@ -141,10 +141,10 @@ def _record(script: Script) -> str:
     )
 
 
-def _read(folder: str) -> list[Script]:
+def _read(folder: str) -> list[MigrationFile]:
     root = _root() / folder if folder else _root()
     files = sorted(one.name for one in root.iterdir() if one.name.endswith(".sql"))
-    return [Script(f"{folder}{name}", (root / name).read_text("utf-8")) for name in files]
+    return [MigrationFile(f"{folder}{name}", (root / name).read_text("utf-8")) for name in files]
 
 
 def _root() -> Traversable:

@@ -34,7 +34,7 @@ SELECT format('pid %s (%s, user %s, %s, in its transaction for %s s)', pid,
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LockPatience:
     """How long to wait for others, in seconds.
 
     `lock` is also how long the application's statements may queue behind ours, at each of `tries`; `build` is for a
@@ -48,7 +48,7 @@ class Patience:
     turn: float = 60.0
 
 
-async def take_turn(connection: asyncpg.Connection, patience: Patience) -> None:
+async def take_turn(connection: asyncpg.Connection, patience: LockPatience) -> None:
     """Become the only migration of this database until the connection closes; Transient when another one does not end.
 
     Polled: a session that waits inside the lock holds a snapshot, and a concurrent index build waits for that.
@@ -66,7 +66,7 @@ async def take_turn(connection: asyncpg.Connection, patience: Patience) -> None:
 
 
 async def patiently(
-    dsn: str, connection: asyncpg.Connection, work: Callable[[], Awaitable[T]], patience: Patience
+    dsn: str, connection: asyncpg.Connection, work: Callable[[], Awaitable[T]], patience: LockPatience
 ) -> T:
     """Await `work`, again while somebody holds a lock that it needs; at last Transient, naming who."""
     for _ in range(patience.tries - 1):

@@ -51,7 +51,7 @@ SELECT w.generation_id, w.seen_task AS task_id, w.looks, w.why, w.finding,
 
 
 @dataclass(frozen=True, slots=True)
-class Moving:
+class ActiveTransfer:
     """One source on its way; `stage` is fetch, store or prove and has lasted `seconds`; bytes, `total` None unknown."""
 
     generation_id: str
@@ -63,7 +63,7 @@ class Moving:
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class ReplicaActivity:
     """What one instance said at `told_at`; the last four count from its beginning, the last two of them bytes."""
 
     instance: UUID
@@ -72,7 +72,7 @@ class Replica:
     version: str
     leads: bool
     told_at: datetime
-    transfers: tuple[Moving, ...] = ()
+    transfers: tuple[ActiveTransfer, ...] = ()
     held: int = 0
     polls: int = 0
     deliveries: int = 0
@@ -81,7 +81,7 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
+class KeyBacklog:
     """One key of KIE's: for how many seconds from now its requests are given away."""
 
     key_hash: str
@@ -89,7 +89,7 @@ class Booked:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingGeneration:
     """A generation that is due, in nobody's hands, and has `waited` so many seconds for its turn."""
 
     generation_id: str
@@ -101,17 +101,17 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ActivitySnapshot:
     """All of it at the database's time; `overdue` stops at 10,000, `waiting` are those who have waited longest."""
 
     at: datetime
-    replicas: tuple[Replica, ...]
-    keys: tuple[Booked, ...]
+    replicas: tuple[ReplicaActivity, ...]
+    keys: tuple[KeyBacklog, ...]
     overdue: int
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[WaitingGeneration, ...]
 
 
-class Watching:
+class ActivityReader:
     """Looks at what moves; `alive` is how long a silent replica counts."""
 
     def __init__(self, database: Database, *, alive: timedelta) -> None:
@@ -122,24 +122,24 @@ class Watching:
         """Let the replicas tell every second, from their next presence on and for TERM after this call."""
         await self._database.execute(_WATCH, TERM)
 
-    async def look(self) -> Moment:
+    async def look(self) -> ActivitySnapshot:
         """Return what was told last; a replica that nobody watches tells every third of a lease."""
         at: datetime = await self._database.value("SELECT now()")
-        return Moment(
+        return ActivitySnapshot(
             at=at,
             replicas=tuple(_replica(row) for row in await self._database.fetch(_REPLICAS, self._alive)),
-            keys=tuple(built(Booked, row) for row in await self._database.fetch(_KEYS)),
+            keys=tuple(built(KeyBacklog, row) for row in await self._database.fetch(_KEYS)),
             overdue=await self._database.value(_OVERDUE),
-            waiting=tuple(built(Waiting, row) for row in await self._database.fetch(_WAITING)),
+            waiting=tuple(built(WaitingGeneration, row) for row in await self._database.fetch(_WAITING)),
         )
 
 
-def _replica(row: Mapping[str, Any]) -> Replica:
+def _replica(row: Mapping[str, Any]) -> ReplicaActivity:
     # An instance of another version may tell less, or more.
     told = json.loads(row["doing"] or "{}")
     counted = {name: told.get(name, 0) for name in ("held", "polls", "deliveries", "downloaded", "uploaded")}
-    return Replica(
+    return ReplicaActivity(
         **{name: row[name] for name in ("instance", "host", "pid", "version", "leads", "told_at")},
-        transfers=tuple(built(Moving, one) for one in told.get("transfers", ())),
+        transfers=tuple(built(ActiveTransfer, one) for one in told.get("transfers", ())),
         **counted,
     )

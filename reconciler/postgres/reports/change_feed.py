@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports.generation_details import as_key, built
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 OVERLAP = 100
 """Ids before the last one seen that are told once more.
@@ -41,7 +41,7 @@ SELECT coalesce((SELECT max(id) FROM reconciler.events), 0) AS newest,
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class GenerationChange:
     """How a generation stands, and what became of it: `kind` is the event's, or `status` where there is no event."""
 
     id: str
@@ -52,10 +52,10 @@ class Happening:
     event: int | None
 
 
-class Happenings:
+class ChangeFeed:
     """Looks up what the notifications only name; every method is one or two statements."""
 
-    def __init__(self, database: Database, shape: Shape) -> None:
+    def __init__(self, database: Database, shape: TableShape) -> None:
         self._database = database
         self._id_type = shape.id_type
         columns = """g.id::text AS id, g.user_id::text AS user_id, g.status::text AS status,
@@ -69,7 +69,7 @@ SELECT {columns}
   FROM reconciler.events e JOIN public.generations g ON g.id = e.generation_id::{shape.id_type}
  WHERE e.id > $1 AND ($2::text IS NULL OR g.user_id::text = $2) ORDER BY e.id LIMIT $3"""
 
-    async def of(self, heard: Collection[tuple[str, int]]) -> list[Happening]:
+    async def of(self, heard: Collection[tuple[str, int]]) -> list[GenerationChange]:
         """Return how these generations stand, once for each event heard of; 0 is none.
 
         Whatever is no id of a row, or no event of that row, is passed over.
@@ -77,14 +77,14 @@ SELECT {columns}
         keys = {as_key(name, self._id_type) for name, _ in heard} - {None}
         events = sorted({event for _, event in heard if event})
         rows = await self._database.fetch(self._of, list(keys), events)
-        return [built(Happening, row) for row in rows]
+        return [built(GenerationChange, row) for row in rows]
 
     async def newest(self) -> int:
         """Return the id of the newest event, 0 where there is none."""
         found: int = await self._database.value("SELECT coalesce(max(id), 0) FROM reconciler.events")
         return found
 
-    async def since(self, event: int, user_id: str | None) -> list[Happening] | None:
+    async def since(self, event: int, user_id: str | None) -> list[GenerationChange] | None:
         """Return what this user (None: everybody) missed since the event with this id, oldest first.
 
         The last OVERLAP ids are told again, and the last LONGEST. None where that cannot be: the id is not from here,
@@ -96,4 +96,4 @@ SELECT {columns}
             return None
         before = min(event - OVERLAP, (row["late"] or event) - 1)
         rows = await self._database.fetch(self._since, max(before, 0), user_id, MOST + 1)
-        return [built(Happening, row) for row in rows] if len(rows) <= MOST else None
+        return [built(GenerationChange, row) for row in rows] if len(rows) <= MOST else None

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import CREATED, Shape
+from reconciler.postgres.schema import CREATED, TableShape
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class ApplicationRow:
     """The application's row."""
 
     id: str
@@ -67,7 +67,7 @@ class Bookkeeping:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LeaseHolder:
     """The instance that claimed last; host, pid and seen_at are None when it has left or is long dead."""
 
     instance: UUID
@@ -77,7 +77,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class StoredAsset:
     """One result: an intention until `verified_by` is set."""
 
     task_id: str
@@ -92,7 +92,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class PastEvent:
     """One transition that we wrote, and when the outbox told it or gave that up."""
 
     kind: str
@@ -102,14 +102,14 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class GenerationDetails:
     """All of it at the database's `now`; `work` is None while no replica has looked, `replicas` counts those alive."""
 
-    generation: Generation
+    generation: ApplicationRow
     work: Bookkeeping | None
-    holder: Holder | None
-    assets: tuple[Receipt, ...]
-    events: tuple[Event, ...]
+    holder: LeaseHolder | None
+    assets: tuple[StoredAsset, ...]
+    events: tuple[PastEvent, ...]
     callbacks: tuple[datetime, ...]
     replicas: int
     now: datetime
@@ -125,20 +125,20 @@ class Case:
         return self.work is not None and self.work.lease_until is not None and self.work.lease_until > self.now
 
     @property
-    def receipts(self) -> tuple[Receipt, ...]:
+    def receipts(self) -> tuple[StoredAsset, ...]:
         """The proven assets of the row's present task."""
         return tuple(one for one in self.assets if one.task_id == self.generation.task_id and one.verified_by)
 
 
-class Cases:
+class GenerationDetailsReader:
     """Reads cases; `alive` is how long a silent replica counts as alive."""
 
-    def __init__(self, database: Database, shape: Shape, *, alive: timedelta) -> None:
+    def __init__(self, database: Database, shape: TableShape, *, alive: timedelta) -> None:
         self._database = database
         self._alive = alive
         self._main = _main(shape)
 
-    async def read(self, ids: Sequence[str]) -> tuple[Case, ...]:
+    async def read(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
         """Return the cases of those generations that exist, the oldest first."""
         rows = await self._database.fetch(self._main, list(ids), self._alive) if ids else []
         found = [row["id"] for row in rows]
@@ -146,12 +146,12 @@ class Cases:
         events = await self._by_id(_EVENTS, found)
         callbacks = await self._by_id(_CALLBACKS, found, [row["task_id"] for row in rows])
         return tuple(
-            Case(
-                generation=built(Generation, row),
+            GenerationDetails(
+                generation=built(ApplicationRow, row),
                 work=_bookkeeping(row) if row["kept"] else None,
-                holder=built(Holder, row) if row["instance"] else None,
-                assets=tuple(built(Receipt, one) for one in assets[row["id"]]),
-                events=tuple(built(Event, one) for one in events[row["id"]]),
+                holder=built(LeaseHolder, row) if row["instance"] else None,
+                assets=tuple(built(StoredAsset, one) for one in assets[row["id"]]),
+                events=tuple(built(PastEvent, one) for one in events[row["id"]]),
                 callbacks=tuple(one["at"] for one in callbacks[row["id"]]),
                 replicas=row["replicas"],
                 now=row["now"],
@@ -201,7 +201,7 @@ def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
     return built(Bookkeeping, {**record, "sources": plain})
 
 
-def _main(shape: Shape) -> str:
+def _main(shape: TableShape) -> str:
     def column(name: str | None) -> str:
         return f"g.{name}::text" if name and shape.has(name) else "NULL::text"
 

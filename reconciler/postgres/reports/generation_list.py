@@ -17,9 +17,9 @@ from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.generation_details import as_key
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, Listed, columns, listed, text_of
-from reconciler.postgres.reports.reports import Scope
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.reports.listed import LONGEST_ADDRESS, ListedGeneration, columns, listed, text_of
+from reconciler.postgres.reports.reports import ReportScope
+from reconciler.postgres.schema import TableShape
 
 OF_ONE_TASK = 20
 """Rows that may share a task and are still told of, the newest."""
@@ -40,10 +40,10 @@ class _Values(list[object]):
         return f"${len(self)}"
 
 
-class Listing:
+class GenerationList:
     """Read-only questions about the application's rows; `scope` tells which of them count as stuck."""
 
-    def __init__(self, database: Database, shape: Shape, scope: Scope) -> None:
+    def __init__(self, database: Database, shape: TableShape, scope: ReportScope) -> None:
         self._database = database
         self._shape = shape
         self._scope = scope
@@ -55,7 +55,7 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
 
     async def page(
         self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
-    ) -> tuple[Listed, ...]:
+    ) -> tuple[ListedGeneration, ...]:
         """Return this user's rows (None: everybody's), the newest first, from the row whose `place` is `after` on.
 
         Permanent (code "bad_cursor") for a place that is none.
@@ -66,7 +66,7 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
 
     async def stuck(
         self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
-    ) -> tuple[Listed, ...]:
+    ) -> tuple[ListedGeneration, ...]:
         """Return those that are in flight for too long, the oldest first, each with `why`; else like `page`."""
         scope = self._scope
         values = _Values([list(scope.providers), scope.task_pattern, scope.stuck_after])
@@ -76,19 +76,19 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
         picked = _picked(source, _OLDEST, values.put(limit), told="late.why")
         return await self._page(f"{late} {picked}", values, after, order=_OLDEST)
 
-    async def one(self, generation_id: str, user_id: str | None = None) -> Listed | None:
+    async def one(self, generation_id: str, user_id: str | None = None) -> ListedGeneration | None:
         """Return this row, None where there is none or it is not this user's (None: anybody's)."""
         found = await self.these([generation_id], user_id)
         return found[0] if found else None
 
-    async def these(self, ids: Sequence[str], user_id: str | None = None) -> tuple[Listed, ...]:
+    async def these(self, ids: Sequence[str], user_id: str | None = None) -> tuple[ListedGeneration, ...]:
         """Return those of these rows that are there and this user's (None: anybody's), the newest first."""
         keys = [key for key in (as_key(name, self._shape.id_type) for name in ids) if key is not None]
         values = _Values()
         where = self._where(values, user_id, None, f"g.id = ANY({values.put(keys)}::text[]::{self._id_type}[])")
         return await self._listed(_picked(f"public.generations g {where}", _NEWEST, values.put(len(keys))), values)
 
-    async def of_task(self, task_id: str, user_id: str) -> tuple[Listed, ...]:
+    async def of_task(self, task_id: str, user_id: str) -> tuple[ListedGeneration, ...]:
         """Return this user's rows of a task, the newest first."""
         values = _Values()
         # No task has such a name, and PostgreSQL takes no NUL; the question is put all the same, as for any other.
@@ -96,7 +96,7 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
         where = self._where(values, user_id, None, f"g.task_id = {name}")
         return await self._listed(_picked(f"public.generations g {where}", _NEWEST, values.put(OF_ONE_TASK)), values)
 
-    async def with_result(self, url: str, user_id: str | None) -> tuple[Listed, ...]:
+    async def with_result(self, url: str, user_id: str | None) -> tuple[ListedGeneration, ...]:
         """Return the newest of this user's rows (None: anybody's) that have this address among their results."""
         if not self._shape.has("result_urls") or not url.isprintable() or len(url) > LONGEST_ADDRESS:
             return ()
@@ -110,7 +110,7 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
 
     async def _page(
         self, picked: str, values: _Values, after: str | None, *, order: str = _NEWEST
-    ) -> tuple[Listed, ...]:
+    ) -> tuple[ListedGeneration, ...]:
         try:
             return await self._listed(picked, values, order=order)
         except asyncpg.DataError as error:
@@ -119,7 +119,7 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
             # Only the time of a place is no name that was checked before.
             raise _bad_cursor() from error
 
-    async def _listed(self, picked: str, values: _Values, *, order: str = _NEWEST) -> tuple[Listed, ...]:
+    async def _listed(self, picked: str, values: _Values, *, order: str = _NEWEST) -> tuple[ListedGeneration, ...]:
         records = await self._database.fetch(f"WITH {picked} {self._read} ORDER BY {order}", *values)
         return tuple(listed(record, self._shape) for record in records)
 
@@ -146,7 +146,7 @@ SELECT {columns(shape)} FROM picked JOIN public.generations g ON g.id = picked.i
         return f"(g.created_at, g.id) {than} ({values.put(time)}::text::{self._shape.columns['created_at']}, {name})"
 
 
-def cursor(row: Listed) -> str:
+def cursor(row: ListedGeneration) -> str:
     """Return what `after` takes to go on behind this row."""
     return base64.urlsafe_b64encode(row.place.encode()).decode().rstrip("=")
 
@@ -177,7 +177,7 @@ def _compared(kind: str) -> str:
     return "text" if kind.startswith("character") else kind
 
 
-def _mentions(shape: Shape) -> str:
+def _mentions(shape: TableShape) -> str:
     """Whether result_urls may hold the address $1; a row that only looks so is dropped when it is read."""
     kind = shape.columns["result_urls"]
     if kind == "jsonb":

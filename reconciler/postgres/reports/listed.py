@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reconciler.domain.model import Curve
+from reconciler.domain.model import DurationModel
 from reconciler.domain.poll_interval import curve_for
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 MOST_ADDRESSES = 50
 """More results of one row than this are not shown."""
@@ -24,7 +24,7 @@ _LONGEST_TEXT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedGeneration:
     """One row, at the database's `now`; `why` is told of stuck rows only.
 
     `curve` is what is known or believed of its model's times; `key_hash` names the key that KIE knows its task by;
@@ -47,13 +47,13 @@ class Listed:
     since: datetime | None
     completed_at: datetime | None
     now: datetime
-    curve: Curve
+    curve: DurationModel
     key_hash: str | None
     why: str | None
     place: str
 
 
-def columns(shape: Shape) -> str:
+def columns(shape: TableShape) -> str:
     """What is read of a row `g`, beside `picked`, our bookkeeping `w` and the learned pace `p`."""
 
     def moment(column: str) -> str:
@@ -76,25 +76,25 @@ def columns(shape: Shape) -> str:
        CASE WHEN w.seen_task = g.task_id THEN w.task_since END AS since, g.created_at::text AS place"""
 
 
-def text_of(shape: Shape, column: str | None) -> str:
+def text_of(shape: TableShape, column: str | None) -> str:
     """A column as text, NULL where the table has none of that name."""
     return f"g.{column}::text" if column and shape.has(column) else "NULL::text"
 
 
-def _list(shape: Shape, column: str) -> str:
+def _list(shape: TableShape, column: str) -> str:
     if not shape.has(column):
         return "NULL::text"
     text = f"to_jsonb(g.{column})::text" if shape.columns[column].endswith("[]") else f"g.{column}::text"
     return f"CASE WHEN octet_length({text}) <= {_LONGEST_LIST} THEN {text} END"
 
 
-def listed(record: Mapping[str, Any], shape: Shape) -> Listed:
+def listed(record: Mapping[str, Any], shape: TableShape) -> ListedGeneration:
     """Return the row of a record with `columns`."""
     model, kind = record["model"], record["kind"]
-    learned = {model: Curve(record["mu"], record["sigma"])} if record["mu"] is not None else {}
+    learned = {model: DurationModel(record["mu"], record["sigma"])} if record["mu"] is not None else {}
     plain = {name: record[name] for name in ("id", "user_id", "task_id", "status")}
     more = {name: record[name] for name in ("created_at", "since", "completed_at", "now", "key_hash", "why")}
-    return Listed(
+    return ListedGeneration(
         **plain,
         **more,
         kind=kind,

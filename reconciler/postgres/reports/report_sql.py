@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.postgres.eligibility import owned_sql
-from reconciler.postgres.schema import CREATED, Shape
+from reconciler.postgres.schema import CREATED, TableShape
 
 
 def _words(words: tuple[str, ...]) -> str:
@@ -68,7 +68,7 @@ EVERYWHERE = "SELECT g.id::text AS id FROM public.generations g WHERE g.task_id 
 """Every generation of the task $1."""
 
 
-def known(shape: Shape) -> str:
+def known(shape: TableShape) -> str:
     """The generations of the task $1 that our bookkeeping knows or that are in flight."""
     return f"""
 SELECT g.id::text AS id FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
@@ -78,7 +78,7 @@ SELECT g.id::text FROM public.generations g WHERE {_OPEN} AND g.task_id = $1
  ORDER BY id"""
 
 
-def in_flight(shape: Shape) -> str:
+def in_flight(shape: TableShape) -> str:
     """Rows in flight by status, with the longest wait and how many wait for longer than $3."""
     return f"""
 SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
@@ -87,7 +87,7 @@ SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
  WHERE {_OPEN} AND {owned_sql(shape)} GROUP BY g.status"""
 
 
-def waiting(shape: Shape) -> str:
+def waiting(shape: TableShape) -> str:
     """Rows that will be looked at again, by finding: how many are unheard, and how many's results expire within $1."""
     undelivered = "w.media_deadline IS NOT NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
     return f"""
@@ -98,7 +98,7 @@ SELECT w.finding, count(*) AS rows, count(*) FILTER (WHERE w.misses >= 3 AND {_O
  WHERE w.due_at IS NOT NULL AND {_SAME_TASK} GROUP BY w.finding"""
 
 
-def last_day(shape: Shape) -> str:
+def last_day(shape: TableShape) -> str:
     """The rows created within $3, by how they stand."""
     return f"""
 SELECT count(*) AS total, count(*) FILTER (WHERE {_SUCCEEDED}) AS success,
@@ -106,7 +106,7 @@ SELECT count(*) AS total, count(*) FILTER (WHERE {_SUCCEEDED}) AS success,
   FROM public.generations g WHERE g.created_at > now() - $3::interval AND {owned_sql(shape)}"""
 
 
-def delivered(shape: Shape) -> str:
+def delivered(shape: TableShape) -> str:
     """How long deliveries took, of rows created within $3, by our own receipts."""
     seconds = f"extract(epoch FROM w.delivered_at - {CREATED})::float8"
     return f"""
@@ -115,7 +115,7 @@ SELECT count(*) AS delivered, avg({seconds}) AS mean, percentile_cont(0.95) WITH
  WHERE w.delivered_at > now() - $3::interval AND g.created_at > now() - $3::interval AND {owned_sql(shape)}"""
 
 
-def stuck(shape: Shape) -> str:
+def stuck(shape: TableShape) -> str:
     """Rows in flight for longer than $3, the oldest first."""
     kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
     model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
@@ -135,7 +135,7 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS 
  ORDER BY g.created_at, g.id"""
 
 
-def unhealed(shape: Shape, *, first: bool) -> str:
+def unhealed(shape: TableShape, *, first: bool) -> str:
     """Of the next $3 rows by id (after $5 unless `first`): successes with no asset, or one like $4 and not ours.
 
     The last row tells how many were looked at and where they end.

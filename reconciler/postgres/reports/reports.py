@@ -18,8 +18,8 @@ from reconciler.domain.findings import Snapshot
 from reconciler.domain.object_keys import PROVIDER_HOSTS, host_listed, points_at_provider
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
-from reconciler.postgres.reports.generation_details import Case, Cases, as_key, built
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.reports.generation_details import GenerationDetails, GenerationDetailsReader, as_key, built
+from reconciler.postgres.schema import TableShape
 
 DAY = timedelta(hours=24)
 
@@ -28,7 +28,7 @@ SPAN = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class ReportScope:
     """Which rows count as ours, from which age on they are stuck, and how long a silent replica counts as alive.
 
     `result_hosts` are those that may be fetched from, `their_hosts` those whose addresses are the provider's.
@@ -44,7 +44,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StatusReport:
     """The last 24 hours by time of creation, and what is in flight or stuck now; times in seconds.
 
     `generating` are those of the 24 hours that have not ended; files and bytes are those delivered in that time.
@@ -66,7 +66,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
+class StuckGeneration:
     """One generation in flight for too long, and why its last attempt did not end; `age` in seconds."""
 
     id: str
@@ -83,7 +83,7 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StuckPage:
     """What one page of the walk over all rows found; `upto` is where to go on, None at the end."""
 
     found: tuple[str, ...]
@@ -94,11 +94,11 @@ class Page:
 class Reports:
     """Read-only questions about the application's table and our bookkeeping."""
 
-    def __init__(self, database: Database, shape: Shape, scope: Scope | None = None) -> None:
+    def __init__(self, database: Database, shape: TableShape, scope: ReportScope | None = None) -> None:
         self._database = database
         self._shape = shape
-        self._scope = scope or Scope()
-        self._cases = Cases(database, shape, alive=self._scope.alive)
+        self._scope = scope or ReportScope()
+        self._cases = GenerationDetailsReader(database, shape, alive=self._scope.alive)
 
     async def snapshot(self) -> Snapshot:
         """Return what the tables tell; what only a process knows (its listener, its sweeps) stays at rest values."""
@@ -129,7 +129,7 @@ class Reports:
             lost=outbox["lost"],
         )
 
-    async def status(self) -> Status:
+    async def status(self) -> StatusReport:
         """Return the figures of the last 24 hours and of this moment."""
         day = await self._ours(report_sql.last_day(self._shape), DAY)
         times = await self._ours(report_sql.delivered(self._shape), DAY)
@@ -139,7 +139,7 @@ class Reports:
         assert stored is not None
         assert outbox is not None
         total, success = day[0]["total"], day[0]["success"]
-        return Status(
+        return StatusReport(
             total=total,
             success=success,
             failed=day[0]["failed"],
@@ -155,22 +155,22 @@ class Reports:
             replicas=outbox["instances"],
         )
 
-    async def stuck(self) -> tuple[Stuck, ...]:
+    async def stuck(self) -> tuple[StuckGeneration, ...]:
         """Return the generations in flight for too long, the oldest first."""
         rows = await self._ours(report_sql.stuck(self._shape), self._scope.stuck_after)
-        return tuple(built(Stuck, row) for row in rows)
+        return tuple(built(StuckGeneration, row) for row in rows)
 
-    async def case(self, generation_id: str) -> Case | None:
+    async def case(self, generation_id: str) -> GenerationDetails | None:
         """Return all that is known about one generation, None when there is no such row."""
         key = as_key(generation_id, self._shape.id_type)
         cases = await self._cases.read([key]) if key is not None else ()
         return cases[0] if cases else None
 
-    async def cases(self, ids: Sequence[str]) -> tuple[Case, ...]:
+    async def cases(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
         """Return all that is known about those of these generations that exist, the oldest first."""
         return await self._cases.read(ids)
 
-    async def explain(self, name: str) -> tuple[Case, ...]:
+    async def explain(self, name: str) -> tuple[GenerationDetails, ...]:
         """Return all that is known about a generation, or about every generation of a task; empty: nobody knows it."""
         case = await self.case(name)
         return (case,) if case else await self._cases.read(await self.find_task(name))
@@ -189,14 +189,14 @@ class Reports:
                 return tuple(row["id"] for row in known)
         return tuple(row["id"] for row in await self._database.fetch(report_sql.EVERYWHERE, task_id))
 
-    async def unhealed(self, limit: int = SPAN, after: str | None = None) -> Page:
+    async def unhealed(self, limit: int = SPAN, after: str | None = None) -> StuckPage:
         """Look at the next `limit` rows by id and return those that say success without an asset of ours."""
         hosts = [suffix for suffix in self._scope.their_hosts if suffix != "*"] or list(PROVIDER_HOSTS)
         start = () if after is None else (after,)
         sql = report_sql.unhealed(self._shape, first=after is None)
         rows = await self._ours(sql, limit, [f"%{suffix}%" for suffix in hosts], *start)
         end, found = rows[-1], rows[:-1]
-        return Page(
+        return StuckPage(
             found=tuple(
                 row["id"] for row in found if not row["asset_url"] or points_at_provider(row["asset_url"], hosts)
             ),

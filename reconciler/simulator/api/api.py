@@ -18,9 +18,9 @@ from reconciler.simulator.api.files import SIGNATURE
 from reconciler.simulator.api.wire import Wire, envelope, pack
 from reconciler.simulator.limiter import Limiter
 from reconciler.simulator.plans import plan
-from reconciler.simulator.records.families import FAMILIES, Family
+from reconciler.simulator.records.families import FAMILIES, SimulatedFamily
 from reconciler.simulator.records.scenes import scene_of
-from reconciler.simulator.tasks import NULL, UNKNOWN, Order, Task
+from reconciler.simulator.tasks import NULL, UNKNOWN, SimulatedTask, TaskSpec
 from reconciler.simulator.world import World
 
 Route = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
@@ -66,7 +66,7 @@ class Api:
         self._world.counts.limited += 1
         return self._wire.refuse(request, 429, status=429 if self._world.http_429 else 200)
 
-    async def _create(self, family: Family, request: web.BaseRequest, key: str) -> web.StreamResponse:
+    async def _create(self, family: SimulatedFamily, request: web.BaseRequest, key: str) -> web.StreamResponse:
         asked = await _body(request)
         if (limited := self._limited(self._creates, request, key)) is not None:
             return limited
@@ -85,7 +85,7 @@ class Api:
         named = {"taskId": task_id, "recordId": task_id} if family.name == "market" else {"taskId": task_id}
         return self._wire.accept(request, named)
 
-    def _order(self, family: Family, asked: dict[str, object], key: str) -> Order:
+    def _order(self, family: SimulatedFamily, asked: dict[str, object], key: str) -> TaskSpec:
         model = str(asked.get("model") or family.model)
         world = self._world
         if world.orders:
@@ -96,7 +96,7 @@ class Api:
             order = plan(family.name, model, (world.seed, len(world.tasks)), world.media_size)
         given = asked.get("input") if family.name == "market" else asked
         callback = asked.get("callBackUrl")
-        told: Order = {
+        told: TaskSpec = {
             "family": family.name,
             "model": model,
             "key": key,
@@ -105,7 +105,7 @@ class Api:
         }
         return {**told, **order}
 
-    async def _record(self, family: Family, request: web.BaseRequest, key: str) -> web.StreamResponse:
+    async def _record(self, family: SimulatedFamily, request: web.BaseRequest, key: str) -> web.StreamResponse:
         if (limited := self._limited(self._records, request, key)) is not None:
             return limited
         self._world.counts.records += 1
@@ -120,7 +120,9 @@ class Api:
         state = task.state(self._world.clock.now())
         return await self._tell(family, request, task, state)
 
-    async def _tell(self, family: Family, request: web.BaseRequest, task: Task, state: str) -> web.StreamResponse:
+    async def _tell(
+        self, family: SimulatedFamily, request: web.BaseRequest, task: SimulatedTask, state: str
+    ) -> web.StreamResponse:
         fault = self._world.fault("record", task)
         if fault is not None and fault not in TWISTS:
             return await self._wire.spoil(request, fault, self._answer(family, task, state)[0])
@@ -131,7 +133,7 @@ class Api:
             return self._wire.reply(request, _twist(body, fault))
         return self._wire.reply(request, body, packed=packed)
 
-    def _answer(self, family: Family, task: Task, state: str) -> tuple[bytes, bytes]:
+    def _answer(self, family: SimulatedFamily, task: SimulatedTask, state: str) -> tuple[bytes, bytes]:
         """The answer and its compressed form, made once for each state."""
         world = self._world
         fault = world.fault("result", task) if state == "success" else None
@@ -181,7 +183,7 @@ async def _body(request: web.BaseRequest) -> dict[str, object]:
     return asked if isinstance(asked, dict) else {}
 
 
-def _complaint(family: Family, asked: dict[str, object]) -> str | None:
+def _complaint(family: SimulatedFamily, asked: dict[str, object]) -> str | None:
     """What KIE says to a request that it does not take."""
     if family.needs_callback and not asked.get("callBackUrl"):
         return "Please enter callBackUrl."

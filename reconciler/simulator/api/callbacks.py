@@ -19,7 +19,7 @@ import aiohttp
 
 from reconciler.simulator.api.callback_bodies import ONCE, STAGES, body_of, tampered
 from reconciler.simulator.records.scenes import scene_of
-from reconciler.simulator.tasks import Task
+from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 
 RETRIES = 3
@@ -27,13 +27,13 @@ EARLY = 0.8
 """An early callback comes at this part of the life."""
 
 
-class Courier:
+class CallbackSender:
     """Calls every task's callback address when its time has come."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._order = itertools.count()
-        self._due: list[tuple[float, int, Task, str, float]] = []
+        self._due: list[tuple[float, int, SimulatedTask, str, float]] = []
         self._changed = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
         self._session = aiohttp.ClientSession(
@@ -53,7 +53,7 @@ class Courier:
         await asyncio.gather(self._round, *self._sending, return_exceptions=True)
         await self._session.close()
 
-    def expect(self, task: Task) -> None:
+    def expect(self, task: SimulatedTask) -> None:
         """Note when a task will call; to be told again when its end has moved."""
         if task.callback_url is None or task.ends == math.inf:
             return
@@ -77,7 +77,7 @@ class Courier:
             except TimeoutError:
                 continue
 
-    def _begin(self, task: Task, stage: str, ends: float) -> None:
+    def _begin(self, task: SimulatedTask, stage: str, ends: float) -> None:
         if ends != task.ends or stage in task.called:
             return
         task.called.add(stage)
@@ -88,7 +88,7 @@ class Courier:
                 self._sending.add(sending)
                 sending.add_done_callback(self._sending.discard)
 
-    async def _call(self, task: Task, stage: str, fault: str | None) -> None:
+    async def _call(self, task: SimulatedTask, stage: str, fault: str | None) -> None:
         if fault == "late" or (fault == "reordered" and stage != "complete"):
             await asyncio.sleep(self._world.late_seconds)
         gap = self._world.callback_gap
@@ -98,7 +98,7 @@ class Courier:
             if await self._post(task, stage, fault):
                 return
 
-    async def _post(self, task: Task, stage: str, fault: str | None) -> bool:
+    async def _post(self, task: SimulatedTask, stage: str, fault: str | None) -> bool:
         """Call once; whether the other side took it."""
         state = task.life.end if stage == "complete" else "generating"
         body = body_of(scene_of(self._world, task, state), stage)
@@ -117,7 +117,7 @@ class Courier:
         self._world.counts.acknowledged += taken
         return taken
 
-    def _signature(self, task: Task, fault: str | None) -> dict[str, str]:
+    def _signature(self, task: SimulatedTask, fault: str | None) -> dict[str, str]:
         key = self._world.hmac_key
         if not key or fault == "unsigned":
             return {}

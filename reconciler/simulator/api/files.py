@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from reconciler.simulator.api.wire import Wire, cut
-from reconciler.simulator.media.media import Media
-from reconciler.simulator.tasks import Task
+from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 
 SIGNATURE = "X-Amz-Signature"
@@ -21,12 +21,12 @@ STEP = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class FileTransfer:
     """One file on its way: bytes `start` to `end`, announced as `length` bytes, as far as `stop`."""
 
-    task: Task
+    task: SimulatedTask
     n: int
-    media: Media
+    media: MediaSpec
     start: int
     end: int
     fault: str | None
@@ -91,12 +91,14 @@ class Files:
             case _:
                 return None
 
-    async def _send(self, request: web.BaseRequest, task: Task, n: int, fault: str | None) -> web.StreamResponse:
+    async def _send(
+        self, request: web.BaseRequest, task: SimulatedTask, n: int, fault: str | None
+    ) -> web.StreamResponse:
         media = task.files[n]
         span = _span(request.headers.get("Range"), media.size)
         if span is None:
             return web.Response(status=416, headers={"Content-Range": f"bytes */{media.size}"})
-        sending = Sending(task, n, media, *span, fault)
+        sending = FileTransfer(task, n, media, *span, fault)
         partial = "Range" in request.headers
         response = web.StreamResponse(status=206 if partial else 200)
         response.headers["Content-Type"] = "text/plain" if fault == "wrong_type" else media.mime
@@ -113,7 +115,7 @@ class Files:
             await self._stream(request, response, sending)
         return response
 
-    async def _stream(self, request: web.BaseRequest, response: web.StreamResponse, sending: Sending) -> None:
+    async def _stream(self, request: web.BaseRequest, response: web.StreamResponse, sending: FileTransfer) -> None:
         pieces = sending.media.chunks(sending.task.id, sending.n, sending.start, sending.stop)
         for piece in pieces:
             if sending.fault == "slow":

@@ -38,7 +38,7 @@ MIME = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
+class MediaSpec:
     """One result of a task: its type and its size in bytes.
 
     `form` names a head of `heads.FORMS` where the extension alone does not say it ("mp3-bare"); `path` fixes the path
@@ -132,7 +132,7 @@ def _stamp(task: str, n: int) -> bytes:
 
 
 @lru_cache(maxsize=65536)
-def _digest(media: Media, task: str, n: int, algorithm: str) -> str:
+def _digest(media: MediaSpec, task: str, n: int, algorithm: str) -> str:
     total = hashlib.new(algorithm, usedforsecurity=False)
     for chunk in media.chunks(task, n):
         total.update(chunk)

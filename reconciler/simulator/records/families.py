@@ -14,7 +14,7 @@ from reconciler.simulator.records.records import Json, Scene
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class SimulatedFamily:
     """One dialect. `stranger` is code and message for a task that this family does not know.
 
     `grows` marks a family whose tasks are made from an earlier task, named in the request.
@@ -31,21 +31,21 @@ class Family:
 
 
 _ALL = (
-    Family(
+    SimulatedFamily(
         name="market",
         status="/api/v1/jobs/recordInfo",
         creates=("/api/v1/jobs/createTask",),
         record=records.market,
         stranger=(422, "recordInfo is null"),
     ),
-    Family(
+    SimulatedFamily(
         name="veo",
         status="/api/v1/veo/record-info",
         creates=("/api/v1/veo/generate", "/api/v1/veo/extend", "/api/v1/veo/get-4k-video"),
         record=records.veo,
         model="veo3_fast",
     ),
-    Family(
+    SimulatedFamily(
         name="suno",
         status="/api/v1/generate/record-info",
         creates=(
@@ -59,70 +59,70 @@ _ALL = (
         stranger=(200, "success"),
         needs_callback=True,
     ),
-    Family(
+    SimulatedFamily(
         name="runway",
         status="/api/v1/runway/record-detail",
         creates=("/api/v1/runway/generate", "/api/v1/runway/extend"),
         record=records.runway,
         model="runway",
     ),
-    Family(
+    SimulatedFamily(
         name="aleph",
         status="/api/v1/aleph/record-info",
         creates=("/api/v1/aleph/generate",),
         record=records.aleph,
         model="runway-aleph",
     ),
-    Family(
+    SimulatedFamily(
         name="gpt4o",
         status="/api/v1/gpt4o-image/record-info",
         creates=("/api/v1/gpt4o-image/generate",),
         record=images.gpt4o,
         model="gpt-4o-image",
     ),
-    Family(
+    SimulatedFamily(
         name="flux_kontext",
         status="/api/v1/flux/kontext/record-info",
         creates=("/api/v1/flux/kontext/generate",),
         record=images.flux_kontext,
         model="flux-kontext-pro",
     ),
-    Family(
+    SimulatedFamily(
         name="midjourney",
         status="/api/v1/mj/record-info",
         creates=("/api/v1/mj/generate",),
         record=images.midjourney,
         model="midjourney",
     ),
-    Family(
+    SimulatedFamily(
         name="luma",
         status="/api/v1/modify/record-info",
         creates=("/api/v1/modify/generate",),
         record=images.luma,
         model="luma-modify",
     ),
-    Family(
+    SimulatedFamily(
         name="suno_wav",
         status="/api/v1/wav/record-info",
         creates=("/api/v1/wav/generate",),
         record=suno.wav,
         grows=True,
     ),
-    Family(
+    SimulatedFamily(
         name="suno_stems",
         status="/api/v1/vocal-removal/record-info",
         creates=("/api/v1/vocal-removal/generate",),
         record=suno.stems,
         grows=True,
     ),
-    Family(
+    SimulatedFamily(
         name="suno_video",
         status="/api/v1/mp4/record-info",
         creates=("/api/v1/mp4/generate",),
         record=suno.video,
         grows=True,
     ),
-    Family(
+    SimulatedFamily(
         name="suno_cover",
         status="/api/v1/suno/cover/record-info",
         creates=("/api/v1/suno/cover/generate",),

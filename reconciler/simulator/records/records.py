@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from reconciler.simulator.tasks import NULL, Task
+from reconciler.simulator.tasks import NULL, SimulatedTask
 
 Json = dict[str, object]
 
@@ -19,7 +19,7 @@ Json = dict[str, object]
 class Scene:
     """A task at one moment: everything a record may tell; times are Unix seconds."""
 
-    task: Task
+    task: SimulatedTask
     state: str
     results: tuple[str, ...]
     covers: tuple[str, ...]

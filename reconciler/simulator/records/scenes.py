@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from reconciler.simulator.records.records import Scene
-from reconciler.simulator.tasks import ENDS, Task
+from reconciler.simulator.tasks import ENDS, SimulatedTask
 from reconciler.simulator.world import World
 
 
-def scene_of(world: World, task: Task, state: str, fault: str | None = None) -> Scene:
+def scene_of(world: World, task: SimulatedTask, state: str, fault: str | None = None) -> Scene:
     """The scene of a task in this state; `empty` is the one fault that every family shows alike."""
     addresses = world.addresses(task)
     count = 0 if fault == "empty" else len(task.results)

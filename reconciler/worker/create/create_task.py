@@ -17,13 +17,21 @@ import structlog
 from reconciler.domain.model import OPEN
 from reconciler.domain.object_keys import callback_address
 from reconciler.errors import ReconcilerError, Transient
-from reconciler.kie.client import Kie
-from reconciler.kie.create_task import RATE_LIMITED, Accepted, NotSent, Outcome, Refused, Uncertain, create_task
+from reconciler.kie.client import KieClient
+from reconciler.kie.create_task import (
+    RATE_LIMITED,
+    CreateAccepted,
+    CreateNotSent,
+    CreateOutcome,
+    CreateRefused,
+    CreateUncertain,
+    create_task,
+)
 from reconciler.metrics import Metrics
-from reconciler.postgres.create_requests import WINDOW, Asker, Creations, Kept, Order, Standing
-from reconciler.worker.create.create_quota import Allowance, Grant
-from reconciler.worker.create.record_outcome import Settling
-from reconciler.worker.route import Key
+from reconciler.postgres.create_requests import WINDOW, CreateRequests, GenerationState, Order, Requester, StoredRequest
+from reconciler.worker.create.create_quota import CreateGrant, CreateQuota
+from reconciler.worker.create.record_outcome import OutcomeRecorder
+from reconciler.worker.route import RingKey
 
 T = TypeVar("T")
 
@@ -37,7 +45,7 @@ WRITING = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class TaskCreated:
     """KIE made the task; `fresh` is false for a repeat, which tells how the generation stands now."""
 
     generation_id: str
@@ -47,7 +55,7 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
-class Declined:
+class TaskDeclined:
     """KIE refused, or could not be reached (`code` None): the generation fails with that reason.
 
     `retry_after` in seconds, None where KIE said nothing.
@@ -60,7 +68,7 @@ class Declined:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class OutcomeUnknown:
     """KIE may have made the task: the generation stays in flight, and its callback settles it."""
 
     generation_id: str
@@ -68,37 +76,39 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class CreateRateExceeded:
     """Our own rate is used up for so many seconds; nothing was written."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Reused:
+class IdempotencyKeyReused:
     """The Idempotency-Key was used for another order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Vanished:
+class GenerationDeleted:
     """The Idempotency-Key was used for a generation that the application has deleted."""
 
 
-Answer = Created | Declined | Unknown | Busy | Reused | Vanished
+CreateAnswer = (
+    TaskCreated | TaskDeclined | OutcomeUnknown | CreateRateExceeded | IdempotencyKeyReused | GenerationDeleted
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a creation works with; `kie` has a connection for every request."""
 
-    kie: Kie
-    creations: Creations
-    settling: Settling
+    kie: KieClient
+    creations: CreateRequests
+    settling: OutcomeRecorder
     metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class Callback:
+class CallbackTarget:
     """Where KIE is to call back (empty: nowhere), and what proves that it was us who said so."""
 
     url: str
@@ -110,23 +120,25 @@ class _Sent:
     """One creation under way: its row, and what KIE said, as far as they are known."""
 
     order: Order
-    grant: Grant
+    grant: CreateGrant
     generation_id: str | None = None
-    outcome: Outcome | None = None
+    outcome: CreateOutcome | None = None
 
 
-class Creation:
+class TaskCreator:
     """Creates generations for one instance."""
 
-    def __init__(self, means: Means, keys: Sequence[Key], callback: Callback, *, observe: bool = False) -> None:
+    def __init__(
+        self, means: Means, keys: Sequence[RingKey], callback: CallbackTarget, *, observe: bool = False
+    ) -> None:
         self._means = means
-        self._allowance = Allowance(means.creations, keys)
+        self._allowance = CreateQuota(means.creations, keys)
         self._callback = callback
         self._observe = observe
         self._draining = False
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def create(self, order: Order, asker: Asker) -> Answer:
+    async def create(self, order: Order, asker: Requester) -> CreateAnswer:
         """Create one generation; whoever stops listening stops nothing once the row is written.
 
         Raises Permanent where the table refuses the row, Transient while the database is away or this instance drains:
@@ -137,7 +149,7 @@ class Creation:
             return _repeated(kept, order)
         granted = await self._allowance.ask(order.kind)
         if isinstance(granted, float):
-            return Busy(granted)
+            return CreateRateExceeded(granted)
         # A drain may have begun meanwhile, and found nothing to wait for.
         self._check_open()
         sent = _Sent(order, granted)
@@ -178,17 +190,17 @@ class Creation:
             word = "draining" if self._draining else "observing"
             raise Transient(f"this instance is {word}: it creates nothing", code=word)
 
-    async def _found(self, asker: Asker, order: Order) -> Answer:
+    async def _found(self, asker: Requester, order: Order) -> CreateAnswer:
         """What another request with this key, faster than ours, has made."""
         kept = await self._means.creations.kept(asker)
-        return Vanished() if kept is None else _repeated(kept, order)
+        return GenerationDeleted() if kept is None else _repeated(kept, order)
 
-    def _cut(self, sent: _Sent) -> Answer:
+    def _cut(self, sent: _Sent) -> CreateAnswer:
         if sent.generation_id is None:
             raise Transient("this instance is draining: it creates nothing", code="draining")
-        return Unknown(sent.generation_id, "the instance ended while KIE was being asked")
+        return OutcomeUnknown(sent.generation_id, "the instance ended while KIE was being asked")
 
-    async def _send(self, sent: _Sent, asker: Asker) -> asyncio.Task[Standing | None] | None:
+    async def _send(self, sent: _Sent, asker: Requester) -> asyncio.Task[GenerationState | None] | None:
         """Write the row and ask KIE; return what goes on writing, None where the key has been used meanwhile."""
         sent.generation_id = await self._means.creations.begin(sent.order, asker, patience=PATIENCE)
         if sent.generation_id is None:
@@ -198,13 +210,13 @@ class Creation:
         self._tell(sent, time.monotonic() - began)
         return self._kept(self._settle(sent.generation_id, sent.outcome, sent.grant.key_hash))
 
-    async def _asked(self, sent: _Sent, generation_id: str) -> Outcome:
+    async def _asked(self, sent: _Sent, generation_id: str) -> CreateOutcome:
         asked: dict[str, object] = {"model": sent.order.model, "input": sent.order.input}
         if self._callback.url:
             asked["callBackUrl"] = callback_address(self._callback.url, self._callback.secret, generation_id)
         try:
             if sent.grant.stale and (reason := await self._late(sent, generation_id)):
-                return NotSent(reason)
+                return CreateNotSent(reason)
             return await create_task(self._means.kie, asked, key_hash=sent.grant.key_hash)
         except asyncio.CancelledError:
             log.warning("create.unknown", generation_id=generation_id, reason="cut off while KIE was being asked")
@@ -226,18 +238,18 @@ class Creation:
         bound = log.bind(generation_id=sent.generation_id, model=sent.order.model, took=round(seconds, 3))
         assert sent.outcome is not None
         match sent.outcome:
-            case Accepted(task_id):
+            case CreateAccepted(task_id):
                 word = "ok"
                 bound.info("create.sent", task_id=task_id)
-            case Refused(code, message):
+            case CreateRefused(code, message):
                 word = "rate_limited" if code == RATE_LIMITED else "refused"
                 self._means.metrics.missed("create", word)
                 bound.warning("create.refused", code=code, reason=message)
-            case NotSent(reason):
+            case CreateNotSent(reason):
                 word = "away"
                 self._means.metrics.missed("create", "not_sent")
                 bound.warning("create.refused", code="not_sent", reason=reason)
-            case Uncertain(reason):
+            case CreateUncertain(reason):
                 word = "away"
                 self._means.metrics.missed("create", "unknown")
                 bound.error("create.unknown", reason=reason)
@@ -245,18 +257,18 @@ class Creation:
                 assert_never(sent.outcome)
         self._means.metrics.kie_seconds.labels("create", word).observe(seconds)
 
-    async def _settle(self, generation_id: str, outcome: Outcome, key_hash: str) -> Standing | None:
+    async def _settle(self, generation_id: str, outcome: CreateOutcome, key_hash: str) -> GenerationState | None:
         """Write what KIE said; return how a row with a task then stands, None when it is gone."""
         match outcome:
-            case Accepted(task_id):
+            case CreateAccepted(task_id):
                 return await self._means.settling.saved(generation_id, task_id, key_hash=key_hash)
-            case Refused(code, message, retry_after):
+            case CreateRefused(code, message, retry_after):
                 if code == RATE_LIMITED:
                     await self._shut(key_hash, max(retry_after or 0.0, WINDOW))
                 await self._means.settling.failed(generation_id, f"{message} ({code})")
-            case NotSent(reason):
+            case CreateNotSent(reason):
                 await self._means.settling.failed(generation_id, reason)
-            case Uncertain():
+            case CreateUncertain():
                 # The row says so itself since it was written.
                 pass
             case _:
@@ -271,29 +283,29 @@ class Creation:
             log.warning("create.unwritten", code=error.code, reason=str(error))
 
 
-def _repeated(kept: Kept, order: Order) -> Answer:
+def _repeated(kept: StoredRequest, order: Order) -> CreateAnswer:
     if kept.digest != order.digest():
-        return Reused()
+        return IdempotencyKeyReused()
     if kept.standing is None:
-        return Vanished()
-    return Created(kept.generation_id, kept.standing.task_id, kept.standing.status, fresh=False)
+        return GenerationDeleted()
+    return TaskCreated(kept.generation_id, kept.standing.task_id, kept.standing.status, fresh=False)
 
 
-def _answer(sent: _Sent, settling: asyncio.Task[Standing | None]) -> Answer:
+def _answer(sent: _Sent, settling: asyncio.Task[GenerationState | None]) -> CreateAnswer:
     """What a caller hears of an ordered task, whether or not all of it is written yet."""
     assert sent.generation_id is not None
     assert sent.outcome is not None
     match sent.outcome:
-        case Accepted(task_id):
+        case CreateAccepted(task_id):
             if not settling.done() or settling.cancelled():
-                return Unknown(sent.generation_id, "KIE made the task, and its id could not be written yet")
+                return OutcomeUnknown(sent.generation_id, "KIE made the task, and its id could not be written yet")
             standing = settling.result()
-            return Created(sent.generation_id, task_id, "deleted" if standing is None else standing.status)
-        case Refused(code, message, retry_after):
-            return Declined(sent.generation_id, code, message, retry_after)
-        case NotSent(reason):
-            return Declined(sent.generation_id, None, reason)
-        case Uncertain(reason):
-            return Unknown(sent.generation_id, reason)
+            return TaskCreated(sent.generation_id, task_id, "deleted" if standing is None else standing.status)
+        case CreateRefused(code, message, retry_after):
+            return TaskDeclined(sent.generation_id, code, message, retry_after)
+        case CreateNotSent(reason):
+            return TaskDeclined(sent.generation_id, None, reason)
+        case CreateUncertain(reason):
+            return OutcomeUnknown(sent.generation_id, reason)
         case _:
             assert_never(sent.outcome)

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 import structlog
 
-from reconciler.domain.model import OPEN, Fail, Rest, Trigger
+from reconciler.domain.model import OPEN, Fail, Reschedule, Trigger
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim, Claims
-from reconciler.postgres.create_requests import Creations, Standing
-from reconciler.postgres.ledger.ledger import Held, Ledger
+from reconciler.postgres.create_requests import CreateRequests, GenerationState
+from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger
 
 T = TypeVar("T")
 
@@ -29,16 +29,16 @@ SELDOM = 30.0
 """Seconds between the first two and between the last tries."""
 
 
-class Settling:
+class OutcomeRecorder:
     """Settles creations for one instance."""
 
-    def __init__(self, creations: Creations, claims: Claims, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, creations: CreateRequests, claims: Claims, ledger: Ledger, metrics: Metrics) -> None:
         self._creations = creations
         self._claims = claims
         self._ledger = ledger
         self._metrics = metrics
 
-    async def saved(self, generation_id: str, task_id: str, *, key_hash: str) -> Standing | None:
+    async def saved(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
         """Write the task's id and return how the row then stands, None when the application has deleted it."""
         bound = log.bind(generation_id=generation_id, task_id=task_id)
         return await _written(bound, lambda: self._creations.save(generation_id, task_id, key_hash=key_hash))
@@ -68,14 +68,14 @@ class Settling:
             return
         raise Transient("somebody else holds the row", code="held")
 
-    async def _ended(self, held: Held, claim: Claim, reason: str) -> bool:
+    async def _ended(self, held: ClaimedRow, claim: Claim, reason: str) -> bool:
         try:
             return await self._ledger.fail(held.row, claim, Fail(reason)) is not None
         except Permanent as error:
             # The hook or the table refuses: the row rests, so that `explain` can say for what.
             until = held.now + timedelta(seconds=SELDOM)
             why = f"createTask was refused: {reason}; {error}"
-            await self._ledger.rest(held.row, claim, Rest(until, until, why, finding=error.code))
+            await self._ledger.rest(held.row, claim, Reschedule(until, until, why, finding=error.code))
             raise
 
 

@@ -12,17 +12,22 @@ from typing import Any
 import structlog
 
 from reconciler.errors import Config, Permanent
-from reconciler.kie.client import Kie
+from reconciler.kie.client import KieClient
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
 
 
-class Outside:
+class Probes:
     """The answers of the last time: how many keys are rejected or unpaid; 1 where nobody can open what is stored."""
 
     def __init__(
-        self, kie: Kie, bucket: Callable[[], Coroutine[Any, Any, None]], metrics: Metrics, *, keys: tuple[str, ...]
+        self,
+        kie: KieClient,
+        bucket: Callable[[], Coroutine[Any, Any, None]],
+        metrics: Metrics,
+        *,
+        keys: tuple[str, ...],
     ) -> None:
         self._kie = kie
         self._bucket = bucket

@@ -17,21 +17,21 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from reconciler.domain.findings import Bounds, Snapshot, findings
+from reconciler.domain.findings import FindingThresholds, Snapshot, findings
 from reconciler.errors import ReconcilerError
 from reconciler.malloc import give_back
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claims
-from reconciler.postgres.heartbeat import Presence
-from reconciler.postgres.poll_stats import Tempo
+from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.reports.reports import Reports
-from reconciler.postgres.retention import Upkeep
-from reconciler.webhooks.sender import Announcer
-from reconciler.worker.periodic.probes import Outside
-from reconciler.worker.periodic.verification import Audit
+from reconciler.postgres.retention import Retention
+from reconciler.webhooks.sender import WebhookSender
+from reconciler.worker.periodic.probes import Probes
+from reconciler.worker.periodic.verification import Verification
 from reconciler.worker.prune import delete_failed
-from reconciler.worker.visit import Current
-from reconciler.worker.worker import Work
+from reconciler.worker.visit import CurrentPolicy
+from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class Bearings:
     """What the rounds go by: days until failed rows are deleted (0 = never), from where on a figure is amiss."""
 
     retention_days: int
-    bounds: Bounds
+    bounds: FindingThresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +75,26 @@ class Eyes:
     """
 
     claims: Claims
-    presence: Presence
-    tempo: Tempo
+    presence: Heartbeat
+    tempo: PollStats
     reports: Reports
-    upkeep: Upkeep
-    outside: Outside
-    audit: Audit
+    upkeep: Retention
+    outside: Probes
+    audit: Verification
     behind: Callable[[], Coroutine[Any, Any, int]]
     pooled: Callable[[], bool]
     doing: Callable[[], Mapping[str, object]]
-    announcer: Announcer | None = None
+    announcer: WebhookSender | None = None
 
 
-class Rounds:
+class PeriodicTasks:
     """The timed passes of one instance; `pulse` is the monotonic time when the loop last turned.
 
     `swept` says whether a sweep has ended, `drawn` is the last snapshot where we lead.
     """
 
     def __init__(
-        self, eyes: Eyes, work: Work, metrics: Metrics, *, every: Every, bearings: Bearings, current: Current
+        self, eyes: Eyes, work: Worker, metrics: Metrics, *, every: Every, bearings: Bearings, current: CurrentPolicy
     ) -> None:
         self._eyes = eyes
         self._work = work

@@ -17,7 +17,7 @@ import structlog
 from reconciler.domain.model import Asset
 from reconciler.errors import ReconcilerError, Transient
 from reconciler.metrics import Metrics
-from reconciler.postgres.ledger.verification import Audited, Audits
+from reconciler.postgres.ledger.verification import VerificationQueue, VerifiedDelivery
 from reconciler.storage import READ_BACK, UNPROVEN, Store, prove, reread
 
 log = structlog.get_logger()
@@ -32,13 +32,13 @@ Verdict = Literal["ok", "broken", "lost", "left"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VerificationResult:
     """What an audit says of one delivery: each broken object with the reason, and the receipts of the others.
 
     `left` is what the application's row does not show any more, or what is being repaired: it is nobody's to judge.
     """
 
-    audited: Audited
+    audited: VerifiedDelivery
     verdict: Verdict
     broken: tuple[tuple[Asset, str], ...] = ()
     whole: tuple[Asset, ...] = ()
@@ -49,11 +49,17 @@ class Found:
         return "; ".join(f"{asset.path}: {reason}" for asset, reason in self.broken)
 
 
-class Audit:
+class Verification:
     """Audits for one instance; `stir` makes somebody look for what is due, `observe` only looks and counts."""
 
     def __init__(
-        self, audits: Audits, store: Store, metrics: Metrics, *, stir: Callable[[], None], observe: bool = False
+        self,
+        audits: VerificationQueue,
+        store: Store,
+        metrics: Metrics,
+        *,
+        stir: Callable[[], None],
+        observe: bool = False,
     ) -> None:
         self._audits = audits
         self._store = store
@@ -80,13 +86,13 @@ class Audit:
             self._metrics.audits.labels("left" if found.verdict == "lost" else found.verdict).inc()
             await self.settle(found)
 
-    async def compare(self, one: Audited, *, read: bool = False) -> Found:
+    async def compare(self, one: VerifiedDelivery, *, read: bool = False) -> VerificationResult:
         """Compare one delivery with storage; `read`: by every byte.
 
         Raises Transient or Permanent where storage cannot be asked.
         """
         if not self._shown(one):
-            return Found(one, "left")
+            return VerificationResult(one, "left")
         broken, whole = [], []
         for asset in one.assets:
             try:
@@ -97,9 +103,9 @@ class Audit:
                     raise
                 broken.append((asset, str(error)))
         verdict: Verdict = "ok" if not broken else "lost" if one.lost else "broken"
-        return Found(one, verdict, tuple(broken), tuple(whole))
+        return VerificationResult(one, verdict, tuple(broken), tuple(whole))
 
-    async def settle(self, found: Found) -> bool:
+    async def settle(self, found: VerificationResult) -> bool:
         """Keep what was found; whether something broken is now due to be delivered once more."""
         one = found.audited
         if found.verdict != "broken":
@@ -116,7 +122,7 @@ class Audit:
             self._stir()
         return reopened
 
-    def _shown(self, one: Audited) -> bool:
+    def _shown(self, one: VerifiedDelivery) -> bool:
         """Whether the row still shows the place where our storage has it; its host may have got another name."""
         if not one.shown or not one.assets or one.assets[0].n != 0:
             return False

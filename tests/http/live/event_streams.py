@@ -16,13 +16,13 @@ import jwt
 
 from reconciler.health import Health
 from reconciler.http.app import application, serving
-from reconciler.http.auth import Gate, Tokens
+from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.live.hub import Hub
-from reconciler.http.readiness_gate import Entrance, Inside
-from reconciler.http.routes.events import Times, routes
+from reconciler.http.readiness_gate import ReadinessGate, RouteServices
+from reconciler.http.routes.events import StreamTimes, routes
 from reconciler.metrics import Metrics
-from reconciler.postgres.listener import Hears, Listener
-from reconciler.postgres.reports.change_feed import Happenings
+from reconciler.postgres.listener import Listener, NotificationHandlers
+from reconciler.postgres.reports.change_feed import ChangeFeed
 from testkit.waiting import until
 from tests.postgres.books import Books
 
@@ -92,7 +92,7 @@ class Air:
     port: int
     hub: Hub
     health: Health
-    entrance: Entrance
+    entrance: ReadinessGate
     session: aiohttp.ClientSession
 
     @property
@@ -143,11 +143,13 @@ async def _read(answer: aiohttp.ClientResponse, reader: Reader) -> None:
 
 
 @asynccontextmanager
-async def door(hub: Hub, times: Times | None = None) -> AsyncIterator[Air]:
+async def door(hub: Hub, times: StreamTimes | None = None) -> AsyncIterator[Air]:
     """Open the door to this hub, which runs meanwhile."""
     health = Health(patience=45.0, reason=None)
-    entrance = Entrance(health, cast("Inside", SimpleNamespace(hub=hub)))
-    app = application(health, Metrics(), routers=[routes(Gate(OPERATOR, Tokens(SECRET)), entrance, times)])
+    entrance = ReadinessGate(health, cast("RouteServices", SimpleNamespace(hub=hub)))
+    app = application(
+        health, Metrics(), routers=[routes(Authenticator(OPERATOR, TokenVerifier(SECRET)), entrance, times)]
+    )
     running = asyncio.create_task(hub.run())
     async with (
         serving(app, "127.0.0.1", 0) as port,
@@ -161,12 +163,12 @@ async def door(hub: Hub, times: Times | None = None) -> AsyncIterator[Air]:
 
 
 @asynccontextmanager
-async def on_air(books: Books, dsn: str, *, times: Times | None = None, **bounds: int) -> AsyncIterator[Air]:
+async def on_air(books: Books, dsn: str, *, times: StreamTimes | None = None, **bounds: int) -> AsyncIterator[Air]:
     """Listen to this database and tell of it."""
     async with AsyncExitStack() as stack:
-        hub = Hub(Happenings(books.database, books.shape), **bounds)
+        hub = Hub(ChangeFeed(books.database, books.shape), **bounds)
         canaries: list[float | None] = []
-        hears = Hears(wake=hub.wake, gap=hub.gap, canary=canaries.append, event=hub.wake)
+        hears = NotificationHandlers(wake=hub.wake, gap=hub.gap, canary=canaries.append, event=hub.wake)
         listening = asyncio.create_task(Listener(dsn, books.database, hears, every=0.2, within=5).run())
         stack.callback(listening.cancel)
         await until(lambda: canaries and canaries[-1] is not None, what="a listener")

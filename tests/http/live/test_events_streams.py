@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 from reconciler.http.live.hub import DEPTH, KEPT, Hub
-from reconciler.http.routes.events import Times
+from reconciler.http.routes.events import StreamTimes
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.change_feed import Happening, Happenings
+from reconciler.postgres.reports.change_feed import ChangeFeed, GenerationChange
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 from tests.http.live.event_streams import ANNA, BORIS, OPERATOR, Air, door, on_air, token
@@ -24,16 +24,18 @@ from tests.postgres.books import Books, opened
 NOBODY = "Bearer nobody"
 
 
-class Told(Happenings):
+class Told(ChangeFeed):
     """Makes up what happened: an id is `user/anything`, and its address as long as `length`."""
 
     def __init__(self, length: int = 10) -> None:
         self.address = "x" * length
         self.asked: list[Collection[tuple[str, int]]] = []
 
-    async def of(self, heard: Collection[tuple[str, int]]) -> list[Happening]:
+    async def of(self, heard: Collection[tuple[str, int]]) -> list[GenerationChange]:
         self.asked.append(heard)
-        return [Happening(one, one.partition("/")[0], "success", "status", self.address, None) for one, _ in heard]
+        return [
+            GenerationChange(one, one.partition("/")[0], "success", "status", self.address, None) for one, _ in heard
+        ]
 
     async def newest(self) -> int:
         return 7
@@ -50,7 +52,7 @@ async def books(rows_dsn: str) -> AsyncIterator[Books]:
 
 
 @asynccontextmanager
-async def made_up(times: Times | None = None, *, length: int = 10, **bounds: float) -> AsyncIterator[Air]:
+async def made_up(times: StreamTimes | None = None, *, length: int = 10, **bounds: float) -> AsyncIterator[Air]:
     async with door(Hub(Told(length), **bounds), times) as air:  # type: ignore[arg-type]
         yield air
 
@@ -71,7 +73,7 @@ async def deaf_reader(air: Air, user_id: str) -> AsyncIterator[None]:
 
 
 async def test_a_comment_comes_again_and_again_while_nothing_happens() -> None:
-    async with made_up(Times(beat=0.05)) as air, air.reading(ANNA) as anna:
+    async with made_up(StreamTimes(beat=0.05)) as air, air.reading(ANNA) as anna:
         await until(lambda: len(anna.comments) >= 3, what="signs of life")
         assert [one.event for one in anna.said] == ["hello"]
 
@@ -110,7 +112,7 @@ async def test_what_is_heard_together_is_looked_up_together_and_seldom() -> None
 
 async def test_a_reader_that_does_not_read_is_cut_and_costs_the_others_nothing() -> None:
     async with (
-        made_up(Times(grace=0.1), length=200_000, gather=0.001) as air,
+        made_up(StreamTimes(grace=0.1), length=200_000, gather=0.001) as air,
         air.reading(ANNA) as quick,
         air.reading(BORIS) as other,
         deaf_reader(air, ANNA),
@@ -172,7 +174,7 @@ async def test_a_drain_says_goodbye_at_once_and_lets_nobody_in() -> None:
 
 
 async def test_a_stream_ends_by_itself_because_tokens_do() -> None:
-    async with made_up(Times(life=0.2)) as air, air.reading(ANNA) as anna:
+    async with made_up(StreamTimes(life=0.2)) as air, air.reading(ANNA) as anna:
         await until(lambda: anna.ended, what="the end")
         assert anna.said[-1].event == "bye"
         assert air.open == 0
@@ -211,7 +213,7 @@ async def test_five_hundred_streams_cost_no_connection_of_the_database_and_no_st
         happenings = air.hub._happenings
         asked, look = [], happenings.of
 
-        async def of(heard: Collection[tuple[str, int]]) -> list[Happening]:
+        async def of(heard: Collection[tuple[str, int]]) -> list[GenerationChange]:
             asked.append(heard)
             return await look(heard)
 
@@ -226,8 +228,8 @@ async def test_five_hundred_streams_cost_no_connection_of_the_database_and_no_st
 async def test_a_database_that_is_away_ends_no_stream_and_loses_no_news(rows_dsn: str, books: Books) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        hub = Hub(Happenings(database, books.shape), gather=0.01)
-        async with door(hub, Times(beat=0.05)) as air, air.reading(ANNA) as anna:
+        hub = Hub(ChangeFeed(database, books.shape), gather=0.01)
+        async with door(hub, StreamTimes(beat=0.05)) as air, air.reading(ANNA) as anna:
             await proxy.refuse()
             generation_id = await books.insert(user_id=ANNA)
             hub.wake(generation_id)

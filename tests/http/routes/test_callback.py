@@ -18,7 +18,7 @@ from reconciler.postgres.pool import Database
 from reconciler.simulator.api.callback_bodies import body_of, tampered
 from reconciler.simulator.records.families import FAMILIES
 from reconciler.simulator.records.records import Scene
-from reconciler.simulator.tasks import Life, Task
+from reconciler.simulator.tasks import SimulatedTask, TaskLife
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 from tests.http.callback_client import RESULT, SECRET, Stage, market, opened_door, opened_stage
@@ -121,7 +121,7 @@ async def test_one_callback_twice_at_once_on_two_replicas_is_kept_once(stage: St
 
 
 def scene(task_id: str, family: str, state: str) -> Scene:
-    task = Task(id=task_id, family=family, model="m", life=Life(), born=0.0)
+    task = SimulatedTask(id=task_id, family=family, model="m", life=TaskLife(), born=0.0)
     return Scene(task=task, state=state, results=(RESULT,), covers=(RESULT,), created=0.0, completed=9.0)
 
 

@@ -18,7 +18,7 @@ from reconciler.bootstrap import Parts
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
 from reconciler.http.app import application, serving
-from reconciler.http.readiness_gate import Entrance
+from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.http.routes import callback
 from testkit.waiting import until
 from tests.http.callback_client import BY_SECRET, SECRET, market
@@ -36,7 +36,7 @@ async def rig(rows_dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
 async def working(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, str]]:
     """An instance that follows its wakes, and the address where callbacks reach it; no sweep, no notifications."""
     async with rig.instance(**changes) as built:
-        entrance = Entrance(Health(patience=45.0, reason=None))
+        entrance = ReadinessGate(Health(patience=45.0, reason=None))
         entrance.inside = front.inside(built)
         routes = callback.routes(BY_SECRET, entrance, built.metrics)
         app = application(entrance.health, built.metrics, routers=[routes])
@@ -70,7 +70,7 @@ async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) ->
     seen, claim = await rig.books.held(row)
     await rig.books.ledger().rest(seen, claim, resting(3600))
     async with rig.instance() as dying:
-        entrance = Entrance(Health(patience=45.0, reason=None))
+        entrance = ReadinessGate(Health(patience=45.0, reason=None))
         entrance.inside = front.inside(dying)
         app = application(entrance.health, dying.metrics, routers=[callback.routes(BY_SECRET, entrance, dying.metrics)])
         transport = httpx.ASGITransport(app)

@@ -13,7 +13,7 @@ import structlog
 
 from reconciler import settings
 from reconciler.domain.object_keys import CALLBACK_PATH
-from reconciler.http.routes.callback import Proofs, proofs
+from reconciler.http.routes.callback import CallbackProofs, proofs
 from reconciler.simulator.api.callbacks import sign
 from tests.http.callback_client import (
     BY_BOTH,
@@ -56,7 +56,7 @@ def now() -> str:
     return signed("any")[STAMP]
 
 
-Case = tuple[Proofs, Callable[[str], dict[str, Any]], dict[str, Any], int]
+Case = tuple[CallbackProofs, Callable[[str], dict[str, Any]], dict[str, Any], int]
 CASES: dict[str, Case] = {
     "the secret": (BY_SECRET, none, {}, 200),
     "a wrong secret": (BY_SECRET, none, {"secret": SECRET + "x"}, 401),
@@ -113,7 +113,7 @@ async def test_the_signature_is_kies_own(stage: Stage, monkeypatch: pytest.Monke
     monkeypatch.setattr("reconciler.http.routes.callback.time.time", lambda: 1700000100.0)
     headers = {STAMP: "1700000000", SIGNATURE: "diYY62zxsP2BFxtYj0YyvQeMUZQI0yiCknnho5HSdmY="}
     books = stage.books
-    async with opened_door(books.database, books.shape, Proofs(key=b"test-key")) as door:
+    async with opened_door(books.database, books.shape, CallbackProofs(key=b"test-key")) as door:
         assert (await door.call(market("abc123"), headers=headers)).status_code == 202
         assert (await door.call(market("abc124"), headers=headers)).status_code == 401
 

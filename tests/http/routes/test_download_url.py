@@ -12,16 +12,16 @@ import httpx
 import pytest
 import structlog
 
-from reconciler.kie.client import key_hash
 from reconciler.http import download_url
+from reconciler.kie.client import key_hash
 from reconciler.simulator import Simulator
-from reconciler.simulator.media.media import Media
+from reconciler.simulator.media.media import MediaSpec
 from testkit.rows import THEIRS, add, keep
 from tests.http.api import ANN, BOB, Face, opened
 from tests.wire import origin
 
 LINK = "/api/kie/downloadUrl"
-PICTURE = Media(kind="image", ext="png", size=2000)
+PICTURE = MediaSpec(kind="image", ext="png", size=2000)
 
 
 @pytest.fixture

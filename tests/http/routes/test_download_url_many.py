@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from reconciler.kie.client import key_hash
 from reconciler.http import download_url
+from reconciler.kie.client import key_hash
 from reconciler.simulator import Simulator
 from testkit.rows import THEIRS, add
 from testkit.waiting import until

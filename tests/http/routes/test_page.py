@@ -16,7 +16,7 @@ from reconciler.http.routes import page
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 
-FOLDER = Path(page.__file__).parent / "page"
+FOLDER = Path(page.__file__).parents[1] / "page"
 
 
 def chosen(tmp_path: Path, **more: str) -> Settings:

@@ -17,7 +17,7 @@ from reconciler.daemon import _rounds
 from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import Kind
 from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LETTERS, REQUEST_SECONDS, Metrics
-from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.simulator import Simulator
 from tests.http.api import Face, opened
 
@@ -75,7 +75,7 @@ async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_asks
 ) -> None:
     onlooker = await asyncpg.connect(dsn)
     await onlooker.execute(_FILL)
-    rounds = _rounds(face.built, Presence(face.built.database, face.built.instance, term=30.0))
+    rounds = _rounds(face.built, Heartbeat(face.built.database, face.built.instance, term=30.0))
     await rounds.attend()
     await rounds.snapshot()
     busy(face.built.metrics)

@@ -15,10 +15,10 @@ import pytest
 import structlog
 
 from reconciler.domain.model import Trigger
-from reconciler.http.readiness_gate import Inside
-from reconciler.operations.single_flight import Syncs
+from reconciler.http.readiness_gate import RouteServices
+from reconciler.operations.single_flight import SingleFlight
 from reconciler.simulator import Failure, Simulator, never
-from reconciler.worker.visit import Visited
+from reconciler.worker.visit import VisitOutcome
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, state
 from testkit.waiting import until
 from tests.http.api import ANN, BOB, Face, opened
@@ -30,7 +30,7 @@ async def sync(client: httpx.AsyncClient, task: str, **query: Any) -> httpx.Resp
     return await client.get(SYNC, params={"taskId": task, **query})
 
 
-def inside_of(face: Face) -> Inside:
+def inside_of(face: Face) -> RouteServices:
     assert face.entrance.inside is not None
     return face.entrance.inside
 
@@ -40,7 +40,7 @@ def counted(face: Face, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     tried: list[str] = []
     once = face.built.work.once
 
-    async def noted(generation_id: str, trigger: Trigger) -> Visited | None:
+    async def noted(generation_id: str, trigger: Trigger) -> VisitOutcome | None:
         tried.append(generation_id)
         return await once(generation_id, trigger)
 
@@ -296,7 +296,7 @@ async def test_a_drain_ends_the_pause_between_two_looks(pool: Any, kie: Simulato
     row = await add(pool, user_id=ANN, task_id=task)
     # As far as the pause knows, the last look has just begun.
     await keep(pool, row, seen_task=task, looks=1, looked_at_in=3600, due_at_in=60)
-    face.entrance.inside = replace(inside_of(face), syncs=Syncs(replace(inside_of(face).desk, pause=3600)))
+    face.entrance.inside = replace(inside_of(face), syncs=SingleFlight(replace(inside_of(face).desk, pause=3600)))
     assert (await sync(face.ann, task, wait=0.1)).status_code == 202
 
     asking = asyncio.create_task(sync(face.ann, task))

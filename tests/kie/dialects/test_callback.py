@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Observation, Ready, Refused, Unheard, Working
+from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects.callback import UNREADABLE, names_task, read, task_ids
 from reconciler.kie.dialects.lenient import LONGEST_SAID
 from tests.kie.dialects.test_total import anything, records
@@ -82,14 +82,14 @@ def test_the_markets_callback_is_read_as_its_record() -> None:
     seen = read(called(market(completeTime=1777000045000, creditsConsumed=1.23)))
 
     assert isinstance(seen, Ready)
-    assert (seen.sources, seen.took) == ((A, B), timedelta(seconds=45))
+    assert (seen.sources, seen.duration) == ((A, B), timedelta(seconds=45))
 
 
 @pytest.mark.parametrize("code", [501, 400, 200, None])
 def test_the_markets_failure_is_told_by_its_state(code) -> None:
     seen = read(called(market(state="fail", resultJson=None, failCode="422", failMsg="no"), code))
 
-    assert seen == Refused("no", code="422")
+    assert seen == Failed("no", code="422")
 
 
 def test_a_state_on_the_way_is_on_the_way() -> None:
@@ -97,7 +97,7 @@ def test_a_state_on_the_way_is_on_the_way() -> None:
 
 
 def test_a_state_that_no_page_names_is_unheard() -> None:
-    assert read(called(market(state="odd"))) == Unheard("unknown_state", "odd")
+    assert read(called(market(state="odd"))) == Unreachable("unknown_state", "odd")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_a_success_is_read_from_its_familys_place_and_posters_are_no_results(dat
     ],
 )
 def test_a_failure_is_the_code_and_its_message(data, code) -> None:
-    assert read(called(data, code, "too dark")) == Refused("too dark", code=str(code))
-    assert read({"code": code, "message": "too dark", "data": data}) == Refused("too dark", code=str(code))
+    assert read(called(data, code, "too dark")) == Failed("too dark", code=str(code))
+    assert read({"code": code, "message": "too dark", "data": data}) == Failed("too dark", code=str(code))
 
 
 def track(sound: str) -> dict[str, object]:
@@ -180,7 +180,7 @@ def test_what_says_nothing_or_contradicts_itself_is_unreadable(body) -> None:
 
 @pytest.mark.parametrize("data", [{"info": "words"}, {"resultUrls": "words"}, {"video_url": {"a": 1}}])
 def test_a_place_that_holds_no_address_is_no_result(data) -> None:
-    assert isinstance(read(called(data)), Unheard)
+    assert isinstance(read(called(data)), Unreachable)
 
 
 bodies = st.fixed_dictionaries(
@@ -220,7 +220,7 @@ def test_every_json_is_one_bounded_observation_and_a_bounded_set_of_ids(body) ->
         assert one.encode()
         assert "\0" not in one
         assert 0 < len(one) <= 300
-    if isinstance(seen, Refused):
+    if isinstance(seen, Failed):
         assert 0 < len(seen.message) <= LONGEST_SAID
     if isinstance(seen, Ready):
         assert len(seen.sources) <= 64
@@ -232,6 +232,6 @@ def test_a_body_nested_deeply_is_survived() -> None:
     for _ in range(10_000):
         deep = {"data": deep, "info": deep, "resultUrls": deep, "callbackType": deep}
 
-    assert isinstance(read(deep), Unheard)
-    assert isinstance(read(called({"info": {"resultUrls": deep}})), Unheard)
+    assert isinstance(read(deep), Unreachable)
+    assert isinstance(read(called({"info": {"resultUrls": deep}})), Unreachable)
     assert read({"data": "[" * 10_000}) == UNREADABLE

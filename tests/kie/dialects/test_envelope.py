@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.domain.model import Ready, Refused, Unheard, Unknown, Working
+from reconciler.domain.model import Failed, Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
 from reconciler.kie.dialects.lenient import LONGEST_SAID
 
@@ -50,7 +50,7 @@ def test_every_way_to_write_success_opens_the_record(code):
     ],
 )
 def test_a_task_that_kie_does_not_know_is_unknown(family, status, answer, reason):
-    assert judge(family, status, answer) == Unknown(reason)
+    assert judge(family, status, answer) == TaskUnknown(reason)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_task_that_kie_does_not_know_is_unknown(family, status, answer, reason
 def test_what_is_no_word_about_the_task_is_unheard(status, answer, reason):
     seen = judge(MARKET, status, answer)
 
-    assert isinstance(seen, Unheard)
+    assert isinstance(seen, Unreachable)
     assert seen.reason == reason
 
 
@@ -136,10 +136,10 @@ def test_what_is_too_long_ends_between_two_words_since_half_a_key_is_not_known_a
 
 
 def test_code_501_fails_a_task_when_the_record_says_so_too():
-    assert judge(MARKET, 200, body(501, "Generation failed", FAILED)) == Refused(
+    assert judge(MARKET, 200, body(501, "Generation failed", FAILED)) == Failed(
         "The generation task failed.", code="501"
     )
-    assert judge(VEO, 200, body(501, "", {"successFlag": 3, "errorMessage": "no"})) == Refused("no", code=None)
+    assert judge(VEO, 200, body(501, "", {"successFlag": 3, "errorMessage": "no"})) == Failed("no", code=None)
 
 
 @pytest.mark.parametrize(
@@ -155,18 +155,18 @@ def test_code_501_fails_a_task_when_the_record_says_so_too():
 def test_code_501_alone_fails_nothing(data):
     seen = judge(MARKET, 200, body(501, "Generation failed", data))
 
-    assert seen == Unheard("failed_without_record", "Generation failed")
+    assert seen == Unreachable("failed_without_record", "Generation failed")
 
 
 @pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 408, 422, 429, 433, 455, 500, 505])
 def test_no_other_code_fails_a_task_whatever_it_carries(code):
-    assert not isinstance(judge(MARKET, 200, body(code, "", FAILED)), Refused)
-    assert not isinstance(judge(MARKET, code, body(code, "", FAILED)), Refused)
-    assert not isinstance(judge(MARKET, code, FAILED), Refused)
+    assert not isinstance(judge(MARKET, 200, body(code, "", FAILED)), Failed)
+    assert not isinstance(judge(MARKET, code, body(code, "", FAILED)), Failed)
+    assert not isinstance(judge(MARKET, code, FAILED), Failed)
 
 
 def test_a_record_under_a_code_of_success_is_believed():
-    assert judge(MARKET, 200, body(200, "success", FAILED)) == Refused("The generation task failed.", code="501")
+    assert judge(MARKET, 200, body(200, "success", FAILED)) == Failed("The generation task failed.", code="501")
     assert judge(MARKET, 200, body(0, "", {"state": "success", "resultJson": '["https://a.example/x"]'})) == Ready(
         ("https://a.example/x",)
     )
@@ -180,7 +180,7 @@ def test_a_code_beyond_reason_is_not_repeated_digit_by_digit():
 @pytest.mark.parametrize("record", [{"taskId": "b2"}, {"task_id": "b2"}, {"taskId": "a1", "task_id": "b2"}])
 @pytest.mark.parametrize("code", [200, 501, 404])
 def test_a_record_that_names_another_task_says_nothing_of_ours(record, code):
-    assert other_task(body(code, "", {**FAILED, **record}), "a1") == Unheard("other_task", "the record is of b2")
+    assert other_task(body(code, "", {**FAILED, **record}), "a1") == Unreachable("other_task", "the record is of b2")
 
 
 @pytest.mark.parametrize(
@@ -204,4 +204,4 @@ def test_a_record_that_names_ours_or_none_is_judged(data):
 def test_the_name_of_another_task_is_told_as_one_bounded_line():
     told = other_task(body(200, "", {"taskId": "b\n2 " + "x" * 10**6}), "a1")
 
-    assert told == Unheard("other_task", "the record is of b 2")
+    assert told == Unreachable("other_task", "the record is of b 2")

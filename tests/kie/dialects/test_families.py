@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import Ready, Refused, Unheard, Working
+from reconciler.domain.model import Failed, Ready, Unreachable, Working
 from reconciler.kie.dialects import by_name
 
 A = "https://tempfile.aiquickdraw.com/p/a.mp4"
@@ -16,7 +16,7 @@ X = "https://tempfile.aiquickdraw.com/p/no-result.png"
 
 BEGUN = Working("generating", begun=True)
 ERROR = {"errorCode": 400, "errorMessage": "Prompt refused"}
-REFUSED = Refused("Prompt refused", "400")
+REFUSED = Failed("Prompt refused", "400")
 
 COUNTED = {
     "veo": {"response": {"resultUrls": [A, B], "originUrls": [X], "resolution": "1080p"}},
@@ -56,7 +56,7 @@ class TestFamiliesThatCount:
 
         for broken in ("{", [A], 5):
             seen = by_name(name).read({"successFlag": 1, place: broken})
-            assert isinstance(seen, Unheard)
+            assert isinstance(seen, Unreachable)
             assert seen.reason == "bad_result"
 
     def test_0_is_running(self, name):
@@ -76,7 +76,7 @@ class TestFamiliesThatCount:
     def test_another_flag_means_nothing_yet(self, name, flag):
         seen = by_name(name).read({"successFlag": flag, **ERROR, **COUNTED[name]})
 
-        assert isinstance(seen, Unheard)
+        assert isinstance(seen, Unreachable)
         assert seen.reason == "unknown_state"
 
 
@@ -106,7 +106,7 @@ def test_a_family_with_iso_times_gives_the_moment_too():
 
 def test_luma_4_has_its_results_and_only_the_callback_failed():
     assert by_name("luma").read({"successFlag": 4, **COUNTED["luma"]}) == Ready((A, B))
-    assert isinstance(by_name("veo").read({"successFlag": 4, **COUNTED["veo"]}), Unheard)
+    assert isinstance(by_name("veo").read({"successFlag": 4, **COUNTED["veo"]}), Unreachable)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_luma_4_has_its_results_and_only_the_callback_failed():
         pytest.param({"errorCode": 200, "errorMessage": " "}, BEGUN, id="a code of success"),
         pytest.param({"errorCode": [], "errorMessage": {}}, BEGUN, id="error fields of no form"),
         pytest.param(ERROR, REFUSED, id="both say failed"),
-        pytest.param({"errorMessage": "Prompt refused"}, Refused("Prompt refused"), id="a message"),
+        pytest.param({"errorMessage": "Prompt refused"}, Failed("Prompt refused"), id="a message"),
         pytest.param(
             {"errorCode": 500},
-            Refused("KIE says that the task failed, without a reason", "500"),
+            Failed("KIE says that the task failed, without a reason", "500"),
             id="a code",
         ),
     ],
@@ -142,8 +142,8 @@ def test_alephs_0_is_running_unless_an_error_is_named(fields, seen):
         pytest.param({"status": "CREATE_TASK_FAILED", **ERROR}, REFUSED, id="not created"),
         pytest.param({"status": "GENERATE_FAILED", **ERROR}, REFUSED, id="not generated"),
         pytest.param({"successFlag": 2, "status": "NEW", **ERROR}, REFUSED, id="the flag failed"),
-        pytest.param({"successFlag": 0, "status": "NEW"}, Unheard("unknown_state", "NEW"), id="a new word"),
-        pytest.param({}, Unheard("unknown_state"), id="neither"),
+        pytest.param({"successFlag": 0, "status": "NEW"}, Unreachable("unknown_state", "NEW"), id="a new word"),
+        pytest.param({}, Unreachable("unknown_state"), id="neither"),
     ],
 )
 def test_4o_has_a_flag_and_a_word(fields, seen):
@@ -165,9 +165,9 @@ def test_midjourneys_results_may_be_plain_strings():
         pytest.param("queueing", Working("queueing"), id="queueing has not begun"),
         pytest.param("generating", BEGUN, id="generating has"),
         pytest.param("success", Ready((A,)), id="success: the video without its poster"),
-        pytest.param("fail", Refused("No luck", "400"), id="fail, its code a number"),
-        pytest.param("expired", Unheard("unknown_state", "expired"), id="a word nobody names"),
-        pytest.param(None, Unheard("unknown_state"), id="no state"),
+        pytest.param("fail", Failed("No luck", "400"), id="fail, its code a number"),
+        pytest.param("expired", Unreachable("unknown_state", "expired"), id="a word nobody names"),
+        pytest.param(None, Unreachable("unknown_state"), id="no state"),
     ],
 )
 def test_runway_is_judged_by_its_state_alone(state, seen):
@@ -224,7 +224,7 @@ class TestSuno:
     def test_a_response_that_cannot_be_read_is_asked_for_again(self, name, field, response):
         for state in ("SUCCESS", "CALLBACK_EXCEPTION"):
             seen = by_name(name).read({field: state, "response": response})
-            assert isinstance(seen, Unheard)
+            assert isinstance(seen, Unreachable)
             assert seen.reason == "bad_result"
 
     @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ class TestSuno:
 
     @pytest.mark.parametrize("state", ["PAUSED", "GENERATE_LYRICS_FAILED", "成功"])
     def test_a_word_that_its_pages_do_not_have_means_nothing_yet(self, name, field, state):
-        assert by_name(name).read({field: state}) == Unheard("unknown_state", state)
+        assert by_name(name).read({field: state}) == Unreachable("unknown_state", state)
 
 
 def test_a_reason_inside_the_response_is_told_where_there_is_no_other():
@@ -262,7 +262,7 @@ def test_a_reason_inside_the_response_is_told_where_there_is_no_other():
 
     seen = by_name("suno").read({**record, "response": {"errorMessage": "Too many words"}})
 
-    assert seen == Refused("Too many words", "501")
+    assert seen == Failed("Too many words", "501")
 
 
 def test_the_word_is_believed_before_the_flag():
@@ -280,4 +280,4 @@ def test_a_track_whose_own_address_is_missing_is_taken_from_its_source():
 def test_a_track_that_is_no_object_spoils_the_answer():
     record = {"status": "SUCCESS", "response": {"sunoData": [5]}}
 
-    assert by_name("suno").read(record) == Unheard("bad_result", "a result without a usable address")
+    assert by_name("suno").read(record) == Unreachable("bad_result", "a result without a usable address")

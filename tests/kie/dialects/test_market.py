@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import Ready, Refused, Unheard, Working
+from reconciler.domain.model import Failed, Ready, Unreachable, Working
 from reconciler.kie.dialects import by_name
 from reconciler.kie.dialects.lenient import LONGEST_SAID
 
@@ -28,12 +28,12 @@ def success(result, **more):
         pytest.param("queuing", Working("queuing"), id="queuing has not begun"),
         pytest.param("generating", Working("generating", begun=True), id="generating has"),
         pytest.param(" Generating ", Working("generating", begun=True), id="however it is written"),
-        pytest.param("completed", Unheard("unknown_state", "completed"), id="a word nobody names"),
-        pytest.param("failed", Unheard("unknown_state", "failed"), id="failed is not fail"),
-        pytest.param("", Unheard("unknown_state"), id="no state"),
-        pytest.param(None, Unheard("unknown_state"), id="a null state"),
-        pytest.param(3, Unheard("unknown_state", "3"), id="a number"),
-        pytest.param(["fail"], Unheard("unknown_state"), id="a list"),
+        pytest.param("completed", Unreachable("unknown_state", "completed"), id="a word nobody names"),
+        pytest.param("failed", Unreachable("unknown_state", "failed"), id="failed is not fail"),
+        pytest.param("", Unreachable("unknown_state"), id="no state"),
+        pytest.param(None, Unreachable("unknown_state"), id="a null state"),
+        pytest.param(3, Unreachable("unknown_state", "3"), id="a number"),
+        pytest.param(["fail"], Unreachable("unknown_state"), id="a list"),
     ],
 )
 def test_a_state_means_what_its_page_says(state, seen):
@@ -149,7 +149,7 @@ def test_a_string_wrapped_twice_is_read():
 def test_what_cannot_be_read_is_asked_again_and_never_guessed(result):
     seen = MARKET.read(success(result if isinstance(result, str) else json.dumps(result)))
 
-    assert isinstance(seen, Unheard)
+    assert isinstance(seen, Unreachable)
     assert seen.reason == "bad_result"
 
 
@@ -164,16 +164,16 @@ def test_64_results_and_4096_characters_are_not_too_much():
 @pytest.mark.parametrize(
     ("message", "code", "seen"),
     [
-        pytest.param("Bad prompt", "422", Refused("Bad prompt", "422"), id="both as text"),
-        pytest.param("Bad prompt", 400, Refused("Bad prompt", "400"), id="a number"),
-        pytest.param("No", "GENERATION_FAILED", Refused("No", "GENERATION_FAILED"), id="a word"),
-        pytest.param("No", None, Refused("No"), id="no code"),
-        pytest.param("No", "", Refused("No"), id="a blank code"),
-        pytest.param("No", 0, Refused("No"), id="code 0 is none"),
-        pytest.param("No", "0", Refused("No"), id="nor is its text"),
-        pytest.param("No", True, Refused("No"), id="nor is a truth"),
-        pytest.param("No", 10**40, Refused("No"), id="nor is a number beyond reason"),
-        pytest.param("a\x00b\n\tc\x1b d\ud800", None, Refused("a b c d"), id="control characters"),
+        pytest.param("Bad prompt", "422", Failed("Bad prompt", "422"), id="both as text"),
+        pytest.param("Bad prompt", 400, Failed("Bad prompt", "400"), id="a number"),
+        pytest.param("No", "GENERATION_FAILED", Failed("No", "GENERATION_FAILED"), id="a word"),
+        pytest.param("No", None, Failed("No"), id="no code"),
+        pytest.param("No", "", Failed("No"), id="a blank code"),
+        pytest.param("No", 0, Failed("No"), id="code 0 is none"),
+        pytest.param("No", "0", Failed("No"), id="nor is its text"),
+        pytest.param("No", True, Failed("No"), id="nor is a truth"),
+        pytest.param("No", 10**40, Failed("No"), id="nor is a number beyond reason"),
+        pytest.param("a\x00b\n\tc\x1b d\ud800", None, Failed("a b c d"), id="control characters"),
     ],
 )
 def test_a_failure_is_told_in_the_providers_words(message, code, seen):
@@ -193,7 +193,7 @@ def test_a_long_message_is_told_whole_up_to_the_word_where_it_is_too_long():
 def test_a_failure_is_never_without_a_message(message):
     seen = MARKET.read({"state": "fail", "failMsg": message})
 
-    assert isinstance(seen, Refused)
+    assert isinstance(seen, Failed)
     assert seen.message.startswith("KIE says")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.domain.model import Ready, Unknown, Working
+from reconciler.domain.model import Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
 
 FOLDER = Path(__file__).resolve().parents[4] / "shared" / "kie-recordings"
@@ -55,7 +55,7 @@ class TestRecordedTask:
     def test_its_time_agrees_with_the_seconds_that_kie_gives(self, path):
         *_, (status, body) = bodies(path)
 
-        took = judge(by_name("market"), status, body).took
+        took = judge(by_name("market"), status, body).duration
         assert abs(took - timedelta(seconds=body["data"]["costTime"])) <= timedelta(seconds=1)
 
     def test_the_market_is_asked_first(self, path):
@@ -68,7 +68,7 @@ def test_an_unknown_task_of_suno_is_unknown():
     exchanges = json.loads((FOLDER / "other-endpoints.json").read_text())
     (answer,) = [one for one in exchanges if one["path"] == by_name("suno").path]
 
-    assert judge(by_name("suno"), answer["http_status"], answer["body"]) == Unknown("no_data")
+    assert judge(by_name("suno"), answer["http_status"], answer["body"]) == TaskUnknown("no_data")
 
 
 def test_whatever_other_endpoints_answer_is_read_without_raising():

@@ -8,7 +8,7 @@ import typing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Observation, Ready, Refused
+from reconciler.domain.model import Failed, Observation, Ready
 from reconciler.kie.dialects import candidates, judge
 from reconciler.kie.dialects.lenient import LONGEST_SAID
 
@@ -105,7 +105,7 @@ def test_every_answer_becomes_one_bounded_observation_in_every_dialect(status, b
 
         assert isinstance(seen, typing.get_args(Observation))
         match seen:
-            case Refused():
+            case Failed():
                 assert 0 < len(seen.message) <= LONGEST_SAID
                 assert seen.message.isprintable()
                 assert seen.code is None or 0 < len(seen.code) <= LONGEST_SAID
@@ -132,9 +132,9 @@ def test_only_a_record_under_0_200_or_501_can_fail_a_task(status, code, record):
     for family in FAMILIES:
         seen = judge(family, status, {"code": code, "msg": "failed", "data": record})
 
-        if isinstance(seen, Refused):
+        if isinstance(seen, Failed):
             assert code in {0, 200, 501}
-            assert isinstance(family.read(record), Refused)
+            assert isinstance(family.read(record), Failed)
 
 
 @settings(deadline=None)
@@ -153,7 +153,7 @@ def test_a_record_nested_10_000_deep_is_unheard_in_every_dialect():
     for family in FAMILIES:
         for ready in ({"state": "success"}, {"status": "SUCCESS"}, {"successFlag": 1}):
             seen = judge(family, 200, {"code": 200, "data": {**places, **ready}})
-            assert type(seen).__name__ == "Unheard"
+            assert type(seen).__name__ == "Unreachable"
 
 
 def test_a_parsed_record_nested_10_000_deep_is_unheard_in_every_dialect():
@@ -165,5 +165,5 @@ def test_a_parsed_record_nested_10_000_deep_is_unheard_in_every_dialect():
     for family in FAMILIES:
         for ready in ({"state": "success"}, {"status": "SUCCESS"}, {"successFlag": 1}):
             seen = judge(family, 200, {"code": 200, "data": {**record, **ready}})
-            assert type(seen).__name__ in {"Unheard", "Ready"}
+            assert type(seen).__name__ in {"Unreachable", "Ready"}
             assert getattr(seen, "sources", ()) == ()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.operations.doctor import Check, Unseen, configuration, fail, failed, not_looked, ok, table, warn
+from reconciler.operations.doctor import Check, NotKnown, configuration, fail, failed, not_looked, ok, table, warn
 
-UNSEEN = Unseen("the database is away", "start it")
+UNSEEN = NotKnown("the database is away", "start it")
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,13 @@ UNSEEN = Unseen("the database is away", "start it")
         table.row_security,
     ],
 )
-def test_what_could_not_be_seen_is_told_and_neither_praised_nor_blamed(judge: Callable[[Unseen], Check]) -> None:
+def test_what_could_not_be_seen_is_told_and_neither_praised_nor_blamed(judge: Callable[[NotKnown], Check]) -> None:
     check = judge(UNSEEN)
     assert (check.word, check.says) == ("warn", "not looked at: the database is away")
 
 
 @pytest.mark.parametrize("judge", [table.schema, lambda unseen: table.table(unseen, {})])
-def test_a_table_that_could_not_be_seen_fails_with_what_to_do(judge: Callable[[Unseen], Check]) -> None:
+def test_a_table_that_could_not_be_seen_fails_with_what_to_do(judge: Callable[[NotKnown], Check]) -> None:
     check = judge(UNSEEN)
     assert (check.word, check.says, check.do) == ("FAIL", "the database is away", "start it")
 
@@ -57,7 +57,7 @@ def test_only_a_fail_is_a_failure() -> None:
 
 
 def test_an_address_at_which_nobody_was_asked_is_not_judged_by_its_answer() -> None:
-    address = configuration.Callback(
+    address = configuration.CallbackAddress(
         "https://shop.example/api/kie/callback", proven=True, private=False, by_design=False
     )
     assert configuration.callback(address, None).says == "not looked at: nobody was asked"

@@ -9,9 +9,9 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from reconciler.operations.doctor import NAMES, Unseen, clock
+from reconciler.operations.doctor import NAMES, NotKnown, clock
 from reconciler.operations.doctor import database as judge
-from reconciler.operations.doctor.database import Line, Server
+from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.facts import connection as lines
 from testkit.standins.pooler import LIMITS, pooler
 from testkit.waiting import until
@@ -72,7 +72,10 @@ async def test_a_parameter_that_no_server_knows_is_told_and_not_the_host_suspect
 
 
 async def test_a_line_that_loses_notifications_is_deaf(shared: Surgery) -> None:
-    checks = {line: judge.listen(line).word for line in (Line(False, False, None), Line(True, True, None))}
+    checks = {
+        line: judge.listen(line).word
+        for line in (DatabaseConnection(False, False, None), DatabaseConnection(True, True, None))
+    }
     assert set(checks.values()) == {"warn"}
     one, other = await asyncpg.connect(shared.dsn), await asyncpg.connect(shared.dsn)
     transaction = one.transaction()
@@ -133,10 +136,10 @@ async def test_a_database_that_takes_no_writes_fails(well: Surgery) -> None:
 
 @pytest.mark.parametrize(("version", "word"), [((13, 18), "FAIL"), ((14, 0), "ok"), ((18, 1), "ok")])
 def test_only_what_is_older_than_fourteen_is_too_old(version: tuple[int, int], word: str) -> None:
-    assert judge.database(Server(version, True, 0.0)).word == word
+    assert judge.database(DatabaseServer(version, True, 0.0)).word == word
 
 
 def test_what_could_not_be_asked_is_told_as_not_looked_at() -> None:
-    nothing = Unseen("no answer within 10 s")
+    nothing = NotKnown("no answer within 10 s")
     for judged in (judge.listen(nothing), judge.replicas(nothing, "1"), judge.realtime(nothing)):
         assert (judged.word, judged.says[:15]) == ("warn", "not looked at: ")

@@ -14,9 +14,9 @@ from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.net.http_clients import json_client
 from reconciler.operations.doctor import configuration as judge
 from reconciler.operations.doctor import kie as of_kie
-from reconciler.operations.doctor.configuration import Answer, Callback
+from reconciler.operations.doctor.configuration import CallbackAddress, CallbackAnswer
 from reconciler.operations.doctor.facts import network
-from reconciler.operations.doctor.kie import Account
+from reconciler.operations.doctor.kie import KeyAccount
 from testkit.rows import add, keep
 from tests.http.api import opened
 from tests.operations.doctor.rig import KEY, Surgery, amiss, pooled
@@ -42,7 +42,7 @@ async def test_a_kie_that_is_away_is_told_and_the_rest_is_not_looked_at(shared: 
 async def test_low_credits_are_told(shared: Surgery) -> None:
     shared.kie.credits = 99.5
     assert amiss(await shared.look()) == {"kie_credits": "warn"}
-    judged = [of_kie.credit([Account("KIE_API_KEY", left)]) for left in (100.0, 99.5, 0.0, -3.0)]
+    judged = [of_kie.credit([KeyAccount("KIE_API_KEY", left)]) for left in (100.0, 99.5, 0.0, -3.0)]
     assert [check.word for check in judged] == ["ok", "warn", "FAIL", "FAIL"]
     assert judged[1].says == "credits are low: 99.5 with KIE_API_KEY"
 
@@ -108,7 +108,7 @@ OURS = json.dumps({"error": "unauthorized"})
 async def test_what_stands_at_the_callbacks_address_is_told(status: int, body: str, word: str) -> None:
     async with answering(status, body) as base, json_client() as client:
         heard = await network.answer(client, base)
-    check = judge.callback(Callback(f"https://shop.example{CALLBACK_PATH}", proven=True), heard)
+    check = judge.callback(CallbackAddress(f"https://shop.example{CALLBACK_PATH}", proven=True), heard)
     assert (check.word, heard.status) == (word, status)
 
 
@@ -128,14 +128,14 @@ async def test_a_path_that_stands_twice_in_the_address_is_told_with_the_right_on
 @pytest.mark.parametrize(
     ("address", "word", "told"),
     [
-        (Callback("https://shop.example/api/kie/callback", proven=False), "FAIL", "KIE_CALLBACK_SECRET"),
-        (Callback("http://shop.example/api/kie/callback", proven=True), "warn", "not encrypted"),
-        (Callback("https://10.1.2.3/api/kie/callback", proven=True, private=True), "FAIL", "private network"),
-        (Callback("https://shop.example/api/kie/callback", proven=True), "ok", "refuses"),
+        (CallbackAddress("https://shop.example/api/kie/callback", proven=False), "FAIL", "KIE_CALLBACK_SECRET"),
+        (CallbackAddress("http://shop.example/api/kie/callback", proven=True), "warn", "not encrypted"),
+        (CallbackAddress("https://10.1.2.3/api/kie/callback", proven=True, private=True), "FAIL", "private network"),
+        (CallbackAddress("https://shop.example/api/kie/callback", proven=True), "ok", "refuses"),
     ],
 )
-def test_an_address_is_judged_as_it_is_written(address: Callback, word: str, told: str) -> None:
-    check = judge.callback(address, Answer(401, ours=True))
+def test_an_address_is_judged_as_it_is_written(address: CallbackAddress, word: str, told: str) -> None:
+    check = judge.callback(address, CallbackAnswer(401, ours=True))
     assert (check.word, told in check.says) == (word, True)
 
 

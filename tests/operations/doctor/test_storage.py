@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.operations.doctor import NAMES
 from reconciler.operations.doctor import storage as judge
-from reconciler.operations.doctor.storage import Rules, Use
+from reconciler.operations.doctor.storage import BucketRules, BucketUse
 from testkit.rows import add, keep, store
 from testkit.standins.storage import Bucket, Fault
 from testkit.waiting import until
@@ -54,16 +54,16 @@ async def test_a_key_that_storage_rejects_is_told_without_it(shared: Surgery) ->
 @pytest.mark.parametrize(
     ("rules", "word", "told"),
     [
-        (Rules(("image/*",)), "FAIL", "every audio, every video"),
-        (Rules(("image/*", "audio/*", "video/mp4")), "warn", "video/webm"),
-        (Rules(("image/*", "audio/*", "video/*")), "ok", "any size"),
-        (Rules(size=20 * MIB), "warn", "20.0 MiB"),
-        (Rules(size=50 * MIB), "ok", "50.0 MiB"),
-        (Rules(size=10), "warn", "10 bytes"),
+        (BucketRules(("image/*",)), "FAIL", "every audio, every video"),
+        (BucketRules(("image/*", "audio/*", "video/mp4")), "warn", "video/webm"),
+        (BucketRules(("image/*", "audio/*", "video/*")), "ok", "any size"),
+        (BucketRules(size=20 * MIB), "warn", "20.0 MiB"),
+        (BucketRules(size=50 * MIB), "ok", "50.0 MiB"),
+        (BucketRules(size=10), "warn", "10 bytes"),
     ],
 )
-def test_what_the_bucket_takes_is_held_against_every_kind(rules: Rules, word: str, told: str) -> None:
-    check = judge.bucket_rules(rules, Use(), "generations")
+def test_what_the_bucket_takes_is_held_against_every_kind(rules: BucketRules, word: str, told: str) -> None:
+    check = judge.bucket_rules(rules, BucketUse(), "generations")
     assert (check.word, told in check.says, bool(check.do)) == (word, True, word != "ok")
 
 
@@ -83,7 +83,7 @@ async def test_only_the_kinds_in_use_count_and_what_was_stored_counts_most(share
 
 
 def test_the_probe_pretends_to_be_what_the_bucket_takes() -> None:
-    assert [judge.probe_type(Rules(types)) for types in (("video/*",), ("audio/mpeg", "x/y"), None)] == [
+    assert [judge.probe_type(BucketRules(types)) for types in (("video/*",), ("audio/mpeg", "x/y"), None)] == [
         "video/mp4", "audio/mpeg", "image/png",
     ]  # fmt: skip
 

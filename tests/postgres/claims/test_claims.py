@@ -78,7 +78,7 @@ async def test_two_seconds_pass_between_two_looks_whoever_wakes(books: Books) ->
     row, claim = await books.held(generation_id)
     await books.claims().woken({generation_id: Trigger.CALLBACK})
     looked_at = (await books.ledger().read([generation_id]))[generation_id].now
-    await books.ledger().rest(replace(row, looked_at=looked_at, looks=1), claim, resting(600))
+    await books.ledger().rest(replace(row, polled_at=looked_at, polls=1), claim, resting(600))
     work = await books.work(generation_id)
     assert work is not None
     assert 1 < work["due_in"] <= 2

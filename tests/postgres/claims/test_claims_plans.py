@@ -190,7 +190,7 @@ async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, 
     taken = await desk.due(50)
     assert len(taken) == 50
     row = (await ledger.read([taken[0].generation_id]))[taken[0].generation_id].row
-    noted = replace(row, looks=9, misses=3, why="KIE: rate_limited", looked_at=datetime.now(UTC))
+    noted = replace(row, polls=9, failures=3, reason="KIE: rate_limited", polled_at=datetime.now(UTC))
     assert await changes(lambda: desk.renew(taken)) == (50, 50)
     assert await changes(lambda: desk.due(50)) == (50, 50)
     assert await changes(lambda: ledger.note(noted, taken[0])) == (1, 1)

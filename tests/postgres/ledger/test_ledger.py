@@ -20,14 +20,14 @@ FACTS = {
     "acknowledged_at": NOW,
     "answered_at": NOW + timedelta(seconds=1),
     "completed_at": NOW + timedelta(seconds=2),
-    "took": timedelta(seconds=3.5),
+    "duration": timedelta(seconds=3.5),
     "media_deadline": NOW + timedelta(days=1),
-    "looked_at": NOW + timedelta(seconds=4),
-    "looks": 5,
-    "misses": 6,
+    "polled_at": NOW + timedelta(seconds=4),
+    "polls": 5,
+    "failures": 6,
     "unknowns": 7,
     "empties": 8,
-    "why": "fetch: gone",
+    "reason": "fetch: gone",
     "finding": "host_unlisted",
     "gave_up": True,
     "reopened": True,
@@ -61,9 +61,9 @@ async def test_every_fact_that_is_noted_is_read_again(books: Books) -> None:
 async def test_every_fact_of_a_row_is_kept_somewhere() -> None:
     application = {"id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "offered"}
     assert {field.name for field in fields(Row)} == application | {
-        "since",
+        "task_since",
         "assets",
-        "refused",
+        "create_refusal",
         "made_again",
     } | FACTS.keys()
 
@@ -74,7 +74,7 @@ async def test_what_was_known_of_another_task_is_dropped(books: Books) -> None:
     await books.change(row.id, "task_id = 'task-2'")
     fresh = await again(books, row)
     assert fresh.task_id == "task-2"
-    assert (fresh.sources, fresh.assets, fresh.looks, fresh.acknowledged_at, fresh.gave_up) == ((), (), 0, None, False)
+    assert (fresh.sources, fresh.assets, fresh.polls, fresh.acknowledged_at, fresh.gave_up) == ((), (), 0, None, False)
 
 
 async def test_receipts_are_kept_one_by_one_and_in_order(books: Books) -> None:
@@ -144,8 +144,8 @@ async def test_progress_of_a_row_that_moved_is_not_written(books: Books, change:
 
 async def test_a_rest_says_when_and_why_and_lets_go(books: Books) -> None:
     row, claim = await books.held(await books.insert())
-    rest = replace(resting(600), why="KIE: rate_limited", finding="unpaid_account")
-    await books.ledger().rest(replace(row, misses=3), claim, rest)
+    rest = replace(resting(600), reason="KIE: rate_limited", finding="unpaid_account")
+    await books.ledger().rest(replace(row, failures=3), claim, rest)
     work = await books.work(row.id)
     assert work is not None
     assert (work["lease"], work["due_at"], work["early_at"]) == (None, rest.until, rest.early)

@@ -77,15 +77,15 @@ async def test_an_adopted_task_is_written_with_what_is_known_of_it(books: Books,
     generation_id = await books.insert(status=status, task_id=None)
     row, claim = await books.held(generation_id)
     known = replace(
-        row, key_hash="5" * 16, family="market", acknowledged_at=datetime.now(UTC), looks=1, why="KIE agrees"
+        row, key_hash="5" * 16, family="market", acknowledged_at=datetime.now(UTC), polls=1, reason="KIE agrees"
     )
     assert await books.ledger().adopt(known, claim, "task-7")
 
     generation = await books.generation(generation_id)
     assert (generation["task_id"], generation["status"]) == ("task-7", then)
     again = (await books.ledger().read([generation_id]))[generation_id].row
-    assert again.since is not None
-    assert again == replace(known, task_id="task-7", status=then, since=again.since)
+    assert again.task_since is not None
+    assert again == replace(known, task_id="task-7", status=then, task_since=again.task_since)
 
 
 async def test_our_own_adoption_does_not_wake_us(books: Books) -> None:
@@ -195,7 +195,7 @@ async def test_an_offer_that_woke_nobody_is_found_by_the_sweep_once(books: Books
     assert row.offered == ("task-7",)
 
     looked = await books.pool.fetchval("SELECT clock_timestamp()")
-    await books.ledger().rest(replace(row, looked_at=looked), claim, resting(1800))
+    await books.ledger().rest(replace(row, polled_at=looked), claim, resting(1800))
     assert await books.claims().discover() == 0
     await offer(books, generation_id, "task-8")
     assert await books.claims().discover() == 1

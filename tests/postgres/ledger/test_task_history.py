@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.domain.model import Fail, Row
 from reconciler.postgres.claims.claims import Claim
-from reconciler.postgres.create_requests import Creations
-from reconciler.postgres.ledger.reopen import Reopening
+from reconciler.postgres.create_requests import CreateRequests
+from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.task_history import FORMER
 from tests.postgres.books import THEIRS, Books, asset, delivered, proven, resting
 
@@ -41,8 +41,8 @@ async def kept(books: Books, generation_id: str) -> tuple[timedelta | None, list
 async def counts_from_now(books: Books, generation_id: str, *, had: list[str]) -> Row:
     """A row of a day whose task is read and kept as new, and these as its tasks before; as it was read."""
     row = await rested(books, generation_id)
-    assert row.since is not None
-    assert row.since - row.created_at > timedelta(hours=23)
+    assert row.task_since is not None
+    assert row.task_since - row.created_at > timedelta(hours=23)
     ago, former = await kept(books, generation_id)
     assert ago is not None
     assert (ago < MOMENT, former) == (True, had)
@@ -51,14 +51,14 @@ async def counts_from_now(books: Books, generation_id: str, *, had: list[str]) -
 
 async def test_a_task_that_came_with_the_row_counts_from_the_rows_creation(books: Books) -> None:
     generation_id = await books.insert(age=86400)
-    assert (await rested(books, generation_id)).since is None
-    assert (await rested(books, generation_id)).since is None
+    assert (await rested(books, generation_id)).task_since is None
+    assert (await rested(books, generation_id)).task_since is None
     assert await kept(books, generation_id) == (None, [])
 
 
 async def test_a_first_task_of_a_row_seen_without_one_counts_from_when_it_came(books: Books) -> None:
     generation_id = await books.insert(task_id=None, age=86400)
-    assert (await rested(books, generation_id)).since is None
+    assert (await rested(books, generation_id)).task_since is None
     await give(books, generation_id, "first")
     await counts_from_now(books, generation_id, had=[])
 
@@ -68,11 +68,11 @@ async def test_another_task_counts_from_when_it_was_first_seen(books: Books) -> 
     await rested(books, generation_id)
     await give(books, generation_id, "second")
     row = await counts_from_now(books, generation_id, had=["task-1"])
-    assert row.since is not None
+    assert row.task_since is not None
     await books.set(generation_id, "task_since = task_since - interval '1 hour'")
     again = await rested(books, generation_id)
-    assert again.since is not None
-    assert timedelta(minutes=59) < row.since - again.since < timedelta(minutes=61)
+    assert again.task_since is not None
+    assert timedelta(minutes=59) < row.task_since - again.task_since < timedelta(minutes=61)
     assert (await kept(books, generation_id))[1] == ["task-1"]
 
 
@@ -80,12 +80,12 @@ async def test_a_task_after_a_time_without_one_counts_from_when_it_came(books: B
     generation_id = await books.insert()
     await rested(books, generation_id)
     await give(books, generation_id, None)
-    assert (await rested(books, generation_id)).since is not None
+    assert (await rested(books, generation_id)).task_since is not None
     ago, former = await kept(books, generation_id)
     assert (ago is not None, former) == (True, ["task-1"])
     await books.set(generation_id, "task_since = task_since - interval '1 hour'")
     await give(books, generation_id, "second")
-    assert (await rested(books, generation_id)).since is not None
+    assert (await rested(books, generation_id)).task_since is not None
     ago, former = await kept(books, generation_id)
     assert ago is not None
     assert (ago < MOMENT, former) == (True, ["task-1"])
@@ -141,13 +141,13 @@ async def _adopt(books: Books, row: Row, claim: Claim) -> None:
 async def _save(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await give(books, row.id, None)
-    await Creations(books.database, books.shape, rate=20, provider="kie").save(row.id, "second", key_hash="k")
+    await CreateRequests(books.database, books.shape, rate=20, provider="kie").save(row.id, "second", key_hash="k")
 
 
 async def _reopen(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await books.change(row.id, "status = 'failed'")
-    assert await Reopening(books.database, books.shape).reopen(row.id)
+    assert await Reopener(books.database, books.shape).reopen(row.id)
 
 
 WRITES = [_note, _begin, _leave, _intend, _lose, _fail, _finish, _adopt, _save, _reopen]

@@ -12,13 +12,13 @@ import pytest
 
 from reconciler.errors import Transient
 from reconciler.postgres.migrations.migrate import behind, migrate
-from reconciler.postgres.migrations.migration_locks import Patience, take_turn
+from reconciler.postgres.migrations.migration_locks import LockPatience, take_turn
 from testkit.tables import older_table
 from testkit.waiting import until
 from tests.postgres.catalog import catalog
 
-HASTY = Patience(lock=0.2, tries=2, pause=0.05, build=0.5, turn=0.3)
-ONCE_PER_BUILD = Patience(lock=0.2, tries=100, pause=0.05, build=0.5)
+HASTY = LockPatience(lock=0.2, tries=2, pause=0.05, build=0.5, turn=0.3)
+ONCE_PER_BUILD = LockPatience(lock=0.2, tries=100, pause=0.05, build=0.5)
 OPEN_INDEX = "040_open_index.sql"
 FAILED_INDEX = "041_failed_index.sql"
 
@@ -59,7 +59,7 @@ async def test_an_open_write_of_the_application_is_not_waited_for_without_end(em
 
 async def test_the_application_goes_on_while_a_migration_waits(empty_dsn: str, connection: Any) -> None:
     """What queues behind our waiting lock waits only as long as we do."""
-    patient = Patience(lock=0.3, tries=20, pause=0.1)
+    patient = LockPatience(lock=0.3, tries=20, pause=0.1)
     async with somebody(empty_dsn, "SELECT FROM public.generations"):  # as pg_dump holds it
         migration = asyncio.create_task(migrate(empty_dsn, application=True, patience=patient))
         await until(
@@ -112,4 +112,4 @@ async def test_the_turn_of_a_migration_ends_with_its_connection(empty_dsn: str) 
     first = await asyncpg.connect(empty_dsn)
     await take_turn(first, HASTY)
     first.terminate()
-    await migrate(empty_dsn, patience=Patience(turn=10))
+    await migrate(empty_dsn, patience=LockPatience(turn=10))

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.activity import LONGEST, TERM, Moving, Watching
+from reconciler.postgres.reports.activity import LONGEST, TERM, ActiveTransfer, ActivityReader
 
 DOING = {
     "transfers": [
@@ -33,19 +33,19 @@ async def database(rows_dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def watching(database: Database) -> Watching:
-    return Watching(database, alive=timedelta(seconds=60))
+def watching(database: Database) -> ActivityReader:
+    return ActivityReader(database, alive=timedelta(seconds=60))
 
 
-def presence(database: Database) -> Presence:
-    return Presence(database, uuid.uuid4(), term=30.0)
+def presence(database: Database) -> Heartbeat:
+    return Heartbeat(database, uuid.uuid4(), term=30.0)
 
 
 async def work(database: Database, name: str, due: float, lease: float | None, why: str | None = None) -> None:
     await database.execute(_WORK, name, due, lease, why)
 
 
-async def test_what_each_replica_said_last_is_told_with_who_leads(database: Database, watching: Watching) -> None:
+async def test_what_each_replica_said_last_is_told_with_who_leads(database: Database, watching: ActivityReader) -> None:
     first, second = presence(database), presence(database)
     await first.beat({})
     await second.beat({})
@@ -57,18 +57,18 @@ async def test_what_each_replica_said_last_is_told_with_who_leads(database: Data
 
     assert [idle.leads, busy.leads] == [False, True]
     assert (idle.transfers, idle.held) == ((), 0)
-    assert busy.transfers == (Moving("film", 2, "fetch", 5, None, 1.5),)
+    assert busy.transfers == (ActiveTransfer("film", 2, "fetch", 5, None, 1.5),)
     assert (busy.held, busy.polls, busy.deliveries, busy.downloaded, busy.uploaded) == (3, 20, 4, 500, 400)
     assert idle.told_at <= busy.told_at <= moment.at
 
 
-async def test_a_replica_that_fell_silent_is_not_shown(database: Database, watching: Watching) -> None:
+async def test_a_replica_that_fell_silent_is_not_shown(database: Database, watching: ActivityReader) -> None:
     await presence(database).beat(DOING)
     await database.execute("UPDATE reconciler.instances SET seen_at = now() - interval '61 seconds'")
     assert (await watching.look()).replicas == ()
 
 
-async def test_a_replica_that_has_told_nothing_yet_is_shown_idle(database: Database, watching: Watching) -> None:
+async def test_a_replica_that_has_told_nothing_yet_is_shown_idle(database: Database, watching: ActivityReader) -> None:
     await presence(database).beat(DOING)
     await database.execute("UPDATE reconciler.instances SET doing = NULL")
     (replica,) = (await watching.look()).replicas
@@ -76,7 +76,7 @@ async def test_a_replica_that_has_told_nothing_yet_is_shown_idle(database: Datab
 
 
 async def test_a_presence_learns_that_somebody_watches_and_when_nobody_does_any_more(
-    database: Database, watching: Watching
+    database: Database, watching: ActivityReader
 ) -> None:
     one = presence(database)
     assert not await one.beat({})
@@ -88,7 +88,7 @@ async def test_a_presence_learns_that_somebody_watches_and_when_nobody_does_any_
 
 
 async def test_who_is_due_and_in_nobodys_hands_waits_for_a_turn_the_longest_first(
-    database: Database, watching: Watching
+    database: Database, watching: ActivityReader
 ) -> None:
     await work(database, "held", due=-50, lease=20)
     await work(database, "not yet", due=50, lease=None)
@@ -105,7 +105,7 @@ async def test_who_is_due_and_in_nobodys_hands_waits_for_a_turn_the_longest_firs
     assert moment.waiting[0].waited == pytest.approx(40, abs=3)
 
 
-async def test_of_many_who_wait_only_some_are_named(database: Database, watching: Watching) -> None:
+async def test_of_many_who_wait_only_some_are_named(database: Database, watching: ActivityReader) -> None:
     for n in range(LONGEST + 5):
         await work(database, f"row-{n}", due=-5 - n, lease=None)
     moment = await watching.look()
@@ -114,7 +114,7 @@ async def test_of_many_who_wait_only_some_are_named(database: Database, watching
 
 
 async def test_a_keys_budget_is_told_by_how_far_its_requests_are_given_away(
-    database: Database, watching: Watching
+    database: Database, watching: ActivityReader
 ) -> None:
     filled = "INSERT INTO reconciler.budget VALUES ('busy', now() + interval '8 seconds'), ('idle', now())"
     await database.execute(filled)

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.postgres.reports.change_feed import _BEFORE, OVERLAP, Happening, Happenings
+from reconciler.postgres.reports.change_feed import _BEFORE, OVERLAP, ChangeFeed, GenerationChange
 from tests.postgres.books import Books, opened
 
 KEYS = {
@@ -43,14 +43,14 @@ async def told(books: Books, generation_id: str, kind: str = "succeeded") -> int
 async def test_rows_are_found_by_keys_of_any_kind_and_what_is_no_key_is_passed_over(empty_dsn: str, key: str) -> None:
     await created(empty_dsn, KEYS[key])
     async with opened(empty_dsn) as books:
-        happenings = Happenings(books.database, books.shape)
+        happenings = ChangeFeed(books.database, books.shape)
         one, two = [await books.insert(user_id="anna"), await books.insert(user_id=None, asset_url="https://ours/2")]
         event = await told(books, two)
         strange = ["", "nobody", "\x00", "\ud800", "9" * 30, "' OR true --", "00000000-0000-0000-0000-000000000000"]
         found = await happenings.of([(one, 0), (two, 0), (two, event), *((name, 1 << 40) for name in strange)])
         assert sorted(found, key=lambda happening: happening.kind) == [
-            Happening(one, "anna", "queued", "status", None, None),
-            Happening(two, None, "queued", "succeeded", "https://ours/2", event),
+            GenerationChange(one, "anna", "queued", "status", None, None),
+            GenerationChange(two, None, "queued", "succeeded", "https://ours/2", event),
         ]
         assert await happenings.since(0, "anna") == []
         assert [happening.id for happening in await happenings.since(0, None) or ()] == [two]
@@ -61,7 +61,7 @@ async def test_every_event_that_was_heard_of_is_told_in_its_order(rows_dsn: str)
         generation_id = await books.insert()
         events = [await told(books, generation_id, kind) for kind in ("gave_up", "recovered")]
         heard = [(generation_id, event) for event in reversed(events)]
-        found = await Happenings(books.database, books.shape).of(heard)
+        found = await ChangeFeed(books.database, books.shape).of(heard)
         assert [(happening.event, happening.kind) for happening in found] == [
             (events[0], "gave_up"),
             (events[1], "recovered"),
@@ -70,7 +70,7 @@ async def test_every_event_that_was_heard_of_is_told_in_its_order(rows_dsn: str)
 
 async def test_the_newest_is_none_at_first_and_what_comes_after_none_is_everything(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
-        happenings = Happenings(books.database, books.shape)
+        happenings = ChangeFeed(books.database, books.shape)
         assert (await happenings.newest(), await happenings.since(0, None)) == (0, [])
         event = await told(books, await books.insert())
         assert await happenings.newest() == event
@@ -81,7 +81,7 @@ async def test_the_newest_is_none_at_first_and_what_comes_after_none_is_everythi
 
 async def test_what_its_hook_held_back_is_told_however_many_have_overtaken_it(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
-        happenings = Happenings(books.database, books.shape)
+        happenings = ChangeFeed(books.database, books.shape)
         generation_id = await books.insert()
         async with books.pool.acquire() as connection, connection.transaction():
             held_back = await connection.fetchval(
@@ -99,7 +99,7 @@ async def test_what_is_long_past_is_not_told_again(rows_dsn: str) -> None:
         generation_id = await books.insert()
         events = [await told(books, generation_id) for _ in range(OVERLAP + 20)]
         await books.pool.execute("UPDATE reconciler.events SET at = at - interval '1 hour' WHERE id < $1", events[-1])
-        found = await Happenings(books.database, books.shape).since(events[-1], None)
+        found = await ChangeFeed(books.database, books.shape).since(events[-1], None)
         assert [one.event for one in found or ()] == events[-OVERLAP:]
 
 
@@ -115,7 +115,7 @@ async def test_looking_up_a_hundred_rows_reads_no_table_from_end_to_end(dsn: str
                SELECT id::text, id::text, 'succeeded', '{}' FROM public.generations"""
         )
         await books.pool.execute("ANALYZE public.generations, reconciler.events")
-        happenings = Happenings(books.database, books.shape)
+        happenings = ChangeFeed(books.database, books.shape)
         ids = [str(row["id"]) for row in await books.pool.fetch("SELECT id FROM public.generations LIMIT 100")]
         newest = await happenings.newest()
         for events in ([], list(range(newest - 500, newest))):

@@ -13,12 +13,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from reconciler.domain.model import Curve
+from reconciler.domain.model import DurationModel
 from reconciler.domain.poll_interval import PRIORS
 from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_list import Listing, cursor
-from reconciler.postgres.reports.reports import Scope
+from reconciler.postgres.reports.generation_list import GenerationList, cursor
+from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import introspect
 from testkit.rows import HOUR, OURS, THEIRS, add, keep
 
@@ -41,16 +41,16 @@ async def pool(rows_dsn: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def listing(pool: Any, database: Database) -> Listing:
+async def listing(pool: Any, database: Database) -> GenerationList:
     return await listing_of(pool, database)
 
 
-async def listing_of(pool: Any, database: Database, **scope: Any) -> Listing:
+async def listing_of(pool: Any, database: Database, **scope: Any) -> GenerationList:
     async with pool.acquire() as connection:
-        return Listing(database, await introspect(connection), Scope(**scope))
+        return GenerationList(database, await introspect(connection), ReportScope(**scope))
 
 
-async def test_a_row_is_told_as_the_application_wrote_it(pool: Any, listing: Listing) -> None:
+async def test_a_row_is_told_as_the_application_wrote_it(pool: Any, listing: GenerationList) -> None:
     row = await add(
         pool, "success", HOUR, user_id=ANN, prompt="a heron", task_id="t-1", asset_url=f"{OURS}/one.png",
         asset_urls=json.dumps([f"{OURS}/one.png", f"{OURS}/two.png"]), result_urls=json.dumps([THEIRS]),
@@ -72,7 +72,7 @@ async def test_a_row_is_told_as_the_application_wrote_it(pool: Any, listing: Lis
     assert (found.key_hash, found.why) == ("cafe", None)
 
 
-async def test_a_user_is_told_of_their_own_rows_only(pool: Any, listing: Listing) -> None:
+async def test_a_user_is_told_of_their_own_rows_only(pool: Any, listing: GenerationList) -> None:
     hers, his = await add(pool, user_id=ANN), await add(pool, user_id=BOB)
     nobodys = await add(pool)
 
@@ -86,7 +86,7 @@ async def test_a_user_is_told_of_their_own_rows_only(pool: Any, listing: Listing
 
 
 @pytest.mark.parametrize("stranger", ["no uuid", "", "\x00"])
-async def test_a_user_whom_no_row_can_name_has_none(pool: Any, listing: Listing, stranger: str) -> None:
+async def test_a_user_whom_no_row_can_name_has_none(pool: Any, listing: GenerationList, stranger: str) -> None:
     await add(pool)
 
     assert await listing.page(stranger) == ()
@@ -94,12 +94,12 @@ async def test_a_user_whom_no_row_can_name_has_none(pool: Any, listing: Listing,
 
 
 @pytest.mark.parametrize("name", ["no uuid", "\x00", "a" * 100_000])
-async def test_a_name_that_is_no_id_is_nobodys(pool: Any, listing: Listing, name: str) -> None:
+async def test_a_name_that_is_no_id_is_nobodys(pool: Any, listing: GenerationList, name: str) -> None:
     assert await listing.one(name) is None
     assert await listing.of_task(name, ANN) == ()
 
 
-async def test_pages_go_from_the_newest_on_and_each_row_comes_once(pool: Any, listing: Listing) -> None:
+async def test_pages_go_from_the_newest_on_and_each_row_comes_once(pool: Any, listing: GenerationList) -> None:
     ids = [await add(pool, age=n // 2 * MINUTE, user_id=ANN) for n in range(7)]
     # Rows of one moment are told apart by their ids.
     await pool.execute("UPDATE public.generations SET created_at = date_trunc('minute', created_at)")
@@ -118,7 +118,7 @@ async def test_pages_go_from_the_newest_on_and_each_row_comes_once(pool: Any, li
     assert sorted(told) == sorted(ids)
 
 
-async def test_times_that_nobody_lives_in_break_no_page(pool: Any, listing: Listing) -> None:
+async def test_times_that_nobody_lives_in_break_no_page(pool: Any, listing: GenerationList) -> None:
     times = ["infinity", "-infinity", "4000-01-01 BC", "12000-01-01"]
     for time in times:
         row = await add(pool)
@@ -135,7 +135,7 @@ async def test_times_that_nobody_lives_in_break_no_page(pool: Any, listing: List
     assert (len(told), len(set(told))) == (4, 4)
 
 
-async def test_a_page_may_be_of_some_statuses(pool: Any, listing: Listing) -> None:
+async def test_a_page_may_be_of_some_statuses(pool: Any, listing: GenerationList) -> None:
     failed = await add(pool, "failed", user_id=ANN)
     await add(pool, "success", user_id=ANN)
 
@@ -144,7 +144,7 @@ async def test_a_page_may_be_of_some_statuses(pool: Any, listing: Listing) -> No
     assert await listing.page(ANN, statuses=["queued"]) == ()
 
 
-async def test_a_place_where_no_page_ended_is_refused(listing: Listing) -> None:
+async def test_a_place_where_no_page_ended_is_refused(listing: GenerationList) -> None:
     forged: list[object] = [
         [], {}, 7, ["2026-01-01"], ["2026-01-01", "no uuid"], ["once upon a time", ANN], ["2026-99-01", ANN],
         ["\x00", ANN], [7, ANN], ["2026-01-01", 7], [["2026-01-01"], ANN], ["2026-01-01", ANN, 1],
@@ -157,7 +157,7 @@ async def test_a_place_where_no_page_ended_is_refused(listing: Listing) -> None:
             assert refused.value.code == "bad_cursor", place
 
 
-async def test_the_stuck_are_those_in_flight_for_too_long_the_oldest_first(pool: Any, listing: Listing) -> None:
+async def test_the_stuck_are_those_in_flight_for_too_long_the_oldest_first(pool: Any, listing: GenerationList) -> None:
     older, old = await add(pool, age=3 * HOUR, user_id=ANN), await add(pool, "queued", 2 * HOUR, user_id=ANN)
     await add(pool, age=MINUTE, user_id=ANN)
     await add(pool, "success", 3 * HOUR, user_id=ANN)
@@ -182,7 +182,9 @@ async def test_from_which_age_on_a_row_is_stuck_is_a_setting(pool: Any, database
     assert [[one.id for one in await listing.stuck(None)] for listing in (patient, hasty)] == [[], [row]]
 
 
-async def test_what_was_learned_of_a_model_is_expected_else_what_its_kind_takes(pool: Any, listing: Listing) -> None:
+async def test_what_was_learned_of_a_model_is_expected_else_what_its_kind_takes(
+    pool: Any, listing: GenerationList
+) -> None:
     await pool.execute(
         "INSERT INTO reconciler.pace (model, mu, sigma) VALUES ('veo3', $1, 0.4), ('new', NULL, NULL)", math.log(200)
     )
@@ -192,10 +194,10 @@ async def test_what_was_learned_of_a_model_is_expected_else_what_its_kind_takes(
 
     curves = {row.id: row.curve for row in await listing.page(None)}
 
-    assert curves == {known: Curve(math.log(200), 0.4), new: PRIORS["video"], nameless: PRIORS[None]}
+    assert curves == {known: DurationModel(math.log(200), 0.4), new: PRIORS["video"], nameless: PRIORS[None]}
 
 
-async def test_the_key_of_an_earlier_task_is_not_told(pool: Any, listing: Listing) -> None:
+async def test_the_key_of_an_earlier_task_is_not_told(pool: Any, listing: GenerationList) -> None:
     row = await add(pool, task_id="second")
     await keep(pool, row, seen_task="first", key_hash="cafe")
 
@@ -205,7 +207,7 @@ async def test_the_key_of_an_earlier_task_is_not_told(pool: Any, listing: Listin
     assert found.key_hash is None
 
 
-async def test_a_result_is_found_among_the_rows_of_its_user(pool: Any, listing: Listing) -> None:
+async def test_a_result_is_found_among_the_rows_of_its_user(pool: Any, listing: GenerationList) -> None:
     hers = await add(pool, "success", user_id=ANN, result_urls=json.dumps([f"{THEIRS}?1", f'{THEIRS}?a="b"\\c']))
     await add(pool, "success", user_id=ANN, result_urls=json.dumps([f"{THEIRS}?2"]))
 

@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_list import Listing, cursor
+from reconciler.postgres.reports.generation_list import GenerationList, cursor
 from reconciler.postgres.reports.listed import LONGEST_ADDRESS, addresses
-from reconciler.postgres.reports.reports import Scope
+from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import introspect
 from testkit.rows import THEIRS
 
@@ -22,7 +22,7 @@ BARE = "user_id text, status text, task_id text, asset_url text, created_at time
 
 
 @asynccontextmanager
-async def listing_on(dsn: str, columns: str) -> AsyncIterator[tuple[Any, Listing]]:
+async def listing_on(dsn: str, columns: str) -> AsyncIterator[tuple[Any, GenerationList]]:
     """A table of these columns instead of the specification's, and the listing of it."""
     database = Database(dsn, size=1)
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
@@ -30,7 +30,7 @@ async def listing_on(dsn: str, columns: str) -> AsyncIterator[tuple[Any, Listing
         await pool.execute(f"CREATE TABLE public.generations ({columns})")
         async with pool.acquire() as connection:
             shape = await introspect(connection)
-        yield pool, Listing(database, shape, Scope())
+        yield pool, GenerationList(database, shape, ReportScope())
     await database.close()
 
 

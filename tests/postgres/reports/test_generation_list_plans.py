@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_list import Listing, cursor
-from reconciler.postgres.reports.reports import Scope
+from reconciler.postgres.reports.generation_list import GenerationList, cursor
+from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import introspect
 
 FILL = """
@@ -56,7 +56,7 @@ async def database(dsn: str, pool: Any) -> AsyncIterator[Explaining]:
 
 async def test_every_page_is_read_from_an_index(pool: Any, database: Explaining) -> None:
     async with pool.acquire() as connection:
-        listing = Listing(database, await introspect(connection), Scope())
+        listing = GenerationList(database, await introspect(connection), ReportScope())
     user = await pool.fetchval("SELECT user_id::text FROM public.generations LIMIT 1")
 
     hers = await listing.page(user, limit=20)

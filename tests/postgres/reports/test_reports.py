@@ -11,8 +11,8 @@ import pytest
 
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
-from reconciler.postgres.reports.reports import Reports, Scope
-from reconciler.postgres.schema import Shape, introspect
+from reconciler.postgres.reports.reports import Reports, ReportScope
+from reconciler.postgres.schema import TableShape, introspect
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
 
 
@@ -24,13 +24,13 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def shape(pool: Any) -> Shape:
+async def shape(pool: Any) -> TableShape:
     async with pool.acquire() as connection:
         return await introspect(connection)
 
 
 @pytest.fixture
-def reports(database: Database, shape: Shape) -> Reports:
+def reports(database: Database, shape: TableShape) -> Reports:
     return Reports(database, shape)
 
 
@@ -56,13 +56,13 @@ async def test_status_counts_what_was_created_in_the_last_day(pool: Any, reports
     assert (status.in_flight, status.stuck) == (3, 3)
 
 
-async def test_status_leaves_out_what_belongs_to_others(pool: Any, database: Database, shape: Shape) -> None:
+async def test_status_leaves_out_what_belongs_to_others(pool: Any, database: Database, shape: TableShape) -> None:
     await add(pool, "success", HOUR)
     await add(pool, "success", HOUR, provider="fal")
     await add(pool, "generating", HOUR, provider="fal")
     await add(pool, "generating", HOUR, task_id="another-scheme")
 
-    reports = Reports(database, shape, Scope(task_pattern="^task"))
+    reports = Reports(database, shape, ReportScope(task_pattern="^task"))
     status = await reports.status()
 
     assert (status.total, status.success, status.in_flight, status.stuck) == (1, 1, 0, 0)
@@ -113,7 +113,7 @@ async def test_a_replica_is_alive_for_two_leases(pool: Any, reports: Reports) ->
 
 
 async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
-    pool: Any, reports: Reports, database: Database, shape: Shape
+    pool: Any, reports: Reports, database: Database, shape: TableShape
 ) -> None:
     unseen = await add(pool, "queued", 2 * HOUR)
     asked = await add(pool, "generating", 3 * HOUR)
@@ -133,7 +133,7 @@ async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
     ]
     assert [(one.finding, one.looks) for one in stuck] == [("key_rejected", 7), (None, 0), (None, 0)]
     assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
-    patient = Reports(database, shape, Scope(stuck_after=timedelta(hours=2.5)))
+    patient = Reports(database, shape, ReportScope(stuck_after=timedelta(hours=2.5)))
     assert [one.id for one in await patient.stuck()] == [asked]
 
 
@@ -181,18 +181,18 @@ async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(poo
 
 
 async def test_the_snapshot_names_the_hosts_that_are_not_listed_be_they_kies_own(
-    pool: Any, database: Database, shape: Shape
+    pool: Any, database: Database, shape: TableShape
 ) -> None:
     row = await add(pool)
     sources = ["https://new.example.net/a.png?sig=1", THEIRS, "https://listed.example.net/b.png"]
     await keep(pool, row, finding="host_unlisted", sources=sources, due_at_in=5)
 
-    reports = Reports(database, shape, Scope(result_hosts=("listed.example.net",)))
+    reports = Reports(database, shape, ReportScope(result_hosts=("listed.example.net",)))
 
     assert (await reports.snapshot()).unlisted_hosts == ("new.example.net", "tempfile.aiquickdraw.com")
 
 
-async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: Shape) -> None:
+async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: TableShape) -> None:
     await pool.execute(
         """INSERT INTO reconciler.events (key, generation_id, kind, payload, at)
            VALUES ('a', 'g', 'failed', '{}', now() - interval '90 s'), ('b', 'g', 'failed', '{}', now());
@@ -200,7 +200,7 @@ async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database
            VALUES ('c', 'g', 'failed', '{}', now() - interval '4 days', now())"""
     )
 
-    told = await Reports(database, shape, Scope(announces=True)).snapshot()
+    told = await Reports(database, shape, ReportScope(announces=True)).snapshot()
     alone = await Reports(database, shape).snapshot()
 
     assert told.unannounced == 2
@@ -233,12 +233,12 @@ async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(po
 
 
 async def test_any_result_host_still_means_that_known_provider_addresses_are_not_ours(
-    pool: Any, database: Database, shape: Shape
+    pool: Any, database: Database, shape: TableShape
 ) -> None:
     theirs = await add(pool, "success", HOUR, asset_url=THEIRS)
     await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
 
-    reports = Reports(database, shape, Scope(their_hosts=("*",)))
+    reports = Reports(database, shape, ReportScope(their_hosts=("*",)))
 
     assert (await reports.unhealed()).found == (theirs,)
 
@@ -266,7 +266,7 @@ async def test_a_task_names_its_generations_and_in_a_large_table_without_index_t
     assert await reports.find_task("nobody's") == ()
 
 
-async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(pool: Any, shape: Shape) -> None:
+async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(pool: Any, shape: TableShape) -> None:
     await pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")  # 50,000 notifications take seconds
     await pool.execute(
         """INSERT INTO public.generations (status, task_id, asset_url, created_at)

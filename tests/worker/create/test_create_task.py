@@ -16,20 +16,29 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import Permanent, Transient
 from reconciler.front import inside
 from reconciler.kie.client import key_hash
-from reconciler.postgres.create_requests import SLACK, Asker, Order
-from reconciler.worker.create.create_task import Answer, Busy, Created, Creation, Declined, Reused, Unknown, Vanished
+from reconciler.postgres.create_requests import SLACK, Order, Requester
+from reconciler.worker.create.create_task import (
+    CreateAnswer,
+    CreateRateExceeded,
+    GenerationDeleted,
+    IdempotencyKeyReused,
+    OutcomeUnknown,
+    TaskCreated,
+    TaskCreator,
+    TaskDeclined,
+)
 from testkit.waiting import until
 from tests.wire import Answer as Told
 from tests.wire import ok, origin
 from tests.worker.rig import KEY, USER, Rig
 
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse", "n": 2}, "image", model_key="nano", user_id=USER)
-NOBODY = Asker("")
+NOBODY = Requester("")
 CALLBACK = "http://127.0.0.1:9"
 
 
 @asynccontextmanager
-async def creating(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, Creation]]:
+async def creating(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, TaskCreator]]:
     """An instance that may order."""
     async with rig.instance(**changes) as built:
         creation = inside(built).creation
@@ -37,7 +46,7 @@ async def creating(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, Creat
         await creation.drain(0)
 
 
-async def created(rig: Rig, order: Order = ORDER, asker: Asker = NOBODY, **changes: str) -> Answer:
+async def created(rig: Rig, order: Order = ORDER, asker: Requester = NOBODY, **changes: str) -> CreateAnswer:
     async with creating(rig, **changes) as (_, creation):
         return await creation.create(order, asker)
 
@@ -53,7 +62,7 @@ async def test_an_order_becomes_a_row_then_a_task_and_is_delivered(rig: Rig) -> 
         answer = await creation.create(ORDER, NOBODY)
         row = await only(rig)
         (task,) = rig.kie.tasks.values()
-        assert answer == Created(row["id"], task.id, "generating")
+        assert answer == TaskCreated(row["id"], task.id, "generating")
         assert (row["task_id"], row["status"], row["model_key"]) == (task.id, "generating", "nano")
         rig.kie.end(task.id)
         await rig.visit(built, row["id"], Trigger.NOTIFY)
@@ -84,18 +93,18 @@ async def test_a_task_is_made_with_the_key_for_its_kind(rig: Rig) -> None:
     async with creating(rig, **changes, RECONCILER_CREATE_RATE="1") as (_, creation):
         for kind in ("image", "video", "audio", "video"):
             answer = await creation.create(Order("m", {}, kind), NOBODY)
-            assert isinstance(answer, Created)
+            assert isinstance(answer, TaskCreated)
             work = await rig.books.work(answer.generation_id)
             assert work is not None
             assert work["key_hash"] == key_hash(rig.kie.tasks[answer.task_id or ""].key or "")
         assert [task.key for task in rig.kie.tasks.values()] == ["photo", "video", KEY, "spare"]
-        assert isinstance(await creation.create(Order("m", {}, "video"), NOBODY), Busy)
+        assert isinstance(await creation.create(Order("m", {}, "video"), NOBODY), CreateRateExceeded)
 
 
 async def test_over_the_rate_nothing_is_written_and_nothing_sent_on_any_replica(rig: Rig) -> None:
     async with creating(rig) as (_, one), creating(rig) as (_, other):
         answers = await asyncio.gather(*((one, other)[n % 2].create(ORDER, NOBODY) for n in range(30)))
-    waits = [answer.seconds for answer in answers if isinstance(answer, Busy)]
+    waits = [answer.seconds for answer in answers if isinstance(answer, CreateRateExceeded)]
     assert len(waits) == 10
     assert all(5 < wait <= 10 + SLACK for wait in waits)
     assert rig.kie.counts.creates == await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 20
@@ -116,7 +125,7 @@ async def test_what_kie_refuses_fails_with_its_reason_and_its_event(rig: Rig, fa
     rig.kie.strike(fault)
     answer = await created(rig)
     row = await only(rig)
-    assert answer == Declined(row["id"], code, message)
+    assert answer == TaskDeclined(row["id"], code, message)
     assert (row["status"], row["error"], row["task_id"]) == ("failed", f"{message} ({code})", None)
     assert await rig.books.events(row["id"]) == ["failed"]
     work = await rig.books.work(row["id"])
@@ -148,7 +157,7 @@ async def test_a_hook_that_throws_is_tried_until_it_does_not(rig: Rig, monkeypat
     try:
         async with creating(rig) as (_, creation):
             rig.kie.strike("create.body_402")
-            assert isinstance(await creation.create(ORDER, NOBODY), Declined)
+            assert isinstance(await creation.create(ORDER, NOBODY), TaskDeclined)
             row = await only(rig)
             assert row["status"] == "queued"
             work = await rig.books.work(row["id"])
@@ -179,7 +188,7 @@ async def test_a_row_that_somebody_holds_fails_when_it_is_let_go(rig: Rig) -> No
         release.set()
         await until(lambda: woken(rig, generation_id), what="the failing to wait for its turn")
         await rig.books.ledger().leave(row, claim, "done")
-        assert isinstance(await asking, Declined)
+        assert isinstance(await asking, TaskDeclined)
         assert await ended(rig, "failed")
 
 
@@ -199,7 +208,7 @@ def held_until(release: asyncio.Event, body: bytes) -> Told:
 async def test_where_kie_cannot_be_reached_the_row_fails_and_nothing_was_charged(rig: Rig) -> None:
     answer = await created(rig, KIE_MARKET_BASE_URL="http://127.0.0.1:9")
     row = await only(rig)
-    assert isinstance(answer, Declined)
+    assert isinstance(answer, TaskDeclined)
     assert (answer.generation_id, answer.code) == (row["id"], None)
     assert (row["status"], row["error"]) == ("failed", answer.message)
     assert await rig.books.events(row["id"]) == ["failed"]
@@ -208,9 +217,9 @@ async def test_where_kie_cannot_be_reached_the_row_fails_and_nothing_was_charged
 async def test_after_kie_says_that_we_are_too_fast_nobody_orders_for_ten_seconds(rig: Rig) -> None:
     async with creating(rig) as (_, one), creating(rig) as (_, other):
         rig.kie.strike("create.http_429")
-        assert isinstance(await one.create(ORDER, NOBODY), Declined)
+        assert isinstance(await one.create(ORDER, NOBODY), TaskDeclined)
         answer = await other.create(ORDER, NOBODY)
-        assert isinstance(answer, Busy)
+        assert isinstance(answer, CreateRateExceeded)
         assert 8 < answer.seconds <= 10
     assert rig.kie.counts.creates == 0
 
@@ -224,7 +233,7 @@ async def test_an_unknown_outcome_leaves_the_row_in_flight_and_is_never_sent_aga
     async with creating(rig) as (built, creation):
         answer = await creation.create(ORDER, NOBODY)
         row = await only(rig)
-        assert isinstance(answer, Unknown)
+        assert isinstance(answer, OutcomeUnknown)
         assert answer.generation_id == row["id"]
         assert (row["status"], row["task_id"], row["error"]) == ("queued", None, None)
         # Whatever else the daemon does with it.
@@ -243,40 +252,40 @@ async def looked(rig: Rig, generation_id: str) -> bool:
 
 
 async def test_the_same_key_gives_the_same_generation_as_it_then_stands(rig: Rig) -> None:
-    asker = Asker(USER, "key-1")
+    asker = Requester(USER, "key-1")
     async with creating(rig) as (_, creation):
         first = await creation.create(ORDER, asker)
-        assert isinstance(first, Created)
+        assert isinstance(first, TaskCreated)
         again = await creation.create(ORDER, asker)
-        assert again == Created(first.generation_id, first.task_id, "generating", fresh=False)
+        assert again == TaskCreated(first.generation_id, first.task_id, "generating", fresh=False)
         await rig.books.change(first.generation_id, "status = 'success'")
-        assert await creation.create(ORDER, asker) == Created(first.generation_id, first.task_id, "success", False)
-        assert await creation.create(Order("m", {}, "image"), asker) == Reused()
+        assert await creation.create(ORDER, asker) == TaskCreated(first.generation_id, first.task_id, "success", False)
+        assert await creation.create(Order("m", {}, "image"), asker) == IdempotencyKeyReused()
         await rig.pool.execute("DELETE FROM public.generations")
-        assert await creation.create(ORDER, asker) == Vanished()
+        assert await creation.create(ORDER, asker) == GenerationDeleted()
     assert rig.kie.counts.creates == 1
 
 
 async def test_the_same_key_at_once_on_two_replicas_is_one_task(rig: Rig) -> None:
-    asker = Asker(USER, "key-1")
+    asker = Requester(USER, "key-1")
     async with creating(rig) as (_, one), creating(rig) as (_, other):
         answers = await asyncio.gather(*((one, other)[n % 2].create(ORDER, asker) for n in range(6)))
     row = await only(rig)
-    assert {answer.generation_id for answer in answers if isinstance(answer, Created)} == {row["id"]}
-    assert [answer.fresh for answer in answers if isinstance(answer, Created)].count(True) == 1
+    assert {answer.generation_id for answer in answers if isinstance(answer, TaskCreated)} == {row["id"]}
+    assert [answer.fresh for answer in answers if isinstance(answer, TaskCreated)].count(True) == 1
     assert len(answers) == 6
     assert rig.kie.counts.creates == 1
 
 
 async def test_a_repeat_takes_nothing_of_the_rate_and_never_orders_again(rig: Rig) -> None:
-    asker = Asker(USER, "key-1")
+    asker = Requester(USER, "key-1")
     rig.kie.strike("create.lost")
     async with creating(rig, RECONCILER_CREATE_RATE="1") as (_, creation):
         doubt = await creation.create(ORDER, asker)
-        assert isinstance(doubt, Unknown)
+        assert isinstance(doubt, OutcomeUnknown)
         for _ in range(3):
             again = await creation.create(ORDER, asker)
-            assert again == Created(doubt.generation_id, None, "queued", fresh=False)
+            assert again == TaskCreated(doubt.generation_id, None, "queued", fresh=False)
     assert rig.kie.counts.creates == 1
 
 

@@ -14,17 +14,17 @@ from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
 from reconciler.front import inside
-from reconciler.operations.explain import Terms, story
-from reconciler.postgres.create_requests import Asker, Order
-from reconciler.postgres.inbox import Inbox, Said
-from reconciler.worker.create.create_task import Created, Creation, Declined, Unknown
+from reconciler.operations.explain import ExplainTerms, story
+from reconciler.postgres.create_requests import Order, Requester
+from reconciler.postgres.inbox import CallbackMessage, Inbox
+from reconciler.worker.create.create_task import OutcomeUnknown, TaskCreated, TaskCreator, TaskDeclined
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 from tests.wire import Origin, ok, origin
 from tests.worker.rig import USER, Rig
 
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
-ASKER = Asker(USER, "key-1")
+ASKER = Requester(USER, "key-1")
 TASK = "0f3a5b1c9d7e4f60a1b2c3d4e5f60718"
 MADE = b'{"code":200,"msg":"success","data":{"taskId":"%s"}}' % TASK.encode()
 REFUSED = b'{"code":402,"msg":"no credits","data":null}'
@@ -44,7 +44,7 @@ class Slow:
 
 
 @asynccontextmanager
-async def slowly(rig: Rig, body: bytes = MADE, **changes: str) -> AsyncIterator[tuple[Slow, Parts, Creation]]:
+async def slowly(rig: Rig, body: bytes = MADE, **changes: str) -> AsyncIterator[tuple[Slow, Parts, TaskCreator]]:
     """An instance that orders from a slow KIE."""
     kie = Slow(body)
     async with origin(kie.answer) as server, rig.instance(KIE_MARKET_BASE_URL=server.url, **changes) as built:
@@ -54,7 +54,7 @@ async def slowly(rig: Rig, body: bytes = MADE, **changes: str) -> AsyncIterator[
         await creation.drain(0)
 
 
-async def under_way(kie: Slow, creation: Creation) -> asyncio.Task[Any]:
+async def under_way(kie: Slow, creation: TaskCreator) -> asyncio.Task[Any]:
     """An order whose row is written and which KIE has heard."""
     asking = asyncio.create_task(creation.create(ORDER, ASKER))
     await until(lambda: kie.server.heads, what="KIE is asked")
@@ -76,16 +76,16 @@ async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, Terms.of(built.settings))
+        told = story(case, ExplainTerms.of(built.settings))
         assert told["KIE"].startswith("createTask: its outcome is unknown since ")
         assert "never ordered again" in told["KIE"]
         await rig.age(row["id"], 3600)
         (stuck,) = await built.reports.stuck()
         assert stuck.why.startswith("createTask: outcome unknown since 2")
         kie.let.set()
-        assert await asking == Created(row["id"], TASK, "generating")
+        assert await asking == TaskCreated(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, Terms.of(built.settings))
+        told = story(case, ExplainTerms.of(built.settings))
         assert "createTask" not in "".join(told.values())
         assert await built.reports.stuck() == (), "it counts from when it got its task"
 
@@ -135,7 +135,7 @@ async def test_a_drain_without_patience_leaves_the_row_for_its_callback(rig: Rig
         asking = await under_way(kie, creation)
         await creation.drain(0)
         row = await only(rig)
-        assert isinstance(answer := await asking, Unknown)
+        assert isinstance(answer := await asking, OutcomeUnknown)
         assert (answer.generation_id, row["status"]) == (row["id"], "queued")
     assert len(kie.server.heads) == 1
 
@@ -148,7 +148,7 @@ async def test_a_task_id_waits_for_a_database_that_is_away(rig: Rig, monkeypatch
         kie.let.set()
         answer = await asking
         row = await only(rig)
-        assert isinstance(answer, Unknown)
+        assert isinstance(answer, OutcomeUnknown)
         assert (answer.generation_id, row["task_id"]) == (row["id"], None)
         proxy.mend()
         await until(lambda: status(rig, "generating"), what="the task id to be written")
@@ -162,7 +162,7 @@ async def test_a_refusal_waits_for_a_database_that_is_away(rig: Rig, monkeypatch
         asking = await under_way(kie, creation)
         await proxy.refuse()
         kie.let.set()
-        assert isinstance(await asking, Declined)
+        assert isinstance(await asking, TaskDeclined)
         proxy.mend()
         await until(lambda: status(rig, "failed"), what="the failure to be written")
         assert await rig.books.events((await only(rig))["id"]) == ["failed"]
@@ -183,7 +183,7 @@ async def test_an_answer_that_comes_after_the_callback_changes_nothing(rig: Rig)
         await rig.books.change(row["id"], f"task_id = '{TASK}', status = 'success', asset_url = 'https://ours/x.png'")
         before = await rig.books.everything()
         kie.let.set()
-        assert await asking == Created(row["id"], TASK, "success")
+        assert await asking == TaskCreated(row["id"], TASK, "success")
         assert await rig.books.everything() == before
         assert await built.claims.woken({row["id"]: Trigger.NOTIFY}) == []
 
@@ -194,27 +194,27 @@ async def test_a_row_that_was_cancelled_or_deleted_meanwhile_stays_so(rig: Rig) 
         await rig.books.change((await only(rig))["id"], "status = 'cancelled'")
         kie.let.set()
         answer = await asking
-        assert isinstance(answer, Created)
+        assert isinstance(answer, TaskCreated)
         assert answer.status == "cancelled"
         assert (await only(rig))["task_id"] is None
     async with slowly(rig, REFUSED) as (kie, _, creation):
-        asking = asyncio.create_task(creation.create(ORDER, Asker("")))
+        asking = asyncio.create_task(creation.create(ORDER, Requester("")))
         await until(lambda: kie.server.heads, what="KIE is asked")
         await rig.pool.execute("DELETE FROM public.generations")
         kie.let.set()
-        assert isinstance(await asking, Declined)
+        assert isinstance(await asking, TaskDeclined)
 
 
 async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: Rig) -> None:
     rig.kie.strike("create.lost")
     async with rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
         creation = inside(built).creation
-        assert isinstance(await creation.create(ORDER, ASKER), Unknown)
+        assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
         row = await only(rig)
         (task,) = rig.kie.tasks.values()
         rig.kie.end(task.id)
         body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(Said(task.id, row["id"], body, "digest"))
+        await Inbox(built.database, built.shape).keep(CallbackMessage(task.id, row["id"], body, "digest"))
         async with rig.working(built):
             built.work.wake(row["id"], Trigger.CALLBACK)
             await rig.delivered(row["id"])
@@ -227,13 +227,13 @@ async def test_a_gateway_that_loses_kies_answer_and_says_so_in_its_envelope_fail
     async with origin(lost) as gateway, rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
         built.ways.ordering._base = gateway.url
         creation = inside(built).creation
-        assert isinstance(await creation.create(ORDER, ASKER), Unknown)
+        assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
         row = await only(rig)
         assert (row["status"], row["error"], await rig.books.events(row["id"])) == ("queued", None, [])
         # KIE behind it has made the task, and calls back when that is done.
         task = rig.kie.add_task(callback_url=json.loads(gateway.bodies[0])["callBackUrl"])
         body = {"code": 200, "data": {"taskId": task, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(Said(task, row["id"], body, "digest"))
+        await Inbox(built.database, built.shape).keep(CallbackMessage(task, row["id"], body, "digest"))
         await rig.visit(built, row["id"], Trigger.CALLBACK)
     await rig.proves(row["id"])
     assert len(gateway.heads) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.worker.create.create_task import Declined, Unknown
+from reconciler.worker.create.create_task import OutcomeUnknown, TaskDeclined
 from testkit.waiting import until
 from tests.worker.create.test_create_task_cut import REFUSED, TASK, only, slowly, status, under_way
 from tests.worker.rig import Rig
@@ -29,7 +29,7 @@ async def test_a_paid_tasks_id_waits_for_a_trigger_that_errs(
         async with slowly(rig) as (kie, _, creation):
             asking = await under_way(kie, creation)
             kie.let.set()
-            assert isinstance(await asking, Unknown)
+            assert isinstance(await asking, OutcomeUnknown)
             await rig.pool.execute("DROP TRIGGER err ON public.generations")
             await until(lambda: status(rig, "generating"), what="the task id to be written")
             assert (await only(rig))["task_id"] == TASK
@@ -50,7 +50,7 @@ async def test_a_refusal_whose_hook_errs_is_written_by_whoever_comes_after(
         async with slowly(rig, REFUSED) as (kie, _, creation):
             asking = await under_way(kie, creation)
             kie.let.set()
-            assert isinstance(await asking, Declined)
+            assert isinstance(await asking, TaskDeclined)
             await creation.drain(1)
         row = await only(rig)
         await rig.pool.execute(
@@ -71,7 +71,7 @@ async def test_a_refusal_is_forgotten_once_its_generation_has_failed(rig: Rig) -
     async with slowly(rig, REFUSED) as (kie, _, creation):
         asking = await under_way(kie, creation)
         kie.let.set()
-        assert isinstance(await asking, Declined)
+        assert isinstance(await asking, TaskDeclined)
         await creation.drain(5)
     assert (await only(rig))["status"] == "failed"
     assert await rig.pool.fetchval("SELECT refused FROM reconciler.work") is None

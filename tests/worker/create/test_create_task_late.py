@@ -10,23 +10,23 @@ import pytest
 
 from reconciler.errors import Transient
 from reconciler.front import inside
-from reconciler.postgres.create_requests import Asker, Creations, Order
+from reconciler.postgres.create_requests import CreateRequests, Order, Requester
 from reconciler.worker.create import create_quota
-from reconciler.worker.create.create_task import Created, Declined
+from reconciler.worker.create.create_task import TaskCreated, TaskDeclined
 from testkit.waiting import until
 from tests.worker.rig import USER, Rig
 
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
-NOBODY = Asker("")
+NOBODY = Requester("")
 
 
 @pytest.fixture
 def held_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every order is held up once its row is written, and meanwhile this happens to the row."""
     assignments: list[str] = []
-    begin = Creations.begin
+    begin = CreateRequests.begin
 
-    async def slowly(creations: Creations, *given: Any, **named: Any) -> str | None:
+    async def slowly(creations: CreateRequests, *given: Any, **named: Any) -> str | None:
         made = await begin(creations, *given, **named)
         assert made is not None
         for happened in assignments:
@@ -35,7 +35,7 @@ def held_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         await until(lambda: time.monotonic() > late, what="a grant that is stale")
         return made
 
-    monkeypatch.setattr(Creations, "begin", slowly)
+    monkeypatch.setattr(CreateRequests, "begin", slowly)
     return assignments
 
 
@@ -48,7 +48,7 @@ async def granted(rig: Rig) -> int:
 async def test_it_goes_out_with_a_grant_of_its_time(rig: Rig) -> None:
     async with rig.instance() as built:
         answer = await inside(built).creation.create(ORDER, NOBODY)
-    assert isinstance(answer, Created)
+    assert isinstance(answer, TaskCreated)
     assert (rig.kie.counts.creates, await granted(rig)) == (1, 2)
 
 
@@ -63,7 +63,7 @@ async def test_it_waits_for_one_where_others_have_used_up_the_rate(rig: Rig) -> 
 
         await until(written, what="the row")
         await rig.pool.execute("UPDATE reconciler.creations SET recent = ARRAY[now() - interval '9.5 seconds']")
-        assert isinstance(await asking, Created)
+        assert isinstance(await asking, TaskCreated)
         first = await rig.pool.fetchval("SELECT created_at FROM public.generations")
         assert (await rig.pool.fetchval("SELECT recent[1] FROM reconciler.creations") - first).total_seconds() > 1.2
     assert rig.kie.counts.creates == 1
@@ -74,7 +74,7 @@ async def test_what_has_ended_meanwhile_is_not_paid_for(rig: Rig, held_up: list[
     held_up.append(happened)
     async with rig.instance() as built:
         answer = await inside(built).creation.create(ORDER, NOBODY)
-    assert isinstance(answer, Declined)
+    assert isinstance(answer, TaskDeclined)
     assert answer.code is None
     assert rig.kie.counts.creates == 0
     (row,) = await rig.pool.fetch("SELECT id::text, task_id FROM public.generations")
@@ -85,15 +85,15 @@ async def test_what_has_ended_meanwhile_is_not_paid_for(rig: Rig, held_up: list[
 async def test_a_drain_that_begins_while_the_rate_is_asked_lets_nothing_begin(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grant = Creations.grant
+    grant = CreateRequests.grant
     async with rig.instance() as built:
         creation = inside(built).creation
 
-        async def drained(creations: Creations, key_hash: str) -> float:
+        async def drained(creations: CreateRequests, key_hash: str) -> float:
             await creation.drain(1)
             return await grant(creations, key_hash)
 
-        monkeypatch.setattr(Creations, "grant", drained)
+        monkeypatch.setattr(CreateRequests, "grant", drained)
         with pytest.raises(Transient):
             await creation.create(ORDER, NOBODY)
     assert await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 0

@@ -9,16 +9,16 @@ import pytest
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
 from reconciler.front import inside
-from reconciler.postgres.create_requests import Asker, Order
-from reconciler.postgres.inbox import Inbox, Said
-from reconciler.worker.create.create_task import Answer, Created, Unknown
+from reconciler.postgres.create_requests import Order, Requester
+from reconciler.postgres.inbox import CallbackMessage, Inbox
+from reconciler.worker.create.create_task import CreateAnswer, OutcomeUnknown, TaskCreated
 from tests.worker.cuts import Cut, through
 from tests.worker.rig import USER, Rig
 
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
 
 
-async def cut_order(rig: Rig, asker: Asker, cut: Cut, patch: pytest.MonkeyPatch) -> Answer | None:
+async def cut_order(rig: Rig, asker: Requester, cut: Cut, patch: pytest.MonkeyPatch) -> CreateAnswer | None:
     """Order with an instance that dies at the cut; None where it has told of nothing."""
     with patch.context() as patched:
         through(cut, patched)
@@ -36,16 +36,16 @@ async def cut_order(rig: Rig, asker: Asker, cut: Cut, patch: pytest.MonkeyPatch)
                 cut.counting = False
 
 
-async def settled(rig: Rig, asker: Asker) -> None:
+async def settled(rig: Rig, asker: Requester) -> None:
     """The same key again at another instance, then the callback of whatever KIE has made."""
     async with rig.instance() as other:
         again = await inside(other).creation.create(ORDER, asker)
-        assert isinstance(again, Created)
+        assert isinstance(again, TaskCreated)
         tasks = list(rig.kie.tasks.values())
         for task in tasks:
             rig.kie.end(task.id)
             body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
-            await Inbox(other.database, other.shape).keep(Said(task.id, again.generation_id, body, "digest"))
+            await Inbox(other.database, other.shape).keep(CallbackMessage(task.id, again.generation_id, body, "digest"))
             await other.work.once(again.generation_id, Trigger.CALLBACK)
             await rig.proves(again.generation_id)
         assert len(tasks) == rig.kie.counts.creates <= 1
@@ -56,7 +56,7 @@ async def test_an_order_cut_at_any_statement_makes_one_task_at_most_and_loses_no
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Cut()
-    assert isinstance(await cut_order(rig, Asker(USER, "whole"), whole, monkeypatch), Created)
+    assert isinstance(await cut_order(rig, Requester(USER, "whole"), whole, monkeypatch), TaskCreated)
     assert len(whole.said) >= 6
     for at, answered in itertools.product(range(len(whole.said)), (False, True)):
         await rig.pool.execute(
@@ -65,9 +65,9 @@ async def test_an_order_cut_at_any_statement_makes_one_task_at_most_and_loses_no
         await rig.pool.execute("TRUNCATE reconciler.work, reconciler.requests, reconciler.creations")
         rig.kie.tasks.clear()
         rig.kie.counts.creates = 0
-        asker = Asker(USER, f"key-{at}-{answered}")
+        asker = Requester(USER, f"key-{at}-{answered}")
         answer = await cut_order(rig, asker, Cut(at, answered), monkeypatch)
         where = f"cut {'after' if answered else 'before'} statement {at}: {whole.said[at]}"
         assert rig.kie.counts.creates == (0 if answer is None else 1), where
-        assert answer is None or isinstance(answer, Unknown), where
+        assert answer is None or isinstance(answer, OutcomeUnknown), where
         await settled(rig, asker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from reconciler.daemon import _rounds
-from reconciler.postgres.heartbeat import Presence
+from reconciler.postgres.heartbeat import Heartbeat
 from tests.worker.rig import Rig
 
 
@@ -14,7 +14,7 @@ async def test_a_bucket_made_private_under_the_daemon_is_told_until_it_is_public
     assert supabase_rig.storage is not None
     bucket = supabase_rig.storage.buckets["generations"]
     async with supabase_rig.instance() as parts:
-        made = _rounds(parts, Presence(parts.database, parts.instance, term=30.0))
+        made = _rounds(parts, Heartbeat(parts.database, parts.instance, term=30.0))
         told = parts.metrics.findings.labels("storage_refuses")._value
         bucket.public = False
         with capture_logs() as log:

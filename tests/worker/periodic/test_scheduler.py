@@ -14,24 +14,24 @@ from structlog.testing import capture_logs
 from reconciler.bootstrap import Parts
 from reconciler.daemon import _rounds
 from reconciler.errors import Transient
-from reconciler.postgres.heartbeat import Presence
-from reconciler.postgres.reports.activity import Watching
+from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.reports.activity import ActivityReader
 from reconciler.simulator import never
-from reconciler.worker.periodic.scheduler import Every, Rounds
+from reconciler.worker.periodic.scheduler import Every, PeriodicTasks
 from testkit.rows import HOUR
 from testkit.waiting import until
 from tests.worker.rig import Rig
 
 
-def rounds(parts: Parts, *, sweep: float = 60.0) -> Rounds:
+def rounds(parts: Parts, *, sweep: float = 60.0) -> PeriodicTasks:
     """The daemon's own rounds, with other intervals."""
-    made = _rounds(parts, Presence(parts.database, parts.instance, term=30.0))
+    made = _rounds(parts, Heartbeat(parts.database, parts.instance, term=30.0))
     made._every = Every(sweep=sweep, presence=10.0)
     return made
 
 
 @asynccontextmanager
-async def running(made: Rounds) -> AsyncIterator[Rounds]:
+async def running(made: PeriodicTasks) -> AsyncIterator[PeriodicTasks]:
     made.start()
     try:
         yield made
@@ -111,7 +111,7 @@ async def test_memory_is_given_back_again_and_again(parts: Parts, monkeypatch: p
         await until(lambda: len(given) > 2, what="a third time")
 
 
-async def swept(rig: Rig, made: Rounds) -> bool:
+async def swept(rig: Rig, made: PeriodicTasks) -> bool:
     generation_id = await rig.order()
     await made.make_up()
     return await rig.books.work(generation_id) is not None
@@ -160,7 +160,7 @@ async def test_a_replica_says_what_it_is_doing_each_second_only_while_somebody_w
     await made.show()
     assert await rig.pool.fetchval(seen) == first
 
-    await Watching(parts.database, alive=HOUR).watch()
+    await ActivityReader(parts.database, alive=HOUR).watch()
     await made.attend()
     second = await rig.pool.fetchval(seen)
     await made.show()

@@ -17,7 +17,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.decide import REPAIR_TRIES
 from reconciler.domain.model import Trigger
-from reconciler.simulator import Fault, Media
+from reconciler.simulator import Fault, MediaSpec
 from testkit.waiting import until
 from tests.worker.rig import Rig, opened_rig
 
@@ -162,7 +162,7 @@ async def test_the_same_bytes_written_again_are_whole_whatever_their_version(rig
 
 async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig) -> None:
     async with rig.instance() as parts:
-        generation_id = await delivered(rig, parts, results=[Media()] * 3)
+        generation_id = await delivered(rig, parts, results=[MediaSpec()] * 3)
         await overwrite(rig, generation_id, b"late", n=SECOND)
         fetched = rig.kie.counts.downloads
         await parts.audit.round()
@@ -330,7 +330,7 @@ async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an
         await overwrite(rig, generation_id, b"late")
         await rig.pool.execute("UPDATE reconciler.work SET media_deadline = now()")
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
-        task.results = (Media(ext="webp"),)
+        task.results = (MediaSpec(ext="webp"),)
         await parts.audit.round()
         await repaired(rig, parts, generation_id)
     row = await rig.proves(generation_id)

@@ -7,8 +7,8 @@ from typing import Unpack
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Fail, Finish, Rest, Trigger
-from reconciler.simulator import Order, never
+from reconciler.domain.model import Fail, Finish, Reschedule, Trigger
+from reconciler.simulator import TaskSpec, never
 from tests.worker.rig import Rig
 from tests.worker.visit.test_visit_offers import address, offer
 
@@ -29,7 +29,7 @@ async def made_again(rig: Rig, parts: Parts, age: float) -> tuple[str, str]:
 async def counts_as_new(rig: Rig, parts: Parts, generation_id: str, task_id: str) -> None:
     """The row is looked at again within a minute, and delivered once this task of its has ended."""
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert (visited.decision.until - visited.at).total_seconds() < 60
     rig.kie.end(task_id)
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
@@ -57,7 +57,7 @@ async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Pa
     generation_id, task_id = await made_again(rig, parts, 15 * DAY)
     rig.kie.strike("record.body_422", task=task_id)
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert visited.decision.finding is None
     rig.kie.end(task_id)
     await rig.visit(parts, generation_id)
@@ -68,17 +68,17 @@ async def test_its_own_time_is_up_a_day_after_it_came(rig: Rig, parts: Parts) ->
     generation_id, _ = await made_again(rig, parts, 2 * DAY)
     await rig.visit(parts, generation_id, Trigger.NOTIFY)
     await rig.books.set(generation_id, "task_since = now() - interval '23 hours'")
-    assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
     await rig.books.set(generation_id, "task_since = now() - interval '25 hours'")
     visited = await rig.visit(parts, generation_id)
     assert isinstance(visited.decision, Fail)
     assert visited.decision.reason.startswith("gave up after 24 h")
 
 
-async def made_with(rig: Rig, parts: Parts, **order: Unpack[Order]) -> tuple[str, str]:
+async def made_with(rig: Rig, parts: Parts, **order: Unpack[TaskSpec]) -> tuple[str, str]:
     """A row and its task, whose callback named the row and was kept; visited once. The row's id and the task's."""
     generation_id = await rig.insert(None)
-    made: Order = {"callback_url": address(generation_id), **order}
+    made: TaskSpec = {"callback_url": address(generation_id), **order}
     task_id = rig.kie.add_task(**made)
     await rig.books.change(generation_id, f"task_id = '{task_id}'")
     await offer(rig, generation_id, task_id)
@@ -91,7 +91,7 @@ async def reset(rig: Rig, generation_id: str) -> None:
     await rig.books.change(generation_id, "status = 'queued', task_id = NULL, asset_url = NULL, error = NULL")
 
 
-ENDS: dict[str, Order] = {
+ENDS: dict[str, TaskSpec] = {
     "failed": {"fate": "fail"},
     "succeeded": {},
     "running": {"life": never("generating")},
@@ -104,8 +104,8 @@ async def test_its_own_old_task_is_not_taken_for_the_new_one(rig: Rig, parts: Pa
     await reset(rig, generation_id)
     for _ in range(2):
         visited = await rig.visit(parts, generation_id, Trigger.SYNC)
-        assert isinstance(visited.decision, Rest)
-        assert visited.decision.why == "no task id yet"
+        assert isinstance(visited.decision, Reschedule)
+        assert visited.decision.reason == "no task id yet"
     row = await rig.books.generation(generation_id)
     assert (row["status"], row["task_id"]) == ("queued", None)
 

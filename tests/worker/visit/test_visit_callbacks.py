@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Finish, Rest, Trigger, Unheard
-from reconciler.simulator import Media, never
+from reconciler.domain.model import Finish, Reschedule, Trigger, Unreachable
+from reconciler.simulator import MediaSpec, never
 from reconciler.simulator.api.callback_bodies import body_of
 from reconciler.simulator.records.scenes import scene_of
 from testkit.waiting import until
@@ -83,7 +83,7 @@ async def test_any_callback_twice_brings_a_row_of_any_state_only_what_kie_says(
     rig: Rig, parts: Parts, body: str, state: str
 ) -> None:
     """F19: twice, late and tampered, each against every state of the row; before the row see the offers."""
-    task_id = rig.kie.add_task(results=(Media(), Media(ext="webp")))
+    task_id = rig.kie.add_task(results=(MediaSpec(), MediaSpec(ext="webp")))
     generation_id = await brought_to(rig, parts, task_id, state)
     before, events = await rig.books.generation(generation_id), await rig.books.events(generation_id)
     for _ in range(2):
@@ -106,7 +106,7 @@ async def test_a_callback_that_comes_before_kie_itself_knows_the_end_is_a_hint(
     generation_id = await rig.insert(task_id)
     await keep(rig, task_id, BODIES[body](rig, task_id))
     visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "generating"
     rig.kie.end(task_id)
     await rig.visit(parts, generation_id, Trigger.CALLBACK)
@@ -123,7 +123,7 @@ async def deaf_visits(rig: Rig, parts: Parts, generation_id: str, count: int) ->
 
 
 async def test_a_payload_is_believed_at_the_third_look_that_finds_kie_away_and_told(rig: Rig, parts: Parts) -> None:
-    task_id = rig.kie.add_task(results=(Media(), Media(ext="webp")))
+    task_id = rig.kie.add_task(results=(MediaSpec(), MediaSpec(ext="webp")))
     generation_id = await rig.insert(task_id)
     await keep(rig, task_id, said_by(rig, task_id))
     with capture_logs() as lines:
@@ -219,7 +219,7 @@ async def test_a_woken_row_is_asked_about_at_once_however_busy(
 ) -> None:
     monkeypatch.setattr(parts.budget, "spare", lambda _: False)
     waiting, woken = await rig.order(), await rig.order()
-    assert isinstance((await rig.visit(parts, waiting, Trigger.NOTIFY)).decision, Rest)
+    assert isinstance((await rig.visit(parts, waiting, Trigger.NOTIFY)).decision, Reschedule)
     assert rig.kie.counts.records == 0
     assert isinstance((await rig.visit(parts, woken, Trigger.CALLBACK)).decision, Finish)
     await rig.proves(woken)
@@ -250,7 +250,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
         heard.set()
         visited = await visiting
     assert visited is not None
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["due_in"] <= 2.0
@@ -266,5 +266,5 @@ async def test_a_task_that_no_row_knows_yet_is_delivered_when_its_row_comes(rig:
     await keep(rig, task_id, said_by(rig, task_id))
     generation_id = await rig.insert(task_id)
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
-    assert not isinstance(visited.seen, Unheard)
+    assert not isinstance(visited.seen, Unreachable)
     await rig.proves(generation_id)

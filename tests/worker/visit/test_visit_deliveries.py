@@ -9,13 +9,18 @@ import math
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Finish, Rest, Unstored
-from reconciler.simulator import Media
+from reconciler.domain.model import DeliveryFailed, Finish, Reschedule
+from reconciler.simulator import MediaSpec
 from tests.wire import ok, origin
 from tests.worker.rig import USER, Rig
 
-PNG = Media()
-MIXED = (Media(ext="webp", size=9_000), Media("video", "mp4", size=300_000), Media("audio", "mp3", size=70_000), PNG)
+PNG = MediaSpec()
+MIXED = (
+    MediaSpec(ext="webp", size=9_000),
+    MediaSpec("video", "mp4", size=300_000),
+    MediaSpec("audio", "mp3", size=70_000),
+    PNG,
+)
 
 
 async def task_of(rig: Rig, generation_id: str) -> str:
@@ -51,7 +56,7 @@ async def test_what_is_stored_is_not_fetched_again_by_whoever_goes_on(rig: Rig, 
     task = rig.kie.tasks[await task_of(rig, generation_id)]
     rig.kie.strike("file.500", task=task.id, n=2)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert task.downloads == [1, 1, 1, 0]
     assert len(await rig.receipts(generation_id)) == 2
     assert (await rig.books.generation(generation_id))["asset_url"] is None
@@ -78,9 +83,9 @@ async def test_a_file_that_does_not_come_whole_is_fetched_again_later(rig: Rig, 
     generation_id = await rig.order()
     rig.kie.strike(fault)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert (visited.seen.stage, visited.seen.reason) == ("fetch", BROKEN[fault])
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["why"].startswith(f"fetch: {visited.seen.reason}")
@@ -117,7 +122,7 @@ async def test_where_no_fresh_address_helps_the_task_is_asked_about_again(rig: R
     generation_id = await rig.order()
     rig.kie.strike("file.404", times=2)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert visited.seen.gone
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -144,11 +149,11 @@ async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig:
         source = f"http://localhost:{host.port if page else 9}/r/old.png"
         generation_id = await rig.insert("t")
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, Unstored)
+        assert isinstance(visited.seen, DeliveryFailed)
         assert not visited.seen.gone
         source = f"http://localhost:{host.port}/r/new.png"
         for _ in range(2):
-            assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+            assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     generation = await rig.books.generation(generation_id)
     assert json.loads(generation["result_urls"]) == [source]
@@ -160,7 +165,7 @@ async def test_a_link_that_cannot_be_had_leaves_the_first_reason_standing(rig: R
     rig.kie.strike("file.404")
     rig.kie.strike("link.body_500")
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert (visited.seen.stage, visited.seen.gone) == ("fetch", True)
 
 
@@ -168,7 +173,7 @@ async def test_results_on_a_host_that_is_not_listed_wait_for_an_operator(rig: Ri
     generation_id = await rig.order()
     async with rig.instance(RECONCILER_RESULT_HOSTS="aiquickdraw.com") as strict:
         visited = await rig.visit(strict, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert (visited.seen.reason, visited.seen.settled) == ("host_unlisted", True)
     assert (rig.kie.counts.links, rig.kie.counts.downloads) == (1, 0)
     work = await rig.books.work(generation_id)
@@ -187,18 +192,18 @@ async def test_private_addresses_are_not_fetched_from_unless_allowed(rig: Rig) -
     generation_id = await rig.order()
     async with rig.instance(RECONCILER_ALLOW_PRIVATE_HOSTS="false") as strict:
         visited = await rig.visit(strict, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert visited.seen.reason == "address_refused"
     assert rig.kie.counts.downloads == 0
 
 
 async def test_a_result_that_is_too_large_waits_and_is_not_stored(rig: Rig) -> None:
-    generation_id = await rig.order(results=(Media(size=50_000),))
+    generation_id = await rig.order(results=(MediaSpec(size=50_000),))
     async with rig.instance(RECONCILER_MAX_ASSET_BYTES="20000") as small:
         visited = await rig.visit(small, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert visited.seen.reason == "too_large"
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert rig.names() == []
 
 
@@ -219,11 +224,11 @@ async def test_a_result_that_changed_its_type_leaves_an_orphan_and_no_second_obj
     blocked = rig.folder / "stored" / USER
     blocked.write_text("a file where a folder should be")
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unstored)
+    assert isinstance(visited.seen, DeliveryFailed)
     assert visited.seen.stage == "store"
     blocked.unlink()
 
-    rig.kie.end(task_id, results=(Media(ext="webp"),))
+    rig.kie.end(task_id, results=(MediaSpec(ext="webp"),))
     await rig.books.set(generation_id, "stale = true")
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
@@ -232,7 +237,7 @@ async def test_a_result_that_changed_its_type_leaves_an_orphan_and_no_second_obj
 
 
 async def test_nothing_of_a_delivery_is_left_in_the_spool(rig: Rig, parts: Parts) -> None:
-    big = Media("video", "mp4", size=3_000_000)
+    big = MediaSpec("video", "mp4", size=3_000_000)
     generation_id = await rig.order(results=(big, big))
     rig.kie.strike("file.short", n=1)
     await rig.visit(parts, generation_id)

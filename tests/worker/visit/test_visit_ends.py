@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Fail, Finish, Leave, Refused, Rest, Trigger, Unheard
+from reconciler.domain.model import Done, Fail, Failed, Finish, Reschedule, Trigger, Unreachable
 from reconciler.simulator import never
 from testkit.waiting import until
 from tests.worker.rig import PUBLIC, Rig
@@ -55,7 +55,7 @@ async def test_what_was_heard_in_the_visit_that_fails_is_kept(rig: Rig, parts: P
 async def test_a_result_that_comes_after_a_give_up_is_delivered(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never(), age=DAY + 60)
     await rig.visit(parts, generation_id)
-    assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
     rig.kie.end((await rig.books.generation(generation_id))["task_id"])
     await rig.books.set(generation_id, "due_at = now()")
     async with rig.working(parts):
@@ -69,7 +69,7 @@ async def test_a_failure_at_kie_after_a_give_up_is_the_end(rig: Rig, parts: Part
     generation_id = await rig.order(life=never(), age=DAY + 60)
     await rig.visit(parts, generation_id)
     rig.kie.end((await rig.books.generation(generation_id))["task_id"], "fail")
-    assert isinstance((await rig.visit(parts, generation_id)).decision, Leave)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Done)
     assert await rig.books.events(generation_id) == ["gave_up"]
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -79,7 +79,7 @@ async def test_a_failure_at_kie_after_a_give_up_is_the_end(rig: Rig, parts: Part
 async def test_a_task_that_kie_never_knew_is_parked_and_not_failed(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert("f" * 32, age=DAY + 60)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "queued"
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -87,7 +87,7 @@ async def test_a_task_that_kie_never_knew_is_parked_and_not_failed(rig: Rig, par
     assert await rig.books.events(generation_id) == []
 
 
-@pytest.mark.parametrize(("ago", "ends"), [(2 * HOUR, Rest), (HOUR / 2, Fail)])
+@pytest.mark.parametrize(("ago", "ends"), [(2 * HOUR, Reschedule), (HOUR / 2, Fail)])
 async def test_a_task_of_which_nothing_is_heard_is_given_up_only_if_kie_spoke_of_it_within_the_hour(
     rig: Rig, parts: Parts, ago: float, ends: type
 ) -> None:
@@ -97,11 +97,11 @@ async def test_a_task_of_which_nothing_is_heard_is_given_up_only_if_kie_spoke_of
     await rig.books.set(generation_id, f"answered_at = now() - {ago} * interval '1 second'")
     rig.kie.strike("record.http_500")
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unheard)
+    assert isinstance(visited.seen, Unreachable)
     assert isinstance(visited.decision, ends)
     work = await rig.books.work(generation_id)
     assert work is not None
-    assert work["finding"] == ("parked" if ends is Rest else None)
+    assert work["finding"] == ("parked" if ends is Reschedule else None)
 
 
 async def test_a_finished_task_that_cannot_be_stored_is_not_given_up_before_its_fifth_try(
@@ -110,7 +110,7 @@ async def test_a_finished_task_that_cannot_be_stored_is_not_given_up_before_its_
     generation_id = await rig.order(age=DAY + 60)
     rig.kie.strike("file.500", times=5)
     ends = [(await rig.visit(parts, generation_id)).decision for _ in range(5)]
-    assert [type(end) for end in ends] == [Rest] * 4 + [Fail]
+    assert [type(end) for end in ends] == [Reschedule] * 4 + [Fail]
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
     assert await rig.books.events(generation_id) == ["gave_up", "recovered"]
@@ -118,7 +118,7 @@ async def test_a_finished_task_that_cannot_be_stored_is_not_given_up_before_its_
 
 async def test_a_task_that_is_dead_for_longer_than_its_media_lives_is_left(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert("f" * 32, age=15 * DAY)
-    assert isinstance((await rig.visit(parts, generation_id)).decision, Leave)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Done)
     work = await rig.books.work(generation_id)
     assert work is not None
     assert (work["due_at"], (await rig.books.generation(generation_id))["status"]) == (None, "queued")
@@ -147,8 +147,8 @@ async def test_a_success_that_kie_calls_failed_stays_as_it_is(rig: Rig, parts: P
     generation_id = await rig.order(status="success", fate="fail")
     before = await rig.books.generation(generation_id)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Refused)
-    assert isinstance(visited.decision, Leave)
+    assert isinstance(visited.seen, Failed)
+    assert isinstance(visited.decision, Done)
     assert await rig.books.generation(generation_id) == before
 
 
@@ -173,7 +173,7 @@ async def test_what_kie_refused_is_delivered_where_it_is_reopened_and_kie_has_ch
     generation_id = await rig.order(fate="fail")
     await rig.visit(parts, generation_id)
     await rig.books.set(generation_id, "reopened = true")
-    assert isinstance((await rig.visit(parts, generation_id)).decision, Leave)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Done)
     assert (await rig.books.generation(generation_id))["status"] == "failed"
     rig.kie.end((await rig.books.generation(generation_id))["task_id"])
     assert (await rig.visit(parts, generation_id)).event == "recovered"
@@ -184,7 +184,7 @@ async def test_a_task_of_another_key_is_found_by_trying_the_ring(rig: Rig) -> No
     generation_id = await rig.order(key="key-for-films")
     async with rig.instance(KIE_API_KEY_VIDEO="key-for-films") as parts:
         first, second = [await rig.visit(parts, generation_id) for _ in range(2)]
-    assert isinstance(first.decision, Rest)
+    assert isinstance(first.decision, Reschedule)
     assert isinstance(second.decision, Finish)
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -204,7 +204,7 @@ async def test_a_refund_that_breaks_keeps_the_row_waiting_until_it_is_mended(own
     await own_rig.pool.execute(BROKEN)
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
-        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Rest)
+        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
         assert (await own_rig.books.generation(generation_id))["status"] == "queued"
         work = await own_rig.books.work(generation_id)
         assert work is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.domain.model import Finish, Rest, Unheard
+from reconciler.domain.model import Finish, Reschedule, Unreachable
 from tests.wire import Origin, bare, ok, origin
 from tests.worker.rig import Rig, opened_rig
 
@@ -64,7 +64,7 @@ async def test_active_content_called_a_picture_is_refused_and_its_reason_kept(ri
     async with answering(body) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
         visited = await rig.visit(built, generation_id)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert getattr(visited.seen, "reason", "") == reason
     assert rig.names() == []
     row = await rig.books.generation(generation_id)
@@ -87,7 +87,7 @@ async def test_a_record_of_a_thousand_results_is_not_begun(rig: Rig) -> None:
     async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
         visited = await rig.visit(built, generation_id)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert files(kie) == []
     assert rig.names() == []
     why = await rig.pool.fetchval("SELECT why FROM reconciler.work WHERE generation_id = $1", generation_id)
@@ -115,7 +115,7 @@ async def test_an_answer_nested_ten_thousand_deep_is_not_heard(rig: Rig) -> None
     async with origin(ok(deep), ok(inside.encode())) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
         for _ in range(2):
-            assert isinstance((await rig.visit(built, generation_id)).decision, Rest)
+            assert isinstance((await rig.visit(built, generation_id)).decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "queued"
 
 
@@ -123,7 +123,7 @@ async def test_a_head_of_ten_megabytes_from_kie_is_not_heard(rig: Rig) -> None:
     head = bare(b"{}", "X-Big: " + "x" * 10_000_000)
     async with origin(head) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
-        assert isinstance((await rig.visit(built, generation_id)).decision, Rest)
+        assert isinstance((await rig.visit(built, generation_id)).decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "queued"
 
 
@@ -180,7 +180,7 @@ async def test_what_kie_says_of_another_task_moves_nothing(rig: Rig, what: str) 
         counted = built.metrics.failures.labels("ask", "other_task")._value.get()
         await rig.visit(built, generation_id)
     assert ["connection: close" in head.lower() for head in kie.heads] == [False, True]
-    assert isinstance(visited.decision, Rest)
-    assert visited.seen == Unheard("other_task", "the record is of others")
+    assert isinstance(visited.decision, Reschedule)
+    assert visited.seen == Unreachable("other_task", "the record is of others")
     assert (await rig.books.generation(generation_id))["status"] == "queued"
     assert (files(kie), rig.names(), counted) == ([], [], 1)

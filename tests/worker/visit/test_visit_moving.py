@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Finish, Leave, Trigger
+from reconciler.domain.model import Done, Finish, Trigger
 from reconciler.errors import LeaseLost
-from reconciler.simulator import Media, never
-from reconciler.worker.visit import Visited
+from reconciler.simulator import MediaSpec, never
+from reconciler.worker.visit import VisitOutcome
 from testkit.waiting import until
 from tests.worker.rig import Rig
 
@@ -20,7 +20,7 @@ OTHERS = "https://elsewhere.example/made-by-another-hand.png"
 
 
 @asynccontextmanager
-async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[asyncio.Task[Visited | None]]:
+async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[asyncio.Task[VisitOutcome | None]]:
     """A visit in the middle of its last download; the file comes to its end when the block does."""
     task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
     n = len(task.results) - 1
@@ -38,13 +38,13 @@ async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[
 
 
 async def test_a_row_that_is_cancelled_meanwhile_stays_cancelled(rig: Rig, parts: Parts) -> None:
-    generation_id = await rig.order(results=(Media(), Media()))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec()))
     async with fetching(rig, parts, generation_id) as visiting:
         await rig.books.change(generation_id, "status = 'cancelled'")
         before = await rig.books.generation(generation_id)
     visited = await visiting
     assert visited is not None
-    assert isinstance(visited.decision, Leave)
+    assert isinstance(visited.decision, Done)
     assert await rig.books.generation(generation_id) == before
     assert await rig.books.events(generation_id) == []
     orphans = [row["path"] for row in await rig.pool.fetch("SELECT path FROM reconciler.orphans ORDER BY path")]
@@ -72,14 +72,14 @@ async def test_a_row_that_is_deleted_meanwhile_leaves_its_objects_to_be_removed(
         await rig.pool.execute("DELETE FROM public.generations")
     visited = await visiting
     assert visited is not None
-    assert visited.decision == Leave("the application deleted the row")
+    assert visited.decision == Done("the application deleted the row")
     assert await rig.books.work(generation_id) is None
     orphans = [row["path"] for row in await rig.pool.fetch("SELECT path FROM reconciler.orphans")]
     assert orphans == rig.names()
 
 
 async def test_a_row_that_is_deleted_while_it_rests_is_forgotten_at_its_next_visit(rig: Rig, parts: Parts) -> None:
-    generation_id = await rig.order(results=(Media(), Media()))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec()))
     rig.kie.strike("file.500", n=1)
     await rig.visit(parts, generation_id)
     await rig.pool.execute("DELETE FROM public.generations")
@@ -95,8 +95,8 @@ async def test_a_row_that_is_deleted_while_it_rests_is_forgotten_at_its_next_vis
 
 
 async def test_a_row_that_gets_another_task_meanwhile_gets_that_tasks_results(rig: Rig, parts: Parts) -> None:
-    generation_id = await rig.order(results=(Media(ext="webp"),))
-    other = rig.kie.add_task(results=(Media(size=5_000), Media(size=6_000)))
+    generation_id = await rig.order(results=(MediaSpec(ext="webp"),))
+    other = rig.kie.add_task(results=(MediaSpec(size=5_000), MediaSpec(size=6_000)))
     async with fetching(rig, parts, generation_id) as visiting:
         await rig.books.change(generation_id, f"task_id = '{other}'")
     visited = await visiting
@@ -112,11 +112,11 @@ async def test_a_row_that_gets_another_task_meanwhile_gets_that_tasks_results(ri
 
 
 async def test_a_row_that_gets_its_first_task_back_is_not_served_with_the_others_bytes(rig: Rig, parts: Parts) -> None:
-    generation_id = await rig.order(results=(Media(), Media()))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec()))
     first = (await rig.books.generation(generation_id))["task_id"]
     rig.kie.strike("file.500", task=first, n=1)
     await rig.visit(parts, generation_id)
-    other = rig.kie.add_task(results=(Media(size=5_000), Media(size=6_000)))
+    other = rig.kie.add_task(results=(MediaSpec(size=5_000), MediaSpec(size=6_000)))
     rig.kie.strike("file.500", task=other, n=1)
     await rig.books.change(generation_id, f"task_id = '{other}'")
     await rig.visit(parts, generation_id)
@@ -143,7 +143,7 @@ async def test_what_another_hand_delivered_meanwhile_is_left_to_it(rig: Rig, par
         before = await rig.books.generation(generation_id)
     visited = await visiting
     assert visited is not None
-    assert isinstance(visited.decision, Leave)
+    assert isinstance(visited.decision, Done)
     assert await rig.books.generation(generation_id) == before
 
 
@@ -158,7 +158,7 @@ async def test_a_success_that_another_hand_wrote_without_an_asset_is_completed(r
 
 
 async def test_whoever_was_overtaken_writes_nothing_more(rig: Rig, parts: Parts) -> None:
-    generation_id = await rig.order(results=(Media(), Media(ext="webp")))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec(ext="webp")))
     async with rig.instance() as successor, fetching(rig, parts, generation_id) as visiting:
         await rig.abandoned(generation_id)
         assert isinstance((await rig.visit(successor, generation_id)).decision, Finish)

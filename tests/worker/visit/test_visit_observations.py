@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Fail, Finish, Ready, Refused, Rest, Unheard, Unknown, Working
+from reconciler.domain.model import Fail, Failed, Finish, Ready, Reschedule, TaskUnknown, Unreachable, Working
 from reconciler.simulator import Failure, never
 from testkit.waiting import until
 from tests.worker.rig import Rig
@@ -25,30 +25,30 @@ class Answer:
 
 
 UNHEARD = (
-    Answer("record.http_401", Unheard, "unauthorized", "key_rejected"),
-    Answer("record.body_401", Unheard, "unauthorized", "key_rejected"),
-    Answer("record.body_402", Unheard, "no_credits", "unpaid_account"),
-    Answer("record.http_403", Unheard, "blocked"),
-    Answer("record.cloudflare", Unheard, "blocked"),
-    Answer("record.http_404", Unknown, "not_found"),
-    Answer("record.body_404", Unknown, "not_found"),
-    Answer("record.body_408", Unheard, "upstream_silent"),
-    Answer("record.body_422", Unknown, "record_null"),
-    Answer("record.null", Unknown, "no_data"),
-    Answer("record.http_429", Unheard, "rate_limited"),
-    Answer("record.body_429", Unheard, "rate_limited"),
-    Answer("record.frequency", Unheard, "rate_limited"),
-    Answer("record.body_433", Unheard, "key_capped", "unpaid_account"),
-    Answer("record.body_455", Unheard, "maintenance"),
-    Answer("record.http_500", Unheard, "server_error"),
-    Answer("record.body_500", Unheard, "server_error"),
-    Answer("record.html_502", Unheard, "server_error"),
-    Answer("record.html_520", Unheard, "server_error"),
-    Answer("record.truncated", Unheard, "not_json"),
-    Answer("record.unknown_state", Unheard, "unknown_state"),
-    Answer("record.bare_list", Unheard, "bad_envelope"),
-    Answer("record.reset", Unheard, "network"),
-    Answer("result.invalid_json", Unheard, "bad_result"),
+    Answer("record.http_401", Unreachable, "unauthorized", "key_rejected"),
+    Answer("record.body_401", Unreachable, "unauthorized", "key_rejected"),
+    Answer("record.body_402", Unreachable, "no_credits", "unpaid_account"),
+    Answer("record.http_403", Unreachable, "blocked"),
+    Answer("record.cloudflare", Unreachable, "blocked"),
+    Answer("record.http_404", TaskUnknown, "not_found"),
+    Answer("record.body_404", TaskUnknown, "not_found"),
+    Answer("record.body_408", Unreachable, "upstream_silent"),
+    Answer("record.body_422", TaskUnknown, "record_null"),
+    Answer("record.null", TaskUnknown, "no_data"),
+    Answer("record.http_429", Unreachable, "rate_limited"),
+    Answer("record.body_429", Unreachable, "rate_limited"),
+    Answer("record.frequency", Unreachable, "rate_limited"),
+    Answer("record.body_433", Unreachable, "key_capped", "unpaid_account"),
+    Answer("record.body_455", Unreachable, "maintenance"),
+    Answer("record.http_500", Unreachable, "server_error"),
+    Answer("record.body_500", Unreachable, "server_error"),
+    Answer("record.html_502", Unreachable, "server_error"),
+    Answer("record.html_520", Unreachable, "server_error"),
+    Answer("record.truncated", Unreachable, "not_json"),
+    Answer("record.unknown_state", Unreachable, "unknown_state"),
+    Answer("record.bare_list", Unreachable, "bad_envelope"),
+    Answer("record.reset", Unreachable, "network"),
+    Answer("result.invalid_json", Unreachable, "bad_result"),
 )
 
 
@@ -64,7 +64,7 @@ async def test_what_is_not_the_providers_word_fails_nothing_and_is_asked_again(
 
     assert isinstance(visited.seen, answer.seen)
     assert visited.seen.reason == answer.reason
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "queued"
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -101,9 +101,9 @@ async def test_a_kie_that_does_not_answer_at_all_is_not_heard(rig: Rig) -> None:
     generation_id = await rig.order()
     async with rig.instance(KIE_MARKET_BASE_URL="http://127.0.0.1:9") as parts:
         visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unheard)
+    assert isinstance(visited.seen, Unreachable)
     assert visited.seen.reason == "network"
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ async def test_a_task_that_runs_is_looked_at_again_and_only_generating_is_progre
 async def test_a_task_that_kie_denies_is_asked_about_again(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert("f" * 32)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unknown)
+    assert isinstance(visited.seen, TaskUnknown)
     work = await rig.books.work(generation_id)
     assert work is not None
     assert (work["unknowns"], work["acknowledged_at"]) == (1, None)
@@ -137,7 +137,7 @@ async def test_a_refusal_fails_the_generation_with_the_providers_words(rig: Rig,
     failure = Failure(code="430", message="Your prompt was flagged")
     generation_id = await rig.order(fate="fail", failure=failure)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Refused)
+    assert isinstance(visited.seen, Failed)
     assert isinstance(visited.decision, Fail)
     generation = await rig.books.generation(generation_id)
     assert (generation["status"], generation["error"]) == ("failed", "Your prompt was flagged (430)")
@@ -178,7 +178,7 @@ async def test_a_success_without_output_is_believed_only_after_five_looks(rig: R
 async def test_a_row_without_a_task_waits_for_one_and_kie_is_not_asked(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert(None)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert rig.kie.counts.records == 0
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -214,7 +214,7 @@ async def test_observing_writes_nothing_to_the_application_and_stores_nothing(ri
     before = [await rig.books.generation(name) for name in (ready, failed, running)]
     async with rig.instance(observe=True) as parts:
         decisions = [(await rig.visit(parts, name)).decision for name in (ready, failed, running)]
-    assert [type(decision) for decision in decisions] == [Rest, Rest, Rest]
+    assert [type(decision) for decision in decisions] == [Reschedule, Reschedule, Reschedule]
     assert [await rig.books.generation(name) for name in (ready, failed, running)] == before
     assert rig.names() == []
     assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.events") == 0

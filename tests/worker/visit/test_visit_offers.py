@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Finish, Rest, Trigger
-from reconciler.simulator import Order, never
+from reconciler.domain.model import Finish, Reschedule, Trigger
+from reconciler.simulator import TaskSpec, never
 from testkit.waiting import until
 from tests.worker.rig import Rig
 
@@ -29,10 +29,10 @@ async def offer(rig: Rig, generation_id: str, task_id: str) -> None:
     await rig.pool.execute(sql, task_id, generation_id, body)
 
 
-async def orphaned(rig: Rig, *, age: float = 0.0, **order: Unpack[Order]) -> tuple[str, str]:
+async def orphaned(rig: Rig, *, age: float = 0.0, **order: Unpack[TaskSpec]) -> tuple[str, str]:
     """A row whose task was made and told by a callback, and whose id nobody could save; the row's id and the task's."""
     generation_id = await rig.insert(None, age=age)
-    made: Order = {"callback_url": address(generation_id), **order}
+    made: TaskSpec = {"callback_url": address(generation_id), **order}
     task_id = rig.kie.add_task(**made)
     await offer(rig, generation_id, task_id)
     return generation_id, task_id
@@ -61,7 +61,7 @@ async def test_a_lost_answer_is_settled_by_the_callback_and_delivered_in_the_sam
 async def test_a_task_that_still_runs_is_adopted_and_waited_for(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await orphaned(rig, life=never("generating"))
     visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     generation = await rig.books.generation(generation_id)
     assert (generation["task_id"], generation["status"]) == (task_id, "generating")
     rig.kie.end(task_id)
@@ -83,12 +83,12 @@ async def test_a_task_that_kie_does_not_call_the_rows_own_is_refused_and_told(
     generation_id = await rig.insert(None, age=601)
     other = await rig.insert(None)
     addresses = {"another generation": address(other), "twice": f"{address(generation_id)}&generation={other}"}
-    order: Order = {"callback_url": addresses[named]} if named in addresses else {}
+    order: TaskSpec = {"callback_url": addresses[named]} if named in addresses else {}
     task_id = rig.kie.add_task(**order)
     await offer(rig, generation_id, task_id)
     before = await rig.books.generation(generation_id)
     visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     assert await rig.books.generation(generation_id) == before
     work = await rests(rig, generation_id)
     assert (work["misses"], work["finding"]) == (1, "no_task")
@@ -134,7 +134,7 @@ async def test_a_table_that_takes_a_task_once_makes_the_second_row_wait_with_a_f
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
     finally:
         await rig.pool.execute("DROP INDEX public.one_row_a_task")
-    assert isinstance(visited.decision, Rest)
+    assert isinstance(visited.decision, Reschedule)
     work = await rests(rig, generation_id)
     assert work["finding"] == "no_task"
     assert "the table refuses the task id" in work["why"]
@@ -154,7 +154,7 @@ async def test_while_kie_is_away_the_offer_waits_and_is_taken_when_it_comes_back
     rig.kie.strike("record.http_500", times=3)
     for _ in range(3):
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
-        assert isinstance(visited.decision, Rest)
+        assert isinstance(visited.decision, Reschedule)
     work = await rests(rig, generation_id)
     assert work["why"] == (
         f"no task id yet; a callback offers one, but KIE could not be asked about {task_id} (server_error)"
@@ -170,8 +170,8 @@ async def test_an_observer_adopts_nothing(rig: Rig) -> None:
     before = await rig.books.generation(generation_id)
     async with rig.instance(observe=True) as parts:
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
-    assert isinstance(visited.decision, Rest)
-    assert visited.decision.why == "no task id yet"
+    assert isinstance(visited.decision, Reschedule)
+    assert visited.decision.reason == "no task id yet"
     assert rig.kie.counts.records == 0
     assert await rig.books.generation(generation_id) == before
 

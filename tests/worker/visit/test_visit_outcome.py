@@ -7,12 +7,12 @@ from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
-from reconciler.simulator import Failure, Media, never
+from reconciler.simulator import Failure, MediaSpec, never
 from tests.worker.rig import Rig
 
 
 async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> None:
-    task = rig.kie.add_task(life=100.0, results=(Media(size=10_000), Media("video", "mp4", size=20_000)))
+    task = rig.kie.add_task(life=100.0, results=(MediaSpec(size=10_000), MediaSpec("video", "mp4", size=20_000)))
     rig.kie.skip(103)
     generation_id = await rig.insert(task, age=120)
     with capture_logs() as lines:
@@ -44,7 +44,7 @@ def examples(parts: Parts) -> set[str]:
 
 
 async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
-    task = rig.kie.add_task(results=(Media(size=10_000), Media("video", "mp4", size=20_000)))
+    task = rig.kie.add_task(results=(MediaSpec(size=10_000), MediaSpec("video", "mp4", size=20_000)))
     generation_id = await rig.insert(task)
     with capture_logs() as lines:
         await rig.visit(parts, generation_id, Trigger.CALLBACK)

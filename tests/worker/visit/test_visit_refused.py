@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Fail, Finish, Rest, Row
-from reconciler.postgres.ledger.ledger import Delivered
-from reconciler.simulator import Media, never
+from reconciler.domain.model import Fail, Finish, Reschedule, Row
+from reconciler.postgres.ledger.ledger import StoredResults
+from reconciler.simulator import MediaSpec, never
 from tests.worker.rig import Rig
 from tests.worker.visit.test_visit_offers import address, offer
 
@@ -39,11 +39,11 @@ async def kept(rig: Rig, generation_id: str) -> Mapping[str, Any]:
 
 async def test_a_success_that_the_table_refuses_waits_ever_longer_and_is_transferred_once(own_rig: Rig) -> None:
     await refusing(own_rig, "success")
-    generation_id = await own_rig.order(results=(Media(), Media(ext="webp")))
+    generation_id = await own_rig.order(results=(MediaSpec(), MediaSpec(ext="webp")))
     waits = []
     async with own_rig.instance() as parts:
         for _ in range(6):
-            assert isinstance((await own_rig.visit(parts, generation_id)).decision, Rest)
+            assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
             work = await kept(own_rig, generation_id)
             assert (work["finding"], work["lease"]) == ("row_refused", None)
             assert work["why"] == "the table refuses the row: the gallery is full"
@@ -77,7 +77,7 @@ async def test_a_failure_that_the_table_refuses_is_tried_again_every_five_minute
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
         for _ in range(3):
-            assert isinstance((await own_rig.visit(parts, generation_id)).decision, Rest)
+            assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
             work = await kept(own_rig, generation_id)
             assert (work["finding"], 290 < work["due_in"] <= 300) == ("row_refused", True)
         await own_rig.pool.execute(MENDED)
@@ -89,7 +89,7 @@ async def test_a_table_that_refuses_generating_keeps_no_result_waiting(own_rig: 
     await refusing(own_rig, "generating")
     generation_id = await own_rig.order(life=never("generating"))
     async with own_rig.instance() as parts:
-        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Rest)
+        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
         work = await kept(own_rig, generation_id)
         assert (work["finding"], work["lease"], work["due_in"] < 120) == ("row_refused", None, True)
         own_rig.kie.end((await own_rig.books.generation(generation_id))["task_id"])
@@ -103,7 +103,7 @@ async def test_a_trigger_that_refuses_a_tasks_id_is_told_and_the_row_waits(own_r
     await refusing(own_rig, task_id, "task_id")
     await offer(own_rig, generation_id, task_id)
     async with own_rig.instance() as parts:
-        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Rest)
+        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
     work = await kept(own_rig, generation_id)
     assert (work["finding"], 290 < work["due_in"] <= 300) == ("row_refused", True)
 
@@ -118,10 +118,10 @@ async def test_a_repair_that_the_table_refuses_waits_with_its_receipt(own_rig: R
         await parts.audit.round()
         # The result comes back as another type, so that the row's address has to change.
         task_id = (await own_rig.books.generation(generation_id))["task_id"]
-        own_rig.kie.end(task_id, results=(Media(ext="webp"),))
+        own_rig.kie.end(task_id, results=(MediaSpec(ext="webp"),))
         await own_rig.books.set(generation_id, "stale = true")
         await refusing(own_rig, "success")
-        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Rest)
+        assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
         assert (await kept(own_rig, generation_id))["finding"] == "row_refused"
         await own_rig.pool.execute(MENDED)
         assert (await own_rig.visit(parts, generation_id)).event == "repaired"
@@ -137,8 +137,8 @@ async def test_a_model_with_a_name_that_no_index_takes_is_delivered(
     async with own_rig.instance() as parts:
         finish = parts.ways.ledger.finish
 
-        async def took_nine_seconds(row: Row, claim: Any, what: Delivered) -> str | None:
-            return await finish(replace(row, took=timedelta(seconds=9)), claim, what)
+        async def took_nine_seconds(row: Row, claim: Any, what: StoredResults) -> str | None:
+            return await finish(replace(row, duration=timedelta(seconds=9)), claim, what)
 
         monkeypatch.setattr(parts.ways.ledger, "finish", took_nine_seconds)
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Finish)

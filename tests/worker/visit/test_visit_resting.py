@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from reconciler.domain.model import Rest, Trigger, Unheard
+from reconciler.domain.model import Reschedule, Trigger, Unreachable
 from reconciler.kie.client import key_hash
 from testkit.waiting import until
 from tests.wire import Answer, ok, origin
@@ -38,7 +38,7 @@ async def test_a_key_rests_as_long_as_kie_says_but_a_minute_at_most(rig: Rig, sa
     ):
         generation_id = await rig.insert("a", kind="image")
         visited = await rig.visit(built, generation_id)
-        assert isinstance(visited.decision, Rest)
+        assert isinstance(visited.decision, Reschedule)
         assert (visited.decision.early - visited.at).total_seconds() <= 60
         assert rests - 1 < await rig.pool.fetchval(LEFT) <= rests
 
@@ -48,7 +48,7 @@ async def test_a_row_whose_key_rests_rests_as_well_and_has_missed_nothing(rig: R
         await built.budget.empty(key_hash("slow-key"), 40.0)
         generation_id = await rig.insert("a", kind="image")
         visited = await rig.visit(built, generation_id)
-        assert isinstance(visited.seen, Unheard)
+        assert isinstance(visited.seen, Unreachable)
         assert kie.heads == []
         work = await rig.books.work(generation_id)
         assert work is not None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
-from reconciler.domain.model import Fail, Finish, Rest, Unstored
-from reconciler.simulator import Media
+from reconciler.domain.model import DeliveryFailed, Fail, Finish, Reschedule
+from reconciler.simulator import MediaSpec
 from testkit.standins.storage import Fault
 from testkit.standins.storage.shelf import Thing
 from tests.worker.rig import Rig
 
-FILM = Media("video", "mp4", size=(13 << 20) + 7)
+FILM = MediaSpec("video", "mp4", size=(13 << 20) + 7)
 
 
 async def test_small_and_large_results_arrive_in_supabase_storage(supabase_rig: Rig) -> None:
     rig = supabase_rig
-    generation_id = await rig.order(results=(Media(), FILM))
+    generation_id = await rig.order(results=(MediaSpec(), FILM))
     async with rig.instance() as parts:
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     generation = await rig.proves(generation_id)
@@ -29,14 +29,14 @@ async def test_a_storage_that_is_away_keeps_the_row_waiting_without_another_down
 ) -> None:
     rig = supabase_rig
     assert rig.storage is not None
-    generation_id = await rig.order(results=(Media(), Media(ext="webp")))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec(ext="webp")))
     async with rig.instance() as parts:
         second = f"{await user_path(rig, generation_id)}_1.webp"
         rig.storage.faults.add("put", Fault("html", status=503), times=20, path=second)
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, Unstored)
+        assert isinstance(visited.seen, DeliveryFailed)
         assert visited.seen.stage == "store"
-        assert isinstance(visited.decision, Rest)
+        assert isinstance(visited.decision, Reschedule)
         assert len(await rig.receipts(generation_id)) == 1
         rig.storage.faults.clear()
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
@@ -49,10 +49,10 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].allowed_mime_types = ["image/png"]
-    generation_id = await rig.order(results=(Media(), Media("audio", "mp3")))
+    generation_id = await rig.order(results=(MediaSpec(), MediaSpec("audio", "mp3")))
     async with rig.instance() as parts:
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, Unstored)
+        assert isinstance(visited.seen, DeliveryFailed)
         assert (visited.seen.reason, visited.seen.settled) == ("bucket_refuses_type", True)
         work = await rig.books.work(generation_id)
         assert work is not None
@@ -67,15 +67,15 @@ async def test_a_result_that_the_bucket_never_takes_ends_by_our_giving_up(supaba
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].file_size_limit = 1000
-    generation_id = await rig.order(results=(Media(size=50_000),))
+    generation_id = await rig.order(results=(MediaSpec(size=50_000),))
     day = "now() - interval '25 hours'"
     async with rig.instance() as parts:
         for _ in range(5):
-            assert isinstance((await rig.visit(parts, generation_id)).decision, Rest)
+            assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
         await rig.books.change(generation_id, f"created_at = {day}")
         await rig.books.set(generation_id, f"answered_at = {day}, acknowledged_at = {day}, completed_at = {day}")
         ends = [(await rig.visit(parts, generation_id)).decision for _ in range(2)]
-        assert [type(end) for end in ends] == [Rest, Fail]
+        assert [type(end) for end in ends] == [Reschedule, Fail]
         assert (await rig.books.generation(generation_id))["error"].startswith(
             "gave up after 24 h; last: store: bucket"
         )
@@ -112,7 +112,7 @@ async def test_an_object_that_is_not_what_we_sent_is_no_success(supabase_rig: Ri
 
         parts.ways.store.put = put_and_spoil  # type: ignore[method-assign]
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, Unstored)
+        assert isinstance(visited.seen, DeliveryFailed)
         assert (visited.seen.stage, visited.seen.reason) == ("prove", "proof_failed")
         assert (await rig.books.generation(generation_id))["status"] == "queued"
         assert await rig.receipts(generation_id) == []
@@ -129,7 +129,7 @@ async def test_an_upload_that_was_broken_off_is_gone_on_with_by_another_instance
         rig.storage.faults.add("patch", Fault("cut", after=1000), times=1)
         rig.storage.faults.add("patch", Fault("html", status=503), times=50)
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, Unstored)
+        assert isinstance(visited.seen, DeliveryFailed)
     upload = await rig.pool.fetchval("SELECT upload FROM reconciler.assets")
     assert upload is not None
     rig.storage.faults.clear()

@@ -12,20 +12,20 @@ from typing import TypeVar
 import asyncpg
 
 from reconciler.errors import ReconcilerError
-from reconciler.operations.doctor import Unseen
+from reconciler.operations.doctor import NotKnown
 
 T = TypeVar("T")
 
 
-async def seen(look: Callable[[], Awaitable[T]], *, within: float) -> T | Unseen:
+async def seen(look: Callable[[], Awaitable[T]], *, within: float) -> T | NotKnown:
     """Look, for so many seconds at most; what went wrong is an answer, too."""
     try:
         async with asyncio.timeout(within):
             return await look()
     except TimeoutError:
-        return Unseen(f"no answer within {within:g} s", code="timeout")
+        return NotKnown(f"no answer within {within:g} s", code="timeout")
     except ReconcilerError as error:
-        return Unseen(str(error), error.hint, error.code)
+        return NotKnown(str(error), error.hint, error.code)
     except asyncpg.PostgresError as error:
         # Only the kind: its text may repeat a value of a row.
-        return Unseen(f"the database refuses the question ({type(error).__name__})")
+        return NotKnown(f"the database refuses the question ({type(error).__name__})")

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from reconciler.operations.doctor.database import Line, Server
+from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.postgres.connection import SETTINGS, reached
 from reconciler.postgres.pool import permitted, translated
 
@@ -56,16 +56,16 @@ async def reading(connection: asyncpg.Connection, read: Callable[[], Awaitable[T
     return await permitted(translated, whole)
 
 
-async def server(connection: asyncpg.Connection, clock: Callable[[], float] = time.time) -> Server:
+async def server(connection: asyncpg.Connection, clock: Callable[[], float] = time.time) -> DatabaseServer:
     """Who answers, and what its clock says beside `clock`, in Unix time."""
     before = clock()
     row = await reading(connection, lambda: connection.fetchrow(_SERVER))
     ours = (before + clock()) / 2
     major, minor = divmod(row["version"], 10_000)
-    return Server((major, minor), row["writable"], row["now"] - ours)
+    return DatabaseServer((major, minor), row["writable"], row["now"] - ours)
 
 
-async def line(connection: asyncpg.Connection, other: asyncpg.Connection, *, within: float = 5.0) -> Line:
+async def line(connection: asyncpg.Connection, other: asyncpg.Connection, *, within: float = 5.0) -> DatabaseConnection:
     """How we are connected, by what two connections meet; a notification is waited for `within` seconds."""
     first = await reading(connection, lambda: connection.fetchval(_PID))
     # The number that the greeting named; a pooler makes up its own.
@@ -76,8 +76,8 @@ async def line(connection: asyncpg.Connection, other: asyncpg.Connection, *, wit
 
     taken, again = await reading(other, held)
     if taken == first or again != first:
-        return Line(pooled=True, transaction_mode=True, heard=None)
-    return Line(pooled=pooled, transaction_mode=False, heard=await _heard(connection, other, within))
+        return DatabaseConnection(pooled=True, transaction_mode=True, heard=None)
+    return DatabaseConnection(pooled=pooled, transaction_mode=False, heard=await _heard(connection, other, within))
 
 
 async def _heard(connection: asyncpg.Connection, other: asyncpg.Connection, within: float) -> float | None:

@@ -12,28 +12,30 @@ from typing import Final, Literal
 import httpx
 
 from reconciler.errors import Transient
-from reconciler.kie.client import Kie, Reply
+from reconciler.kie.client import KieClient, KieReply
 from reconciler.kie.dialects import by_name, candidates
-from reconciler.operations.doctor import Unseen
-from reconciler.operations.doctor.configuration import Answer
+from reconciler.operations.doctor import NotKnown
+from reconciler.operations.doctor.configuration import CallbackAnswer
 from reconciler.operations.doctor.facts import seen
-from reconciler.operations.doctor.facts.table import Newest
-from reconciler.operations.doctor.kie import Account, Asked
+from reconciler.operations.doctor.facts.table import NewestTask
+from reconciler.operations.doctor.kie import KeyAccount, ModelAnswer
 
 _MOST: Final = 64 << 10
 _FORBIDDEN: Final = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class KeyProbe:
     """How KIE is asked: each answer within so many seconds, keys named by their settings."""
 
-    kie: Kie
+    kie: KieClient
     names: Mapping[str, str]
     within: float
 
 
-async def accounts(asking: Asking, clock: Callable[[], float] = time.time) -> tuple[list[Account], float | Unseen]:
+async def accounts(
+    asking: KeyProbe, clock: Callable[[], float] = time.time
+) -> tuple[list[KeyAccount], float | NotKnown]:
     """What is left with each key, and how far KIE's clock is before `clock`, in seconds."""
     ahead: list[float] = []
     found = []
@@ -42,22 +44,22 @@ async def accounts(asking: Asking, clock: Callable[[], float] = time.time) -> tu
         if (said := _date(asking.kie.date)) is not None:
             # Whole seconds, cut off: half a second is lost on average.
             ahead.append(said + 0.5 - clock())
-        found.append(Account(setting, left))
-    return found, ahead[-1] if ahead else Unseen("KIE named no date")
+        found.append(KeyAccount(setting, left))
+    return found, ahead[-1] if ahead else NotKnown("KIE named no date")
 
 
-async def models(asking: Asking, tasks: Sequence[Newest]) -> tuple[Asked, ...]:
+async def models(asking: KeyProbe, tasks: Sequence[NewestTask]) -> tuple[ModelAnswer, ...]:
     """What KIE says of these tasks to the keys that they were made with."""
     asked = []
     for task in tasks:
         key_hash = task.key_hash if task.key_hash in asking.names else next(iter(asking.names))
         assert key_hash is not None
         reply = await seen(lambda task=task, key=key_hash: _record(asking.kie, task, key), within=asking.within)  # type: ignore[misc]
-        asked.append(Asked(task.model, asking.names[key_hash], _word(reply)))
+        asked.append(ModelAnswer(task.model, asking.names[key_hash], _word(reply)))
     return tuple(asked)
 
 
-async def answer(client: httpx.AsyncClient, url: str) -> Answer:
+async def answer(client: httpx.AsyncClient, url: str) -> CallbackAnswer:
     """What is said there to a callback that proves nothing; Transient where nobody answers."""
     try:
         async with client.stream("POST", url, content=b"{}", headers={"Content-Type": "application/json"}) as response:
@@ -66,18 +68,18 @@ async def answer(client: httpx.AsyncClient, url: str) -> Answer:
                 said += chunk
                 if len(said) > _MOST:
                     break
-            return Answer(response.status_code, response.status_code == 401 and _unauthorized(bytes(said)))
+            return CallbackAnswer(response.status_code, response.status_code == 401 and _unauthorized(bytes(said)))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Transient(type(error).__name__, code="network") from error
 
 
-async def _record(kie: Kie, task: Newest, key_hash: str) -> Reply:
+async def _record(kie: KieClient, task: NewestTask, key_hash: str) -> KieReply:
     family = (by_name(task.family) if task.family else None) or candidates(task.model, task.task_id)[0]
     return await kie.record(task.task_id, path=family.path, key_hash=key_hash)
 
 
-def _word(reply: Reply | Unseen) -> Literal["known", "forbidden", "unknown"]:
-    if isinstance(reply, Unseen):
+def _word(reply: KieReply | NotKnown) -> Literal["known", "forbidden", "unknown"]:
+    if isinstance(reply, NotKnown):
         return "unknown"
     said = reply.body if isinstance(reply.body, dict) else {}
     if reply.status in _FORBIDDEN or said.get("code") in _FORBIDDEN:

@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from reconciler.operations.doctor.table import Door, Lacking, Openings, Rights
+from reconciler.operations.doctor.table import LoginRights, MissingRight, OpenAccess, OpenAccesses
 from reconciler.postgres.schema import WRITTEN
 
 _TABLE: Final = """
@@ -103,15 +103,15 @@ ORDER BY 1, 2, 3
 _ROLES: Final = "SELECT rolname::text FROM pg_roles WHERE rolname IN ('anon', 'authenticated') ORDER BY 1"
 
 
-async def rights(connection: asyncpg.Connection, *, deletes: bool) -> Rights:
+async def rights(connection: asyncpg.Connection, *, deletes: bool) -> LoginRights:
     """What this login lacks; `deletes`: old failures are deleted here."""
     login = await connection.fetchval("SELECT current_user::text")
     rows = await connection.fetch(_LACKING, list(WRITTEN), deletes)
-    return Rights(login, tuple(Lacking(row["sql"], row["runs"]) for row in rows))
+    return LoginRights(login, tuple(MissingRight(row["sql"], row["runs"]) for row in rows))
 
 
-async def openings(connection: asyncpg.Connection) -> Openings:
+async def openings(connection: asyncpg.Connection) -> OpenAccesses:
     """What the roles that PostgREST speaks as can do with everybody's rows."""
     roles = tuple(row[0] for row in await connection.fetch(_ROLES))
     rows = await connection.fetch(_DOORS)
-    return Openings(roles, tuple(Door(row["rolname"], row["command"], row["sql"]) for row in rows))
+    return OpenAccesses(roles, tuple(OpenAccess(row["rolname"], row["command"], row["sql"]) for row in rows))

@@ -10,11 +10,11 @@ import httpx
 
 from reconciler.domain.object_keys import TYPES
 from reconciler.errors import Transient
-from reconciler.media.spool import Room
-from reconciler.operations.doctor import Unseen
+from reconciler.media.spool import SpoolDirectory
+from reconciler.operations.doctor import NotKnown
 from reconciler.operations.doctor.facts import seen
-from reconciler.operations.doctor.storage import Probe, Rules
-from reconciler.storage import Put, Store, prove
+from reconciler.operations.doctor.storage import BucketRules, StorageProbe
+from reconciler.storage import PutRequest, Store, prove
 from reconciler.storage.supabase import SupabaseStore
 
 FOLDER: Final = "_doctor"
@@ -23,39 +23,41 @@ _TRIES: Final = 3
 _PAUSE: Final = 0.2
 
 
-def probe_of(mime: str) -> Put:
+def probe_of(mime: str) -> PutRequest:
     """A small object of this type, at a path that no generation has."""
     # With the type's ending: what has none is not shown by the daemon's own web server.
-    return Put(f"{FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime][1]}", mime, lease="doctor")
+    return PutRequest(f"{FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime][1]}", mime, lease="doctor")
 
 
-def rules(store: Store) -> Rules:
+def rules(store: Store) -> BucketRules:
     """What the bucket said that it takes when it was last asked."""
     if isinstance(store, SupabaseStore):
         types, size = store.taken
-        return Rules(types, size)
-    return Rules()
+        return BucketRules(types, size)
+    return BucketRules()
 
 
-async def probe(store: Store, room: Room, client: httpx.AsyncClient, what: Put, *, within: float) -> Probe:
+async def probe(
+    store: Store, room: SpoolDirectory, client: httpx.AsyncClient, what: PutRequest, *, within: float
+) -> StorageProbe:
     """Store a probe, read it as a stranger, remove it; each step takes `within` seconds at most.
 
     It is removed whatever happened before, even where nobody said that it had been stored.
     """
     content = f"kie-reconciler doctor {what.path}".encode()
-    stored: Unseen | None = Unseen("not tried")
+    stored: NotKnown | None = NotKnown("not tried")
     read: str | None = None
     try:
         stored = await seen(lambda: _stored(store, room, what, content), within=within)
         if stored is None:
             found = await seen(lambda: _read(client, store.address(what.path), content), within=within)
-            read = found.why if isinstance(found, Unseen) else found
+            read = found.why if isinstance(found, NotKnown) else found
     finally:
         removed = await seen(lambda: _removed(store, what.path), within=within)
-    return Probe(stored, read, removed)
+    return StorageProbe(stored, read, removed)
 
 
-async def _stored(store: Store, room: Room, what: Put, content: bytes) -> None:
+async def _stored(store: Store, room: SpoolDirectory, what: PutRequest, content: bytes) -> None:
     async def begun(_: str) -> None:
         """A probe is too small to be resumed."""
 

@@ -10,11 +10,11 @@ from typing import Final
 import asyncpg
 
 from reconciler.domain.object_keys import Kind
-from reconciler.operations.doctor.database import Published
-from reconciler.operations.doctor.storage import Use
+from reconciler.operations.doctor.database import Publications
+from reconciler.operations.doctor.storage import BucketUse
 from reconciler.operations.doctor.table import Built, State
 from reconciler.postgres.migrations.migration_files import scripts
-from reconciler.postgres.schema import Shape
+from reconciler.postgres.schema import TableShape
 
 MODELS: Final = 5
 """Models whose newest task is asked for: each costs a request that the daemon cannot make meanwhile."""
@@ -58,7 +58,7 @@ SELECT a.mime, max(a.size)::bigint AS largest
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
+class NewestTask:
     """The newest task of a model that we know, and what we know of how to ask about it."""
 
     model: str
@@ -97,10 +97,10 @@ async def indexes(connection: asyncpg.Connection) -> Mapping[str, Built]:
     return states
 
 
-async def publications(connection: asyncpg.Connection) -> Published:
+async def publications(connection: asyncpg.Connection) -> Publications:
     """The publications that carry the table, and whether one of them makes its UPDATEs fail."""
     rows = await connection.fetch(_PUBLICATIONS)
-    return Published(tuple(row["name"] for row in rows), any(row["nameless"] for row in rows))
+    return Publications(tuple(row["name"] for row in rows), any(row["nameless"] for row in rows))
 
 
 async def versions(connection: asyncpg.Connection, alive: timedelta) -> Mapping[str, int]:
@@ -108,25 +108,25 @@ async def versions(connection: asyncpg.Connection, alive: timedelta) -> Mapping[
     return {row["version"]: row["count"] for row in await connection.fetch(_VERSIONS, alive)}
 
 
-async def use(connection: asyncpg.Connection, types: Mapping[str, str]) -> Use:
+async def use(connection: asyncpg.Connection, types: Mapping[str, str]) -> BucketUse:
     """What is made here: the kinds of ten thousand rows (all where none tells), and what was stored lately."""
-    column = Shape(types).kind_column
+    column = TableShape(types).kind_column
     kinds: set[Kind] = set()
     if column is not None:
         sample = f"(SELECT {column}::text AS kind FROM public.generations LIMIT 10000) AS few"
         rows = await connection.fetch(f"SELECT DISTINCT kind FROM {sample}")
         kinds = {kind for kind in Kind if kind.value in {row["kind"] for row in rows}}
     stored = await connection.fetch(_STORED)
-    return Use(
+    return BucketUse(
         kinds=frozenset(kinds or Kind),
         types=frozenset(row["mime"] for row in stored),
         largest=max((row["largest"] for row in stored), default=0),
     )
 
 
-async def newest(connection: asyncpg.Connection, types: Mapping[str, str]) -> tuple[Newest, ...]:
+async def newest(connection: asyncpg.Connection, types: Mapping[str, str]) -> tuple[NewestTask, ...]:
     """The newest task of each model among the last thousand rows that we worked on, in flight or delivered."""
-    shape = Shape(types)
+    shape = TableShape(types)
     if shape.model_column is None:
         return ()
     rows = await connection.fetch(f"""
@@ -140,4 +140,4 @@ async def newest(connection: asyncpg.Connection, types: Mapping[str, str]) -> tu
           FROM latest AS w JOIN public.generations AS g ON g.id = w.generation_id::{shape.id_type}
          WHERE g.task_id IS NOT NULL AND g.{shape.model_column} IS NOT NULL
          ORDER BY model, g.created_at DESC LIMIT {MODELS}""")
-    return tuple(Newest(row["model"], row["task_id"], row["family"], row["key_hash"]) for row in rows)
+    return tuple(NewestTask(row["model"], row["task_id"], row["family"], row["key_hash"]) for row in rows)
