@@ -209,14 +209,20 @@ def _refused(row: Row, seen: Failed, now: datetime, limits: Policy) -> Decision:
 
 
 def _unknown(row: Row, now: datetime, limits: Policy) -> Decision:
-    if row.unknowns < limits.keys:
-        # Another key of the ring may have made the task: that is no reason to wait.
-        soon = now + timedelta(seconds=poll_interval.FASTEST)
-        return Reschedule(soon, soon, row.reason or "unknown with this key")
-    return _missing(row, now, limits, None)
+    return _next_key(row, now) if row.unknowns < limits.keys else _missing(row, now, limits, None)
+
+
+def _next_key(row: Row, now: datetime) -> Reschedule:
+    """Another key of the ring may have made the task: that is no reason to wait."""
+    soon = now + timedelta(seconds=poll_interval.FASTEST)
+    return Reschedule(soon, soon, row.reason or "not heard of with this key", finding=row.finding)
 
 
 def _unheard(row: Row, seen: Unreachable, now: datetime, limits: Policy) -> Decision:
+    # Once a key has known the task, every request goes out with that key, and would be rejected again.
+    rejected = seen.reason == "unauthorized" and row.acknowledged_at is None
+    if rejected and row.unknowns < limits.keys and not seen.retry_after:
+        return _next_key(row, now)
     if seen.asked:
         return _missing(row, now, limits, seen.retry_after)
     # Nothing was tried, so nothing has failed: the row waits for its key.

@@ -254,14 +254,30 @@ def test_the_providers_clock_cannot_lengthen_the_medias_life():
     assert row.media_deadline == NOW + 24 * HOUR
 
 
-def test_a_task_that_one_key_does_not_know_is_asked_about_with_every_other_key_at_once():
+@pytest.mark.parametrize("seen", [TaskUnknown("record_null"), Unreachable("unauthorized")])
+def test_a_task_that_one_key_cannot_ask_about_is_asked_about_with_every_other_key_at_once(
+    seen: TaskUnknown | Unreachable,
+):
     ring = Policy(keys=3)
-    row, waits = row_in_flight(), []
+    row, waits = row_in_flight(acknowledged_at=None), []
     for _ in range(3):
-        row = absorb(row, TaskUnknown("record_null"), NOW)
-        decision = decide(row, TaskUnknown("record_null"), NOW, ring)
+        row = absorb(row, seen, NOW)
+        decision = decide(row, seen, NOW, ring)
         assert isinstance(decision, Reschedule)
+        assert decision.finding == row.finding
         waits.append((decision.until - NOW).total_seconds())
 
     assert waits[:2] == [2.0, 2.0]
     assert waits[2] > 2.0
+
+
+def test_a_key_that_knew_the_task_and_is_rejected_now_is_not_asked_with_at_once():
+    _, decision = after(row_in_flight(acknowledged_at=NOW), Unreachable("unauthorized"), limits=Policy(keys=3))
+
+    assert rest(decision) >= timedelta(seconds=5)
+
+
+def test_a_rejection_that_says_how_long_to_wait_is_heeded_whatever_keys_there_are():
+    _, decision = after(row_in_flight(), Unreachable("unauthorized", retry_after=30.0), limits=Policy(keys=3))
+
+    assert rest(decision) >= timedelta(seconds=30)

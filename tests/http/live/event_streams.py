@@ -80,6 +80,11 @@ class Reader:
         return [one.data for one in self.of("generation")]
 
     @property
+    def rows(self) -> list[str]:
+        """The generations that it was told of, sorted: what is told together comes in any order."""
+        return sorted(one["id"] for one in self.told)
+
+    @property
     def ids(self) -> list[int]:
         """The ids of the outbox's events that it was told."""
         return [int(one.id) for one in self.of("generation") if one.id is not None]
