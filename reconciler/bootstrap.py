@@ -25,9 +25,9 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
-from reconciler.operations.actions import Operator
-from reconciler.operations.doctor.examine import DoctorClients
+from reconciler.operations.doctor.runner import DoctorClients
 from reconciler.operations.explain import ExplainTerms
+from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.inbox import Inbox

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import actions, maintenance, process, reports, top
+from reconciler.cli import actions, maintenance, migrate, reports, top
 from reconciler.errors import Config, ReconcilerError
 
 _GENERATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -42,8 +42,8 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     commands: dict[Callable[..., None], str] = {
-        process.run: "run --observe",
-        process.migrate: "migrate --application",
+        migrate.run: "run --observe",
+        migrate.migrate: "migrate --application",
         reports.doctor: "doctor",
         reports.status: "status --json",
         reports.stuck: "stuck",
@@ -54,8 +54,8 @@ def application() -> typer.Typer:
         actions.backfill: "backfill --dry-run",
         maintenance.audit: "audit --since 24h",
         maintenance.cleanup: "cleanup --failed-older-than 30d --dry-run",
-        process.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
-        process.demo: "demo --faults",
+        migrate.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
+        migrate.demo: "demo --faults",
     }
     for command, example in commands.items():
         app.command(epilog=f"Example: kie-reconciler {example}")(command)

@@ -14,7 +14,7 @@ from reconciler.cli.options import AsJson, fail, settings_for
 from reconciler.cli.reports import ask
 
 if TYPE_CHECKING:
-    from reconciler.operations.actions import OperationOutcome, Operator
+    from reconciler.operations.operator import OperationOutcome, Operator
     from reconciler.settings import Settings
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def sync(task_id: Annotated[str, typer.Argument(help="KIE's id of the task.")], 
 
     Exit 0 only when it is delivered or has failed for good.
     """
-    from reconciler.operations import actions
+    from reconciler.operations import operator as actions
 
     outcomes = _do(settings_for(), lambda desk: actions.sync(desk, task_id))
     if not outcomes:
@@ -40,7 +40,7 @@ def retry(
 
     What was given up or parked is reopened; about what KIE refused, KIE is asked again.
     """
-    from reconciler.operations import actions
+    from reconciler.operations import operator as actions
 
     outcome = _do(settings_for(), lambda desk: actions.retry(desk, generation_id))
     if outcome is None:
@@ -57,8 +57,8 @@ def backfill(
 
     Where asset_url still points at the provider, too. Run it again to go on where it was stopped.
     """
-    from reconciler.cli.render import tables
-    from reconciler.operations import actions
+    from reconciler.cli.render import console as tables
+    from reconciler.operations import operator as actions
 
     if dry_run:
         found = ask(settings_for("database_url"), actions.unhealed)
@@ -93,7 +93,7 @@ async def _done(settings: Settings, chore: Callable[[Operator], Coroutine[Any, A
 
 
 def _print_and_exit(outcomes: Sequence[OperationOutcome], *, as_json: bool) -> None:
-    from reconciler.cli.render import tables
+    from reconciler.cli.render import console as tables
 
     if as_json:
         tables.show_json(outcomes)

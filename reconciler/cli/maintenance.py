@@ -37,7 +37,7 @@ def audit(
 
     Every byte is compared with its receipt. Exit 1 when anything was missing or changed, repaired or not.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render import console as tables
 
     broken: list[BrokenDelivery] = []
     totals = asyncio.run(_audited(settings_for(), _span(since), broken, aloud=not as_json))
@@ -78,7 +78,7 @@ def cleanup(
     Only failures with nothing stored. An object goes an hour after its row was cancelled, deleted or given another
     object.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render import console as tables
 
     failed, orphans = asyncio.run(_cleaned(settings_for(), _span(failed_older_than), dry_run=dry_run))
     if as_json:

@@ -25,7 +25,7 @@ def status(*, as_json: AsJson = False) -> None:
 
     With what is in flight or stuck now, and how many replicas are alive.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render import console as tables
 
     told = ask(settings_for("database_url"), lambda reports: reports.status())
     if as_json:
@@ -39,7 +39,7 @@ def stuck(*, as_json: AsJson = False) -> None:
 
     Longer than RECONCILER_STUCK_AFTER; the oldest first.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render import console as tables
 
     settings = settings_for("database_url")
     rows = ask(settings, lambda reports: reports.stuck())
@@ -58,7 +58,7 @@ def explain(
 
     What is known, why it has not ended, who holds it, which clock runs out first, what happens next and when.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render import console as tables
     from reconciler.operations.explain import ExplainTerms
 
     settings = settings_for("database_url")
@@ -79,7 +79,8 @@ def doctor(*, as_json: AsJson = False) -> None:
     is tried with is removed again.
     """
     from reconciler import settings
-    from reconciler.cli.render import doctor, tables
+    from reconciler.cli.render import console as tables
+    from reconciler.cli.render import doctor
     from reconciler.operations.doctor import failed
 
     loaded = settings_for("database_url", "kie_api_key", "storage")
@@ -93,7 +94,7 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 async def _examined(settings: Settings, strangers: tuple[str, ...]) -> tuple[Check, ...]:
     from reconciler.bootstrap import instruments
-    from reconciler.operations.doctor.examine import examine
+    from reconciler.operations.doctor.runner import examine
 
     async with instruments(settings) as tools:
         return await examine(tools, strangers)

@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import ReconcilerError
-from reconciler.operations.actions import Operator, kept, visit
+from reconciler.operations.operator import Operator, kept, visit
 from reconciler.postgres.ledger.verification import VerificationQueue, VerifiedDelivery
 from reconciler.worker.periodic.verification import Verification, VerificationResult
 

@@ -13,8 +13,8 @@ from functools import partial
 import structlog
 
 from reconciler.domain.model import Trigger
-from reconciler.operations import actions
-from reconciler.operations.actions import Operator, TaskState
+from reconciler.operations import operator as actions
+from reconciler.operations.operator import Operator, TaskState
 
 log = structlog.get_logger()
 

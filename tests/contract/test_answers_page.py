@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from reconciler.bootstrap import reports
-from reconciler.cli.render.tables import case_as_json, show_json
+from reconciler.cli.render.console import case_as_json, show_json
 from reconciler.operations.explain import ExplainTerms
 from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration

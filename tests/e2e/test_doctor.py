@@ -8,7 +8,7 @@ from reconciler.demo import play
 from reconciler.operations.doctor import NAMES
 from reconciler.settings import load
 from testkit.commands import run
-from tests.operations.doctor.rig import surgery
+from tests.operations.doctor.installation import surgery
 
 
 async def test_on_the_demos_stack_all_is_well(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler import bootstrap, settings
 from reconciler.bootstrap import Parts, parts
-from reconciler.operations.actions import Operator
+from reconciler.operations.operator import Operator
 from reconciler.simulator import Simulator
 from tests.http.api import Face, opened
 

@@ -11,9 +11,9 @@ import pytest
 
 from reconciler.bootstrap import Parts
 from reconciler.errors import Transient
-from reconciler.operations.actions import Operator
 from reconciler.operations.audit import AuditReading, AuditTotals, BrokenDelivery, audit
 from reconciler.operations.explain import ExplainTerms
+from reconciler.operations.operator import Operator
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.verification import PAGE, VerificationQueue
 from testkit.standins.storage.faults import Fault

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import Transient
-from reconciler.operations.actions import OperationOutcome, Operator, backfill, unhealed
+from reconciler.operations.operator import OperationOutcome, Operator, backfill, unhealed
 from reconciler.simulator import Simulator
 from testkit.rows import OURS, add, state
 

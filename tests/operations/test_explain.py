@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from reconciler.operations.actions import outcome
 from reconciler.operations.explain import ExplainTerms, ended, lines, story
+from reconciler.operations.operator import outcome
 from reconciler.postgres.reports.generation_details import (
     ApplicationRow,
     Bookkeeping,

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from reconciler.errors import Permanent, Transient
-from reconciler.operations.actions import Operator, retry
+from reconciler.operations.operator import Operator, retry
 from reconciler.simulator import Simulator
 from testkit.rows import HOUR, add, keep, state
 

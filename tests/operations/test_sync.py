@@ -12,7 +12,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.errors import LeaseLost
 from reconciler.kie.client import key_hash
-from reconciler.operations.actions import Operator, sync
+from reconciler.operations.operator import Operator, sync
 from reconciler.simulator import Failure, Simulator, never
 from testkit.rows import OURS, add, keep, state
 from testkit.waiting import until

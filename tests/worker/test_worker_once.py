@@ -9,7 +9,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.operations.actions import kept
+from reconciler.operations.operator import kept
 from reconciler.simulator import never
 from reconciler.worker import poll
 from testkit.waiting import until

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.cli.render.tables import console, text
+from reconciler.cli.render.console import console, text
 from reconciler.operations.doctor import NAMES, Check
 
 _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}

@@ -16,8 +16,8 @@ from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import Model, assets
-from reconciler.operations.actions import TaskState
 from reconciler.operations.explain import ended
+from reconciler.operations.operator import TaskState
 from reconciler.postgres.reports.generation_list import OF_ONE_TASK
 from reconciler.postgres.reports.listed import ListedGeneration
 

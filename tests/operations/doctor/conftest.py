@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.doctor.rig import Surgery, surgery
+from tests.operations.doctor.installation import Surgery, surgery
 
 
 @pytest.fixture

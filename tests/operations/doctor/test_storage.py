@@ -13,7 +13,7 @@ from reconciler.operations.doctor.storage import BucketRules, BucketUse
 from testkit.rows import add, keep, store
 from testkit.standins.storage import Bucket, Fault
 from testkit.waiting import until
-from tests.operations.doctor.rig import Surgery, amiss, pooled
+from tests.operations.doctor.installation import Surgery, amiss, pooled
 
 MIB = 1 << 20
 PROBE = ("upload", "public_read", "delete")

@@ -16,13 +16,13 @@ import pytest
 from reconciler import __version__
 from reconciler.operations.doctor import Check
 from reconciler.operations.doctor import database as of_database
+from reconciler.operations.doctor import privileges as rights
 from reconciler.operations.doctor import table as judge
-from reconciler.operations.doctor.facts import rights
 from reconciler.operations.doctor.facts import table as facts
 from reconciler.postgres.migrations.migrate import behind, migrate
 from reconciler.postgres.schema import REQUIRED, statuses
 from testkit.tables import member, older_table, supabase_like
-from tests.operations.doctor.rig import Surgery, amiss
+from tests.operations.doctor.installation import Surgery, amiss
 
 
 async def _table(owner: Any) -> Check:

@@ -15,7 +15,7 @@ from reconciler.errors import Transient
 from reconciler.kie.client import KieClient, KieReply
 from reconciler.kie.dialects import by_name, candidates
 from reconciler.operations.doctor import NotKnown
-from reconciler.operations.doctor.configuration import CallbackAnswer
+from reconciler.operations.doctor.callback import CallbackAnswer
 from reconciler.operations.doctor.facts import seen
 from reconciler.operations.doctor.facts.table import NewestTask
 from reconciler.operations.doctor.kie import KeyAccount, ModelAnswer

@@ -15,7 +15,7 @@ from reconciler.operations.doctor.database import DatabaseConnection, DatabaseSe
 from reconciler.operations.doctor.facts import connection as lines
 from testkit.standins.pooler import LIMITS, pooler
 from testkit.waiting import until
-from tests.operations.doctor.rig import Surgery, amiss
+from tests.operations.doctor.installation import Surgery, amiss
 
 OF_DATABASE = NAMES[NAMES.index("database") + 1 : NAMES.index("spool")]
 

@@ -102,7 +102,7 @@ async def _behind(settings: Settings) -> list[str]:
 
 def _print_files(what: str, files: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        from reconciler.cli.render import tables
+        from reconciler.cli.render import console as tables
 
         tables.show_json({what: files})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.operations.doctor import NAMES
-from tests.operations.doctor.rig import Surgery, amiss
+from tests.operations.doctor.installation import Surgery, amiss
 
 
 async def test_a_good_installation_is_all_ok_and_every_check_is_told_once_in_its_order(shared: Surgery) -> None:

@@ -12,14 +12,14 @@ from aiohttp import web
 
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.net.http_clients import json_client
-from reconciler.operations.doctor import configuration as judge
+from reconciler.operations.doctor import callback as judge
 from reconciler.operations.doctor import kie as of_kie
-from reconciler.operations.doctor.configuration import CallbackAddress, CallbackAnswer
+from reconciler.operations.doctor.callback import CallbackAddress, CallbackAnswer
 from reconciler.operations.doctor.facts import network
 from reconciler.operations.doctor.kie import KeyAccount
 from testkit.rows import add, keep
 from tests.http.api import opened
-from tests.operations.doctor.rig import KEY, Surgery, amiss, pooled
+from tests.operations.doctor.installation import KEY, Surgery, amiss, pooled
 
 
 async def test_every_key_is_tried_and_a_rejected_one_is_named_by_its_setting(shared: Surgery) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.operations.doctor import Check, NotKnown, configuration, fail, failed, not_looked, ok, table, warn
+from reconciler.operations.doctor import Check, NotKnown, callback, fail, failed, not_looked, ok, table, warn
 
 UNSEEN = NotKnown("the database is away", "start it")
 
@@ -57,7 +57,7 @@ def test_only_a_fail_is_a_failure() -> None:
 
 
 def test_an_address_at_which_nobody_was_asked_is_not_judged_by_its_answer() -> None:
-    address = configuration.CallbackAddress(
+    address = callback.CallbackAddress(
         "https://shop.example/api/kie/callback", proven=True, private=False, by_design=False
     )
-    assert configuration.callback(address, None).says == "not looked at: nobody was asked"
+    assert callback.callback(address, None).says == "not looked at: nobody was asked"

@@ -25,14 +25,15 @@ from reconciler.kie.client import KieClient, key_hash
 from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import is_public
 from reconciler.operations.doctor import Check, NotKnown, clock, fail, not_looked, ok
-from reconciler.operations.doctor import configuration as of_setup
+from reconciler.operations.doctor import callback as of_setup
 from reconciler.operations.doctor import database as of_database
 from reconciler.operations.doctor import kie as of_kie
+from reconciler.operations.doctor import privileges as rights
 from reconciler.operations.doctor import storage as of_storage
 from reconciler.operations.doctor import table as of_table
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.facts import connection as lines
-from reconciler.operations.doctor.facts import network, rights, seen
+from reconciler.operations.doctor.facts import network, seen
 from reconciler.operations.doctor.facts import storage as objects
 from reconciler.operations.doctor.facts import table as tables
 from reconciler.operations.doctor.facts.network import KeyProbe

@@ -14,7 +14,7 @@ import asyncpg
 from reconciler import settings
 from reconciler.bootstrap import instruments
 from reconciler.operations.doctor import Check
-from reconciler.operations.doctor.examine import examine
+from reconciler.operations.doctor.runner import examine
 from reconciler.simulator import Simulator
 from testkit.standins.storage import Bucket, SupabaseStorage
 

@@ -27,7 +27,7 @@ from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
 
 if TYPE_CHECKING:  # a question alone has no need of the engine, which takes its time to be imported
-    from reconciler.operations.actions import OperationOutcome
+    from reconciler.operations.operator import OperationOutcome
 
 PIPED_WIDTH = 240
 """Columns where nobody's window says how many there are: whoever pipes a table wants its lines whole."""
