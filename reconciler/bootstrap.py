@@ -25,7 +25,7 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
-from reconciler.operations.doctor.runner import DoctorClients
+from reconciler.operations.doctor.runner import Doctor
 from reconciler.operations.explain import ExplainTerms
 from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
@@ -145,19 +145,19 @@ async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, TableShap
 
 
 @contextlib.asynccontextmanager
-async def instruments(settings: Settings) -> AsyncIterator[DoctorClients]:
-    """Build what `doctor` looks with; nothing is asked yet, and nothing need be there."""
+async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
+    """Build what the command `doctor` needs; nothing is connected to yet."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
         store = _store(settings, slots=2)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(kie_session())
-        yield DoctorClients(
+        yield Doctor(
             settings=settings,
             store=store,
-            room=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            open_spool=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
             kie=KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets()),
-            web=await stack.enter_async_context(json_client()),
+            client=await stack.enter_async_context(json_client()),
         )
 
 

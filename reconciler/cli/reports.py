@@ -93,11 +93,10 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 
 async def _examined(settings: Settings, strangers: tuple[str, ...]) -> tuple[Check, ...]:
-    from reconciler.bootstrap import instruments
-    from reconciler.operations.doctor.runner import examine
+    from reconciler.bootstrap import doctor
 
-    async with instruments(settings) as tools:
-        return await examine(tools, strangers)
+    async with doctor(settings) as built:
+        return await built.examine(strangers)
 
 
 def ask(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:

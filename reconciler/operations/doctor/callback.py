@@ -1,93 +1,91 @@
-"""What the settings say by themselves, and the address that KIE calls back at.
+"""The check `callback`: the address at which KIE is told to call back, and what answers there.
 
-Values come in as facts and without secrets; whether something answers at the address is looked at in
-`operations/doctor/facts/network.py`.
+The address is judged as it is written before a request is sent to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-from reconciler.domain.object_keys import CALLBACK_PATH
-from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+import httpx
 
-_REFUSES_US: Final = 401
-_MISSING: Final = 404
+from reconciler.domain.object_keys import CALLBACK_PATH, callback_address
+from reconciler.errors import Transient
+from reconciler.net.http_clients import is_public
+from reconciler.operations.doctor import Check, fail, not_looked, ok, warn
+from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.settings import Settings
+
+_UNAUTHORIZED: Final = 401
+_NOT_FOUND: Final = 404
+
+_ANSWER_BYTES: Final = 64 << 10
+"""More of an answer is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackAddress:
     """Where KIE is told to call back, without query and login.
 
-    `proven`: a callback can prove something; `private`: the address is this machine's or a private network's, and
-    `by_design` that this is wanted.
+    `proven`: a secret or a key is set, by which a callback proves that KIE sent it. `private`: the host is this machine
+    or in a private network. `private_allowed`: the settings allow that.
     """
 
     url: str
     proven: bool
     private: bool = False
-    by_design: bool = False
+    private_allowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackAnswer:
-    """What came back from the callback's address for a request that proves nothing; `ours` is our own refusal."""
+    """The answer to a callback that proves nothing; `ours`: it is this daemon's own refusal."""
 
     status: int
     ours: bool
 
 
-def settings(keys: int, storage: str, notes: Sequence[str], refused: NotKnown | None = None) -> Check:
-    """Tell what is configured; `notes` are what goes together badly, `refused` is what the database cannot read."""
-    if refused is not None:
-        return fail("settings", refused.why, refused.do)
-    if notes:
-        return warn("settings", "; ".join(notes), "See the settings in README.md and docs/OPERATIONS.md.")
-    return ok("settings", f"complete: {keys} key{'' if keys == 1 else 's'} for KIE, storage {storage}")
+async def check_callback(settings: Settings, client: httpx.AsyncClient, *, within: float) -> Check:
+    """Judge the address in the settings, and what answers there within so many seconds."""
+    address = _read_address(settings)
+    if address is None or judge_address(address) is not None:
+        return judge_callback(address, None)
+    return judge_callback(address, await attempt(lambda: read_answer(client, address.url), within=within))
 
 
-def spelling(strangers: Sequence[str], known: Sequence[str]) -> Check:
-    """Judge names that look like settings and are none."""
-    if not strangers:
-        return ok("spelling", "every RECONCILER_ and KIE_ name is a setting")
-    told = [f"{name} (did you mean {near[0]}?)" if (near := _near(name, known)) else name for name in strangers]
-    says = f"no setting has the name {', '.join(told)}"
-    return warn("spelling", says, "Correct the name, or take it away; as it stands it has no effect here.")
-
-
-def callback(address: CallbackAddress | None, answer: CallbackAnswer | NotKnown | None) -> Check:
-    """Judge where KIE is told to call back; an `answer` of None means that nobody was asked."""
+def judge_callback(address: CallbackAddress | None, answer: CallbackAnswer | NotKnown | None) -> Check:
+    """Judge the callback address; an `answer` of None means that no request was sent."""
     if address is None:
-        return ok("callback", "KIE_CALLBACK_URL is not set: KIE is asked instead of being waited for")
-    if (wrong := written(address)) is not None:
+        return ok("callback", "KIE_CALLBACK_URL is not set: KIE is polled and calls nobody back")
+    if (wrong := judge_address(address)) is not None:
         return wrong
     match answer:
         case None:
-            return not_looked("callback", "nobody was asked")
+            return not_looked("callback", "no request was sent")
         case NotKnown():
-            do = "Start the daemon, and see DNS, firewall and reverse proxy; until then KIE is asked instead."
-            return warn("callback", f"{address.url} cannot be reached from here: {answer.why}", do)
+            do = "Start the daemon; check DNS, firewall and reverse proxy. Until then KIE is polled."
+            return warn("callback", f"{address.url} cannot be reached from here: {answer.reason}", do)
         case CallbackAnswer(ours=True):
-            return ok("callback", f"{address.url} answers, and refuses who proves nothing")
-        case CallbackAnswer(status=status) if status in (_REFUSES_US, _MISSING):
+            return ok("callback", f"{address.url} answers, and refuses a callback without proof")
+        case CallbackAnswer(status=status) if status in (_UNAUTHORIZED, _NOT_FOUND):
             says = f"{address.url} answers {status}, but not as this daemon does"
             return fail("callback", says, f"Let the reverse proxy pass {CALLBACK_PATH} on to the daemon's port.")
         case CallbackAnswer(status=status) if status >= 500:
-            do = "See whether the daemon runs, and the reverse proxy in front of it."
+            do = "Check whether the daemon runs, and the reverse proxy in front of it."
             return warn("callback", f"{address.url} answers {status}", do)
         case CallbackAnswer(status=status):
-            says = f"{address.url} answers {status} to a callback that proves nothing, where {_REFUSES_US} is due"
-            return fail("callback", says, "See what stands at that address; KIE's callbacks do not reach the daemon.")
+            says = f"{address.url} answers {status} to a callback without proof; it should answer {_UNAUTHORIZED}"
+            return fail("callback", says, "Check which server has that address: KIE's callbacks miss the daemon.")
         case _:
             assert_never(answer)
 
 
-def written(address: CallbackAddress) -> Check | None:
-    """What is wrong with the address as it is written, None where nothing is."""
+def judge_address(address: CallbackAddress) -> Check | None:
+    """Return what is wrong with the address as it is written, or None."""
     parts = urlsplit(address.url)
     if (times := parts.path.count(CALLBACK_PATH)) > 1:
         base = parts._replace(path=parts.path.partition(CALLBACK_PATH)[0]).geturl()
@@ -95,13 +93,52 @@ def written(address: CallbackAddress) -> Check | None:
     if not address.proven:
         says = "every callback is refused: neither KIE_CALLBACK_SECRET nor KIE_WEBHOOK_HMAC_KEY is set"
         return fail("callback", says, "Set one of them; for a secret: openssl rand -hex 32")
-    if address.private and not address.by_design:
-        says = f"{address.url} is on this machine or a private network, where KIE cannot come"
+    if address.private and not address.private_allowed:
+        says = f"{address.url} is on this machine or in a private network, where KIE cannot reach it"
         return fail("callback", says, "Give KIE_CALLBACK_URL the public address of the reverse proxy.")
     if parts.scheme == "http" and not address.private:
-        return warn("callback", f"{address.url} is not encrypted, and the secret travels in it", "Use https.")
+        return warn("callback", f"{address.url} is not encrypted, and the secret is part of it", "Use https.")
     return None
 
 
-def _near(name: str, known: Sequence[str]) -> list[str]:
-    return get_close_matches(name, known, n=1, cutoff=0.6)
+def _read_address(settings: Settings) -> CallbackAddress | None:
+    if not settings.kie_callback_url:
+        return None
+    parts = urlsplit(callback_address(settings.kie_callback_url, "", ""))
+    return CallbackAddress(
+        # Without query and login: both may hold a secret, and the address is printed.
+        parts._replace(query="", netloc=parts.netloc.rpartition("@")[2]).geturl(),
+        proven=bool(settings.kie_callback_secret or settings.kie_webhook_hmac_key),
+        private=_is_private(parts.hostname or ""),
+        private_allowed=settings.allow_private_hosts,
+    )
+
+
+def _is_private(host: str) -> bool:
+    """Return whether the host is localhost or a private address; names are not resolved."""
+    literal = re.fullmatch(r"[0-9.]+|.*:.*", host) is not None
+    return host == "localhost" or (literal and not is_public(host))
+
+
+async def read_answer(client: httpx.AsyncClient, url: str) -> CallbackAnswer:
+    """Send a callback that proves nothing and return the answer; Transient where there is none."""
+    try:
+        async with client.stream("POST", url, content=b"{}", headers={"Content-Type": "application/json"}) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > _ANSWER_BYTES:
+                    break
+            ours = response.status_code == _UNAUTHORIZED and _is_refusal(bytes(body))
+            return CallbackAnswer(response.status_code, ours)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Transient(type(error).__name__, code="network") from error
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Return whether this is how the daemon refuses a callback."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and answer.get("error") == "unauthorized"

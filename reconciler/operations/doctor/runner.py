@@ -1,250 +1,159 @@
-"""`doctor`: one look at everything that the daemon needs, told as one line each.
+"""`Doctor` makes every check in order, and leaves out those for which an earlier one failed.
 
-The order of the looks and what each one waits for; the facts come from `edges/checkup/`, the judgement from
-`core/checkup/`. Built by the composition root, called by the command line.
+Built in `bootstrap.py`, called by the command `doctor`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 
 from reconciler import __version__
-from reconciler.domain.object_keys import callback_address
-from reconciler.kie.client import KieClient, key_hash
+from reconciler.kie.client import KieClient
 from reconciler.media.spool import SpoolDirectory
-from reconciler.net.http_clients import is_public
-from reconciler.operations.doctor import Check, NotKnown, clock, fail, not_looked, ok
-from reconciler.operations.doctor import callback as of_setup
-from reconciler.operations.doctor import database as of_database
-from reconciler.operations.doctor import kie as of_kie
-from reconciler.operations.doctor import privileges as rights
-from reconciler.operations.doctor import storage as of_storage
-from reconciler.operations.doctor import table as of_table
+from reconciler.operations.doctor import Check, database, judge_clock, not_looked, privileges, table
+from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.operations.doctor.callback import check_callback
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
-from reconciler.operations.doctor.facts import connection as lines
-from reconciler.operations.doctor.facts import network, seen
-from reconciler.operations.doctor.facts import storage as objects
-from reconciler.operations.doctor.facts import table as tables
-from reconciler.operations.doctor.facts.network import KeyProbe
-from reconciler.operations.doctor.facts.table import NewestTask
-from reconciler.operations.doctor.storage import BucketUse
+from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks
+from reconciler.operations.doctor.settings import judge_settings, judge_spelling
+from reconciler.operations.doctor.storage import BucketUse, check_storage, read_bucket_use
 from reconciler.postgres.eligibility import UNREADABLE, readable
 from reconciler.postgres.migrations.migrate import behind
-from reconciler.postgres.schema import REQUIRED, statuses
-from reconciler.settings import KieKey, Settings, variable
+from reconciler.postgres.schema import statuses
+from reconciler.settings import Settings
 from reconciler.storage import Store
 
 T = TypeVar("T")
 
+_ANY_USE = BucketUse()
+_NO_TASKS = NotKnown("the database cannot be asked for tasks")
+
+_CONNECTION_CHECKS = ("connection", "listen", "database_clock")
+_TABLE_CHECKS = ("statuses", "triggers", "indexes", "privileges", "row_security", "realtime")
+
 
 @dataclass(frozen=True, slots=True)
-class DoctorClients:
-    """What the looks are made with; each step takes `within` seconds at most, `now` is this machine's Unix time."""
+class _DatabaseReport:
+    """The checks of the database, and what other checks need from it.
+
+    `unreadable` is the error where PostgreSQL cannot read RECONCILER_TASK_PATTERN.
+    """
+
+    checks: list[Check]
+    unreadable: NotKnown | None = None
+    use: BucketUse | NotKnown = _ANY_USE
+    newest: tuple[NewestTask, ...] | NotKnown = _NO_TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class Doctor:
+    """Makes the checks; each step takes `within` seconds at most, `now` is this machine's Unix time."""
 
     settings: Settings
     store: Store
-    room: Callable[[], SpoolDirectory]
+    open_spool: Callable[[], SpoolDirectory]
     kie: KieClient
-    web: httpx.AsyncClient
+    client: httpx.AsyncClient
     within: float = 10.0
     now: Callable[[], float] = time.time
 
-
-@dataclass(slots=True)
-class _Met:
-    """What the database told that others need: what is made here, whom to ask KIE about, what it cannot read."""
-
-    use: BucketUse | NotKnown
-    newest: tuple[NewestTask, ...] | NotKnown
-    refused: NotKnown | None = None
-
-
-async def examine(tools: DoctorClients, strangers: Sequence[str] = ()) -> tuple[Check, ...]:
-    """Look at everything; `strangers` are names that look like settings and are none."""
-    settings = tools.settings
-    met = _Met(BucketUse(), NotKnown("the database cannot be asked for tasks"))
-    of_tables = await _database(tools, met)
-    told = [
-        of_setup.settings(len(settings.kie_keys()), settings.storage_backend, _notes(settings), met.refused),
-        of_setup.spelling(strangers, [variable(name) for name in Settings.model_fields]),
-    ]
-    groups = await asyncio.gather(_storage(tools, met.use), _kie(tools, met.newest), _callback(tools))
-    return (*told, *of_tables, *(check for group in groups for check in group))
-
-
-def _notes(settings: Settings) -> list[str]:
-    """What is set so that it defeats something else; values are not repeated."""
-    notes = []
-    if settings.give_up_after <= settings.stuck_after:
-        notes.append("RECONCILER_GIVE_UP_AFTER is not longer than RECONCILER_STUCK_AFTER")
-    if settings.allow_private_hosts and "*" in settings.result_hosts:
-        notes.append("results may come from any host of the private network: RECONCILER_RESULT_HOSTS is *")
-    if 0 < len(settings.api_token.get_secret_value()) < 16:
-        notes.append("RECONCILER_API_TOKEN is shorter than 16 characters")
-    return notes
-
-
-_OF_LINE = ("connection", "listen", "database_clock")
-_OF_TABLE = ("statuses", "triggers", "indexes", "privileges", "row_security", "realtime")
-
-
-async def _database(tools: DoctorClients, met: _Met) -> list[Check]:
-    dsn = tools.settings.database_url.get_secret_value()
-    async with AsyncExitStack() as stack:
-
-        async def connect() -> asyncpg.Connection:
-            return await stack.enter_async_context(lines.connected(dsn))
-
-        connection = await seen(connect, within=tools.within)
-        if isinstance(connection, NotKnown):
-            return _without(connection)
-        server = await seen(lambda: lines.server(connection, tools.now), within=tools.within)
-        if isinstance(server, NotKnown) or server.version[0] < of_database.OLDEST:
-            return _without(server)
-        other = await seen(connect, within=tools.within)
-        line: DatabaseConnection | NotKnown = (
-            other
-            if isinstance(other, NotKnown)
-            else await seen(lambda: lines.line(connection, other, within=tools.within / 2), within=2 * tools.within)
+    async def examine(self, unknown_names: Sequence[str] = ()) -> tuple[Check, ...]:
+        """Make every check; `unknown_names` begin like settings and are none."""
+        settings, within = self.settings, self.within
+        report = await self._examine_database()
+        storage, kie, callback = await asyncio.gather(
+            check_storage(settings, self.store, self.open_spool, self.client, report.use, within=within),
+            check_kie(settings, self.kie, report.newest, within=within, now=self.now),
+            check_callback(settings, self.client, within=within),
         )
-        return [
-            of_database.database(server),
-            of_database.connection(line),
-            of_database.listen(line),
-            clock("database_clock", "the database's", server.ahead),
-            *await _tables(tools, _Reader(connection, tools.within), met),
+        return (
+            judge_settings(settings, report.unreadable),
+            judge_spelling(unknown_names),
+            *report.checks,
+            *storage,
+            *kie,
+            callback,
+        )
+
+    async def _examine_database(self) -> _DatabaseReport:
+        dsn = self.settings.database_url.get_secret_value()
+        async with AsyncExitStack() as stack:
+
+            async def connect() -> asyncpg.Connection:
+                return await stack.enter_async_context(database.connected(dsn))
+
+            connection = await attempt(connect, within=self.within)
+            if isinstance(connection, NotKnown):
+                return _unusable(connection)
+            server = await attempt(lambda: database.read_server(connection, self.now), within=self.within)
+            if isinstance(server, NotKnown) or server.version[0] < database.OLDEST_VERSION:
+                return _unusable(server)
+            way = await self._read_connection(connection, await attempt(connect, within=self.within))
+            checks = [
+                database.judge_server(server),
+                database.judge_connection(way),
+                database.judge_listen(way),
+                judge_clock("database_clock", "the database's", server.ahead),
+            ]
+            return await self._examine_tables(connection, checks)
+
+    async def _read_connection(
+        self, connection: asyncpg.Connection, other: asyncpg.Connection | NotKnown
+    ) -> DatabaseConnection | NotKnown:
+        if isinstance(other, NotKnown):
+            return other
+        return await attempt(
+            lambda: database.read_connection(connection, other, within=self.within / 2), within=2 * self.within
+        )
+
+    async def _examine_tables(self, connection: asyncpg.Connection, checks: list[Check]) -> _DatabaseReport:
+        async def read(question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T | NotKnown:
+            """Ask in a transaction of its own: an error must not spoil the next question."""
+            return await attempt(
+                lambda: database.read_only(connection, lambda: question(connection)), within=self.within
+            )
+
+        settings = self.settings
+        pattern = await read(lambda asked: readable(asked.fetchval, settings.task_pattern))
+        unreadable = pattern if pattern is not None and pattern.code == UNREADABLE else None
+        checks = [*checks, table.judge_schema(await read(behind))]
+        columns = await read(table.read_columns)
+        alive = timedelta(seconds=2 * settings.lease_seconds)
+        versions = await read(lambda asked: database.read_versions(asked, alive))
+        replicas = database.judge_replicas(versions, __version__)
+        if isinstance(columns, NotKnown) or not columns:
+            checks.append(table.judge_table(columns if isinstance(columns, NotKnown) else frozenset()))
+            checks += [not_looked(name, "there is no table to look at") for name in _TABLE_CHECKS]
+            return _DatabaseReport([*checks, replicas], unreadable)
+        deletes = settings.failed_retention_days > 0
+        checks += [
+            table.judge_table(frozenset(columns)),
+            table.judge_statuses(await read(statuses)),
+            table.judge_triggers(await read(table.read_triggers)),
+            table.judge_indexes(await read(table.read_indexes)),
+            privileges.judge_privileges(await read(lambda asked: privileges.read_rights(asked, deletes=deletes))),
+            privileges.judge_row_security(await read(privileges.read_open_access)),
+            database.judge_realtime(await read(database.read_publications)),
+            replicas,
         ]
+        return _DatabaseReport(
+            checks,
+            unreadable,
+            use=await read(lambda asked: read_bucket_use(asked, columns)),
+            newest=await read(lambda asked: read_newest_tasks(asked, columns)),
+        )
 
 
-def _without(server: DatabaseServer | NotKnown) -> list[Check]:
-    names = (*_OF_LINE, "schema", "table", *_OF_TABLE, "replicas")
-    return [of_database.database(server), *_all(*names, why="the database cannot be used")]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Asks the database one question after the other, each in a transaction of its own."""
-
-    connection: asyncpg.Connection
-    within: float
-
-    async def read(self, look: Callable[[asyncpg.Connection], Awaitable[T]]) -> T | NotKnown:
-        """Ask; what cannot be told is an answer, too."""
-        connection = self.connection
-        return await seen(lambda: lines.reading(connection, lambda: look(connection)), within=self.within)
-
-
-async def _tables(tools: DoctorClients, reader: _Reader, met: _Met) -> list[Check]:
-    read = reader.read
-    pattern = await read(lambda asked: readable(asked.fetchval, tools.settings.task_pattern))
-    met.refused = pattern if pattern is not None and pattern.code == UNREADABLE else None
-    schema = of_table.schema(await read(behind))
-    columns = await read(tables.columns)
-    alive = timedelta(seconds=2 * tools.settings.lease_seconds)
-    replicas = of_database.replicas(await read(lambda asked: tables.versions(asked, alive)), __version__)
-    if isinstance(columns, NotKnown) or not columns:
-        table = of_table.table(columns if isinstance(columns, NotKnown) else frozenset(), REQUIRED)
-        return [schema, table, *_all(*_OF_TABLE, why="there is no table to look at"), replicas]
-    deletes = tools.settings.failed_retention_days > 0
-    checks = [
-        schema,
-        of_table.table(frozenset(columns), REQUIRED),
-        of_table.statuses(await read(statuses)),
-        of_table.triggers(await read(tables.triggers)),
-        of_table.indexes(await read(tables.indexes), tables.index_sql()),
-        of_table.privileges(await read(lambda asked: rights.rights(asked, deletes=deletes))),
-        of_table.row_security(await read(rights.openings)),
-        of_database.realtime(await read(tables.publications)),
-        replicas,
-    ]
-    met.use = await read(lambda asked: tables.use(asked, columns))
-    met.newest = await read(lambda asked: tables.newest(asked, columns))
-    return checks
-
-
-_OF_PROBE = ("upload", "public_read", "delete")
-
-
-async def _storage(tools: DoctorClients, use: BucketUse | NotKnown) -> list[Check]:
-    store, settings = tools.store, tools.settings
-    room = await seen(lambda: asyncio.to_thread(tools.room), within=tools.within)
-    spool = (
-        fail("spool", room.why, room.do) if isinstance(room, NotKnown) else ok("spool", f"{room.folder} can be written")
-    )
-    local = settings.storage_backend == "local"
-    named = str(settings.storage_local_dir) if local else settings.storage_bucket
-    found = await seen(store.check, within=tools.within)
-    bucket = of_storage.bucket(found, named)
-    if found is not None and found.code != of_storage.PRIVATE:
-        return [
-            spool,
-            bucket,
-            *_all("bucket_rules", "upload", "public_read", "delete", why="the bucket cannot be used"),
-        ]
-    rules = objects.rules(store)
-    judged = of_storage.bucket_rules(rules, use, named)
-    if isinstance(room, NotKnown):
-        return [spool, bucket, judged, *_all(*_OF_PROBE, why="there is no room for a probe")]
-    what = objects.probe_of(of_storage.probe_type(rules))
-    probe = await objects.probe(store, room, tools.web, what, within=tools.within)
-    read = of_storage.public_read(probe, local=local)
-    return [spool, bucket, judged, of_storage.upload(probe), read, of_storage.delete(probe, what.path)]
-
-
-async def _kie(tools: DoctorClients, newest: tuple[NewestTask, ...] | NotKnown) -> list[Check]:
-    names = {key_hash(key.secret.get_secret_value()): _setting(key) for key in tools.settings.kie_keys()}
-    asking = KeyProbe(tools.kie, names, tools.within)
-    accounts, ahead = await network.accounts(asking, tools.now)
-    first = of_kie.keys(accounts)
-    if all(isinstance(account.left, NotKnown) for account in accounts):
-        models = not_looked("kie_models", "KIE takes no key")
-    elif isinstance(newest, NotKnown):
-        models = of_kie.models(newest)
-    else:
-        models = of_kie.models(await network.models(asking, newest))
-    return [first, of_kie.credit(accounts), models, of_kie.kie_clock(ahead)]
-
-
-async def _callback(tools: DoctorClients) -> list[Check]:
-    settings = tools.settings
-    if not settings.kie_callback_url:
-        return [of_setup.callback(None, None)]
-    parts = urlsplit(callback_address(settings.kie_callback_url, "", ""))
-    # Without query and login: both may hold a secret, and the address is told.
-    url = parts._replace(query="", netloc=parts.netloc.rpartition("@")[2]).geturl()
-    address = of_setup.CallbackAddress(
-        url,
-        proven=bool(settings.kie_callback_secret or settings.kie_webhook_hmac_key),
-        private=_is_private(parts.hostname or ""),
-        by_design=settings.allow_private_hosts,
-    )
-    if of_setup.written(address) is not None:
-        return [of_setup.callback(address, None)]
-    return [of_setup.callback(address, await seen(lambda: network.answer(tools.web, url), within=tools.within))]
-
-
-def _all(*names: str, why: str) -> list[Check]:
-    return [not_looked(name, why) for name in names]
-
-
-def _setting(key: KieKey) -> str:
-    """The setting that a key came from."""
-    what = {None: "", "image": "_PHOTO", "video": "_VIDEO"}[key.kind]
-    return f"KIE_API_KEY{what}{'_POOL' if key.pool else ''}"
-
-
-def _is_private(host: str) -> bool:
-    """Whether an address as it is written, or this machine's own name, is out of KIE's reach."""
-    literal = re.fullmatch(r"[0-9.]+|.*:.*", host) is not None
-    return host == "localhost" or (literal and not is_public(host))
+def _unusable(server: DatabaseServer | NotKnown) -> _DatabaseReport:
+    names = (*_CONNECTION_CHECKS, "schema", "table", *_TABLE_CHECKS, "replicas")
+    skipped = [not_looked(name, "the database cannot be used") for name in names]
+    return _DatabaseReport([database.judge_server(server), *skipped])

@@ -1,12 +1,12 @@
-"""`doctor` as a whole: every check once and in its order, all well on a good installation, never a crash or a trace."""
+"""`doctor` as a whole: each check is made once and in order, and on a good installation each is ok."""
 
 from __future__ import annotations
 
 from reconciler.operations.doctor import NAMES
-from tests.operations.doctor.installation import Surgery, amiss
+from tests.operations.doctor.installation import Installation, not_ok
 
 
-async def test_a_good_installation_is_all_ok_and_every_check_is_told_once_in_its_order(shared: Surgery) -> None:
-    checks = await shared.look()
+async def test_on_a_good_installation_every_check_is_ok_and_made_once_in_order(shared: Installation) -> None:
+    checks = await shared.examine()
     assert tuple(checks) == NAMES
-    assert amiss(checks) == {}
+    assert not_ok(checks) == {}
