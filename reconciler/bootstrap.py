@@ -26,7 +26,7 @@ from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
 from reconciler.operations.doctor.runner import Doctor
-from reconciler.operations.explain import ExplainTerms
+from reconciler.operations.explain import ExplainSettings
 from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
@@ -281,10 +281,16 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
         yield WebhookSender(Outbox(built.database), receiver, built.metrics)
 
 
-def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
-    """Return what chores work with."""
-    reopening = Reopener(built.database, built.shape)
-    return Operator(built.work, built.reports, reopening, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
+def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
+    """Return what sync, retry, backfill and audit work with."""
+    return Operator(
+        built.work,
+        built.reports,
+        Reopener(built.database, built.shape),
+        ExplainSettings.of(built.settings),
+        at_once=at_once,
+        pause=pause,
+    )
 
 
 def scope(settings: Settings) -> ReportScope:

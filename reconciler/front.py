@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from reconciler.bootstrap import Parts, desk, scope
+from reconciler.bootstrap import Parts, operator, scope
 from reconciler.domain.poll_interval import FASTEST
 from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.download_url import LinkRefresher
@@ -48,16 +48,16 @@ def gate_for(settings: Settings) -> Authenticator:
 
 def inside(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
-    at_work = desk(parts, pause=FASTEST)
+    operates = operator(parts, pause=FASTEST)
     hub = Hub(ChangeFeed(parts.database, parts.shape))
     return RouteServices(
         work=parts.work,
         reports=parts.reports,
-        desk=at_work,
+        operator=operates,
         hub=hub,
         inbox=parts.ways.inbox,
         listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
-        syncs=SingleFlight(at_work),
+        syncs=SingleFlight(operates),
         mint=LinkRefresher(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
         creation=_creation(parts),
     )

@@ -36,7 +36,7 @@ class RouteServices:
 
     work: Worker
     reports: Reports
-    desk: Operator
+    operator: Operator
     hub: Hub
     inbox: Inbox
     listing: GenerationList

@@ -1,8 +1,7 @@
-"""What is done because somebody asks: sync a task, retry a generation, backfill what was never stored.
+"""Visits that a person asks for: `Operator` makes one now, or waits for the replica that holds the generation.
 
-Each chore sends generations through the same visit as the daemon does and tells how each stands afterwards; where a
-replica already holds one, it waits for that. Nothing is decided or written here. Called by the command line; the door
-of `sync` calls `visit` alone.
+`sync.py`, `retry.py`, `backfill.py`, `audit.py` and `single_flight.py` call it. The visit itself is the daemon's own
+(`worker/visit.py`): nothing is decided or written here.
 """
 
 from __future__ import annotations
@@ -10,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 
-from reconciler.domain.model import OPEN, SUCCEEDED, Observation, Trigger
-from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
-from reconciler.operations.explain import ExplainTerms, ended
+from reconciler.domain.model import Observation, Trigger
+from reconciler.errors import LeaseLost
+from reconciler.operations.explain import ExplainSettings, ended
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import Reports
@@ -26,228 +24,88 @@ from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
-POLL = 0.3
-"""Seconds between two looks at a generation that somebody else holds."""
-
-Word = Literal["delivered", "failed", "working", "left"]
-
-
-@dataclass(frozen=True, slots=True)
-class OperationOutcome:
-    """How a generation stands after a chore; `why` is for people.
-
-    `failed` is for good; our own give-up is still `working`. `left` is what the daemon does not move.
-    """
-
-    generation_id: str
-    task_id: str | None
-    word: Word
-    why: str
-    asset_url: str | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether it has come to its end."""
-        return self.word in ("delivered", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """What every chore needs: `at_once` bounds the visits, `patience` the seconds to wait for another's lease.
-
-    `pause` is the seconds that must have passed since the last look at a row before it is visited again.
-    """
-
-    work: Worker
-    reports: Reports
-    reopening: Reopener
-    terms: ExplainTerms
-    at_once: int = 1
-    patience: float = 120.0
-    pause: float = 0.0
+RECHECK_SECONDS = 0.3
+"""The time between two looks at a generation that another replica holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """How a generation stands after a visit, None where it is gone; `seen` is what a visit of ours heard last.
+    """The generation after a visit, None where its row is gone, and KIE's last answer to this visit.
 
-    `seen` is None where there was nothing to ask or another instance asked.
+    `observation` is None where there was nothing to ask, or another replica asked.
     """
 
-    case: GenerationDetails | None
-    seen: Observation | None = None
+    details: GenerationDetails | None
+    observation: Observation | None = None
 
 
-async def sync(desk: Operator, task_id: str) -> tuple[OperationOutcome, ...]:
-    """Visit every generation of this task now; empty when nobody knows it."""
-    async with kept(desk.work):
-        stands = [await visit(desk, found, Trigger.SYNC) for found in await desk.reports.find_task(task_id)]
-    return tuple(outcome(stand.case, desk.terms) for stand in stands if stand.case is not None)
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Makes visits on request, `at_once` at a time in a backfill or an audit.
 
-
-async def retry(desk: Operator, generation_id: str) -> OperationOutcome | None:
-    """Reopen a generation and visit it now; None when nobody knows it.
-
-    Raises Permanent where there is nothing to retry, Transient when another instance keeps holding it.
+    `patience` is how many seconds it waits for a lease of another replica. `pause` is how many seconds must lie between
+    the last look at a row and a visit.
     """
-    case = await desk.reports.case(generation_id)
-    if case is None:
-        return None
-    _check_retry(case)
-    async with kept(desk.work):
-        if case.generation.status == "failed":
-            await _reopened(desk, generation_id)
-        case = (await visit(desk, generation_id, Trigger.SYNC)).case
-    return None if case is None else outcome(case, desk.terms)
 
+    worker: Worker
+    reports: Reports
+    reopener: Reopener
+    settings: ExplainSettings
+    at_once: int = 1
+    patience: float = 120.0
+    pause: float = 0.0
 
-def _check_retry(case: GenerationDetails) -> None:
-    row = case.generation
-    if row.status not in (*OPEN, *SUCCEEDED, "failed"):
-        told = f"{row.id} is {row.status}: that is the application's own word, and such rows are left alone"
-        raise Permanent(told, code="not_ours")
-    if row.task_id is None:
-        raise Permanent(f"{row.id} has no task id, so there is nothing to ask KIE about", code="no_task")
+    async def visit(self, generation_id: str, trigger: Trigger) -> TaskState:
+        """Visit a generation now, or wait until the replica that holds it has done so; not where it has ended.
 
+        The caller keeps the leases (`leases_kept`). Raises Transient when the database is away or the process drains.
+        """
+        deadline = time.monotonic() + self.patience
+        before = await self.reports.case(generation_id)
+        if before is None or ended(before, self.settings):
+            return TaskState(before)
+        await self._wait_for_pause(before)
+        observation: Observation | None = None
+        try:
+            visited = await self.worker.once(generation_id, trigger)
+            if visited is not None and visited.row.polls == 0:
+                # While many rows are new, the first visit only takes a place in the queue; the second one asks KIE.
+                visited = await self.worker.once(generation_id, trigger)
+            observation = visited.seen if visited is not None else None
+        except LeaseLost:
+            log.info("lease.lost", generation_id=generation_id)
+        while True:
+            details = await self.reports.case(generation_id)
+            if details is None or not details.held or time.monotonic() > deadline:
+                return TaskState(details, observation)
+            await asyncio.sleep(RECHECK_SECONDS)
+            if self.worker.draining:
+                return TaskState(details, observation)
 
-async def _reopened(desk: Operator, generation_id: str) -> None:
-    deadline = time.monotonic() + desk.patience
-    while not await desk.reopening.reopen(generation_id):
-        case = await desk.reports.case(generation_id)
-        if case is None or case.generation.status != "failed":
+    async def _wait_for_pause(self, details: GenerationDetails) -> None:
+        if details.known is None or details.known.looked_at is None:
             return
-        if time.monotonic() > deadline:
-            raise Transient(f"another instance keeps holding {generation_id}", code="held")
-        await asyncio.sleep(POLL)
-
-
-async def unhealed(reports: Reports, on_page: Callable[[int, int], None] = lambda _looked, _found: None) -> list[str]:
-    """Walk the whole table and return what a backfill would deliver.
-
-    `on_page` hears how many rows were looked at by now, and how many of them are to be delivered.
-    """
-    found: list[str] = []
-    looked, after = 0, None
-    while True:
-        page = await reports.unhealed(after=after)
-        found += page.found
-        looked += page.looked
-        on_page(looked, len(found))
-        if page.upto is None:
-            return found
-        after = page.upto
-
-
-async def backfill(
-    desk: Operator, *, on_page: Callable[[int, int], None], on_outcome: Callable[[OperationOutcome], None]
-) -> tuple[OperationOutcome, ...]:
-    """Deliver every success without an asset; what cannot be healed is told and does not stop the others.
-
-    Raises Transient when the database is away: run it again, and it goes on with what is left.
-    """
-    outcomes: list[OperationOutcome] = []
-    queue = iter(await unhealed(desk.reports, on_page))
-
-    async def worker() -> None:
-        for generation_id in queue:
-            told = await _healed(desk, generation_id)
-            outcomes.append(told)
-            on_outcome(told)
-
-    async with kept(desk.work), _together(worker() for _ in range(desk.at_once)) as workers:
-        await asyncio.gather(*workers)
-    return tuple(outcomes)
-
-
-async def _healed(desk: Operator, generation_id: str) -> OperationOutcome:
-    """The border around a visit: what breaks in it costs this one generation its healing, and nobody else anything."""
-    try:
-        case = (await visit(desk, generation_id, Trigger.BACKFILL)).case
-    except ReconcilerError as error:
-        if error.code == "database_away":
-            raise
-        return OperationOutcome(generation_id, None, "working", str(error))
-    except Exception as error:
-        log.exception("visit.broke", generation_id=generation_id)
-        return OperationOutcome(generation_id, None, "working", f"the visit broke: {type(error).__name__}")
-    if case is None:
-        return OperationOutcome(generation_id, None, "left", "the application deleted the row")
-    return outcome(case, desk.terms)
-
-
-def outcome(case: GenerationDetails, terms: ExplainTerms) -> OperationOutcome:
-    """Return how a generation stands."""
-    row, known = case.generation, case.known
-    if row.status in SUCCEEDED and ended(case, terms):
-        return OperationOutcome(row.id, row.task_id, "delivered", "", row.asset_url)
-    if row.status == "failed":
-        word: Word = "failed" if ended(case, terms) else "working"
-        return OperationOutcome(
-            row.id, row.task_id, word, row.error or (known and known.why) or "no reason was written"
-        )
-    if row.status not in (*OPEN, *SUCCEEDED):
-        return OperationOutcome(row.id, row.task_id, "left", f"status {row.status} is the application's own")
-    why = (known and known.why) or "not asked yet"
-    if case.held:
-        return OperationOutcome(row.id, row.task_id, "working", f"another instance holds it; {why}")
-    if known is None:
-        return OperationOutcome(row.id, row.task_id, "left", "not one of ours: its provider or its task id says so")
-    return OperationOutcome(row.id, row.task_id, "left" if known.due_at is None else "working", why)
-
-
-async def visit(desk: Operator, generation_id: str, trigger: Trigger) -> TaskState:
-    """Visit one generation now, or wait until whoever holds it has.
-
-    What has come to its end is not visited. The caller keeps the leases alive. Raises Transient when the database is
-    away or the process drains.
-    """
-    deadline = time.monotonic() + desk.patience
-    before = await desk.reports.case(generation_id)
-    if before is None or ended(before, desk.terms):
-        return TaskState(before)
-    await _paused(desk, before)
-    seen: Observation | None = None
-    try:
-        visited = await desk.work.once(generation_id, trigger)
-        if visited is not None and visited.row.polls == 0:
-            # In a burst a first visit only takes its place in the queue; the second one asks.
-            visited = await desk.work.once(generation_id, trigger)
-        seen = visited.seen if visited is not None else None
-    except LeaseLost:
-        log.info("lease.lost", generation_id=generation_id)
-    while True:
-        case = await desk.reports.case(generation_id)
-        if case is None or not case.held or time.monotonic() > deadline:
-            return TaskState(case, seen)
-        await asyncio.sleep(POLL)
-        if desk.work.draining:
-            return TaskState(case, seen)
-
-
-async def _paused(desk: Operator, case: GenerationDetails) -> None:
-    if case.known is None or case.known.looked_at is None:
-        return
-    since = (case.now - case.known.looked_at).total_seconds()
-    until = time.monotonic() + desk.pause - max(since, 0.0)
-    # In short steps, because a drain does not wait for a pause.
-    while not desk.work.draining:
-        left = until - time.monotonic()
-        if left <= 0:
-            return
-        await asyncio.sleep(min(left, POLL))
+        since = (details.now - details.known.looked_at).total_seconds()
+        end = time.monotonic() + self.pause - max(since, 0.0)
+        # In short steps: a drain does not wait for a pause.
+        while not self.worker.draining:
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                return
+            await asyncio.sleep(min(remaining, RECHECK_SECONDS))
 
 
 @contextlib.asynccontextmanager
-async def kept(work: Worker) -> AsyncIterator[None]:
-    """Keep the leases alive meanwhile: a long delivery outlives its first term."""
-    async with _together(iter([work.keep()])):
+async def leases_kept(worker: Worker) -> AsyncIterator[None]:
+    """Renew the worker's leases meanwhile: a long delivery takes longer than one lease lasts."""
+    async with running([worker.keep()]):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _together(parts: Iterator[Coroutine[None, None, None]]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run these as tasks, and leave none behind."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
+async def running(coroutines: Iterable[Coroutine[None, None, None]]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run the coroutines as tasks; those that still run at the end are cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         yield tasks
     finally:

@@ -13,8 +13,9 @@ import asyncpg
 import pytest
 
 from reconciler.bootstrap import reports
-from reconciler.cli.render.console import case_as_json, show_json
-from reconciler.operations.explain import ExplainTerms
+from reconciler.cli.render.as_json import show_json
+from reconciler.cli.render.explain import explanation_as_json
+from reconciler.operations.explain import ExplainSettings
 from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
@@ -23,7 +24,7 @@ from testkit.rows import HOUR, add, keep, store
 from tests.contract.test_operations_page import rows, section, words
 
 TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for programs"))}
-TERMS = ExplainTerms(timedelta(hours=24), ("kie.ai",))
+TERMS = ExplainSettings(timedelta(hours=24), ("kie.ai",))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[s
     await connection.execute("INSERT INTO reconciler.callbacks (task_id, body) VALUES ('task', '{}')")
     await connection.close()
     async with reports(load({"DATABASE_URL": rows_dsn}, tmp_path)) as asked:
-        show_json([case_as_json(case, TERMS) for case in await asked.explain(row)])
+        show_json([explanation_as_json(case, TERMS) for case in await asked.explain(row)])
     (told,) = json.loads(capsys.readouterr().out)
     return dict(told)
 

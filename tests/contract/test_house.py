@@ -21,7 +21,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 BORDERS = (
     "reconciler/worker/worker.py",
     "reconciler/worker/periodic/scheduler.py",
-    "reconciler/operations/operator.py",
+    "reconciler/operations/backfill.py",
     "reconciler/http/app.py",
 )
 """Where whatever breaks is caught: around a visit (the daemon's, a backfill's), a periodic task, a request."""

@@ -89,7 +89,7 @@ async def test_backfill_first_lists_then_heals_then_has_nothing_to_do(rig: Rig) 
     assert (listed.code, before) == (0, 0)
     assert listed.out.splitlines() == [*sorted([*rows, lost]), "4 to deliver"]
     assert healed.code == 1
-    assert "3 healed, 1 not" in healed.out
+    assert "3 delivered, 1 not" in healed.out
     assert "KIE refused the task" in healed.out
     assert again.code == 1
     assert (again.answer["healed"], [one["generation_id"] for one in again.answer["left"]]) == (0, [lost])

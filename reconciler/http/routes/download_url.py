@@ -78,7 +78,7 @@ def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
     async def download_url(asked: DownloadUrlBody, caller: Caller = Depends(gate.caller)) -> DownloadUrlAnswer:
         inside = entrance.go()
         row, url = await _found(inside, caller, asked)
-        if not host_listed(url, inside.desk.terms.their_hosts):
+        if not host_listed(url, inside.operator.settings.their_hosts):
             raise not_kies()
         minted = await inside.mint.address(url, caller, key_hash=row.key_hash)
         return DownloadUrlAnswer(download_url=minted, expires_in=LASTS)

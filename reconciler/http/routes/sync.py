@@ -96,20 +96,20 @@ def _over(visit: asyncio.Task[TaskState]) -> bool:
     """Whether nobody works on it any more: what a drain has cut, or another instance still holds, goes on elsewhere."""
     if not visit.done() or visit.cancelled():
         return False
-    return visit.exception() is not None or (case := visit.result().case) is None or not case.held
+    return visit.exception() is not None or (case := visit.result().details) is None or not case.held
 
 
 async def _goes_on(inside: RouteServices, left: list[str]) -> bool:
     """Whether anything is still to come of these, whose visits are not over: what has ended needed none."""
     cases = await inside.reports.cases(left)
-    return not all(ended(case, inside.desk.terms) for case in cases)
+    return not all(ended(case, inside.operator.settings) for case in cases)
 
 
 def _check(visit: asyncio.Task[TaskState]) -> None:
     """Raise what the visit raised, and Problem 502 where it could not hear KIE."""
     if not visit.done() or visit.cancelled():
         return
-    seen = visit.result().seen
+    seen = visit.result().observation
     if isinstance(seen, Unreachable):
         later = {} if seen.retry_after is None else wait(seen.retry_after)
         raise Problem(502, "kie_unavailable", f"KIE could not be asked: {seen.reason}", headers=later)

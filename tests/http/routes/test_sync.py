@@ -296,7 +296,7 @@ async def test_a_drain_ends_the_pause_between_two_looks(pool: Any, kie: Simulato
     row = await add(pool, user_id=ANN, task_id=task)
     # As far as the pause knows, the last look has just begun.
     await keep(pool, row, seen_task=task, looks=1, looked_at_in=3600, due_at_in=60)
-    face.entrance.inside = replace(inside_of(face), syncs=SingleFlight(replace(inside_of(face).desk, pause=3600)))
+    face.entrance.inside = replace(inside_of(face), syncs=SingleFlight(replace(inside_of(face).operator, pause=3600)))
     assert (await sync(face.ann, task, wait=0.1)).status_code == 202
 
     asking = asyncio.create_task(sync(face.ann, task))

@@ -14,7 +14,7 @@ from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
 from reconciler.front import inside
-from reconciler.operations.explain import ExplainTerms, story
+from reconciler.operations.explain import ExplainSettings, sentences
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.worker.create.create_task import OutcomeUnknown, TaskCreated, TaskCreator, TaskDeclined
@@ -76,16 +76,16 @@ async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, ExplainTerms.of(built.settings))
-        assert told["KIE"].startswith("createTask: its outcome is unknown since ")
-        assert "never ordered again" in told["KIE"]
+        told = sentences(case, ExplainSettings.of(built.settings))
+        assert told["KIE"].startswith("The outcome of createTask is unknown since ")
+        assert "not ordered again" in told["KIE"]
         await rig.age(row["id"], 3600)
         (stuck,) = await built.reports.stuck()
         assert stuck.why.startswith("createTask: outcome unknown since 2")
         kie.let.set()
         assert await asking == TaskCreated(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, ExplainTerms.of(built.settings))
+        told = sentences(case, ExplainSettings.of(built.settings))
         assert "createTask" not in "".join(told.values())
         assert await built.reports.stuck() == (), "it counts from when it got its task"
 
