@@ -26,7 +26,6 @@ from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
 from reconciler.operations.doctor.runner import Doctor
-from reconciler.operations.explain import ExplainSettings
 from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
@@ -283,14 +282,8 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what sync, retry, backfill and audit work with."""
-    return Operator(
-        built.work,
-        built.reports,
-        Reopener(built.database, built.shape),
-        ExplainSettings.of(built.settings),
-        at_once=at_once,
-        pause=pause,
-    )
+    reopener = Reopener(built.database, built.shape)
+    return Operator(built.work, built.reports, reopener, built.settings, at_once=at_once, pause=pause)
 
 
 def scope(settings: Settings) -> ReportScope:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import actions, demo, doctor, maintenance, migrate, reports, run, simulate, top
+from reconciler.cli import actions, doctor, maintenance, migrate, reports, run, sandbox, top
 from reconciler.errors import Config, ReconcilerError
 
 _GENERATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -53,8 +53,8 @@ def application() -> typer.Typer:
         actions.backfill: "backfill --dry-run",
         maintenance.audit: "audit --since 24h",
         maintenance.cleanup: "cleanup --failed-older-than 30d --dry-run",
-        simulate.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
-        demo.demo: "demo --faults",
+        sandbox.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
+        sandbox.demo: "demo --faults",
     }
     for command, example in commands.items():
         app.command(epilog=f"Example: kie-reconciler {example}")(command)

@@ -12,7 +12,7 @@ import typer
 from reconciler.cli.options import AsJson, ask, fail, operate, settings_for
 
 if TYPE_CHECKING:
-    from reconciler.operations.outcome import OperationOutcome
+    from reconciler.operations.operator import OperationOutcome
 
 
 def sync(task_id: Annotated[str, typer.Argument(help="KIE's id of the task.")], *, as_json: AsJson = False) -> None:
@@ -52,7 +52,7 @@ def backfill(
 
     Also those whose asset_url still points at the provider. If it is stopped, the next run goes on.
     """
-    from reconciler.cli.render.as_json import show_json
+    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.outcomes import BackfillProgress, show_outcomes
     from reconciler.operations.backfill import backfill, find_unstored
 
@@ -78,7 +78,7 @@ def backfill(
 
 
 def _print_and_exit(outcomes: Sequence[OperationOutcome], *, as_json: bool) -> None:
-    from reconciler.cli.render.as_json import show_json
+    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.outcomes import show_outcomes
 
     if as_json:

@@ -13,7 +13,6 @@ from reconciler.cli.options import AsJson, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.doctor import Check
-    from reconciler.settings import Settings
 
 
 def doctor(*, as_json: AsJson = False) -> None:
@@ -22,22 +21,20 @@ def doctor(*, as_json: AsJson = False) -> None:
     One line each: ok, warn or FAIL, and what to do. Exit 1 with any FAIL. Nothing is changed; the object that storage
     is tried with is removed again.
     """
-    from reconciler import settings
-    from reconciler.cli.render.as_json import show_json
+    from reconciler import bootstrap, settings
+    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.doctor import show
     from reconciler.operations.doctor import failed
 
     loaded = settings_for("database_url", "kie_api_key", "storage")
-    checks = asyncio.run(_examine(loaded, settings.strangers()))
+
+    async def examine() -> tuple[Check, ...]:
+        async with bootstrap.doctor(loaded) as built:
+            return await built.examine(settings.strangers())
+
+    checks = asyncio.run(examine())
     if as_json:
         show_json(checks)
     else:
         show(checks)
     raise typer.Exit(1 if failed(checks) else 0)
-
-
-async def _examine(settings: Settings, unknown_names: tuple[str, ...]) -> tuple[Check, ...]:
-    from reconciler import bootstrap
-
-    async with bootstrap.doctor(settings) as built:
-        return await built.examine(unknown_names)

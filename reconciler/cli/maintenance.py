@@ -14,7 +14,6 @@ from reconciler.cli.options import AsJson, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.audit import AuditTotals, BrokenDelivery
-    from reconciler.settings import Settings
 
 
 def _duration(text: str) -> timedelta:
@@ -37,10 +36,25 @@ def audit(
 
     Every byte is compared with its receipt. Exit 1 when anything was missing or changed, even if it was repaired.
     """
-    from reconciler.cli.render.as_json import show_json
+    from reconciler.bootstrap import operator, parts
+    from reconciler.cli.render.console import show_json
+    from reconciler.operations.audit import Audit
+    from reconciler.postgres.ledger.verification import VerificationQueue
 
-    broken: list[BrokenDelivery] = []
-    totals = asyncio.run(_audit(settings_for(), _duration(since), broken, printed=not as_json))
+    settings, period, broken = settings_for(), _duration(since), []
+
+    def on_broken(delivery: BrokenDelivery) -> None:
+        broken.append(delivery)
+        if not as_json:
+            typer.echo(f"{delivery.generation_id}  {delivery.word}  {delivery.why}")
+
+    async def run() -> AuditTotals:
+        async with parts(settings) as built:
+            queue = VerificationQueue(built.database, built.shape)
+            audit = Audit(operator(built, at_once=settings.concurrency), queue, built.audit, on_broken)
+            return await audit.run(period)
+
+    totals = asyncio.run(run())
     if as_json:
         show_json({"totals": totals, "broken": broken})
     else:
@@ -50,22 +64,6 @@ def audit(
             f"{totals.left} are no longer shown by their rows"
         )
     raise typer.Exit(0 if totals.well else 1)
-
-
-async def _audit(settings: Settings, since: timedelta, broken: list[BrokenDelivery], *, printed: bool) -> AuditTotals:
-    from reconciler.bootstrap import operator, parts
-    from reconciler.operations.audit import Audit
-    from reconciler.postgres.ledger.verification import VerificationQueue
-
-    def on_broken(delivery: BrokenDelivery) -> None:
-        broken.append(delivery)
-        if printed:
-            typer.echo(f"{delivery.generation_id}  {delivery.word}  {delivery.why}")
-
-    async with parts(settings) as built:
-        queue = VerificationQueue(built.database, built.shape)
-        audit = Audit(operator(built, at_once=settings.concurrency), queue, built.audit, on_broken)
-        return await audit.run(since)
 
 
 def cleanup(
@@ -79,22 +77,22 @@ def cleanup(
     Only failures with nothing stored are deleted. An object is deleted an hour after its row was cancelled, deleted or
     given another object.
     """
-    from reconciler.cli.render.as_json import show_json
+    from reconciler.bootstrap import parts
+    from reconciler.cli.render.console import show_json
+    from reconciler.postgres.retention import Retention
+    from reconciler.worker.prune import delete_failed, remove_orphans
 
-    failed, orphans = asyncio.run(_clean_up(settings_for(), _duration(failed_older_than), dry_run=dry_run))
+    settings, age = settings_for(), _duration(failed_older_than)
+
+    async def run() -> tuple[int, list[str]]:
+        async with parts(settings) as built:
+            retention = Retention(built.database, built.shape)
+            failed = await delete_failed(retention, age, dry_run=dry_run)
+            return failed, await remove_orphans(retention, built.ways.store, dry_run=dry_run)
+
+    failed, orphans = asyncio.run(run())
     if as_json:
         show_json({"failed": failed, "orphans": orphans, "dry_run": dry_run})
         return
     word = "to delete" if dry_run else "deleted"
     typer.echo("\n".join([*orphans, f"{failed} failed generations {word}, {len(orphans)} objects {word}"]))
-
-
-async def _clean_up(settings: Settings, older_than: timedelta, *, dry_run: bool) -> tuple[int, list[str]]:
-    from reconciler.bootstrap import parts
-    from reconciler.postgres.retention import Retention
-    from reconciler.worker.prune import delete_failed, remove_orphans
-
-    async with parts(settings) as built:
-        retention = Retention(built.database, built.shape)
-        failed = await delete_failed(retention, older_than, dry_run=dry_run)
-        return failed, await remove_orphans(retention, built.ways.store, dry_run=dry_run)

@@ -75,7 +75,7 @@ async def _missing_files(settings: Settings) -> list[str]:
 
 def _print_files(word: str, files: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        from reconciler.cli.render.as_json import show_json
+        from reconciler.cli.render.console import show_json
 
         show_json({word: files})
     else:

@@ -16,7 +16,7 @@ def status(*, as_json: AsJson = False) -> None:
 
     Also what is in flight or stuck now, and how many replicas are alive.
     """
-    from reconciler.cli.render.as_json import show_json
+    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.reports import show_status
 
     report = ask(settings_for("database_url"), lambda reports: reports.status())
@@ -31,7 +31,7 @@ def stuck(*, as_json: AsJson = False) -> None:
 
     Longer than RECONCILER_STUCK_AFTER; the oldest first.
     """
-    from reconciler.cli.render.as_json import show_json
+    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.reports import show_stuck
 
     settings = settings_for("database_url")
@@ -51,17 +51,15 @@ def explain(
 
     What is known, why it has not ended, who holds it, which time runs out first, what happens next and when.
     """
-    from reconciler.cli.render.as_json import show_json
-    from reconciler.cli.render.explain import explanation_as_json, show_explanation
-    from reconciler.operations.explain import ExplainSettings
+    from reconciler.cli.render.console import show_json
+    from reconciler.cli.render.reports import explanation_as_json, show_explanation
 
     settings = settings_for("database_url")
     found = ask(settings, lambda reports: reports.explain(name))
     if not found:
         fail(f"no generation and no task has the id {name}")
-    explain_settings = ExplainSettings.of(settings)
     if as_json:
-        show_json([explanation_as_json(details, explain_settings) for details in found])
+        show_json([explanation_as_json(details, settings) for details in found])
     else:
         for details in found:
-            show_explanation(details, explain_settings)
+            show_explanation(details, settings)

@@ -59,21 +59,14 @@ class AuditTotals:
         return not self.broken and not self.unread
 
 
+@dataclass(frozen=True, slots=True)
 class Audit:
     """Compares deliveries with storage and repairs them; `on_broken` gets each one that is broken."""
 
-    def __init__(
-        self,
-        operator: Operator,
-        queue: VerificationQueue,
-        verification: Verification,
-        on_broken: Callable[[BrokenDelivery], None],
-    ) -> None:
-        self._operator = operator
-        self._queue = queue
-        self._verification = verification
-        self._on_broken = on_broken
-        self._slots = asyncio.Semaphore(operator.at_once)
+    operator: Operator
+    queue: VerificationQueue
+    verification: Verification
+    on_broken: Callable[[BrokenDelivery], None]
 
     async def run(self, since: timedelta) -> AuditTotals:
         """Read back what was delivered within this time, the oldest first, and repair what is broken.
@@ -81,10 +74,11 @@ class Audit:
         Raises storage's error where it returns nothing any more.
         """
         totals, unread_in_a_row = AuditTotals(), 0
-        async with leases_kept(self._operator.worker):
-            page = await self._queue.page(since)
+        slots = asyncio.Semaphore(self.operator.at_once)
+        async with leases_kept(self.operator.worker):
+            page = await self.queue.page(since)
             while page:
-                for result in await asyncio.gather(*(self._compare(delivery) for delivery in page)):
+                for result in await asyncio.gather(*(self._compare(delivery, slots) for delivery in page)):
                     if isinstance(result, ReconcilerError):
                         totals.unread, unread_in_a_row = totals.unread + 1, unread_in_a_row + 1
                         if unread_in_a_row >= MOST_UNREAD:
@@ -92,13 +86,15 @@ class Audit:
                         continue
                     unread_in_a_row = 0
                     await self._settle(result, totals)
-                page = await self._queue.page(since, page[-1])
+                page = await self.queue.page(since, page[-1])
         return totals
 
-    async def _compare(self, delivery: VerifiedDelivery) -> VerificationResult | ReconcilerError:
-        async with self._slots:
+    async def _compare(
+        self, delivery: VerifiedDelivery, slots: asyncio.Semaphore
+    ) -> VerificationResult | ReconcilerError:
+        async with slots:
             try:
-                return await self._verification.compare(delivery, read=True)
+                return await self.verification.compare(delivery, read=True)
             except ReconcilerError as error:
                 log.warning("audit.away", generation_id=delivery.generation_id, code=error.code, reason=str(error))
                 return error
@@ -110,13 +106,13 @@ class Audit:
         totals.deliveries += 1
         totals.objects += len(result.audited.assets)
         totals.bytes += sum(asset.size for asset in result.audited.assets)
-        reopened = await self._verification.settle(result)
+        reopened = await self.verification.settle(result)
         if not result.broken:
             return
         totals.broken += 1
         broken = await self._repair(result, reopened=reopened)
         totals.repaired += broken.word == "repaired"
-        self._on_broken(broken)
+        self.on_broken(broken)
 
     async def _repair(self, result: VerificationResult, *, reopened: bool) -> BrokenDelivery:
         delivery = result.audited
@@ -130,7 +126,7 @@ class Audit:
         if not reopened:
             return broken("waiting", "another visit holds it")
         try:
-            details = (await self._operator.visit(delivery.generation_id, Trigger.SYNC)).details
+            details = (await self.operator.visit(delivery.generation_id, Trigger.SYNC)).details
         except ReconcilerError as error:
             return broken("waiting", str(error))
         if details is None or details.known is None:

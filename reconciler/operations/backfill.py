@@ -9,8 +9,7 @@ import structlog
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import ReconcilerError
-from reconciler.operations.operator import Operator, leases_kept, running
-from reconciler.operations.outcome import OperationOutcome, outcome
+from reconciler.operations.operator import OperationOutcome, Operator, leases_kept, outcome, running
 from reconciler.postgres.reports.reports import Reports
 
 log = structlog.get_logger()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Self
+from datetime import datetime
 
 from reconciler.domain.decide import MEDIA_LIFE
 from reconciler.domain.findings import FindingThresholds, Snapshot, findings, span
@@ -21,22 +19,7 @@ from reconciler.postgres.reports.generation_details import Bookkeeping, Generati
 from reconciler.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainSettings:
-    """The settings that an explanation needs: when we give up, the provider's hosts, and which rows are ours."""
-
-    give_up_after: timedelta
-    their_hosts: tuple[str, ...]
-    providers: tuple[str, ...] = ("kie",)
-    task_pattern: str = ".+"
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Take them from all settings."""
-        return cls(settings.give_up_after, settings.their_hosts, settings.providers, settings.task_pattern)
-
-
-def sentences(details: GenerationDetails, settings: ExplainSettings) -> dict[str, str]:
+def sentences(details: GenerationDetails, settings: Settings) -> dict[str, str]:
     """Return the sentences by topic, in reading order; a topic without a sentence is left out."""
     by_topic = {
         "row": _row(details),
@@ -50,7 +33,7 @@ def sentences(details: GenerationDetails, settings: ExplainSettings) -> dict[str
     return {topic: sentence for topic, sentence in by_topic.items() if sentence}
 
 
-def explain(details: GenerationDetails, settings: ExplainSettings) -> dict[str, str]:
+def explain(details: GenerationDetails, settings: Settings) -> dict[str, str]:
     """Return the sentences and the numbered history, as a terminal and the page show them."""
     return sentences(details, settings) | {f"{n}.": line for n, line in enumerate(history(details), start=1)}
 
@@ -92,7 +75,7 @@ def _polls(details: GenerationDetails) -> str:
 
 
 def _unacknowledged(known: Bookkeeping) -> str:
-    # Where no answer came at all, the task's account is no suspect.
+    # Without an answer about the task nothing speaks for another account.
     if (known.why or "").startswith("KIE: "):
         return "KIE has not answered about the task yet."
     return "KIE has never acknowledged the task: it may belong to another key or account."
@@ -134,7 +117,7 @@ def _why(details: GenerationDetails) -> str:
         return ""
     parts = [f"{known.why}."]
     if known.finding:
-        # The advice is written for a whole table: this one counts a single row.
+        # The advice is made from the figures of the whole table: here, from those of this one row.
         alone = Snapshot(in_flight={}, canary_age=0, sweep_age=0, listening=True, waiting={known.finding: 1})
         parts += [finding.do for finding in findings(alone, FindingThresholds())]
     return " ".join(parts)
@@ -150,7 +133,7 @@ def _holder(details: GenerationDetails) -> str:
     return f"The lease of instance {holder.instance} ({where}) ended {until}: the next visit takes it over."
 
 
-def _deadline(details: GenerationDetails, settings: ExplainSettings) -> str:
+def _deadline(details: GenerationDetails, settings: Settings) -> str:
     ahead = sorted(deadline for deadline in _deadlines(details, settings) if deadline[0] > details.now)
     past = sorted(deadline for deadline in _deadlines(details, settings) if deadline[0] <= details.now)
     parts = [f"Run out: {what}, {_at(when, details.now)}." for when, what in past]
@@ -160,7 +143,7 @@ def _deadline(details: GenerationDetails, settings: ExplainSettings) -> str:
     return " ".join(parts)
 
 
-def _deadlines(details: GenerationDetails, settings: ExplainSettings) -> Iterator[tuple[datetime, str]]:
+def _deadlines(details: GenerationDetails, settings: Settings) -> Iterator[tuple[datetime, str]]:
     row, known = details.generation, details.known
     if ended(details, settings) or _left_alone(details, settings):
         return
@@ -178,7 +161,7 @@ def _task_began(details: GenerationDetails) -> datetime:
     return max(created, (details.known and details.known.task_since) or created)
 
 
-def ended(details: GenerationDetails, settings: ExplainSettings) -> bool:
+def ended(details: GenerationDetails, settings: Settings) -> bool:
     """Return whether nothing more happens to the generation by itself."""
     row = details.generation
     if row.status in OPEN:
@@ -192,14 +175,14 @@ def ended(details: GenerationDetails, settings: ExplainSettings) -> bool:
     return not (row.status == "failed" and details.known is not None and details.known.due_at is not None)
 
 
-def _next(details: GenerationDetails, settings: ExplainSettings) -> str:
+def _next(details: GenerationDetails, settings: Settings) -> str:
     parts = [_step(details, settings)]
     if not details.replicas and not ended(details, settings) and not _left_alone(details, settings):
         parts.append("No replica is alive: start `kie-reconciler run`.")
     return " ".join(parts)
 
 
-def _step(details: GenerationDetails, settings: ExplainSettings) -> str:
+def _step(details: GenerationDetails, settings: Settings) -> str:
     row, work = details.generation, details.work
     if ended(details, settings):
         return _end(details)
@@ -223,7 +206,7 @@ def _step(details: GenerationDetails, settings: ExplainSettings) -> str:
     return " ".join(parts)
 
 
-def _left_alone(details: GenerationDetails, settings: ExplainSettings) -> str:
+def _left_alone(details: GenerationDetails, settings: Settings) -> str:
     """Return why no replica visits it; empty where one does, or did."""
     row = details.generation
     if details.known is not None:

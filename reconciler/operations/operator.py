@@ -1,7 +1,8 @@
-"""Visits that a person asks for: `Operator` makes one now, or waits for the replica that holds the generation.
+"""Visits that a person asks for, and how a generation stands afterwards.
 
-`sync.py`, `retry.py`, `backfill.py`, `audit.py` and `single_flight.py` call it. The visit itself is the daemon's own
-(`worker/visit.py`): nothing is decided or written here.
+`Operator` visits a generation now, or waits for the replica that holds it. `sync.py`, `retry.py`, `backfill.py`,
+`audit.py` and `single_flight.py` call it. The visit itself is the daemon's own (`worker/visit.py`): nothing is decided
+or written here.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 
-from reconciler.domain.model import Observation, Trigger
+from reconciler.domain.model import OPEN, SUCCEEDED, Observation, Trigger
 from reconciler.errors import LeaseLost
-from reconciler.operations.explain import ExplainSettings, ended
+from reconciler.operations.explain import ended
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import Reports
+from reconciler.settings import Settings
 from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
 RECHECK_SECONDS = 0.3
 """The time between two looks at a generation that another replica holds."""
+
+Word = Literal["delivered", "failed", "working", "left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Operator:
     worker: Worker
     reports: Reports
     reopener: Reopener
-    settings: ExplainSettings
+    settings: Settings
     at_once: int = 1
     patience: float = 120.0
     pause: float = 0.0
@@ -112,3 +117,44 @@ async def running(coroutines: Iterable[Coroutine[None, None, None]]) -> AsyncIte
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class OperationOutcome:
+    """How a generation stands after an operation; `why` is a sentence for people.
+
+    `failed` is final; a generation that we gave up ourselves is still `working`. The daemon does not change a
+    generation that is `left`.
+    """
+
+    generation_id: str
+    task_id: str | None
+    word: Word
+    why: str
+    asset_url: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Return whether the generation has ended."""
+        return self.word in ("delivered", "failed")
+
+
+def outcome(details: GenerationDetails, settings: Settings) -> OperationOutcome:
+    """Return how a generation stands."""
+    row, known = details.generation, details.known
+    reason = known.why if known else None
+    if row.status in SUCCEEDED and ended(details, settings):
+        return OperationOutcome(row.id, row.task_id, "delivered", "", row.asset_url)
+    if row.status == "failed":
+        word: Word = "failed" if ended(details, settings) else "working"
+        return OperationOutcome(row.id, row.task_id, word, row.error or reason or "no reason was written")
+    if row.status not in (*OPEN, *SUCCEEDED):
+        return OperationOutcome(row.id, row.task_id, "left", f"status {row.status} belongs to the application")
+    reason = reason or "KIE was not asked yet"
+    if details.held:
+        return OperationOutcome(row.id, row.task_id, "working", f"another instance holds it; {reason}")
+    if known is None:
+        return OperationOutcome(
+            row.id, row.task_id, "left", "the daemon leaves it alone: its provider or its task id is excluded"
+        )
+    return OperationOutcome(row.id, row.task_id, "left" if known.due_at is None else "working", reason)

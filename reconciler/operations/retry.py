@@ -7,8 +7,7 @@ import time
 
 from reconciler.domain.model import OPEN, SUCCEEDED, Trigger
 from reconciler.errors import Permanent, Transient
-from reconciler.operations.operator import RECHECK_SECONDS, Operator, leases_kept
-from reconciler.operations.outcome import OperationOutcome, outcome
+from reconciler.operations.operator import RECHECK_SECONDS, OperationOutcome, Operator, leases_kept, outcome
 from reconciler.postgres.reports.generation_details import GenerationDetails
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from reconciler.domain.model import Trigger
-from reconciler.operations.operator import Operator, leases_kept
-from reconciler.operations.outcome import OperationOutcome, outcome
+from reconciler.operations.operator import OperationOutcome, Operator, leases_kept, outcome
 
 
 async def sync(operator: Operator, task_id: str) -> tuple[OperationOutcome, ...]:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler import bootstrap
 from reconciler.bootstrap import Parts
 from reconciler.errors import Transient
 from reconciler.operations.audit import Audit, AuditTotals, BrokenDelivery
-from reconciler.operations.explain import ExplainSettings
-from reconciler.operations.operator import Operator
-from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.verification import PAGE, VerificationQueue
 from testkit.standins.storage.faults import Fault
 from tests.worker.rig import Rig, opened_rig
@@ -36,10 +34,9 @@ async def parts(rig: Rig) -> AsyncIterator[Parts]:
 
 async def audited(parts: Parts, since: timedelta = WEEK) -> tuple[AuditTotals, list[BrokenDelivery]]:
     broken: list[BrokenDelivery] = []
-    settings = ExplainSettings(timedelta(days=1), ("localhost",))
-    operator = Operator(parts.work, parts.reports, Reopener(parts.database, parts.shape), settings, at_once=4)
     queue = VerificationQueue(parts.database, parts.shape)
-    return await Audit(operator, queue, parts.audit, broken.append).run(since), broken
+    audit = Audit(bootstrap.operator(parts, at_once=4), queue, parts.audit, broken.append)
+    return await audit.run(since), broken
 
 
 async def delivered(rig: Rig, parts: Parts) -> str:

@@ -9,8 +9,7 @@ import pytest
 
 from reconciler.errors import Transient
 from reconciler.operations.backfill import backfill, find_unstored
-from reconciler.operations.operator import Operator
-from reconciler.operations.outcome import OperationOutcome
+from reconciler.operations.operator import OperationOutcome, Operator
 from reconciler.simulator import Simulator
 from testkit.rows import OURS, add, state
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from reconciler.operations.explain import ExplainSettings, ended, history, sentences
-from reconciler.operations.outcome import outcome
+from reconciler.operations.explain import ended, history, sentences
+from reconciler.operations.operator import outcome
 from reconciler.postgres.reports.generation_details import (
     ApplicationRow,
     Bookkeeping,
@@ -19,9 +20,10 @@ from reconciler.postgres.reports.generation_details import (
     PastEvent,
     StoredAsset,
 )
+from reconciler.settings import load
 
 NOW = datetime(2026, 3, 1, 3, 0, 0, tzinfo=UTC)
-SETTINGS = ExplainSettings(give_up_after=timedelta(hours=24), their_hosts=("aiquickdraw.com",))
+SETTINGS = load({}, Path(__file__).parent)
 INSTANCE = UUID("6a3f2f60-7f0e-4b8e-9a6c-3f1d1c7a0001")
 OURS = "https://project.supabase.co/generations/u/image/g_0.png"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
@@ -89,7 +91,7 @@ def test_a_row_that_no_replica_has_visited() -> None:
     ],
 )
 def test_nothing_is_promised_for_a_row_that_is_left_alone(facts: dict[str, Any], reason: str) -> None:
-    settings = replace(SETTINGS, task_pattern="^[0-9a-z]+$")
+    settings = SETTINGS.model_copy(update={"task_pattern": "^[0-9a-z]+$"})
 
     answer = sentences(details(row(**facts), replicas=0), settings)
 
@@ -99,7 +101,7 @@ def test_nothing_is_promised_for_a_row_that_is_left_alone(facts: dict[str, Any],
 
 @pytest.mark.parametrize("facts", [{"provider": None}, {"task_id": None}, {"task_id": 2000 * "t"}])
 def test_the_sweep_finds_a_row_that_may_be_ours(facts: dict[str, Any]) -> None:
-    answer = sentences(details(row(**facts)), replace(SETTINGS, task_pattern="^t+$"))
+    answer = sentences(details(row(**facts)), SETTINGS.model_copy(update={"task_pattern": "^t+$"}))
 
     assert answer["next"] == "The next sweep finds it."
 

@@ -1,10 +1,14 @@
-"""Text and tables on standard output, which every view for people is made of."""
+"""What every view is made of: text and tables for people, JSON for programs, on standard output."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
@@ -54,3 +58,21 @@ def show_pairs(pairs: Mapping[str, str]) -> None:
 def show_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table with headings."""
     console().print(grid(names, rows))
+
+
+def show_json(value: object) -> None:
+    """Print dataclasses, lists and mappings of them as one JSON document; times as ISO 8601, durations as seconds."""
+    sys.stdout.write(json.dumps(value, default=as_plain, indent=2) + "\n")
+
+
+def as_plain(value: object) -> object:
+    """Convert a value that JSON has no form for; the `default` of `json.dumps`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reconciler.cli.render.console import show_table, text
-from reconciler.operations.outcome import OperationOutcome
+from reconciler.operations.operator import OperationOutcome
 
 
 def show_outcomes(outcomes: Iterable[OperationOutcome]) -> None:

@@ -1,15 +1,19 @@
-"""How the answers of `status` and `stuck` look."""
+"""How the answers of `status`, `stuck` and `explain` look."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 
 from rich.filesize import decimal
 
 from reconciler.cli.render.console import show_line, show_pairs, show_table
 from reconciler.domain.findings import span
+from reconciler.operations.explain import explain, history, sentences
+from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
+from reconciler.settings import Settings
 
 
 def show_status(status: StatusReport) -> None:
@@ -37,6 +41,17 @@ def show_stuck(stuck: Sequence[StuckGeneration], after: timedelta) -> None:
         return
     rows = ((row.id, row.task_id, row.kind, row.model, row.status, span(row.age), row.why) for row in stuck)
     show_table(("generation", "task", "kind", "model", "status", "age", "why"), rows)
+
+
+def explanation_as_json(details: GenerationDetails, settings: Settings) -> Mapping[str, object]:
+    """Return what is known of a generation, with its sentences and its history, for `--json`."""
+    return {**asdict(details), "story": sentences(details, settings), "happened": history(details)}
+
+
+def show_explanation(details: GenerationDetails, settings: Settings) -> None:
+    """Print the sentences and the history of one generation."""
+    show_line(f"generation {details.generation.id}")
+    show_pairs(explain(details, settings))
 
 
 def _seconds(seconds: float | None) -> str:

@@ -16,8 +16,7 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 
-from reconciler.cli.render.as_json import as_plain
-from reconciler.cli.render.console import console, grid, text
+from reconciler.cli.render.console import as_plain, console, grid, text
 from reconciler.domain.findings import span
 from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
 

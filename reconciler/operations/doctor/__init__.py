@@ -1,13 +1,21 @@
-"""`doctor` checks everything that the daemon needs: one `Check` a name, with what was found and what to do.
+"""`doctor` checks everything that the daemon needs. Each `Check` says what was found and what to do.
 
-One file a subject: it reads the facts (`read_…`) and judges them (`judge_…`, pure functions). `runner.py` makes the
+One file per subject: it reads the facts (`read_…`) and judges them (`judge_…`, pure functions). `runner.py` makes the
 checks in order. Nothing here prints, and nothing is changed: the object that storage is tried with is removed again.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
+
+import asyncpg
+
+from reconciler.errors import ReconcilerError
+
+T = TypeVar("T")
 
 Word = Literal["ok", "warn", "FAIL"]
 
@@ -75,6 +83,29 @@ def not_looked(name: str, reason: str) -> Check:
 def failed(checks: tuple[Check, ...]) -> bool:
     """Return whether something must be repaired before the daemon can work."""
     return any(check.word == "FAIL" for check in checks)
+
+
+@dataclass(frozen=True, slots=True)
+class NotKnown:
+    """Facts that could not be read: the reason, what to do about it, and the error's code."""
+
+    reason: str
+    do: str = ""
+    code: str = ""
+
+
+async def attempt(read: Callable[[], Awaitable[T]], *, within: float) -> T | NotKnown:
+    """Return what `read` returns, or NotKnown where it fails or takes more than `within` seconds."""
+    try:
+        async with asyncio.timeout(within):
+            return await read()
+    except TimeoutError:
+        return NotKnown(f"no answer within {within:g} s", code="timeout")
+    except ReconcilerError as error:
+        return NotKnown(str(error), error.hint, error.code)
+    except asyncpg.PostgresError as error:
+        # Only the class name: the message can repeat a value of a row.
+        return NotKnown(f"the database refuses the question ({type(error).__name__})")
 
 
 CLOCK_WARN: Final = 5.0

@@ -1,4 +1,4 @@
-"""The check `callback`: the address at which KIE is told to call back, and what answers there.
+"""The check `callback`: the address that KIE calls back, and the server that answers there.
 
 The address is judged as it is written before a request is sent to it.
 """
@@ -16,8 +16,7 @@ import httpx
 from reconciler.domain.object_keys import CALLBACK_PATH, callback_address
 from reconciler.errors import Transient
 from reconciler.net.http_clients import is_public
-from reconciler.operations.doctor import Check, fail, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
 from reconciler.settings import Settings
 
 _UNAUTHORIZED: Final = 401
@@ -29,7 +28,7 @@ _ANSWER_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class CallbackAddress:
-    """Where KIE is told to call back, without query and login.
+    """The address that KIE calls back, without query and login.
 
     `proven`: a secret or a key is set, by which a callback proves that KIE sent it. `private`: the host is this machine
     or in a private network. `private_allowed`: the settings allow that.
@@ -60,7 +59,7 @@ async def check_callback(settings: Settings, client: httpx.AsyncClient, *, withi
 def judge_callback(address: CallbackAddress | None, answer: CallbackAnswer | NotKnown | None) -> Check:
     """Judge the callback address; an `answer` of None means that no request was sent."""
     if address is None:
-        return ok("callback", "KIE_CALLBACK_URL is not set: KIE is polled and calls nobody back")
+        return ok("callback", "KIE_CALLBACK_URL is not set: KIE is polled, and callbacks are off")
     if (wrong := judge_address(address)) is not None:
         return wrong
     match answer:

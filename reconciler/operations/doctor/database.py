@@ -17,8 +17,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, fail, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 from reconciler.postgres.connection import SETTINGS, reached
 from reconciler.postgres.pool import permitted, translated
 

@@ -12,8 +12,7 @@ import asyncpg
 
 from reconciler.kie.client import KieClient, KieReply, key_hash
 from reconciler.kie.dialects import by_name, candidates
-from reconciler.operations.doctor import Check, fail, judge_clock, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judge_clock, not_looked, ok, warn
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import KieKey, Settings
 
@@ -121,7 +120,7 @@ def judge_credits(accounts: Sequence[KeyAccount]) -> Check:
     """Judge the credits that are left; keys of one account share them."""
     remaining = {account.setting: account.credits for account in accounts if not isinstance(account.credits, NotKnown)}
     if not remaining:
-        return not_looked("kie_credits", "KIE told no key its credits")
+        return not_looked("kie_credits", "KIE named the credits of no key")
     listed = ", ".join(f"{amount:g} with {name}" for name, amount in remaining.items())
     least = min(remaining.values())
     if least <= 0:

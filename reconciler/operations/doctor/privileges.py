@@ -1,18 +1,17 @@
 """The checks `privileges` and `row_security`: what this login may not do, and what strangers may.
 
-Names are looked up in the catalogue and not resolved: so a login without rights in a schema is still told what it
-lacks.
+Names are read from the catalogue and never resolved: a login without rights in a schema still learns what it lacks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, fail, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 from reconciler.postgres.schema import WRITTEN
 
 _GENERATIONS: Final = """
@@ -114,14 +113,6 @@ class MissingRight:
 
 
 @dataclass(frozen=True, slots=True)
-class LoginRights:
-    """The name of DATABASE_URL's login, and the rights that it lacks."""
-
-    login: str
-    missing: tuple[MissingRight, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class OpenAccess:
     """A role that can use a command on rows of all users, and the SQL that stops it."""
 
@@ -130,26 +121,18 @@ class OpenAccess:
     sql: str
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAccesses:
-    """The roles that PostgREST uses for strangers and users, where they exist, and what is open to them."""
-
-    roles: tuple[str, ...]
-    accesses: tuple[OpenAccess, ...]
-
-
-async def read_rights(connection: asyncpg.Connection, *, deletes: bool) -> LoginRights:
-    """Return what this login lacks; `deletes`: the daemon deletes old failures."""
+async def read_rights(connection: asyncpg.Connection, *, deletes: bool) -> tuple[str, list[MissingRight]]:
+    """Return the login's name and the rights that it lacks; `deletes`: the daemon deletes old failures."""
     login = await connection.fetchval("SELECT current_user::text")
     rows = await connection.fetch(_MISSING_RIGHTS, list(WRITTEN), deletes)
-    return LoginRights(login, tuple(MissingRight(row["sql"], row["runs"]) for row in rows))
+    return login, [MissingRight(row["sql"], row["runs"]) for row in rows]
 
 
-def judge_privileges(rights: LoginRights | NotKnown) -> Check:
+def judge_privileges(rights: tuple[str, Sequence[MissingRight]] | NotKnown) -> Check:
     """Judge the rights of this login; `run` uses each of them."""
     if isinstance(rights, NotKnown):
         return not_looked("privileges", rights.reason)
-    login, missing = rights.login, rights.missing
+    login, missing = rights
     if not missing:
         return ok("privileges", f"{login} may do everything that `run` does")
     sql = "\n".join(right.sql for right in missing)
@@ -159,18 +142,18 @@ def judge_privileges(rights: LoginRights | NotKnown) -> Check:
     return warn("privileges", says, sql)
 
 
-async def read_open_access(connection: asyncpg.Connection) -> OpenAccesses:
-    """Return what the roles of strangers and users can do with rows of all users."""
-    roles = tuple(row[0] for row in await connection.fetch(_ROLES))
+async def read_open_access(connection: asyncpg.Connection) -> tuple[list[str], list[OpenAccess]]:
+    """Return the roles that PostgREST uses for strangers and users, and what they can do with rows of all users."""
+    roles = [row[0] for row in await connection.fetch(_ROLES)]
     rows = await connection.fetch(_OPEN_ACCESS)
-    return OpenAccesses(roles, tuple(OpenAccess(row["rolname"], row["command"], row["sql"]) for row in rows))
+    return roles, [OpenAccess(row["rolname"], row["command"], row["sql"]) for row in rows]
 
 
-def judge_row_security(open_access: OpenAccesses | NotKnown) -> Check:
+def judge_row_security(open_access: tuple[Sequence[str], Sequence[OpenAccess]] | NotKnown) -> Check:
     """Judge who else can read and write rows."""
     if isinstance(open_access, NotKnown):
         return not_looked("row_security", open_access.reason)
-    roles, accesses = open_access.roles, open_access.accesses
+    roles, accesses = open_access
     if not roles:
         return ok("row_security", "there is no role anon and no role authenticated here")
     if not accesses:

@@ -19,8 +19,7 @@ import httpx
 from reconciler import __version__
 from reconciler.kie.client import KieClient
 from reconciler.media.spool import SpoolDirectory
-from reconciler.operations.doctor import Check, database, judge_clock, not_looked, privileges, table
-from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.operations.doctor import Check, NotKnown, attempt, database, judge_clock, not_looked, privileges, table
 from reconciler.operations.doctor.callback import check_callback
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks

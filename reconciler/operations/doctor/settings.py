@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from reconciler.operations.doctor import Check, fail, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import Check, NotKnown, fail, ok, warn
 from reconciler.settings import Settings, variable
 
 

@@ -1,6 +1,6 @@
 """The checks of storage: the spool directory, the bucket and its rules, and a probe object.
 
-The probe is stored, read as a stranger reads it, and removed whatever happened before.
+The probe is stored, read as a stranger reads it, and always removed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import httpx
 from reconciler.domain.object_keys import TYPES, Kind
 from reconciler.errors import Transient
 from reconciler.media.spool import SpoolDirectory
-from reconciler.operations.doctor import Check, fail, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import Settings
 from reconciler.storage import PutRequest, Store, prove

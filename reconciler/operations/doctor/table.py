@@ -11,8 +11,7 @@ from typing import Final, Literal
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, fail, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 from reconciler.postgres.migrations.migration_files import scripts
 from reconciler.postgres.schema import REQUIRED
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from reconciler.operations.explain import ExplainSettings, explain
+from reconciler.operations.explain import explain
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
 from tests.http.api import ANN, BOB, Face
 
@@ -231,7 +231,7 @@ async def test_the_page_tells_an_operator_what_explain_tells_and_nobody_else(poo
     (case,) = await face.built.reports.explain(row)
 
     told = (await face.operator.get(f"{LIST}/{row}")).json()["story"]
-    assert untimed(told) == untimed(explain(case, ExplainSettings.of(face.built.settings)))
+    assert untimed(told) == untimed(explain(case, face.built.settings))
     assert list(told)[-1] == "1."
     assert "story" not in (await face.ann.get(f"{LIST}/{row}")).json()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from reconciler.operations.doctor.attempt import NotKnown, attempt
+from reconciler.operations.doctor import NotKnown, attempt
 
 
 async def test_an_error_of_the_database_is_named_without_its_message() -> None:

@@ -10,8 +10,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from reconciler.operations.doctor import NAMES, database, judge_clock
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import NAMES, NotKnown, database, judge_clock
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from testkit.standins.pooler import LIMITS, pooler
 from testkit.waiting import until

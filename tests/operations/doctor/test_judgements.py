@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.operations.doctor import Check, fail, failed, not_looked, ok, warn
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import Check, NotKnown, fail, failed, not_looked, ok, warn
 from reconciler.operations.doctor.privileges import judge_privileges, judge_row_security
 from reconciler.operations.doctor.table import (
     judge_indexes,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.operations.doctor import kie
-from reconciler.operations.doctor.attempt import NotKnown
+from reconciler.operations.doctor import NotKnown, kie
 from reconciler.operations.doctor.kie import KeyAccount, judge_credits
 from testkit.rows import add, keep
 from tests.operations.doctor.installation import KEY, Installation, not_ok, pooled

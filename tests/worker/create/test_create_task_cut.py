@@ -14,7 +14,7 @@ from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
 from reconciler.front import inside
-from reconciler.operations.explain import ExplainSettings, sentences
+from reconciler.operations.explain import sentences
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.worker.create.create_task import OutcomeUnknown, TaskCreated, TaskCreator, TaskDeclined
@@ -76,7 +76,7 @@ async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        told = sentences(case, ExplainSettings.of(built.settings))
+        told = sentences(case, built.settings)
         assert told["KIE"].startswith("The outcome of createTask is unknown since ")
         assert "not ordered again" in told["KIE"]
         await rig.age(row["id"], 3600)
@@ -85,7 +85,7 @@ async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig
         kie.let.set()
         assert await asking == TaskCreated(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        told = sentences(case, ExplainSettings.of(built.settings))
+        told = sentences(case, built.settings)
         assert "createTask" not in "".join(told.values())
         assert await built.reports.stuck() == (), "it counts from when it got its task"
 

@@ -1,4 +1,4 @@
-"""The command `simulate`: a local KIE."""
+"""The commands `simulate`, a local KIE, and `demo`, everything on this machine."""
 
 # ruff: noqa: PLC0415 - see options.py
 
@@ -33,3 +33,18 @@ def simulate(
         serve(Simulator(port=port, seed=seed, speed=speed, faults=faults), replay)
     except OSError as error:
         raise Config(f"cannot listen on port {port}: {error.strerror}", hint="choose another --port") from error
+
+
+def demo(
+    *,
+    generations: Annotated[int, typer.Option(min=1, help="How many to order.")] = 24,
+    serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards, until Ctrl-C.")] = False,
+    faults: Annotated[bool, typer.Option("--faults", help="A third of everything fails on the way.")] = False,
+) -> None:
+    """Play the whole job on this machine.
+
+    Every stored byte is compared with its source; exit 0 only if all arrived.
+    """
+    from reconciler.demo import main
+
+    raise typer.Exit(main(generations=generations, serve=serve, faults=faults))
