@@ -168,7 +168,7 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
     await store.check()
     media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
     asking = await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS))
-    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
+    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, keep_alive=False))
     keys = _ring(settings)
     return Backends(
         ledger=ledger,

@@ -28,7 +28,7 @@ from reconciler.http import problems
 from reconciler.http.limits import BodyLimiter, RequestLimits, prompt
 from reconciler.http.openapi import described
 from reconciler.http.problems import METHODS, Problem
-from reconciler.http.routes import ops
+from reconciler.http.routes import monitoring
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ def application(
     """Return the routes; `files` is the local backend's folder, None where storage is elsewhere."""
     app = described()
     problems.install(app)
-    own = [ops.routes(health, metrics), *([] if files is None else [ops.stored_files(files)])]
+    own = [monitoring.routes(health, metrics), *([] if files is None else [monitoring.stored_files(files)])]
     for router in (*routers, *own):
         app.include_router(router)
     app.add_middleware(_Border, limits=limits, metrics=metrics, health=health)
