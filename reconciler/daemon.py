@@ -80,7 +80,7 @@ async def run(
         supervisor or SupervisorSocket(), health, stop.asked.is_set, drain_seconds=settings.drain_seconds
     )
     with _signals(stop):
-        async with serving(app, settings.http_host, settings.http_port) as port, lifeline.held():
+        async with serving(app, settings.http_host, settings.http_port) as port, lifeline.running():
             log.info("daemon.started", version=__version__, port=port, observe=observe)
             while not stop.asked.is_set():
                 try:
@@ -137,7 +137,7 @@ async def _reconcile(
     }
     rounds.start()
     health.reason, health.pulse, health.trouble = None, lambda: rounds.pulse, lambda: built.database.trouble
-    lifeline.doing, lifeline.swept = lambda: _doing(built, rounds), lambda: rounds.swept
+    lifeline.activity, lifeline.swept = lambda: _doing(built, rounds), lambda: rounds.swept
     try:
         done, _ = await asyncio.wait({*tasks, keeping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -147,7 +147,7 @@ async def _reconcile(
     finally:
         # From here on no round turns, and a drain may take longer than anybody's patience with one.
         health.reason, health.pulse = DRAINING, time.monotonic
-        lifeline.look()
+        lifeline.update()
         hub.close()
         rounds.stop()
         await _either(_drained(built, entrance, telling, built.settings.drain_seconds), stop.now.wait())

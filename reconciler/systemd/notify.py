@@ -1,7 +1,7 @@
-"""The supervisor that started us, as sd_notify(3) describes its socket: datagrams of NAME=VALUE lines.
+"""The notification socket of systemd, as sd_notify(3) describes it: datagrams of NAME=VALUE lines.
 
-Here is how something is said; `systemd/lifecycle.py` knows what and when. Written by hand because it is
-a dozen lines, and the library for it (sdnotify) has had no release since 2017 and comes as source only.
+`lifecycle.py` decides what is sent and when. It is written by hand because it takes a dozen lines, and the library for
+it (sdnotify) has had no release since 2017 and comes as source only.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ log = structlog.get_logger()
 
 
 class SupervisorSocket:
-    """Whoever listens at NOTIFY_SOCKET; without one everything is said to nobody.
+    """The socket at NOTIFY_SOCKET; without an address nothing is sent.
 
-    `watchdog` is within how many seconds it wants to hear of the pulse, None where it does not watch.
+    `watchdog` is the number of seconds within which the supervisor expects a keep-alive, None where it expects none.
     """
 
     def __init__(self, address: str = "", *, watchdog: float | None = None) -> None:
         self.watchdog = watchdog
         self._failed = False
-        # A leading @ stands for the NUL of Linux's abstract names; other kinds (vsock) are for whole machines.
+        # A leading @ stands for the NUL of Linux's abstract names. Other kinds (vsock) are for virtual machines.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket: socket.socket | None = None
         if address.startswith(("/", "@")):
@@ -33,22 +33,22 @@ class SupervisorSocket:
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> SupervisorSocket:
-        """Take what the supervisor told us out of `environ`: no child of ours is to speak for us."""
+        """Remove the supervisor's variables from `environ` and use them: no child process may send in our name."""
         address = environ.pop("NOTIFY_SOCKET", "")
         period, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        meant = period.isdecimal() and int(period) > 0 and pid in ("", str(os.getpid()))
-        return cls(address, watchdog=int(period) / 1e6 if meant else None)
+        for_us = period.isdecimal() and int(period) > 0 and pid in ("", str(os.getpid()))
+        return cls(address, watchdog=int(period) / 1e6 if for_us else None)
 
     @property
     def listens(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is a supervisor."""
         return self._socket is not None
 
-    def tell(self, **said: str | int) -> bool:
-        """Say these, each on a line, at once or not at all; return whether the supervisor has it."""
+    def send(self, **values: str | int) -> bool:
+        """Send these values in one datagram, one a line; return whether the supervisor received it. Never blocks."""
         if self._socket is None:
             return False
-        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in said.items())
+        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in values.items())
         try:
             self._socket.sendto(text.encode(errors="replace"), self._address)
         except OSError as error:
@@ -60,7 +60,7 @@ class SupervisorSocket:
         return True
 
     def close(self) -> None:
-        """Say nothing more."""
+        """Close the socket; later values are not sent."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,4 +1,4 @@
-"""What a supervisor is told, and when: by the health alone, each thing once."""
+"""What the supervisor is sent, and when: each change of the daemon's health once."""
 
 from __future__ import annotations
 
@@ -7,118 +7,119 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.health import DRAINING, Health
-from reconciler.systemd.lifecycle import CLOSING, SupervisorUpdates
+from reconciler.systemd.lifecycle import CLOSE_SECONDS, SupervisorUpdates
 from reconciler.systemd.notify import SupervisorSocket
 
 
 @dataclass
-class Heard(SupervisorSocket):
-    """A supervisor that keeps what it is told; it does not hear while `away`."""
+class RecordingSocket(SupervisorSocket):
+    """A socket that records what is sent; the supervisor receives nothing while `away`."""
 
     watchdog: float | None = None
     away: bool = False
-    said: list[dict[str, str | int]] = field(default_factory=list)
+    sent: list[dict[str, str | int]] = field(default_factory=list)
 
-    def tell(self, **said: str | int) -> bool:
+    def send(self, **values: str | int) -> bool:
         if not self.away:
-            self.said.append(said)
+            self.sent.append(values)
         return not self.away
 
 
 @dataclass
 class Stage:
-    """A daemon's health, and what is said of it."""
+    """A daemon's health, and what the supervisor is sent about it."""
 
-    heard: Heard
+    socket: RecordingSocket
     health: Health
-    ending: list[bool]
-    line: SupervisorUpdates
+    stopping: list[bool]
+    updates: SupervisorUpdates
     pulse: float = 1.0
 
-    def told(self) -> list[dict[str, str | int]]:
-        """What one look tells."""
-        self.heard.said.clear()
-        self.line.look()
-        return list(self.heard.said)
+    def sent(self) -> list[dict[str, str | int]]:
+        """What one update sends."""
+        self.socket.sent.clear()
+        self.updates.update()
+        return list(self.socket.sent)
 
     def working(self) -> None:
         self.health.reason = None
-        self.line.doing, self.line.swept = lambda: "2 in hand", lambda: True
+        self.updates.activity, self.updates.swept = lambda: "2 in hand", lambda: True
 
 
 @pytest.fixture
 def stage() -> Stage:
-    heard, health, ending = Heard(), Health(patience=1), [False]
-    made = Stage(heard, health, ending, SupervisorUpdates(heard, health, lambda: ending[0], drain_seconds=25))
-    health.pulse = lambda: made.pulse
-    return made
+    socket, health, stopping = RecordingSocket(), Health(patience=1), [False]
+    updates = SupervisorUpdates(socket, health, lambda: stopping[0], drain_seconds=25)
+    created = Stage(socket, health, stopping, updates)
+    health.pulse = lambda: created.pulse
+    return created
 
 
-def test_it_is_ready_after_its_first_sweep_and_says_so_once(stage: Stage) -> None:
+def test_ready_is_sent_once_and_only_after_the_first_sweep(stage: Stage) -> None:
     stage.working()
-    stage.line.swept = lambda: False
-    assert stage.told() == [{"STATUS": "the first sweep is under way"}]
-    stage.line.swept = lambda: True
-    assert stage.told() == [{"READY": 1, "STATUS": "2 in hand"}]
-    assert all("READY" not in said for said in stage.told())
+    stage.updates.swept = lambda: False
+    assert stage.sent() == [{"STATUS": "the first sweep is under way"}]
+    stage.updates.swept = lambda: True
+    assert stage.sent() == [{"READY": 1, "STATUS": "2 in hand"}]
+    assert all("READY" not in values for values in stage.sent())
 
 
-def test_what_it_waits_for_is_told_once_and_it_is_not_ready(stage: Stage) -> None:
+def test_a_reason_to_wait_is_sent_once_and_ready_is_not_sent(stage: Stage) -> None:
     stage.working()
     stage.health.reason = "the database is away: OSError"
-    assert stage.told() == [{"STATUS": "waiting: the database is away: OSError"}]
-    assert stage.told() == []
+    assert stage.sent() == [{"STATUS": "waiting: the database is away: OSError"}]
+    assert stage.sent() == []
 
 
-def test_a_trouble_in_the_middle_is_told_and_taken_back(stage: Stage) -> None:
+def test_a_temporary_trouble_replaces_the_status_until_it_ends(stage: Stage) -> None:
     stage.working()
-    stage.told()
+    stage.sent()
     stage.health.trouble = lambda: "the database is busy"
-    assert stage.told() == [{"STATUS": "waiting: the database is busy"}]
+    assert stage.sent() == [{"STATUS": "waiting: the database is busy"}]
     stage.health.trouble = lambda: None
-    assert stage.told() == [{"STATUS": "2 in hand"}]
+    assert stage.sent() == [{"STATUS": "2 in hand"}]
 
 
-def test_what_the_supervisor_did_not_hear_is_told_again(stage: Stage) -> None:
+def test_a_value_that_was_not_received_is_sent_again(stage: Stage) -> None:
     stage.working()
-    stage.heard.away = True
-    assert stage.told() == []
-    stage.heard.away = False
-    assert stage.told() == [{"READY": 1, "STATUS": "2 in hand"}]
+    stage.socket.away = True
+    assert stage.sent() == []
+    stage.socket.away = False
+    assert stage.sent() == [{"READY": 1, "STATUS": "2 in hand"}]
 
 
-def test_the_watchdog_is_fed_by_a_pulse_that_moves_and_by_nothing_else(stage: Stage) -> None:
+def test_only_a_moving_pulse_feeds_the_watchdog(stage: Stage) -> None:
     stage.working()
-    stage.heard.watchdog = 60.0
+    stage.socket.watchdog = 60.0
     fed = []
     for stage.pulse in (1.0, 1.0, 2.0, 2.0, 2.0):
-        fed.append({"WATCHDOG": 1} in stage.told())
+        fed.append({"WATCHDOG": 1} in stage.sent())
     assert fed == [True, False, True, False, False]
 
 
-def test_nobody_is_fed_who_does_not_watch(stage: Stage) -> None:
+def test_without_a_watchdog_no_keep_alive_is_sent(stage: Stage) -> None:
     stage.working()
-    assert not any("WATCHDOG" in said for said in stage.told())
+    assert not any("WATCHDOG" in values for values in stage.sent())
 
 
-def test_an_end_asks_once_for_the_time_that_the_drain_may_take(stage: Stage) -> None:
+def test_stopping_is_sent_once_with_the_time_that_the_drain_may_take(stage: Stage) -> None:
     stage.working()
-    stage.told()
-    stage.health.reason, stage.ending[0] = DRAINING, True
-    microseconds = (25 + CLOSING) * 1e6
-    assert stage.told() == [{"STOPPING": 1, "EXTEND_TIMEOUT_USEC": microseconds, "STATUS": "draining, 2 in hand"}]
-    stage.line.doing = lambda: "1 in hand"
-    assert stage.told() == [{"STATUS": "draining, 1 in hand"}]
+    stage.sent()
+    stage.health.reason, stage.stopping[0] = DRAINING, True
+    microseconds = (25 + CLOSE_SECONDS) * 1e6
+    assert stage.sent() == [{"STOPPING": 1, "EXTEND_TIMEOUT_USEC": microseconds, "STATUS": "draining, 2 in hand"}]
+    stage.updates.activity = lambda: "1 in hand"
+    assert stage.sent() == [{"STATUS": "draining, 1 in hand"}]
 
 
-def test_parts_that_are_built_anew_are_no_end(stage: Stage) -> None:
+def test_a_restart_of_the_parts_is_not_reported_as_stopping(stage: Stage) -> None:
     stage.working()
-    stage.told()
+    stage.sent()
     stage.health.reason = DRAINING
-    assert not any("STOPPING" in said for said in stage.told())
+    assert not any("STOPPING" in values for values in stage.sent())
 
 
-async def test_it_lives_where_nobody_listens() -> None:
+async def test_the_updates_run_without_a_supervisor() -> None:
     supervisor = SupervisorSocket("")
-    async with SupervisorUpdates(supervisor, Health(patience=1), lambda: False, drain_seconds=1).held():
+    async with SupervisorUpdates(supervisor, Health(patience=1), lambda: False, drain_seconds=1).running():
         assert not supervisor.listens
