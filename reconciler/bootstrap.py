@@ -46,7 +46,7 @@ from reconciler.storage import Store
 from reconciler.storage.local import LocalStore
 from reconciler.storage.supabase import SupabaseStore
 from reconciler.tracing import UNTRACED, Tracing
-from reconciler.webhooks.client import PATIENCE, WebhookClient
+from reconciler.webhooks.client import TIMEOUT, WebhookClient
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.deliver import Backends, Deliverer
 from reconciler.worker.periodic.verification import Verification
@@ -276,7 +276,7 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
     if not settings.notify_url or built.current.limits.observe:
         yield None
         return
-    async with json_client(timeout=PATIENCE) as client:
+    async with json_client(timeout=TIMEOUT) as client:
         receiver = WebhookClient(client, settings.notify_url, settings.notify_secret.get_secret_value())
         yield WebhookSender(Outbox(built.database), receiver, built.metrics)
 

@@ -122,7 +122,7 @@ class PeriodicTasks:
         at_once |= {self.attend: every.presence, self.show: 1.0}
         at_once |= {self.audit: every.audit, self.tidy: every.tidy}
         if self._eyes.announcer is not None:
-            at_once[self._eyes.announcer.look] = 1.0
+            at_once[self._eyes.announcer.send_due] = 1.0
         leaders: dict[Round, float] = {
             self.snapshot: every.snapshot,
             self.pace: every.pace,
@@ -285,7 +285,7 @@ class PeriodicTasks:
     def event(self) -> None:
         """Take note of an event in the outbox: it is told without waiting for the next round."""
         if self._eyes.announcer is not None:
-            self._eyes.announcer.stir()
+            self._eyes.announcer.wake()
 
     def gap(self) -> None:
         """Hearing begins again: whatever was said meanwhile is found by a sweep now."""
