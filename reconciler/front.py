@@ -14,6 +14,7 @@ from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes import callback, create_task, download_url, events, generations, page, sync
+from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.metrics import Metrics
 from reconciler.net.jwks import Jwks
 from reconciler.operations.single_flight import SingleFlight
@@ -29,7 +30,7 @@ def routers(settings: Settings, entrance: ReadinessGate, metrics: Metrics) -> li
     """Return the routes of the API; they come in through the entrance once the parts are there."""
     gate = gate_for(settings)
     return [
-        callback.routes(callback.proofs(settings), entrance, metrics),
+        callback.routes(CallbackProofs.from_settings(settings), entrance, metrics),
         generations.routes(gate, entrance),
         sync.routes(gate, entrance),
         download_url.routes(gate, entrance),
