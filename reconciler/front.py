@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from reconciler.bootstrap import Parts, desk, scope
 from reconciler.domain.poll_interval import FASTEST
 from reconciler.http.auth import Authenticator, TokenVerifier
-from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes import callback, create_task, download_url, events, generations, page, sync
@@ -59,7 +58,7 @@ def inside(parts: Parts) -> RouteServices:
         inbox=parts.ways.inbox,
         listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
         syncs=SingleFlight(at_work),
-        mint=LinkRefresher(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
+        mint=download_url.LinkRefresher(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
         creation=_creation(parts),
     )
 
