@@ -32,8 +32,7 @@ from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.preflight import missing
 from reconciler.postgres.retention import Retention
 from reconciler.settings import Settings
-from reconciler.systemd.lifecycle import SupervisorUpdates
-from reconciler.systemd.notify import SupervisorSocket
+from reconciler.systemd.notify import SupervisorSocket, SupervisorUpdates
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.activity import doing
 from reconciler.worker.periodic.probes import Probes

@@ -44,10 +44,6 @@ class Caller:
         """Whether this is the operator."""
         return self.user_id is None
 
-    def sees(self, user_id: str | None) -> bool:
-        """Whether the caller may see a row of this user (None: a row without a user)."""
-        return self.operator or self.user_id == user_id
-
 
 class TokenVerifier:
     """Verifies end users' tokens: with the project's shared secret where it is set, else with its public keys."""

@@ -11,7 +11,6 @@ import contextlib
 import random
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -35,14 +34,6 @@ RELEASE_SECONDS = 2.0
 _CLAIM_USABLE_SECONDS = TERM.total_seconds() - 2 * TIMEOUT
 
 
-@dataclass(frozen=True, slots=True)
-class _ClaimedEvent:
-    """An event and the monotonic time just before it was claimed."""
-
-    event: OutboxEvent
-    claimed_at: float
-
-
 class WebhookSender:
     """Sends the outbox's events to the receiver in the background."""
 
@@ -51,7 +42,7 @@ class WebhookSender:
         self._client = client
         self._metrics = metrics
         self._claiming = asyncio.Lock()
-        self._claimed: dict[int, _ClaimedEvent] = {}
+        self._claimed: dict[int, OutboxEvent] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._receiver_failing = False
         self._paused_until = 0.0
@@ -75,23 +66,23 @@ class WebhookSender:
                 await self._outbox.release(events)
                 return
             for event in events:
-                self._claimed[event.id] = claimed = _ClaimedEvent(event, now)
-                self._start(self._send(claimed), f"webhook {event.id}")
+                self._claimed[event.id] = event
+                self._start(self._send(event, now), f"webhook {event.id}")
 
     def _free_slots(self, now: float) -> int:
         if self._draining or now < self._paused_until:
             return 0
         return (1 if self._receiver_failing else CONCURRENCY) - len(self._claimed)
 
-    async def _send(self, claimed: _ClaimedEvent) -> None:
+    async def _send(self, event: OutboxEvent, claimed_at: float) -> None:
         try:
-            accepted = await self._deliver(claimed)
+            accepted = await self._deliver(event, claimed_at)
         except ReconcilerError as error:
             # The outcome is not recorded: the event is sent again under the same id when the claim has expired.
-            _logger(claimed.event).warning("event.not_marked", code=error.code, reason=str(error))
+            _logger(event).warning("event.not_marked", code=error.code, reason=str(error))
             return
         finally:
-            self._claimed.pop(claimed.event.id, None)
+            self._claimed.pop(event.id, None)
         if accepted:
             await self._send_more()
 
@@ -111,11 +102,14 @@ class WebhookSender:
         if not task.cancelled() and (error := task.exception()):
             log.error("announcement.broke", exc_info=error)
 
-    async def _deliver(self, claimed: _ClaimedEvent) -> bool:
-        """Send one event and record the outcome; return whether the receiver accepted it."""
-        event, began = claimed.event, time.monotonic()
+    async def _deliver(self, event: OutboxEvent, claimed_at: float) -> bool:
+        """Send one event and record the outcome; return whether the receiver accepted it.
+
+        `claimed_at` is the monotonic time just before the claim.
+        """
+        began = time.monotonic()
         # A process that was suspended has lost its claim: another one may have sent this event and the next.
-        if began - claimed.claimed_at > _CLAIM_USABLE_SECONDS:
+        if began - claimed_at > _CLAIM_USABLE_SECONDS:
             return False
         try:
             await self._client.deliver(event)
@@ -147,7 +141,7 @@ class WebhookSender:
         if self._tasks and seconds > 0:
             await asyncio.wait(self._tasks, timeout=seconds)
         remaining = list(self._tasks)
-        events = [claimed.event for claimed in self._claimed.values()]
+        events = list(self._claimed.values())
         for task in remaining:
             task.cancel()
         await asyncio.gather(*remaining, return_exceptions=True)

@@ -55,11 +55,6 @@ async def test_a_users_token_identifies_the_user(client: httpx.AsyncClient) -> N
         assert (answer.status_code, answer.json()) == (200, {"user": user_id, "operator": False})
 
 
-def test_a_user_sees_their_own_rows_and_the_operator_every_row() -> None:
-    assert [Caller(ALICE).sees(owner) for owner in (ALICE, BOB, None)] == [True, False, False]
-    assert [Caller(None).sees(owner) for owner in (ALICE, BOB, None)] == [True, True, True]
-
-
 NOW = time.time()
 INVALID = {
     "nothing": "",

@@ -16,7 +16,7 @@ from reconciler.bootstrap import Parts, announcer
 from reconciler.daemon import _rounds
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.outbox import OutboxEvent
-from reconciler.webhooks.sender import CONCURRENCY, LONGEST_PAUSE, WebhookSender, _ClaimedEvent, pause
+from reconciler.webhooks.sender import CONCURRENCY, LONGEST_PAUSE, WebhookSender, pause
 from testkit.standins.receiver import SECRET, Heard, Receiver, never
 from testkit.waiting import until
 from tests.postgres.books import Books
@@ -277,9 +277,9 @@ async def test_a_process_that_was_suspended_does_not_send_its_claimed_event(rig:
     async with sending(rig, receiver) as (sender, _):
         (event,) = await sender._outbox.take(1)
         resumed_at = time.monotonic()
-        assert not await sender._deliver(_ClaimedEvent(event, claimed_at=resumed_at - 31))
+        assert not await sender._deliver(event, resumed_at - 31)
         assert receiver.heard == []
-        assert await sender._deliver(_ClaimedEvent(event, claimed_at=resumed_at - 29))
+        assert await sender._deliver(event, resumed_at - 29)
 
 
 async def test_an_event_whose_outcome_was_not_recorded_is_sent_again_with_its_id(rig: Rig, receiver: Receiver) -> None:

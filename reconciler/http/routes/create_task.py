@@ -157,7 +157,7 @@ def _check_text(body: CreateTaskBody) -> None:
     if "\\u0000" in text:
         raise Problem(400, "invalid_request", "body: holds a NUL character")
     if len(text) > LARGEST_INPUT:
-        raise Problem(413, "too_large", f"no more than {LARGEST_INPUT} characters are taken")
+        raise Problem(413, "too_large", f"no more than {LARGEST_INPUT} characters are allowed")
 
 
 def _too_deep() -> Problem:

@@ -11,7 +11,17 @@ from pydantic import BaseModel, Field
 from reconciler.health import Health
 from reconciler.metrics import Metrics
 
-_TEXT = {"schema": {"type": "string"}}
+_TEXT: dict[str, Any] = {"schema": {"type": "string"}}
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The metrics, in the format that Accept asks for.",
+        "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT},
+    }
+}
+_ALIVE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It is alive.", "content": {"text/plain": _TEXT}},
+    503: {"description": "Its loop has not run for three sweeps: restart it.", "content": {"text/plain": _TEXT}},
+}
 
 
 class Readiness(BaseModel):
@@ -26,7 +36,7 @@ def routes(health: Health, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.head("/metrics", include_in_schema=False)
-    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=_metrics_responses())
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=_METRICS)
     def exposition(request: Request) -> Response:
         body, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)
@@ -36,7 +46,7 @@ def routes(health: Health, metrics: Metrics) -> APIRouter:
         "/healthz",
         summary="Whether the process is alive",
         response_class=PlainTextResponse,
-        responses=_alive_responses(),
+        responses=_ALIVE,
     )
     def alive() -> Response:
         if health.beats():
@@ -55,15 +65,3 @@ def routes(health: Health, metrics: Metrics) -> APIRouter:
         return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
 
     return router
-
-
-def _metrics_responses() -> dict[int | str, dict[str, Any]]:
-    formats = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
-    return {200: {"description": "The metrics, in the format that Accept asks for.", "content": formats}}
-
-
-def _alive_responses() -> dict[int | str, dict[str, Any]]:
-    return {
-        200: {"description": "It is alive.", "content": {"text/plain": _TEXT}},
-        503: {"description": "Its loop has not run for three sweeps: restart it.", "content": {"text/plain": _TEXT}},
-    }

@@ -18,6 +18,14 @@ from reconciler.http.problems import Problem
 
 _MEDIA_TYPES = {ext: mime for mime, (_, ext) in TYPES.items()}
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT = dict.fromkeys(TYPES, _BYTES)
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file.", "content": _CONTENT},
+    206: {"description": "The ranges that Range asks for.", "content": {**_CONTENT, "multipart/byteranges": _BYTES}},
+    400: {"description": "Range cannot be understood."},
+    404: {"description": "There is no such file."},
+    416: {"description": "Range asks for bytes beyond the file; Content-Range states its size."},
+}
 
 
 def routes(folder: Path) -> APIRouter:
@@ -26,7 +34,7 @@ def routes(folder: Path) -> APIRouter:
     router = APIRouter(tags=["files"])
 
     @router.head("/files/{key:path}", include_in_schema=False)
-    @router.get("/files/{key:path}", summary="A stored result", response_class=Response, responses=_responses())
+    @router.get("/files/{key:path}", summary="A stored result", response_class=Response, responses=_RESPONSES)
     def stored_file(key: str) -> Response:
         path = _file(root, key)
         if path is None:
@@ -64,14 +72,3 @@ def _file(root: Path, key: str) -> Path | None:
     except (OSError, ValueError):
         # No file can have this name.
         return None
-
-
-def _responses() -> dict[int | str, dict[str, Any]]:
-    media = dict.fromkeys(TYPES, _BYTES)
-    return {
-        200: {"description": "The whole file.", "content": media},
-        206: {"description": "The parts that Range asks for.", "content": {**media, "multipart/byteranges": _BYTES}},
-        400: {"description": "Range cannot be understood."},
-        404: {"description": "There is no such file."},
-        416: {"description": "Range asks for bytes beyond the file; Content-Range states its size."},
-    }

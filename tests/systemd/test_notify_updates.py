@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.health import DRAINING, Health
-from reconciler.systemd.lifecycle import CLOSE_SECONDS, SupervisorUpdates
-from reconciler.systemd.notify import SupervisorSocket
+from reconciler.systemd.notify import CLOSE_SECONDS, SupervisorSocket, SupervisorUpdates
 
 
 @dataclass
