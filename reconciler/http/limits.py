@@ -62,7 +62,9 @@ class BodyLimiter:
             return
         if len(lengths) > 1:
             # Request smuggling: a proxy may have used the other header, and would read the rest as the next request.
-            raise Problem(400, "invalid_request", "the body has a length and no end as well", headers=_CLOSE)
+            raise Problem(
+                400, "invalid_request", "Content-Length and Transfer-Encoding must not both be sent", headers=_CLOSE
+            )
         body = bytearray()
         try:
             whole = await self._read(body, receive, int(lengths.get(b"content-length", 0)))

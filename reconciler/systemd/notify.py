@@ -80,9 +80,8 @@ class SupervisorSocket:
 class SupervisorUpdates:
     """Reports the daemon's health to the supervisor, and that it stops once `stopping` returns True.
 
-    Only a moving pulse of the daemon's loop feeds the watchdog.
-
-    The daemon sets `activity`, which returns what is in hand, and `swept`, which returns whether a sweep has ended.
+    Only a moving pulse of the daemon's loop feeds the watchdog. The daemon sets `activity`, which returns the
+    work in hand as text, and `swept`, which returns whether a sweep has ended.
     """
 
     def __init__(

@@ -134,10 +134,10 @@ async def test_nagles_algorithm_is_off_on_accepted_connections() -> None:
 
 
 async def test_a_port_in_use_is_a_configuration_error() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         with pytest.raises(Config) as refused:
             async with serving(application(healthy(), Metrics()), "127.0.0.1", port):
                 pass

@@ -101,5 +101,5 @@ async def test_every_answer_matches_the_description(bearer: str, api: ServedApi,
         found = await asyncio.to_thread(
             violations, str(api.operator.base_url), configured(bearer, task_id, generation_id)
         )
-    assert not found, "\n\n".join(f"{name}\n{said}" for name, said in found.items())
+    assert not found, "\n\n".join(f"{name}\n{example}" for name, example in found.items())
     assert not [line for line in lines if line["event"] == "request.broke"]

@@ -78,7 +78,7 @@ class Project:
 
     keys: list[Pair] = field(default_factory=list)
     answer: Response | None = None
-    asked: int = 0
+    fetches: int = 0
     url: str = ""
 
 
@@ -90,7 +90,7 @@ async def project(*keys: Pair) -> AsyncIterator[Project]:
 
     @app.get("/auth/v1/.well-known/jwks.json")
     async def jwks() -> Response:
-        served.asked += 1
+        served.fetches += 1
         return served.answer or Response(json.dumps({"keys": [key.public for key in served.keys]}))
 
     async with serving(app, "127.0.0.1", 0) as port:

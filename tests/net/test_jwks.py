@@ -33,7 +33,7 @@ async def test_known_keys_are_fetched_once_in_ten_minutes() -> None:
         for seconds, fetches in ((0, 1), (599, 1), (2, 2)):
             clock.now += seconds
             assert await known(keys, "one") == [True]
-            assert supabase.asked == fetches
+            assert supabase.fetches == fetches
 
 
 async def test_unknown_key_ids_cause_at_most_one_fetch_a_minute() -> None:
@@ -42,7 +42,7 @@ async def test_unknown_key_ids_cause_at_most_one_fetch_a_minute() -> None:
         keys = Jwks(supabase.url, clock=clock)
         for minute in range(3):
             assert not any(await known(keys, *(f"stranger-{number}" for number in range(50))))
-            assert supabase.asked == minute + 1
+            assert supabase.fetches == minute + 1
             clock.now += 61
 
 
@@ -60,7 +60,7 @@ async def test_many_concurrent_requests_cause_one_fetch() -> None:
     async with project(ONE) as supabase:
         keys = Jwks(supabase.url)
         found = await asyncio.gather(*(keys.key("one") for _ in range(40)))
-        assert (all(found), supabase.asked) == (True, 1)
+        assert (all(found), supabase.fetches) == (True, 1)
 
 
 NONSENSE = {
@@ -92,7 +92,7 @@ async def test_during_an_outage_the_keys_are_fetched_every_five_seconds_until_th
         for _ in range(3):
             with pytest.raises(Transient):
                 await keys.key("one")
-        assert supabase.asked == 1
+        assert supabase.fetches == 1
         supabase.answer = None
         clock.now += 6
         assert await known(keys, "one") == [True]

@@ -75,8 +75,8 @@ async def test_one_call_sends_a_whole_backlog_in_order_and_several_at_once(rig: 
         await add(rig.books, *(f"g{n}" for n in range(20)), kind=kind)
     together = asyncio.Barrier(2)
 
-    async def answer(heard: Heard) -> int:
-        if heard.kind == "generation.gave_up":
+    async def answer(request: Heard) -> int:
+        if request.kind == "generation.gave_up":
             await together.wait()
         return 200
 
@@ -124,7 +124,7 @@ async def test_a_failing_receiver_gets_one_event_at_a_time_until_it_accepts_one(
         await sender.send_due()
         await until(lambda: counted(parts)["told"] == 30, what="everything sent after one call")
         assert counted(parts) == {"told": 30, "again": CONCURRENCY + 1, "dead": 0}
-    ids = [{one.id for one in receiver.heard if one.generation_id == f"g{n}"} for n in range(30)]
+    ids = [{request.id for request in receiver.heard if request.generation_id == f"g{n}"} for n in range(30)]
     assert all(len(one) == 1 for one in ids), "a repetition had another id"
 
 
@@ -173,7 +173,7 @@ async def test_a_dead_event_is_kept_counted_and_logged_and_the_next_of_its_gener
     await add(rig.books, "g")
     await rig.pool.execute("UPDATE reconciler.events SET at = now() - $1::text::interval, tries = 9", age)
     await add(rig.books, "g", kind="recovered")
-    receiver.answer = lambda heard: status if heard.kind == "generation.succeeded" else 200
+    receiver.answer = lambda request: status if request.kind == "generation.succeeded" else 200
     async with sending(rig, receiver) as (sender, parts):
         with capture_logs() as lines:
             await sender.send_due()
@@ -208,7 +208,7 @@ async def test_a_dead_event_that_the_operator_revives_is_tried_more_than_once(ri
 
 async def test_one_event_that_is_always_refused_does_not_delay_the_others(rig: Rig, receiver: Receiver) -> None:
     await add(rig.books, *(f"g{n}" for n in range(40)))
-    receiver.answer = lambda heard: 422 if heard.generation_id == "g0" else 200
+    receiver.answer = lambda request: 422 if request.generation_id == "g0" else 200
     async with sending(rig, receiver) as (sender, parts):
 
         async def others_sent() -> bool:
