@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Permanent, Transient
-from reconciler.front import inside
 from reconciler.kie.client import key_hash
 from reconciler.postgres.create_requests import SLACK, Order, Requester
 from reconciler.worker.create.create_task import (
@@ -41,7 +41,7 @@ CALLBACK = "http://127.0.0.1:9"
 async def creating(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, TaskCreator]]:
     """An instance that may order."""
     async with rig.instance(**changes) as built:
-        creation = inside(built).creation
+        creation = task_creator(built)
         yield built, creation
         await creation.drain(0)
 
@@ -292,7 +292,7 @@ async def test_a_repeat_takes_nothing_of_the_rate_and_never_orders_again(rig: Ri
 async def test_whoever_only_watches_orders_nothing(rig: Rig) -> None:
     async with rig.instance(observe=True) as built:
         with pytest.raises(Transient) as raised:
-            await inside(built).creation.create(ORDER, NOBODY)
+            await task_creator(built).create(ORDER, NOBODY)
     assert raised.value.code == "observing"
     assert rig.kie.counts.creates == 0
 

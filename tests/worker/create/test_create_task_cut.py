@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
-from reconciler.front import inside
 from reconciler.operations.explain import ExplainTerms, story
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
@@ -49,7 +49,7 @@ async def slowly(rig: Rig, body: bytes = MADE, **changes: str) -> AsyncIterator[
     kie = Slow(body)
     async with origin(kie.answer) as server, rig.instance(KIE_MARKET_BASE_URL=server.url, **changes) as built:
         kie.server = server
-        creation = inside(built).creation
+        creation = task_creator(built)
         yield kie, built, creation
         await creation.drain(0)
 
@@ -208,7 +208,7 @@ async def test_a_row_that_was_cancelled_or_deleted_meanwhile_stays_so(rig: Rig) 
 async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: Rig) -> None:
     rig.kie.strike("create.lost")
     async with rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
-        creation = inside(built).creation
+        creation = task_creator(built)
         assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
         row = await only(rig)
         (task,) = rig.kie.tasks.values()
@@ -226,7 +226,7 @@ async def test_a_gateway_that_loses_kies_answer_and_says_so_in_its_envelope_fail
     lost = ok(b'{"code":504,"msg":"Gateway Timeout","data":null}', status="504 Gateway Timeout")
     async with origin(lost) as gateway, rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
         built.ways.ordering._base = gateway.url
-        creation = inside(built).creation
+        creation = task_creator(built)
         assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
         row = await only(rig)
         assert (row["status"], row["error"], await rig.books.events(row["id"])) == ("queued", None, [])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.bootstrap.http import task_creator
 from reconciler.errors import Transient
-from reconciler.front import inside
 from reconciler.postgres.create_requests import CreateRequests, Order, Requester
 from reconciler.worker.create import create_quota
 from reconciler.worker.create.create_task import TaskCreated, TaskDeclined
@@ -47,7 +47,7 @@ async def granted(rig: Rig) -> int:
 @pytest.mark.usefixtures("held_up")
 async def test_it_goes_out_with_a_grant_of_its_time(rig: Rig) -> None:
     async with rig.instance() as built:
-        answer = await inside(built).creation.create(ORDER, NOBODY)
+        answer = await task_creator(built).create(ORDER, NOBODY)
     assert isinstance(answer, TaskCreated)
     assert (rig.kie.counts.creates, await granted(rig)) == (1, 2)
 
@@ -55,7 +55,7 @@ async def test_it_goes_out_with_a_grant_of_its_time(rig: Rig) -> None:
 @pytest.mark.usefixtures("held_up")
 async def test_it_waits_for_one_where_others_have_used_up_the_rate(rig: Rig) -> None:
     async with rig.instance(RECONCILER_CREATE_RATE="1") as built:
-        creation = inside(built).creation
+        creation = task_creator(built)
         asking = asyncio.create_task(creation.create(ORDER, NOBODY))
 
         async def written() -> bool:
@@ -73,7 +73,7 @@ async def test_it_waits_for_one_where_others_have_used_up_the_rate(rig: Rig) -> 
 async def test_what_has_ended_meanwhile_is_not_paid_for(rig: Rig, held_up: list[str], happened: str) -> None:
     held_up.append(happened)
     async with rig.instance() as built:
-        answer = await inside(built).creation.create(ORDER, NOBODY)
+        answer = await task_creator(built).create(ORDER, NOBODY)
     assert isinstance(answer, TaskDeclined)
     assert answer.code is None
     assert rig.kie.counts.creates == 0
@@ -87,7 +87,7 @@ async def test_a_drain_that_begins_while_the_rate_is_asked_lets_nothing_begin(
 ) -> None:
     grant = CreateRequests.grant
     async with rig.instance() as built:
-        creation = inside(built).creation
+        creation = task_creator(built)
 
         async def drained(creations: CreateRequests, key_hash: str) -> float:
             await creation.drain(1)

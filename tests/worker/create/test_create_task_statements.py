@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
+from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
-from reconciler.front import inside
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.worker.create.create_task import CreateAnswer, OutcomeUnknown, TaskCreated
@@ -25,7 +25,7 @@ async def cut_order(rig: Rig, asker: Requester, cut: Cut, patch: pytest.MonkeyPa
         patched.setattr("reconciler.worker.create.create_task.WRITING", 0.05)
         async with rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
             cut.counting = True
-            creation = inside(built).creation
+            creation = task_creator(built)
             try:
                 return await creation.create(ORDER, asker)
             except Transient:
@@ -39,7 +39,7 @@ async def cut_order(rig: Rig, asker: Requester, cut: Cut, patch: pytest.MonkeyPa
 async def settled(rig: Rig, asker: Requester) -> None:
     """The same key again at another instance, then the callback of whatever KIE has made."""
     async with rig.instance() as other:
-        again = await inside(other).creation.create(ORDER, asker)
+        again = await task_creator(other).create(ORDER, asker)
         assert isinstance(again, TaskCreated)
         tasks = list(rig.kie.tasks.values())
         for task in tasks:

@@ -19,6 +19,7 @@ from reconciler.domain.decide import REPAIR_TRIES
 from reconciler.domain.model import Trigger
 from reconciler.simulator import Fault, MediaSpec
 from testkit.waiting import until
+from tests.worker.periodic.daemon_tasks import built, running
 from tests.worker.rig import Rig, opened_rig
 
 FIRST, SECOND = 0, 1
@@ -45,7 +46,7 @@ async def due(rig: Rig, generation_id: str) -> None:
 
 async def audited(parts: Parts) -> dict[str, float]:
     """What one round found."""
-    await parts.audit.round()
+    await parts.audit.run_once()
     return counted(parts)
 
 
@@ -125,7 +126,7 @@ async def test_a_repair_is_no_second_delivery_and_is_looked_at_again_itself(rig:
         generation_id = await delivered(rig, parts)
         at = (await rig.books.work(generation_id) or {})["delivered_at"]
         await remove(rig, parts, generation_id)
-        await parts.audit.round()
+        await parts.audit.run_once()
         await repaired(rig, parts, generation_id)
         assert parts.metrics.deliveries.labels("delivered", "sync")._value.get() == 1
     work = await rig.books.work(generation_id)
@@ -165,7 +166,7 @@ async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig)
         generation_id = await delivered(rig, parts, results=[MediaSpec()] * 3)
         await overwrite(rig, generation_id, b"late", n=SECOND)
         fetched = rig.kie.counts.downloads
-        await parts.audit.round()
+        await parts.audit.run_once()
         assert len(await rig.receipts(generation_id)) == 2
         await repaired(rig, parts, generation_id)
         assert rig.kie.counts.downloads - fetched == 1
@@ -216,7 +217,7 @@ async def lost(rig: Rig, parts: Parts) -> str:
     await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
     await remove(rig, parts, generation_id)
     rig.kie.tasks.clear()
-    await parts.audit.round()
+    await parts.audit.run_once()
     for _ in range(REPAIR_TRIES):
         assert (await rig.books.work(generation_id) or {})["due_at"] is not None
         await rig.visit(parts, generation_id)
@@ -241,7 +242,7 @@ async def test_a_kie_that_is_away_for_a_while_loses_nothing_however_old_the_medi
         generation_id = await delivered(rig, parts)
         await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
         await remove(rig, parts, generation_id)
-        await parts.audit.round()
+        await parts.audit.run_once()
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         task.faults.append(Fault("record.http_500", 3))
         for _ in range(3):
@@ -256,7 +257,7 @@ async def test_a_row_that_is_deleted_meanwhile_is_forgotten_and_its_object_an_or
         generation_id = await delivered(rig, parts)
         path = await key(rig, generation_id)
         await remove(rig, parts, generation_id)
-        await parts.audit.round()
+        await parts.audit.run_once()
         await rig.pool.execute("DELETE FROM public.generations")
         assert await parts.work.once(generation_id, Trigger.SYNC) is None
         async with rig.working(parts):
@@ -294,7 +295,7 @@ async def test_two_replicas_at_once_compare_each_delivery_once_and_repair_it_onc
         ids = [await delivered(rig, parts) for _ in range(6)]
         for one in ids[:3]:
             await remove(rig, parts, one)
-        await asyncio.gather(parts.audit.round(), other.audit.round())
+        await asyncio.gather(parts.audit.run_once(), other.audit.run_once())
         found = [counted(one) for one in (parts, other)]
         for outcome in ("ok", "broken"):
             assert sum(one.get(outcome, 0) for one in found) == 3
@@ -315,7 +316,7 @@ async def test_who_found_it_broken_before_it_was_repaired_does_not_break_it_agai
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
-        (one,) = await parts.audit._audits.page(timedelta(days=1))
+        (one,) = await parts.audit._queue.page(timedelta(days=1))
         found = await parts.audit.compare(one)
         assert await parts.audit.settle(found)
         await repaired(rig, parts, generation_id)
@@ -331,8 +332,21 @@ async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an
         await rig.pool.execute("UPDATE reconciler.work SET media_deadline = now()")
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         task.results = (MediaSpec(ext="webp"),)
-        await parts.audit.round()
+        await parts.audit.run_once()
         await repaired(rig, parts, generation_id)
     row = await rig.proves(generation_id)
     assert row["asset_url"].endswith(".webp")
     assert await rig.pool.fetchval("SELECT array_agg(path) FROM reconciler.orphans") == [before]
+
+
+async def test_a_daemon_delivers_what_has_gone_from_storage_once_more_by_itself(rig: Rig, parts: Parts) -> None:
+    generation_id = await delivered(rig, parts)
+    row = await rig.proves(generation_id)
+    await parts.ways.store.remove([await rig.pool.fetchval("SELECT path FROM reconciler.assets")])
+
+    async def repaired() -> bool:
+        return await rig.books.events(generation_id) == ["succeeded", "repaired"]
+
+    async with rig.working(parts), running(built(parts)):
+        await until(repaired, what="the repair")
+    assert await rig.proves(generation_id) == row
