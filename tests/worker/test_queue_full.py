@@ -103,7 +103,7 @@ async def test_a_paid_tasks_id_is_written_as_soon_as_there_is_room(
     async with slowly(narrow) as (kie, _, creation):
         asking = await under_way(kie, creation)
         async with full(narrow):
-            kie.let.set()
+            kie.may_answer.set()
             assert isinstance(await asking, OutcomeUnknown)
         await until(lambda: status(narrow, "generating"), what="the task id to be written")
         assert (await only(narrow))["task_id"] == TASK

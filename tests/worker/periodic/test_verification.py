@@ -1,6 +1,6 @@
-"""What was delivered is looked at again: what is missing or changed is delivered once more while KIE has it.
+"""Deliveries are compared with storage again, and a missing or changed object is delivered once more.
 
-On both stores; who spoils an object stands behind the wire or in the folder, and the audit's time has just come.
+On both storage backends. The tests change objects in the folder or in the stand-in, and make the audit due.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ async def due(rig: Rig, generation_id: str) -> None:
 
 
 async def audited(parts: Parts) -> dict[str, float]:
-    """What one round found."""
+    """What one run has counted, with the runs before it."""
     await parts.audit.run_once()
     return counted(parts)
 
@@ -56,7 +56,7 @@ def counted(parts: Parts) -> dict[str, float]:
 
 
 async def repaired(rig: Rig, parts: Parts, generation_id: str) -> None:
-    """Whoever looks for what is due finds it and delivers it."""
+    """Claim what is due, which is this generation, and deliver it."""
     (claim,) = await parts.claims.due(1)
     assert claim.generation_id == generation_id
     await parts.claims.release([claim], seconds=0.0)
@@ -105,7 +105,7 @@ Spoil = Callable[[Rig, Parts, str], Awaitable[None]]
 
 
 @pytest.mark.parametrize("spoil", [remove, other_bytes, another_size])
-async def test_what_is_missing_or_changed_is_delivered_once_more_and_the_row_is_not_touched(
+async def test_a_missing_or_changed_object_is_delivered_once_more_and_the_row_is_not_touched(
     rig: Rig, spoil: Spoil
 ) -> None:
     async with rig.instance() as parts:
@@ -121,7 +121,7 @@ async def test_what_is_missing_or_changed_is_delivered_once_more_and_the_row_is_
     assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
 
 
-async def test_a_repair_is_no_second_delivery_and_is_looked_at_again_itself(rig: Rig) -> None:
+async def test_a_repair_is_not_counted_as_a_delivery_and_is_verified_again_itself(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         at = (await rig.books.work(generation_id) or {})["delivered_at"]
@@ -142,7 +142,7 @@ async def waits(rig: Rig, generation_id: str) -> float:
     return seconds
 
 
-async def test_the_second_look_comes_two_leases_after_the_delivery_and_the_next_in_a_month(rig: Rig) -> None:
+async def test_the_first_audit_is_due_two_leases_after_the_delivery_and_the_next_in_a_month(rig: Rig) -> None:
     async with rig.instance(RECONCILER_LEASE_SECONDS="40") as parts:
         generation_id = await rig.order()
         await rig.visit(parts, generation_id)
@@ -154,14 +154,14 @@ async def test_the_second_look_comes_two_leases_after_the_delivery_and_the_next_
     assert await rig.books.events(generation_id) == ["succeeded"]
 
 
-async def test_the_same_bytes_written_again_are_whole_whatever_their_version(rig: Rig) -> None:
+async def test_the_same_bytes_written_again_are_intact_with_any_version(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await overwrite(rig, generation_id, await original(rig, generation_id))
         assert await audited(parts) == {"ok": 1}
 
 
-async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig) -> None:
+async def test_only_the_broken_result_of_several_is_fetched_again(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts, results=[MediaSpec()] * 3)
         await overwrite(rig, generation_id, b"late", n=SECOND)
@@ -173,7 +173,7 @@ async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig)
     await rig.proves(generation_id)
 
 
-async def test_where_storage_is_away_nothing_is_concluded_and_the_rest_waits(rig: Rig) -> None:
+async def test_nothing_is_concluded_while_storage_is_away(rig: Rig) -> None:
     async with rig.instance() as parts:
         ids = [await delivered(rig, parts) for _ in range(4)]
         receipts = [await rig.receipts(one) for one in ids]
@@ -194,7 +194,7 @@ async def away(rig: Rig) -> None:
         (rig.folder / "stored").rename(rig.folder / "unmounted")
 
 
-async def test_what_kie_has_no_more_is_told_once_and_stays_as_it_is(rig: Rig) -> None:
+async def test_a_loss_that_kie_cannot_replace_is_announced_once_and_the_row_stays(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await lost(rig, parts)
         row = await rig.books.generation(generation_id)
@@ -212,7 +212,7 @@ async def test_what_kie_has_no_more_is_told_once_and_stays_as_it_is(rig: Rig) ->
 
 
 async def lost(rig: Rig, parts: Parts) -> str:
-    """Delivered, gone from storage, too old for KIE, and asked about until that was clear."""
+    """A delivery that is gone from storage, too old for KIE, and given up after every attempt."""
     generation_id = await delivered(rig, parts)
     await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
     await remove(rig, parts, generation_id)
@@ -224,7 +224,7 @@ async def lost(rig: Rig, parts: Parts) -> str:
     return generation_id
 
 
-async def test_a_loss_that_somebody_puts_back_is_none_any_more(rig: Rig) -> None:
+async def test_a_lost_object_that_is_put_back_is_no_longer_lost(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await rig.order()
         await rig.visit(parts, generation_id)
@@ -237,7 +237,7 @@ async def test_a_loss_that_somebody_puts_back_is_none_any_more(rig: Rig) -> None
     await rig.proves(generation_id)
 
 
-async def test_a_kie_that_is_away_for_a_while_loses_nothing_however_old_the_media(rig: Rig) -> None:
+async def test_an_outage_of_kie_loses_nothing_even_for_old_media(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
@@ -252,7 +252,7 @@ async def test_a_kie_that_is_away_for_a_while_loses_nothing_however_old_the_medi
     assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
 
 
-async def test_a_row_that_is_deleted_meanwhile_is_forgotten_and_its_object_an_orphan(rig: Rig) -> None:
+async def test_a_row_deleted_during_a_repair_is_forgotten_and_its_object_is_an_orphan(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         path = await key(rig, generation_id)
@@ -269,7 +269,7 @@ async def gone(rig: Rig, generation_id: str) -> bool:
     return await rig.books.work(generation_id) is None
 
 
-async def test_what_the_row_does_not_show_any_more_is_nobodys_to_judge(rig: Rig) -> None:
+async def test_an_object_that_the_row_no_longer_shows_is_not_judged(rig: Rig) -> None:
     async with rig.instance() as parts:
         moved, deleted, elsewhere = [await delivered(rig, parts) for _ in range(3)]
         for one in (moved, deleted, elsewhere):
@@ -280,7 +280,7 @@ async def test_what_the_row_does_not_show_any_more_is_nobodys_to_judge(rig: Rig)
         assert await audited(parts) == {"left": 3}
 
 
-async def test_whoever_only_observes_tells_and_leaves_the_receipt(rig: Rig) -> None:
+async def test_an_instance_that_only_observes_reports_and_leaves_the_receipt(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
@@ -290,7 +290,7 @@ async def test_whoever_only_observes_tells_and_leaves_the_receipt(rig: Rig) -> N
     assert (await rig.books.work(generation_id) or {})["due_at"] is None
 
 
-async def test_two_replicas_at_once_compare_each_delivery_once_and_repair_it_once(rig: Rig) -> None:
+async def test_two_replicas_together_compare_each_delivery_once_and_repair_it_once(rig: Rig) -> None:
     async with rig.instance() as parts, rig.instance() as other:
         ids = [await delivered(rig, parts) for _ in range(6)]
         for one in ids[:3]:
@@ -312,19 +312,19 @@ async def settled(rig: Rig) -> bool:
     return waiting == 0
 
 
-async def test_who_found_it_broken_before_it_was_repaired_does_not_break_it_again(rig: Rig) -> None:
+async def test_a_result_from_before_the_repair_does_not_reopen_the_delivery(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
         (one,) = await parts.audit._queue.page(timedelta(days=1))
-        found = await parts.audit.compare(one)
-        assert await parts.audit.settle(found)
+        result = await parts.audit.compare(one)
+        assert await parts.audit.settle(result)
         await repaired(rig, parts, generation_id)
-        assert not await parts.audit.settle(found)
+        assert not await parts.audit.settle(result)
     await rig.proves(generation_id)
 
 
-async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an_orphan(rig: Rig) -> None:
+async def test_a_repair_with_another_type_changes_the_address_and_leaves_an_orphan(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         before = await key(rig, generation_id)
@@ -339,7 +339,7 @@ async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an
     assert await rig.pool.fetchval("SELECT array_agg(path) FROM reconciler.orphans") == [before]
 
 
-async def test_a_daemon_delivers_what_has_gone_from_storage_once_more_by_itself(rig: Rig, parts: Parts) -> None:
+async def test_a_daemon_repairs_a_removed_object_by_itself(rig: Rig, parts: Parts) -> None:
     generation_id = await delivered(rig, parts)
     row = await rig.proves(generation_id)
     await parts.ways.store.remove([await rig.pool.fetchval("SELECT path FROM reconciler.assets")])
