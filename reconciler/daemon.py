@@ -199,8 +199,8 @@ def _rounds(built: Parts, presence: Heartbeat, telling: WebhookSender | None = N
         reports=built.reports,
         upkeep=Retention(database, shape, announces=bool(settings.notify_url)),
         outside=Probes(
-            built.ways.kie,
-            built.ways.store.check,
+            built.kie,
+            built.store.check,
             built.metrics,
             keys=tuple(key.key_hash for key in built.keys),
         ),

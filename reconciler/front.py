@@ -55,10 +55,10 @@ def inside(parts: Parts) -> RouteServices:
         reports=parts.reports,
         desk=at_work,
         hub=hub,
-        inbox=parts.ways.inbox,
+        inbox=parts.inbox,
         listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
         syncs=SingleFlight(at_work),
-        mint=LinkRefresher(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
+        mint=LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
         creation=_creation(parts),
     )
 
@@ -67,7 +67,7 @@ def _creation(parts: Parts) -> TaskCreator:
     settings = parts.settings
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
     creations = CreateRequests(parts.database, parts.shape, rate=settings.create_rate, provider=provider)
-    settling = OutcomeRecorder(creations, parts.claims, parts.ways.ledger, parts.metrics)
-    means = Means(parts.ways.ordering, creations, settling, parts.metrics)
+    settling = OutcomeRecorder(creations, parts.claims, parts.ledger, parts.metrics)
+    means = Means(parts.ordering_kie, creations, settling, parts.metrics)
     told = CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value())
     return TaskCreator(means, parts.keys, told, observe=parts.current.limits.observe)

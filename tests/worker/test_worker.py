@@ -64,7 +64,7 @@ async def test_a_thousand_wakes_during_a_look_are_one_more_look(
         for _ in range(10):
             for _ in range(100):
                 parts.work.wake(generation_id, Trigger.CALLBACK)
-            await until(lambda: not (parts.work._wakes or parts.work._looking.locked()), what="the wakes are taken")
+            await until(lambda: not (parts.work._wakes or parts.work._claiming.locked()), what="the wakes are taken")
         heard.set()
         await rested(rig, generation_id, looks=2)
         asked = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]].polled_at
@@ -106,7 +106,7 @@ async def test_no_more_visits_ask_at_once_than_allowed(rig: Rig, parts: Parts) -
         for generation_id in ids:
             few.work.wake(generation_id)
         await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three questions")
-        assert len(few.work._held) == len(few.work._asking) == 3
+        assert len(few.work._held) == len(few.work._polling) == 3
         assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
         rig.kie.calm()
         rig.kie._wire.close()

@@ -26,7 +26,7 @@ async def free(rig: Rig, generation_id: str) -> float | None:
 
 def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """Let every reading break that this row is part of; what was asked for."""
-    read, asked = parts.ways.ledger.read, []
+    read, asked = parts.ledger.read, []
 
     async def reads(ids: Sequence[str]) -> object:
         asked.append(ids)
@@ -34,7 +34,7 @@ def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[
             raise OverflowError("date value out of range")
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", reads)
+    monkeypatch.setattr(parts.ledger, "read", reads)
     return asked
 
 
@@ -115,7 +115,7 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, good = await rig.order(), await rig.order()
-    read, forget, broke = parts.ways.ledger.read, parts.ways.ledger.forget, 0
+    read, forget, broke = parts.ledger.read, parts.ledger.forget, 0
 
     async def late(ids: Sequence[str]) -> object:
         await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", gone)
@@ -128,8 +128,8 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
             raise ZeroDivisionError
         await forget(claim)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(parts.ways.ledger, "read", late)
-    monkeypatch.setattr(parts.ways.ledger, "forget", breaks)
+    monkeypatch.setattr(parts.ledger, "read", late)
+    monkeypatch.setattr(parts.ledger, "forget", breaks)
     assert await parts.claims.discover() == 2
     async with rig.working(parts):
         parts.work.stir()

@@ -199,7 +199,7 @@ async def test_a_claim_that_takes_longer_than_our_haste_is_waited_for_and_given_
     rig: Rig, parts: Parts, claim: tuple[asyncio.Event, asyncio.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut, it would leave rows that nobody works on to wait for the end of a lease."""
-    monkeypatch.setattr(worker, "HASTE", 0.05)
+    monkeypatch.setattr(worker, "RELEASE_SECONDS", 0.05)
     drawn, answered = claim
     generation_id = await rig.order(life=never())
     async with rig.working(parts):
@@ -259,7 +259,7 @@ async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
     async def late(*_: object) -> None:
         raise LeaseLost
 
-    monkeypatch.setattr(parts.work._visits, "visit", late)
+    monkeypatch.setattr(parts.work._visitor, "visit", late)
     generation_id = await rig.order()
     async with rig.working(parts):
         parts.work.wake(generation_id)

@@ -81,7 +81,7 @@ async def test_a_visit_that_cannot_end_gives_its_row_back(
     async def moving(*_: object) -> None:
         return None
 
-    monkeypatch.setattr(parts.ways.ledger, "finish", moving)
+    monkeypatch.setattr(parts.ledger, "finish", moving)
     with pytest.raises(Transient) as raised:
         await parts.work.once(generation_id, Trigger.SYNC)
     assert raised.value.code == "row_moving"
@@ -103,13 +103,13 @@ async def test_a_row_that_is_deleted_before_it_is_read_is_forgotten(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order()
-    read = parts.ways.ledger.read
+    read = parts.ledger.read
 
     async def late(ids: list[str]) -> object:
         await rig.pool.execute("DELETE FROM public.generations")
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", late)
+    monkeypatch.setattr(parts.ledger, "read", late)
     assert await parts.work.once(generation_id, Trigger.SYNC) is None
     assert await rig.books.work(generation_id) is None
 
@@ -123,13 +123,13 @@ async def free(rig: Rig, generation_id: str) -> None:
 
 async def test_nothing_is_begun_once_a_drain_has_begun(rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     before, meanwhile = await rig.order(), await rig.order()
-    read = parts.ways.ledger.read
+    read = parts.ledger.read
 
     async def slowly(ids: list[str]) -> object:
         await parts.work.drain(0)
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", slowly)
+    monkeypatch.setattr(parts.ledger, "read", slowly)
     for generation_id in (meanwhile, before):
         with pytest.raises(Transient) as raised:
             await parts.work.once(generation_id, Trigger.SYNC)

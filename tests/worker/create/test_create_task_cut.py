@@ -225,7 +225,7 @@ async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: 
 async def test_a_gateway_that_loses_kies_answer_and_says_so_in_its_envelope_fails_nothing(rig: Rig) -> None:
     lost = ok(b'{"code":504,"msg":"Gateway Timeout","data":null}', status="504 Gateway Timeout")
     async with origin(lost) as gateway, rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
-        built.ways.ordering._base = gateway.url
+        built.ordering_kie._base = gateway.url
         creation = inside(built).creation
         assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
         row = await only(rig)

@@ -52,7 +52,7 @@ async def test_what_has_gone_from_storage_is_delivered_once_more_by_itself(rig: 
     await rig.visit(parts, generation_id)
     row = await rig.proves(generation_id)
     path = await rig.pool.fetchval("SELECT path FROM reconciler.assets")
-    await parts.ways.store.remove([path])
+    await parts.store.remove([path])
     await rig.books.set(generation_id, "audit_at = now()")
 
     async def repaired() -> bool:

@@ -73,7 +73,7 @@ async def key(rig: Rig, generation_id: str, n: int = FIRST) -> str:
 
 
 async def remove(rig: Rig, parts: Parts, generation_id: str) -> None:
-    await parts.ways.store.remove([await key(rig, generation_id)])
+    await parts.store.remove([await key(rig, generation_id)])
 
 
 async def overwrite(rig: Rig, generation_id: str, body: bytes, n: int = FIRST) -> None:

@@ -36,6 +36,6 @@ async def test_what_is_done_while_the_disk_is_not_mounted_hides_nothing(
             assert (await rig.books.generation(generation_id))["status"] != "success"
         else:
             with contextlib.suppress(Config):
-                await parts.ways.store.check()
+                await parts.store.check()
         assert await audited(parts) == {"away": 1}
         assert len(await rig.receipts(stored)) == 1

@@ -200,13 +200,13 @@ async def test_callbacks_are_read_only_after_the_third_look_that_found_kie_away(
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
     asked: list[str] = []
-    said = parts.ways.inbox.said
+    said = parts.inbox.said
 
     async def counted(task_id: str) -> Any:
         asked.append(task_id)
         return await said(task_id)
 
-    monkeypatch.setattr(parts.ways.inbox, "said", counted)
+    monkeypatch.setattr(parts.inbox, "said", counted)
     await rig.visit(parts, generation_id, Trigger.CALLBACK)
     await deaf_visits(rig, parts, generation_id, 2)
     assert asked == []
@@ -231,7 +231,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
 ) -> None:
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
-    rest, resting, heard = parts.ways.ledger.rest, asyncio.Event(), asyncio.Event()
+    rest, resting, heard = parts.ledger.rest, asyncio.Event(), asyncio.Event()
 
     async def held_up(*args: Any) -> None:
         # KIE has just said "generating"; it ends, and its callback comes, before that is written down.
@@ -239,7 +239,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
         await heard.wait()
         await rest(*args)
 
-    monkeypatch.setattr(parts.ways.ledger, "rest", held_up)
+    monkeypatch.setattr(parts.ledger, "rest", held_up)
     async with rig.instance() as replica:
         waker = parts if holder == "itself" else replica
         visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.POLL))

@@ -73,7 +73,7 @@ async def test_what_is_not_the_providers_word_fails_nothing_and_is_asked_again(
     assert (work["misses"], work["looks"]) == (1, 1)
     least, most = answer.rest
     assert least - 1 < work["due_in"] <= most
-    assert parts.metrics.polls.labels(answer.seen.__name__.lower())._value.get() == 1
+    assert parts.metrics.polls.labels(answer.seen.word)._value.get() == 1
 
     await rig.pool.execute("UPDATE reconciler.budget SET next_at = now(), rests_until = NULL")
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)

@@ -113,7 +113,7 @@ async def test_a_repair_that_the_table_refuses_waits_with_its_receipt(own_rig: R
     async with own_rig.instance() as parts:
         await own_rig.visit(parts, generation_id)
         path = await own_rig.pool.fetchval("SELECT path FROM reconciler.assets")
-        await parts.ways.store.remove([path])
+        await parts.store.remove([path])
         await own_rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
         await parts.audit.round()
         # The result comes back as another type, so that the row's address has to change.
@@ -135,11 +135,11 @@ async def test_a_model_with_a_name_that_no_index_takes_is_delivered(
     name = secrets.token_hex(3000)
     generation_id = await own_rig.insert(own_rig.kie.add_task(), model_key=name)
     async with own_rig.instance() as parts:
-        finish = parts.ways.ledger.finish
+        finish = parts.ledger.finish
 
         async def took_nine_seconds(row: Row, claim: Any, what: StoredResults) -> str | None:
             return await finish(replace(row, duration=timedelta(seconds=9)), claim, what)
 
-        monkeypatch.setattr(parts.ways.ledger, "finish", took_nine_seconds)
+        monkeypatch.setattr(parts.ledger, "finish", took_nine_seconds)
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Finish)
     assert await own_rig.pool.fetchval("SELECT model FROM reconciler.timings") == name[:200]

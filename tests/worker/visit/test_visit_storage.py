@@ -103,20 +103,20 @@ async def test_an_object_that_is_not_what_we_sent_is_no_success(supabase_rig: Ri
     assert rig.storage is not None
     generation_id = await rig.order()
     async with rig.instance() as parts:
-        put = parts.ways.store.put
+        put = parts.store.put
 
         async def put_and_spoil(*args: object, **more: object) -> None:
             await put(*args, **more)  # type: ignore[arg-type]
             for thing in rig.storage.objects.values():  # type: ignore[union-attr]
                 spoil(thing)
 
-        parts.ways.store.put = put_and_spoil  # type: ignore[method-assign]
+        parts.store.put = put_and_spoil  # type: ignore[method-assign]
         visited = await rig.visit(parts, generation_id)
         assert isinstance(visited.seen, DeliveryFailed)
         assert (visited.seen.stage, visited.seen.reason) == ("prove", "proof_failed")
         assert (await rig.books.generation(generation_id))["status"] == "queued"
         assert await rig.receipts(generation_id) == []
-        parts.ways.store.put = put  # type: ignore[method-assign]
+        parts.store.put = put  # type: ignore[method-assign]
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
 
