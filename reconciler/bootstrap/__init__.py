@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -54,7 +55,7 @@ from reconciler.worker.periodic.verification import Verification
 from reconciler.worker.poll import Poller
 from reconciler.worker.route import RingKey
 from reconciler.worker.visit import CurrentPolicy, Visitor
-from reconciler.worker.visit_sinks import LogSink, MetricsSink, TraceSink
+from reconciler.worker.visit_sinks import log_visit, measure_visit, trace_visit
 from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
@@ -135,7 +136,7 @@ async def _built(
     poller = Poller(kie, inbox, budget, keys, metrics, tracing)
     spool_dir, slots = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes), settings.concurrency
     deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics=metrics, tracing=tracing, slots=slots)
-    sinks = (LogSink(), MetricsSink(metrics), TraceSink(tracing))
+    sinks = (log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing))
     visitor = Visitor(ledger, store, poller, deliverer, policy=current, metrics=metrics, tracing=tracing, sinks=sinks)
     work = _worker(settings, claims, ledger, visitor, metrics)
     return Parts(

@@ -131,7 +131,7 @@ class Poller:
         except KeyResting as resting:
             return Unreachable("rate_limited", str(resting), resting.retry_after, asked=False), None
         began = time.monotonic()
-        with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.family.name) as span:
+        with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
             seen, record = await self._request(task_id, chosen)
             span.note(outcome=seen.word)
             if isinstance(seen, Unreachable):
@@ -143,14 +143,14 @@ class Poller:
 
     async def _request(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
         try:
-            reply = await self._kie.record(task_id, path=chosen.family.path, key_hash=chosen.key_hash)
+            reply = await self._kie.record(task_id, path=chosen.dialect.path, key_hash=chosen.key_hash)
         except Transient as error:
             return Unreachable(error.code, str(error), error.retry_after), None
         if (mismatch := other_task(reply.body, task_id)) is not None:
             # A connection is one answer behind and would stay so, and we do not know which.
             self._kie.renew()
             return self._redacted(mismatch), None
-        seen = self._redacted(judge(chosen.family, reply.status, reply.body, reply.retry_after))
+        seen = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
         return seen, reply.body.get("data") if isinstance(reply.body, Mapping) else None
 
     def _redacted(self, seen: Observation) -> Observation:
@@ -179,5 +179,5 @@ class Poller:
 def _remembering(row: Row, seen: Observation, chosen: Route) -> Row:
     """Return the row with the key and the dialect that know its task."""
     if isinstance(seen, Working | Ready | Failed):
-        return replace(row, key_hash=chosen.key_hash, family=chosen.family.name)
+        return replace(row, key_hash=chosen.key_hash, family=chosen.dialect.name)
     return row

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
@@ -87,11 +87,8 @@ class VisitOutcome:
         return None
 
 
-class VisitSink(Protocol):
-    """A place that learns how visits end."""
-
-    def record(self, outcome: VisitOutcome) -> None:
-        """Take note of a visit that has ended."""
+VisitSink = Callable[[VisitOutcome], None]
+"""Told of every visit that has ended; see `visit_sinks.py`."""
 
 
 @dataclass(slots=True)
@@ -147,7 +144,7 @@ class Visitor:
                 if outcome is not None:
                     outcome = replace(outcome, seconds=time.monotonic() - began)
                     for sink in self._sinks:
-                        sink.record(outcome)
+                        sink(outcome)
                     break
                 rows = await self._ledger.read([claim.generation_id])
                 if claim.generation_id not in rows:

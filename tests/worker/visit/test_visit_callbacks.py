@@ -79,7 +79,7 @@ def never_life(rig: Rig) -> Any:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("body", BODIES)
-async def test_any_callback_twice_brings_a_row_of_any_state_only_what_kie_says(
+async def test_any_callback_sent_twice_gives_a_row_of_any_state_only_what_kie_says(
     rig: Rig, parts: Parts, body: str, state: str
 ) -> None:
     """F19: twice, late and tampered, each against every state of the row; before the row see the offers."""
@@ -122,7 +122,7 @@ async def deaf_visits(rig: Rig, parts: Parts, generation_id: str, count: int) ->
     return ended
 
 
-async def test_a_payload_is_believed_at_the_third_look_that_finds_kie_away_and_told(rig: Rig, parts: Parts) -> None:
+async def test_a_payload_is_believed_and_logged_at_the_third_poll_that_finds_kie_away(rig: Rig, parts: Parts) -> None:
     task_id = rig.kie.add_task(results=(MediaSpec(), MediaSpec(ext="webp")))
     generation_id = await rig.insert(task_id)
     await keep(rig, task_id, said_by(rig, task_id))
@@ -158,7 +158,7 @@ async def test_a_payload_is_not_believed_while_another_key_of_the_ring_can_ask(r
 
 
 @pytest.mark.parametrize("body", ["a false failure", "unreadable"])
-async def test_a_failure_that_only_a_callback_tells_is_never_believed(rig: Rig, parts: Parts, body: str) -> None:
+async def test_a_failure_that_only_a_callback_reports_is_never_believed(rig: Rig, parts: Parts, body: str) -> None:
     task_id = rig.kie.add_task()
     generation_id = await rig.insert(task_id)
     before = await rig.books.generation(generation_id)
@@ -194,7 +194,7 @@ async def test_callbacks_that_contradict_each_other_wait_for_kie(rig: Rig, parts
     await rig.proves(generation_id)
 
 
-async def test_callbacks_are_read_only_after_the_third_look_that_found_kie_away(
+async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = rig.kie.add_task(life=never("generating"))
@@ -214,7 +214,7 @@ async def test_callbacks_are_read_only_after_the_third_look_that_found_kie_away(
     assert asked == [task_id]
 
 
-async def test_a_woken_row_is_asked_about_at_once_however_busy(
+async def test_a_woken_row_is_polled_at_once_however_busy_kie_is(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts.budget, "spare", lambda _: False)

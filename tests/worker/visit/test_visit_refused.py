@@ -61,7 +61,7 @@ async def test_a_success_that_the_table_refuses_waits_ever_longer_and_is_transfe
     assert (await kept(own_rig, generation_id))["finding"] is None
 
 
-async def test_a_check_that_does_not_hold_is_told_without_the_row(own_rig: Rig) -> None:
+async def test_a_violated_check_is_reported_without_the_rows_values(own_rig: Rig) -> None:
     check = "ALTER TABLE public.generations ADD CONSTRAINT short CHECK (length(asset_url) < 20)"
     await own_rig.pool.execute(check)
     generation_id = await own_rig.order()
@@ -97,7 +97,7 @@ async def test_a_table_that_refuses_generating_keeps_no_result_waiting(own_rig: 
     await own_rig.proves(generation_id)
 
 
-async def test_a_trigger_that_refuses_a_tasks_id_is_told_and_the_row_waits(own_rig: Rig) -> None:
+async def test_a_trigger_that_refuses_a_task_id_is_reported_and_the_row_waits(own_rig: Rig) -> None:
     generation_id = await own_rig.insert(None)
     task_id = own_rig.kie.add_task(callback_url=address(generation_id))
     await refusing(own_rig, task_id, "task_id")

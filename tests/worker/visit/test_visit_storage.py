@@ -63,7 +63,7 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     await rig.proves(generation_id)
 
 
-async def test_a_result_that_the_bucket_never_takes_ends_by_our_giving_up(supabase_rig: Rig) -> None:
+async def test_a_result_that_the_bucket_never_takes_is_given_up(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].file_size_limit = 1000
@@ -121,7 +121,7 @@ async def test_an_object_that_is_not_what_we_sent_is_no_success(supabase_rig: Ri
     await rig.proves(generation_id)
 
 
-async def test_an_upload_that_was_broken_off_is_gone_on_with_by_another_instance(supabase_rig: Rig) -> None:
+async def test_an_interrupted_upload_is_resumed_by_another_instance(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     generation_id = await rig.order(results=(FILM,))
