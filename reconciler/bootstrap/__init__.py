@@ -11,10 +11,12 @@ import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import structlog
 
 from reconciler import tracing
@@ -48,11 +50,13 @@ from reconciler.storage.supabase import SupabaseStore
 from reconciler.tracing import UNTRACED, Tracing
 from reconciler.webhooks.client import PATIENCE, WebhookClient
 from reconciler.webhooks.sender import WebhookSender
-from reconciler.worker.deliver import Backends, Deliverer
+from reconciler.worker.deliver import Deliverer
 from reconciler.worker.periodic.verification import Verification
+from reconciler.worker.poll import Poller
 from reconciler.worker.route import RingKey
 from reconciler.worker.visit import CurrentPolicy, Visitor
-from reconciler.worker.worker import Breadth, Worker
+from reconciler.worker.visit_sinks import log_visit, measure_visit, trace_visit
+from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
@@ -73,7 +77,10 @@ CALLBACKS_AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that is built once, for the daemon and for the chores."""
+    """Everything that is built once, for the daemon and for the chores.
+
+    `ordering_kie` opens a connection for every request; createTask alone uses it.
+    """
 
     settings: Settings
     instance: uuid.UUID
@@ -82,7 +89,12 @@ class Parts:
     shape: TableShape
     reports: Reports
     claims: Claims
-    ways: Backends
+    ledger: Ledger
+    inbox: Inbox
+    kie: KieClient
+    ordering_kie: KieClient
+    store: Store
+    tracing: Tracing
     budget: RateLimit
     keys: tuple[RingKey, ...]
     current: CurrentPolicy
@@ -97,21 +109,68 @@ async def parts(
 ) -> AsyncIterator[Parts]:
     """Build everything and close it again; Config for what a person must mend, Transient for what is merely away."""
     settings.require("database_url", "kie_api_key", "storage")
-    metrics = metrics or Metrics()
     async with contextlib.AsyncExitStack() as stack:
-        database = _connections(settings, min(4 + settings.concurrency, 20), stack)
-        try:
-            shape = await usable(database, settings.task_pattern)
-        finally:
-            # Not before: until it has answered, what the last try saw is still the truth.
-            metrics.database_up.set_function(lambda: database.trouble is None)
-        second_look = timedelta(seconds=2 * settings.lease_seconds)
-        ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
-        inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), shape)
-        ways = await _ways(settings, ledger, inbox, stack)
-        named = instance or uuid.uuid4()
-        ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
-        yield _assembled(settings, database, shape, ways, metrics, instance=named, observe=observe)
+        yield await _built(settings, metrics or Metrics(), instance or uuid.uuid4(), stack, observe=observe)
+
+
+async def _built(
+    settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
+) -> Parts:
+    database, shape = await _database(settings, metrics, stack)
+    inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), shape)
+    store = await _checked_store(settings, stack)
+    fetcher = await _fetcher(settings, stack)
+    kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
+    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
+    tracing = await _tracing(settings, database, instance, stack)
+    structlog.contextvars.bind_contextvars(instance=str(instance))
+    keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
+    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
+    current = CurrentPolicy(limits)
+    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
+    term = settings.lease_seconds
+    claims = Claims(database, shape, eligible, instance=instance, term=term, traced=tracing.on)
+    handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
+    ledger = Ledger(database, shape, handover=handover, second_look=second_look)
+    budget = RateLimit(database, settings.poll_rate)
+    poller = Poller(kie, inbox, budget, keys, metrics, tracing)
+    spool_dir, slots = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes), settings.concurrency
+    deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics=metrics, tracing=tracing, slots=slots)
+    sinks = (log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing))
+    visitor = Visitor(ledger, store, poller, deliverer, policy=current, metrics=metrics, tracing=tracing, sinks=sinks)
+    work = _worker(settings, claims, ledger, visitor, metrics)
+    return Parts(
+        settings=settings,
+        instance=instance,
+        metrics=metrics,
+        database=database,
+        shape=shape,
+        reports=Reports(database, shape, scope(settings)),
+        claims=claims,
+        ledger=ledger,
+        inbox=inbox,
+        kie=kie,
+        ordering_kie=_kie(settings, ordering, patience=ORDER_SECONDS),
+        store=store,
+        tracing=tracing,
+        budget=budget,
+        keys=keys,
+        current=current,
+        deliveries=deliverer,
+        work=work,
+        audit=Verification(VerificationQueue(database, shape), store, metrics, stir=work.stir, observe=observe),
+    )
+
+
+async def _database(
+    settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack
+) -> tuple[Database, TableShape]:
+    database = _connections(settings, min(4 + settings.concurrency, 20), stack)
+    try:
+        return database, await usable(database, settings.task_pattern)
+    finally:
+        # Not before: until it has answered, what the last try saw is still the truth.
+        metrics.database_up.set_function(lambda: database.trouble is None)
 
 
 def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
@@ -156,36 +215,31 @@ async def instruments(settings: Settings) -> AsyncIterator[DoctorClients]:
             settings=settings,
             store=store,
             room=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
-            kie=KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets()),
+            kie=_kie(settings, session),
             web=await stack.enter_async_context(json_client()),
         )
 
 
-async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: contextlib.AsyncExitStack) -> Backends:
-    slots = settings.concurrency * 2
-    store = _store(settings, slots)
+async def _checked_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:
+    store = _store(settings, slots=settings.concurrency * 2)
     stack.push_async_callback(store.close)
     await store.check()
-    media = await stack.enter_async_context(media_session(allow_private=settings.allow_private_hosts, slots=slots))
-    asking = await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS))
-    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
-    keys = _ring(settings)
-    return Backends(
-        ledger=ledger,
-        inbox=inbox,
-        kie=KieClient(asking, settings.kie_market_base_url, keys, secrets=settings.secrets()),
-        ordering=KieClient(
-            ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS, secrets=settings.secrets()
-        ),
-        fetcher=Fetcher(
-            media,
-            hosts=settings.result_hosts,
-            max_bytes=settings.max_asset_bytes,
-            allow_private=settings.allow_private_hosts,
-        ),
-        room=SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
-        store=store,
+    return store
+
+
+async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetcher:
+    session = media_session(allow_private=settings.allow_private_hosts, slots=settings.concurrency * 2)
+    return Fetcher(
+        await stack.enter_async_context(session),
+        hosts=settings.result_hosts,
+        max_bytes=settings.max_asset_bytes,
+        allow_private=settings.allow_private_hosts,
     )
+
+
+def _kie(settings: Settings, session: aiohttp.ClientSession, **limits: float) -> KieClient:
+    """A client that asks with every key of the ring."""
+    return KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets(), **limits)
 
 
 def _ring(settings: Settings) -> dict[str, str]:
@@ -227,45 +281,17 @@ def _store(settings: Settings, slots: int) -> Store:
     )
 
 
-def _assembled(
-    settings: Settings,
-    database: Database,
-    shape: TableShape,
-    ways: Backends,
-    metrics: Metrics,
-    *,
-    instance: uuid.UUID,
-    observe: bool,
-) -> Parts:
-    structlog.contextvars.bind_contextvars(instance=str(instance))
-    keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
-    current = CurrentPolicy(limits)
-    reach = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
-    traced = ways.tracing.on
-    claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds, traced=traced)
-    budget = RateLimit(database, settings.poll_rate)
-    deliveries = Deliverer(ways, metrics, slots=settings.concurrency)
-    visits = Visitor(ways, deliveries, budget, keys=keys, current=current, metrics=metrics)
-    rate = settings.poll_rate * len(keys)
-    asking = max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS)))
-    breadth = Breadth(asking, settings.lease_seconds, settings.sweep_seconds, 1 / rate)
-    work = Worker(claims, ways.ledger, visits, metrics, breadth)
-    return Parts(
-        settings=settings,
-        instance=instance,
-        metrics=metrics,
-        database=database,
-        shape=shape,
-        reports=Reports(database, shape, scope(settings)),
-        claims=claims,
-        ways=ways,
-        budget=budget,
-        keys=keys,
-        current=current,
-        deliveries=deliveries,
-        work=work,
-        audit=Verification(VerificationQueue(database, shape), ways.store, metrics, stir=work.stir, observe=observe),
+def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor, metrics: Metrics) -> Worker:
+    rate = settings.poll_rate * len(settings.kie_keys())
+    return Worker(
+        claims,
+        ledger,
+        visitor,
+        metrics,
+        max_polling=max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS))),
+        lease_seconds=settings.lease_seconds,
+        sweep_seconds=settings.sweep_seconds,
+        request_gap=1 / rate,
     )
 
 

@@ -51,10 +51,10 @@ def route_services(parts: Parts) -> RouteServices:
         reports=parts.reports,
         desk=operator,
         hub=Hub(ChangeFeed(parts.database, parts.shape)),
-        inbox=parts.ways.inbox,
+        inbox=parts.inbox,
         listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
         syncs=SingleFlight(operator),
-        mint=LinkRefresher(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
+        mint=LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
         creation=task_creator(parts),
     )
 
@@ -65,9 +65,9 @@ def task_creator(parts: Parts) -> TaskCreator:
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
     requests = CreateRequests(parts.database, parts.shape, rate=settings.create_rate, provider=provider)
     return TaskCreator(
-        parts.ways.ordering,
+        parts.ordering_kie,
         requests,
-        OutcomeRecorder(requests, parts.claims, parts.ways.ledger, parts.metrics),
+        OutcomeRecorder(requests, parts.claims, parts.ledger, parts.metrics),
         parts.metrics,
         keys=parts.keys,
         callback=CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value()),

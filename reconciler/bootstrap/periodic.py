@@ -80,8 +80,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
             *([] if sender is None else [WebhookDispatch(sender)]),
             snapshot,
             PollStatisticsUpdate(poll_stats, leadership, parts.current),
-            CreditProbe(parts.ways.kie, leadership, probes, metrics, keys=[key.key_hash for key in parts.keys]),
-            BucketProbe(parts.ways.store, leadership, probes),
+            CreditProbe(parts.kie, leadership, probes, metrics, keys=[key.key_hash for key in parts.keys]),
+            BucketProbe(parts.store, leadership, probes),
             RetentionCleanup(retention, poll_stats, leadership, failed_days=failed_days),
         ]
     )

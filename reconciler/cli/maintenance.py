@@ -96,4 +96,4 @@ async def _cleaned(settings: Settings, older: timedelta, *, dry_run: bool) -> tu
     async with parts(settings) as built:
         upkeep = Retention(built.database, built.shape)
         failed = await delete_failed(upkeep, older, dry_run=dry_run)
-        return failed, await remove_orphans(upkeep, built.ways.store, dry_run=dry_run)
+        return failed, await remove_orphans(upkeep, built.store, dry_run=dry_run)

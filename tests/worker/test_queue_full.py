@@ -62,7 +62,7 @@ async def full(rig: Rig) -> AsyncIterator[None]:
     await until(room, what="room in the queue")
 
 
-async def test_the_listener_goes_on_and_hears_again(narrow: Rig) -> None:
+async def test_the_listener_survives_a_full_queue_and_hears_again(narrow: Rig) -> None:
     canaries: list[float | None] = []
     listener = Listener(
         narrow.dsn,
@@ -86,7 +86,7 @@ async def test_the_listener_goes_on_and_hears_again(narrow: Rig) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_success_is_not_taken_for_refused_by_the_table(narrow: Rig) -> None:
+async def test_a_success_that_cannot_notify_is_not_taken_for_rejected_by_the_table(narrow: Rig) -> None:
     books = narrow.books
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)

@@ -5,8 +5,6 @@ The leader learns and the others read what it learned; the sums are in `domain/p
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.worker.periodic.leadership import KNOWN_AFTER, Leadership
 from reconciler.worker.visit import CurrentPolicy
@@ -19,13 +17,13 @@ class PollStatisticsUpdate:
     interval = 30.0
     first_after = KNOWN_AFTER
 
-    def __init__(self, poll_stats: PollStats, leadership: Leadership, current: CurrentPolicy) -> None:
+    def __init__(self, poll_stats: PollStats, leadership: Leadership, policy: CurrentPolicy) -> None:
         self._poll_stats = poll_stats
         self._leadership = leadership
-        self._current = current
+        self._policy = policy
 
     async def run_once(self) -> None:
         """Learn, or read what the leader learned, and use it from now on."""
         learned = await (self._poll_stats.learn() if self._leadership.leads else self._poll_stats.recall())
         if learned is not None:
-            self._current.limits = replace(self._current.limits, curves=learned.curves, theta=learned.theta)
+            self._policy.learn(learned.curves, learned.theta)

@@ -144,7 +144,7 @@ REFUSALS = {
 async def test_every_refusal_has_kies_meaning_and_fails_its_row(face: Face) -> None:
     told = [ok(b'{"code":%d,"msg":"no","data":null}' % code, "Retry-After: 7") for code in REFUSALS]
     async with origin(*told) as refusing:
-        face.built.ways.ordering._base = refusing.url
+        face.built.ordering_kie._base = refusing.url
         for code, (status, word) in REFUSALS.items():
             answer = await ordered(face.operator)
             body = answer.json()

@@ -225,7 +225,7 @@ async def test_the_callback_decides_an_order_whose_answer_was_lost_and_one_task_
 async def test_a_gateway_timeout_in_kies_envelope_fails_no_order(rig: Rig) -> None:
     lost = ok(b'{"code":504,"msg":"Gateway Timeout","data":null}', status="504 Gateway Timeout")
     async with origin(lost) as gateway, rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
-        built.ways.ordering._base = gateway.url
+        built.ordering_kie._base = gateway.url
         creator = task_creator(built)
         assert isinstance(await creator.create(ORDER, REQUESTER), OutcomeUnknown)
         row = await only(rig)

@@ -74,7 +74,7 @@ async def key(rig: Rig, generation_id: str, n: int = FIRST) -> str:
 
 
 async def remove(rig: Rig, parts: Parts, generation_id: str) -> None:
-    await parts.ways.store.remove([await key(rig, generation_id)])
+    await parts.store.remove([await key(rig, generation_id)])
 
 
 async def overwrite(rig: Rig, generation_id: str, body: bytes, n: int = FIRST) -> None:
@@ -342,7 +342,7 @@ async def test_a_repair_with_another_type_changes_the_address_and_leaves_an_orph
 async def test_a_daemon_repairs_a_removed_object_by_itself(rig: Rig, parts: Parts) -> None:
     generation_id = await delivered(rig, parts)
     row = await rig.proves(generation_id)
-    await parts.ways.store.remove([await rig.pool.fetchval("SELECT path FROM reconciler.assets")])
+    await parts.store.remove([await rig.pool.fetchval("SELECT path FROM reconciler.assets")])
 
     async def repaired() -> bool:
         return await rig.books.events(generation_id) == ["succeeded", "repaired"]

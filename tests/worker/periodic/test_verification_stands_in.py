@@ -34,6 +34,6 @@ async def test_a_bare_mount_point_makes_no_object_lost(rows_dsn: str, tmp_path: 
             assert (await rig.books.generation(generation_id))["status"] != "success"
         else:
             with contextlib.suppress(Config):
-                await parts.ways.store.check()
+                await parts.store.check()
         assert await audited(parts) == {"away": 1}
         assert len(await rig.receipts(stored)) == 1
