@@ -25,8 +25,7 @@ from reconciler.http.app import application, serving
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
-from reconciler.systemd.lifecycle import SupervisorUpdates
-from reconciler.systemd.notify import SupervisorSocket
+from reconciler.systemd.notify import SupervisorSocket, SupervisorUpdates
 from reconciler.webhooks.sender import WebhookSender
 
 log = structlog.get_logger()
@@ -73,7 +72,7 @@ async def run(
         supervisor or SupervisorSocket(), health, stop.requested.is_set, drain_seconds=settings.drain_seconds
     )
     with _signals(stop):
-        async with serving(app, settings.http_host, settings.http_port) as port, updates.held():
+        async with serving(app, settings.http_host, settings.http_port) as port, updates.running():
             log.info("daemon.started", version=__version__, port=port, observe=observe)
             while not stop.requested.is_set():
                 try:
@@ -126,7 +125,7 @@ async def _reconcile(
     }
     periodic.scheduler.start()
     health.reason, health.pulse, health.trouble = None, lambda: periodic.pulse.at, lambda: built.database.trouble
-    updates.doing, updates.swept = lambda: _status(built, periodic), lambda: periodic.sweep.finished
+    updates.activity, updates.swept = lambda: _status(built, periodic), lambda: periodic.sweep.finished
 
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +136,7 @@ async def _reconcile(
     finally:
         # From here on the pulse no longer runs, and a drain may take longer than the patience for one.
         health.reason, health.pulse = DRAINING, time.monotonic
-        updates.look()
+        updates.update()
         services.hub.close()
         periodic.scheduler.stop()
         await _first_of(_drain(built, readiness_gate, sender, built.settings.drain_seconds), stop.now.wait())

@@ -48,7 +48,7 @@ from reconciler.storage import Store
 from reconciler.storage.local import LocalStore
 from reconciler.storage.supabase import SupabaseStore
 from reconciler.tracing import UNTRACED, Tracing
-from reconciler.webhooks.client import PATIENCE, WebhookClient
+from reconciler.webhooks.client import TIMEOUT, WebhookClient
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.deliver import Deliverer
 from reconciler.worker.periodic.verification import Verification
@@ -121,7 +121,7 @@ async def _built(
     store = await _checked_store(settings, stack)
     fetcher = await _fetcher(settings, stack)
     kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
-    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, lasting=False))
+    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, keep_alive=False))
     tracing = await _tracing(settings, database, instance, stack)
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
@@ -302,7 +302,7 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
     if not settings.notify_url or built.current.limits.observe:
         yield None
         return
-    async with json_client(timeout=PATIENCE) as client:
+    async with json_client(timeout=TIMEOUT) as client:
         receiver = WebhookClient(client, settings.notify_url, settings.notify_secret.get_secret_value())
         yield WebhookSender(Outbox(built.database), receiver, built.metrics)
 

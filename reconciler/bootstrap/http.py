@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from reconciler.bootstrap import Parts, desk, scope
 from reconciler.domain.poll_interval import FASTEST
 from reconciler.http.auth import Authenticator, TokenVerifier
-from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes import callback, create_task, download_url, events, generations, page, sync
+from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.metrics import Metrics
 from reconciler.net.jwks import Jwks
 from reconciler.operations.single_flight import SingleFlight
@@ -26,7 +26,7 @@ def routers(settings: Settings, readiness_gate: ReadinessGate, metrics: Metrics)
     """Return the routes of the API; each asks the readiness gate for the services."""
     who = authenticator(settings)
     return [
-        callback.routes(callback.proofs(settings), readiness_gate, metrics),
+        callback.routes(CallbackProofs.from_settings(settings), readiness_gate, metrics),
         generations.routes(who, readiness_gate),
         sync.routes(who, readiness_gate),
         download_url.routes(who, readiness_gate),
@@ -54,7 +54,7 @@ def route_services(parts: Parts) -> RouteServices:
         inbox=parts.inbox,
         listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
         syncs=SingleFlight(operator),
-        mint=LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
+        mint=download_url.LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
         creation=task_creator(parts),
     )
 

@@ -104,7 +104,7 @@ def listener(parts: Parts, periodic: PeriodicTasks, hub: Hub, sender: WebhookSen
     def on_event(generation_id: str, event_id: int) -> None:
         hub.wake(generation_id, event_id)
         if sender is not None:
-            sender.stir()
+            sender.wake()
 
     return Listener(
         parts.settings.database_url.get_secret_value(),

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from reconciler.health import Health
-from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
 from reconciler.http.problems import unavailable
 from reconciler.operations.actions import Operator
@@ -23,6 +22,10 @@ from reconciler.postgres.reports.generation_list import GenerationList
 from reconciler.postgres.reports.reports import Reports
 from reconciler.worker.create.create_task import TaskCreator
 from reconciler.worker.worker import Worker
+
+if TYPE_CHECKING:
+    # The route imports this module.
+    from reconciler.http.routes.download_url import LinkRefresher
 
 log = structlog.get_logger()
 

@@ -32,6 +32,7 @@ from reconciler.health import Health
 from reconciler.http.app import application
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.http.routes import callback
+from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.postgres.claims import unacknowledged_claims
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.ledger.reopen import Reopener
@@ -315,7 +316,7 @@ def door(parts: Parts) -> httpx.AsyncClient:
     """Where KIE calls this instance back, without a socket."""
     entrance = ReadinessGate(Health(patience=math.inf, reason=None))
     entrance.inside = route_services(parts)
-    routes = callback.routes(callback.CallbackProofs(SECRET.encode()), entrance, parts.metrics)
+    routes = callback.routes(CallbackProofs(SECRET.encode()), entrance, parts.metrics)
     app = application(entrance.health, parts.metrics, routers=[routes])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)
 

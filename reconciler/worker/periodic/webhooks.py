@@ -20,4 +20,4 @@ class WebhookDispatch:
 
     async def run_once(self) -> None:
         """Start to send what is due; returns before it is sent."""
-        await self._sender.look()
+        await self._sender.send_due()
