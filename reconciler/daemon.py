@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from reconciler import __version__
-from reconciler.bootstrap import Parts, announcer, parts
+from reconciler.bootstrap import Parts, parts, webhook_sender
 from reconciler.bootstrap.http import route_services, routers
 from reconciler.bootstrap.periodic import PeriodicTasks, listener, periodic_tasks
 from reconciler.errors import Transient
@@ -78,12 +78,12 @@ async def run(
                 try:
                     async with (
                         parts(settings, observe=observe, metrics=metrics, instance=instance) as built,
-                        announcer(built) as sender,
+                        webhook_sender(built) as sender,
                     ):
                         on_start(built)
                         await _reconcile(built, readiness_gate, stop, sender=sender, updates=updates)
                 except Transient as error:
-                    readiness_gate.inside = None
+                    readiness_gate.services = None
                     health.reason = str(error)
                     log.warning("daemon.waiting", code=error.code, reason=str(error))
                     await _first_of(stop.requested.wait(), asyncio.sleep(RETRY))
@@ -114,13 +114,13 @@ async def _reconcile(
 ) -> None:
     """Work until a stop is requested, then drain; a loop that ends by itself ends the daemon."""
     periodic = periodic_tasks(built, sender)
-    services = readiness_gate.inside = route_services(built)
+    services = readiness_gate.services = route_services(built)
     health = readiness_gate.health
     tasks = {
         asyncio.create_task(built.work.keep(), name="keep"),
         asyncio.create_task(built.work.run(), name="work"),
         asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
-        asyncio.create_task(services.hub.run(), name="hub"),
+        asyncio.create_task(services.run(), name="hub"),
         asyncio.create_task(stop.requested.wait(), name="stop"),
     }
     periodic.scheduler.start()
@@ -137,7 +137,7 @@ async def _reconcile(
         # From here on the pulse no longer runs, and a drain may take longer than the patience for one.
         health.reason, health.pulse = DRAINING, time.monotonic
         updates.update()
-        services.hub.close()
+        services.close()
         periodic.scheduler.stop()
         await _first_of(_drain(built, readiness_gate, sender, built.settings.drain_seconds), stop.now.wait())
         await _drain(built, readiness_gate, sender, 0)
@@ -156,14 +156,9 @@ def _status(built: Parts, periodic: PeriodicTasks) -> str:
 
 
 async def _drain(built: Parts, readiness_gate: ReadinessGate, sender: WebhookSender | None, seconds: float) -> None:
-    """Let everything under way end for so many seconds, then cut off the rest."""
-    assert readiness_gate.inside is not None
-    await asyncio.gather(
-        built.work.drain(seconds),
-        readiness_gate.emptied(seconds),
-        readiness_gate.inside.creation.drain(seconds),
-        *([] if sender is None else [sender.drain(seconds)]),
-    )
+    """Let everything under way end for so many seconds, then cut off visits, orders and webhooks."""
+    webhooks = [] if sender is None else [sender.drain(seconds)]
+    await asyncio.gather(built.work.drain(seconds), readiness_gate.drain(seconds), *webhooks)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:

@@ -1,7 +1,7 @@
-"""The composition root: builds every part from the settings, and closes them again.
+"""The composition root: builds every part from the settings, and closes it again. Nothing else builds parts.
 
-The only place that knows all parts; nothing else builds anything. The commands use `parts` for one row at a time, the
-daemon for its life.
+Here is what the commands and the daemon share. What only the daemon needs is in `http.py` (the API) and `periodic.py`
+(the periodic tasks and the listener), so that no command loads it.
 """
 
 from __future__ import annotations
@@ -60,26 +60,26 @@ from reconciler.worker.worker import Worker
 
 log = structlog.get_logger()
 
-LEAST_ASKING = 4
-MOST_ASKING = 64
-WAITING_SECONDS = 2.0
-"""How long a visit may stand in the queue for a request; with the rate it tells how many may ask at once."""
+MIN_POLLING = 4
+MAX_POLLING = 64
+QUEUE_SECONDS = 2.0
+"""How long a visit may queue for a request to KIE; the rate times this is how many visits may poll at once."""
 
 ANSWER_SECONDS = 10.0
-"""How long KIE may be silent about a task: it answers within a second, so whoever waits longer waits on a dead line."""
+"""How long KIE may take to answer about a task; it answers within a second, so a longer wait is a dead connection."""
 
 ORDER_SECONDS = 30.0
 """How long KIE may take to answer createTask; it answers within a second."""
 
-CALLBACKS_AT_ONCE = 2
-"""Connections that callbacks have for themselves: one takes thousands a second."""
+CALLBACK_CONNECTIONS = 2
+"""Connections that only callbacks use; one stores thousands of callbacks a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that is built once, for the daemon and for the chores.
+    """What the daemon and the commands work with.
 
-    `ordering_kie` opens a connection for every request; createTask alone uses it.
+    `ordering_kie` opens a connection for every request; only createTask uses it.
     """
 
     settings: Settings
@@ -107,17 +107,20 @@ class Parts:
 async def parts(
     settings: Settings, *, observe: bool = False, metrics: Metrics | None = None, instance: uuid.UUID | None = None
 ) -> AsyncIterator[Parts]:
-    """Build everything and close it again; Config for what a person must mend, Transient for what is merely away."""
+    """Build the parts, and close them at the end.
+
+    Raises Config where a person must mend something, Transient while the database or storage is away.
+    """
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
-        yield await _built(settings, metrics or Metrics(), instance or uuid.uuid4(), stack, observe=observe)
+        yield await _build(settings, metrics or Metrics(), instance or uuid.uuid4(), stack, observe=observe)
 
 
-async def _built(
+async def _build(
     settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
 ) -> Parts:
     database, shape = await _database(settings, metrics, stack)
-    inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), shape)
+    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), shape)
     store = await _checked_store(settings, stack)
     fetcher = await _fetcher(settings, stack)
     kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
@@ -145,7 +148,7 @@ async def _built(
         metrics=metrics,
         database=database,
         shape=shape,
-        reports=Reports(database, shape, scope(settings)),
+        reports=Reports(database, shape, report_scope(settings)),
         claims=claims,
         ledger=ledger,
         inbox=inbox,
@@ -169,12 +172,12 @@ async def _database(
     try:
         return database, await usable(database, settings.task_pattern)
     finally:
-        # Not before: until it has answered, what the last try saw is still the truth.
+        # Only now: until the new pool has an answer, what the attempt before saw is still true.
         metrics.database_up.set_function(lambda: database.trouble is None)
 
 
 def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
-    """A pool that is opened when first asked, and closed with the stack."""
+    """A pool that opens with its first statement, and closes with the stack."""
     database = Database(settings.database_url.get_secret_value(), size=size)
     stack.push_async_callback(database.close)
     return database
@@ -182,20 +185,20 @@ def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack
 
 @contextlib.asynccontextmanager
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
-    """Build no more than it takes to ask about the tables."""
-    async with _asking(settings) as (database, shape):
-        yield Reports(database, shape, scope(settings))
+    """Build only what reads reports of the tables."""
+    async with _one_connection(settings) as (database, shape):
+        yield Reports(database, shape, report_scope(settings))
 
 
 @contextlib.asynccontextmanager
-async def watching(settings: Settings) -> AsyncIterator[ActivityReader]:
-    """Build no more than it takes to watch what moves."""
-    async with _asking(settings) as (database, _):
-        yield ActivityReader(database, alive=scope(settings).alive)
+async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
+    """Build only what reads what the replicas are doing."""
+    async with _one_connection(settings) as (database, _):
+        yield ActivityReader(database, alive=report_scope(settings).alive)
 
 
 @contextlib.asynccontextmanager
-async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
+async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
         yield database, await usable(database, settings.task_pattern)
@@ -204,8 +207,8 @@ async def _asking(settings: Settings) -> AsyncIterator[tuple[Database, TableShap
 
 
 @contextlib.asynccontextmanager
-async def instruments(settings: Settings) -> AsyncIterator[DoctorClients]:
-    """Build what `doctor` looks with; nothing is asked yet, and nothing need be there."""
+async def doctor_clients(settings: Settings) -> AsyncIterator[DoctorClients]:
+    """Build what `doctor` checks with; nothing is asked yet, so nothing needs to be there."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
         store = _store(settings, slots=2)
@@ -238,7 +241,7 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
 
 
 def _kie(settings: Settings, session: aiohttp.ClientSession, **limits: float) -> KieClient:
-    """A client that asks with every key of the ring."""
+    """A client that can use every key of the ring."""
     return KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets(), **limits)
 
 
@@ -255,14 +258,14 @@ def _spool_dir(settings: Settings) -> Path:
 async def _tracing(
     settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
 ) -> Tracing:
-    """What visits tell; nothing while the column is missing that holds a trace together."""
+    """The tracing that the environment asks for; none while the column that joins a trace is missing."""
     if not tracing.wanted(os.environ):
         return UNTRACED
     if not await traceable(database):
         log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
         return UNTRACED
-    discreet = Redaction(settings.secrets()).text
-    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=discreet)
+    redact = Redaction(settings.secrets()).text
+    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=redact)
     stack.push_async_callback(chosen.close)
     return chosen
 
@@ -288,7 +291,7 @@ def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor
         ledger,
         visitor,
         metrics,
-        max_polling=max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS))),
+        max_polling=max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS))),
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
         request_gap=1 / rate,
@@ -296,8 +299,8 @@ def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor
 
 
 @contextlib.asynccontextmanager
-async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
-    """Build what tells of events; None where nobody is to be told, and where we only watch."""
+async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
+    """Build the sender of webhooks; None without an address for them, and where this instance only observes."""
     settings = built.settings
     if not settings.notify_url or built.current.limits.observe:
         yield None
@@ -307,14 +310,14 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
         yield WebhookSender(Outbox(built.database), receiver, built.metrics)
 
 
-def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
-    """Return what chores work with."""
-    reopening = Reopener(built.database, built.shape)
-    return Operator(built.work, built.reports, reopening, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
+def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
+    """Return what operations work with."""
+    reopener = Reopener(built.database, built.shape)
+    return Operator(built.work, built.reports, reopener, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
 
 
-def scope(settings: Settings) -> ReportScope:
-    """Return what the reports count as ours, stuck and alive."""
+def report_scope(settings: Settings) -> ReportScope:
+    """Return what the reports count as eligible, stuck and alive."""
     return ReportScope(
         providers=settings.providers,
         task_pattern=settings.task_pattern,

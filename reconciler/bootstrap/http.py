@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from reconciler.bootstrap import Parts, desk, scope
+from reconciler.bootstrap import Parts, operator, report_scope
 from reconciler.domain.poll_interval import FASTEST
 from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.live.hub import Hub
@@ -45,17 +45,17 @@ def authenticator(settings: Settings) -> Authenticator:
 
 def route_services(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
-    operator = desk(parts, pause=FASTEST)
+    shared = operator(parts, pause=FASTEST)
     return RouteServices(
-        work=parts.work,
+        worker=parts.work,
         reports=parts.reports,
-        desk=operator,
+        operator=shared,
         hub=Hub(ChangeFeed(parts.database, parts.shape)),
         inbox=parts.inbox,
-        listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
-        syncs=SingleFlight(operator),
-        mint=download_url.LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
-        creation=task_creator(parts),
+        generation_list=GenerationList(parts.database, parts.shape, report_scope(parts.settings)),
+        single_flight=SingleFlight(shared),
+        link_refresher=download_url.LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
+        task_creator=task_creator(parts),
     )
 
 

@@ -315,7 +315,7 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
 def door(parts: Parts) -> httpx.AsyncClient:
     """Where KIE calls this instance back, without a socket."""
     entrance = ReadinessGate(Health(patience=math.inf, reason=None))
-    entrance.inside = route_services(parts)
+    entrance.services = route_services(parts)
     routes = callback.routes(CallbackProofs(SECRET.encode()), entrance, parts.metrics)
     app = application(entrance.health, parts.metrics, routers=[routes])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)

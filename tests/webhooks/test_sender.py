@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.bootstrap import Parts, announcer
+from reconciler.bootstrap import Parts, webhook_sender
 from reconciler.bootstrap.http import route_services
 from reconciler.bootstrap.periodic import listener, periodic_tasks
 from reconciler.postgres.outbox import OutboxEvent
@@ -36,7 +36,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def sending(rig: Rig, receiver: Receiver) -> AsyncIterator[tuple[WebhookSender, Parts]]:
     """A sender with its own instance, without the daemon's loops."""
     changes = {"RECONCILER_NOTIFY_URL": receiver.url, "RECONCILER_NOTIFY_SECRET": SECRET}
-    async with rig.instance(**changes) as parts, announcer(parts) as sender:
+    async with rig.instance(**changes) as parts, webhook_sender(parts) as sender:
         assert sender is not None
         yield sender, parts
         await sender.drain(0)
@@ -321,10 +321,10 @@ async def test_the_periodic_task_and_notifications_send_due_events(rig: Rig, rec
 
 
 async def test_there_is_no_sender_without_an_address_or_while_observing(rig: Rig, receiver: Receiver) -> None:
-    async with rig.instance() as parts, announcer(parts) as sender:
+    async with rig.instance() as parts, webhook_sender(parts) as sender:
         assert sender is None
     changes = {"RECONCILER_NOTIFY_URL": receiver.url, "RECONCILER_NOTIFY_SECRET": SECRET}
-    async with rig.instance(observe=True, **changes) as parts, announcer(parts) as sender:
+    async with rig.instance(observe=True, **changes) as parts, webhook_sender(parts) as sender:
         assert sender is None
 
 
