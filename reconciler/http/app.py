@@ -1,6 +1,7 @@
 """The HTTP application and its server: request limits, request ids, the log line of each request, and error answers.
 
-FastAPI runs on uvicorn in the daemon's event loop, and the daemon handles the signals. `front.py` passes the routes.
+FastAPI runs on uvicorn in the daemon's event loop, and the daemon handles the signals. `bootstrap/http.py` lists the
+routes.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ async def opened_replica(
     """Serve a replica that takes callbacks."""
     metrics, wakes = Metrics(), WakeRecorder()
     readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
-    readiness_gate.inside = cast("RouteServices", SimpleNamespace(work=wakes, inbox=Inbox(database, shape)))
+    readiness_gate.services = cast("RouteServices", SimpleNamespace(worker=wakes, inbox=Inbox(database, shape)))
     app = application(readiness_gate.health, metrics, routers=[callback.routes(proofs, readiness_gate, metrics)])
     async with (
         serving(app, "127.0.0.1", 0) as port,

@@ -55,4 +55,4 @@ async def built(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[
 
 @pytest.fixture
 def desk(built: Parts) -> Operator:
-    return replace(bootstrap.desk(built, at_once=4), patience=20)
+    return replace(bootstrap.operator(built, at_once=4), patience=20)

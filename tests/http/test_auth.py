@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import Depends, FastAPI
 
 from reconciler import settings
-from reconciler.front import gate_for
+from reconciler.bootstrap.http import authenticator
 from reconciler.http import problems
 from reconciler.http.auth import Authenticator, Caller, TokenVerifier
 from reconciler.net.jwks import Jwks
@@ -191,6 +191,6 @@ async def test_the_settings_choose_between_shared_secret_and_public_keys() -> No
             ({}, RSA.token(), shared()),
             ({"SUPABASE_JWT_SECRET": SECRET}, shared(), RSA.token()),
         ):
-            async with client_of(gate_for(settings.load({**known, **more}))) as client:
+            async with client_of(authenticator(settings.load({**known, **more}))) as client:
                 statuses = [(await ask(client, token)).status_code for token in (OPERATOR, signed, other)]
             assert statuses == [200, 200, 401]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.bootstrap import Parts, announcer
-from reconciler.daemon import _rounds
-from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.bootstrap import Parts, webhook_sender
+from reconciler.bootstrap.http import route_services
+from reconciler.bootstrap.periodic import listener, periodic_tasks
 from reconciler.postgres.outbox import OutboxEvent
 from reconciler.webhooks.sender import CONCURRENCY, LONGEST_PAUSE, WebhookSender, pause
 from testkit.standins.receiver import SECRET, Heard, Receiver, never
@@ -36,7 +36,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def sending(rig: Rig, receiver: Receiver) -> AsyncIterator[tuple[WebhookSender, Parts]]:
     """A sender with its own instance, without the daemon's loops."""
     changes = {"RECONCILER_NOTIFY_URL": receiver.url, "RECONCILER_NOTIFY_SECRET": SECRET}
-    async with rig.instance(**changes) as parts, announcer(parts) as sender:
+    async with rig.instance(**changes) as parts, webhook_sender(parts) as sender:
         assert sender is not None
         yield sender, parts
         await sender.drain(0)
@@ -308,23 +308,23 @@ async def test_an_event_whose_outcome_was_not_recorded_is_sent_again_with_its_id
 
 async def test_the_periodic_task_and_notifications_send_due_events(rig: Rig, receiver: Receiver) -> None:
     async with sending(rig, receiver) as (sender, parts):
-        rounds = _rounds(parts, Heartbeat(parts.database, parts.instance, term=30.0), sender)
+        periodic = periodic_tasks(parts, sender)
         await add(rig.books, "notified")
-        rounds.event()
+        listener(parts, periodic, route_services(parts).hub, sender)._on_event("notified", 1)
         await until(lambda: receiver.of("notified"), within=2)
-        rounds.start()
+        periodic.scheduler.start()
         try:
             await add(rig.books, "not notified")
             await until(lambda: receiver.of("not notified"), within=4)
         finally:
-            rounds.stop()
+            periodic.scheduler.stop()
 
 
 async def test_there_is_no_sender_without_an_address_or_while_observing(rig: Rig, receiver: Receiver) -> None:
-    async with rig.instance() as parts, announcer(parts) as sender:
+    async with rig.instance() as parts, webhook_sender(parts) as sender:
         assert sender is None
     changes = {"RECONCILER_NOTIFY_URL": receiver.url, "RECONCILER_NOTIFY_SECRET": SECRET}
-    async with rig.instance(observe=True, **changes) as parts, announcer(parts) as sender:
+    async with rig.instance(observe=True, **changes) as parts, webhook_sender(parts) as sender:
         assert sender is None
 
 

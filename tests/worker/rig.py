@@ -20,7 +20,7 @@ from reconciler.postgres.eligibility import EligibleRows
 from reconciler.settings import Settings, load
 from reconciler.simulator import Simulator, TaskSpec
 from reconciler.worker.visit import VisitOutcome
-from reconciler.worker.worker import Breadth, Worker
+from reconciler.worker.worker import Worker
 from testkit.standins.storage import Bucket, SupabaseStorage
 from testkit.waiting import until
 from tests.postgres.books import Books, insert, opened
@@ -91,8 +91,16 @@ class Rig:
     def broad(self, built: Parts, *, asking: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
         """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
         claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
-        breadth = Breadth(asking, term, sweep, gap=0.001)
-        work = Worker(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
+        work = Worker(
+            claims,
+            built.ledger,
+            built.work._visitor,
+            built.metrics,
+            max_polling=asking,
+            lease_seconds=term,
+            sweep_seconds=sweep,
+            request_gap=0.001,
+        )
         return replace(built, claims=claims, work=work)
 
     async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[TaskSpec]) -> str:

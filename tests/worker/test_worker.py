@@ -35,7 +35,7 @@ async def test_a_woken_row_is_delivered_at_once(rig: Rig, parts: Parts) -> None:
     await rig.proves(generation_id)
 
 
-async def test_a_thousand_wakes_of_one_generation_are_one_look(rig: Rig, parts: Parts) -> None:
+async def test_a_thousand_wakes_of_one_generation_are_one_poll(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     for _ in range(1000):
         parts.work.wake(generation_id, Trigger.CALLBACK)
@@ -46,7 +46,7 @@ async def test_a_thousand_wakes_of_one_generation_are_one_look(rig: Rig, parts: 
     assert (work["looks"], rig.kie.counts.records) == (1, 1)
 
 
-async def test_a_thousand_wakes_during_a_look_are_one_more_look(
+async def test_a_thousand_wakes_during_a_poll_are_one_more_poll(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order(life=never())
@@ -64,7 +64,7 @@ async def test_a_thousand_wakes_during_a_look_are_one_more_look(
         for _ in range(10):
             for _ in range(100):
                 parts.work.wake(generation_id, Trigger.CALLBACK)
-            await until(lambda: not (parts.work._wakes or parts.work._looking.locked()), what="the wakes are taken")
+            await until(lambda: not (parts.work._wakes or parts.work._claiming.locked()), what="the wakes are taken")
         heard.set()
         await rested(rig, generation_id, looks=2)
         asked = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]].polled_at
@@ -85,7 +85,7 @@ async def test_a_wake_during_the_last_moment_of_a_visit_is_not_lost(rig: Rig, pa
         await rig.delivered(generation_id, within=5)
 
 
-async def test_a_wake_that_finds_its_row_just_being_written_comes_again(rig: Rig, parts: Parts) -> None:
+async def test_a_wake_that_finds_its_row_being_written_is_repeated(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     await rig.visit(parts, generation_id)
     await rig.books.set(generation_id, "early_at = NULL, due_at = now() + interval '1 hour'")
@@ -98,7 +98,7 @@ async def test_a_wake_that_finds_its_row_just_being_written_comes_again(rig: Rig
         await rig.delivered(generation_id, within=5)
 
 
-async def test_no_more_visits_ask_at_once_than_allowed(rig: Rig, parts: Parts) -> None:
+async def test_no_more_visits_poll_at_once_than_allowed(rig: Rig, parts: Parts) -> None:
     few = rig.broad(parts, asking=3)
     ids = [await rig.order(life=never()) for _ in range(6)]
     rig.kie.strike("record.hang", times=math.inf)
@@ -106,14 +106,14 @@ async def test_no_more_visits_ask_at_once_than_allowed(rig: Rig, parts: Parts) -
         for generation_id in ids:
             few.work.wake(generation_id)
         await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three questions")
-        assert len(few.work._held) == len(few.work._asking) == 3
+        assert len(few.work._held) == len(few.work._polling) == 3
         assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
         rig.kie.calm()
         rig.kie._wire.close()
         await until(lambda: rig.kie.counts.records >= 6, what="the others' turn")
 
 
-async def test_deliveries_keep_nobody_from_asking(rig: Rig, parts: Parts) -> None:
+async def test_deliveries_do_not_keep_other_visits_from_polling(rig: Rig, parts: Parts) -> None:
     rig.kie.slow_seconds = 60.0
     slow = await rig.order()
     rig.kie.strike("file.slow", task=(await rig.books.generation(slow))["task_id"])
@@ -145,7 +145,7 @@ async def test_no_more_generations_are_delivered_at_once_than_there_are_slots(ri
     assert most == 2
 
 
-async def test_a_thousand_hopeless_rows_keep_no_good_one_waiting(rig: Rig) -> None:
+async def test_a_thousand_hopeless_rows_do_not_delay_a_good_one(rig: Rig) -> None:
     """F9: a poisoned head of the queue."""
     await rig.pool.execute(
         """INSERT INTO public.generations (status, task_id, kind, created_at)
@@ -185,7 +185,7 @@ async def test_a_visit_that_breaks_costs_its_own_row_a_minute(
         await until(given_back, what="the row is given back")
 
 
-async def test_a_spare_request_is_spent_on_a_row_before_it_is_due(rig: Rig, parts: Parts) -> None:
+async def test_a_spare_request_polls_a_row_before_it_is_due(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     await rig.visit(parts, generation_id)
     await rig.books.set(generation_id, "early_at = now(), due_at = now() + interval '1 hour'")
@@ -194,7 +194,7 @@ async def test_a_spare_request_is_spent_on_a_row_before_it_is_due(rig: Rig, part
         await rig.delivered(generation_id, within=3)
 
 
-async def test_an_idle_loop_asks_the_database_about_once_a_second(rig: Rig, parts: Parts) -> None:
+async def test_an_idle_loop_queries_the_database_about_once_a_second(rig: Rig, parts: Parts) -> None:
     """F12: idle load."""
     asked = 0
     early = parts.claims.early

@@ -26,7 +26,7 @@ async def free(rig: Rig, generation_id: str) -> float | None:
 
 def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """Let every reading break that this row is part of; what was asked for."""
-    read, asked = parts.ways.ledger.read, []
+    read, asked = parts.ledger.read, []
 
     async def reads(ids: Sequence[str]) -> object:
         asked.append(ids)
@@ -34,7 +34,7 @@ def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[
             raise OverflowError("date value out of range")
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", reads)
+    monkeypatch.setattr(parts.ledger, "read", reads)
     return asked
 
 
@@ -56,7 +56,7 @@ async def test_a_row_created_at_no_time_that_python_knows_is_delivered_like_any_
 
 
 @pytest.mark.parametrize("how", ["wakes", "sweep"])
-async def test_a_task_that_no_index_takes_keeps_no_other_row_waiting(dsn: str, tmp_path: Path, how: str) -> None:
+async def test_a_task_id_too_long_for_an_index_delays_no_other_row(dsn: str, tmp_path: Path, how: str) -> None:
     async with opened_rig(dsn, tmp_path) as rig:
         await rig.pool.execute("DROP INDEX public.generations_task_id")
         bad, good = await rig.insert(secrets.token_hex(UNINDEXABLE)), await rig.order()
@@ -72,7 +72,7 @@ async def test_a_task_that_no_index_takes_keeps_no_other_row_waiting(dsn: str, t
         assert await rig.books.work(bad) is None
 
 
-async def test_a_row_that_cannot_be_read_waits_a_minute_and_those_claimed_with_it_are_visited_at_once(
+async def test_an_unreadable_row_waits_a_minute_and_the_rows_claimed_with_it_are_visited_at_once(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad, last = await rig.order(), await rig.order(), await rig.order()
@@ -91,7 +91,7 @@ async def test_a_row_that_cannot_be_read_waits_a_minute_and_those_claimed_with_i
     assert parts.metrics.failures.labels("visit", "broke")._value.get() == 1
 
 
-async def test_what_breaks_in_a_claim_ends_nothing_and_is_told(
+async def test_an_error_in_a_claim_is_logged_and_the_loop_goes_on(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due, broke = parts.claims.due, 0
@@ -115,7 +115,7 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, good = await rig.order(), await rig.order()
-    read, forget, broke = parts.ways.ledger.read, parts.ways.ledger.forget, 0
+    read, forget, broke = parts.ledger.read, parts.ledger.forget, 0
 
     async def late(ids: Sequence[str]) -> object:
         await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", gone)
@@ -128,8 +128,8 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
             raise ZeroDivisionError
         await forget(claim)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(parts.ways.ledger, "read", late)
-    monkeypatch.setattr(parts.ways.ledger, "forget", breaks)
+    monkeypatch.setattr(parts.ledger, "read", late)
+    monkeypatch.setattr(parts.ledger, "forget", breaks)
     assert await parts.claims.discover() == 2
     async with rig.working(parts):
         parts.work.stir()
@@ -142,7 +142,7 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
     assert broke == 2
 
 
-async def test_a_chore_that_cannot_read_its_row_gives_it_back(
+async def test_a_single_visit_that_cannot_read_its_row_gives_it_back(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order()

@@ -79,7 +79,7 @@ async def test_a_row_that_is_just_being_written_when_its_lease_is_to_be_renewed_
     assert parts.metrics.leases_lost._value.get() == 0
 
 
-async def test_a_visit_whose_lease_was_lost_is_cut_and_writes_nothing(rig: Rig, parts: Parts) -> None:
+async def test_a_visit_that_lost_its_lease_is_cancelled_and_writes_nothing(rig: Rig, parts: Parts) -> None:
     """F8: a process that was stopped past its lease."""
     brief = rig.broad(parts, term=0.6)
     async with rig.working(brief), downloading(rig, brief) as generation_id:
@@ -135,13 +135,15 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
     assert await rig.books.events(stuck) == ["succeeded"]
 
 
-async def test_a_drain_lets_what_is_in_hand_end(rig: Rig, parts: Parts) -> None:
+async def test_a_drain_lets_running_visits_end(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), downloading(rig, parts, seconds=0.5) as generation_id:
         await parts.work.drain(10)
         assert (await rig.books.generation(generation_id))["status"] == "success"
 
 
-async def test_a_drain_gives_back_what_does_not_end_in_time_and_another_goes_on(rig: Rig, parts: Parts) -> None:
+async def test_a_drain_gives_back_visits_that_do_not_end_in_time_and_another_instance_continues(
+    rig: Rig, parts: Parts
+) -> None:
     async with rig.working(parts), downloading(rig, parts) as generation_id:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -195,11 +197,11 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
     assert rig.kie.counts.records == 0
 
 
-async def test_a_claim_that_takes_longer_than_our_haste_is_waited_for_and_given_back(
+async def test_a_slow_claim_is_waited_for_and_given_back(
     rig: Rig, parts: Parts, claim: tuple[asyncio.Event, asyncio.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut, it would leave rows that nobody works on to wait for the end of a lease."""
-    monkeypatch.setattr(worker, "HASTE", 0.05)
+    monkeypatch.setattr(worker, "RELEASE_SECONDS", 0.05)
     drawn, answered = claim
     generation_id = await rig.order(life=never())
     async with rig.working(parts):
@@ -231,7 +233,7 @@ async def test_a_row_that_is_just_being_written_when_it_is_given_back_is_given_b
         assert await free(rig, generation_id) <= 5
 
 
-async def test_a_second_signal_during_the_giving_back_lets_no_row_wait_for_its_lease(
+async def test_a_second_signal_while_rows_are_given_back_leaves_none_to_its_lease(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = asyncio.Event()
@@ -259,7 +261,7 @@ async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
     async def late(*_: object) -> None:
         raise LeaseLost
 
-    monkeypatch.setattr(parts.work._visits, "visit", late)
+    monkeypatch.setattr(parts.work._visitor, "visit", late)
     generation_id = await rig.order()
     async with rig.working(parts):
         parts.work.wake(generation_id)
@@ -279,7 +281,7 @@ async def test_a_generation_that_one_process_delivers_twice_at_once_breaks_neith
     assert parts.deliveries.transfers == {}
 
 
-async def test_a_database_that_goes_away_in_mid_visit_costs_not_even_the_rest_of_a_lease(rig: Rig) -> None:
+async def test_a_row_whose_visit_lost_the_database_does_not_wait_for_its_lease_to_end(rig: Rig) -> None:
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         brief = rig.broad(parts, term=60.0, sweep=0.3)
         async with rig.working(brief), downloading(rig, brief, seconds=0.5) as generation_id:

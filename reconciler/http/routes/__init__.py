@@ -1,1 +1,1 @@
-"""The routes, one file for each family; `reconciler/front.py` lists them."""
+"""The routes, one file for each family; `bootstrap/http.py` lists them."""

@@ -117,14 +117,14 @@ async def _store(request: Request, proofs: CallbackProofs, readiness_gate: Readi
     began = time.monotonic()
     timestamp = _single_header(request, "X-Webhook-Timestamp")
     _require(proofs.refuse_head(request.query_params.getlist("secret"), timestamp))
-    services = readiness_gate.go()
+    services = readiness_gate.enter()
     raw = await request.body()
     message = _message(request, raw)
     signature = _single_header(request, "X-Webhook-Signature")
     _require(proofs.refuse_signature(signature, timestamp, message.task_id))
     stored = await _keep(services, message)
     for generation_id in stored.ids:
-        services.work.wake(generation_id, Trigger.CALLBACK)
+        services.worker.wake(generation_id, Trigger.CALLBACK)
     _log_callback(message, stored, len(raw), time.monotonic() - began)
     return stored
 

@@ -123,7 +123,7 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
         """Order a generation: the row is written first, KIE is asked second, and never twice."""
         order = _order(body, caller)
         try:
-            outcome = await readiness_gate.go().creation.create(order, Requester(caller.user_id or "", key))
+            outcome = await readiness_gate.enter().task_creator.create(order, Requester(caller.user_id or "", key))
         except Permanent as error:
             raise Problem(422, error.code, str(error)) from error
         created = _require_created(outcome)

@@ -174,11 +174,11 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
         },
     )
     async def download_url(body: DownloadUrlBody, caller: Caller = Depends(authenticator.caller)) -> DownloadUrlAnswer:
-        services = readiness_gate.go()
+        services = readiness_gate.enter()
         row, url = await _find(services, caller, body)
-        if not host_listed(url, services.desk.terms.their_hosts):
+        if not host_listed(url, services.operator.terms.their_hosts):
             raise _not_kies()
-        address = await services.mint.address(url, caller, key_hash=row.key_hash)
+        address = await services.link_refresher.address(url, caller, key_hash=row.key_hash)
         return DownloadUrlAnswer(download_url=address, expires_in=EXPIRES_IN)
 
     return router
@@ -187,10 +187,10 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
 async def _find(services: RouteServices, caller: Caller, body: DownloadUrlBody) -> tuple[ListedGeneration, str]:
     """Return the row and the address of the wanted result; Problem 404 where the caller has no such result."""
     if body.generation_id is not None:
-        row = await services.listing.one(body.generation_id, caller.user_id)
+        row = await services.generation_list.one(body.generation_id, caller.user_id)
         rows: Sequence[ListedGeneration] = () if row is None else (row,)
     else:
-        rows = await services.listing.with_result(body.url or "", caller.user_id)
+        rows = await services.generation_list.with_result(body.url or "", caller.user_id)
     for row in rows:
         for url in row.result_urls:
             if body.url is None or body.url == url:

@@ -79,7 +79,7 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate, times: S
             description="The id of the last event that was seen: the changes since then come first",
         ),
     ) -> EventStreamResponse:
-        hub = readiness_gate.go().hub
+        hub = readiness_gate.enter().hub
         with ExitStack() as on_error:
             # The stream joins before the replay is read, so that no change falls between the two.
             stream = hub.join(caller)

@@ -189,7 +189,7 @@ def _add_list(router: APIRouter, authenticator: Authenticator, readiness_gate: R
             None, alias="userId", description="for the operator: only this user's rows", max_length=200
         ),
     ) -> GenerationPage:
-        listing = readiness_gate.go().listing
+        listing = readiness_gate.enter().generation_list
         if not caller.operator and user_id is not None and not _is_caller(user_id, caller):
             return _page((), limit, caller)
         of_user = user_id if caller.operator else caller.user_id
@@ -214,14 +214,14 @@ def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate:
         caller: Caller = Depends(authenticator.caller),
         generation_id: str = Path(alias="id", description="the generation's id", max_length=1000),
     ) -> GenerationDetail:
-        services = readiness_gate.go()
-        row = await services.listing.one(generation_id, caller.user_id)
+        services = readiness_gate.enter()
+        row = await services.generation_list.one(generation_id, caller.user_id)
         if row is None:
             raise Problem(404, "not_found", "there is no such generation")
         detail = GenerationDetail.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
             case = await services.reports.case(row.id)
-            detail.story = whole(case, services.desk.terms) if case is not None else {}
+            detail.story = whole(case, services.operator.terms) if case is not None else {}
         return detail
 
 

@@ -68,15 +68,15 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
             25, ge=0, le=60, allow_inf_nan=False, description="seconds to wait for the end of the work"
         ),
     ) -> SyncAnswer:
-        services = readiness_gate.go()
+        services = readiness_gate.enter()
         ids = [row.id for row in await _visible_rows(services, caller, task_id)]
-        visits = [services.syncs.visit(generation_id, readiness_gate.go) for generation_id in ids]
+        visits = [services.single_flight.visit(generation_id, readiness_gate.enter) for generation_id in ids]
         if visits:
             await asyncio.wait(visits, timeout=wait)
             _raise_error(visits[0])
         unfinished = [generation_id for generation_id, visit in zip(ids, visits, strict=True) if not _over(visit)]
         continues = await _continues(services, unfinished)
-        rows = await services.listing.these(ids, caller.user_id)
+        rows = await services.generation_list.these(ids, caller.user_id)
         if not rows:
             raise Problem(404, "not_found", "there is no such task")
         if continues:
@@ -89,9 +89,9 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
 async def _visible_rows(services: RouteServices, caller: Caller, task_id: str) -> tuple[ListedGeneration, ...]:
     """Return the task's rows that the caller may see, the newest first."""
     if caller.user_id is not None:
-        return await services.listing.of_task(task_id, caller.user_id)
+        return await services.generation_list.of_task(task_id, caller.user_id)
     ids = await services.reports.find_task(task_id)
-    return (await services.listing.these(ids))[:OF_ONE_TASK]
+    return (await services.generation_list.these(ids))[:OF_ONE_TASK]
 
 
 def _over(visit: asyncio.Task[TaskState]) -> bool:
@@ -104,7 +104,7 @@ def _over(visit: asyncio.Task[TaskState]) -> bool:
 async def _continues(services: RouteServices, unfinished: list[str]) -> bool:
     """Whether work on any of these generations continues; their visits are not over, but the row may have ended."""
     cases = await services.reports.cases(unfinished)
-    return not all(ended(case, services.desk.terms) for case in cases)
+    return not all(ended(case, services.operator.terms) for case in cases)
 
 
 def _raise_error(visit: asyncio.Task[TaskState]) -> None:

@@ -85,7 +85,7 @@ async def test_a_generation_that_is_inserted_later_finds_the_callback_of_its_tas
     task, later = stage.task(), str(uuid.uuid4())
     assert (await stage.replica.call(market(task), generation=later)).status_code == 202
     await stage.books.insert(id=uuid.UUID(later), task_id=None)
-    inbox = stage.replica.readiness_gate.go().inbox
+    inbox = stage.replica.readiness_gate.enter().inbox
     assert await inbox.said(task) == (market(task),)
 
 

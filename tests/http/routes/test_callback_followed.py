@@ -13,8 +13,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from reconciler import front
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import route_services
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
 from reconciler.http.app import application, serving
@@ -37,7 +37,7 @@ async def working(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, str]]:
     """Yield an instance that works on woken rows only, and its callback address; no sweep, no notifications."""
     async with rig.instance(**changes) as built:
         readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
-        readiness_gate.inside = front.inside(built)
+        readiness_gate.services = route_services(built)
         routes = callback.routes(BY_SECRET, readiness_gate, built.metrics)
         app = application(readiness_gate.health, built.metrics, routers=[routes])
         async with serving(app, "127.0.0.1", 0) as port, rig.working(built):
@@ -71,7 +71,7 @@ async def test_another_replica_delivers_after_the_one_that_answered_has_died(rig
     await rig.books.ledger().rest(seen, claim, resting(3600))
     async with rig.instance() as dying:
         readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
-        readiness_gate.inside = front.inside(dying)
+        readiness_gate.services = route_services(dying)
         app = application(
             readiness_gate.health, dying.metrics, routers=[callback.routes(BY_SECRET, readiness_gate, dying.metrics)]
         )

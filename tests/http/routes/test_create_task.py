@@ -144,7 +144,7 @@ REFUSALS = {
 async def test_every_refusal_of_kie_is_translated_and_fails_its_row(api: ServedApi) -> None:
     responses = [ok(b'{"code":%d,"msg":"no","data":null}' % code, "Retry-After: 7") for code in REFUSALS]
     async with origin(*responses) as refusing:
-        api.parts.ways.ordering._base = refusing.url
+        api.parts.ordering_kie._base = refusing.url
         for code, (status, error) in REFUSALS.items():
             answer = await order(api.operator)
             body = answer.json()
@@ -194,9 +194,9 @@ async def test_a_table_that_refuses_the_order_is_422_and_one_that_refuses_all_is
 ) -> None:
     answer = await order(api.operator, userId="nobody in particular")
     assert (answer.status_code, answer.json()["error"]) == (422, "user_malformed")
-    assert api.readiness_gate.inside is not None
+    assert api.readiness_gate.services is not None
     strict = replace(api.parts.shape, needed=frozenset({"credits"}))
-    api.readiness_gate.inside.creation._means.creations._shape = strict
+    api.readiness_gate.services.task_creator._requests._shape = strict
     answer = await order(api.operator)
     assert (answer.status_code, answer.json()["error"]) == (500, "config")
     assert "credits" in answer.json()["detail"]

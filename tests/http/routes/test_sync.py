@@ -31,8 +31,8 @@ async def sync(client: httpx.AsyncClient, task: str, **query: Any) -> httpx.Resp
 
 
 def services_of(api: ServedApi) -> RouteServices:
-    assert api.readiness_gate.inside is not None
-    return api.readiness_gate.inside
+    assert api.readiness_gate.services is not None
+    return api.readiness_gate.services
 
 
 def record_visits(api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -300,8 +300,8 @@ async def test_a_drain_ends_the_pause_between_two_polls(pool: Any, kie: Simulato
     row = await add(pool, user_id=ANN, task_id=task)
     # The last poll lies in the future, so the pause has just begun.
     await keep(pool, row, seen_task=task, looks=1, looked_at_in=3600, due_at_in=60)
-    api.readiness_gate.inside = replace(
-        services_of(api), syncs=SingleFlight(replace(services_of(api).desk, pause=3600))
+    api.readiness_gate.services = replace(
+        services_of(api), single_flight=SingleFlight(replace(services_of(api).operator, pause=3600))
     )
     assert (await sync(api.ann, task, wait=0.1)).status_code == 202
 

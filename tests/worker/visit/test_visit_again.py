@@ -37,7 +37,9 @@ async def counts_as_new(rig: Rig, parts: Parts, generation_id: str, task_id: str
 
 
 @pytest.mark.parametrize("age", [20 * HOUR, 2 * DAY, 15 * DAY])
-async def test_it_is_asked_about_as_often_as_a_new_one_and_delivered(rig: Rig, parts: Parts, age: float) -> None:
+async def test_a_new_task_of_an_old_row_is_polled_like_a_new_row_and_delivered(
+    rig: Rig, parts: Parts, age: float
+) -> None:
     generation_id, task_id = await made_again(rig, parts, age)
     await counts_as_new(rig, parts, generation_id, task_id)
     assert await rig.books.events(generation_id) == ["succeeded", "succeeded"]
@@ -53,7 +55,7 @@ async def test_a_row_that_waited_for_its_first_task_gives_it_all_its_time(rig: R
     await counts_as_new(rig, parts, generation_id, task_id)
 
 
-async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Parts) -> None:
+async def test_a_new_task_that_kie_does_not_know_yet_is_waited_for(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await made_again(rig, parts, 15 * DAY)
     rig.kie.strike("record.body_422", task=task_id)
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
@@ -64,7 +66,7 @@ async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Pa
     assert (await rig.proves(generation_id))["task_id"] == task_id
 
 
-async def test_its_own_time_is_up_a_day_after_it_came(rig: Rig, parts: Parts) -> None:
+async def test_a_new_task_is_given_up_a_day_after_it_came(rig: Rig, parts: Parts) -> None:
     generation_id, _ = await made_again(rig, parts, 2 * DAY)
     await rig.visit(parts, generation_id, Trigger.NOTIFY)
     await rig.books.set(generation_id, "task_since = now() - interval '23 hours'")
@@ -99,7 +101,7 @@ ENDS: dict[str, TaskSpec] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_its_own_old_task_is_not_taken_for_the_new_one(rig: Rig, parts: Parts, end: str) -> None:
+async def test_the_rows_old_task_is_not_taken_for_its_new_one(rig: Rig, parts: Parts, end: str) -> None:
     generation_id, old = await made_with(rig, parts, **ENDS[end])
     await reset(rig, generation_id)
     for _ in range(2):
@@ -119,7 +121,7 @@ async def test_its_own_old_task_is_not_taken_for_the_new_one(rig: Rig, parts: Pa
     assert rig.kie.tasks[old].polls == 1
 
 
-async def test_a_new_task_that_is_told_later_wakes_a_row_that_rests(rig: Rig, parts: Parts) -> None:
+async def test_a_new_task_that_is_written_later_wakes_a_resting_row(rig: Rig, parts: Parts) -> None:
     generation_id, _ = await made_with(rig, parts)
     await reset(rig, generation_id)
     await rig.visit(parts, generation_id, Trigger.NOTIFY)

@@ -79,7 +79,7 @@ def never_life(rig: Rig) -> Any:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("body", BODIES)
-async def test_any_callback_twice_brings_a_row_of_any_state_only_what_kie_says(
+async def test_any_callback_sent_twice_gives_a_row_of_any_state_only_what_kie_says(
     rig: Rig, parts: Parts, body: str, state: str
 ) -> None:
     """F19: twice, late and tampered, each against every state of the row; before the row see the offers."""
@@ -122,7 +122,7 @@ async def deaf_visits(rig: Rig, parts: Parts, generation_id: str, count: int) ->
     return ended
 
 
-async def test_a_payload_is_believed_at_the_third_look_that_finds_kie_away_and_told(rig: Rig, parts: Parts) -> None:
+async def test_a_payload_is_believed_and_logged_at_the_third_poll_that_finds_kie_away(rig: Rig, parts: Parts) -> None:
     task_id = rig.kie.add_task(results=(MediaSpec(), MediaSpec(ext="webp")))
     generation_id = await rig.insert(task_id)
     await keep(rig, task_id, said_by(rig, task_id))
@@ -158,7 +158,7 @@ async def test_a_payload_is_not_believed_while_another_key_of_the_ring_can_ask(r
 
 
 @pytest.mark.parametrize("body", ["a false failure", "unreadable"])
-async def test_a_failure_that_only_a_callback_tells_is_never_believed(rig: Rig, parts: Parts, body: str) -> None:
+async def test_a_failure_that_only_a_callback_reports_is_never_believed(rig: Rig, parts: Parts, body: str) -> None:
     task_id = rig.kie.add_task()
     generation_id = await rig.insert(task_id)
     before = await rig.books.generation(generation_id)
@@ -194,19 +194,19 @@ async def test_callbacks_that_contradict_each_other_wait_for_kie(rig: Rig, parts
     await rig.proves(generation_id)
 
 
-async def test_callbacks_are_read_only_after_the_third_look_that_found_kie_away(
+async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
     asked: list[str] = []
-    said = parts.ways.inbox.said
+    said = parts.inbox.said
 
     async def counted(task_id: str) -> Any:
         asked.append(task_id)
         return await said(task_id)
 
-    monkeypatch.setattr(parts.ways.inbox, "said", counted)
+    monkeypatch.setattr(parts.inbox, "said", counted)
     await rig.visit(parts, generation_id, Trigger.CALLBACK)
     await deaf_visits(rig, parts, generation_id, 2)
     assert asked == []
@@ -214,7 +214,7 @@ async def test_callbacks_are_read_only_after_the_third_look_that_found_kie_away(
     assert asked == [task_id]
 
 
-async def test_a_woken_row_is_asked_about_at_once_however_busy(
+async def test_a_woken_row_is_polled_at_once_however_busy_kie_is(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts.budget, "spare", lambda _: False)
@@ -231,7 +231,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
 ) -> None:
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
-    rest, resting, heard = parts.ways.ledger.rest, asyncio.Event(), asyncio.Event()
+    rest, resting, heard = parts.ledger.rest, asyncio.Event(), asyncio.Event()
 
     async def held_up(*args: Any) -> None:
         # KIE has just said "generating"; it ends, and its callback comes, before that is written down.
@@ -239,7 +239,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
         await heard.wait()
         await rest(*args)
 
-    monkeypatch.setattr(parts.ways.ledger, "rest", held_up)
+    monkeypatch.setattr(parts.ledger, "rest", held_up)
     async with rig.instance() as replica:
         waker = parts if holder == "itself" else replica
         visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.POLL))

@@ -51,7 +51,7 @@ async def test_tasks_of_other_dialects_are_found_and_delivered(rig: Rig, parts: 
     await rig.proves(generation_id)
 
 
-async def test_what_is_stored_is_not_fetched_again_by_whoever_goes_on(rig: Rig, parts: Parts) -> None:
+async def test_a_stored_result_is_not_fetched_again_by_the_next_instance(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(results=(PNG,) * 4)
     task = rig.kie.tasks[await task_of(rig, generation_id)]
     rig.kie.strike("file.500", task=task.id, n=2)
@@ -160,7 +160,7 @@ async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig:
     assert rig.stored(generation["asset_url"]) == body
 
 
-async def test_a_link_that_cannot_be_had_leaves_the_first_reason_standing(rig: Rig, parts: Parts) -> None:
+async def test_where_kie_gives_no_fresh_address_the_first_reason_stays(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     rig.kie.strike("file.404")
     rig.kie.strike("link.body_500")
@@ -236,7 +236,7 @@ async def test_a_result_that_changed_its_type_leaves_an_orphan_and_no_second_obj
     assert [row["path"].rpartition(".")[2] for row in orphans] == ["png"]
 
 
-async def test_nothing_of_a_delivery_is_left_in_the_spool(rig: Rig, parts: Parts) -> None:
+async def test_a_delivery_leaves_nothing_in_the_spool(rig: Rig, parts: Parts) -> None:
     big = MediaSpec("video", "mp4", size=3_000_000)
     generation_id = await rig.order(results=(big, big))
     rig.kie.strike("file.short", n=1)

@@ -59,7 +59,7 @@ def files(kie: Origin) -> list[str]:
 
 
 @pytest.mark.parametrize("what", ACTIVE)
-async def test_active_content_called_a_picture_is_refused_and_its_reason_kept(rig: Rig, what: str) -> None:
+async def test_active_content_that_claims_to_be_a_picture_is_rejected_with_a_reason(rig: Rig, what: str) -> None:
     body, reason = ACTIVE[what]
     async with answering(body) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
@@ -71,7 +71,7 @@ async def test_active_content_called_a_picture_is_refused_and_its_reason_kept(ri
     assert (row["status"], row["asset_url"]) == ("queued", None)
 
 
-async def test_what_is_called_a_page_and_is_a_picture_is_stored_as_a_picture(supabase_rig: Rig) -> None:
+async def test_a_picture_that_is_labelled_as_a_page_is_stored_as_a_picture(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     async with answering(PNG) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
@@ -81,7 +81,7 @@ async def test_what_is_called_a_page_and_is_a_picture_is_stored_as_a_picture(sup
     assert (stored.mime, name.endswith("_0.png")) == ("image/png", True)
 
 
-async def test_a_record_of_a_thousand_results_is_not_begun(rig: Rig) -> None:
+async def test_a_record_with_a_thousand_results_is_not_delivered(rig: Rig) -> None:
     many = json.dumps({"resultUrls": [f"http://localhost:9/r/{n}.png" for n in range(1000)]})
     record = {"taskId": "t", "state": "success", "resultJson": many}
     async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
@@ -109,7 +109,7 @@ async def test_a_record_with_nul_bytes_and_half_characters_is_survived(rig: Rig,
     assert rig.names() == []
 
 
-async def test_an_answer_nested_ten_thousand_deep_is_not_heard(rig: Rig) -> None:
+async def test_an_answer_nested_ten_thousand_levels_deep_counts_as_unreachable(rig: Rig) -> None:
     deep = b'{"code":200,"data":{"state":"success","resultJson":' + b"[" * 10_000 + b"]" * 10_000 + b"}}"
     inside = json.dumps({"code": 200, "data": {"state": "success", "resultJson": "[" * 10_000 + "]" * 10_000}})
     async with origin(ok(deep), ok(inside.encode())) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
@@ -119,7 +119,7 @@ async def test_an_answer_nested_ten_thousand_deep_is_not_heard(rig: Rig) -> None
     assert (await rig.books.generation(generation_id))["status"] == "queued"
 
 
-async def test_a_head_of_ten_megabytes_from_kie_is_not_heard(rig: Rig) -> None:
+async def test_a_response_header_of_ten_megabytes_counts_as_unreachable(rig: Rig) -> None:
     head = bare(b"{}", "X-Big: " + "x" * 10_000_000)
     async with origin(head) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
@@ -130,7 +130,7 @@ async def test_a_head_of_ten_megabytes_from_kie_is_not_heard(rig: Rig) -> None:
 USERS = ["../../../etc/cron.d/x", "..", "a/b", "a\\b", "%2e%2e%2f", "x" * 400, "\u202etxt.exe", "user\nid", "-rf", " "]
 
 
-async def test_a_user_who_is_no_id_gets_a_path_of_plain_letters(dsn: str, tmp_path: Path) -> None:
+async def test_a_user_id_of_strange_characters_gets_a_path_of_plain_letters(dsn: str, tmp_path: Path) -> None:
     async with opened_rig(dsn, tmp_path) as rig:
         await rig.pool.execute("ALTER TABLE public.generations DROP COLUMN user_id CASCADE")
         await rig.pool.execute("ALTER TABLE public.generations ADD user_id text")
@@ -172,7 +172,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-async def test_what_kie_says_of_another_task_moves_nothing(rig: Rig, what: str) -> None:
+async def test_an_answer_about_another_task_changes_nothing(rig: Rig, what: str) -> None:
     record = {"taskId": "others", **OTHERS[what]}
     async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")

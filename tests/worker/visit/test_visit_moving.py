@@ -136,7 +136,7 @@ async def test_progress_that_the_application_wrote_meanwhile_does_not_stop_the_d
     await rig.proves(generation_id)
 
 
-async def test_what_another_hand_delivered_meanwhile_is_left_to_it(rig: Rig, parts: Parts) -> None:
+async def test_a_result_that_the_application_delivered_meanwhile_is_left_alone(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     async with fetching(rig, parts, generation_id) as visiting:
         await rig.books.change(generation_id, f"status = 'success', asset_url = '{OTHERS}'")
@@ -147,7 +147,7 @@ async def test_what_another_hand_delivered_meanwhile_is_left_to_it(rig: Rig, par
     assert await rig.books.generation(generation_id) == before
 
 
-async def test_a_success_that_another_hand_wrote_without_an_asset_is_completed(rig: Rig, parts: Parts) -> None:
+async def test_a_success_that_the_application_wrote_without_an_asset_is_completed(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     async with fetching(rig, parts, generation_id) as visiting:
         await rig.books.change(generation_id, "status = 'success'")
@@ -157,7 +157,7 @@ async def test_a_success_that_another_hand_wrote_without_an_asset_is_completed(r
     await rig.proves(generation_id)
 
 
-async def test_whoever_was_overtaken_writes_nothing_more(rig: Rig, parts: Parts) -> None:
+async def test_a_visit_that_was_overtaken_writes_nothing_more(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(results=(MediaSpec(), MediaSpec(ext="webp")))
     async with rig.instance() as successor, fetching(rig, parts, generation_id) as visiting:
         await rig.abandoned(generation_id)

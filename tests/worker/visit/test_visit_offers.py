@@ -46,7 +46,9 @@ async def rests(rig: Rig, generation_id: str) -> Any:
     return work
 
 
-async def test_a_lost_answer_is_settled_by_the_callback_and_delivered_in_the_same_visit(rig: Rig, parts: Parts) -> None:
+async def test_a_task_whose_id_was_lost_is_found_by_its_callback_and_delivered_in_the_same_visit(
+    rig: Rig, parts: Parts
+) -> None:
     generation_id, task_id = await orphaned(rig)
     with capture_logs() as lines:
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
@@ -77,7 +79,7 @@ async def test_a_failure_of_the_adopted_task_fails_the_row_by_kies_word(rig: Rig
 
 
 @pytest.mark.parametrize("named", ["another generation", "nobody", "twice"])
-async def test_a_task_that_kie_does_not_call_the_rows_own_is_refused_and_told(
+async def test_a_task_that_kie_does_not_attribute_to_the_row_is_refused_with_a_finding(
     rig: Rig, parts: Parts, named: str
 ) -> None:
     generation_id = await rig.insert(None, age=601)
@@ -97,7 +99,7 @@ async def test_a_task_that_kie_does_not_call_the_rows_own_is_refused_and_told(
     )
 
 
-async def test_a_task_that_kie_does_not_know_is_asked_about_ever_more_slowly(rig: Rig, parts: Parts) -> None:
+async def test_an_offered_task_that_kie_does_not_know_is_polled_ever_more_slowly(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert(None)
     await offer(rig, generation_id, "invented")
     waits = []
@@ -118,7 +120,7 @@ async def test_a_forged_offer_does_not_hide_the_true_one(rig: Rig, parts: Parts)
     assert (await rig.proves(generation_id))["task_id"] == task_id
 
 
-async def test_kies_word_counts_also_where_another_row_has_the_task(rig: Rig, parts: Parts) -> None:
+async def test_a_task_is_attached_by_kies_record_even_where_another_row_has_it(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await orphaned(rig)
     other = await rig.insert(task_id)
     for name in (generation_id, other):
@@ -191,7 +193,7 @@ async def test_createtask_and_the_callback_at_once_end_in_one_delivery(rig: Rig,
     assert await rig.books.events(generation_id) == ["succeeded"]
 
 
-async def test_a_callback_that_came_while_nobody_could_work_is_found_by_the_sweep(rig: Rig, parts: Parts) -> None:
+async def test_a_callback_that_came_while_no_instance_ran_is_found_by_the_sweep(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert(None)
     await rig.visit(parts, generation_id)
     task_id = rig.kie.add_task(callback_url=address(generation_id))

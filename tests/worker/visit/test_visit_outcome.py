@@ -11,7 +11,7 @@ from reconciler.simulator import Failure, MediaSpec, never
 from tests.worker.rig import Rig
 
 
-async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> None:
+async def test_a_delivery_is_logged_once_and_counted(rig: Rig, parts: Parts) -> None:
     task = rig.kie.add_task(life=100.0, results=(MediaSpec(size=10_000), MediaSpec("video", "mp4", size=20_000)))
     rig.kie.skip(103)
     generation_id = await rig.insert(task, age=120)
@@ -43,7 +43,7 @@ def examples(parts: Parts) -> set[str]:
     return {labels["generation_id"] for labels in named}
 
 
-async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
+async def test_every_step_of_an_asset_is_logged_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
     task = rig.kie.add_task(results=(MediaSpec(size=10_000), MediaSpec("video", "mp4", size=20_000)))
     generation_id = await rig.insert(task)
     with capture_logs() as lines:
@@ -60,7 +60,7 @@ async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, p
     assert sorted(line["path"] for line in steps if "path" in line) == rig.names()
 
 
-async def test_the_two_ways_to_fail_are_told_apart(rig: Rig, parts: Parts) -> None:
+async def test_a_failure_and_a_give_up_are_logged_apart(rig: Rig, parts: Parts) -> None:
     refused = await rig.order(fate="fail", failure=Failure("500", "no luck"))
     late = await rig.order(life=never(), age=90_000)
     with capture_logs() as lines:
@@ -73,7 +73,7 @@ async def test_the_two_ways_to_fail_are_told_apart(rig: Rig, parts: Parts) -> No
     }
 
 
-async def test_a_miss_is_counted_under_its_stage_and_its_reason(rig: Rig, parts: Parts) -> None:
+async def test_a_failed_attempt_is_counted_under_its_stage_and_its_reason(rig: Rig, parts: Parts) -> None:
     for fault in ("record.http_500", "file.500"):
         generation_id = await rig.order()
         rig.kie.strike(fault)

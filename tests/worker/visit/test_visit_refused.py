@@ -61,7 +61,7 @@ async def test_a_success_that_the_table_refuses_waits_ever_longer_and_is_transfe
     assert (await kept(own_rig, generation_id))["finding"] is None
 
 
-async def test_a_check_that_does_not_hold_is_told_without_the_row(own_rig: Rig) -> None:
+async def test_a_violated_check_is_reported_without_the_rows_values(own_rig: Rig) -> None:
     check = "ALTER TABLE public.generations ADD CONSTRAINT short CHECK (length(asset_url) < 20)"
     await own_rig.pool.execute(check)
     generation_id = await own_rig.order()
@@ -97,7 +97,7 @@ async def test_a_table_that_refuses_generating_keeps_no_result_waiting(own_rig: 
     await own_rig.proves(generation_id)
 
 
-async def test_a_trigger_that_refuses_a_tasks_id_is_told_and_the_row_waits(own_rig: Rig) -> None:
+async def test_a_trigger_that_refuses_a_task_id_is_reported_and_the_row_waits(own_rig: Rig) -> None:
     generation_id = await own_rig.insert(None)
     task_id = own_rig.kie.add_task(callback_url=address(generation_id))
     await refusing(own_rig, task_id, "task_id")
@@ -113,9 +113,9 @@ async def test_a_repair_that_the_table_refuses_waits_with_its_receipt(own_rig: R
     async with own_rig.instance() as parts:
         await own_rig.visit(parts, generation_id)
         path = await own_rig.pool.fetchval("SELECT path FROM reconciler.assets")
-        await parts.ways.store.remove([path])
+        await parts.store.remove([path])
         await own_rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
-        await parts.audit.round()
+        await parts.audit.run_once()
         # The result comes back as another type, so that the row's address has to change.
         task_id = (await own_rig.books.generation(generation_id))["task_id"]
         own_rig.kie.end(task_id, results=(MediaSpec(ext="webp"),))
@@ -135,11 +135,11 @@ async def test_a_model_with_a_name_that_no_index_takes_is_delivered(
     name = secrets.token_hex(3000)
     generation_id = await own_rig.insert(own_rig.kie.add_task(), model_key=name)
     async with own_rig.instance() as parts:
-        finish = parts.ways.ledger.finish
+        finish = parts.ledger.finish
 
         async def took_nine_seconds(row: Row, claim: Any, what: StoredResults) -> str | None:
             return await finish(replace(row, duration=timedelta(seconds=9)), claim, what)
 
-        monkeypatch.setattr(parts.ways.ledger, "finish", took_nine_seconds)
+        monkeypatch.setattr(parts.ledger, "finish", took_nine_seconds)
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Finish)
     assert await own_rig.pool.fetchval("SELECT model FROM reconciler.timings") == name[:200]

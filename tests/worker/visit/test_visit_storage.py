@@ -63,7 +63,7 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     await rig.proves(generation_id)
 
 
-async def test_a_result_that_the_bucket_never_takes_ends_by_our_giving_up(supabase_rig: Rig) -> None:
+async def test_a_result_that_the_bucket_never_takes_is_given_up(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].file_size_limit = 1000
@@ -103,25 +103,25 @@ async def test_an_object_that_is_not_what_we_sent_is_no_success(supabase_rig: Ri
     assert rig.storage is not None
     generation_id = await rig.order()
     async with rig.instance() as parts:
-        put = parts.ways.store.put
+        put = parts.store.put
 
         async def put_and_spoil(*args: object, **more: object) -> None:
             await put(*args, **more)  # type: ignore[arg-type]
             for thing in rig.storage.objects.values():  # type: ignore[union-attr]
                 spoil(thing)
 
-        parts.ways.store.put = put_and_spoil  # type: ignore[method-assign]
+        parts.store.put = put_and_spoil  # type: ignore[method-assign]
         visited = await rig.visit(parts, generation_id)
         assert isinstance(visited.seen, DeliveryFailed)
         assert (visited.seen.stage, visited.seen.reason) == ("prove", "proof_failed")
         assert (await rig.books.generation(generation_id))["status"] == "queued"
         assert await rig.receipts(generation_id) == []
-        parts.ways.store.put = put  # type: ignore[method-assign]
+        parts.store.put = put  # type: ignore[method-assign]
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
 
 
-async def test_an_upload_that_was_broken_off_is_gone_on_with_by_another_instance(supabase_rig: Rig) -> None:
+async def test_an_interrupted_upload_is_resumed_by_another_instance(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     generation_id = await rig.order(results=(FILM,))

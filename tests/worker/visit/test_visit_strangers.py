@@ -78,7 +78,7 @@ async def test_huge_and_odd_texts_keep_no_good_row_waiting(rig: Rig) -> None:
     assert [row["status"] for row in statuses] == ["queued"]
 
 
-async def test_games_with_ones_own_status_move_no_other_row_and_order_nothing(rig: Rig) -> None:
+async def test_changing_the_status_of_an_own_row_moves_no_other_row_and_orders_nothing(rig: Rig) -> None:
     dice = random.Random(7)
     own = [await rig.order() for _ in range(6)]
     await rig.pool.execute("UPDATE public.generations SET user_id = $1", STRANGER)
