@@ -241,7 +241,7 @@ class PeriodicTasks:
         """Learn how long tasks take where we lead, and go by what was learned."""
         learned = await (self._eyes.tempo.learn() if self._leads() else self._eyes.tempo.recall())
         if learned is not None:
-            self._current.learn(learned.curves, learned.theta)
+            self._current.limits = replace(self._current.limits, curves=learned.curves, theta=learned.theta)
 
     async def credit(self) -> None:
         """Ask KIE about the keys, where we lead."""
