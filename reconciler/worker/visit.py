@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, assert_never
@@ -25,6 +25,7 @@ from reconciler.domain.model import (
     Decision,
     Deliver,
     Done,
+    DurationModel,
     Fail,
     Finish,
     IdentifyTask,
@@ -88,9 +89,13 @@ VisitSink = Callable[[VisitOutcome], None]
 
 @dataclass(slots=True)
 class CurrentPolicy:
-    """The policy of the moment; the periodic tasks replace its `limits` by what the poll statistics teach."""
+    """The policy of the moment; the poll statistics change it between visits."""
 
     limits: Policy
+
+    def learn(self, curves: Mapping[str, DurationModel], theta: float) -> None:
+        """Poll by these durations of models and this price of a request from now on."""
+        self.limits = replace(self.limits, curves=curves, theta=theta)
 
     def draw(self, *, spare: bool) -> Policy:
         """Return the policy of one decision, with a fresh jitter."""

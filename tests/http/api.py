@@ -13,7 +13,7 @@ import jwt
 
 from reconciler import settings
 from reconciler.bootstrap import Parts, parts
-from reconciler.front import inside, routers
+from reconciler.bootstrap.http import route_services, routers
 from reconciler.health import Health
 from reconciler.http.app import application, serving
 from reconciler.http.readiness_gate import ReadinessGate
@@ -64,7 +64,7 @@ async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> Asyn
     async with AsyncExitStack() as stack:
         built = await stack.enter_async_context(parts(settings.load(environment, folder)))
         entrance = ReadinessGate(Health(patience=45.0, reason=None))
-        entrance.inside = inside(built)
+        entrance.inside = route_services(built)
         made = routers(built.settings, entrance, built.metrics)
         app = application(entrance.health, built.metrics, routers=made)
         port = await stack.enter_async_context(serving(app, "127.0.0.1", 0))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import Depends, FastAPI
 
 from reconciler import settings
-from reconciler.front import gate_for
+from reconciler.bootstrap.http import authenticator
 from reconciler.http import problems
 from reconciler.http.auth import Authenticator, Caller, TokenVerifier
 from reconciler.net.jwks import Jwks
@@ -196,6 +196,6 @@ async def test_the_settings_decide_who_may_sign() -> None:
             ({}, RSA.token(), shared()),
             ({"SUPABASE_JWT_SECRET": SECRET}, shared(), RSA.token()),
         ):
-            async with asking(gate_for(settings.load({**known, **more}))) as client:
+            async with asking(authenticator(settings.load({**known, **more}))) as client:
                 told = [(await ask(client, token)).status_code for token in (OPERATOR, signed, other)]
             assert told == [200, 200, 401]

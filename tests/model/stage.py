@@ -24,10 +24,10 @@ import httpx
 import pytest
 
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import route_services, task_creator
 from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import ReconcilerError
-from reconciler.front import inside
 from reconciler.health import Health
 from reconciler.http.app import application
 from reconciler.http.readiness_gate import ReadinessGate
@@ -245,7 +245,7 @@ class Stage:
 
     async def order(self, replica: int, order: Order, asker: Requester, fate: Fate) -> CreateAnswer | None:
         """Order from KIE; a process that dies takes with it whatever it was still trying."""
-        creation = inside(self.replicas[replica]).creation
+        creation = task_creator(self.replicas[replica])
 
         async def step() -> CreateAnswer:
             making = asyncio.create_task(creation.create(order, asker))
@@ -296,7 +296,7 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
         patch.setattr(worker, "IDLE_SECONDS", 0.0)
         patch.setattr(create_task, "WRITING", 0.05)
         patch.setattr(unacknowledged_claims, "KNOWN", 0.0)
-        patch.setattr(record_outcome, "AGAIN", 0.001)
+        patch.setattr(record_outcome, "FIRST_PAUSE", 0.001)
         patch.setattr(worker, "CLAIM_PAUSE", 0.0)
         patch.setattr(worker, "BACKLOG_PAUSE", 0.0)
         kie = await stack.enter_async_context(Provider(limits=False, compress=False, hang_seconds=0.001))
@@ -314,7 +314,7 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
 def door(parts: Parts) -> httpx.AsyncClient:
     """Where KIE calls this instance back, without a socket."""
     entrance = ReadinessGate(Health(patience=math.inf, reason=None))
-    entrance.inside = inside(parts)
+    entrance.inside = route_services(parts)
     routes = callback.routes(callback.CallbackProofs(SECRET.encode()), entrance, parts.metrics)
     app = application(entrance.health, parts.metrics, routers=[routes])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)

@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts, announcer
-from reconciler.daemon import _rounds
-from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.bootstrap.http import route_services
+from reconciler.bootstrap.periodic import listener, periodic_tasks
 from reconciler.postgres.outbox import OutboxEvent
 from reconciler.webhooks.sender import BREADTH, LONGEST_PAUSE, WebhookSender, _Held, pause
 from testkit.standins.receiver import SECRET, Heard, Receiver, never
@@ -310,16 +310,16 @@ async def test_what_could_not_be_marked_is_told_again_with_its_id(rig: Rig, rece
 
 async def test_rounds_and_notifications_make_it_look(rig: Rig, receiver: Receiver) -> None:
     async with telling(rig, receiver) as (made, parts):
-        rounds = _rounds(parts, Heartbeat(parts.database, parts.instance, term=30.0), made)
+        periodic = periodic_tasks(parts, made)
         await add(rig.books, "heard of")
-        rounds.event()
+        listener(parts, periodic, route_services(parts).hub, made)._on_event("heard of", 1)
         await until(lambda: receiver.of("heard of"), within=2)
-        rounds.start()
+        periodic.scheduler.start()
         try:
             await add(rig.books, "not heard of")
             await until(lambda: receiver.of("not heard of"), within=4)
         finally:
-            rounds.stop()
+            periodic.scheduler.stop()
 
 
 async def test_nobody_is_told_without_an_address_or_while_observing(rig: Rig, receiver: Receiver) -> None:

@@ -13,7 +13,7 @@ import pytest
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.demo.postgres_programs import wheel_binaries
 from reconciler.errors import Transient
-from reconciler.postgres.listener import Listener, NotificationHandlers
+from reconciler.postgres.listener import Listener
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.worker.create.create_task import OutcomeUnknown
 from testkit.waiting import until
@@ -64,8 +64,16 @@ async def full(rig: Rig) -> AsyncIterator[None]:
 
 async def test_the_listener_survives_a_full_queue_and_hears_again(narrow: Rig) -> None:
     canaries: list[float | None] = []
-    hears = NotificationHandlers(lambda _: None, lambda: None, canaries.append, None)
-    running = asyncio.create_task(Listener(narrow.dsn, narrow.books.database, hears, every=0.1, within=5).run())
+    listener = Listener(
+        narrow.dsn,
+        narrow.books.database,
+        on_generation=lambda _: None,
+        on_connected=lambda: None,
+        on_canary=canaries.append,
+        every=0.1,
+        within=5,
+    )
+    running = asyncio.create_task(listener.run())
     try:
         await until(lambda: canaries and canaries[-1] is not None, what="the first canary")
         async with full(narrow):
@@ -95,7 +103,7 @@ async def test_a_paid_tasks_id_is_written_as_soon_as_there_is_room(
     async with slowly(narrow) as (kie, _, creation):
         asking = await under_way(kie, creation)
         async with full(narrow):
-            kie.let.set()
+            kie.may_answer.set()
             assert isinstance(await asking, OutcomeUnknown)
         await until(lambda: status(narrow, "generating"), what="the task id to be written")
         assert (await only(narrow))["task_id"] == TASK

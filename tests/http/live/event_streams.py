@@ -21,7 +21,7 @@ from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.events import StreamTimes, routes
 from reconciler.metrics import Metrics
-from reconciler.postgres.listener import Listener, NotificationHandlers
+from reconciler.postgres.listener import Listener
 from reconciler.postgres.reports.change_feed import ChangeFeed
 from testkit.waiting import until
 from tests.postgres.books import Books
@@ -173,8 +173,17 @@ async def on_air(books: Books, dsn: str, *, times: StreamTimes | None = None, **
     async with AsyncExitStack() as stack:
         hub = Hub(ChangeFeed(books.database, books.shape), **bounds)
         canaries: list[float | None] = []
-        hears = NotificationHandlers(wake=hub.wake, gap=hub.gap, canary=canaries.append, event=hub.wake)
-        listening = asyncio.create_task(Listener(dsn, books.database, hears, every=0.2, within=5).run())
+        listener = Listener(
+            dsn,
+            books.database,
+            on_generation=hub.wake,
+            on_connected=hub.gap,
+            on_canary=canaries.append,
+            on_event=hub.wake,
+            every=0.2,
+            within=5,
+        )
+        listening = asyncio.create_task(listener.run())
         stack.callback(listening.cancel)
         await until(lambda: canaries and canaries[-1] is not None, what="a listener")
         yield await stack.enter_async_context(door(hub, times))

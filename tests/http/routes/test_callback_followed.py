@@ -13,8 +13,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from reconciler import front
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import route_services
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
 from reconciler.http.app import application, serving
@@ -37,7 +37,7 @@ async def working(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, str]]:
     """An instance that follows its wakes, and the address where callbacks reach it; no sweep, no notifications."""
     async with rig.instance(**changes) as built:
         entrance = ReadinessGate(Health(patience=45.0, reason=None))
-        entrance.inside = front.inside(built)
+        entrance.inside = route_services(built)
         routes = callback.routes(BY_SECRET, entrance, built.metrics)
         app = application(entrance.health, built.metrics, routers=[routes])
         async with serving(app, "127.0.0.1", 0) as port, rig.working(built):
@@ -71,7 +71,7 @@ async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) ->
     await rig.books.ledger().rest(seen, claim, resting(3600))
     async with rig.instance() as dying:
         entrance = ReadinessGate(Health(patience=45.0, reason=None))
-        entrance.inside = front.inside(dying)
+        entrance.inside = route_services(dying)
         app = application(entrance.health, dying.metrics, routers=[callback.routes(BY_SECRET, entrance, dying.metrics)])
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as kie:

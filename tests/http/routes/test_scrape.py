@@ -13,11 +13,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
-from reconciler.daemon import _rounds
+from reconciler.bootstrap.periodic import periodic_tasks
 from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import Kind
 from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LETTERS, REQUEST_SECONDS, Metrics
-from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.simulator import Simulator
 from tests.http.api import Face, opened
 
@@ -75,9 +74,9 @@ async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_asks
 ) -> None:
     onlooker = await asyncpg.connect(dsn)
     await onlooker.execute(_FILL)
-    rounds = _rounds(face.built, Heartbeat(face.built.database, face.built.instance, term=30.0))
-    await rounds.attend()
-    await rounds.snapshot()
+    periodic = periodic_tasks(face.built)
+    await periodic.heartbeat.run_once()
+    await periodic.snapshot.run_once()
     busy(face.built.metrics)
     before = await onlooker.fetch(_ASKED)
 
