@@ -1,7 +1,7 @@
 """One request to KIE about a task: the key and the dialect, a slot of the rate limit, the request, its meaning.
 
-The visit decides that KIE is asked, and what follows from the answer. This module also asks the task's callbacks where
-KIE cannot be asked.
+The visit decides that KIE is asked, and what follows from the answer. Where KIE stays unreachable, the stored
+callbacks of the task can stand in for its answer.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ PASSES = 3
 
 @dataclass(frozen=True, slots=True)
 class VisitOutcome:
-    """How a visit ended: the last decision, the row as it then was, the last observation, the event it wrote.
+    """How a visit ended: the last decision, the row as it then was, the last observation, the event written.
 
     `at` is the database's time of the decision, `seconds` the length of the visit.
     """
@@ -138,7 +138,7 @@ class Visitor:
                     break
                 held = rows[claim.generation_id]
             else:
-                raise Transient("the row keeps moving under us", code="row_moving")
+                raise Transient("the row keeps changing during the visit", code="row_moving")
             span.note(decision=outcome.decision.word)
         return outcome
 
@@ -199,7 +199,7 @@ class Visitor:
         return None if again else replace(outcome, event=event)
 
     async def _rest_rejected(self, outcome: VisitOutcome, error: Permanent) -> VisitOutcome:
-        """Let the row rest until the table or hook that rejects our write is mended; what is stored stays stored."""
+        """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored."""
         if (receipt := _unwritten(outcome.seen)) is not None:
             await self.ledger.stored(outcome.row, outcome.claim, receipt)
         row, rest = held_up(outcome.row, outcome.decision, outcome.at, why=str(error), finding=error.code)
@@ -207,7 +207,7 @@ class Visitor:
         return replace(outcome, row=row, decision=rest)
 
     def _may_poll_now(self, row: Row, trigger: Trigger) -> bool:
-        """Whether a first poll may be sent now; one that a person or a callback asked for never waits."""
+        """Return whether a first poll may be sent now; a poll that a person or a callback asked for never waits."""
         requested = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
         first = row.polls == 0 and row.task_id is not None and not requested
         return not first or self.poller.spare(row)
