@@ -94,7 +94,6 @@ class Parts:
     kie: KieClient
     ordering_kie: KieClient
     store: Store
-    tracing: Tracing
     budget: RateLimit
     keys: tuple[RingKey, ...]
     current: CurrentPolicy
@@ -137,10 +136,10 @@ async def _build(
     ledger = Ledger(database, shape, handover=handover, second_look=second_look)
     budget = RateLimit(database, settings.poll_rate)
     poller = Poller(kie, inbox, budget, keys, metrics, tracing)
-    spool_dir, slots = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes), settings.concurrency
-    deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics=metrics, tracing=tracing, slots=slots)
+    spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
+    deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics, tracing, slots=settings.concurrency)
     sinks = (log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing))
-    visitor = Visitor(ledger, store, poller, deliverer, policy=current, metrics=metrics, tracing=tracing, sinks=sinks)
+    visitor = Visitor(ledger, poller, deliverer, policy=current, metrics=metrics, tracing=tracing, sinks=sinks)
     work = _worker(settings, claims, ledger, visitor, metrics)
     return Parts(
         settings=settings,
@@ -155,7 +154,6 @@ async def _build(
         kie=kie,
         ordering_kie=_kie(settings, ordering, patience=ORDER_SECONDS),
         store=store,
-        tracing=tracing,
         budget=budget,
         keys=keys,
         current=current,

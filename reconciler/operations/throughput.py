@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from reconciler.domain.transfer import Transfer
@@ -68,22 +69,14 @@ class ThroughputMeter:
 
 
 def _rates(before: ReplicaActivity | None, last: ReplicaActivity) -> ReplicaRates:
-    def rate(total: int, earlier: int) -> float | None:
-        return None if before is None else round((total - earlier) / _interval(before, last), 2)
+    def rate(total: str) -> Any:
+        if before is None:
+            return None
+        return round((getattr(last, total) - getattr(before, total)) / _interval(before, last), 2)
 
-    earlier = before or last
     return ReplicaRates(
-        instance=last.instance,
-        host=last.host,
-        pid=last.pid,
-        version=last.version,
-        leads=last.leads,
-        told_at=last.told_at,
-        held=last.held,
-        polls_per_second=rate(last.polls, earlier.polls),
-        deliveries_per_second=rate(last.deliveries, earlier.deliveries),
-        downloaded_per_second=rate(last.downloaded, earlier.downloaded),
-        uploaded_per_second=rate(last.uploaded, earlier.uploaded),
+        **{name: getattr(last, name) for name in ("instance", "host", "pid", "version", "leads", "told_at", "held")},
+        **{f"{total}_per_second": rate(total) for total in ("polls", "deliveries", "downloaded", "uploaded")},
     )
 
 

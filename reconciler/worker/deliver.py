@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
+from typing import Any
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from reconciler.domain.model import Asset, DeliveryFailed, Row, Stored
 from reconciler.domain.object_keys import TYPES, object_key
@@ -24,7 +24,7 @@ from reconciler.kie.client import KieClient
 from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.metrics import Metrics
-from reconciler.postgres.ledger.ledger import Ledger
+from reconciler.postgres.ledger.ledger import Ledger, StoredResults
 from reconciler.storage import PutRequest, Store, prove
 from reconciler.tracing import Tracing
 from reconciler.worker.lease import Lease
@@ -45,11 +45,6 @@ class TransferProgress:
         self._transfer = Transfer(generation_id=generation_id, n=n, stage="fetch")
         self._began = time.monotonic()
 
-    @property
-    def stage(self) -> str:
-        """Return the stage under way: fetch, store or prove."""
-        return self._transfer.stage
-
     def enter(self, stage: str, total: int) -> None:
         """Begin the next stage, of so many bytes."""
         self._transfer = replace(self._transfer, stage=stage, done=0, total=total)
@@ -64,28 +59,20 @@ class TransferProgress:
         return replace(self._transfer, seconds=round(time.monotonic() - self._began, 3))
 
 
+@dataclass(eq=False)
 class Deliverer:
     """Delivers at most `slots` generations at once."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        kie: KieClient,
-        fetcher: Fetcher,
-        spool_dir: SpoolDirectory,
-        store: Store,
-        *,
-        metrics: Metrics,
-        tracing: Tracing,
-        slots: int,
-    ) -> None:
-        self._ledger = ledger
-        self._kie = kie
-        self._fetcher = fetcher
-        self._spool_dir = spool_dir
-        self._store = store
-        self._metrics = metrics
-        self._tracing = tracing
+    ledger: Ledger
+    kie: KieClient
+    fetcher: Fetcher
+    spool_dir: SpoolDirectory
+    store: Store
+    metrics: Metrics
+    tracing: Tracing
+    slots: InitVar[int]
+
+    def __post_init__(self, slots: int) -> None:
         self._slots = asyncio.Semaphore(slots)
         self._under_way: dict[str, TransferProgress] = {}
 
@@ -93,6 +80,11 @@ class Deliverer:
     def transfers(self) -> Mapping[str, Transfer]:
         """Return what is under way at this moment, by generation id."""
         return {generation_id: progress.now() for generation_id, progress in self._under_way.items()}
+
+    def results(self, row: Row, unwritten: Asset | None) -> StoredResults:
+        """Return what the success of a delivered row writes; `unwritten` is the asset whose receipt goes with it."""
+        paths = [asset.path for asset in row.assets[: len(row.sources)]]
+        return StoredResults([self.store.address(path) for path in paths], paths, unwritten)
 
     async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
         """Store and prove every source that has no receipt yet; LeaseLost when another instance has taken over."""
@@ -108,16 +100,15 @@ class Deliverer:
                     if n == len(row.sources) - 1 and asset.size <= SMALL_BYTES:
                         unwritten = asset
                     else:
-                        await self._ledger.stored(row, lease.claim, asset)
+                        await self.ledger.stored(row, lease.claim, asset)
                     assets[n] = asset
                 except LeaseLost:
                     raise
                 except ReconcilerError as error:
-                    self._metrics.missed(progress.stage, error.code)
-                    _logger(row, n).warning(
-                        "asset.not_stored", stage=progress.stage, code=error.code, reason=str(error)
-                    )
-                    return _delivery_failed(error, progress.stage, _in_order(assets))
+                    stage = progress.now().stage
+                    self.metrics.missed(stage, error.code)
+                    _logger(row, n).warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
+                    return _delivery_failed(error, stage, _in_order(assets))
                 finally:
                     # A visit that lost its lease can still run next to its successor in this process.
                     if self._under_way.get(row.id) is progress:
@@ -128,22 +119,22 @@ class Deliverer:
         self, row: Row, n: int, lease: Lease, progress: TransferProgress, before: Asset | None
     ) -> Asset:
         """Fetch, store and prove one source; `before` is what an earlier attempt wrote down about it."""
-        step = partial(self._tracing.step, generation_id=row.id, task_id=row.task_id, n=n)
-        async with self._spool_dir.spool() as spool:
+        step = partial(self.tracing.step, generation_id=row.id, task_id=row.task_id, n=n)
+        async with self.spool_dir.spool() as spool:
             with step("download") as span:
                 mime = await self._fetch(row, n, progress, spool)
                 span.note(bytes=spool.size)
             asset = _asset(row, n, mime, spool)
             if before is not None and _content(before) == _content(asset):
                 asset = replace(asset, upload=before.upload)
-            await self._ledger.intend(row, lease.claim, asset)
+            await self.ledger.intend(row, lease.claim, asset)
             began = time.monotonic()
             with step("upload", bytes=asset.size):
                 await self._put(row, lease, progress, asset, spool)
         progress.enter("prove", asset.size)
-        with step("verify", bytes=asset.size), self._metrics.storing("prove"):
-            receipt = await prove(self._store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
-        self._metrics.uploaded.inc(asset.size)
+        with step("verify", bytes=asset.size), self.metrics.storing("prove"):
+            receipt = await prove(self.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
+        self.metrics.uploaded.inc(asset.size)
         took = round(time.monotonic() - began, 3)
         _logger(row, n).info("asset.stored", path=asset.path, bytes=asset.size, took=took)
         return replace(asset, version=receipt.version, verified_by=receipt.verified_by)
@@ -153,34 +144,33 @@ class Deliverer:
         began = time.monotonic()
         source = row.sources[n]
         try:
-            mime = await self._fetcher.fetch(source, spool, progress=progress.move)
+            mime = await self.fetcher.fetch(source, spool, progress=progress.move)
         except Permanent as refused:
             if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in RENEWABLE):
                 raise
             try:
-                with self._metrics.asking("download_url"):
-                    renewed = await self._kie.download_url(source, key_hash=row.key_hash)
+                with self.metrics.asking("download_url"):
+                    renewed = await self.kie.download_url(source, key_hash=row.key_hash)
             except (Transient, Permanent):
                 # Where KIE gives no other address, the first refusal is the one to act on.
                 raise refused from None
-            mime = await self._fetcher.fetch(renewed, spool, progress=progress.move)
-        self._metrics.downloaded.inc(spool.size)
+            mime = await self.fetcher.fetch(renewed, spool, progress=progress.move)
+        self.metrics.downloaded.inc(spool.size)
         _logger(row, n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
         return mime
 
     async def _put(self, row: Row, lease: Lease, progress: TransferProgress, asset: Asset, spool: Spool) -> None:
         async def begun(upload: str) -> None:
-            await self._ledger.begun(row, lease.claim, asset.n, upload)
+            await self.ledger.begun(row, lease.claim, asset.n, upload)
 
         progress.enter("store", asset.size)
         request = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
-        with self._metrics.storing("put"):
-            await self._store.put(request, spool, ours=lease.trusted, begun=begun, progress=progress.move)
+        with self.metrics.storing("put"):
+            await self.store.put(request, spool, ours=lease.trusted, begun=begun, progress=progress.move)
 
 
-def _logger(row: Row, n: int) -> FilteringBoundLogger:
-    logger: FilteringBoundLogger = log.bind(generation_id=row.id, task_id=row.task_id, n=n)
-    return logger
+def _logger(row: Row, n: int) -> Any:
+    return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
 
 
 def _asset(row: Row, n: int, mime: str, spool: Spool) -> Asset:

@@ -1,14 +1,14 @@
 """One request to KIE about a task: the key and the dialect, a slot of the rate limit, the request, its meaning.
 
-The visit decides that KIE is asked, and what follows from the answer. This module also asks the task's callbacks where
-KIE cannot be asked.
+The visit decides that KIE is asked, and what follows from the answer. Where KIE stays unreachable, the stored
+callbacks of the task can stand in for its answer.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -46,43 +46,35 @@ _LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 500, 64, 200
 _MARKET = MarketDialect()
 
 
+@dataclass(eq=False)
 class Poller:
     """Asks KIE within the rate limit, with the keys of the ring."""
 
-    def __init__(
-        self,
-        kie: KieClient,
-        inbox: Inbox,
-        rate_limit: RateLimit,
-        keys: Sequence[RingKey],
-        metrics: Metrics,
-        tracing: Tracing = UNTRACED,
-    ) -> None:
-        self._kie = kie
-        self._inbox = inbox
-        self._rate_limit = rate_limit
-        self._keys = tuple(keys)
-        self._metrics = metrics
-        self._tracing = tracing
+    kie: KieClient
+    inbox: Inbox
+    rate_limit: RateLimit
+    keys: Sequence[RingKey]
+    metrics: Metrics
+    tracing: Tracing = UNTRACED
 
     def spare(self, row: Row) -> bool:
         """Return whether a request about this row could be sent at once."""
-        return self._rate_limit.spare(route(row, self._keys).key_hash)
+        return self.rate_limit.spare(route(row, self.keys).key_hash)
 
     async def ask(self, row: Row) -> tuple[Row, Observation]:
         """Return the row, which now knows what answered, and what the record of its task says.
 
         Where KIE stays unreachable, the result that the task's callbacks agree on takes the record's place.
         """
-        chosen = route(row, self._keys)
+        chosen = route(row, self.keys)
         seen, _ = await self._record(row, row.task_id or "", chosen)
-        if isinstance(seen, Unreachable) and payload_counts(row, seen, len(self._keys)):
+        if isinstance(seen, Unreachable) and payload_counts(row, seen, len(self.keys)):
             return row, await self._callback_result(row, seen)
         return _remembering(row, seen, chosen), seen
 
     async def _callback_result(self, row: Row, unreachable: Unreachable) -> CallbackResult | Unreachable:
-        bodies = await self._inbox.said(row.task_id or "")
-        seen = believed(row, unreachable, [callback.read(body) for body in bodies], len(self._keys))
+        bodies = await self.inbox.said(row.task_id or "")
+        seen = believed(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
         if isinstance(seen, CallbackResult):
             logger = log.bind(generation_id=row.id, task_id=row.task_id)
             logger.warning("callback.believed", addresses=len(seen.said.sources), unheard=unreachable.reason)
@@ -115,7 +107,7 @@ class Poller:
         The rejected key may be the one that made the task.
         """
         rejected = None
-        for key in ring(row, self._keys):
+        for key in ring(row, self.keys):
             chosen = Route(_MARKET, key.key_hash)
             seen, record = await self._record(row, task_id, chosen)
             if isinstance(seen, Unreachable) and seen.reason == "unauthorized":
@@ -127,11 +119,11 @@ class Poller:
     async def _record(self, row: Row, task_id: str, chosen: Route) -> tuple[Observation, object]:
         """Wait for a slot and ask; return what the answer means, and the record itself where one came."""
         try:
-            await self._rate_limit.take(chosen.key_hash)
+            await self.rate_limit.take(chosen.key_hash)
         except KeyResting as resting:
             return Unreachable("rate_limited", str(resting), resting.retry_after, asked=False), None
         began = time.monotonic()
-        with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
+        with self.tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
             seen, record = await self._request(task_id, chosen)
             span.note(outcome=seen.word)
             if isinstance(seen, Unreachable):
@@ -143,12 +135,12 @@ class Poller:
 
     async def _request(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
         try:
-            reply = await self._kie.record(task_id, path=chosen.dialect.path, key_hash=chosen.key_hash)
+            reply = await self.kie.record(task_id, path=chosen.dialect.path, key_hash=chosen.key_hash)
         except Transient as error:
             return Unreachable(error.code, str(error), error.retry_after), None
         if (mismatch := other_task(reply.body, task_id)) is not None:
             # A connection is one answer behind and would stay so, and we do not know which.
-            self._kie.renew()
+            self.kie.renew()
             return self._redacted(mismatch), None
         seen = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
         return seen, reply.body.get("data") if isinstance(reply.body, Mapping) else None
@@ -157,10 +149,10 @@ class Poller:
         """Return the observation without our secrets, which KIE may repeat: it is stored, logged and shown to users."""
         match seen:
             case Failed():
-                code = None if seen.code is None else self._kie.discreet(seen.code, _LONGEST_CODE)
-                return replace(seen, message=self._kie.discreet(seen.message, _LONGEST_MESSAGE), code=code)
+                code = None if seen.code is None else self.kie.discreet(seen.code, _LONGEST_CODE)
+                return replace(seen, message=self.kie.discreet(seen.message, _LONGEST_MESSAGE), code=code)
             case Unreachable():
-                return replace(seen, detail=self._kie.discreet(seen.detail, _LONGEST_DETAIL))
+                return replace(seen, detail=self.kie.discreet(seen.detail, _LONGEST_DETAIL))
             case _:
                 return seen
 
@@ -169,11 +161,11 @@ class Poller:
         outcome = "ok"
         if isinstance(seen, Unreachable):
             outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
-            self._metrics.missed("ask", seen.reason)
+            self.metrics.missed("ask", seen.reason)
             if seen.reason == "rate_limited":
-                await self._rate_limit.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.HEEDED))
-        self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
-        self._metrics.polls.labels(seen.word).inc()
+                await self.rate_limit.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.HEEDED))
+        self.metrics.kie_seconds.labels("record", outcome).observe(seconds)
+        self.metrics.polls.labels(seen.word).inc()
 
 
 def _remembering(row: Row, seen: Observation, chosen: Route) -> Row:

@@ -51,7 +51,7 @@ class Releases:
         self._owed += claims
 
     async def retry(self) -> None:
-        """Give back what is owed since the database was away: until then nobody else can have it."""
+        """Give back what is owed since the database was away: until then no other instance can have it."""
         if owed := tuple(self._owed):
             await self._claims.release(owed, seconds=0.0)
             self._owed = [claim for claim in self._owed if claim not in owed]

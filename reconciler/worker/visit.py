@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Literal, assert_never
 
 import structlog
 
@@ -43,8 +43,7 @@ from reconciler.domain.write_rejected import held_up
 from reconciler.errors import Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim
-from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
-from reconciler.storage import Store
+from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger
 from reconciler.tracing import Tracing
 from reconciler.worker.deliver import Deliverer
 from reconciler.worker.lease import Lease
@@ -58,7 +57,7 @@ PASSES = 3
 
 @dataclass(frozen=True, slots=True)
 class VisitOutcome:
-    """How a visit ended: the last decision, the row as it then was, the last observation, the event it wrote.
+    """How a visit ended: the last decision, the row as it then was, the last observation, the event written.
 
     `at` is the database's time of the decision, `seconds` the length of the visit.
     """
@@ -72,18 +71,15 @@ class VisitOutcome:
     seconds: float = 0.0
 
     @property
-    def repaired(self) -> bool:
-        """Whether a result that was delivered before is stored again."""
-        return isinstance(self.decision, Finish) and self.event == "repaired"
-
-    @property
-    def ended(self) -> str | None:
-        """Return how the generation ended (delivered, failed, gave_up), None where this visit did not end it."""
+    def end(self) -> Literal["delivered", "repaired", "failed", "gave_up", "lost"] | None:
+        """Return how the generation ended in this visit, None where it did not."""
         match self.decision:
-            case Finish() if not self.repaired:
-                return "delivered"
+            case Finish():
+                return "repaired" if self.event == "repaired" else "delivered"
             case Fail(until=until):
                 return "failed" if until is None else "gave_up"
+            case Done(lost=True):
+                return "lost"
         return None
 
 
@@ -93,7 +89,7 @@ VisitSink = Callable[[VisitOutcome], None]
 
 @dataclass(slots=True)
 class CurrentPolicy:
-    """The policy of the moment: the poll statistics change it between visits."""
+    """The policy of the moment; the poll statistics change it between visits."""
 
     limits: Policy
 
@@ -106,29 +102,17 @@ class CurrentPolicy:
         return replace(self.limits, spare=spare, jitter=random.random())
 
 
+@dataclass(eq=False)
 class Visitor:
-    """Visits generations for one instance; every sink learns how each visit ended."""
+    """Visits generations for one instance; every sink is told how each visit ended."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: Store,
-        poller: Poller,
-        deliverer: Deliverer,
-        *,
-        policy: CurrentPolicy,
-        metrics: Metrics,
-        tracing: Tracing,
-        sinks: Sequence[VisitSink],
-    ) -> None:
-        self._ledger = ledger
-        self._store = store
-        self._poller = poller
-        self._deliverer = deliverer
-        self._policy = policy
-        self._metrics = metrics
-        self._tracing = tracing
-        self._sinks = sinks
+    ledger: Ledger
+    poller: Poller
+    deliverer: Deliverer
+    policy: CurrentPolicy
+    metrics: Metrics
+    tracing: Tracing
+    sinks: Sequence[VisitSink]
 
     async def visit(self, held: ClaimedRow, lease: Lease) -> VisitOutcome:
         """Visit one claimed generation until it rests.
@@ -137,24 +121,24 @@ class Visitor:
         changing.
         """
         claim, row = lease.claim, held.row
-        with self._tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as span:
+        with self.tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as span:
             began = time.monotonic()
             for _ in range(PASSES):
                 outcome = await self._pass(held, lease)
                 if outcome is not None:
                     outcome = replace(outcome, seconds=time.monotonic() - began)
-                    for sink in self._sinks:
+                    for sink in self.sinks:
                         sink(outcome)
                     break
-                rows = await self._ledger.read([claim.generation_id])
+                rows = await self.ledger.read([claim.generation_id])
                 if claim.generation_id not in rows:
-                    await self._ledger.forget(claim)
+                    await self.ledger.forget(claim)
                     gone = Done("the application deleted the row")
                     outcome = VisitOutcome(claim, gone, held.row, NotPolled(), held.now)
                     break
                 held = rows[claim.generation_id]
             else:
-                raise Transient("the row keeps moving under us", code="row_moving")
+                raise Transient("the row keeps changing during the visit", code="row_moving")
             span.note(decision=outcome.decision.word)
         return outcome
 
@@ -166,18 +150,18 @@ class Visitor:
         while True:
             now = held.now + timedelta(seconds=time.monotonic() - began)
             row = absorb(row, seen, now)
-            decision = decide(row, seen, now, self._policy.draw(spare=self._may_poll_now(row, trigger)))
+            decision = decide(row, seen, now, self.policy.draw(spare=self._may_poll_now(row, trigger)))
             match decision:
                 case Poll():
-                    row, seen = await self._poller.ask(row)
+                    row, seen = await self.poller.ask(row)
                 case IdentifyTask():
-                    row, seen = await self._poller.identify(row)
+                    row, seen = await self.poller.identify(row)
                 case Deliver():
                     lease.stop_polling()
                     # A repair polls a task that completed long ago, which is no lag of ours.
                     if isinstance(seen, Ready) and seen.completed_at is not None and not repairing(row):
-                        self._metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
-                    seen = await self._deliverer.deliver(row, lease)
+                        self.metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
+                    seen = await self.deliverer.deliver(row, lease)
                 case AttachTask() | Finish() | Fail() | Reschedule() | Done():
                     return await self._end(VisitOutcome(lease.claim, decision, row, seen, now), lease)
                 case _:
@@ -185,7 +169,7 @@ class Visitor:
 
     async def _end(self, outcome: VisitOutcome, lease: Lease) -> VisitOutcome | None:
         """Write the last decision down; None where the row has changed meanwhile, or has just got its task."""
-        ledger, claim, row = self._ledger, lease.claim, outcome.row
+        ledger, claim, row = self.ledger, lease.claim, outcome.row
         event: str | None = None
         again = False
         lease.ending = True
@@ -197,7 +181,7 @@ class Visitor:
                     again = True
                 case Finish():
                     write = ledger.repaired if repairing(row) else ledger.finish
-                    event = await write(row, claim, self._results(outcome))
+                    event = await write(row, claim, self.deliverer.results(row, _unwritten(outcome.seen)))
                     again = event is None
                 case Fail() as decision:
                     await ledger.note(row, claim)
@@ -215,23 +199,18 @@ class Visitor:
         return None if again else replace(outcome, event=event)
 
     async def _rest_rejected(self, outcome: VisitOutcome, error: Permanent) -> VisitOutcome:
-        """Let the row rest until the table or hook that rejects our write is mended; what is stored stays stored."""
+        """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored."""
         if (receipt := _unwritten(outcome.seen)) is not None:
-            await self._ledger.stored(outcome.row, outcome.claim, receipt)
+            await self.ledger.stored(outcome.row, outcome.claim, receipt)
         row, rest = held_up(outcome.row, outcome.decision, outcome.at, why=str(error), finding=error.code)
-        await self._ledger.rest(row, outcome.claim, rest)
+        await self.ledger.rest(row, outcome.claim, rest)
         return replace(outcome, row=row, decision=rest)
 
-    def _results(self, outcome: VisitOutcome) -> StoredResults:
-        row = outcome.row
-        paths = [asset.path for asset in row.assets[: len(row.sources)]]
-        return StoredResults([self._store.address(path) for path in paths], paths, _unwritten(outcome.seen))
-
     def _may_poll_now(self, row: Row, trigger: Trigger) -> bool:
-        """Whether a first poll may be sent now; one that a person or a callback asked for never waits."""
+        """Return whether a first poll may be sent now; a poll that a person or a callback asked for never waits."""
         requested = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
         first = row.polls == 0 and row.task_id is not None and not requested
-        return not first or self._poller.spare(row)
+        return not first or self.poller.spare(row)
 
 
 def _unwritten(seen: Observation) -> Asset | None:

@@ -22,7 +22,7 @@ def log_visit(outcome: VisitOutcome) -> None:
     row, trigger, took = outcome.row, outcome.claim.trigger.value, round(outcome.seconds, 3)
     logger = log.bind(generation_id=row.id, task_id=row.task_id, trigger=trigger, model=row.model, took=took)
     match outcome.decision:
-        case Finish() if outcome.repaired:
+        case Finish() if outcome.end == "repaired":
             logger.info("generation.repaired", assets=len(row.sources))
         case Finish():
             size = sum(asset.size for asset in row.assets)
@@ -42,14 +42,12 @@ def log_visit(outcome: VisitOutcome) -> None:
 
 def measure_visit(metrics: Metrics, outcome: VisitOutcome) -> None:
     """Count how the generation ended, and record how long its delivery took."""
-    row = outcome.row
-    if outcome.repaired:
-        metrics.audits.labels("repaired").inc()
-    elif isinstance(outcome.decision, Done) and outcome.decision.lost:
-        metrics.audits.labels("lost").inc()
-    elif outcome.ended is not None:
-        metrics.ended(outcome.ended, outcome.claim.trigger)
-    if outcome.ended == "delivered":
+    row, end = outcome.row, outcome.end
+    if end in {"repaired", "lost"}:
+        metrics.audits.labels(end).inc()
+    elif end is not None:
+        metrics.ended(end, outcome.claim.trigger)
+    if end == "delivered":
         since_completion = outcome.at - row.completed_at if row.completed_at else None
         kind, _ = TYPES[row.assets[0].mime]
         metrics.delivered(kind, outcome.at - row.created_at, since_completion, generation_id=row.id)
@@ -60,6 +58,6 @@ def trace_visit(tracing: Tracing, outcome: VisitOutcome) -> None:
 
     A trace has one root: a generation that we gave up can still end otherwise, and a repaired one ended before.
     """
-    row, ended = outcome.row, outcome.ended
-    if ended in {"delivered", "failed"}:
-        tracing.ended(row.id, outcome.claim.traceparent, row.created_at, model=row.model, outcome=ended)
+    row, claim = outcome.row, outcome.claim
+    if outcome.end in {"delivered", "failed"}:
+        tracing.ended(row.id, claim.traceparent, row.created_at, model=row.model, outcome=outcome.end)

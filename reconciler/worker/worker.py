@@ -122,14 +122,14 @@ class Worker:
         if not wakes:
             return []
         try:
-            taken = await self._claims.take(wakes)
+            result = await self._claims.take(wakes)
         except ReconcilerError:
             self._wakes = wakes | self._wakes
             raise
         loop = asyncio.get_running_loop()
-        for generation_id in taken.busy:
+        for generation_id in result.busy:
             loop.call_later(BUSY_SECONDS, self.wake, generation_id, wakes.get(generation_id, Trigger.NOTIFY))
-        return taken.claims
+        return result.claims
 
     async def _claim_early(self) -> list[Claim]:
         """Claim one generation before it is due, so that the next request to KIE does not go unused."""
@@ -240,12 +240,12 @@ class Worker:
 
     @property
     def in_hand(self) -> int:
-        """How many generations this process holds."""
+        """Return how many generations this process holds."""
         return len(self._held)
 
     @property
     def draining(self) -> bool:
-        """Whether no more visits begin here."""
+        """Return whether no more visits begin here."""
         return self._draining
 
     async def once(self, generation_id: str, trigger: Trigger) -> VisitOutcome | None:

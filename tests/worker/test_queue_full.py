@@ -1,4 +1,4 @@
-"""The queue of notifications is full (F4): whoever notifies cannot commit until a stranger's listener ends."""
+"""PostgreSQL's notification queue is full (F4): a NOTIFY cannot commit until another client's listener ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.worker.rig import Rig, opened_rig
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Postgres]:
-    """A server whose queue is soon full."""
+    """A server with a small notification queue."""
     with Postgres.start(bin_dir=wheel_binaries(), settings={"max_notify_queue_pages": "64", "jit": "off"}) as server:
         _apart(lambda: migrate(server.dsn(), application=True))
         yield server
@@ -45,7 +45,7 @@ async def fill(rig: Rig) -> None:
 
 @asynccontextmanager
 async def full(rig: Rig) -> AsyncIterator[None]:
-    """Let a stranger listen in an open transaction, and fill the queue behind its back."""
+    """Fill the queue while another client listens in an open transaction."""
     stranger = await asyncpg.connect(rig.dsn)
     try:
         for statement in ("LISTEN nothing", "BEGIN", "SELECT 1"):

@@ -1,4 +1,4 @@
-"""The loop that claims goes on whatever it meets: a row that cannot be read, or kept, costs itself a minute alone."""
+"""The claiming loop survives hostile rows: an unreadable row is delayed by a minute, and no other row is."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ UNINDEXABLE = 3000
 
 
 async def free(rig: Rig, generation_id: str) -> float | None:
-    """The seconds until the row is due, None while it is in somebody's hands."""
+    """The seconds until the row is due, None while it is held."""
     work = await rig.books.work(generation_id)
     return work["due_in"] if work is not None and work["lease"] is None else None
 
 
 def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """Let every reading break that this row is part of; what was asked for."""
-    read, asked = parts.ledger.read, []
+    """Let every read that includes this row fail; return what was read."""
+    read, requested = parts.ledger.read, []
 
     async def reads(ids: Sequence[str]) -> object:
-        asked.append(ids)
+        requested.append(ids)
         if bad in ids:
             raise OverflowError("date value out of range")
         return await read(ids)
 
     monkeypatch.setattr(parts.ledger, "read", reads)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize("at", ["12000-01-01", "4000-01-01 BC", "infinity", "-infinity"])
@@ -68,7 +68,9 @@ async def test_a_task_id_too_long_for_an_index_delays_no_other_row(dsn: str, tmp
                 for generation_id in (bad, good):
                     parts.work.wake(generation_id)
             await rig.delivered(good)
-            assert (await parts.reports.snapshot()).in_flight == {}, "what nobody looks at must page nobody for ever"
+            assert (await parts.reports.snapshot()).in_flight == {}, (
+                "a row that is never visited must not alert for ever"
+            )
         assert await rig.books.work(bad) is None
 
 
@@ -76,7 +78,7 @@ async def test_an_unreadable_row_waits_a_minute_and_the_rows_claimed_with_it_are
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad, last = await rig.order(), await rig.order(), await rig.order()
-    asked = unreadable(parts, bad, monkeypatch)
+    requested = unreadable(parts, bad, monkeypatch)
     assert await parts.claims.discover() == 3
     with capture_logs() as lines:
         async with rig.working(parts):
@@ -85,7 +87,7 @@ async def test_an_unreadable_row_waits_a_minute_and_the_rows_claimed_with_it_are
                 await rig.delivered(generation_id, within=5)
             due = await until(lambda: free(rig, bad), what="the row is given back")
     assert 50 < due <= 60
-    assert sorted(asked[0]) == sorted([good, bad, last])
+    assert sorted(requested[0]) == sorted([good, bad, last])
     (line,) = [line for line in lines if line["event"] == "visit.broke"]
     assert (line["generation_id"], line["log_level"], line["exc_info"]) == (bad, "error", True)
     assert parts.metrics.failures.labels("visit", "broke")._value.get() == 1

@@ -1,4 +1,4 @@
-"""One generation at a time, as the chores do it: nobody else's, no doubt left behind."""
+"""One generation at a time, as the operations visit it: it is not held by another visit, and it is given back."""
 
 from __future__ import annotations
 

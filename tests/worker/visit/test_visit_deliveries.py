@@ -1,4 +1,4 @@
-"""From KIE's addresses into our storage: all results in order, each once, however often something is in the way."""
+"""From KIE's addresses into our storage: all results in order, each stored once, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def test_every_result_is_stored_in_its_order_under_its_own_type(rig: Rig, 
     generation_id = await rig.order(results=MIXED)
     await rig.visit(parts, generation_id)
     generation = await rig.proves(generation_id)
-    named = [address.rpartition(f"{generation['user_id']}/")[2] for address in json.loads(generation["asset_urls"])]
+    paths = [address.rpartition(f"{generation['user_id']}/")[2] for address in json.loads(generation["asset_urls"])]
     kinds = [("image", "webp"), ("video", "mp4"), ("audio", "mp3"), ("image", "png")]
-    assert named == [f"{kind}/{generation_id}_{n}.{ext}" for n, (kind, ext) in enumerate(kinds)]
+    assert paths == [f"{kind}/{generation_id}_{n}.{ext}" for n, (kind, ext) in enumerate(kinds)]
     task = rig.kie.tasks[generation["task_id"]]
     assert json.loads(generation["result_urls"]) == rig.kie.addresses(task)
     assert len(rig.names()) == 4
@@ -132,16 +132,16 @@ async def test_where_no_fresh_address_helps_the_task_is_asked_about_again(rig: R
     await rig.proves(generation_id)
 
 
-@pytest.mark.parametrize("page", [False, True], ids=["nobody is there", "a page is there"])
+@pytest.mark.parametrize("page", [False, True], ids=["no server", "a page"])
 async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig: Rig, page: bool) -> None:
     """F20: the host has moved, and the old one is gone or shows a page for everything."""
     body = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 
     async def answer(writer: asyncio.StreamWriter, head: str) -> None:
         path = head.split()[1]
-        told = {"taskId": "t", "state": "success", "resultJson": json.dumps({"resultUrls": [source]})}
+        record = {"taskId": "t", "state": "success", "resultJson": json.dumps({"resultUrls": [source]})}
         if path.startswith("/api/"):
-            writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": told}).encode()))
+            writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": record}).encode()))
         else:
             writer.write(ok(b"<html>moved</html>" if path.endswith("old.png") else body))
 

@@ -1,4 +1,4 @@
-"""How a row ends that does not simply succeed: given up, parked, recovered, healed, handed over, refunded."""
+"""The other ends of a row besides success: given up, parked, recovered, healed, handed over, refunded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.worker.rig import PUBLIC, Rig
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-REFUNDS = """
+REFUND_HOOK = """
 CREATE TABLE public.refunds (generation_id uuid);
 CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE sql AS
 $$ INSERT INTO public.refunds VALUES (generation) $$;
 """
-BROKEN = """
+BROKEN_HOOK = """
 CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE plpgsql AS
 $$ BEGIN RAISE 'no wallet'; END $$;
 """
@@ -162,7 +162,7 @@ async def test_a_row_that_ended_before_its_visit_is_left_and_kie_is_not_asked(
     before = await rig.books.generation(generation_id)
     await rig.books.set(generation_id, "due_at = now()")
     async with rig.working(parts):
-        await rest_of(rig, generation_id)
+        await wait_until_left(rig, generation_id)
     assert await rig.books.generation(generation_id) == before
     assert rig.kie.counts.records == 1
 
@@ -190,7 +190,7 @@ async def test_a_task_of_another_key_is_found_by_trying_the_ring(rig: Rig) -> No
 
 
 async def test_a_refusal_refunds_once(own_rig: Rig) -> None:
-    await own_rig.pool.execute(REFUNDS)
+    await own_rig.pool.execute(REFUND_HOOK)
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
         await own_rig.visit(parts, generation_id)
@@ -199,7 +199,7 @@ async def test_a_refusal_refunds_once(own_rig: Rig) -> None:
 
 
 async def test_a_refund_hook_that_fails_keeps_the_row_waiting_until_it_is_fixed(own_rig: Rig) -> None:
-    await own_rig.pool.execute(BROKEN)
+    await own_rig.pool.execute(BROKEN_HOOK)
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
@@ -209,7 +209,7 @@ async def test_a_refund_hook_that_fails_keeps_the_row_waiting_until_it_is_fixed(
         assert (work["finding"], "no wallet" in work["why"], 250 < work["due_in"] <= 300) == ("hook_failed", True, True)
 
         await own_rig.pool.execute("DROP FUNCTION reconciler.on_failed")
-        await own_rig.pool.execute(REFUNDS)
+        await own_rig.pool.execute(REFUND_HOOK)
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Fail)
     assert await own_rig.pool.fetchval("SELECT count(*) FROM public.refunds") == 1
     assert await own_rig.books.events(generation_id) == ["failed"]
@@ -230,17 +230,17 @@ async def test_a_failure_that_is_handed_over_leaves_the_row_as_the_application_w
 
 
 async def asset_of(rig: Rig, generation_id: str) -> str:
-    """Our address of the row, once it has one."""
+    """The row's address in our storage, once it has one."""
 
     async def address() -> str | None:
-        found = (await rig.books.generation(generation_id))["asset_url"]
-        return found if found and found.startswith(PUBLIC) else None
+        shown = (await rig.books.generation(generation_id))["asset_url"]
+        return shown if shown and shown.startswith(PUBLIC) else None
 
     return await until(address, what="an asset of ours")
 
 
-async def rest_of(rig: Rig, generation_id: str) -> None:
-    """Wait until nobody will look at the row any more."""
+async def wait_until_left(rig: Rig, generation_id: str) -> None:
+    """Wait until the row is due no more."""
 
     async def at_rest() -> bool:
         work = await rig.books.work(generation_id)

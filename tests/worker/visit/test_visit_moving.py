@@ -1,4 +1,4 @@
-"""Rows that move while a visit is under way: cancelled, deleted, given another task, ended by somebody else."""
+"""Rows that change during a visit: cancelled, deleted, given another task, ended by the application."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reconciler.worker.visit import VisitOutcome
 from testkit.waiting import until
 from tests.worker.rig import Rig
 
-OTHERS = "https://elsewhere.example/made-by-another-hand.png"
+APPLICATIONS_ADDRESS = "https://elsewhere.example/made-by-the-application.png"
 
 
 @asynccontextmanager
 async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[asyncio.Task[VisitOutcome | None]]:
-    """A visit in the middle of its last download; the file comes to its end when the block does."""
+    """A visit in the middle of its last download, which ends with the block."""
     task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
     n = len(task.results) - 1
     rig.kie.slow_seconds = 60.0
@@ -89,7 +89,7 @@ async def test_a_row_that_is_deleted_while_it_rests_is_forgotten_at_its_next_vis
         async def forgotten() -> bool:
             return await rig.books.work(generation_id) is None
 
-        await until(forgotten, what="the books are closed")
+        await until(forgotten, what="the row is forgotten")
     orphans = [row["path"] for row in await rig.pool.fetch("SELECT path FROM reconciler.orphans")]
     assert orphans == rig.names()
 
@@ -139,7 +139,7 @@ async def test_progress_that_the_application_wrote_meanwhile_does_not_stop_the_d
 async def test_a_result_that_the_application_delivered_meanwhile_is_left_alone(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     async with fetching(rig, parts, generation_id) as visiting:
-        await rig.books.change(generation_id, f"status = 'success', asset_url = '{OTHERS}'")
+        await rig.books.change(generation_id, f"status = 'success', asset_url = '{APPLICATIONS_ADDRESS}'")
         before = await rig.books.generation(generation_id)
     visited = await visiting
     assert visited is not None

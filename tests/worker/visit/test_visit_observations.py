@@ -1,4 +1,4 @@
-"""Everything KIE can answer, over real HTTP, and what becomes of the row: state, reason, finding, next look."""
+"""Everything KIE can answer, over real HTTP, and the row afterwards: state, reason, finding, next poll."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.worker.rig import Rig
 
 @dataclass(frozen=True)
 class Answer:
-    """What comes instead of a record, what is made of it, and how long the first rest is at most."""
+    """What comes instead of a record, how it is understood, and the bounds of the first wait in seconds."""
 
     fault: str
     seen: type
     reason: str = ""
     finding: str | None = None
-    rest: tuple[float, float] = (5, 10)
+    wait: tuple[float, float] = (5, 10)
 
 
-UNHEARD = (
+NO_VERDICT = (
     Answer("record.http_401", Unreachable, "unauthorized", "key_rejected"),
     Answer("record.body_401", Unreachable, "unauthorized", "key_rejected"),
     Answer("record.body_402", Unreachable, "no_credits", "unpaid_account"),
@@ -52,13 +52,13 @@ UNHEARD = (
 )
 
 
-@pytest.mark.parametrize("answer", UNHEARD, ids=lambda answer: answer.fault)
+@pytest.mark.parametrize("answer", NO_VERDICT, ids=lambda answer: answer.fault)
 async def test_an_answer_that_is_no_verdict_fails_nothing_and_is_polled_again(
     rig: Rig, parts: Parts, answer: Answer
 ) -> None:
     generation_id = await rig.order()
     task = (await rig.books.generation(generation_id))["task_id"]
-    # The client itself repeats a GET once whose kept connection is cut.
+    # The client repeats a GET once where its kept connection is cut.
     rig.kie.strike(answer.fault, task=task, times=2 if answer.fault == "record.reset" else 1)
     visited = await rig.visit(parts, generation_id)
 
@@ -71,7 +71,7 @@ async def test_an_answer_that_is_no_verdict_fails_nothing_and_is_polled_again(
     assert answer.reason in work["why"]
     assert work["finding"] == answer.finding
     assert (work["misses"], work["looks"]) == (1, 1)
-    least, most = answer.rest
+    least, most = answer.wait
     assert least - 1 < work["due_in"] <= most
     assert parts.metrics.polls.labels(answer.seen.word)._value.get() == 1
 
@@ -84,8 +84,8 @@ async def test_after_a_429_the_key_rests_for_the_window_of_its_limit(rig: Rig, p
     generation_id = await rig.order()
     rig.kie.strike("record.http_429")
     await rig.visit(parts, generation_id)
-    left = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
-    assert 8 < await rig.pool.fetchval(left) <= 10
+    resting = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
+    assert 8 < await rig.pool.fetchval(resting) <= 10
     assert not parts.budget.spare(parts.keys[0].key_hash)
 
 
@@ -197,8 +197,8 @@ async def test_a_row_without_a_task_waits_for_one_and_kie_is_not_asked(rig: Rig,
 
 async def test_a_failure_seen_by_an_observer_is_written_by_the_next_working_instance(rig: Rig) -> None:
     refused = await rig.order(fate="fail")
-    async with rig.instance(observe=True) as watching:
-        await rig.visit(watching, refused)
+    async with rig.instance(observe=True) as observer:
+        await rig.visit(observer, refused)
     async with rig.instance() as built, rig.working(built):
         built.work.wake(refused)
 

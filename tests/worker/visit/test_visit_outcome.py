@@ -1,4 +1,4 @@
-"""What a visit tells: one line for each end, and figures that add up."""
+"""What a visit logs and measures: one line for each end, and figures that add up."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ async def test_a_delivery_is_logged_once_and_counted(rig: Rig, parts: Parts) -> 
 
 
 def examples(parts: Parts) -> set[str]:
-    """The generations that are named beside the figures in OpenMetrics."""
+    """The generations that the exemplars of OpenMetrics name."""
     text, _ = parts.metrics.exposition("application/openmetrics-text; version=1.0.0")
     samples = [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
-    named = [dict(sample.exemplar.labels) for sample in samples if sample.exemplar]
-    assert len(named) == 3, "created to delivered, completed to delivered, completed to seen"
-    return {labels["generation_id"] for labels in named}
+    exemplars = [dict(sample.exemplar.labels) for sample in samples if sample.exemplar]
+    assert len(exemplars) == 3, "created to delivered, completed to delivered, completed to seen"
+    return {labels["generation_id"] for labels in exemplars}
 
 
 async def test_every_step_of_an_asset_is_logged_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
@@ -66,8 +66,8 @@ async def test_a_failure_and_a_give_up_are_logged_apart(rig: Rig, parts: Parts) 
     with capture_logs() as lines:
         await rig.visit(parts, refused)
         await rig.visit(parts, late)
-    told = {line["event"]: line["reason"] for line in lines if line["event"].startswith("generation.")}
-    assert told == {
+    reasons = {line["event"]: line["reason"] for line in lines if line["event"].startswith("generation.")}
+    assert reasons == {
         "generation.failed": "no luck (500)",
         "generation.gave_up": "gave up after 24 h; last: KIE says waiting",
     }
