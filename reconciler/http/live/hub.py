@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
@@ -118,9 +118,8 @@ class Hub:
     def close(self) -> None:
         """End every stream with a goodbye, and accept no further one."""
         self._closed = True
-        for of_user in self._streams.values():
-            for stream in of_user:
-                stream.end()
+        for stream in chain.from_iterable(self._streams.values()):
+            stream.end()
 
     async def _send_batch(self) -> float:
         """Look up one batch of notifications and send it; return the seconds until the next batch."""
@@ -149,9 +148,8 @@ class Hub:
         now = time.monotonic()
         if self._missed and now - self._resynced_at >= RESYNC_SECONDS:
             self._missed, self._resynced_at = False, now
-            for of_user in self._streams.values():
-                for stream in of_user:
-                    stream.push(RESYNC)
+            for stream in chain.from_iterable(self._streams.values()):
+                stream.push(RESYNC)
 
     def _distribute(self, changes: list[GenerationChange]) -> None:
         frames: defaultdict[str | None, list[bytes]] = defaultdict(list)
