@@ -251,6 +251,7 @@ def _assembled(
     asking = max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS)))
     breadth = Breadth(asking, settings.lease_seconds, settings.sweep_seconds, 1 / rate)
     work = Worker(claims, ways.ledger, visits, metrics, breadth)
+    audits = VerificationQueue(database, shape, term=settings.lease_seconds)
     return Parts(
         settings=settings,
         instance=instance,
@@ -265,7 +266,7 @@ def _assembled(
         current=current,
         deliveries=deliveries,
         work=work,
-        audit=Verification(VerificationQueue(database, shape), ways.store, metrics, stir=work.stir, observe=observe),
+        audit=Verification(audits, ways.store, metrics, stir=work.stir, observe=observe),
     )
 
 
@@ -283,7 +284,7 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what chores work with."""
-    reopening = Reopener(built.database, built.shape)
+    reopening = Reopener(built.database, built.shape, term=built.settings.lease_seconds)
     return Operator(built.work, built.reports, reopening, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
 
 

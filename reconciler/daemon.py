@@ -197,7 +197,7 @@ def _rounds(built: Parts, presence: Heartbeat, telling: WebhookSender | None = N
         presence=presence,
         tempo=PollStats(database, shape, rate=settings.poll_rate * len(built.keys)),
         reports=built.reports,
-        upkeep=Retention(database, shape, announces=bool(settings.notify_url)),
+        upkeep=Retention(database, shape, term=settings.lease_seconds, webhooks=bool(settings.notify_url)),
         outside=Probes(
             built.ways.kie,
             built.ways.store.check,

@@ -96,7 +96,7 @@ class Worker:
     async def _look(self) -> float:
         """Claim what there is room for and begin the visits; return how many seconds nothing else needs doing."""
         await self._returns.pay()
-        await self._claims.doubts.settle(list(self._held))
+        await self._claims.unacknowledged.settle(list(self._held))
         room = min(self._breadth.asking - len(self._asking), HELD - len(self._held))
         if room <= 0:
             return self._breadth.sweep
@@ -110,7 +110,7 @@ class Worker:
             return BREATH
         due = await self._claims.next_due()
         soonest = self._breadth.sweep if due is None else min(due, self._early_at - time.monotonic())
-        return min(max(soonest, BREATH), IDLE if self._claims.doubts.open else self._breadth.sweep)
+        return min(max(soonest, BREATH), IDLE if self._claims.unacknowledged.open else self._breadth.sweep)
 
     async def _woken(self, room: int) -> list[Claim]:
         wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:room]}

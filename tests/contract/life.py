@@ -95,7 +95,7 @@ class Life:
         await tempo.learn()
         assert await tempo.recall()
         await tempo.trim()
-        upkeep = Retention(self.database, self.shape)
+        upkeep = Retention(self.database, self.shape, term=30)
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
 

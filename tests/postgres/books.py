@@ -49,7 +49,7 @@ class Books:
         return Claims(self.database, self.shape, reach, instance=uuid.uuid4(), term=term)
 
     def upkeep(self) -> Retention:
-        return Retention(self.database, self.shape)
+        return Retention(self.database, self.shape, term=30)
 
     def ledger(self, *, handover: bool = False) -> Ledger:
         return Ledger(self.database, self.shape, handover=handover)

@@ -15,7 +15,6 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import Config, Permanent
 from reconciler.postgres.create_requests import SLACK, CreateRequests, GenerationState, Order, Requester
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.postgres.retention import Retention
 from testkit.tables import member, older_table
 from tests.postgres.books import USER, Books, opened
 
@@ -196,7 +195,7 @@ async def test_keys_are_forgotten_after_three_days(books: Books) -> None:
     for name in ("old", "new"):
         await begun(books, ORDER, Requester("", name))
     await books.pool.execute("UPDATE reconciler.requests SET at = now() - interval '73 hours' WHERE key = 'old'")
-    await Retention(books.database, books.shape).traces()
+    await books.upkeep().traces()
     assert await creations(books).kept(Requester("", "old")) is None
     assert await creations(books).kept(Requester("", "new")) is not None
 

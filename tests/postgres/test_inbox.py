@@ -273,5 +273,5 @@ async def test_a_database_that_is_away_is_transient(dsn: str) -> None:
 
 async def test_what_was_kept_waits_for_the_disk(books: Books, inbox: Inbox) -> None:
     async with books.database.transaction() as connection:
-        await connection.fetch(inbox._keep, "task-1", "d", None, "{}", True)
+        await connection.fetch(*inbox._keep(task_id="task-1", digest="d", generation_id=None, body="{}", has_room=True))
         assert await connection.fetchval("SHOW synchronous_commit") == "on"

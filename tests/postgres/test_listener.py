@@ -183,7 +183,7 @@ async def test_it_ends_when_asked_though_the_canary_comes_back_that_very_moment(
     listener = Listener(rows_dsn, Mute(rows_dsn), NotificationHandlers(*[lambda *_: None] * 3), every=60, within=60)
     running = asyncio.create_task(listener.run())
     await waiting.wait()
-    listener._heard.set()
+    listener._canary_back.set()
     for _ in range(turns):
         turn = loop.create_future()
         loop.call_soon(turn.set_result, None)

@@ -116,7 +116,7 @@ async def test_where_somebody_is_to_be_told_old_events_stay_until_they_are_told_
                     ('untold', 'g', 'failed', '{}', now() - interval '31 days', NULL, NULL);
         """
     )
-    await Retention(books.database, books.shape, announces=True).traces()
+    await Retention(books.database, books.shape, term=30, webhooks=True).traces()
     kept = await books.pool.fetch("SELECT key FROM reconciler.events ORDER BY key")
     assert [row["key"] for row in kept] == ["dead lately", "untold"]
 

@@ -20,7 +20,7 @@ from reconciler.http.download_url import not_kies
 from reconciler.http.problems import RETRY, Problem
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import Model
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, ListedGeneration
+from reconciler.postgres.reports.generation_list import LONGEST_ADDRESS, ListedGeneration
 
 LASTS = 1200
 """Seconds for which KIE says that a minted address is good."""

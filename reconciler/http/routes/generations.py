@@ -23,8 +23,8 @@ from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.operations.explain import whole
+from reconciler.postgres.reports.generation_list import ListedGeneration
 from reconciler.postgres.reports.generation_list import cursor as cursor_of
-from reconciler.postgres.reports.listed import ListedGeneration
 
 GROUPS = {"working": OPEN, "ready": SUCCEEDED}
 """What a reader may ask for without knowing which words the application uses."""

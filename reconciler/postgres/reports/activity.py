@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_details import built
+from reconciler.postgres.records import build
 
 LONGEST = 10
 """How many of those who wait are named."""
@@ -128,9 +128,9 @@ class ActivityReader:
         return ActivitySnapshot(
             at=at,
             replicas=tuple(_replica(row) for row in await self._database.fetch(_REPLICAS, self._alive)),
-            keys=tuple(built(KeyBacklog, row) for row in await self._database.fetch(_KEYS)),
+            keys=tuple(build(KeyBacklog, row) for row in await self._database.fetch(_KEYS)),
             overdue=await self._database.value(_OVERDUE),
-            waiting=tuple(built(WaitingGeneration, row) for row in await self._database.fetch(_WAITING)),
+            waiting=tuple(build(WaitingGeneration, row) for row in await self._database.fetch(_WAITING)),
         )
 
 
@@ -140,6 +140,6 @@ def _replica(row: Mapping[str, Any]) -> ReplicaActivity:
     counted = {name: told.get(name, 0) for name in ("held", "polls", "deliveries", "downloaded", "uploaded")}
     return ReplicaActivity(
         **{name: row[name] for name in ("instance", "host", "pid", "version", "leads", "told_at")},
-        transfers=tuple(built(ActiveTransfer, one) for one in told.get("transfers", ())),
+        transfers=tuple(build(ActiveTransfer, one) for one in told.get("transfers", ())),
         **counted,
     )

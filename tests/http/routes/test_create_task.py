@@ -198,7 +198,7 @@ async def test_a_table_that_refuses_the_order_is_422_and_one_that_refuses_all_is
     assert (answer.status_code, answer.json()["error"]) == (422, "user_malformed")
     assert face.entrance.inside is not None
     strict = replace(face.built.shape, needed=frozenset({"credits"}))
-    face.entrance.inside.creation._means.creations._shape = strict
+    face.entrance.inside.creation._means.creations._table = strict
     answer = await ordered(face.operator)
     assert (answer.status_code, answer.json()["error"]) == (500, "config")
     assert "credits" in answer.json()["detail"]

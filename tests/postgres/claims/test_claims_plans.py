@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.postgres.claims import claims, unacknowledged_claims
+from reconciler.postgres.claims.claims import _FLOOR, _NEXT
+from reconciler.postgres.claims.unacknowledged_claims import _FREE_UNKNOWN
 from reconciler.postgres.ledger import ledger_sql
-from reconciler.postgres.ledger.ledger import _facts
+from reconciler.postgres.ledger.ledger import _facts, _fence
 from reconciler.postgres.pool import Database
 from tests.postgres.books import Books, opened
 
@@ -60,35 +61,37 @@ def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
 
 
 async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books) -> None:
-    for sql in (*claims._DUE, claims._EARLY):
-        plan = await planned(books, sql, TERM, uuid.uuid4(), 8, None)
-        assert "work_due_at" in {index for _, _, index in plan}, sql
-        assert scanned(plan) == set(), sql
+    own = books.claims()
+    for statement in (*own._due, own._early):
+        plan = await planned(books, *statement(term=TERM, instance=uuid.uuid4(), limit=8, floor=None))
+        assert "work_due_at" in {index for _, _, index in plan}, statement.text
+        assert scanned(plan) == set(), statement.text
 
 
 async def test_what_a_claim_without_an_answer_has_taken_is_looked_for_among_rows_in_flight(books: Books) -> None:
-    plan = await planned(books, unacknowledged_claims._DISOWN, uuid.uuid4(), [uuid.uuid4()], TERM, 3.0)
+    plan = await planned(books, *_FREE_UNKNOWN(instance=uuid.uuid4(), known=[uuid.uuid4()], term=TERM, age=3.0))
     assert "work_due_at" in {index for _, _, index in plan}
     assert scanned(plan) == set()
 
 
 async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
-    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8, None), (claims._NEXT, None), (claims._FLOOR,)]:
-        plan = await planned(books, sql, *args)
-        assert "Sort" not in {kind for kind, _, _ in plan}, sql
+    oldest = books.claims()._due[0](term=TERM, instance=uuid.uuid4(), limit=8, floor=None)
+    for statement in (oldest, _NEXT(floor=None), _FLOOR()):
+        plan = await planned(books, *statement)
+        assert "Sort" not in {kind for kind, _, _ in plan}, statement[0]
 
 
 async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
     desk = books.claims()
     name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
-    wakes = ([name], [uuid.uuid4()], ["notify"])
-    plan = await planned(books, desk._woken, TERM, uuid.uuid4(), *desk._ours, *wakes)
+    wakes = {"ids": [name], "leases": [uuid.uuid4()], "triggers": ["notify"]}
+    plan = await planned(books, *desk._woken(term=TERM, instance=uuid.uuid4(), **wakes, **desk._eligible))
     assert scanned(plan) == set()
 
 
 async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
     desk = books.claims()
-    plan = await planned(books, desk._discover, TERM, *desk._ours)
+    plan = await planned(books, *desk._discover(term=TERM, **desk._eligible))
     assert "generations" not in scanned(plan)
     assert "generations_reconciler_open" in {index for _, _, index in plan}
 
@@ -101,12 +104,13 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
     await books.pool.execute("VACUUM ANALYZE reconciler.callbacks")
     name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
     desk = books.claims()
-    for sql, *args in [(ledger_sql.read(books.shape), [name]), (desk._discover, TERM, *desk._ours)]:
-        plan = await planned(books, sql, *args)
-        assert "callbacks_generation" in {index for _, _, index in plan}, sql
-        assert "callbacks" not in scanned(plan), sql
+    read = ledger_sql.read(books.shape)
+    for statement in (read(ids=[name]), desk._discover(term=TERM, **desk._eligible)):
+        plan = await planned(books, *statement)
+        assert "callbacks_generation" in {index for _, _, index in plan}, statement[0]
+        assert "callbacks" not in scanned(plan), statement[0]
     async with books.pool.acquire() as connection:
-        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {ledger_sql.read(books.shape)}"
+        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {read.text}"
         found = json.loads(await connection.fetchval(sql, [name]))
     assert runs(found[0]["Plan"], "callbacks") == 0
 
@@ -120,15 +124,16 @@ def runs(plan: dict[str, Any], table: str) -> int:
 async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -> None:
     sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
     row, claim = await books.held(await books.pool.fetchval(sql))
-    facts = (claim.generation_id, claim.lease, *_facts(row))
-    looks = [
-        (ledger_sql.read(books.shape), [row.id]),
-        (ledger_sql.NOTE, *facts),
-        (ledger_sql.rest(books.shape, begun=True), *facts, 0, datetime.now(UTC), datetime.now(UTC)),
-        (ledger_sql.LEAVE, *facts),
+    facts = {**_fence(claim), **_facts(row)}
+    rest = ledger_sql.rest(books.shape, begun=True)
+    statements = [
+        ledger_sql.read(books.shape)(ids=[row.id]),
+        ledger_sql.NOTE(**facts),
+        rest(**facts, woken=0, until=datetime.now(UTC), early=datetime.now(UTC)),
+        ledger_sql.LEAVE(**facts),
     ]
-    for sql, *args in looks:
-        assert scanned(await planned(books, sql, *args)) & {"generations", "work"} == set(), sql
+    for statement in statements:
+        assert scanned(await planned(books, *statement)) & {"generations", "work"} == set(), statement[0]
 
 
 async def passed(books: Books, sql: str, *args: object) -> int:
@@ -146,10 +151,10 @@ async def test_under_a_long_snapshot_a_look_passes_only_what_was_due_since_the_l
         await dump.fetchval("SELECT count(*) FROM reconciler.work")
         for due in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
             await books.pool.execute(f"UPDATE reconciler.work SET due_at = {due} WHERE due_at IS NOT NULL")
-        arguments = (TERM, uuid.uuid4(), 8)
-        without = min([await passed(books, sql, *arguments, None) for sql in claims._DUE])
+        values = {"term": TERM, "instance": uuid.uuid4(), "limit": 8}
+        without = min([await passed(books, *statement(**values, floor=None)) for statement in desk._due])
         await desk.discover()
-        behind = max([await passed(books, sql, *arguments, desk._floor) for sql in claims._DUE])
+        behind = max([await passed(books, *statement(**values, floor=desk._floor)) for statement in desk._due])
     assert behind * 10 < without
 
 

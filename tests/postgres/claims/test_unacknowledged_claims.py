@@ -11,6 +11,7 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
 from reconciler.postgres.claims import unacknowledged_claims
 from reconciler.postgres.claims.claims import Claims
+from reconciler.postgres.statement import Statement
 from testkit.waiting import until
 from tests.postgres.books import Books
 
@@ -42,9 +43,9 @@ async def test_what_was_claimed_without_an_answer_is_free_again_and_nothing_else
     await books.claim(anothers, term=30)
     # One of them was claimed by somebody else of this process just now, who does not know it yet.
     await books.set(fresh, "lease_until = lease_until + interval '5 seconds'")
-    assert desk.doubts.open
-    await desk.doubts.settle([claim.lease])
-    assert not desk.doubts.open
+    assert desk.unacknowledged.open
+    await desk.unacknowledged.settle([claim.lease])
+    assert not desk.unacknowledged.open
     work = {name: await books.work(name) or {} for name in (known, lost, fresh, anothers)}
     assert [name for name, one in work.items() if one["lease"] is None] == [lost]
     assert work[lost]["due_in"] <= 0
@@ -57,8 +58,8 @@ async def test_no_row_is_freed_while_a_claim_may_still_become_known(
     generation_id = await books.insert()
     desk = books.claims(term=30)
     await lose(books, desk, monkeypatch, generation_id)
-    await desk.doubts.settle([])
-    assert desk.doubts.open
+    await desk.unacknowledged.settle([])
+    assert desk.unacknowledged.open
     assert (await books.work(generation_id) or {})["lease"] is not None
 
 
@@ -66,8 +67,8 @@ async def test_where_every_claim_was_answered_nothing_is_asked(books: Books, mon
     desk = books.claims(term=30)
     await desk.woken({await books.insert(): Trigger.NOTIFY})
     monkeypatch.setattr(books.database, "fetch", None)
-    await desk.doubts.settle([])
-    assert not desk.doubts.open
+    await desk.unacknowledged.settle([])
+    assert not desk.unacknowledged.open
 
 
 async def test_a_claim_that_goes_unanswered_while_others_are_settled_stays_in_doubt(
@@ -79,13 +80,13 @@ async def test_a_claim_that_goes_unanswered_while_others_are_settled_stays_in_do
     await lose(books, desk, monkeypatch, first)
     async with books.pool.acquire() as other, other.transaction():
         await other.execute("LOCK TABLE reconciler.work IN SHARE MODE")
-        settling = asyncio.create_task(desk.doubts.settle([]))
+        settling = asyncio.create_task(desk.unacknowledged.settle([]))
         await until(lambda: other.fetchval(WAITS), what="that it is being settled")
         with pytest.raises(Transient):
-            await desk.doubts.claimed("SELECT pg_terminate_backend(pg_backend_pid())")
+            await desk.unacknowledged.claimed(Statement("SELECT pg_terminate_backend(pg_backend_pid())"))
     await settling
-    assert desk.doubts.open
+    assert desk.unacknowledged.open
     await lose(books, desk, monkeypatch, second)
-    await desk.doubts.settle([])
-    assert not desk.doubts.open
+    await desk.unacknowledged.settle([])
+    assert not desk.unacknowledged.open
     assert (await books.work(second) or {})["lease"] is None

@@ -14,7 +14,7 @@ async def test_a_failed_row_is_due_and_keeps_what_is_known_of_its_task(books: Bo
     row, claim = await books.held(generation_id)
     await books.ledger().fail(row, claim, Fail("refused (500)"))
     await books.set(generation_id, PAST)
-    assert await Reopener(books.database, books.shape).reopen(generation_id)
+    assert await Reopener(books.database, books.shape, term=30).reopen(generation_id)
     work = await books.work(generation_id)
     assert work is not None
     assert (work["reopened"], work["looks"], work["refunded_at"] is not None) == (True, 7, True)
@@ -27,7 +27,7 @@ async def test_what_was_known_of_another_task_is_forgotten_but_not_that_it_was_r
     await books.ledger().fail(row, claim, Fail("refused (500)"))
     await books.set(generation_id, PAST)
     await books.change(generation_id, "task_id = 'task-2'")
-    assert await Reopener(books.database, books.shape).reopen(generation_id)
+    assert await Reopener(books.database, books.shape, term=30).reopen(generation_id)
     work = await books.work(generation_id)
     assert work is not None
     assert (work["reopened"], work["looks"], work["sources"], work["seen_task"]) == (True, 0, None, "task-2")
@@ -42,7 +42,7 @@ async def test_a_row_that_has_not_failed_keeps_all_that_is_known_of_it(books: Bo
     assert await books.ledger().finish(row, claim, delivered()) == "succeeded"
     before = await books.work(generation_id)
     assert before is not None
-    assert not await Reopener(books.database, books.shape).reopen(generation_id)
+    assert not await Reopener(books.database, books.shape, term=30).reopen(generation_id)
     after = await books.work(generation_id)
     assert after is not None
     assert after["delivered_at"] == before["delivered_at"]

@@ -12,7 +12,7 @@ from reconciler.domain.model import Fail, Row
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.ledger.reopen import Reopener
-from reconciler.postgres.ledger.task_history import FORMER
+from reconciler.postgres.predicates import FORMER_TASKS
 from tests.postgres.books import THEIRS, Books, asset, delivered, proven, resting
 
 MOMENT = timedelta(seconds=30)
@@ -93,12 +93,12 @@ async def test_a_task_after_a_time_without_one_counts_from_when_it_came(books: B
 
 async def test_the_latest_tasks_are_remembered_and_no_more(books: Books) -> None:
     generation_id = await books.insert(task_id="t-0")
-    for n in range(1, FORMER + 4):
+    for n in range(1, FORMER_TASKS + 4):
         await rested(books, generation_id)
         await give(books, generation_id, f"t-{n}")
     await rested(books, generation_id)
     _, former = await kept(books, generation_id)
-    assert former == [f"t-{n}" for n in range(3, FORMER + 3)]
+    assert former == [f"t-{n}" for n in range(3, FORMER_TASKS + 3)]
 
 
 async def _note(books: Books, row: Row, claim: Claim) -> None:
@@ -147,7 +147,7 @@ async def _save(books: Books, row: Row, claim: Claim) -> None:
 async def _reopen(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await books.change(row.id, "status = 'failed'")
-    assert await Reopener(books.database, books.shape).reopen(row.id)
+    assert await Reopener(books.database, books.shape, term=30).reopen(row.id)
 
 
 WRITES = [_note, _begin, _leave, _intend, _lose, _fail, _finish, _adopt, _save, _reopen]

@@ -119,12 +119,15 @@ async def test_looking_up_a_hundred_rows_reads_no_table_from_end_to_end(dsn: str
         ids = [str(row["id"]) for row in await books.pool.fetch("SELECT id FROM public.generations LIMIT 100")]
         newest = await happenings.newest()
         for events in ([], list(range(newest - 500, newest))):
-            plan = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {happenings._of}", ids, events))[0]
-            assert scanned(plan["Plan"]) == set(), plan
+            assert scanned(await planned(books, *happenings._of(ids=ids, events=events))) == set()
         await books.pool.execute("UPDATE reconciler.events SET at = at + id * interval '1 second'")
         await books.pool.execute("ANALYZE reconciler.events")
-        plan = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {_BEFORE}", newest - 10))[0]
-        assert scanned(plan["Plan"]) == set(), plan
+        assert scanned(await planned(books, *_BEFORE(event=newest - 10))) == set()
+
+
+async def planned(books: Books, sql: str, *values: object) -> dict[str, object]:
+    plan: dict[str, object] = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT json) {sql}", *values))[0]["Plan"]
+    return plan
 
 
 def scanned(plan: dict[str, object]) -> set[str]:

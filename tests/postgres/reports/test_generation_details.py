@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_details import as_key
+from reconciler.postgres.records import as_key
 from reconciler.postgres.reports.reports import Reports
 from reconciler.postgres.schema import introspect
 from testkit.rows import HOUR, add, keep, store

@@ -11,8 +11,7 @@ import asyncpg
 import pytest
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_list import GenerationList, cursor
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, addresses
+from reconciler.postgres.reports.generation_list import LONGEST_ADDRESS, GenerationList, addresses, cursor
 from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import introspect
 from testkit.rows import THEIRS

@@ -13,6 +13,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.reports import Reports, ReportScope
 from reconciler.postgres.schema import TableShape, introspect
+from reconciler.postgres.statement import Statement
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
 
 
@@ -276,14 +277,15 @@ async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(poo
     for _ in range(20):
         await add(pool, "generating", HOUR)
     await pool.execute("ANALYZE public.generations")
-    asked = {
-        report_sql.stuck(shape): "generations_reconciler_open",
-        report_sql.in_flight(shape): "generations_reconciler_open",
-        report_sql.last_day(shape): "generations_created",
-    }
+    ours, period = {"providers": ["kie"], "task_pattern": ".+"}, timedelta(minutes=10)
+    statements = [
+        (Statement(report_sql.stuck(shape))(stuck_after=period, **ours), "generations_reconciler_open"),
+        (report_sql.in_flight(shape)(stuck_after=period, **ours), "generations_reconciler_open"),
+        (report_sql.last_day(shape)(within=period, **ours), "generations_created"),
+    ]
 
-    for sql, index in asked.items():
-        plan = await pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", ["kie"], ".+", timedelta(minutes=10))
+    for (sql, *values), index in statements:
+        plan = await pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *values)
         nodes = list(_nodes(json.loads(plan)[0]["Plan"]))
         assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "generations" for node in nodes)
         assert any(node.get("Index Name", "").startswith(index) for node in nodes), sql
