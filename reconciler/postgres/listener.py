@@ -52,13 +52,7 @@ class Listener:
     """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds."""
 
     def __init__(
-        self,
-        dsn: str,
-        database: Database,
-        handlers: NotificationHandlers,
-        *,
-        every: float = 10.0,
-        within: float = 5.0,
+        self, dsn: str, database: Database, handlers: NotificationHandlers, *, every: float = 10.0, within: float = 5.0
     ) -> None:
         self._dsn = dsn
         self._database = database

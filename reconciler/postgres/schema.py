@@ -200,7 +200,6 @@ async def statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
     listed = [word for text in literals for word in re.split(r'[{},"]+', text)]  # '{one,two}'::text[]
     known = {*OPEN, *SUCCEEDED, "failed", "cancelled", *literals, *filter(None, listed)}
     rows = await connection.fetch(
-        f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}",
-        sorted(known),
+        f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}", sorted(known)
     )
     return frozenset(row[0] for row in rows)

@@ -102,11 +102,7 @@ class _Applier:
     """One migration under way: its connection, its patience, and the receiver of its warnings."""
 
     def __init__(
-        self,
-        dsn: str,
-        connection: asyncpg.Connection,
-        patience: LockPatience,
-        warn: Callable[[str], None],
+        self, dsn: str, connection: asyncpg.Connection, patience: LockPatience, warn: Callable[[str], None]
     ) -> None:
         self._dsn = dsn
         self._connection = connection
