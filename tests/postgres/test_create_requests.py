@@ -34,7 +34,7 @@ async def begun(books: Books, order: Order = ORDER, asker: Requester = NOBODY) -
     return made
 
 
-async def test_the_row_is_all_that_the_application_would_write(books: Books) -> None:
+async def test_the_row_holds_all_that_the_application_would_write(books: Books) -> None:
     row = await books.generation(await begun(books))
     assert {name: row[name] for name in ("status", "kind", "model_key", "provider", "prompt", "task_id")} == {
         "status": "queued", "kind": "image", "model_key": "nano", "provider": "kie", "prompt": "a lighthouse",
@@ -43,12 +43,12 @@ async def test_the_row_is_all_that_the_application_would_write(books: Books) -> 
     assert (str(row["user_id"]), json.loads(row["options"])) == (USER, {"prompt": "a lighthouse", "n": 2})
 
 
-async def test_an_order_may_name_no_user_its_own_prompt_and_no_key_of_the_application_s(books: Books) -> None:
+async def test_an_order_may_lack_a_user_and_a_model_key_and_bring_its_own_prompt(books: Books) -> None:
     row = await books.generation(await begun(books, Order("m", {"text": "x"}, "audio", prompt="shown")))
     assert (row["user_id"], row["prompt"], row["model_key"], row["kind"]) == (None, "shown", "m", "audio")
 
 
-async def test_no_replica_looks_at_the_row_while_kie_is_asked_but_a_callback_is_followed(books: Books) -> None:
+async def test_no_replica_visits_the_row_while_kie_is_asked_but_a_callback_is_followed(books: Books) -> None:
     generation_id = await begun(books)
     claims = books.claims()
     assert await claims.woken({generation_id: Trigger.NOTIFY}) == []
@@ -67,7 +67,7 @@ async def test_the_row_says_since_when_its_outcome_is_unknown(books: Books) -> N
     assert work["ordered_at"] is not None
 
 
-async def test_the_task_is_written_once_and_is_looked_at_at_once_with_its_key(books: Books) -> None:
+async def test_the_task_is_written_once_and_is_due_at_once_with_its_key(books: Books) -> None:
     generation_id = await begun(books)
     saved = await creations(books).save(generation_id, "task-1", key_hash=KEY)
     assert saved == GenerationState("generating", "task-1")
@@ -102,7 +102,7 @@ async def test_a_task_that_a_callback_brought_first_stays(books: Books) -> None:
     assert await books.everything() == before
 
 
-async def test_a_row_that_somebody_holds_gets_its_task_and_keeps_its_holder(books: Books) -> None:
+async def test_a_held_row_gets_its_task_and_keeps_its_holder(books: Books) -> None:
     generation_id = await begun(books)
     row, claim = await books.held(generation_id)
     assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
@@ -114,14 +114,14 @@ async def test_a_row_that_somebody_holds_gets_its_task_and_keeps_its_holder(book
     assert await books.claims().discover() == 1
 
 
-async def test_a_deleted_row_is_no_row(books: Books) -> None:
+async def test_a_deleted_row_has_no_state(books: Books) -> None:
     generation_id = await begun(books)
     await books.pool.execute("DELETE FROM public.generations")
     assert await creations(books).save(generation_id, "task-1", key_hash=KEY) is None
     assert await creations(books).standing(generation_id) is None
 
 
-async def test_an_id_that_the_table_refuses_is_told(books: Books) -> None:
+async def test_an_id_that_the_table_refuses_raises_permanent(books: Books) -> None:
     await books.insert(task_id="task-1")
     await books.pool.execute("CREATE UNIQUE INDEX one_row_a_task ON public.generations (task_id)")
     try:
@@ -132,7 +132,7 @@ async def test_an_id_that_the_table_refuses_is_told(books: Books) -> None:
     assert raised.value.code == "row_refused"
 
 
-async def test_the_least_of_logins_may_order(dsn: str) -> None:
+async def test_the_login_with_the_fewest_rights_may_order(dsn: str) -> None:
     async with member(dsn, "reconciler") as address, opened(address) as books:
         generation_id = await begun(books, ORDER, Requester(USER, "key-1"))
         assert await creations(books).grant(KEY) == 0.0
@@ -179,7 +179,7 @@ async def test_a_user_that_the_table_cannot_hold_is_refused(books: Books) -> Non
     assert raised.value.code == "user_malformed"
 
 
-def test_orders_differ_by_everything_that_is_asked() -> None:
+def test_orders_differ_by_every_field() -> None:
     others = [
         replace(ORDER, **change)
         for change in (
@@ -254,7 +254,7 @@ async def test_nothing_is_granted_while_kie_says_that_we_are_too_fast(books: Boo
     assert await mine.grant(KEY) == 0.0
 
 
-async def test_no_wait_is_longer_than_a_minute_whatever_kie_or_a_clock_says(books: Books) -> None:
+async def test_no_wait_is_longer_than_a_minute_for_any_answer_and_any_clock(books: Books) -> None:
     mine = creations(books)
     await mine.shut(KEY, 86_400.0)
     assert 59.0 < await mine.grant(KEY) <= 60.0
@@ -302,7 +302,7 @@ async def test_any_table_that_can_hold_an_order_gets_its_row_and_its_task(empty_
         assert len(await books.claims().woken({generation_id: Trigger.NOTIFY})) == 1
 
 
-async def test_the_older_application_s_table_takes_an_order(empty_dsn: str) -> None:
+async def test_an_older_applications_table_takes_an_order(empty_dsn: str) -> None:
     await older(empty_dsn)
     async with opened(empty_dsn) as books:
         generation_id = await begun(books)
@@ -324,7 +324,7 @@ REFUSING = {
 
 
 @pytest.mark.parametrize("column", REFUSING)
-async def test_a_table_that_takes_no_order_is_told_by_the_column(empty_dsn: str, column: str) -> None:
+async def test_a_table_that_takes_no_order_is_refused_with_the_columns_name(empty_dsn: str, column: str) -> None:
     await made(empty_dsn, f"CREATE TABLE public.generations ({REFUSING[column]})")
     async with opened(empty_dsn) as books:
         with pytest.raises(Config, match=rf"public\.generations\.{column}\b"):

@@ -24,7 +24,7 @@ async def rows(rows_dsn: str) -> AsyncIterator[Books]:
 
 
 @pytest.mark.parametrize("at", TIMES)
-async def test_every_report_is_answered(rows: Books, at: str) -> None:
+async def test_every_report_works(rows: Books, at: str) -> None:
     generation_id = await rows.insert()
     row, claim = await rows.held(generation_id)
     await rows.ledger().note(row, claim)
@@ -42,7 +42,7 @@ async def test_every_report_is_answered(rows: Books, at: str) -> None:
 
 
 @pytest.mark.parametrize("at", TIMES)
-async def test_the_pace_is_learned_and_rows_are_listed(rows: Books, at: str) -> None:
+async def test_durations_are_learned_and_rows_are_listed(rows: Books, at: str) -> None:
     generation_id = await rows.insert()
     await rows.held(generation_id)
     await rows.change(generation_id, f"created_at = '{at}'")
@@ -54,7 +54,7 @@ async def test_the_pace_is_learned_and_rows_are_listed(rows: Books, at: str) -> 
 
 
 @pytest.mark.parametrize("at", TIMES)
-async def test_the_ledger_reads_a_time_that_can_be_counted_with(rows: Books, at: str) -> None:
+async def test_the_ledger_reads_a_finite_time(rows: Books, at: str) -> None:
     generation_id = await rows.insert()
     await rows.change(generation_id, f"created_at = '{at}'")
     await rows.claim(generation_id)
@@ -64,7 +64,7 @@ async def test_the_ledger_reads_a_time_that_can_be_counted_with(rows: Books, at:
     assert (age > timedelta(days=1)) is (at in PAST)
 
 
-async def test_a_time_within_ours_is_read_as_it_is(rows: Books) -> None:
+async def test_a_normal_time_is_read_as_it_is(rows: Books) -> None:
     generation_id = await rows.insert()
     await rows.change(generation_id, "created_at = '2020-02-29 12:00:00+00'")
     await rows.claim(generation_id)

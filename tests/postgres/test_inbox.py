@@ -46,7 +46,7 @@ async def test_a_body_is_kept_once_and_counted_when_it_comes_again(books: Books,
     assert await kept_rows(books) == [("task-1", None, "d", 2), ("task-1", None, "other", 1)]
 
 
-async def test_of_two_at_once_exactly_one_is_the_first(books: Books) -> None:
+async def test_of_two_equal_bodies_at_once_exactly_one_is_fresh(books: Books) -> None:
     row = await books.insert()
     other = Database(books.database._dsn, size=2)
     replicas = [Inbox(books.database, books.shape), Inbox(other, books.shape)]
@@ -57,7 +57,7 @@ async def test_of_two_at_once_exactly_one_is_the_first(books: Books) -> None:
     await other.close()
 
 
-async def test_a_task_that_no_row_knows_is_kept_all_the_same(books: Books, inbox: Inbox) -> None:
+async def test_a_callback_for_an_unknown_task_is_kept(books: Books, inbox: Inbox) -> None:
     assert await inbox.keep(said()) == StoredCallback(fresh=True, ids=(), ended=False)
     assert await kept_rows(books) == [("task-1", None, "d", 1)]
 
@@ -71,7 +71,7 @@ async def test_the_generation_that_the_address_names_is_found_before_its_task_is
 
 
 @pytest.mark.parametrize("name", ["nobody", "' OR true --", "\0", str(uuid.UUID(int=1))])
-async def test_a_name_that_no_generation_has_finds_none(books: Books, inbox: Inbox, name: str) -> None:
+async def test_a_name_without_a_generation_finds_none(books: Books, inbox: Inbox, name: str) -> None:
     row = await books.insert()
     assert (await inbox.keep(said("other", generation_id=name))).ids == ()
     assert (await inbox.keep(said(generation_id=name))).ids == (row,)
@@ -93,7 +93,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-async def test_a_row_has_ended_when_nothing_is_left_to_do(books: Books, inbox: Inbox, name: str) -> None:
+async def test_a_row_without_work_to_do_has_ended(books: Books, inbox: Inbox, name: str) -> None:
     columns, ended = ENDS[name]
     await books.insert(**columns)
     assert (await inbox.keep(said())).ended == ended
@@ -102,7 +102,7 @@ async def test_a_row_has_ended_when_nothing_is_left_to_do(books: Books, inbox: I
 
 
 @pytest.mark.parametrize("fact", ["gave_up", "reopened"])
-async def test_our_own_give_up_has_not_ended(books: Books, inbox: Inbox, fact: str) -> None:
+async def test_a_row_that_we_gave_up_has_not_ended(books: Books, inbox: Inbox, fact: str) -> None:
     row = await books.insert(status="queued")
     await books.claim(row)
     await books.change(row, "status = 'failed'")
@@ -150,7 +150,7 @@ async def test_a_table_whose_key_is_a_number_is_understood(empty_dsn: str) -> No
         assert (await inbox.keep(said(generation_id="no number"))).ids == ()
 
 
-async def test_what_was_said_of_a_task_is_told_newest_first(books: Books, inbox: Inbox) -> None:
+async def test_the_bodies_of_a_task_are_returned_newest_first(books: Books, inbox: Inbox) -> None:
     await books.insert(task_id="task-1")
     for n in range(FEW):
         await inbox.keep(said("task-1", digest=f"more-{n}", n=n))
@@ -159,7 +159,7 @@ async def test_what_was_said_of_a_task_is_told_newest_first(books: Books, inbox:
 
 
 @pytest.mark.parametrize("lies", [FEW, MOST + 1])
-async def test_nobody_is_listened_to_where_lies_may_have_crowded_out_the_truth(
+async def test_no_body_is_believed_where_forged_ones_may_have_replaced_the_true(
     books: Books, inbox: Inbox, lies: int
 ) -> None:
     await books.insert()
@@ -169,7 +169,7 @@ async def test_nobody_is_listened_to_where_lies_may_have_crowded_out_the_truth(
     assert await inbox.said("task-1") == ()
 
 
-async def test_the_name_of_a_row_with_another_task_neither_finds_it_nor_makes_room(
+async def test_the_id_of_a_row_with_another_task_neither_finds_it_nor_makes_room(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STRANGERS", 3 * module.LEAST)
@@ -183,9 +183,7 @@ async def test_the_name_of_a_row_with_another_task_neither_finds_it_nor_makes_ro
     assert (await inbox.keep(said(generation_id=row))).ids == (row,)
 
 
-async def test_who_offers_many_tasks_to_a_row_crowds_out_neither_the_first_nor_the_last(
-    books: Books, inbox: Inbox
-) -> None:
+async def test_many_offers_to_a_row_replace_neither_the_first_nor_the_last(books: Books, inbox: Inbox) -> None:
     row, other = await books.insert(task_id=None), await books.insert(task_id=None)
     await inbox.keep(said("other", generation_id=other))
     for n in range(3 * CROWD):
@@ -204,7 +202,7 @@ async def test_of_one_task_the_newest_bodies_are_kept(books: Books, inbox: Inbox
     assert digests == [*(str(n) for n in range(5, MOST + 5)), "d"]
 
 
-async def test_unknown_tasks_may_only_say_so_much_in_an_hour_and_known_ones_whatever_they_like(
+async def test_callbacks_for_unknown_tasks_have_an_hourly_limit_and_those_for_known_ones_none(
     books: Books, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STRANGERS", 3 * module.LEAST)
@@ -232,25 +230,25 @@ ODD = [
 
 
 @pytest.mark.parametrize(("sent", "found"), ODD)
-async def test_what_jsonb_cannot_hold_is_kept_all_the_same(inbox: Inbox, sent: Any, found: Any) -> None:
+async def test_a_body_that_jsonb_cannot_hold_is_kept_with_replacements(inbox: Inbox, sent: Any, found: Any) -> None:
     await inbox.keep(said(body=sent))
     assert await inbox.said("task-1") == ({"body": found},)
 
 
 @chosen(deadline=None, max_examples=300)
 @given(st.text(st.characters() | st.sampled_from('\0\\u"d80\ud800\udc00\U0001f600')))
-def test_only_what_cannot_be_stored_is_replaced(text: str) -> None:
+def test_only_unstorable_characters_are_replaced(text: str) -> None:
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert json.loads(storable({"text": text}))["text"] == whole.replace("\0", "\ufffd")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
-def test_what_is_no_json_is_refused(value: object) -> None:
+def test_a_body_that_is_no_json_is_refused(value: object) -> None:
     with pytest.raises(Permanent):
         storable({"value": value})
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
+def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
     deep: Any = THEIRS
     for _ in range(100_000):
         deep = [deep]
@@ -271,7 +269,7 @@ async def test_a_database_that_is_away_is_transient(dsn: str) -> None:
         await database.close()
 
 
-async def test_what_was_kept_waits_for_the_disk(books: Books, inbox: Inbox) -> None:
+async def test_keeping_a_callback_waits_for_the_disk(books: Books, inbox: Inbox) -> None:
     async with books.database.transaction() as connection:
         await connection.fetch(*inbox._keep(task_id="task-1", digest="d", generation_id=None, body="{}", has_room=True))
         assert await connection.fetchval("SHOW synchronous_commit") == "on"

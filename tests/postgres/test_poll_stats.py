@@ -39,7 +39,7 @@ async def test_nothing_is_recalled_before_anything_was_learned(books: Books) -> 
     assert await tempo(books).recall() is None
 
 
-async def test_what_was_learned_is_recalled_by_everybody(books: Books) -> None:
+async def test_every_replica_recalls_the_learned_figures(books: Books) -> None:
     await measured(books, "flux", drawn(DurationModel(math.log(40), 0.5), 200))
     learned = await tempo(books).learn()
     assert await tempo(books).recall() == learned
@@ -68,7 +68,7 @@ async def test_only_the_newest_times_of_a_model_count_and_are_kept(books: Books)
     assert [tuple(row) for row in rows] == [("faster", KEPT, 5.0), ("other", 10, 7.0)]
 
 
-async def test_tasks_that_still_run_make_a_model_slower_than_its_completions_say(books: Books) -> None:
+async def test_running_tasks_make_a_model_slower_than_its_completions(books: Books) -> None:
     await measured(books, "flux", drawn(DurationModel(math.log(40), 0.5), 40))
     before = (await tempo(books).learn()).curves["flux"]
     for _ in range(30):
@@ -77,7 +77,7 @@ async def test_tasks_that_still_run_make_a_model_slower_than_its_completions_say
     assert after.mu > before.mu
 
 
-async def test_the_price_of_a_look_is_that_of_the_tasks_in_flight(books: Books) -> None:
+async def test_the_price_of_a_poll_is_that_of_the_tasks_in_flight(books: Books) -> None:
     for _ in range(8):
         await flying(books, 30, kind="image")
     await flying(books, 150, kind="video", model_key="new")
@@ -88,7 +88,7 @@ async def test_the_price_of_a_look_is_that_of_the_tasks_in_flight(books: Books) 
     assert learned.theta > poll_interval.LEAST_THETA
 
 
-async def test_rows_that_ask_for_no_look_cost_nothing(books: Books) -> None:
+async def test_rows_that_need_no_poll_cost_nothing(books: Books) -> None:
     done = await flying(books, 30, status="generating")
     await books.set(done, "completed_at = now()")
     left = await flying(books, 30)
@@ -100,7 +100,7 @@ async def test_rows_that_ask_for_no_look_cost_nothing(books: Books) -> None:
     assert await tempo(books, rate=0.001).learn() == LearnedPace({}, poll_interval.LEAST_THETA)
 
 
-async def test_learning_again_replaces_what_was_known(books: Books) -> None:
+async def test_learning_again_replaces_the_former_figures(books: Books) -> None:
     await measured(books, "flux", [40.0] * 30)
     first = await tempo(books).learn()
     await measured(books, "flux", [80.0] * 300)

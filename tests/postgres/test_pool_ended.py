@@ -35,7 +35,7 @@ class Lingering(Proxy):
         target.transport.abort()
 
 
-async def test_a_session_that_was_just_ended_is_a_database_that_is_away(rows_dsn: str) -> None:
+async def test_a_session_that_was_just_ended_raises_transient(rows_dsn: str) -> None:
     async with Lingering(rows_dsn) as line:
         database = Database(line.dsn, size=1)
         try:

@@ -47,7 +47,7 @@ async def test_the_rate_holds_for_all_replicas_together(databases: Sequence[Data
     assert all(at - began >= n * GAP - SLACK for n, at in enumerate(sorted(times)))
 
 
-async def test_those_who_ask_together_are_served_one_after_the_other_by_one_statement(
+async def test_callers_of_one_moment_share_a_statement_and_are_served_in_turn(
     databases: Sequence[Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
@@ -69,7 +69,7 @@ async def test_those_who_ask_together_are_served_one_after_the_other_by_one_stat
     assert asked == 2
 
 
-async def test_time_that_nobody_used_is_not_saved_up(databases: Sequence[Database]) -> None:
+async def test_unused_slots_are_not_saved_up(databases: Sequence[Database]) -> None:
     budget, times = RateLimit(databases[0], RATE), []
     await granted(budget, times)
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() - interval '1 hour'")
@@ -94,7 +94,7 @@ async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequenc
     await until(lambda: first.spare("key"), what="the rest is over")
 
 
-async def test_a_rest_that_nobody_should_wait_out_is_told_and_takes_no_slot(databases: Sequence[Database]) -> None:
+async def test_a_long_rest_raises_and_takes_no_slot(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
     await first.empty("key", 20)
     rests = await asyncio.gather(*(second.take("key") for _ in range(3)), return_exceptions=True)
@@ -116,9 +116,7 @@ async def test_a_long_queue_is_no_rest(databases: Sequence[Database]) -> None:
 
 
 @pytest.mark.parametrize("column", ["next_at", "rests_until"])
-async def test_a_time_that_a_jumping_clock_has_written_keeps_nobody_waiting(
-    databases: Sequence[Database], column: str
-) -> None:
+async def test_a_time_written_by_a_jumping_clock_delays_no_caller(databases: Sequence[Database], column: str) -> None:
     """F17: clocks jump."""
     budget = RateLimit(databases[0], RATE)
     await budget.take("key")
@@ -146,7 +144,7 @@ async def test_a_short_rest_does_not_end_a_long_one(databases: Sequence[Database
     assert await databases[0].value(LEFT) > 50
 
 
-async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:
+async def test_a_request_is_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:
     budget = RateLimit(databases[0], 5)
     assert budget.spare("key")
     await budget.take("key")
@@ -155,7 +153,7 @@ async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databa
     await until(lambda: budget.spare("key"), within=2, what="the gap is over")
 
 
-async def test_who_would_not_wait_so_long_takes_no_slot_from_those_who_do(databases: Sequence[Database]) -> None:
+async def test_an_impatient_caller_takes_no_slot(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
     await first.empty("key", 60)
     left = "SELECT next_at FROM reconciler.budget"
@@ -164,7 +162,7 @@ async def test_who_would_not_wait_so_long_takes_no_slot_from_those_who_do(databa
     assert await databases[0].value(left) == before
 
 
-async def test_who_waits_a_little_keeps_the_same_distance_as_all_others(databases: Sequence[Database]) -> None:
+async def test_a_patient_caller_keeps_the_distance_to_all_others(databases: Sequence[Database]) -> None:
     times: list[float] = []
     budgets = [RateLimit(database, RATE) for database in databases]
 
@@ -178,7 +176,7 @@ async def test_who_waits_a_little_keeps_the_same_distance_as_all_others(database
     assert all(at - began >= n * GAP - SLACK for n, at in enumerate(sorted(times)))
 
 
-async def test_whoever_stops_waiting_takes_nobody_elses_turn(databases: Sequence[Database]) -> None:
+async def test_a_cancelled_caller_takes_no_other_turn(databases: Sequence[Database]) -> None:
     budget = RateLimit(databases[0], RATE)
     takers = [asyncio.create_task(budget.take("key")) for _ in range(4)]
     takers[0].cancel()
@@ -187,7 +185,7 @@ async def test_whoever_stops_waiting_takes_nobody_elses_turn(databases: Sequence
     assert all(isinstance(wait, float) for wait in ended[1:])
 
 
-async def test_a_draw_that_fails_fails_those_who_asked_and_nobody_after_them(rows_dsn: str) -> None:
+async def test_a_failed_draw_fails_its_own_callers_and_no_later_ones(rows_dsn: str) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=1)
         budget = RateLimit(database, RATE)

@@ -43,7 +43,7 @@ async def test_a_marked_object_is_removed_an_hour_later_and_its_mark_with_it(boo
     assert await cleaned(books) == ([], [], 1)
 
 
-async def test_what_somebody_names_by_now_stays(books: Books) -> None:
+async def test_an_object_that_a_row_names_by_now_stays(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)
     named = ["user/image/shown_0.png", row.assets[0].path]
@@ -53,7 +53,7 @@ async def test_what_somebody_names_by_now_stays(books: Books) -> None:
     assert await cleaned(books) == ([], [], 2)
 
 
-async def test_all_of_many_are_removed_though_some_in_front_stay(books: Books) -> None:
+async def test_all_of_many_orphans_are_removed_though_some_before_them_stay(books: Books) -> None:
     await books.insert(status="success", asset_url="https://cdn.example/user/image/0000_0.png")
     paths = [f"user/image/{n:04}_0.png" for n in range(BATCH + 3)]
     await books.pool.execute(
@@ -91,7 +91,7 @@ async def test_every_old_failure_goes_in_batches_and_a_dry_run_only_counts(books
     assert await delete_failed(books.upkeep(), old) == 0
 
 
-async def test_what_was_begun_for_a_deleted_failure_becomes_an_orphan(books: Books) -> None:
+async def test_an_unproven_upload_of_a_deleted_failure_becomes_an_orphan(books: Books) -> None:
     row, claim = await books.held(await books.insert(age=31 * DAY))
     row = await books.stored(row, claim)
     await books.change(row.id, "status = 'failed'")

@@ -30,7 +30,7 @@ async def cleaned(books: Books) -> list[str]:
 
 
 @pytest.mark.parametrize("shown", ["asset_urls", "preview_url"])
-async def test_what_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str) -> None:
+async def test_an_object_that_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim, sources=2)
     assert await books.ledger().finish(row, claim, delivered(2)) == "succeeded"
@@ -43,7 +43,7 @@ async def test_what_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str
     assert await cleaned(books) == []
 
 
-async def test_what_is_shown_anywhere_in_a_large_table_stays(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_object_shown_anywhere_in_a_large_table_stays(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WALK", 3)
     paths = [f"user/image/{n}_0.png" for n in range(8)]
     for path in paths[:7]:

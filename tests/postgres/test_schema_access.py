@@ -56,7 +56,7 @@ async def test_the_tables_owner_sees_everything(owner: Any) -> None:
     assert await told(owner, "NONE") is None
 
 
-async def test_a_login_without_rights_hears_the_grants_it_needs(owner: Any) -> None:
+async def test_a_login_without_rights_is_given_the_grants_it_needs(owner: Any) -> None:
     words = await told(owner)
     assert "GRANT SELECT" in sql(words)
     assert "GRANT UPDATE" in sql(words)
@@ -64,7 +64,7 @@ async def test_a_login_without_rights_hears_the_grants_it_needs(owner: Any) -> N
     assert await told(owner) is None
 
 
-async def test_a_login_that_may_only_read_hears_what_it_must_write(owner: Any) -> None:
+async def test_a_login_that_may_only_read_is_given_the_grants_to_write(owner: Any) -> None:
     await owner.execute(f"GRANT SELECT ON public.generations TO {LOGIN}")
     await owner.execute(sql(await told(owner)))
     assert await told(owner) is None
@@ -81,7 +81,7 @@ async def test_without_row_security_no_policy_is_needed(owner: Any) -> None:
     assert await told(owner) is None
 
 
-async def test_a_login_that_no_policy_names_hears_the_policies_it_needs(owner: Any) -> None:
+async def test_a_login_that_no_policy_names_is_given_the_policies_it_needs(owner: Any) -> None:
     await owner.execute(GRANTED + SECURED)
     words = await told(owner)
     assert "row security" in (words or "")
@@ -103,7 +103,7 @@ async def test_a_login_that_no_policy_names_hears_the_policies_it_needs(owner: A
         ("FOR ALL TO pg_monitor USING (true)", {"SELECT", "UPDATE"}),
     ],
 )
-async def test_only_policies_that_show_us_the_rows_count(owner: Any, policy: str, missing: set[str]) -> None:
+async def test_only_policies_that_show_the_rows_to_us_count(owner: Any, policy: str, missing: set[str]) -> None:
     await owner.execute(f"{GRANTED}{SECURED}CREATE POLICY theirs ON public.generations {policy}")
     assert set(re.findall(r"FOR (\w+) TO", sql(await told(owner)))) == missing
 
@@ -116,7 +116,7 @@ async def test_a_policy_for_a_role_counts_for_its_members(owner: Any) -> None:
     assert await told(owner) is None
 
 
-async def test_a_member_of_the_service_role_does_not_inherit_its_sight(owner: Any) -> None:
+async def test_a_member_of_the_service_role_does_not_inherit_its_bypass(owner: Any) -> None:
     """BYPASSRLS is an attribute, and attributes are not inherited."""
     await owner.execute(f"{GRANTED}{SECURED}CREATE ROLE sighted BYPASSRLS; GRANT sighted TO {LOGIN}")
     await owner.execute("GRANT ALL ON public.generations TO sighted")
@@ -124,7 +124,7 @@ async def test_a_member_of_the_service_role_does_not_inherit_its_sight(owner: An
     assert "row security" in (await told(owner) or "")
 
 
-async def test_an_owner_whom_row_security_is_forced_upon_needs_policies_too(owner: Any) -> None:
+async def test_an_owner_under_forced_row_security_needs_policies_too(owner: Any) -> None:
     await owner.execute(f"GRANT CREATE ON SCHEMA public TO {LOGIN}; ALTER TABLE public.generations OWNER TO {LOGIN}")
     await owner.execute(SECURED)
     assert await told(owner) is None

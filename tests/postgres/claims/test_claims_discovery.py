@@ -19,7 +19,7 @@ async def test_rows_whose_notification_was_lost_are_found_once_and_are_due_at_on
 
 
 @pytest.mark.parametrize("change", ["status = 'generating'", "task_id = 'task-2'"])
-async def test_a_row_that_changed_unheard_is_found(books: Books, change: str) -> None:
+async def test_a_row_whose_change_was_not_notified_is_found(books: Books, change: str) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting())
@@ -29,7 +29,7 @@ async def test_a_row_that_changed_unheard_is_found(books: Books, change: str) ->
     assert len(await books.claims().due(1)) == 1
 
 
-async def test_a_failed_row_that_the_application_reopened_unheard_is_found(books: Books) -> None:
+async def test_a_failed_row_that_the_application_reopened_without_notification_is_found(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().leave(row, claim, "nothing more to do")
@@ -39,7 +39,7 @@ async def test_a_failed_row_that_the_application_reopened_unheard_is_found(books
     assert await books.claims().discover() == 1
 
 
-async def test_a_row_in_other_hands_is_left_to_them(books: Books) -> None:
+async def test_a_row_that_another_instance_holds_is_left_alone(books: Books) -> None:
     generation_id = await books.insert()
     claim = await books.claim(generation_id)
     await books.change(generation_id, "status = 'generating'")
@@ -57,12 +57,12 @@ async def test_a_success_without_its_asset_is_found_while_its_media_can_live(boo
     assert await books.work(old) is None
 
 
-async def test_an_old_row_in_flight_is_found_however_old_it_is(books: Books) -> None:
+async def test_a_row_in_flight_is_found_at_any_age(books: Books) -> None:
     await books.insert(status="generating", age=400 * 86400)
     assert await books.claims().discover() == 1
 
 
-async def test_a_row_that_was_looked_at_for_the_last_time_is_not_found_again(books: Books) -> None:
+async def test_a_row_that_was_visited_for_the_last_time_is_not_found_again(books: Books) -> None:
     generation_id = await books.insert(status="generating")
     row, claim = await books.held(generation_id)
     await books.ledger().leave(row, claim, "nothing left to fetch")

@@ -60,7 +60,7 @@ def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
     return {table for kind, table, _ in plan if kind == "Seq Scan"}
 
 
-async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books) -> None:
+async def test_every_claim_of_due_rows_reads_the_index_of_due_times(books: Books) -> None:
     own = books.claims()
     for statement in (*own._due, own._early):
         plan = await planned(books, *statement(term=TERM, instance=uuid.uuid4(), limit=8, floor=None))
@@ -68,13 +68,13 @@ async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books
         assert scanned(plan) == set(), statement.text
 
 
-async def test_what_a_claim_without_an_answer_has_taken_is_looked_for_among_rows_in_flight(books: Books) -> None:
+async def test_unacknowledged_claims_are_searched_among_rows_in_flight(books: Books) -> None:
     plan = await planned(books, *_FREE_UNKNOWN(instance=uuid.uuid4(), known=[uuid.uuid4()], term=TERM, age=3.0))
     assert "work_due_at" in {index for _, _, index in plan}
     assert scanned(plan) == set()
 
 
-async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
+async def test_the_longest_overdue_rows_are_read_in_order_and_not_sorted(books: Books) -> None:
     oldest = books.claims()._due[0](term=TERM, instance=uuid.uuid4(), limit=8, floor=None)
     for statement in (oldest, _NEXT(floor=None), _FLOOR()):
         plan = await planned(books, *statement)
@@ -121,7 +121,7 @@ def runs(plan: dict[str, Any], table: str) -> int:
     return own + sum(runs(below, table) for below in plan.get("Plans", ()))
 
 
-async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -> None:
+async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
     sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
     row, claim = await books.held(await books.pool.fetchval(sql))
     facts = {**_fence(claim), **_facts(row)}
@@ -143,7 +143,7 @@ async def passed(books: Books, sql: str, *args: object) -> int:
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
 
 
-async def test_under_a_long_snapshot_a_look_passes_only_what_was_due_since_the_last_sweep(books: Books) -> None:
+async def test_under_a_long_snapshot_a_claim_passes_only_rows_due_since_the_last_sweep(books: Books) -> None:
     """F13: the snapshot keeps every former due time in the index."""
     await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour' WHERE due_at IS NOT NULL")
     desk = books.claims()
@@ -158,7 +158,7 @@ async def test_under_a_long_snapshot_a_look_passes_only_what_was_due_since_the_l
     assert behind * 10 < without
 
 
-async def test_what_is_due_before_all_that_was_known_is_found_after_the_next_sweep(books: Books) -> None:
+async def test_a_row_due_before_the_floor_is_found_after_the_next_sweep(books: Books) -> None:
     await books.pool.execute("UPDATE reconciler.work SET due_at = NULL")
     desk = books.claims()
     await desk.discover()

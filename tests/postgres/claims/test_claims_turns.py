@@ -18,7 +18,7 @@ VALUES (gen_random_uuid()::text, now() - $1 * interval '1 second', 'queued', 'go
 
 
 @pytest.mark.parametrize("overdue", [0.5, 100.5], ids=["just due", "among those that missed"])
-async def test_a_good_row_is_claimed_at_the_second_look_before_a_thousand_that_missed(
+async def test_a_good_row_is_claimed_at_the_second_attempt_before_a_thousand_that_failed(
     books: Books, overdue: float
 ) -> None:
     await books.pool.execute(HOPELESS)
@@ -29,7 +29,7 @@ async def test_a_good_row_is_claimed_at_the_second_look_before_a_thousand_that_m
     assert good in claimed
 
 
-async def test_the_hopeless_have_their_turn_while_good_ones_keep_coming(books: Books) -> None:
+async def test_hopeless_rows_have_their_turn_while_good_ones_keep_coming(books: Books) -> None:
     await books.pool.execute(HOPELESS)
     oldest = await books.pool.fetchval("SELECT generation_id FROM reconciler.work ORDER BY due_at LIMIT 1")
     for n in range(20):

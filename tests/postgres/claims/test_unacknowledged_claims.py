@@ -32,9 +32,7 @@ async def lose(books: Books, desk: Claims, monkeypatch: pytest.MonkeyPatch, *ids
             await desk.woken(dict.fromkeys(ids, Trigger.NOTIFY))
 
 
-async def test_what_was_claimed_without_an_answer_is_free_again_and_nothing_else(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_only_unacknowledged_claims_are_freed(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unacknowledged_claims, "KNOWN", 0.0)
     known, lost, fresh, anothers = [await books.insert() for _ in range(4)]
     desk = books.claims(term=30)
@@ -63,7 +61,9 @@ async def test_no_row_is_freed_while_a_claim_may_still_become_known(
     assert (await books.work(generation_id) or {})["lease"] is not None
 
 
-async def test_where_every_claim_was_answered_nothing_is_asked(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_statement_is_sent_where_every_claim_was_answered(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = books.claims(term=30)
     await desk.woken({await books.insert(): Trigger.NOTIFY})
     monkeypatch.setattr(books.database, "fetch", None)
@@ -71,7 +71,7 @@ async def test_where_every_claim_was_answered_nothing_is_asked(books: Books, mon
     assert not desk.unacknowledged.open
 
 
-async def test_a_claim_that_goes_unanswered_while_others_are_settled_stays_in_doubt(
+async def test_a_claim_that_goes_unanswered_while_others_are_settled_stays_unacknowledged(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unacknowledged_claims, "KNOWN", 0.0)

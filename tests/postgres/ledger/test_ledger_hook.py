@@ -72,7 +72,7 @@ async def test_a_recovery_says_that_the_user_was_refunded(books: Books) -> None:
     assert await books.pool.fetchval(sql) == "true"
 
 
-async def test_a_hook_that_throws_takes_the_failure_back_with_it(books: Books) -> None:
+async def test_a_hook_that_throws_rolls_the_failure_back(books: Books) -> None:
     await books.pool.execute("DROP FUNCTION reconciler.on_failed")
     await books.pool.execute(THROWS)
     row, claim = await books.held(await books.insert())
@@ -85,7 +85,7 @@ async def test_a_hook_that_throws_takes_the_failure_back_with_it(books: Books) -
     assert await books.claims().renew([claim]) == {claim.lease}
 
 
-async def test_the_hook_is_not_called_for_what_is_handed_over(books: Books) -> None:
+async def test_the_hook_is_not_called_for_a_failure_that_is_handed_over(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     await books.ledger(handover=True).fail(row, claim, Fail("refused"))
     assert await refunds(books) == []

@@ -119,7 +119,7 @@ CREATE TRIGGER watched AFTER UPDATE ON public.generations FOR EACH ROW EXECUTE F
 """
 
 
-async def test_the_application_s_row_is_written_only_where_a_value_changes(dsn: str) -> None:
+async def test_the_applications_row_is_written_only_where_a_value_changes(dsn: str) -> None:
     async with opened(dsn) as books:
         await books.pool.execute(WATCH)
         generation_id = await books.insert()

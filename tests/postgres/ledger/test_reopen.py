@@ -9,7 +9,7 @@ from tests.postgres.books import Books, delivered
 PAST = "refunded_at = now(), delivered_at = now(), sources = ARRAY['http://localhost/old'], looks = 7"
 
 
-async def test_a_failed_row_is_due_and_keeps_what_is_known_of_its_task(books: Books) -> None:
+async def test_a_failed_row_is_made_due_and_keeps_the_facts_about_its_task(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().fail(row, claim, Fail("refused (500)"))
@@ -21,7 +21,7 @@ async def test_a_failed_row_is_due_and_keeps_what_is_known_of_its_task(books: Bo
     assert work["due_in"] <= 0
 
 
-async def test_what_was_known_of_another_task_is_forgotten_but_not_that_it_was_refunded(books: Books) -> None:
+async def test_facts_about_another_task_are_forgotten_but_not_the_refund(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().fail(row, claim, Fail("refused (500)"))
@@ -35,7 +35,7 @@ async def test_what_was_known_of_another_task_is_forgotten_but_not_that_it_was_r
     assert work["delivered_at"] is not None
 
 
-async def test_a_row_that_has_not_failed_keeps_all_that_is_known_of_it(books: Books) -> None:
+async def test_a_row_that_has_not_failed_keeps_its_facts(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     row = await books.stored(row, claim)

@@ -91,7 +91,7 @@ async def test_a_task_after_a_time_without_one_counts_from_when_it_came(books: B
     assert (ago < MOMENT, former) == (True, ["task-1"])
 
 
-async def test_the_latest_tasks_are_remembered_and_no_more(books: Books) -> None:
+async def test_only_the_latest_former_tasks_are_remembered(books: Books) -> None:
     generation_id = await books.insert(task_id="t-0")
     for n in range(1, FORMER_TASKS + 4):
         await rested(books, generation_id)
@@ -154,7 +154,7 @@ WRITES = [_note, _begin, _leave, _intend, _lose, _fail, _finish, _adopt, _save, 
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__.strip("_"))
-async def test_every_write_that_notes_another_task_keeps_it(books: Books, write: Write) -> None:
+async def test_every_write_of_another_task_remembers_the_former_one(books: Books, write: Write) -> None:
     generation_id = await books.insert(age=86400)
     await rested(books, generation_id)
     await give(books, generation_id, "second")

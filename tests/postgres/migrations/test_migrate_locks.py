@@ -44,7 +44,7 @@ async def somebody(dsn: str, *statements: str) -> AsyncIterator[int]:
         await connection.close()
 
 
-async def test_an_open_write_of_the_application_is_not_waited_for_without_end(empty_dsn: str, connection: Any) -> None:
+async def test_the_wait_for_an_open_write_of_the_application_ends(empty_dsn: str, connection: Any) -> None:
     async with somebody(empty_dsn, "UPDATE public.generations SET prompt = 'open'") as pid:
         async with asyncio.timeout(15):
             with pytest.raises(Transient) as refused:

@@ -56,7 +56,7 @@ async def test_rows_are_found_by_keys_of_any_kind_and_what_is_no_key_is_passed_o
         assert [happening.id for happening in await happenings.since(0, None) or ()] == [two]
 
 
-async def test_every_event_that_was_heard_of_is_told_in_its_order(rows_dsn: str) -> None:
+async def test_every_notified_event_is_returned_in_order(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
         generation_id = await books.insert()
         events = [await told(books, generation_id, kind) for kind in ("gave_up", "recovered")]
@@ -68,7 +68,7 @@ async def test_every_event_that_was_heard_of_is_told_in_its_order(rows_dsn: str)
         ]
 
 
-async def test_the_newest_is_none_at_first_and_what_comes_after_none_is_everything(rows_dsn: str) -> None:
+async def test_the_newest_is_zero_at_first_and_everything_comes_after_zero(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
         happenings = ChangeFeed(books.database, books.shape)
         assert (await happenings.newest(), await happenings.since(0, None)) == (0, [])
@@ -79,7 +79,7 @@ async def test_the_newest_is_none_at_first_and_what_comes_after_none_is_everythi
         assert [one.event for one in await happenings.since(event, None) or ()] == [event], "the overlap"
 
 
-async def test_what_its_hook_held_back_is_told_however_many_have_overtaken_it(rows_dsn: str) -> None:
+async def test_an_event_that_a_hook_held_back_is_returned_however_many_overtook_it(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
         happenings = ChangeFeed(books.database, books.shape)
         generation_id = await books.insert()
@@ -94,7 +94,7 @@ async def test_what_its_hook_held_back_is_told_however_many_have_overtaken_it(ro
         assert held_back in {one.event for one in await happenings.since(overtaking[-1], None) or ()}
 
 
-async def test_what_is_long_past_is_not_told_again(rows_dsn: str) -> None:
+async def test_long_past_events_are_not_returned_again(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
         generation_id = await books.insert()
         events = [await told(books, generation_id) for _ in range(OVERLAP + 20)]

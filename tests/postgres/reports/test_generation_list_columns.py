@@ -56,7 +56,7 @@ async def test_a_table_with_the_least_columns_is_listed_by_any_id(dsn: str, id_t
         assert await listing.stuck("ann") == ()
 
 
-async def test_a_name_that_is_longer_than_a_column_is_not_cut_to_anothers(dsn: str) -> None:
+async def test_a_name_longer_than_its_column_does_not_find_another_row(dsn: str) -> None:
     columns = BARE.replace("user_id text", "user_id varchar(3)")
     async with listing_on(dsn, f"id varchar(3) PRIMARY KEY, {columns}") as (pool, listing):
         await pool.execute("INSERT INTO public.generations (id, user_id, status) VALUES ('abc', 'ann', 'queued')")

@@ -57,7 +57,7 @@ async def test_status_counts_what_was_created_in_the_last_day(pool: Any, reports
     assert (status.in_flight, status.stuck) == (3, 3)
 
 
-async def test_status_leaves_out_what_belongs_to_others(pool: Any, database: Database, shape: TableShape) -> None:
+async def test_status_leaves_out_rows_that_are_not_ours(pool: Any, database: Database, shape: TableShape) -> None:
     await add(pool, "success", HOUR)
     await add(pool, "success", HOUR, provider="fal")
     await add(pool, "generating", HOUR, provider="fal")
@@ -113,7 +113,7 @@ async def test_a_replica_is_alive_for_two_leases(pool: Any, reports: Reports) ->
     assert (await reports.snapshot()).instances == 2
 
 
-async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
+async def test_stuck_lists_the_oldest_first_with_the_reason(
     pool: Any, reports: Reports, database: Database, shape: TableShape
 ) -> None:
     unseen = await add(pool, "queued", 2 * HOUR)
@@ -181,9 +181,7 @@ async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(poo
     assert snapshot.media_deadline == pytest.approx(2 * 3600, abs=5)
 
 
-async def test_the_snapshot_names_the_hosts_that_are_not_listed_be_they_kies_own(
-    pool: Any, database: Database, shape: TableShape
-) -> None:
+async def test_the_snapshot_names_unlisted_hosts_even_of_kie(pool: Any, database: Database, shape: TableShape) -> None:
     row = await add(pool)
     sources = ["https://new.example.net/a.png?sig=1", THEIRS, "https://listed.example.net/b.png"]
     await keep(pool, row, finding="host_unlisted", sources=sources, due_at_in=5)
@@ -193,7 +191,9 @@ async def test_the_snapshot_names_the_hosts_that_are_not_listed_be_they_kies_own
     assert (await reports.snapshot()).unlisted_hosts == ("new.example.net", "tempfile.aiquickdraw.com")
 
 
-async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: TableShape) -> None:
+async def test_unsent_events_count_only_where_webhooks_are_sent(
+    pool: Any, database: Database, shape: TableShape
+) -> None:
     await pool.execute(
         """INSERT INTO reconciler.events (key, generation_id, kind, payload, at)
            VALUES ('a', 'g', 'failed', '{}', now() - interval '90 s'), ('b', 'g', 'failed', '{}', now());
