@@ -1,4 +1,4 @@
-"""Rows created at no time that Python or an interval knows: every question about the table is answered all the same."""
+"""Rows whose time of creation neither Python nor an interval can hold break no statement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is alive and who leads: one at a time, taken over when it dies, given up when it leaves."""
+"""Which instances are alive, and which one leads: the lead is taken over when it dies, given up when it leaves."""
 
 from __future__ import annotations
 

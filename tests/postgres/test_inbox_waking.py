@@ -1,4 +1,4 @@
-"""What a kept callback does to the rows it is about: they are due, whoever took it lives on or not."""
+"""A kept callback makes its rows due, even when the process that kept it dies right after."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inbox(books: Books) -> Inbox:
 
 
 async def asleep(books: Books, **columns: Any) -> str:
-    """A row whose next look is an hour away."""
+    """Return a row that is due in an hour."""
     generation_id = await books.insert(**columns)
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting(3600))

@@ -1,4 +1,4 @@
-"""What is told next: in order within a generation, by one instance at a time, until it is told or too old."""
+"""Events are sent in order within a generation, by one instance at a time, until they are sent or too old."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def outbox(books: Books) -> Outbox:
 
 
 async def add(books: Books, generation_id: str = "g", kind: str = "succeeded", **columns: Any) -> int:
-    """Write an event as the ledger does; its id."""
+    """Write an event as the ledger does; return its id."""
     values = {
         "key": f"{generation_id}|task|{kind}|{len(await rows(books))}", "generation_id": generation_id, "kind": kind,
         "payload": json.dumps({"generation_id": generation_id, "task_id": "task"}), **columns,
@@ -47,7 +47,7 @@ async def aged(books: Books, by: timedelta) -> None:
 
 
 async def expire(books: Books) -> None:
-    """Let every claim and every pause have run out."""
+    """End every claim and every pause."""
     await books.pool.execute("UPDATE reconciler.events SET next_at = now() - interval '1 second' WHERE next_at > now()")
 
 
@@ -107,21 +107,21 @@ async def test_an_event_that_was_given_up_delays_no_other(books: Books, outbox: 
 async def test_no_event_is_claimed_twice_and_none_out_of_turn_by_many_at_once(books: Books, outbox: Outbox) -> None:
     for number in range(60):
         await add(books, f"g{number % 20}", f"kind{number}")
-    told: list[OutboxEvent] = []
+    sent: list[OutboxEvent] = []
 
     async def instance() -> None:
         while taken := await outbox.take(3):
-            told.extend(taken)
+            sent.extend(taken)
             for event in taken:
                 await outbox.told(event)
 
     await asyncio.gather(*(instance() for _ in range(5)))
-    # An instance may find nothing while the others hold the heads of all that is left.
+    # An instance may find nothing while the others hold the first event of every remaining generation.
     await instance()
-    assert len(told) == 60
-    assert len({event.id for event in told}) == 60
-    for name in {event.generation_id for event in told}:
-        order = [event.id for event in told if event.generation_id == name]
+    assert len(sent) == 60
+    assert len({event.id for event in sent}) == 60
+    for name in {event.generation_id for event in sent}:
+        order = [event.id for event in sent if event.generation_id == name]
         assert order == sorted(order)
 
 

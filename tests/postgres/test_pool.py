@@ -22,7 +22,7 @@ async def database(rows_dsn: str) -> AsyncIterator[Database]:
 
 
 def elsewhere(dsn: str, **parts: str) -> str:
-    """The same address with another password or database."""
+    """Return the same address with another password or database."""
     head, _, name = dsn.rpartition("/")
     user = head.partition("://")[2].partition(":")[0]
     host = head.rpartition("@")[2]
@@ -45,11 +45,11 @@ async def test_a_rejected_password_raises_config_and_is_not_printed(rows_dsn: st
 
 
 async def test_a_pooler_that_refuses_our_settings_raises_config() -> None:
-    """What PgBouncer says unless it is told otherwise, seen of 1.18: whoever waits for it waits for ever."""
-    said = b"SFATAL\0C08P01\0Munsupported startup parameter: tcp_keepalives_idle\0\0"
+    """PgBouncer 1.18 sends this by default. Waiting for it would never end."""
+    message = b"SFATAL\0C08P01\0Munsupported startup parameter: tcp_keepalives_idle\0\0"
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"E" + (len(said) + 4).to_bytes(4) + said)
+        writer.write(b"E" + (len(message) + 4).to_bytes(4) + message)
         await writer.drain()
         writer.close()
 
@@ -111,7 +111,7 @@ async def test_two_transactions_in_each_others_way_both_succeed(database: Databa
         tries += 1
         again = tries > 2
         if again:
-            # Else it may take once more what the other has waited for, before that wakes up.
+            # Otherwise it may take the lock again before the other, which waits for it, wakes up.
             await one_is_through.wait()
         async with database.transaction() as connection:
             await connection.execute("SET LOCAL deadlock_timeout = '20ms'")
@@ -145,7 +145,7 @@ async def test_a_lock_that_does_not_come_in_three_tries_raises_transient(databas
 
 
 async def test_the_pool_reconnects_after_a_server_became_read_only(database: Database) -> None:
-    """A failover: the old primary lives on as a standby, and the address leads to the new one."""
+    """A failover: the old primary continues as a standby, and the address leads to the new one."""
     one = Database(database._dsn, size=1)
     await one.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     with pytest.raises(Transient):

@@ -1,4 +1,4 @@
-"""What grows old is deleted, and only that: failures with nothing stored, old traces, books of rows that are gone."""
+"""Only old records are deleted: failures with nothing stored, our own traces, bookkeeping of deleted rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ DAY = 86_400.0
 
 
 async def failed(books: Books, days: int) -> int:
-    """How many one batch deletes."""
-    return (await books.upkeep().failed(timedelta(days=days))).count
+    """Delete one batch and return how many rows that were."""
+    return (await books.retention().failed(timedelta(days=days))).count
 
 
 async def generations(books: Books) -> set[str]:
@@ -96,7 +96,7 @@ async def test_old_records_are_deleted_and_those_still_needed_stay(books: Books)
              VALUES ('old', '{}', now() - interval '31 days'), ('young', '{}', now());
         """
     )
-    await books.upkeep().traces()
+    await books.retention().traces()
 
     async def left(sql: str) -> list[str]:
         return sorted(row[0] for row in await books.pool.fetch(sql))
@@ -129,7 +129,7 @@ async def test_callbacks_of_unknown_tasks_are_deleted_sooner(books: Books) -> No
            SELECT task_id, days, '{}', now() - days * interval '1 day'
              FROM unnest(ARRAY['known', 'unknown']) AS task_id, unnest(ARRAY[13, 15, 31]) AS days"""
     )
-    await books.upkeep().traces()
+    await books.retention().traces()
     left = await books.pool.fetch("SELECT task_id, digest FROM reconciler.callbacks")
     assert {tuple(one) for one in left} == {("known", "13"), ("known", "15"), ("unknown", "13")}
 
@@ -140,9 +140,9 @@ async def test_bookkeeping_of_deleted_rows_is_deleted_and_their_objects_are_orph
     alive, _ = await books.held(await books.insert())
     await books.set(alive.id, "lease = NULL, lease_until = NULL")
     await books.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row.id)
-    assert await books.upkeep().deserted() == 0, "somebody still holds it"
+    assert await books.retention().deserted() == 0, "an instance still holds it"
     await books.set(row.id, "lease_until = now() - interval '1 second'")
-    assert await books.upkeep().deserted() == 1
+    assert await books.retention().deserted() == 1
     assert await books.work(row.id) is None
     assert await books.work(alive.id) is not None
     orphans = await books.pool.fetch("SELECT path FROM reconciler.orphans")

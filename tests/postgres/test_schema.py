@@ -1,4 +1,4 @@
-"""Reading the application's table as it is: its columns, its types, its words, and what is missing."""
+"""Reading the application's table as it is: its columns, its types, its statuses, and faults."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ async def test_the_sweep_and_its_index_have_the_same_condition(connection: Any) 
     ],
 )
 async def test_the_database_function_and_the_daemon_read_a_check_alike(connection: Any, check: str) -> None:
-    """Migrations ask the function, the daemon asks itself."""
+    """Migrations use the function, the daemon its own code."""
     await table(connection, check=check)
     await connection.execute("CREATE SCHEMA reconciler")
     await connection.execute((ROOT / "sql" / "021_allowed_statuses.sql").read_text())

@@ -1,4 +1,4 @@
-"""Who may write which generation: wakes, due rows, leases, and which rows are never ours."""
+"""Which instance may write which generation: wakes, due rows, leases, and rows that are never ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.domain.model import Trigger
-from tests.postgres.books import OURS, REACH, THEIRS, Books, resting
+from tests.postgres.books import ELIGIBLE, OURS, THEIRS, Books, resting
 
 
 async def rested(books: Books, *, begun: bool = False, **columns: object) -> str:
@@ -112,20 +112,20 @@ async def test_the_longest_overdue_row_comes_first_and_the_limit_holds(books: Bo
 
 async def test_a_row_is_not_due_before_its_time_and_early_only_from_its_early_time_on(books: Books) -> None:
     generation_id = await rested(books)
-    desk = books.claims()
-    assert await desk.due(10) == []
-    assert await desk.early(10) == []
+    instance = books.claims()
+    assert await instance.due(10) == []
+    assert await instance.early(10) == []
     await books.set(generation_id, "early_at = now()")
-    assert await desk.due(10) == []
-    assert [claim.generation_id for claim in await desk.early(10)] == [generation_id]
+    assert await instance.due(10) == []
+    assert [claim.generation_id for claim in await instance.early(10)] == [generation_id]
 
 
 async def test_a_row_that_was_left_is_neither_due_nor_early(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().leave(row, claim, "nothing more to do")
-    desk = books.claims()
-    assert (await desk.due(10), await desk.early(10), await desk.next_due()) == ([], [], None)
+    instance = books.claims()
+    assert (await instance.due(10), await instance.early(10), await instance.next_due()) == ([], [], None)
 
 
 async def test_the_next_due_time_is_that_of_the_earliest_waiting_row(books: Books) -> None:
@@ -139,13 +139,13 @@ async def test_the_next_due_time_is_that_of_the_earliest_waiting_row(books: Book
 
 async def test_the_end_of_a_lease_counts_as_a_due_time(books: Books) -> None:
     generation_id = await rested(books)
-    desk = books.claims()
+    instance = books.claims()
     await books.set(generation_id, "due_at = now(), lease_until = now() + interval '10 seconds'")
-    soonest = await desk.next_due()
+    soonest = await instance.next_due()
     assert soonest is not None
     assert 8 < soonest <= 10
     await books.set(await rested(books), "due_at = now() + interval '5 seconds'")
-    soonest = await desk.next_due()
+    soonest = await instance.next_due()
     assert soonest is not None
     assert 3 < soonest <= 5
 
@@ -153,8 +153,8 @@ async def test_the_end_of_a_lease_counts_as_a_due_time(books: Books) -> None:
 async def test_two_instances_never_claim_the_same_row(books: Books) -> None:
     for _ in range(40):
         await books.set(await rested(books), "due_at = now()")
-    desks = [books.claims() for _ in range(4)]
-    taken = await asyncio.gather(*(desk.due(15) for desk in desks))
+    instances = [books.claims() for _ in range(4)]
+    taken = await asyncio.gather(*(instance.due(15) for instance in instances))
     ids = [claim.generation_id for claims in taken for claim in claims]
     assert len(ids) == len(set(ids)) == 40
 
@@ -187,13 +187,13 @@ async def test_a_lease_holds_until_it_ends_and_never_for_more_than_two_terms(
 
 async def test_a_renewal_prolongs_and_returns_the_leases_that_are_still_ours(books: Books) -> None:
     ids = [await books.insert() for _ in range(2)]
-    desk = books.claims(term=30)
+    instance = books.claims(term=30)
     kept, lost = sorted(
-        await desk.woken(dict.fromkeys(ids, Trigger.NOTIFY)), key=lambda claim: ids[0] != claim.generation_id
+        await instance.woken(dict.fromkeys(ids, Trigger.NOTIFY)), key=lambda claim: ids[0] != claim.generation_id
     )
     await books.pool.execute("UPDATE reconciler.work SET lease_until = now() + interval '1 second'")
     await books.taken_over(lost.generation_id)
-    assert await desk.renew([kept, lost]) == {kept.lease}
+    assert await instance.renew([kept, lost]) == {kept.lease}
     work = await books.work(kept.generation_id)
     assert work is not None
     assert work["left"] > 25
@@ -201,11 +201,11 @@ async def test_a_renewal_prolongs_and_returns_the_leases_that_are_still_ours(boo
 
 async def test_a_released_row_is_due_again_soon_and_a_lost_one_stays_untouched(books: Books) -> None:
     ids = [await books.insert() for _ in range(2)]
-    desk = books.claims()
+    instance = books.claims()
     ours, lost = [await books.claim(generation_id) for generation_id in ids]
     await books.taken_over(lost.generation_id)
     before = await books.work(lost.generation_id)
-    await desk.release([ours, lost], seconds=5)
+    await instance.release([ours, lost], seconds=5)
     work, after = await books.work(ids[0]), await books.work(ids[1])
     assert work is not None
     assert before is not None
@@ -231,10 +231,10 @@ OUR_ROWS = [
 
 @pytest.mark.parametrize("columns", THEIR_ROWS, ids=str)
 async def test_a_row_that_is_not_ours_is_neither_claimed_nor_found(books: Books, columns: dict[str, object]) -> None:
-    desk = books.claims(reach=replace(REACH, task_pattern="^task-"))
+    instance = books.claims(eligible=replace(ELIGIBLE, task_pattern="^task-"))
     generation_id = await books.insert(**columns)
-    assert await desk.woken({generation_id: Trigger.SYNC}) == []
-    assert await desk.discover() == 0
+    assert await instance.woken({generation_id: Trigger.SYNC}) == []
+    assert await instance.discover() == 0
     assert await books.work(generation_id) is None
 
 

@@ -1,4 +1,4 @@
-"""The sweep's question: which rows did no notification tell us of."""
+"""The sweep finds the rows that no notification announced."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.postgres.books import OURS, Books, resting
 
 async def test_rows_whose_notification_was_lost_are_found_once_and_are_due_at_once(books: Books) -> None:
     ids = {await books.insert() for _ in range(3)}
-    desk = books.claims()
-    assert await desk.discover() == 3
-    assert await desk.discover() == 0
-    claims = await desk.due(10)
+    instance = books.claims()
+    assert await instance.discover() == 3
+    assert await instance.discover() == 0
+    claims = await instance.due(10)
     assert {claim.generation_id for claim in claims} == ids
     assert {claim.trigger for claim in claims} == {Trigger.SWEEP}
 

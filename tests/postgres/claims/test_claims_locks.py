@@ -1,4 +1,4 @@
-"""Law 10: a row that somebody locks costs no other row anything, neither its wake nor its lease.
+"""Law 10: a locked row costs no other row anything, neither its wake nor its lease.
 
 A write that waits for the application's lock holds our own row meanwhile, for seconds or minutes.
 """
@@ -15,7 +15,7 @@ from tests.postgres.books import Books, resting
 
 @asynccontextmanager
 async def locked(books: Books, generation_id: str) -> AsyncIterator[None]:
-    """Our row of this generation is being written by somebody who does not come to an end."""
+    """Hold a lock on our row of this generation, as a writer that does not finish."""
     async with books.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM reconciler.work WHERE generation_id = $1 FOR UPDATE", generation_id)
         async with asyncio.timeout(5):
@@ -46,13 +46,13 @@ async def test_a_wake_of_a_locked_row_delays_no_other_wake_and_is_returned_as_bu
 
 async def test_a_lease_is_renewed_while_another_row_is_locked_and_neither_counts_as_lost(books: Books) -> None:
     ids = await pair(books)
-    desk = books.claims(term=30)
+    claims = books.claims(term=30)
     busy, free = [await books.claim(generation_id, term=30) for generation_id in ids]
     await books.pool.execute("UPDATE reconciler.work SET lease_until = now() + interval '5 seconds'")
     async with locked(books, busy.generation_id):
-        assert await desk.renew([busy, free]) == {free.lease}
-        assert await desk.lost([busy, free]) == set()
-    assert await desk.renew([busy, free]) == {busy.lease, free.lease}
+        assert await claims.renew([busy, free]) == {free.lease}
+        assert await claims.lost([busy, free]) == set()
+    assert await claims.renew([busy, free]) == {busy.lease, free.lease}
 
 
 async def test_a_lease_is_lost_when_another_was_drawn_or_the_row_is_gone(books: Books) -> None:

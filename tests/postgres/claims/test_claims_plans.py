@@ -1,4 +1,4 @@
-"""What the statements of every second cost: plans over large tables, and updates that touch no index."""
+"""The cost of the most frequent statements: plans over large tables, and updates that touch no index."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 async def planned(books: Books, sql: str, *args: object) -> list[tuple[str, str, str]]:
-    """The nodes of a statement's plan: kind, table, index."""
+    """Return the nodes of a statement's plan: kind, table, index."""
     async with books.pool.acquire() as connection:
         found = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *args))
     return list(nodes(found[0]["Plan"]))
@@ -82,16 +82,16 @@ async def test_the_longest_overdue_rows_are_read_in_order_and_not_sorted(books: 
 
 
 async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
-    desk = books.claims()
+    claims = books.claims()
     name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
     wakes = {"ids": [name], "leases": [uuid.uuid4()], "triggers": ["notify"]}
-    plan = await planned(books, *desk._woken(term=TERM, instance=uuid.uuid4(), **wakes, **desk._eligible))
+    plan = await planned(books, *claims._woken(term=TERM, instance=uuid.uuid4(), **wakes, **claims._eligible))
     assert scanned(plan) == set()
 
 
 async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
-    desk = books.claims()
-    plan = await planned(books, *desk._discover(term=TERM, **desk._eligible))
+    claims = books.claims()
+    plan = await planned(books, *claims._discover(term=TERM, **claims._eligible))
     assert "generations" not in scanned(plan)
     assert "generations_reconciler_open" in {index for _, _, index in plan}
 
@@ -103,9 +103,9 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
     )
     await books.pool.execute("VACUUM ANALYZE reconciler.callbacks")
     name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
-    desk = books.claims()
+    claims = books.claims()
     read = ledger_sql.read(books.shape)
-    for statement in (read(ids=[name]), desk._discover(term=TERM, **desk._eligible)):
+    for statement in (read(ids=[name]), claims._discover(term=TERM, **claims._eligible)):
         plan = await planned(books, *statement)
         assert "callbacks_generation" in {index for _, _, index in plan}, statement[0]
         assert "callbacks" not in scanned(plan), statement[0]
@@ -116,7 +116,7 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
 
 
 def runs(plan: dict[str, Any], table: str) -> int:
-    """How often the plan read this table."""
+    """Return how often the plan read this table."""
     own = int(plan["Actual Loops"]) if plan.get("Relation Name") == table else 0
     return own + sum(runs(below, table) for below in plan.get("Plans", ()))
 
@@ -137,7 +137,7 @@ async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
 
 
 async def passed(books: Books, sql: str, *args: object) -> int:
-    """Pages that a statement looked at."""
+    """Return how many pages a statement read."""
     async with books.pool.acquire() as connection, connection.transaction():
         found = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args))
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
@@ -146,30 +146,30 @@ async def passed(books: Books, sql: str, *args: object) -> int:
 async def test_under_a_long_snapshot_a_claim_passes_only_rows_due_since_the_last_sweep(books: Books) -> None:
     """F13: the snapshot keeps every former due time in the index."""
     await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour' WHERE due_at IS NOT NULL")
-    desk = books.claims()
+    claims = books.claims()
     async with books.pool.acquire() as dump, dump.transaction(isolation="repeatable_read"):
         await dump.fetchval("SELECT count(*) FROM reconciler.work")
         for due in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
             await books.pool.execute(f"UPDATE reconciler.work SET due_at = {due} WHERE due_at IS NOT NULL")
         values = {"term": TERM, "instance": uuid.uuid4(), "limit": 8}
-        without = min([await passed(books, *statement(**values, floor=None)) for statement in desk._due])
-        await desk.discover()
-        behind = max([await passed(books, *statement(**values, floor=desk._floor)) for statement in desk._due])
+        without = min([await passed(books, *statement(**values, floor=None)) for statement in claims._due])
+        await claims.discover()
+        behind = max([await passed(books, *statement(**values, floor=claims._floor)) for statement in claims._due])
     assert behind * 10 < without
 
 
 async def test_a_row_due_before_the_floor_is_found_after_the_next_sweep(books: Books) -> None:
     await books.pool.execute("UPDATE reconciler.work SET due_at = NULL")
-    desk = books.claims()
-    await desk.discover()
+    claims = books.claims()
+    await claims.discover()
     name = await books.pool.fetchval("SELECT generation_id FROM reconciler.work LIMIT 1")
     await books.pool.execute("UPDATE reconciler.work SET due_at = '-infinity' WHERE generation_id = $1", name)
-    await desk.discover()
-    assert [claim.generation_id for claim in await desk.due(1)] == [name]
+    await claims.discover()
+    assert [claim.generation_id for claim in await claims.due(1)] == [name]
 
 
 async def updated(database: Database) -> tuple[int, int]:
-    """Updates of `work` so far: all, and those that touched no index."""
+    """Return the updates of `work` so far: all, and those that touched no index."""
     await database.execute("SELECT pg_stat_force_next_flush()")
     counts = """SELECT pg_stat_get_tuples_updated(c), pg_stat_get_tuples_hot_updated(c)
                   FROM (SELECT 'reconciler.work'::regclass::oid) AS t (c)"""
@@ -180,11 +180,11 @@ async def updated(database: Database) -> tuple[int, int]:
 
 async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, books: Books) -> None:
     """F13: bloat of indexes; the due time alone is indexed and may cost one."""
-    # One connection: each tells its own counts.
+    # One connection: each has counts of its own.
     books.database = Database(dsn, size=1)
     if not await books.database.value("SELECT to_regproc('pg_stat_force_next_flush') IS NOT NULL"):
-        pytest.skip("this PostgreSQL tells its statistics when it likes")
-    desk, ledger = books.claims(), books.ledger()
+        pytest.skip("this PostgreSQL cannot be asked to publish its statistics now")
+    claims, ledger = books.claims(), books.ledger()
 
     async def changes(write: Callable[[], Awaitable[object]]) -> tuple[int, int]:
         before = await updated(books.database)
@@ -192,11 +192,11 @@ async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, 
         after = await updated(books.database)
         return after[0] - before[0], after[1] - before[1]
 
-    taken = await desk.due(50)
+    taken = await claims.due(50)
     assert len(taken) == 50
     row = (await ledger.read([taken[0].generation_id]))[taken[0].generation_id].row
     noted = replace(row, polls=9, failures=3, reason="KIE: rate_limited", polled_at=datetime.now(UTC))
-    assert await changes(lambda: desk.renew(taken)) == (50, 50)
-    assert await changes(lambda: desk.due(50)) == (50, 50)
+    assert await changes(lambda: claims.renew(taken)) == (50, 50)
+    assert await changes(lambda: claims.due(50)) == (50, 50)
     assert await changes(lambda: ledger.note(noted, taken[0])) == (1, 1)
     await books.database.close()

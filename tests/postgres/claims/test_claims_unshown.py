@@ -1,4 +1,4 @@
-"""A delivered row whose address the application takes away again is found, though neither status nor task has moved."""
+"""A delivered row that lost its address is found, although neither status nor task has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ledger keeps of a claimed generation: facts, receipts, when to look again, what was only announced."""
+"""What the ledger keeps of a claimed generation: facts, receipts, the next visit, failures that were only announced."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FACTS = {
 }
 
 
-async def again(books: Books, row: Row) -> Row:
+async def read_again(books: Books, row: Row) -> Row:
     return (await books.ledger().read([row.id]))[row.id].row
 
 
@@ -55,7 +55,7 @@ async def test_every_noted_fact_is_read_back(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     noted = replace(row, **FACTS)  # type: ignore[arg-type]
     await books.ledger().note(noted, claim)
-    assert await again(books, row) == noted
+    assert await read_again(books, row) == noted
 
 
 async def test_every_fact_of_a_row_has_a_column() -> None:
@@ -72,7 +72,7 @@ async def test_facts_about_another_task_are_dropped(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(replace(row, **FACTS), claim)  # type: ignore[arg-type]
     await books.change(row.id, "task_id = 'task-2'")
-    fresh = await again(books, row)
+    fresh = await read_again(books, row)
     assert fresh.task_id == "task-2"
     assert (fresh.sources, fresh.assets, fresh.polls, fresh.acknowledged_at, fresh.gave_up) == ((), (), 0, None, False)
 
@@ -85,11 +85,11 @@ async def test_receipts_are_kept_one_by_one_and_in_order(books: Books) -> None:
     await ledger.begun(row, claim, 1, "upload-7")
     await ledger.intend(row, claim, asset(0))
     await ledger.stored(row, claim, proven(0))
-    kept = await again(books, row)
-    assert kept.assets == (proven(0), asset(1, upload="upload-7"))
-    assert not kept.delivered
+    stored = await read_again(books, row)
+    assert stored.assets == (proven(0), asset(1, upload="upload-7"))
+    assert not stored.delivered
     await ledger.stored(row, claim, proven(1))
-    assert (await again(books, row)).delivered
+    assert (await read_again(books, row)).delivered
 
 
 async def test_an_upload_is_continued_only_for_the_same_bytes_at_the_same_path(books: Books) -> None:
@@ -98,9 +98,9 @@ async def test_an_upload_is_continued_only_for_the_same_bytes_at_the_same_path(b
     await ledger.intend(row, claim, asset())
     await ledger.begun(row, claim, 0, "upload-7")
     await ledger.intend(row, claim, asset())
-    assert (await again(books, row)).assets[0].upload == "upload-7"
+    assert (await read_again(books, row)).assets[0].upload == "upload-7"
     await ledger.intend(row, claim, asset(sha256="cc"))
-    assert (await again(books, row)).assets == (asset(sha256="cc"),)
+    assert (await read_again(books, row)).assets == (asset(sha256="cc"),)
 
 
 async def test_an_object_under_a_former_name_is_an_orphan(books: Books) -> None:

@@ -1,4 +1,4 @@
-"""A row that has no task gets the one that is its own, at most once and never against the application's will."""
+"""A row without a task gets its own task, at most once and never against a change of the application."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database(
 
 
 async def offer(books: Books, generation_id: str | None, task_id: str, *, days: float = 0) -> None:
-    """Keep a callback of this task that named this generation."""
+    """Keep a callback of this task that names this generation."""
     sql = """INSERT INTO reconciler.callbacks (task_id, generation_id, body, digest, at)
              VALUES ($1, $2, '{}', md5(random()::text), now() - $3 * interval '1 day')"""
     await books.pool.execute(sql, task_id, generation_id, days)
 
 
 async def rested(books: Books, generation_id: str) -> Row:
-    """A visit that finds nothing out; the row as it was read."""
+    """Make a visit that learns nothing; return the row as it was read."""
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting(1800))
     return row
@@ -61,7 +61,7 @@ async def test_a_task_that_the_row_has_had_is_not_offered_to_it_again(books: Boo
         await offer(books, other, f"task-{n}")
         await rested(books, generation_id)
         await books.change(generation_id, "task_id = NULL")
-        # While the bookkeeping is still about the task that was taken away, and after that.
+        # While the bookkeeping is still about the removed task, and after that.
         assert (await rested(books, generation_id)).offered == ()
         assert (await rested(books, generation_id)).offered == ()
         assert await books.claims().discover() == int(n == 1), "only the other row has an offer"

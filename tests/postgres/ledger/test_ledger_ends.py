@@ -154,8 +154,8 @@ async def test_a_refusal_writes_failed_its_reason_and_its_event_together(books: 
     assert (work["lease"], work["due_at"], work["seen_status"], work["gave_up"]) == (None, None, "failed", False)
     key, payload = await books.pool.fetchrow("SELECT key, payload FROM reconciler.events")
     assert key == f"{row.id}|task-1|failed|0"
-    said = {"generation_id": row.id, "task_id": "task-1", "status": "failed", "reason": "too rude (400)"}
-    assert json.loads(payload) == {**said, "gave_up": False}
+    expected = {"generation_id": row.id, "task_id": "task-1", "status": "failed", "reason": "too rude (400)"}
+    assert json.loads(payload) == {**expected, "gave_up": False}
 
 
 async def test_our_own_give_up_is_looked_at_again_later(books: Books) -> None:

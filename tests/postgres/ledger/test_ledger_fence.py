@@ -1,4 +1,4 @@
-"""Nothing is written by whoever does not hold the lease, however late the write arrives, and nothing twice."""
+"""Without the lease nothing is written, however late the write arrives, and nothing is written twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database(
 
 
 async def ready(books: Books, *, term: float = 30.0) -> tuple[Row, Claim]:
-    """A generation whose one result is stored, held by us."""
+    """Return a held generation whose only result is stored."""
     row, claim = await books.held(await books.insert(), term=term)
     return await books.stored(row, claim), claim
 

@@ -106,7 +106,7 @@ async def test_a_hook_in_a_deadlock_with_the_application_is_called_again_and_ref
     await books.pool.execute(body)
     row, claim = await books.held(await books.insert())
     async with books.pool.acquire() as application, application.transaction():
-        # Ours waits for a second before it looks for a deadlock, so it is ours that is chosen to end.
+        # Our session looks for a deadlock after a second, before the other does, so PostgreSQL ends ours.
         await application.execute("SET LOCAL deadlock_timeout = '30s'")
         await application.execute("SELECT FROM public.wallet FOR UPDATE")
         failing = asyncio.ensure_future(books.ledger().fail(row, claim, Fail("refused")))

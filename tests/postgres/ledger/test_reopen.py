@@ -1,4 +1,4 @@
-"""Reopening by hand: the row is asked about once more, and what is true of the generation whatever its task stays."""
+"""Reopening by hand: the row is polled once more, and facts that do not depend on its task stay."""
 
 from __future__ import annotations
 

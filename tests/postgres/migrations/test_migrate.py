@@ -1,4 +1,4 @@
-"""Migrating databases that are empty, half there, ours already, or somebody else's."""
+"""Migrating databases that are empty, half migrated, fully migrated, or owned by another role."""
 
 from __future__ import annotations
 

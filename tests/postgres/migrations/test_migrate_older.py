@@ -1,4 +1,4 @@
-"""An older application's table: everything it has stays, what it lacks comes, and twice is once."""
+"""An older application's table keeps what it has and gets what it lacks; a second run changes nothing."""
 
 from __future__ import annotations
 

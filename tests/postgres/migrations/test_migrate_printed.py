@@ -1,4 +1,4 @@
-"""What `migrate --print` writes does the same as `migrate`, in one go and without us."""
+"""The output of `migrate --print`, run as one script, does the same as `migrate`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def connection(empty_dsn: str) -> AsyncIterator[Any]:
 
 
 async def cleared(connection: Any) -> None:
-    """The database as empty as it was."""
+    """Empty the database again."""
     await connection.execute(
         "DROP SCHEMA reconciler CASCADE; DROP TABLE IF EXISTS public.generations;"
         "DROP FUNCTION IF EXISTS public.cleanup_old_failed_generations, public.touch_updated_at;"

@@ -1,4 +1,4 @@
-"""What is read about one generation: row, bookkeeping, receipts, events, callbacks, holder; on every shape of table."""
+"""The details of one generation: row, bookkeeping, receipts, events, callbacks, holder; with any columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows as readers ask for them, against real PostgreSQL: whose they are, in which order, page by page."""
+"""Lists of rows on real PostgreSQL: only the user's own, in order, page by page."""
 
 from __future__ import annotations
 
@@ -101,21 +101,21 @@ async def test_a_name_that_is_no_id_finds_nothing(pool: Any, listing: Generation
 
 async def test_pages_go_from_the_newest_on_and_each_row_comes_once(pool: Any, listing: GenerationList) -> None:
     ids = [await add(pool, age=n // 2 * MINUTE, user_id=ANN) for n in range(7)]
-    # Rows of one moment are told apart by their ids.
+    # Rows of the same time are ordered by their ids.
     await pool.execute("UPDATE public.generations SET created_at = date_trunc('minute', created_at)")
     await add(pool, user_id=BOB)
     in_order = "SELECT id::text FROM public.generations WHERE user_id = $1 ORDER BY created_at DESC, id DESC"
     wanted = [row["id"] for row in await pool.fetch(in_order, ANN)]
 
-    told: list[str] = []
+    listed: list[str] = []
     after = None
     while page := await listing.page(ANN, after=after, limit=2):
         assert len(page) <= 2
-        told += [row.id for row in page]
+        listed += [row.id for row in page]
         after = cursor(page[-1])
 
-    assert told == wanted
-    assert sorted(told) == sorted(ids)
+    assert listed == wanted
+    assert sorted(listed) == sorted(ids)
 
 
 async def test_impossible_times_break_no_page(pool: Any, listing: GenerationList) -> None:
@@ -126,13 +126,13 @@ async def test_impossible_times_break_no_page(pool: Any, listing: GenerationList
             "UPDATE public.generations SET created_at = $2::text::timestamptz WHERE id::text = $1", row, time
         )
 
-    told = []
+    listed = []
     after = None
     while page := await listing.page(None, after=after, limit=1):
-        told.append(page[0].id)
+        listed.append(page[0].id)
         after = cursor(page[0])
 
-    assert (len(told), len(set(told))) == (4, 4)
+    assert (len(listed), len(set(listed))) == (4, 4)
 
 
 async def test_a_page_may_be_of_some_statuses(pool: Any, listing: GenerationList) -> None:
@@ -151,9 +151,9 @@ async def test_a_place_where_no_page_ended_is_refused(listing: GenerationList) -
     ]  # fmt: skip
     places = [base64.urlsafe_b64encode(json.dumps(one).encode()).decode() for one in forged]
     for place in ("x", "%%%", "Zm9v", "é", "\ud800", *places):
-        for asked in (listing.page, listing.stuck):
+        for read in (listing.page, listing.stuck):
             with pytest.raises(Permanent) as refused:
-                await asked(None, after=place)
+                await read(None, after=place)
             assert refused.value.code == "bad_cursor", place
 
 

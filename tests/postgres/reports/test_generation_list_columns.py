@@ -1,4 +1,4 @@
-"""The rows as readers ask for them from tables of any shape, and what columns that hold anything are read as."""
+"""Lists of rows from tables with any columns, and the values read from columns that may hold anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BARE = "user_id text, status text, task_id text, asset_url text, created_at time
 
 @asynccontextmanager
 async def listing_on(dsn: str, columns: str) -> AsyncIterator[tuple[Any, GenerationList]]:
-    """A table of these columns instead of the specification's, and the listing of it."""
+    """Create a table of these columns instead of the specification's, and yield its list."""
     database = Database(dsn, size=1)
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         await pool.execute("DROP TABLE public.generations CASCADE")
@@ -154,10 +154,10 @@ async def test_rows_without_a_time_are_paged_too(dsn: str) -> None:
             "INSERT INTO public.generations (id, status, created_at)"
             " VALUES ('a', 'queued', NULL), ('b', 'queued', now()), ('c', 'queued', NULL), ('d', 'queued', NULL)"
         )
-        told: list[str] = []
+        listed: list[str] = []
         after = None
         while page := await listing.page(None, after=after, limit=1):
-            told.append(page[0].id)
+            listed.append(page[0].id)
             after = cursor(page[0])
 
-        assert told == ["d", "c", "a", "b"]
+        assert listed == ["d", "c", "a", "b"]

@@ -1,4 +1,4 @@
-"""What the reports tell about a whole table, against real PostgreSQL; every expected figure is counted by hand."""
+"""Reports over a whole table on real PostgreSQL; every expected figure is counted by hand."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ async def test_stuck_lists_the_oldest_first_with_the_reason(
     pool: Any, reports: Reports, database: Database, shape: TableShape
 ) -> None:
     unseen = await add(pool, "queued", 2 * HOUR)
-    asked = await add(pool, "generating", 3 * HOUR)
-    await keep(pool, asked, why="KIE: unauthorized", finding="key_rejected", looks=7)
+    polled = await add(pool, "generating", 3 * HOUR)
+    await keep(pool, polled, why="KIE: unauthorized", finding="key_rejected", looks=7)
     changed = await add(pool, "generating", HOUR, task_id="second")
     await keep(pool, changed, why="of the first task", looks=3)
     await add(pool, "generating", timedelta(minutes=9))
@@ -126,7 +126,7 @@ async def test_stuck_lists_the_oldest_first_with_the_reason(
 
     stuck = await reports.stuck()
 
-    assert [one.id for one in stuck] == [asked, unseen, changed]
+    assert [one.id for one in stuck] == [polled, unseen, changed]
     assert [one.why for one in stuck] == [
         "KIE: unauthorized",
         "no replica has looked at it yet",
@@ -135,7 +135,7 @@ async def test_stuck_lists_the_oldest_first_with_the_reason(
     assert [(one.finding, one.looks) for one in stuck] == [("key_rejected", 7), (None, 0), (None, 0)]
     assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
     patient = Reports(database, shape, ReportScope(stuck_after=timedelta(hours=2.5)))
-    assert [one.id for one in await patient.stuck()] == [asked]
+    assert [one.id for one in await patient.stuck()] == [polled]
 
 
 async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports: Reports) -> None:
@@ -148,8 +148,8 @@ async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports
             *(row, minutes),
         )
 
-    (told,) = await reports.stuck()
-    assert (told.id, told.age) == (stuck, pytest.approx(1200, abs=5))
+    (found,) = await reports.stuck()
+    assert (found.id, found.age) == (stuck, pytest.approx(1200, abs=5))
     snapshot = await reports.snapshot()
     assert (snapshot.stuck, snapshot.oldest) == (1, pytest.approx(1200, abs=5))
 
@@ -159,7 +159,7 @@ async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports:
         row = await add(pool, "generating", HOUR)
         await keep(pool, row, finding=finding, misses=misses, due_at_in=5)
     done = await add(pool, "failed", HOUR)
-    await keep(pool, done, finding="parked", misses=9)  # rests for good: nobody need act
+    await keep(pool, done, finding="parked", misses=9)  # has no due time: no action is needed
     await add(pool, "queued")
 
     snapshot = await reports.snapshot()
@@ -201,13 +201,13 @@ async def test_unsent_events_count_only_where_webhooks_are_sent(
            VALUES ('c', 'g', 'failed', '{}', now() - interval '4 days', now())"""
     )
 
-    told = await Reports(database, shape, ReportScope(announces=True)).snapshot()
-    alone = await Reports(database, shape).snapshot()
+    with_webhooks = await Reports(database, shape, ReportScope(announces=True)).snapshot()
+    without = await Reports(database, shape).snapshot()
 
-    assert told.unannounced == 2
-    assert told.unannounced_age == pytest.approx(90, abs=5)
-    assert told.events_dead == 1
-    assert (alone.unannounced, alone.unannounced_age, alone.events_dead) == (0, 0.0, 0)
+    assert with_webhooks.unannounced == 2
+    assert with_webhooks.unannounced_age == pytest.approx(90, abs=5)
+    assert with_webhooks.events_dead == 1
+    assert (without.unannounced, without.unannounced_age, without.events_dead) == (0, 0.0, 0)
 
 
 async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(pool: Any, reports: Reports) -> None:
@@ -255,13 +255,13 @@ async def test_a_task_names_its_generations_and_in_a_large_table_without_index_t
         monkeypatch.setattr(report_sql, "SEARCHABLE", large)
     known = await add(pool, "success", asset_url=f"{OURS}/one.png")
     await keep(pool, known)
-    flying = await add(pool, "generating")
+    in_flight = await add(pool, "generating")
     never_seen = await add(pool, "failed")
     await add(pool, "generating", task_id="other")
     alone = await add(pool, "failed", task_id="older")
 
     assert set(await reports.find_task("task")) == (
-        {known, flying} if table == "large" else {known, flying, never_seen}
+        {known, in_flight} if table == "large" else {known, in_flight, never_seen}
     )
     assert await reports.find_task("older") == (alone,)
     assert await reports.find_task("nobody's") == ()
