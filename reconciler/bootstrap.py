@@ -79,7 +79,7 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     database: Database
-    shape: TableShape
+    table: TableShape
     reports: Reports
     claims: Claims
     ways: Backends
@@ -101,17 +101,17 @@ async def parts(
     async with contextlib.AsyncExitStack() as stack:
         database = _connections(settings, min(4 + settings.concurrency, 20), stack)
         try:
-            shape = await usable(database, settings.task_pattern)
+            table = await usable(database, settings.task_pattern)
         finally:
             # Not before: until it has answered, what the last try saw is still the truth.
             metrics.database_up.set_function(lambda: database.trouble is None)
         second_look = timedelta(seconds=2 * settings.lease_seconds)
-        ledger = Ledger(database, shape, handover=settings.on_fail == "handover", second_look=second_look)
-        inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), shape)
+        ledger = Ledger(database, table, handover=settings.on_fail == "handover", second_look=second_look)
+        inbox = Inbox(_connections(settings, CALLBACKS_AT_ONCE, stack), table)
         ways = await _ways(settings, ledger, inbox, stack)
         named = instance or uuid.uuid4()
         ways = replace(ways, tracing=await _tracing(settings, database, named, stack))
-        yield _assembled(settings, database, shape, ways, metrics, instance=named, observe=observe)
+        yield _assembled(settings, database, table, ways, metrics, instance=named, observe=observe)
 
 
 def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
@@ -124,8 +124,8 @@ def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack
 @contextlib.asynccontextmanager
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build no more than it takes to ask about the tables."""
-    async with _asking(settings) as (database, shape):
-        yield Reports(database, shape, scope(settings))
+    async with _asking(settings) as (database, table):
+        yield Reports(database, table, scope(settings))
 
 
 @contextlib.asynccontextmanager
@@ -230,7 +230,7 @@ def _store(settings: Settings, slots: int) -> Store:
 def _assembled(
     settings: Settings,
     database: Database,
-    shape: TableShape,
+    table: TableShape,
     ways: Backends,
     metrics: Metrics,
     *,
@@ -243,7 +243,7 @@ def _assembled(
     current = CurrentPolicy(limits)
     reach = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
     traced = ways.tracing.on
-    claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds, traced=traced)
+    claims = Claims(database, table, reach, instance=instance, term=settings.lease_seconds, traced=traced)
     budget = RateLimit(database, settings.poll_rate)
     deliveries = Deliverer(ways, metrics, slots=settings.concurrency)
     visits = Visitor(ways, deliveries, budget, keys=keys, current=current, metrics=metrics)
@@ -251,14 +251,14 @@ def _assembled(
     asking = max(LEAST_ASKING, min(MOST_ASKING, round(rate * WAITING_SECONDS)))
     breadth = Breadth(asking, settings.lease_seconds, settings.sweep_seconds, 1 / rate)
     work = Worker(claims, ways.ledger, visits, metrics, breadth)
-    audits = VerificationQueue(database, shape, term=settings.lease_seconds)
+    audits = VerificationQueue(database, table, term=settings.lease_seconds)
     return Parts(
         settings=settings,
         instance=instance,
         metrics=metrics,
         database=database,
-        shape=shape,
-        reports=Reports(database, shape, scope(settings)),
+        table=table,
+        reports=Reports(database, table, scope(settings)),
         claims=claims,
         ways=ways,
         budget=budget,
@@ -284,7 +284,7 @@ async def announcer(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 def desk(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what chores work with."""
-    reopening = Reopener(built.database, built.shape, term=built.settings.lease_seconds)
+    reopening = Reopener(built.database, built.table, term=built.settings.lease_seconds)
     return Operator(built.work, built.reports, reopening, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
 
 

@@ -191,13 +191,13 @@ def _hears(built: Parts, rounds: PeriodicTasks, hub: Hub) -> NotificationHandler
 
 
 def _rounds(built: Parts, presence: Heartbeat, telling: WebhookSender | None = None) -> PeriodicTasks:
-    settings, database, shape = built.settings, built.database, built.shape
+    settings, database, table = built.settings, built.database, built.table
     eyes = Eyes(
         claims=built.claims,
         presence=presence,
-        tempo=PollStats(database, shape, rate=settings.poll_rate * len(built.keys)),
+        tempo=PollStats(database, table, rate=settings.poll_rate * len(built.keys)),
         reports=built.reports,
-        upkeep=Retention(database, shape, term=settings.lease_seconds, webhooks=bool(settings.notify_url)),
+        upkeep=Retention(database, table, term=settings.lease_seconds, webhooks=bool(settings.notify_url)),
         outside=Probes(
             built.ways.kie,
             built.ways.store.check,

@@ -49,14 +49,14 @@ def gate_for(settings: Settings) -> Authenticator:
 def inside(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
     at_work = desk(parts, pause=FASTEST)
-    hub = Hub(ChangeFeed(parts.database, parts.shape))
+    hub = Hub(ChangeFeed(parts.database, parts.table))
     return RouteServices(
         work=parts.work,
         reports=parts.reports,
         desk=at_work,
         hub=hub,
         inbox=parts.ways.inbox,
-        listing=GenerationList(parts.database, parts.shape, scope(parts.settings)),
+        listing=GenerationList(parts.database, parts.table, scope(parts.settings)),
         syncs=SingleFlight(at_work),
         mint=LinkRefresher(parts.ways.kie, parts.budget, parts.keys, parts.metrics),
         creation=_creation(parts),
@@ -66,7 +66,7 @@ def inside(parts: Parts) -> RouteServices:
 def _creation(parts: Parts) -> TaskCreator:
     settings = parts.settings
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
-    creations = CreateRequests(parts.database, parts.shape, rate=settings.create_rate, provider=provider)
+    creations = CreateRequests(parts.database, parts.table, rate=settings.create_rate, provider=provider)
     settling = OutcomeRecorder(creations, parts.claims, parts.ways.ledger, parts.metrics)
     means = Means(parts.ways.ordering, creations, settling, parts.metrics)
     told = CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value())

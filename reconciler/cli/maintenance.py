@@ -63,7 +63,7 @@ async def _audited(settings: Settings, since: timedelta, broken: list[BrokenDeli
             typer.echo(f"{one.generation_id}  {one.word}  {one.why}")
 
     async with parts(settings) as built:
-        queue = VerificationQueue(built.database, built.shape, term=settings.lease_seconds)
+        queue = VerificationQueue(built.database, built.table, term=settings.lease_seconds)
         reading = AuditReading(queue, built.audit, on_broken)
         return await audit(desk(built, at_once=settings.concurrency), reading, since)
 
@@ -95,6 +95,6 @@ async def _cleaned(settings: Settings, older: timedelta, *, dry_run: bool) -> tu
     from reconciler.worker.prune import delete_failed, remove_orphans
 
     async with parts(settings) as built:
-        upkeep = Retention(built.database, built.shape, term=settings.lease_seconds)
+        upkeep = Retention(built.database, built.table, term=settings.lease_seconds)
         failed = await delete_failed(upkeep, older, dry_run=dry_run)
         return failed, await remove_orphans(upkeep, built.ways.store, dry_run=dry_run)

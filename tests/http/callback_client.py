@@ -91,10 +91,10 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def opened_door(database: Database, shape: TableShape, asked: CallbackProofs = BY_SECRET) -> AsyncIterator[Door]:
+async def opened_door(database: Database, table: TableShape, asked: CallbackProofs = BY_SECRET) -> AsyncIterator[Door]:
     """A replica that takes callbacks."""
     metrics, entrance, wakes = Metrics(), ReadinessGate(Health(patience=45.0, reason=None)), Wakes()
-    entrance.inside = cast("RouteServices", SimpleNamespace(work=wakes, inbox=Inbox(database, shape)))
+    entrance.inside = cast("RouteServices", SimpleNamespace(work=wakes, inbox=Inbox(database, table)))
     app = application(entrance.health, metrics, routers=[callback.routes(asked, entrance, metrics)])
     async with (
         serving(app, "127.0.0.1", 0) as port,
@@ -140,7 +140,7 @@ async def opened_stage(dsn: str) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         books = await stack.enter_async_context(opened(dsn))
         doors = {
-            asked: await stack.enter_async_context(opened_door(books.database, books.shape, asked))
+            asked: await stack.enter_async_context(opened_door(books.database, books.table, asked))
             for asked in (BY_SECRET, BY_KEY, BY_BOTH, BY_NOTHING)
         }
         yield Stage(dsn, books, doors)

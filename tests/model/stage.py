@@ -269,7 +269,7 @@ class Stage:
     async def retry(self, replica: int, generation_id: str, fate: Fate) -> bool:
         """Reopen a failed row as an operator does."""
         parts = self.replicas[replica]
-        reopening = Reopener(parts.database, parts.shape, term=parts.settings.lease_seconds)
+        reopening = Reopener(parts.database, parts.table, term=parts.settings.lease_seconds)
         return await self.drive(replica, lambda: reopening.reopen(generation_id), fate) is True
 
     def broken(self) -> float:

@@ -42,17 +42,17 @@ class Books:
 
     pool: asyncpg.Pool
     database: Database
-    shape: TableShape
+    table: TableShape
 
     def claims(self, *, term: float = 30.0, eligible: EligibleRows = ELIGIBLE) -> Claims:
         """Return the claims of a new instance."""
-        return Claims(self.database, self.shape, eligible, instance=uuid.uuid4(), term=term)
+        return Claims(self.database, self.table, eligible, instance=uuid.uuid4(), term=term)
 
     def retention(self) -> Retention:
-        return Retention(self.database, self.shape, term=30)
+        return Retention(self.database, self.table, term=30)
 
     def ledger(self, *, handover: bool = False) -> Ledger:
-        return Ledger(self.database, self.shape, handover=handover)
+        return Ledger(self.database, self.table, handover=handover)
 
     async def insert(self, **columns: Any) -> str:
         return await insert(self.pool, **columns)
@@ -126,8 +126,8 @@ async def opened(dsn: str) -> AsyncIterator[Books]:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=5) as pool:
         try:
             async with pool.acquire() as connection:
-                shape = await introspect(connection)
-            yield Books(pool, database, shape)
+                table = await introspect(connection)
+            yield Books(pool, database, table)
         finally:
             await database.close()
 

@@ -25,7 +25,7 @@ KEY = "0123456789abcdef"
 
 def create_requests(books: Books, rate: float = 20.0) -> CreateRequests:
     """Return the create requests of one replica."""
-    return CreateRequests(books.database, books.shape, rate=rate, provider="kie")
+    return CreateRequests(books.database, books.table, rate=rate, provider="kie")
 
 
 async def begin(books: Books, order: Order = ORDER, requester: Requester = NOBODY) -> str:

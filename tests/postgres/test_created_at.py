@@ -30,7 +30,7 @@ async def test_every_report_works(rows: Books, at: str) -> None:
     await rows.ledger().note(row, claim)
     await rows.change(generation_id, f"created_at = '{at}'")
     await rows.set(generation_id, "due_at = now(), answered_at = now(), delivered_at = now()")
-    reports = Reports(rows.database, rows.shape)
+    reports = Reports(rows.database, rows.table)
     snapshot, status = await reports.snapshot(), await reports.status()
     stuck = await reports.stuck()
     assert (status.in_flight, snapshot.stuck, len(stuck)) == (1, int(at in PAST), int(at in PAST))
@@ -47,8 +47,8 @@ async def test_durations_are_learned_and_rows_are_listed(rows: Books, at: str) -
     await rows.held(generation_id)
     await rows.change(generation_id, f"created_at = '{at}'")
     await rows.set(generation_id, "due_at = now(), answered_at = now()")
-    assert (await PollStats(rows.database, rows.shape, rate=5).learn()).theta > 0
-    listing = GenerationList(rows.database, rows.shape, ReportScope())
+    assert (await PollStats(rows.database, rows.table, rate=5).learn()).theta > 0
+    listing = GenerationList(rows.database, rows.table, ReportScope())
     assert [row.id for row in await listing.page(None)] == [generation_id]
     assert [row.id for row in await listing.stuck(None)] == [generation_id] * (at in PAST)
 

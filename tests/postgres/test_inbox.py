@@ -26,7 +26,7 @@ from tests.postgres.books import OURS, THEIRS, Books, opened
 
 @pytest.fixture
 def inbox(books: Books) -> Inbox:
-    return Inbox(books.database, books.shape)
+    return Inbox(books.database, books.table)
 
 
 def message(
@@ -51,7 +51,7 @@ async def test_a_body_is_kept_once_and_counted_when_it_comes_again(books: Books,
 async def test_of_two_equal_bodies_at_once_exactly_one_is_fresh(books: Books) -> None:
     row = await books.insert()
     other = Database(books.database._dsn, size=2)
-    replicas = [Inbox(books.database, books.shape), Inbox(other, books.shape)]
+    replicas = [Inbox(books.database, books.table), Inbox(other, books.table)]
     for n in range(10):
         results = await asyncio.gather(*(replica.keep(message(digest=str(n))) for replica in replicas))
         assert sorted(result.fresh for result in results) == [False, True]
@@ -116,7 +116,7 @@ async def test_a_row_that_we_gave_up_has_not_ended(books: Books, inbox: Inbox, f
 async def test_a_large_table_without_an_index_is_not_read_through(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SMALL", 0)
     async with opened(dsn) as books:
-        inbox = Inbox(books.database, books.shape)
+        inbox = Inbox(books.database, books.table)
         failed = await books.insert(status="failed")
         assert (await inbox.keep(message())).ids == (failed,)
         await books.pool.execute("DROP INDEX public.generations_task_id")
@@ -145,7 +145,7 @@ async def numbered(dsn: str) -> AsyncIterator[Books]:
 
 async def test_a_table_whose_key_is_a_number_is_understood(empty_dsn: str) -> None:
     async with numbered(empty_dsn) as books:
-        inbox = Inbox(books.database, books.shape)
+        inbox = Inbox(books.database, books.table)
         row = await books.insert(task_id=None)
         assert (await inbox.keep(message(generation_id=row))).ids == (row,)
         assert (await inbox.keep(message(generation_id="9" * 30))).ids == ()
@@ -176,7 +176,7 @@ async def test_the_id_of_a_row_with_another_task_neither_finds_it_nor_makes_room
 ) -> None:
     monkeypatch.setattr(module, "STRANGERS", 3 * module.LEAST)
     monkeypatch.setattr(module.time, "monotonic", lambda: 0.0)
-    inbox = Inbox(books.database, books.shape)
+    inbox = Inbox(books.database, books.table)
     row = await books.insert()
     for n in range(3):
         assert (await inbox.keep(message(f"forged-{n}", generation_id=row))).ids == ()
@@ -210,7 +210,7 @@ async def test_callbacks_for_unknown_tasks_have_an_hourly_limit_and_those_for_kn
     monkeypatch.setattr(module, "STRANGERS", 3 * module.LEAST)
     now = 0.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    inbox = Inbox(books.database, books.shape)
+    inbox = Inbox(books.database, books.table)
     row = await books.insert()
     for n in range(3):
         assert (await inbox.keep(message(f"stranger-{n}"))).fresh
@@ -261,7 +261,7 @@ def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
 async def test_a_database_that_is_away_is_transient(dsn: str) -> None:
     async with Proxy(dsn) as line, opened(dsn) as books:
         database = Database(line.dsn, size=2)
-        inbox = Inbox(database, books.shape)
+        inbox = Inbox(database, books.table)
         assert (await inbox.keep(message())).fresh
         await line.refuse()
         with pytest.raises(Transient):

@@ -15,7 +15,7 @@ HELLO = CallbackMessage("task-1", None, {"data": {"taskId": "task-1"}}, "digest"
 
 @pytest.fixture
 def inbox(books: Books) -> Inbox:
-    return Inbox(books.database, books.shape)
+    return Inbox(books.database, books.table)
 
 
 async def asleep(books: Books, **columns: Any) -> str:

@@ -14,7 +14,7 @@ from tests.postgres.books import Books
 
 
 def poll_stats(books: Books, rate: float = 5.0) -> PollStats:
-    return PollStats(books.database, books.shape, rate=rate)
+    return PollStats(books.database, books.table, rate=rate)
 
 
 async def measured(books: Books, model: str, times: list[float]) -> None:

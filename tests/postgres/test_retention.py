@@ -116,7 +116,7 @@ async def test_with_webhooks_old_events_stay_until_they_are_sent_or_given_up(boo
                     ('untold', 'g', 'failed', '{}', now() - interval '31 days', NULL, NULL);
         """
     )
-    await Retention(books.database, books.shape, term=30, webhooks=True).traces()
+    await Retention(books.database, books.table, term=30, webhooks=True).traces()
     kept = await books.pool.fetch("SELECT key FROM reconciler.events ORDER BY key")
     assert [row["key"] for row in kept] == ["dead lately", "untold"]
 

@@ -71,7 +71,7 @@ async def test_a_failure_that_another_table_refers_to_keeps_no_other_from_being_
 
 async def test_a_failure_that_was_just_reopened_is_kept(books: Books) -> None:
     reopened = await books.insert(status="failed", age=31 * DAY)
-    assert await Reopener(books.database, books.shape, term=30).reopen(reopened)
+    assert await Reopener(books.database, books.table, term=30).reopen(reopened)
     assert await delete_failed(books.retention(), MONTH) == 0
 
 

@@ -37,31 +37,31 @@ async def table(connection: Any, columns: str = MINIMAL, check: str = "") -> Non
 
 async def test_the_required_columns_are_enough(connection: Any) -> None:
     await table(connection)
-    shape = await introspect(connection)
-    assert shape.id_type == "uuid"
-    assert (shape.kind_column, shape.model_column, shape.error_column) == (None, None, None)
-    assert shape.statuses is None
-    assert (shape.success, shape.writes_generating) == ("success", True)
-    assert shape.needed == {"id"}
+    found = await introspect(connection)
+    assert found.id_type == "uuid"
+    assert (found.kind_column, found.model_column, found.error_column) == (None, None, None)
+    assert found.statuses is None
+    assert (found.success, found.writes_generating) == ("success", True)
+    assert found.needed == {"id"}
 
 
 async def test_an_older_table_is_taken_as_it_is(connection: Any) -> None:
     await older_table(connection)
-    shape = await introspect(connection)
-    assert (shape.kind_column, shape.model_column, shape.error_column) == ("type", "model_id", "error")
-    assert shape.columns["result_urls"] == "text[]"
-    assert not shape.has("asset_urls")
-    assert shape.statuses == frozenset({"pending", "processing", "completed", "failed"})
-    assert (shape.success, shape.writes_generating) == ("completed", False)
-    assert shape.needed == {"user_id", "type", "model_id", "model_name"}
+    found = await introspect(connection)
+    assert (found.kind_column, found.model_column, found.error_column) == ("type", "model_id", "error")
+    assert found.columns["result_urls"] == "text[]"
+    assert not found.has("asset_urls")
+    assert found.statuses == frozenset({"pending", "processing", "completed", "failed"})
+    assert (found.success, found.writes_generating) == ("completed", False)
+    assert found.needed == {"user_id", "type", "model_id", "model_name"}
 
 
 async def test_the_specifications_names_come_before_older_ones(connection: Any) -> None:
     await table(
         connection, f"{MINIMAL}, type text, kind text, model_name text, model text, model_id text, model_key text"
     )
-    shape = await introspect(connection)
-    assert (shape.kind_column, shape.model_column) == ("kind", "model_key")
+    found = await introspect(connection)
+    assert (found.kind_column, found.model_column) == ("kind", "model_key")
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ async def test_a_missing_column_is_reported_with_the_sql_that_adds_it(connection
         await introspect(connection)
     assert all(name in str(refused.value) for name in missing)
     await connection.execute(refused.value.hint.partition(";")[0])
-    shape = await introspect(connection)
-    assert all(shape.has(name) for name in REQUIRED)
+    found = await introspect(connection)
+    assert all(found.has(name) for name in REQUIRED)
 
 
 @pytest.mark.parametrize("column", ["status", "task_id"])
@@ -195,5 +195,5 @@ async def test_the_database_function_and_the_daemon_read_a_check_alike(connectio
     await connection.execute("CREATE SCHEMA reconciler")
     await connection.execute((ROOT / "sql" / "021_allowed_statuses.sql").read_text())
     allowed = await connection.fetchval("SELECT reconciler.allowed_statuses()")
-    shape = await introspect(connection)
-    assert shape.statuses == (None if allowed is None else frozenset(allowed))
+    found = await introspect(connection)
+    assert found.statuses == (None if allowed is None else frozenset(allowed))

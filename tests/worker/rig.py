@@ -90,7 +90,7 @@ class Rig:
 
     def broad(self, built: Parts, *, asking: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
         """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
-        claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
+        claims = Claims(built.database, built.table, REACH, instance=built.instance, term=term)
         breadth = Breadth(asking, term, sweep, gap=0.001)
         work = Worker(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
         return replace(built, claims=claims, work=work)

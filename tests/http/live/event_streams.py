@@ -171,7 +171,7 @@ async def door(hub: Hub, times: StreamTimes | None = None) -> AsyncIterator[Air]
 async def on_air(books: Books, dsn: str, *, times: StreamTimes | None = None, **bounds: int) -> AsyncIterator[Air]:
     """Listen to this database and tell of it."""
     async with AsyncExitStack() as stack:
-        hub = Hub(ChangeFeed(books.database, books.shape), **bounds)
+        hub = Hub(ChangeFeed(books.database, books.table), **bounds)
         canaries: list[float | None] = []
         hears = NotificationHandlers(wake=hub.wake, gap=hub.gap, canary=canaries.append, event=hub.wake)
         listening = asyncio.create_task(Listener(dsn, books.database, hears, every=0.2, within=5).run())

@@ -228,7 +228,7 @@ async def test_five_hundred_streams_cost_no_connection_of_the_database_and_no_st
 async def test_a_database_that_is_away_ends_no_stream_and_loses_no_news(rows_dsn: str, books: Books) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        hub = Hub(ChangeFeed(database, books.shape), gather=0.01)
+        hub = Hub(ChangeFeed(database, books.table), gather=0.01)
         async with door(hub, StreamTimes(beat=0.05)) as air, air.reading(ANNA) as anna:
             await proxy.refuse()
             generation_id = await books.insert(user_id=ANNA)

@@ -107,7 +107,7 @@ async def test_every_generation_of_the_task_is_woken(stage: Stage) -> None:
 async def test_one_callback_twice_at_once_on_two_replicas_is_kept_once(stage: Stage) -> None:
     task, database = stage.task(), Database(stage.dsn, size=2)
     found = await stage.books.insert(task_id=task)
-    async with opened_door(database, stage.books.shape) as other:
+    async with opened_door(database, stage.books.table) as other:
         doors = [stage.door, other]
         answers = await asyncio.gather(*(door.call(market(task)) for door in doors * 2))
         assert [answer.status_code for answer in answers] == [200] * 4
@@ -232,7 +232,7 @@ async def test_two_mib_are_refused_whether_or_not_their_length_is_told(stage: St
 async def test_a_database_that_is_away_is_told_so_that_kie_sends_again(stage: Stage) -> None:
     async with Proxy(stage.dsn) as line:
         database = Database(line.dsn, size=2)
-        async with opened_door(database, stage.books.shape) as door:
+        async with opened_door(database, stage.books.table) as door:
             task = stage.task()
             assert (await door.call(market(task))).status_code == 202
             await line.refuse()
@@ -252,7 +252,7 @@ async def test_a_database_that_says_nothing_is_waited_for_less_long_than_kie_wai
     monkeypatch.setattr(callback, "PATIENCE", 0.2)
     async with Proxy(stage.dsn) as line:
         database = Database(line.dsn, size=2)
-        async with opened_door(database, stage.books.shape) as door:
+        async with opened_door(database, stage.books.table) as door:
             await database.open()
             line.swallow()
             assert (await door.call(market(stage.task()))).status_code == 503

@@ -113,7 +113,7 @@ async def test_the_signature_is_kies_own(stage: Stage, monkeypatch: pytest.Monke
     monkeypatch.setattr("reconciler.http.routes.callback.time.time", lambda: 1700000100.0)
     headers = {STAMP: "1700000000", SIGNATURE: "diYY62zxsP2BFxtYj0YyvQeMUZQI0yiCknnho5HSdmY="}
     books = stage.books
-    async with opened_door(books.database, books.shape, CallbackProofs(key=b"test-key")) as door:
+    async with opened_door(books.database, books.table, CallbackProofs(key=b"test-key")) as door:
         assert (await door.call(market("abc123"), headers=headers)).status_code == 202
         assert (await door.call(market("abc124"), headers=headers)).status_code == 401
 

@@ -197,7 +197,7 @@ async def test_a_table_that_refuses_the_order_is_422_and_one_that_refuses_all_is
     answer = await ordered(face.operator, userId="nobody in particular")
     assert (answer.status_code, answer.json()["error"]) == (422, "user_malformed")
     assert face.entrance.inside is not None
-    strict = replace(face.built.shape, needed=frozenset({"credits"}))
+    strict = replace(face.built.table, needed=frozenset({"credits"}))
     face.entrance.inside.creation._means.creations._table = strict
     answer = await ordered(face.operator)
     assert (answer.status_code, answer.json()["error"]) == (500, "config")

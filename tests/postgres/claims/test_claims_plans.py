@@ -104,7 +104,7 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
     await books.pool.execute("VACUUM ANALYZE reconciler.callbacks")
     name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
     claims = books.claims()
-    read = ledger_sql.read(books.shape)
+    read = ledger_sql.read(books.table)
     for statement in (read(ids=[name]), claims._discover(term=TERM, **claims._eligible)):
         plan = await planned(books, *statement)
         assert "callbacks_generation" in {index for _, _, index in plan}, statement[0]
@@ -125,9 +125,9 @@ async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
     sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
     row, claim = await books.held(await books.pool.fetchval(sql))
     facts = {**_fence(claim), **_facts(row)}
-    rest = ledger_sql.rest(books.shape, begun=True)
+    rest = ledger_sql.rest(books.table, begun=True)
     statements = [
-        ledger_sql.read(books.shape)(ids=[row.id]),
+        ledger_sql.read(books.table)(ids=[row.id]),
         ledger_sql.NOTE(**facts),
         rest(**facts, woken=0, until=datetime.now(UTC), early=datetime.now(UTC)),
         ledger_sql.LEAVE(**facts),

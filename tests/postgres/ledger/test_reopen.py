@@ -14,7 +14,7 @@ async def test_a_failed_row_is_made_due_and_keeps_the_facts_about_its_task(books
     row, claim = await books.held(generation_id)
     await books.ledger().fail(row, claim, Fail("refused (500)"))
     await books.set(generation_id, PAST)
-    assert await Reopener(books.database, books.shape, term=30).reopen(generation_id)
+    assert await Reopener(books.database, books.table, term=30).reopen(generation_id)
     work = await books.work(generation_id)
     assert work is not None
     assert (work["reopened"], work["looks"], work["refunded_at"] is not None) == (True, 7, True)
@@ -27,7 +27,7 @@ async def test_facts_about_another_task_are_forgotten_but_not_the_refund(books: 
     await books.ledger().fail(row, claim, Fail("refused (500)"))
     await books.set(generation_id, PAST)
     await books.change(generation_id, "task_id = 'task-2'")
-    assert await Reopener(books.database, books.shape, term=30).reopen(generation_id)
+    assert await Reopener(books.database, books.table, term=30).reopen(generation_id)
     work = await books.work(generation_id)
     assert work is not None
     assert (work["reopened"], work["looks"], work["sources"], work["seen_task"]) == (True, 0, None, "task-2")
@@ -42,7 +42,7 @@ async def test_a_row_that_has_not_failed_keeps_its_facts(books: Books) -> None:
     assert await books.ledger().finish(row, claim, delivered()) == "succeeded"
     before = await books.work(generation_id)
     assert before is not None
-    assert not await Reopener(books.database, books.shape, term=30).reopen(generation_id)
+    assert not await Reopener(books.database, books.table, term=30).reopen(generation_id)
     after = await books.work(generation_id)
     assert after is not None
     assert after["delivered_at"] == before["delivered_at"]

@@ -141,13 +141,13 @@ async def _adopt(books: Books, row: Row, claim: Claim) -> None:
 async def _save(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await give(books, row.id, None)
-    await CreateRequests(books.database, books.shape, rate=20, provider="kie").save(row.id, "second", key_hash="k")
+    await CreateRequests(books.database, books.table, rate=20, provider="kie").save(row.id, "second", key_hash="k")
 
 
 async def _reopen(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await books.change(row.id, "status = 'failed'")
-    assert await Reopener(books.database, books.shape, term=30).reopen(row.id)
+    assert await Reopener(books.database, books.table, term=30).reopen(row.id)
 
 
 WRITES = [_note, _begin, _leave, _intend, _lose, _fail, _finish, _adopt, _save, _reopen]

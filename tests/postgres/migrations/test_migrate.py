@@ -54,17 +54,17 @@ async def test_without_the_applications_table_only_our_schema_appears_and_a_warn
 
 async def test_an_empty_database_gets_the_table_of_the_specification(empty_dsn: str, connection: Any) -> None:
     await migrate(empty_dsn, application=True)
-    shape = await introspect(connection)
+    table = await introspect(connection)
     assert {
         "kind": "text",
         "model_key": "text",
         "options": "jsonb",
         "result_urls": "jsonb",
         "asset_urls": "jsonb",
-    }.items() <= (shape.columns.items())
+    }.items() <= (table.columns.items())
     for column in ("prompt", "preview_url", "error", "updated_at", "provider"):
-        assert shape.has(column)
-    assert shape.statuses == frozenset({"queued", "generating", "success", "failed", "cancelled"})
+        assert table.has(column)
+    assert table.statuses == frozenset({"queued", "generating", "success", "failed", "cancelled"})
     generation = await connection.fetchrow("INSERT INTO public.generations (user_id) VALUES (NULL) RETURNING *")
     assert (generation["provider"], generation["status"]) == ("kie", "queued")
 

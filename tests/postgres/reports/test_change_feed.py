@@ -43,7 +43,7 @@ async def add_event(books: Books, generation_id: str, kind: str = "succeeded") -
 async def test_rows_are_found_by_keys_of_any_kind_and_what_is_no_key_is_passed_over(empty_dsn: str, key: str) -> None:
     await created(empty_dsn, KEYS[key])
     async with opened(empty_dsn) as books:
-        feed = ChangeFeed(books.database, books.shape)
+        feed = ChangeFeed(books.database, books.table)
         one, two = [await books.insert(user_id="anna"), await books.insert(user_id=None, asset_url="https://ours/2")]
         event = await add_event(books, two)
         strange = ["", "nobody", "\x00", "\ud800", "9" * 30, "' OR true --", "00000000-0000-0000-0000-000000000000"]
@@ -61,7 +61,7 @@ async def test_every_notified_event_is_returned_in_order(rows_dsn: str) -> None:
         generation_id = await books.insert()
         events = [await add_event(books, generation_id, kind) for kind in ("gave_up", "recovered")]
         notifications = [(generation_id, event) for event in reversed(events)]
-        found = await ChangeFeed(books.database, books.shape).of(notifications)
+        found = await ChangeFeed(books.database, books.table).of(notifications)
         assert [(happening.event, happening.kind) for happening in found] == [
             (events[0], "gave_up"),
             (events[1], "recovered"),
@@ -70,7 +70,7 @@ async def test_every_notified_event_is_returned_in_order(rows_dsn: str) -> None:
 
 async def test_the_newest_is_zero_at_first_and_everything_comes_after_zero(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
-        feed = ChangeFeed(books.database, books.shape)
+        feed = ChangeFeed(books.database, books.table)
         assert (await feed.newest(), await feed.since(0, None)) == (0, [])
         event = await add_event(books, await books.insert())
         assert await feed.newest() == event
@@ -81,7 +81,7 @@ async def test_the_newest_is_zero_at_first_and_everything_comes_after_zero(rows_
 
 async def test_an_event_that_a_hook_held_back_is_returned_however_many_overtook_it(rows_dsn: str) -> None:
     async with opened(rows_dsn) as books:
-        feed = ChangeFeed(books.database, books.shape)
+        feed = ChangeFeed(books.database, books.table)
         generation_id = await books.insert()
         async with books.pool.acquire() as connection, connection.transaction():
             held_back = await connection.fetchval(
@@ -99,7 +99,7 @@ async def test_long_past_events_are_not_returned_again(rows_dsn: str) -> None:
         generation_id = await books.insert()
         events = [await add_event(books, generation_id) for _ in range(OVERLAP + 20)]
         await books.pool.execute("UPDATE reconciler.events SET at = at - interval '1 hour' WHERE id < $1", events[-1])
-        found = await ChangeFeed(books.database, books.shape).since(events[-1], None)
+        found = await ChangeFeed(books.database, books.table).since(events[-1], None)
         assert [one.event for one in found or ()] == events[-OVERLAP:]
 
 
@@ -115,7 +115,7 @@ async def test_looking_up_a_hundred_rows_reads_no_table_from_end_to_end(dsn: str
                SELECT id::text, id::text, 'succeeded', '{}' FROM public.generations"""
         )
         await books.pool.execute("ANALYZE public.generations, reconciler.events")
-        feed = ChangeFeed(books.database, books.shape)
+        feed = ChangeFeed(books.database, books.table)
         ids = [str(row["id"]) for row in await books.pool.fetch("SELECT id FROM public.generations LIMIT 100")]
         newest = await feed.newest()
         for events in ([], list(range(newest - 500, newest))):

@@ -28,8 +28,8 @@ async def listing_on(dsn: str, columns: str) -> AsyncIterator[tuple[Any, Generat
         await pool.execute("DROP TABLE public.generations CASCADE")
         await pool.execute(f"CREATE TABLE public.generations ({columns})")
         async with pool.acquire() as connection:
-            shape = await introspect(connection)
-        yield pool, GenerationList(database, shape, ReportScope())
+            table = await introspect(connection)
+        yield pool, GenerationList(database, table, ReportScope())
     await database.close()
 
 

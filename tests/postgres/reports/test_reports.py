@@ -25,14 +25,14 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def shape(pool: Any) -> TableShape:
+async def generations(pool: Any) -> TableShape:
     async with pool.acquire() as connection:
         return await introspect(connection)
 
 
 @pytest.fixture
-def reports(database: Database, shape: TableShape) -> Reports:
-    return Reports(database, shape)
+def reports(database: Database, generations: TableShape) -> Reports:
+    return Reports(database, generations)
 
 
 async def test_an_empty_table_has_no_rate_and_no_times(reports: Reports) -> None:
@@ -57,13 +57,13 @@ async def test_status_counts_what_was_created_in_the_last_day(pool: Any, reports
     assert (status.in_flight, status.stuck) == (3, 3)
 
 
-async def test_status_leaves_out_rows_that_are_not_ours(pool: Any, database: Database, shape: TableShape) -> None:
+async def test_status_leaves_out_rows_that_are_not_ours(pool: Any, database: Database, generations: TableShape) -> None:
     await add(pool, "success", HOUR)
     await add(pool, "success", HOUR, provider="fal")
     await add(pool, "generating", HOUR, provider="fal")
     await add(pool, "generating", HOUR, task_id="another-scheme")
 
-    reports = Reports(database, shape, ReportScope(task_pattern="^task"))
+    reports = Reports(database, generations, ReportScope(task_pattern="^task"))
     status = await reports.status()
 
     assert (status.total, status.success, status.in_flight, status.stuck) == (1, 1, 0, 0)
@@ -114,7 +114,7 @@ async def test_a_replica_is_alive_for_two_leases(pool: Any, reports: Reports) ->
 
 
 async def test_stuck_lists_the_oldest_first_with_the_reason(
-    pool: Any, reports: Reports, database: Database, shape: TableShape
+    pool: Any, reports: Reports, database: Database, generations: TableShape
 ) -> None:
     unseen = await add(pool, "queued", 2 * HOUR)
     polled = await add(pool, "generating", 3 * HOUR)
@@ -134,7 +134,7 @@ async def test_stuck_lists_the_oldest_first_with_the_reason(
     ]
     assert [(one.finding, one.looks) for one in stuck] == [("key_rejected", 7), (None, 0), (None, 0)]
     assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
-    patient = Reports(database, shape, ReportScope(stuck_after=timedelta(hours=2.5)))
+    patient = Reports(database, generations, ReportScope(stuck_after=timedelta(hours=2.5)))
     assert [one.id for one in await patient.stuck()] == [polled]
 
 
@@ -181,18 +181,20 @@ async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(poo
     assert snapshot.media_deadline == pytest.approx(2 * 3600, abs=5)
 
 
-async def test_the_snapshot_names_unlisted_hosts_even_of_kie(pool: Any, database: Database, shape: TableShape) -> None:
+async def test_the_snapshot_names_unlisted_hosts_even_of_kie(
+    pool: Any, database: Database, generations: TableShape
+) -> None:
     row = await add(pool)
     sources = ["https://new.example.net/a.png?sig=1", THEIRS, "https://listed.example.net/b.png"]
     await keep(pool, row, finding="host_unlisted", sources=sources, due_at_in=5)
 
-    reports = Reports(database, shape, ReportScope(result_hosts=("listed.example.net",)))
+    reports = Reports(database, generations, ReportScope(result_hosts=("listed.example.net",)))
 
     assert (await reports.snapshot()).unlisted_hosts == ("new.example.net", "tempfile.aiquickdraw.com")
 
 
 async def test_unsent_events_count_only_where_webhooks_are_sent(
-    pool: Any, database: Database, shape: TableShape
+    pool: Any, database: Database, generations: TableShape
 ) -> None:
     await pool.execute(
         """INSERT INTO reconciler.events (key, generation_id, kind, payload, at)
@@ -201,8 +203,8 @@ async def test_unsent_events_count_only_where_webhooks_are_sent(
            VALUES ('c', 'g', 'failed', '{}', now() - interval '4 days', now())"""
     )
 
-    with_webhooks = await Reports(database, shape, ReportScope(announces=True)).snapshot()
-    without = await Reports(database, shape).snapshot()
+    with_webhooks = await Reports(database, generations, ReportScope(announces=True)).snapshot()
+    without = await Reports(database, generations).snapshot()
 
     assert with_webhooks.unannounced == 2
     assert with_webhooks.unannounced_age == pytest.approx(90, abs=5)
@@ -234,12 +236,12 @@ async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(po
 
 
 async def test_any_result_host_still_means_that_known_provider_addresses_are_not_ours(
-    pool: Any, database: Database, shape: TableShape
+    pool: Any, database: Database, generations: TableShape
 ) -> None:
     theirs = await add(pool, "success", HOUR, asset_url=THEIRS)
     await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
 
-    reports = Reports(database, shape, ReportScope(their_hosts=("*",)))
+    reports = Reports(database, generations, ReportScope(their_hosts=("*",)))
 
     assert (await reports.unhealed()).found == (theirs,)
 
@@ -267,7 +269,9 @@ async def test_a_task_names_its_generations_and_in_a_large_table_without_index_t
     assert await reports.find_task("nobody's") == ()
 
 
-async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(pool: Any, shape: TableShape) -> None:
+async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(
+    pool: Any, generations: TableShape
+) -> None:
     await pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")  # 50,000 notifications take seconds
     await pool.execute(
         """INSERT INTO public.generations (status, task_id, asset_url, created_at)
@@ -279,9 +283,9 @@ async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(poo
     await pool.execute("ANALYZE public.generations")
     ours, period = {"providers": ["kie"], "task_pattern": ".+"}, timedelta(minutes=10)
     statements = [
-        (Statement(report_sql.stuck(shape))(stuck_after=period, **ours), "generations_reconciler_open"),
-        (report_sql.in_flight(shape)(stuck_after=period, **ours), "generations_reconciler_open"),
-        (report_sql.last_day(shape)(within=period, **ours), "generations_created"),
+        (Statement(report_sql.stuck(generations))(stuck_after=period, **ours), "generations_reconciler_open"),
+        (report_sql.in_flight(generations)(stuck_after=period, **ours), "generations_reconciler_open"),
+        (report_sql.last_day(generations)(within=period, **ours), "generations_created"),
     ]
 
     for (sql, *values), index in statements:

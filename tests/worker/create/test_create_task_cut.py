@@ -214,7 +214,7 @@ async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: 
         (task,) = rig.kie.tasks.values()
         rig.kie.end(task.id)
         body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(CallbackMessage(task.id, row["id"], body, "digest"))
+        await Inbox(built.database, built.table).keep(CallbackMessage(task.id, row["id"], body, "digest"))
         async with rig.working(built):
             built.work.wake(row["id"], Trigger.CALLBACK)
             await rig.delivered(row["id"])
@@ -233,7 +233,7 @@ async def test_a_gateway_that_loses_kies_answer_and_says_so_in_its_envelope_fail
         # KIE behind it has made the task, and calls back when that is done.
         task = rig.kie.add_task(callback_url=json.loads(gateway.bodies[0])["callBackUrl"])
         body = {"code": 200, "data": {"taskId": task, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(CallbackMessage(task, row["id"], body, "digest"))
+        await Inbox(built.database, built.table).keep(CallbackMessage(task, row["id"], body, "digest"))
         await rig.visit(built, row["id"], Trigger.CALLBACK)
     await rig.proves(row["id"])
     assert len(gateway.heads) == 1
