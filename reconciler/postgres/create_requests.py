@@ -134,8 +134,10 @@ class CreateRequests:
         self._database = database
         self._table = table
         self._provider = provider
-        self._count = max(int(rate), 1)
-        self._window = WINDOW * self._count / rate + SLACK
+        count = max(int(rate), 1)
+        self._window = WINDOW * count / rate + SLACK
+        window, longest_shut = timedelta(seconds=self._window), timedelta(seconds=LONGEST_SHUT)
+        self._limits = {"count": count, "window": window, "longest_shut": longest_shut}
         # Reads the earlier use of an Idempotency-Key, with the row that it gave.
         self._kept = Statement(f"""
 SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS task_id
@@ -159,14 +161,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
 
     async def grant(self, key_hash: str) -> float:
         """Take one of this key's requests; return 0, or the seconds until one may be had where none was left."""
-        wait: float | None = await self._database.value(
-            *_GRANT(
-                key_hash=key_hash,
-                count=self._count,
-                window=timedelta(seconds=self._window),
-                longest_shut=timedelta(seconds=LONGEST_SHUT),
-            )
-        )
+        wait: float | None = await self._database.value(*_GRANT(key_hash=key_hash, **self._limits))
         if wait == 0.0:
             return 0.0
         return max(self._window if wait is None else wait, 0.1)

@@ -43,13 +43,8 @@ class Heartbeat:
 
     async def beat(self, activity: Mapping[str, object]) -> bool:
         """Write that this instance is alive, and its activity; return whether a `top` is watching."""
-        statement = _BEAT(
-            instance=self._instance,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=__version__,
-            activity=json.dumps(activity),
-        )
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
+        statement = _BEAT(instance=self._instance, activity=json.dumps(activity), **process)
         return await self._database.value(*statement) is True
 
     async def lead(self) -> bool:

@@ -86,15 +86,9 @@ class Inbox:
         body cannot be written as JSON.
         """
         body = storable(message.body)
-        row = await self._database.row(
-            *self._keep(
-                task_id=message.task_id,
-                digest=message.digest,
-                generation_id=as_key(message.generation_id, self._id_type) if message.generation_id else None,
-                body=body,
-                has_room=self._has_room(),
-            )
-        )
+        key, room = as_key(message.generation_id or "", self._id_type) or None, self._has_room()
+        values = {"task_id": message.task_id, "digest": message.digest, "body": body}
+        row = await self._database.row(*self._keep(generation_id=key, has_room=room, **values))
         assert row is not None
         if row["fresh"] is None:
             raise Transient("too many callbacks for tasks that nobody knows", code="inbox_full", retry_after=60.0)

@@ -21,7 +21,7 @@ from reconciler.postgres.statement import Statement
 TERM = timedelta(seconds=60)
 """For how long a claimed event belongs to its sender; sending must take less."""
 
-PATIENCE = timedelta(days=3)
+PATIENCE = "3 days"
 LEAST_TRIES = 10
 """An event is given up at this age, but never before this many tries: it may be sent again by hand, or be found old by
 a daemon that was away."""
@@ -51,7 +51,7 @@ UPDATE reconciler.events SET announced_at = now(), next_at = NULL, trouble = NUL
 _NOT_SENT = Statement(f"""
 UPDATE reconciler.events
    SET trouble = :trouble, next_at = now() + :pause::interval,
-       dead_at = CASE WHEN :last OR (at < now() - :patience::interval AND tries >= :least_tries) THEN now() END
+       dead_at = CASE WHEN :last OR (at < now() - interval '{PATIENCE}' AND tries >= {LEAST_TRIES}) THEN now() END
  WHERE id = :id AND next_at = :until AND announced_at IS NULL
 RETURNING dead_at IS NOT NULL AS dead, {ASYNC_COMMIT}""")
 
@@ -109,17 +109,9 @@ class Outbox:
         Returns whether it is given up. `trouble` is a word for why. Nothing changes where the claim has run out and
         another sender has the event.
         """
-        row = await self._database.row(
-            *_NOT_SENT(
-                id=event.id,
-                until=event.until,
-                trouble=trouble,
-                pause=timedelta(seconds=wait),
-                last=last,
-                patience=PATIENCE,
-                least_tries=LEAST_TRIES,
-            )
-        )
+        pause = timedelta(seconds=wait)
+        statement = _NOT_SENT(id=event.id, until=event.until, trouble=trouble, pause=pause, last=last)
+        row = await self._database.row(*statement)
         return row is not None and bool(row["dead"])
 
     async def release(self, events: Sequence[OutboxEvent]) -> None:

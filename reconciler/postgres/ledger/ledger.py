@@ -179,14 +179,8 @@ class Ledger:
         failure); nothing was written then.
         """
         kind = "failed" if fail.until is None else "gave_up"
-        statement = self._fail(
-            **_fence(claim),
-            task_id=row.task_id,
-            reason=fail.reason,
-            until=fail.until,
-            status_read=row.status,
-            kind=kind,
-        )
+        reason = {"reason": fail.reason, "until": fail.until, "kind": kind}
+        statement = self._fail(**_fence(claim), **reason, task_id=row.task_id, status_read=row.status)
 
         async def once() -> str | None:
             async with self._database.transaction() as connection:
