@@ -46,6 +46,18 @@ SMALL = 4 << 20
 # Returns the newest :limit bodies that came for a task.
 _BODIES = Statement("SELECT body FROM reconciler.callbacks WHERE task_id = :task_id ORDER BY id DESC LIMIT :limit")
 
+_RECOVERABLE = may_recover("found.id::text")
+# Makes the rows of `found` due and wakes their holders. A row that is being written is passed over: its writer may wait
+# for the application.
+_WAKE = f"""at_hand AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
+     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {_RECOVERABLE})
+     ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED),
+woken AS (
+    UPDATE reconciler.work w
+       SET due_at = least(w.due_at, now() + interval '{PAUSE} seconds'), woken = w.woken + 1, trigger = 'callback'
+      FROM at_hand WHERE w.generation_id = at_hand.generation_id)"""
+
 # Whole pairs of surrogates, and escaped backslashes that stand before an innocent u0000, are passed over.
 _UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\.")
 
@@ -127,11 +139,9 @@ def _keep_sql(table: TableShape) -> Statement:
 
     A row that has another task is not found by its id: else a holder of the secret could wake any row, and fill the
     disk in its name. Whether the table can be searched for a task is asked each time: it grows, and indexes come and
-    go. A row that is being written is not made due: its writer may wait for the application. Without :has_room a
-    callback for an unknown task is not written, and fresh is null.
+    go. Without :has_room a callback for an unknown task is not written, and fresh is null.
     """
     columns = "SELECT g.id, g.status, g.asset_url FROM"
-    recoverable = may_recover("found.id::text")
     return Statement(f"""
 WITH searchable (yes) AS MATERIALIZED (
     SELECT pg_relation_size(to_regclass('public.generations')) < {SMALL} OR {TASK_ID_IS_INDEXED}),
@@ -162,15 +172,8 @@ crowd AS (
               FROM reconciler.callbacks
              WHERE generation_id = :generation_id AND EXISTS (SELECT FROM found)) AS offers
          WHERE nth > {CROWD} AND last >= {CROWD}))),
-at_hand AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
-     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {recoverable})
-     ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED),
-woken AS (
-    UPDATE reconciler.work w
-       SET due_at = least(w.due_at, now() + interval '{PAUSE} seconds'), woken = w.woken + 1, trigger = 'callback'
-      FROM at_hand WHERE w.generation_id = at_hand.generation_id)
+{_WAKE}
 SELECT (SELECT fresh FROM kept) AS fresh,
        coalesce(array_agg(found.id::text ORDER BY found.id), '{{}}') AS ids,
-       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {recoverable}), false) AS ended
+       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {_RECOVERABLE}), false) AS ended
   FROM found""")

@@ -193,7 +193,8 @@ async def test_a_claim_among_very_many_events_does_not_read_them_all(books: Book
     )
     await books.pool.execute("UPDATE reconciler.events SET next_at = now() + interval '1 hour' WHERE id % 10 = 0")
     await books.pool.execute("ANALYZE reconciler.events")
-    found = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT JSON) {edge._TAKE}", 8, edge.TERM))
+    sql, *values = edge._TAKE(limit=8, term=edge.TERM)
+    found = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *values))
     plan = list(nodes(found[0]["Plan"]))
     assert ("Index Scan", "events", "events_due") in plan
     assert "Seq Scan" not in {kind for kind, _, _ in plan}
