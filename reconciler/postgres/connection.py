@@ -48,7 +48,7 @@ async def reached(dsn: str, connect: Callable[[], Awaitable[T]]) -> T:
     try:
         return await connect()
     except UNFIT as error:
-        raise Config(f"DATABASE_URL: {error}", hint="take that parameter out of it") from error
+        raise Config(f"DATABASE_URL: {error}", hint="remove that parameter from it") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise Config(f"DATABASE_URL: {error}", hint="grant its login that right, or name another login") from error
     except asyncpg.ProtocolViolationError as error:

@@ -251,15 +251,15 @@ async def _accepted(insert: Awaitable[T]) -> T:
 
 def _check_owner(table: TableShape, user_id: str | None) -> None:
     if user_id is None and "user_id" in table.filled:
-        raise Permanent("every row of the table has a user: userId is needed", code="user_needed")
+        raise Permanent("userId is needed: public.generations.user_id is NOT NULL", code="user_needed")
     if user_id is not None and as_key(user_id, table.columns["user_id"]) is None:
-        raise Permanent(f"userId is no {table.columns['user_id']}", code="user_malformed")
+        raise Permanent(f"userId is not a valid {table.columns['user_id']}", code="user_malformed")
 
 
 def _first_status(table: TableShape) -> str:
     if "task_id" in table.filled:
         raise Config(
-            "public.generations.task_id takes no NULL, and rows come before their tasks",
+            "public.generations.task_id is NOT NULL, but createTask writes a row before it has a task",
             hint="ALTER TABLE public.generations ALTER COLUMN task_id DROP NOT NULL;",
         )
     status = next((word for word in _FIRST_STATUSES if table.takes(word)), None)

@@ -96,7 +96,7 @@ async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
 
     It ends with `over` and is never cancelled: asyncpg leaves a future behind when it is cancelled while it connects.
     """
-    held = "it let go just now"
+    held = "it was released just now"
     if await _comes(over, 0.05):
         return held
     try:
@@ -108,7 +108,7 @@ async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
         finally:
             await connection.close(timeout=5)
     except AWAY:
-        return "unknown: the database gave no second connection"
+        return "unknown, because the database gave no second connection"
     return "; ".join(row[0] for row in rows)
 
 

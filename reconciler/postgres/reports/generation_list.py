@@ -213,7 +213,7 @@ def _place(after: str) -> tuple[str | None, str]:
 
 
 def _bad_cursor() -> Permanent:
-    return Permanent("this is not a place where a page ended", code="bad_cursor")
+    return Permanent("this cursor does not come from a page of this list", code="bad_cursor")
 
 
 def _picked(source: str, order: str, *, why: str = "NULL::text") -> str:
