@@ -103,7 +103,7 @@ class Inbox:
         row = await self._database.row(*self._keep(generation_id=key, has_room=room, **values))
         assert row is not None
         if row["fresh"] is None:
-            raise Transient("too many callbacks for unknown tasks in the last hour", code="inbox_full", retry_after=60.0)
+            raise Transient("too many callbacks for unknown tasks in an hour", code="inbox_full", retry_after=60.0)
         if row["fresh"] and not row["ids"]:
             self._spent += max(len(body), LEAST)
         return StoredCallback(row["fresh"], tuple(row["ids"]), row["ended"])
