@@ -58,4 +58,4 @@ def through(cut: Cut, patch: pytest.MonkeyPatch) -> None:
         async def execute(self, query: str, *args: Any, **more: Any) -> Any:
             return await cut.through(self, query, lambda: super(Cuttable, self).execute(query, *args, **more))
 
-    patch.setattr(pool, "Plain", Cuttable)
+    patch.setattr(pool, "PlainConnection", Cuttable)
