@@ -1,7 +1,7 @@
 """`GET /api/generations` and `GET /api/generations/{id}`: what somebody ordered and how it stands.
 
 Whose rows may be seen is asked with the question itself, so that a stranger's row cannot be told from none. What a row
-is read as is `postgres/reports/listed.py`'s affair; here it is put into the API's words.
+is read as is `postgres/reports/generation_list.py`'s affair; here it is put into the API's words.
 """
 
 from __future__ import annotations
