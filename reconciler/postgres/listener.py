@@ -13,7 +13,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -33,30 +32,32 @@ _ABOVE_LARGEST = 1 << 63
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationHandlers:
-    """The functions that the listener calls.
+class Listener:
+    """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds.
 
-    `wake` gets a generation's id. `gap` is called when a gap in listening has ended. `canary` gets the seconds that the
-    canary took, None when it did not come. `event` gets a generation's id and the id of its event in the outbox; where
-    it is None, the listener ignores that channel.
+    `on_generation` gets the id of a generation. `on_connected` is called whenever listening starts: what was announced
+    before is lost. `on_canary` gets the seconds until a canary came back, None when it did not. `on_event` gets the ids
+    of a generation and of an event in the outbox; without it that channel is not listened to.
     """
 
-    wake: Callable[[str], None]
-    gap: Callable[[], None]
-    canary: Callable[[float | None], None]
-    event: Callable[[str, int], None] | None = None
-
-
-class Listener:
-    """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds."""
-
     def __init__(
-        self, dsn: str, database: Database, handlers: NotificationHandlers, *, every: float = 10.0, within: float = 5.0
+        self,
+        dsn: str,
+        database: Database,
+        *,
+        on_generation: Callable[[str], None],
+        on_connected: Callable[[], None],
+        on_canary: Callable[[float | None], None],
+        on_event: Callable[[str, int], None] | None = None,
+        every: float = 10.0,
+        within: float = 5.0,
     ) -> None:
         self._dsn = dsn
         self._database = database
-        self._handlers = handlers
+        self._on_generation = on_generation
+        self._on_connected = on_connected
+        self._on_canary = on_canary
+        self._on_event = on_event
         self._every = every
         self._within = within
         self._canary: str = ""
@@ -73,7 +74,7 @@ class Listener:
             except ReconcilerError as error:
                 log.warning("listener.lost", code=error.code, reason=str(error))
                 pause = min(pause * 2, 10.0)
-            self._handlers.canary(None)
+            self._on_canary(None)
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
@@ -84,10 +85,10 @@ class Listener:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
-            await translated(lambda: connection.add_listener(CHANNEL, self._on_notification))
-            if self._handlers.event is not None:
-                await translated(lambda: connection.add_listener(EVENTS, self._on_event))
-            self._handlers.gap()
+            await translated(lambda: connection.add_listener(CHANNEL, self._notification))
+            if self._on_event is not None:
+                await translated(lambda: connection.add_listener(EVENTS, self._event))
+            self._on_connected()
             log.info("listener.connected")
             while await self._canary_returns():
                 with contextlib.suppress(TimeoutError):
@@ -109,23 +110,23 @@ class Listener:
         except TimeoutError:
             log.warning("listener.deaf", within=self._within)
             return False
-        self._handlers.canary(time.monotonic() - sent)
+        self._on_canary(time.monotonic() - sent)
         return True
 
     # Plain functions: asyncpg would run coroutine listeners as tasks without a reference, which may vanish.
-    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+    def _notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         fields = _read(payload)
         if "canary" in fields:
             if fields["canary"] == self._canary:
                 self._canary_back.set()
         elif "id" in fields:
-            self._handlers.wake(str(fields["id"]))
+            self._on_generation(str(fields["id"]))
 
-    def _on_event(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+    def _event(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         fields = _read(payload)
         event = fields.get("event")
-        if self._handlers.event is not None and "id" in fields and type(event) is int and 0 < event < _ABOVE_LARGEST:
-            self._handlers.event(str(fields["id"]), event)
+        if self._on_event is not None and "id" in fields and type(event) is int and 0 < event < _ABOVE_LARGEST:
+            self._on_event(str(fields["id"]), event)
 
 
 def _read(payload: str) -> dict[str, Any]:
