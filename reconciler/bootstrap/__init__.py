@@ -86,7 +86,7 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     database: Database
-    shape: TableShape
+    table: TableShape
     reports: Reports
     claims: Claims
     ledger: Ledger
@@ -118,8 +118,8 @@ async def parts(
 async def _build(
     settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
 ) -> Parts:
-    database, shape = await _database(settings, metrics, stack)
-    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), shape)
+    database, table = await _database(settings, metrics, stack)
+    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), table)
     store = await _checked_store(settings, stack)
     fetcher = await _fetcher(settings, stack)
     kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
@@ -131,9 +131,9 @@ async def _build(
     current = CurrentPolicy(limits)
     eligible = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
     term = settings.lease_seconds
-    claims = Claims(database, shape, eligible, instance=instance, term=term, traced=tracing.on)
+    claims = Claims(database, table, eligible, instance=instance, term=term, traced=tracing.on)
     handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
-    ledger = Ledger(database, shape, handover=handover, second_look=second_look)
+    ledger = Ledger(database, table, handover=handover, second_look=second_look)
     budget = RateLimit(database, settings.poll_rate)
     poller = Poller(kie, inbox, budget, keys, metrics, tracing)
     spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
@@ -146,8 +146,8 @@ async def _build(
         instance=instance,
         metrics=metrics,
         database=database,
-        shape=shape,
-        reports=Reports(database, shape, report_scope(settings)),
+        table=table,
+        reports=Reports(database, table, report_scope(settings)),
         claims=claims,
         ledger=ledger,
         inbox=inbox,
@@ -159,7 +159,9 @@ async def _build(
         current=current,
         deliveries=deliverer,
         work=work,
-        audit=Verification(VerificationQueue(database, shape), store, metrics, stir=work.stir, observe=observe),
+        audit=Verification(
+            VerificationQueue(database, table, term=term), store, metrics, stir=work.stir, observe=observe
+        ),
     )
 
 
@@ -184,8 +186,8 @@ def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack
 @contextlib.asynccontextmanager
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build only what reads reports of the tables."""
-    async with _one_connection(settings) as (database, shape):
-        yield Reports(database, shape, report_scope(settings))
+    async with _one_connection(settings) as (database, table):
+        yield Reports(database, table, report_scope(settings))
 
 
 @contextlib.asynccontextmanager
@@ -310,7 +312,7 @@ async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what operations work with."""
-    reopener = Reopener(built.database, built.shape)
+    reopener = Reopener(built.database, built.table, term=built.settings.lease_seconds)
     return Operator(built.work, built.reports, reopener, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
 
 

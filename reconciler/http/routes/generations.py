@@ -1,7 +1,7 @@
 """`GET /api/generations` and `GET /api/generations/{id}`: the caller's generations, with status and results.
 
-The query itself filters by user, so that another user's row looks like a missing one. `postgres/reports/listed.py`
-reads the rows; this module turns them into the API's fields.
+The query itself filters by user, so that another user's row looks like a missing one.
+`postgres/reports/generation_list.py` reads the rows; this module turns them into the API's fields.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.operations.explain import whole
+from reconciler.postgres.reports.generation_list import ListedGeneration
 from reconciler.postgres.reports.generation_list import cursor as cursor_of
-from reconciler.postgres.reports.listed import ListedGeneration
 
 GROUPS = {"working": OPEN, "ready": SUCCEEDED}
 """Values of `status` that stand for several of the application's words."""
