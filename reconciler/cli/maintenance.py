@@ -50,7 +50,7 @@ def audit(
 
     async def run() -> AuditTotals:
         async with parts(settings) as built:
-            queue = VerificationQueue(built.database, built.shape)
+            queue = VerificationQueue(built.database, built.table, term=settings.lease_seconds)
             audit = Audit(operator(built, at_once=settings.concurrency), queue, built.audit, on_broken)
             return await audit.run(period)
 
@@ -86,9 +86,9 @@ def cleanup(
 
     async def run() -> tuple[int, list[str]]:
         async with parts(settings) as built:
-            retention = Retention(built.database, built.shape)
+            retention = Retention(built.database, built.table, term=settings.lease_seconds)
             failed = await delete_failed(retention, age, dry_run=dry_run)
-            return failed, await remove_orphans(retention, built.ways.store, dry_run=dry_run)
+            return failed, await remove_orphans(retention, built.store, dry_run=dry_run)
 
     failed, orphans = asyncio.run(run())
     if as_json:

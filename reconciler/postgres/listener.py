@@ -1,8 +1,8 @@
-"""Hears NOTIFY on a connection of its own, and knows when it has gone deaf.
+"""Receives NOTIFY on a connection of its own, and notices when it has gone deaf.
 
 Half-open sockets and transaction poolers stay silent for days without an error. So every ten seconds a canary is sent
-from a pooled connection and must come back here within five; otherwise the connection is built anew, and the caller
-sweeps, since whatever was announced meanwhile is lost. A hint lost costs seconds, never a generation.
+from a pooled connection and must come back here within five. Otherwise the connection is rebuilt and the caller sweeps,
+because every notification meanwhile is lost. A lost hint costs seconds, never a generation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -21,49 +20,48 @@ import structlog
 
 from reconciler.errors import ReconcilerError, Transient
 from reconciler.postgres.connection import SETTINGS, reached
-from reconciler.postgres.pool import Database, translated
+from reconciler.postgres.errors import translated
+from reconciler.postgres.pool import Database
 
 CHANNEL = "reconciler_generations"
 EVENTS = "reconciler_events"
 
-_LARGEST = 1 << 63
-"""One above what the outbox's ids, a bigint, can be."""
+_ABOVE_LARGEST = 1 << 63
+"""One more than the largest id of the outbox, a bigint."""
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationHandlers:
-    """Who is told what: a generation's id, that a gap in hearing has ended, and how the canary did (None = deaf).
-
-    `event` is told a generation's id and the id of an event in the outbox; that channel is left alone where it is None.
-    """
-
-    wake: Callable[[str], None]
-    gap: Callable[[], None]
-    canary: Callable[[float | None], None]
-    event: Callable[[str, int], None] | None = None
-
-
 class Listener:
-    """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds."""
+    """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds.
+
+    `on_generation` gets the id of a generation. `on_connected` is called whenever listening starts: what was announced
+    before is lost. `on_canary` gets the seconds until a canary came back, None when it did not. `on_event` gets the ids
+    of a generation and of an event in the outbox; without it that channel is not listened to.
+    """
 
     def __init__(
         self,
         dsn: str,
         database: Database,
-        hears: NotificationHandlers,
         *,
+        on_generation: Callable[[str], None],
+        on_connected: Callable[[], None],
+        on_canary: Callable[[float | None], None],
+        on_event: Callable[[str, int], None] | None = None,
         every: float = 10.0,
         within: float = 5.0,
     ) -> None:
         self._dsn = dsn
         self._database = database
-        self._hears = hears
+        self._on_generation = on_generation
+        self._on_connected = on_connected
+        self._on_canary = on_canary
+        self._on_event = on_event
         self._every = every
         self._within = within
         self._canary: str = ""
-        self._heard = asyncio.Event()
+        self._canary_back = asyncio.Event()
         self._lost = asyncio.Event()
 
     async def run(self) -> None:
@@ -76,7 +74,7 @@ class Listener:
             except ReconcilerError as error:
                 log.warning("listener.lost", code=error.code, reason=str(error))
                 pause = min(pause * 2, 10.0)
-            self._hears.canary(None)
+            self._on_canary(None)
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
@@ -87,10 +85,10 @@ class Listener:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
-            await translated(lambda: connection.add_listener(CHANNEL, self._notified))
-            if self._hears.event is not None:
-                await translated(lambda: connection.add_listener(EVENTS, self._happened))
-            self._hears.gap()
+            await translated(lambda: connection.add_listener(CHANNEL, self._notification))
+            if self._on_event is not None:
+                await translated(lambda: connection.add_listener(EVENTS, self._event))
+            self._on_connected()
             log.info("listener.connected")
             while await self._canary_returns():
                 with contextlib.suppress(TimeoutError):
@@ -101,41 +99,40 @@ class Listener:
             connection.terminate()
 
     async def _canary_returns(self) -> bool:
-        """Send a canary through the pool; whether it came back, and tell how long it took."""
+        """Send a canary through the pool and report its seconds; return whether it came back."""
         self._canary = uuid.uuid4().hex
-        self._heard.clear()
+        self._canary_back.clear()
         sent = time.monotonic()
         await self._database.execute("SELECT pg_notify($1, $2)", CHANNEL, json.dumps({"canary": self._canary}))
         try:
             async with asyncio.timeout(self._within):
-                await self._heard.wait()
+                await self._canary_back.wait()
         except TimeoutError:
             log.warning("listener.deaf", within=self._within)
             return False
-        self._hears.canary(time.monotonic() - sent)
+        self._on_canary(time.monotonic() - sent)
         return True
 
-    # Plain functions: asyncpg makes coroutine listeners into tasks that nobody holds.
-    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        said = _read(payload)
-        if "canary" in said:
-            if said["canary"] == self._canary:
-                self._heard.set()
-        elif "id" in said:
-            self._hears.wake(str(said["id"]))
+    # Plain functions: asyncpg would run coroutine listeners as tasks without a reference, which may vanish.
+    def _notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        fields = _read(payload)
+        if "canary" in fields:
+            if fields["canary"] == self._canary:
+                self._canary_back.set()
+        elif "id" in fields:
+            self._on_generation(str(fields["id"]))
 
-    def _happened(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        said = _read(payload)
-        event = said.get("event")
-        if self._hears.event is not None and "id" in said and type(event) is int and 0 < event < _LARGEST:
-            self._hears.event(str(said["id"]), event)
+    def _event(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        fields = _read(payload)
+        event = fields.get("event")
+        if self._on_event is not None and "id" in fields and type(event) is int and 0 < event < _ABOVE_LARGEST:
+            self._on_event(str(fields["id"]), event)
 
 
 def _read(payload: str) -> dict[str, Any]:
-    """Read what anybody may have sent; empty where it cannot be read. What is null is not there."""
+    """Return the fields of a payload that anybody may have sent, without nulls; empty where it cannot be read."""
     try:
-        said = json.loads(payload)
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in json.loads(payload).items() if value is not None}
     except (ValueError, AttributeError, RecursionError):
         log.warning("notification.malformed")
         return {}

@@ -14,7 +14,8 @@ import pytest
 from reconciler.bootstrap import reports
 from reconciler.cli.render.console import show_json
 from reconciler.cli.render.reports import explanation_as_json
-from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
+from reconciler.domain.transfer import Transfer
+from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
 from reconciler.settings import load
@@ -31,7 +32,7 @@ TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for pro
         ("stuck[]", StuckGeneration),
         ("top", Throughput),
         ("top.replicas[]", ReplicaRates),
-        ("top.transfers[]", TransferView),
+        ("top.transfers[]", Transfer),
         ("top.keys[]", KeyBacklog),
         ("top.waiting[]", WaitingGeneration),
     ],
@@ -45,7 +46,7 @@ def test_the_lists_within_a_look_are_of_what_the_page_says() -> None:
     lists = {name: hint.__args__[0] for name, hint in hints.items() if getattr(hint, "__origin__", None) is tuple}
     assert lists == {
         "replicas": ReplicaRates,
-        "transfers": TransferView,
+        "transfers": Transfer,
         "keys": KeyBacklog,
         "waiting": WaitingGeneration,
     }

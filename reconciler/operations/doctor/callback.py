@@ -15,7 +15,7 @@ import httpx
 
 from reconciler.domain.object_keys import CALLBACK_PATH, callback_address
 from reconciler.errors import Transient
-from reconciler.net.http_clients import is_public
+from reconciler.net.addresses import is_public
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
 from reconciler.settings import Settings
 

@@ -19,7 +19,7 @@ import asyncpg
 
 from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 from reconciler.postgres.connection import SETTINGS, reached
-from reconciler.postgres.pool import permitted, translated
+from reconciler.postgres.errors import permitted, translated
 
 T = TypeVar("T")
 

@@ -69,7 +69,7 @@ async def test_a_parameter_that_no_server_knows_is_named_and_the_host_is_not_bla
     check = (await shared.examine(DATABASE_URL=f"{shared.dsn}?pgbouncer=true"))["database"]
     assert check.word == "FAIL"
     assert "pgbouncer" in check.says
-    assert check.do == "take that parameter out of it"
+    assert check.do == "remove that parameter from it"
 
 
 async def test_a_connection_on_which_no_notification_arrives_is_a_warning(shared: Installation) -> None:
