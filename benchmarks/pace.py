@@ -70,7 +70,7 @@ class RoundRobin:
         self._count = count()
 
     def put(self, task: Task, now: float) -> None:
-        self._push(task, now, now + poll_interval.FASTEST)
+        self._push(task, now, now + poll_interval.MIN_INTERVAL)
 
     def pop(self, now: float) -> Task | None:
         early = []
@@ -98,17 +98,17 @@ class OnePrice(RoundRobin):
     def __init__(self) -> None:
         super().__init__()
         self._drawn = -math.inf
-        self._theta = poll_interval.LEAST_THETA
+        self._theta = poll_interval.MIN_POLL_PRICE
 
     def put(self, task: Task, now: float) -> None:
-        gap = poll_interval.gap(task.curve, now - task.born, self._theta)
-        self._push(task, now + gap, now + max(poll_interval.FASTEST, gap / 4))
+        gap = poll_interval.interval(task.curve, now - task.born, self._theta)
+        self._push(task, now + gap, now + max(poll_interval.MIN_INTERVAL, gap / 4))
 
     def pop(self, now: float) -> Task | None:
         if now >= self._drawn + SNAPSHOT:
             self._drawn = now
             hazards = (poll_interval.hazard(task.curve, now - task.born) for task in self._tasks())
-            self._theta = poll_interval.theta(hazards, REQUESTS)
+            self._theta = poll_interval.poll_price(hazards, REQUESTS)
         return super().pop(now)
 
 
@@ -123,7 +123,7 @@ class Best:
         self._tasks.append(task)
 
     def pop(self, now: float) -> Task | None:
-        free = [task for task in self._tasks if task.looked + poll_interval.FASTEST <= now]
+        free = [task for task in self._tasks if task.looked + poll_interval.MIN_INTERVAL <= now]
         if not free:
             return None
         best = max(free, key=lambda task: self._score(task, now))

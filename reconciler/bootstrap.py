@@ -239,9 +239,11 @@ def _assembled(
 ) -> Parts:
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
+    limits = Policy(
+        settings.give_up_after, provider_hosts=settings.provider_hosts, observe=observe, key_count=len(keys)
+    )
     current = CurrentPolicy(limits)
-    reach = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
+    reach = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     traced = ways.tracing.on
     claims = Claims(database, shape, reach, instance=instance, term=settings.lease_seconds, traced=traced)
     budget = RateLimit(database, settings.poll_rate)
@@ -293,7 +295,7 @@ def scope(settings: Settings) -> ReportScope:
         providers=settings.providers,
         task_pattern=settings.task_pattern,
         result_hosts=settings.result_hosts,
-        their_hosts=settings.their_hosts,
+        their_hosts=settings.provider_hosts,
         stuck_after=settings.stuck_after,
         alive=timedelta(seconds=2 * settings.lease_seconds),
         announces=bool(settings.notify_url),

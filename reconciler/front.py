@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.bootstrap import Parts, desk, scope
-from reconciler.domain.poll_interval import FASTEST
+from reconciler.domain.poll_interval import MIN_INTERVAL
 from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
@@ -48,7 +48,7 @@ def gate_for(settings: Settings) -> Authenticator:
 
 def inside(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
-    at_work = desk(parts, pause=FASTEST)
+    at_work = desk(parts, pause=MIN_INTERVAL)
     hub = Hub(ChangeFeed(parts.database, parts.shape))
     return RouteServices(
         work=parts.work,

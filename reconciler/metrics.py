@@ -176,7 +176,7 @@ class Metrics:
         self.queue_usage.set(snapshot.queue_usage)
         self.instances.set(snapshot.instances)
         self.schema_behind.set(snapshot.schema_behind)
-        self.polls_per_delivery.set(math.nan if snapshot.looks_per_delivery is None else snapshot.looks_per_delivery)
+        self.polls_per_delivery.set(math.nan if snapshot.polls_per_delivery is None else snapshot.polls_per_delivery)
         self.poll_budget_waiting.set(snapshot.overdue)
         counts = {finding.name: finding.count for finding in found}
         for name in FINDINGS:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from reconciler.domain.object_keys import AMBIGUOUS, host_listed
+from reconciler.domain.object_keys import AMBIGUOUS_CHARACTERS, host_listed
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.media.sniff import sniff
 from reconciler.media.spool import HEAD, PIECE, Spool
@@ -150,7 +150,7 @@ class Fetcher:
 
 
 def _parsed(address: str, base: URL | None) -> URL:
-    if not address or len(address) > LONGEST_ADDRESS or AMBIGUOUS.search(address):
+    if not address or len(address) > LONGEST_ADDRESS or AMBIGUOUS_CHARACTERS.search(address):
         raise _malformed()
     try:
         # What is already plain is sent byte for byte: signatures may cover the exact path.

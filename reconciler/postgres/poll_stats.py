@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler.domain.model import OPEN, DurationModel
-from reconciler.domain.poll_interval import curve_for, fit, hazard, theta
+from reconciler.domain.poll_interval import duration_model, fit, hazard, poll_price
 from reconciler.postgres.pool import Database
 from reconciler.postgres.schema import CREATED, TableShape
 
@@ -46,7 +46,7 @@ class LearnedPace:
     """The learned curves by model, and theta, the price of one look in seconds of expected waste."""
 
     curves: Mapping[str, DurationModel]
-    theta: float
+    poll_price: float
 
 
 class PollStats:
@@ -82,7 +82,9 @@ SELECT {kind} AS kind, {model} AS model, extract(epoch FROM now() - greatest({CR
             ages[row["model"] or _ALL].append(row["age"])
         fits = {model: fit(took, ages[model]) for model, took in samples.items()}
         curves = {model: curve for model, curve in fits.items() if curve is not None}
-        price = theta((hazard(curve_for(row["model"], row["kind"], curves), row["age"]) for row in flying), self._rate)
+        price = poll_price(
+            (hazard(duration_model(row["model"], row["kind"], curves), row["age"]) for row in flying), self._rate
+        )
         await self._keep(curves, {model: len(took) for model, took in samples.items()}, price)
         return LearnedPace(curves, price)
 

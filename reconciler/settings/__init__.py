@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         return bool(self.kie_keys() if name == "kie_api_key" else getattr(self, name))
 
     @property
-    def their_hosts(self) -> tuple[str, ...]:
+    def provider_hosts(self) -> tuple[str, ...]:
         """Whose addresses are KIE's: where results may come from can be narrowed, its own hosts stay its own."""
         return tuple(dict.fromkeys((*self.result_hosts, *PROVIDER_HOSTS)))
 

@@ -189,6 +189,6 @@ def _unstored(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> 
         error.code,
         detail=str(error),
         gone=isinstance(error, Gone),
-        settled=isinstance(error, Permanent),
+        permanent=isinstance(error, Permanent),
         retry_after=error.retry_after if isinstance(error, Transient) else None,
     )

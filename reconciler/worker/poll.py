@@ -83,7 +83,7 @@ class Poller:
                 case _:
                     doubts.append(f"the record of {task_id} names another generation or none")
         waits = [seen.retry_after for seen in unheard if seen.retry_after is not None]
-        return row, TaskNotIdentified("; ".join(doubts), heard=not unheard, retry_after=max(waits, default=None))
+        return row, TaskNotIdentified("; ".join(doubts), all_answered=not unheard, retry_after=max(waits, default=None))
 
     async def _with_any_key(self, row: Row, task_id: str) -> tuple[Route, Observation, object]:
         """Ask with each key of the ring in turn, until one has an answer; a rejected one might have been the right."""
@@ -102,7 +102,7 @@ class Poller:
         try:
             await self._budget.take(chosen.key_hash)
         except KeyResting as rests:
-            return Unreachable("rate_limited", str(rests), rests.retry_after, asked=False), None
+            return Unreachable("rate_limited", str(rests), rests.retry_after, request_sent=False), None
         began = time.monotonic()
         with self._tracing.step("poll", row.id, task_id=task_id, family=chosen.family.name) as step:
             seen, record = await self._heard(task_id, chosen)
@@ -142,7 +142,7 @@ class Poller:
             outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
             self._metrics.missed("ask", seen.reason)
             if seen.reason == "rate_limited":
-                await self._budget.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.HEEDED))
+                await self._budget.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER))
         self._metrics.kie_seconds.labels("record", outcome).observe(seconds)
         self._metrics.polls.labels(seen.word).inc()
 

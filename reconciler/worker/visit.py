@@ -16,9 +16,9 @@ from typing import assert_never
 import structlog
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.callback_trust import believed, payload_counts
+from reconciler.domain.callback_trust import may_trust, trusted_result
 from reconciler.domain.decide import decide
-from reconciler.domain.eligibility import repairing
+from reconciler.domain.eligibility import is_repair
 from reconciler.domain.model import (
     Asset,
     AttachTask,
@@ -41,7 +41,7 @@ from reconciler.domain.model import (
     Unreachable,
 )
 from reconciler.domain.object_keys import TYPES
-from reconciler.domain.write_rejected import held_up
+from reconciler.domain.write_rejected import retry_rejected_write
 from reconciler.errors import Permanent, Transient
 from reconciler.kie.dialects import callback
 from reconciler.metrics import Metrics
@@ -149,14 +149,14 @@ class Visitor:
 
     async def _ask(self, row: Row) -> tuple[Row, Observation]:
         row, seen = await self._asking.ask(row)
-        keys = self._current.limits.keys
-        if not isinstance(seen, Unreachable) or not payload_counts(row, seen, keys):
+        keys = self._current.limits.key_count
+        if not isinstance(seen, Unreachable) or not may_trust(row, seen, keys):
             return row, seen
         said = await self._ways.inbox.said(row.task_id or "")
-        told = believed(row, seen, [callback.read(body) for body in said], keys)
+        told = trusted_result(row, seen, [callback.read(body) for body in said], keys)
         if isinstance(told, CallbackResult):
             bound = log.bind(generation_id=row.id, task_id=row.task_id)
-            bound.warning("callback.believed", addresses=len(told.said.sources), unheard=seen.reason)
+            bound.warning("callback.believed", addresses=len(told.ready.sources), unheard=seen.reason)
         return row, told
 
     async def _end(self, visited: VisitOutcome, lease: Lease) -> VisitOutcome | None:
@@ -174,7 +174,7 @@ class Visitor:
                     log.info("generation.adopted", generation_id=row.id, task_id=task_id)
                 return None
             case Finish():
-                write = ledger.repaired if repairing(row) else ledger.finish
+                write = ledger.repaired if is_repair(row) else ledger.finish
                 event = await write(row, claim, self._delivered(row, visited.seen))
                 return None if event is None else replace(visited, event=event)
             case Fail() as decision:
@@ -198,7 +198,9 @@ class Visitor:
         ledger, claim = self._ways.ledger, lease.claim
         if (receipt := _unwritten(visited.seen)) is not None:
             await ledger.stored(visited.row, claim, receipt)
-        row, rest = held_up(visited.row, visited.decision, visited.at, why=str(error), finding=error.code)
+        row, rest = retry_rejected_write(
+            visited.row, visited.decision, visited.at, reason=str(error), finding=error.code
+        )
         await ledger.rest(row, claim, rest)
         return replace(visited, row=row, decision=rest)
 
@@ -207,11 +209,11 @@ class Visitor:
         asked = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
         first = row.polls == 0 and row.task_id is not None and not asked
         spare = not first or self._asking.spare(row)
-        return replace(self._current.limits, spare=spare, jitter=random.random())
+        return replace(self._current.limits, spare_request=spare, jitter=random.random())
 
     def _saw(self, row: Row, seen: Observation, trigger: Trigger, now: datetime) -> None:
         # What is repaired was seen long ago.
-        if isinstance(seen, Ready) and seen.completed_at is not None and not repairing(row):
+        if isinstance(seen, Ready) and seen.completed_at is not None and not is_repair(row):
             self._metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
 
     def _tell(self, visited: VisitOutcome, lease: Lease, seconds: float) -> None:
@@ -222,7 +224,7 @@ class Visitor:
         )
         # What we gave up ourselves may still end otherwise, what is repaired has ended: a trace has one root.
         delivered = isinstance(decision, Finish) and visited.event != "repaired"
-        if delivered or (isinstance(decision, Fail) and decision.until is None):
+        if delivered or (isinstance(decision, Fail) and decision.recheck_at is None):
             outcome = "delivered" if delivered else "failed"
             self._ways.tracing.ended(row.id, lease.claim.traceparent, row.created_at, model=row.model, outcome=outcome)
         match decision:
@@ -240,11 +242,11 @@ class Visitor:
                     "generation.delivered", assets=len(row.sources), bytes=size, ms=age, event_kind=visited.event
                 )
             case Fail():
-                gave_up = decision.until is not None
+                gave_up = decision.recheck_at is not None
                 self._metrics.ended("gave_up" if gave_up else "failed", trigger)
                 bound.warning("generation.gave_up" if gave_up else "generation.failed", reason=decision.reason)
             case Reschedule():
-                bound.debug("generation.rested", why=decision.reason, until=decision.until.isoformat())
+                bound.debug("generation.rested", why=decision.reason, until=decision.due_at.isoformat())
             case Done(lost=True):
                 self._metrics.audits.labels("lost").inc()
                 bound.error("generation.lost", why=decision.reason)

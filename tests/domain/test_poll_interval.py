@@ -38,17 +38,17 @@ def summed(curve: DurationModel, since: float, until: float) -> float:
 def test_a_learned_curve_is_used_before_what_is_believed_of_the_kind():
     learned = {"veo3": DurationModel(4.0, 0.3)}
 
-    assert poll_interval.curve_for("veo3", "video", learned) == DurationModel(4.0, 0.3)
+    assert poll_interval.duration_model("veo3", "video", learned) == DurationModel(4.0, 0.3)
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
 def test_an_unknown_model_is_believed_to_be_like_its_kind(kind: str):
-    assert poll_interval.curve_for("new", kind, {"veo3": DurationModel(4.0, 0.3)}) == poll_interval.PRIORS[kind]
+    assert poll_interval.duration_model("new", kind, {"veo3": DurationModel(4.0, 0.3)}) == poll_interval.PRIORS[kind]
 
 
 @pytest.mark.parametrize("kind", [None, "photo"])
 def test_a_row_without_a_known_kind_or_model_still_has_a_curve(kind: str | None):
-    assert poll_interval.curve_for(None, kind, {}) == poll_interval.PRIORS[None]
+    assert poll_interval.duration_model(None, kind, {}) == poll_interval.PRIORS[None]
 
 
 def test_every_kind_of_result_has_a_curve_of_its_own():
@@ -56,8 +56,8 @@ def test_every_kind_of_result_has_a_curve_of_its_own():
 
 
 def test_half_of_the_tasks_are_done_when_a_reader_expects_it():
-    assert poll_interval.expected(IMAGE) == pytest.approx(25)
-    assert poll_interval.progress(IMAGE, poll_interval.expected(IMAGE)) == pytest.approx(0.95 / 2)
+    assert poll_interval.median_seconds(IMAGE) == pytest.approx(25)
+    assert poll_interval.progress(IMAGE, poll_interval.median_seconds(IMAGE)) == pytest.approx(0.95 / 2)
 
 
 @given(curve=CURVES, age=AGES, later=AGES)
@@ -121,12 +121,12 @@ def test_a_dearer_look_never_comes_sooner(curve: DurationModel, age: float, pric
     low, high = sorted((price, dearer))
 
     # The search stops within one per cent of the price.
-    assert poll_interval.gap(curve, age, high) >= poll_interval.gap(curve, age, low) * 0.99
+    assert poll_interval.interval(curve, age, high) >= poll_interval.interval(curve, age, low) * 0.99
 
 
 @given(curve=CURVES, age=AGES, price=PRICES)
 def test_a_gap_lies_between_two_seconds_and_the_longest_for_its_age(curve: DurationModel, age: float, price: float):
-    wait = poll_interval.gap(curve, age, price)
+    wait = poll_interval.interval(curve, age, price)
 
     assert 2 <= wait <= max(300, age / 10)
     assert wait <= 6 * 3600
@@ -134,7 +134,7 @@ def test_a_gap_lies_between_two_seconds_and_the_longest_for_its_age(curve: Durat
 
 @given(curve=CURVES, age=st.floats(min_value=0, max_value=3000), price=st.floats(0.1, 100))
 def test_a_gap_ends_when_the_price_is_wasted(curve: DurationModel, age: float, price: float):
-    wait = poll_interval.gap(curve, age, price)
+    wait = poll_interval.interval(curve, age, price)
     assume(2 < wait < max(300, age / 10))
 
     assert poll_interval.expected_waste(curve, age, age + wait) == pytest.approx(price, rel=0.011)
@@ -146,16 +146,16 @@ def test_where_the_hazard_stands_still_the_gap_is_the_square_root_rule():
 
     for age in (150.0, 250.0):
         rule = math.sqrt(2 * price / poll_interval.hazard(video, age))
-        assert poll_interval.gap(video, age, price) == pytest.approx(rule, rel=0.06)
+        assert poll_interval.interval(video, age, price) == pytest.approx(rule, rel=0.06)
 
 
 def test_a_new_task_is_looked_at_when_it_may_have_ended_though_its_hazard_is_still_zero():
     assert poll_interval.hazard(IMAGE, 0) == pytest.approx(0)
-    assert 10 < poll_interval.gap(IMAGE, 0, 1.0) < 25
+    assert 10 < poll_interval.interval(IMAGE, 0, 1.0) < 25
 
 
 def test_an_old_task_is_asked_about_ever_more_slowly():
-    gaps = [poll_interval.gap(IMAGE, age, 1.0) for age in (600, 3600, 7200, 86400)]
+    gaps = [poll_interval.interval(IMAGE, age, 1.0) for age in (600, 3600, 7200, 86400)]
 
     assert gaps[0] == 300
     assert gaps == sorted(gaps)
@@ -163,28 +163,30 @@ def test_an_old_task_is_asked_about_ever_more_slowly():
 
 
 def test_the_price_is_the_closed_form_of_what_the_fleet_wants():
-    assert poll_interval.theta([0.02] * 100, 5.0) == pytest.approx(0.6 * (100 * 0.1 / 5.0) ** 2)
+    assert poll_interval.poll_price([0.02] * 100, 5.0) == pytest.approx(0.6 * (100 * 0.1 / 5.0) ** 2)
 
 
 def test_twice_the_budget_makes_looks_four_times_cheaper():
     fleet_hazards = [0.01, 0.03, 0.002] * 50
 
-    assert poll_interval.theta(fleet_hazards, 5.0) == pytest.approx(4 * poll_interval.theta(fleet_hazards, 10.0))
+    assert poll_interval.poll_price(fleet_hazards, 5.0) == pytest.approx(
+        4 * poll_interval.poll_price(fleet_hazards, 10.0)
+    )
 
 
 def test_an_idle_fleet_pays_a_least_price_and_no_image_is_asked_every_second():
-    price = poll_interval.theta([], 5.0)
+    price = poll_interval.poll_price([], 5.0)
 
     assert price > 0
-    assert min(poll_interval.gap(IMAGE, age, price) for age in range(200)) >= 2
+    assert min(poll_interval.interval(IMAGE, age, price) for age in range(200)) >= 2
 
 
 def test_the_price_spends_about_the_budget_on_a_standing_fleet():
     """Ten tasks of each age: the looks a second that the gaps ask for are near the rate."""
     ages = [float(age) for age in range(5, 100, 5)] * 10
-    price = poll_interval.theta((poll_interval.hazard(IMAGE, age) for age in ages), 5.0)
+    price = poll_interval.poll_price((poll_interval.hazard(IMAGE, age) for age in ages), 5.0)
 
-    wanted = sum(1 / poll_interval.gap(IMAGE, age, price) for age in ages)
+    wanted = sum(1 / poll_interval.interval(IMAGE, age, price) for age in ages)
 
     assert 2.5 < wanted < 10
 
@@ -264,7 +266,7 @@ def test_whatever_was_measured_a_learned_curve_is_usable(samples: list[float], r
     learned = poll_interval.fit(samples, running)
     if learned is not None:
         assert 0.15 <= learned.sigma <= 2
-        assert 2 <= poll_interval.gap(learned, 10.0, 1.0) <= 300
+        assert 2 <= poll_interval.interval(learned, 10.0, 1.0) <= 300
 
 
 def test_waits_double_from_five_seconds():
@@ -294,16 +296,24 @@ def test_jitter_spreads_rows_that_failed_together(misses: int, low: float, high:
 
 
 def test_a_write_that_is_refused_is_tried_after_five_minutes_and_at_last_every_hour():
-    assert [poll_interval.behind(refusals) / 60 for refusals in (0, 1, 2, 3, 4, 5, 10**9)] == [5, 5, 10, 20, 40, 60, 60]
+    assert [poll_interval.rejected_write_wait(refusals) / 60 for refusals in (0, 1, 2, 3, 4, 5, 10**9)] == [
+        5,
+        5,
+        10,
+        20,
+        40,
+        60,
+        60,
+    ]
 
 
 def test_a_parked_row_is_looked_at_every_half_hour_and_later_every_six():
     hour = 3600.0
 
-    assert poll_interval.parked(hour) == hour / 2
-    assert poll_interval.parked(24 * hour) == hour / 2
-    assert poll_interval.parked(4 * 24 * hour) == 2 * hour
-    assert poll_interval.parked(YEARS) == 6 * hour
+    assert poll_interval.parked_wait(hour) == hour / 2
+    assert poll_interval.parked_wait(24 * hour) == hour / 2
+    assert poll_interval.parked_wait(4 * 24 * hour) == 2 * hour
+    assert poll_interval.parked_wait(YEARS) == 6 * hour
 
 
 def delays(policy: str, *, rate: float, seconds: float) -> Delays:

@@ -146,7 +146,7 @@ def resting(seconds: float = 60.0, *, begun: bool = False) -> Reschedule:
     """Look again in so many seconds, or from a quarter of it on."""
     now = datetime.now(UTC)
     return Reschedule(
-        now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", begun=begun
+        now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", set_generating=begun
     )
 
 

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 
 from reconciler.cli.render.tables import as_plain, console, grid, text
-from reconciler.domain.findings import span
+from reconciler.domain.findings import format_seconds
 from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
 
 
@@ -93,7 +93,7 @@ def _where(rates: ReplicaRates) -> tuple[str, str]:
 
 
 def _told(motion: Throughput, rates: ReplicaRates) -> str:
-    return f"{span(max((motion.at - rates.told_at).total_seconds(), 0))} ago"
+    return f"{format_seconds(max((motion.at - rates.told_at).total_seconds(), 0))} ago"
 
 
 def _rates(rates: ReplicaRates) -> tuple[str, ...]:
@@ -114,14 +114,17 @@ def _transfer(one: TransferView) -> Sequence[RenderableType | int]:
     total = "?" if one.total is None else decimal(one.total)
     if one.stage == "prove":
         # Nothing is sent, so there is nothing to measure.
-        return one.generation_id, one.n, one.stage, "", total, "", span(one.seconds), ""
+        return one.generation_id, one.n, one.stage, "", total, "", format_seconds(one.seconds), ""
     bar = ProgressBar(total=one.total, completed=one.done, width=20) if one.total else ""
     rate = _bytes(one.bytes_per_second)
-    return one.generation_id, one.n, one.stage, decimal(one.done), total, rate, span(one.seconds), bar
+    return one.generation_id, one.n, one.stage, decimal(one.done), total, rate, format_seconds(one.seconds), bar
 
 
 def _waiting(motion: Throughput) -> RenderableType:
-    rows = ((one.generation_id, span(one.waited), one.looks, one.why or "not looked at yet") for one in motion.waiting)
+    rows = (
+        (one.generation_id, format_seconds(one.waited), one.looks, one.why or "not looked at yet")
+        for one in motion.waiting
+    )
     return grid(("generation", "waits for", "looks", "why not yet"), rows)
 
 

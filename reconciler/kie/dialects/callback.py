@@ -87,7 +87,7 @@ def _suno(record: Mapping[str, object], message: object, code: int | None) -> Ob
     """Suno calls up to three times for one task: text and the first track are steps on the way."""
     match stage := word(record.get("callbackType")):
         case "text" | "first":
-            return Working(stage, begun=True)
+            return Working(stage, generating=True)
         case "complete":
             return outcome.ready(record, audio(record.get("data")))
         case "error":

@@ -26,7 +26,7 @@ class Gpt4oDialect:
             return outcome.by_flag(record, found)
         match word(record.get("status")):
             case "generating":
-                return Working("generating", begun=True)
+                return Working("generating", generating=True)
             case "success":
                 return outcome.ready(record, found)
             case "create_task_failed" | "generate_failed":

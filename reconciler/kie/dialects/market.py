@@ -30,7 +30,7 @@ class MarketDialect:
             case "waiting" | "queuing" | "queueing":
                 return Working(state)
             case "generating":
-                return Working(state, begun=True)
+                return Working(state, generating=True)
             case "success":
                 return outcome.ready(record, results(record.get("resultJson")))
             case "fail":

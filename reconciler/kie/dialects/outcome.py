@@ -87,7 +87,7 @@ def by_flag(record: Mapping[str, object], found: object) -> Observation:
     """
     match number(record.get("successFlag")):
         case 0:
-            return Working("generating", begun=True)
+            return Working("generating", generating=True)
         case 1:
             return ready(record, found)
         case 2 | 3:

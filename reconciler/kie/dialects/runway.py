@@ -25,7 +25,7 @@ class RunwayDialect:
             case "wait" | "waiting" | "queueing" | "queuing":
                 return Working(state)
             case "generating":
-                return Working(state, begun=True)
+                return Working(state, generating=True)
             case "success":
                 return outcome.ready(record, at(record, "videoInfo", "videoUrl"))
             case "fail":

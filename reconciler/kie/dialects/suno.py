@@ -60,7 +60,7 @@ class SunoDialect:
             case "pending":
                 return Working(state)
             case "generating" | "text_success" | "first_success":
-                return Working(state, begun=True)
+                return Working(state, generating=True)
             case "success":
                 return outcome.ready(record, self._results(record.get("response")))
             case "callback_exception":
@@ -74,7 +74,7 @@ class SunoDialect:
         """KIE could not deliver its callback: that says nothing about the music itself."""
         seen = outcome.ready(record, self._results(record.get("response")))
         if isinstance(seen, Ready) and not seen.sources:
-            return Working("callback_exception", begun=True)
+            return Working("callback_exception", generating=True)
         return seen
 
 

@@ -83,8 +83,13 @@ class Ledger:
 
         Only then it raises Permanent (code "row_refused") where the application's table refuses that.
         """
-        what = (*_facts(replace(row, reason=rest.reason, finding=rest.finding)), claim.woken, rest.until, rest.early)
-        if not (rest.begun and self._shape.writes_generating):
+        what = (
+            *_facts(replace(row, reason=rest.reason, finding=rest.finding)),
+            claim.woken,
+            rest.due_at,
+            rest.earliest,
+        )
+        if not (rest.set_generating and self._shape.writes_generating):
             await self._check(self._rest, claim, *what)
             return
         with _refusable():
@@ -176,7 +181,7 @@ class Ledger:
         Permanent (code "hook_failed" when the hook throws, "row_refused" when the application's table refuses the
         failure); nothing was written then.
         """
-        kind = "failed" if fail.until is None else "gave_up"
+        kind = "failed" if fail.recheck_at is None else "gave_up"
 
         async def once() -> str | None:
             async with self._database.transaction() as connection:
@@ -186,7 +191,7 @@ class Ledger:
                     claim.lease,
                     row.task_id,
                     fail.reason,
-                    fail.until,
+                    fail.recheck_at,
                     row.status,
                     kind,
                 )

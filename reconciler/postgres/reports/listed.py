@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.domain.model import DurationModel
-from reconciler.domain.poll_interval import curve_for
+from reconciler.domain.poll_interval import duration_model
 from reconciler.postgres.schema import TableShape
 
 MOST_ADDRESSES = 50
@@ -105,7 +105,7 @@ def listed(record: Mapping[str, Any], shape: TableShape) -> ListedGeneration:
         preview_url=_address(record["preview_url"]),
         asset_urls=addresses(record["asset_urls"]),
         result_urls=addresses(record["result_urls"]),
-        curve=curve_for(model, kind, learned),
+        curve=duration_model(model, kind, learned),
         place=json.dumps([record["place"], record["id"]]),
     )
 

@@ -241,7 +241,9 @@ class PeriodicTasks:
         """Learn how long tasks take where we lead, and go by what was learned."""
         learned = await (self._eyes.tempo.learn() if self._leads() else self._eyes.tempo.recall())
         if learned is not None:
-            self._current.limits = replace(self._current.limits, curves=learned.curves, theta=learned.theta)
+            self._current.limits = replace(
+                self._current.limits, duration_models=learned.curves, poll_price=learned.poll_price
+            )
 
     async def credit(self) -> None:
         """Ask KIE about the keys, where we lead."""

@@ -93,7 +93,7 @@ def test_the_markets_failure_is_told_by_its_state(code) -> None:
 
 
 def test_a_state_on_the_way_is_on_the_way() -> None:
-    assert read(called(market(state="generating", resultJson=""))) == Working("generating", begun=True)
+    assert read(called(market(state="generating", resultJson=""))) == Working("generating", generating=True)
 
 
 def test_a_state_that_no_page_names_is_unheard() -> None:
@@ -149,8 +149,8 @@ def test_only_the_last_of_sunos_three_calls_is_the_end() -> None:
     def stage(word: str, *sounds: str) -> Observation:
         return read(called({"callbackType": word, "task_id": "t", "data": [track(sound) for sound in sounds]}))
 
-    assert stage("text", "", "") == Working("text", begun=True)
-    assert stage("first", A, "") == Working("first", begun=True)
+    assert stage("text", "", "") == Working("text", generating=True)
+    assert stage("first", A, "") == Working("first", generating=True)
     assert stage("complete", A, B) == Ready((A, B))
     assert stage("encore", A, B) == UNREADABLE
 

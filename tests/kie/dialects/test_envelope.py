@@ -31,7 +31,7 @@ def body(code, msg="", data=None):
     ],
 )
 def test_every_way_to_write_success_opens_the_record(code):
-    assert judge(MARKET, 200, body(code, "success", RUNNING)) == Working("generating", begun=True)
+    assert judge(MARKET, 200, body(code, "success", RUNNING)) == Working("generating", generating=True)
 
 
 @pytest.mark.parametrize(

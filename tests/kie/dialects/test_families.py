@@ -14,7 +14,7 @@ A = "https://tempfile.aiquickdraw.com/p/a.mp4"
 B = "https://tempfile.aiquickdraw.com/p/b.mp4"
 X = "https://tempfile.aiquickdraw.com/p/no-result.png"
 
-BEGUN = Working("generating", begun=True)
+GENERATING = Working("generating", generating=True)
 ERROR = {"errorCode": 400, "errorMessage": "Prompt refused"}
 REFUSED = Failed("Prompt refused", "400")
 
@@ -62,12 +62,12 @@ class TestFamiliesThatCount:
     def test_0_is_running(self, name):
         seen = by_name(name).read({"successFlag": 0, "response": None})
 
-        assert seen == (Working("pending") if name == "suno_cover" else BEGUN)
+        assert seen == (Working("pending") if name == "suno_cover" else GENERATING)
 
     def test_2_is_refused_in_the_providers_words(self, name):
         seen = by_name(name).read({"successFlag": 2, **ERROR})
 
-        assert seen == (BEGUN if name == "suno_cover" else REFUSED)
+        assert seen == (GENERATING if name == "suno_cover" else REFUSED)
 
     def test_3_is_refused_in_the_providers_words(self, name):
         assert by_name(name).read({"successFlag": 3, **ERROR}) == REFUSED
@@ -112,11 +112,11 @@ def test_luma_4_has_its_results_and_only_the_callback_failed():
 @pytest.mark.parametrize(
     ("fields", "seen"),
     [
-        pytest.param({}, BEGUN, id="no error fields"),
-        pytest.param({"errorCode": 0, "errorMessage": ""}, BEGUN, id="empty error fields"),
-        pytest.param({"errorCode": None, "errorMessage": None}, BEGUN, id="null error fields"),
-        pytest.param({"errorCode": 200, "errorMessage": " "}, BEGUN, id="a code of success"),
-        pytest.param({"errorCode": [], "errorMessage": {}}, BEGUN, id="error fields of no form"),
+        pytest.param({}, GENERATING, id="no error fields"),
+        pytest.param({"errorCode": 0, "errorMessage": ""}, GENERATING, id="empty error fields"),
+        pytest.param({"errorCode": None, "errorMessage": None}, GENERATING, id="null error fields"),
+        pytest.param({"errorCode": 200, "errorMessage": " "}, GENERATING, id="a code of success"),
+        pytest.param({"errorCode": [], "errorMessage": {}}, GENERATING, id="error fields of no form"),
         pytest.param(ERROR, REFUSED, id="both say failed"),
         pytest.param({"errorMessage": "Prompt refused"}, Failed("Prompt refused"), id="a message"),
         pytest.param(
@@ -133,9 +133,9 @@ def test_alephs_0_is_running_unless_an_error_is_named(fields, seen):
 @pytest.mark.parametrize(
     ("fields", "seen"),
     [
-        pytest.param({"successFlag": 0, "status": "GENERATING"}, BEGUN, id="both say generating"),
-        pytest.param({"status": "GENERATING"}, BEGUN, id="the word alone"),
-        pytest.param({"successFlag": 0}, BEGUN, id="the flag alone"),
+        pytest.param({"successFlag": 0, "status": "GENERATING"}, GENERATING, id="both say generating"),
+        pytest.param({"status": "GENERATING"}, GENERATING, id="the word alone"),
+        pytest.param({"successFlag": 0}, GENERATING, id="the flag alone"),
         pytest.param({"successFlag": 0, "status": "SUCCESS"}, Ready((A,)), id="the word is ahead"),
         pytest.param({"successFlag": 1, "status": "GENERATING"}, Ready((A,)), id="the flag is"),
         pytest.param({"successFlag": 1, "status": "NEW"}, Ready((A,)), id="a new word beside 1"),
@@ -163,7 +163,7 @@ def test_midjourneys_results_may_be_plain_strings():
     [
         pytest.param("wait", Working("wait"), id="wait has not begun"),
         pytest.param("queueing", Working("queueing"), id="queueing has not begun"),
-        pytest.param("generating", BEGUN, id="generating has"),
+        pytest.param("generating", GENERATING, id="generating has"),
         pytest.param("success", Ready((A,)), id="success: the video without its poster"),
         pytest.param("fail", Failed("No luck", "400"), id="fail, its code a number"),
         pytest.param("expired", Unreachable("unknown_state", "expired"), id="a word nobody names"),
@@ -209,7 +209,7 @@ class TestSuno:
     def test_a_step_on_the_way_is_no_success(self, name, field, state):
         seen = by_name(name).read({field: state, "response": SUNO[name][0]})
 
-        assert seen == Working(state.lower(), begun=True)
+        assert seen == Working(state.lower(), generating=True)
 
     def test_success_has_every_result_in_order(self, name, field):
         response, sources = SUNO[name]
@@ -247,7 +247,7 @@ class TestSuno:
         assert by_name(name).read(record) == Ready(sources)
 
     def test_a_failed_callback_without_music_is_no_end(self, name, field):
-        waiting = Working("callback_exception", begun=True)
+        waiting = Working("callback_exception", generating=True)
 
         assert by_name(name).read({field: "CALLBACK_EXCEPTION"}) == waiting
         assert by_name(name).read({field: "CALLBACK_EXCEPTION", "response": {}}) == waiting

@@ -26,8 +26,8 @@ def success(result, **more):
     [
         pytest.param("waiting", Working("waiting"), id="waiting has not begun"),
         pytest.param("queuing", Working("queuing"), id="queuing has not begun"),
-        pytest.param("generating", Working("generating", begun=True), id="generating has"),
-        pytest.param(" Generating ", Working("generating", begun=True), id="however it is written"),
+        pytest.param("generating", Working("generating", generating=True), id="generating has"),
+        pytest.param(" Generating ", Working("generating", generating=True), id="however it is written"),
         pytest.param("completed", Unreachable("unknown_state", "completed"), id="a word nobody names"),
         pytest.param("failed", Unreachable("unknown_state", "failed"), id="failed is not fail"),
         pytest.param("", Unreachable("unknown_state"), id="no state"),

@@ -44,7 +44,7 @@ class TestRecordedTask:
     def test_begun_is_said_exactly_when_kie_says_generating(self, path):
         for status, body in list(bodies(path))[:-1]:
             seen = judge(by_name("market"), status, body)
-            assert seen.begun == (body["data"]["state"] == "generating")
+            assert seen.generating == (body["data"]["state"] == "generating")
 
     def test_the_results_are_the_addresses_in_its_result_json_and_no_input(self, path):
         *_, (status, body) = bodies(path)
