@@ -1,7 +1,7 @@
-"""A fleet of tasks under one budget of requests: what each choice of the next look costs in delay.
+"""Simulates many tasks that share one rate limit, to compare policies that choose the next task to poll.
 
-Seeded and pure: no sockets, no clock. `python -m benchmarks.pace` prints the table; a test holds the
-daemon's pace against round robin.
+Seeded and pure: no sockets, no clock. `python -m benchmarks.pace` prints the table; a test compares the daemon's
+policy with round robin.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REQUESTS = 5.0
 """Requests a second that all tasks share."""
 
 SNAPSHOT = 15.0
-"""Seconds between two prices, as between two snapshots of the leader."""
+"""Seconds between two updates of the poll price, as between two snapshots of the leader."""
 
 MIX = (
     (0.62, DurationModel(math.log(25), 0.5)),
@@ -30,22 +30,22 @@ MIX = (
     (0.07, DurationModel(math.log(600), 0.5)),
     (0.01, None),
 )
-"""Share and completion times of each model; None never ends, and looks like the slowest."""
+"""Share and duration model of each AI model; None never ends, and is taken for the slowest."""
 
 
 @dataclass(slots=True)
 class Task:
-    """One task: born, ends (perhaps never), last looked at."""
+    """One task: when it was created, when it ends (perhaps never), when it was last polled."""
 
-    curve: DurationModel
-    born: float
+    model: DurationModel
+    created: float
     ends: float
-    looked: float
+    polled: float
 
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Seconds between the end of a task and the look that saw it."""
+    """Seconds between the end of a task and the poll that saw it."""
 
     mean: float
     p95: float
@@ -53,17 +53,17 @@ class Delays:
 
 
 class Policy(Protocol):
-    """Keeps the tasks in flight and says which one is looked at next."""
+    """Holds the tasks in flight and chooses the one to poll next."""
 
     def put(self, task: Task, now: float) -> None:
-        """Take a task that is new, or was looked at just now and goes on."""
+        """Add a task that is new, or that was just polled and is still running."""
 
     def pop(self, now: float) -> Task | None:
-        """Give up the task to look at now, None when none may be asked about so soon."""
+        """Remove and return the task to poll now, None if none may be polled so soon."""
 
 
 class RoundRobin:
-    """The task whose last look is longest ago."""
+    """Polls the task whose last poll is longest ago."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[float, int, float, Task]] = []
@@ -73,80 +73,80 @@ class RoundRobin:
         self._push(task, now, now + poll_interval.MIN_INTERVAL)
 
     def pop(self, now: float) -> Task | None:
-        early = []
-        found = None
-        while self._queue and found is None:
+        too_early = []
+        task = None
+        while self._queue and task is None:
             entry = heapq.heappop(self._queue)
             if entry[2] <= now:
-                found = entry[3]
+                task = entry[3]
             else:
-                early.append(entry)
-        for entry in early:
+                too_early.append(entry)
+        for entry in too_early:
             heapq.heappush(self._queue, entry)
-        return found
+        return task
 
-    def _push(self, task: Task, due: float, early: float) -> None:
-        heapq.heappush(self._queue, (due, next(self._count), early, task))
+    def _push(self, task: Task, due: float, earliest: float) -> None:
+        heapq.heappush(self._queue, (due, next(self._count), earliest, task))
 
     def _tasks(self) -> Iterator[Task]:
         return (entry[3] for entry in self._queue)
 
 
 class OnePrice(RoundRobin):
-    """The daemon's way: gaps from one price for all, and a spare request goes to the earliest due."""
+    """The daemon's policy: intervals from one price for all tasks; a spare request goes to the task that is due first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn = -math.inf
-        self._theta = poll_interval.MIN_POLL_PRICE
+        self._priced_at = -math.inf
+        self._price = poll_interval.MIN_POLL_PRICE
 
     def put(self, task: Task, now: float) -> None:
-        gap = poll_interval.interval(task.curve, now - task.born, self._theta)
-        self._push(task, now + gap, now + max(poll_interval.MIN_INTERVAL, gap / 4))
+        interval = poll_interval.interval(task.model, now - task.created, self._price)
+        self._push(task, now + interval, now + max(poll_interval.MIN_INTERVAL, interval / 4))
 
     def pop(self, now: float) -> Task | None:
-        if now >= self._drawn + SNAPSHOT:
-            self._drawn = now
-            hazards = (poll_interval.hazard(task.curve, now - task.born) for task in self._tasks())
-            self._theta = poll_interval.poll_price(hazards, REQUESTS)
+        if now >= self._priced_at + SNAPSHOT:
+            self._priced_at = now
+            hazards = (poll_interval.hazard(task.model, now - task.created) for task in self._tasks())
+            self._price = poll_interval.poll_price(hazards, REQUESTS)
         return super().pop(now)
 
 
 class Best:
-    """The task with the highest score; all are scored at every request, which only a bench can afford."""
+    """Polls the task with the highest score; scoring every task at every request is affordable only in a simulation."""
 
     def __init__(self, score: Callable[[Task, float], float]) -> None:
         self._score = score
         self._tasks: list[Task] = []
 
-    def put(self, task: Task, now: float) -> None:  # noqa: ARG002 - a score needs no due time
+    def put(self, task: Task, now: float) -> None:
         self._tasks.append(task)
 
     def pop(self, now: float) -> Task | None:
-        free = [task for task in self._tasks if task.looked + poll_interval.MIN_INTERVAL <= now]
-        if not free:
+        allowed = [task for task in self._tasks if task.polled + poll_interval.MIN_INTERVAL <= now]
+        if not allowed:
             return None
-        best = max(free, key=lambda task: self._score(task, now))
+        best = max(allowed, key=lambda task: self._score(task, now))
         self._tasks.remove(best)
         return best
 
 
-def chance(task: Task, now: float) -> float:
-    """Return the chance that the task has ended since its last look."""
-    return 1 - poll_interval.unfinished(task.curve, now - task.born) / poll_interval.unfinished(
-        task.curve, task.looked - task.born
+def end_probability(task: Task, now: float) -> float:
+    """Return the probability that the task has ended since its last poll."""
+    return 1 - poll_interval.unfinished(task.model, now - task.created) / poll_interval.unfinished(
+        task.model, task.polled - task.created
     )
 
 
 def waste(task: Task, now: float) -> float:
-    """Return the delay expected to have piled up since the last look."""
-    return poll_interval.expected_waste(task.curve, task.looked - task.born, now - task.born)
+    """Return the expected delay that has accumulated since the last poll."""
+    return poll_interval.expected_waste(task.model, task.polled - task.created, now - task.created)
 
 
 POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
     {
         "round robin": RoundRobin,
-        "most likely ended first": lambda: Best(chance),
+        "most likely ended first": lambda: Best(end_probability),
         "largest expected waste": lambda: Best(waste),
         "one price, work-conserving": OnePrice,
     }
@@ -154,36 +154,36 @@ POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
 
 
 def fleet(rate: float, seconds: float, seed: int) -> list[Task]:
-    """Return the tasks created in this time at `rate` a second, in the order of their birth."""
-    dice = random.Random(seed)
+    """Return the tasks created in these seconds at `rate` a second, in the order of their creation."""
+    rng = random.Random(seed)
     shares = [share for share, _ in MIX]
     tasks: list[Task] = []
-    born = dice.expovariate(rate)
-    while born < seconds:
-        curve = dice.choices([curve for _, curve in MIX], shares)[0]
-        took = dice.lognormvariate(curve.mu, curve.sigma) if curve else math.inf
-        tasks.append(Task(curve or MIX[2][1] or poll_interval.PRIORS[None], born, born + took, born))
-        born += dice.expovariate(rate)
+    created = rng.expovariate(rate)
+    while created < seconds:
+        model = rng.choices([model for _, model in MIX], shares)[0]
+        duration = rng.lognormvariate(model.mu, model.sigma) if model else math.inf
+        tasks.append(Task(model or MIX[2][1] or poll_interval.PRIORS[None], created, created + duration, created))
+        created += rng.expovariate(rate)
     return tasks
 
 
 def simulate(policy: Policy, tasks: list[Task], *, seconds: float, warm: float) -> Delays:
     """Return the delays of the tasks that ended after `warm` and were seen before `seconds`.
 
-    A request goes out every 1/REQUESTS seconds, and is lost when no task may be asked about.
+    A request goes out every 1/REQUESTS seconds, and is lost if no task may be polled.
     """
     delays: list[float] = []
-    coming = iter(tasks)
-    upcoming = next(coming, None)
+    remaining = iter(tasks)
+    upcoming = next(remaining, None)
     for slot in range(int(seconds * REQUESTS)):
         now = slot / REQUESTS
-        while upcoming is not None and upcoming.born <= now:
+        while upcoming is not None and upcoming.created <= now:
             policy.put(upcoming, now)
-            upcoming = next(coming, None)
+            upcoming = next(remaining, None)
         task = policy.pop(now)
         if task is None:
             continue
-        task.looked = now
+        task.polled = now
         if task.ends > now:
             policy.put(task, now)
         elif task.ends >= warm:
@@ -191,18 +191,14 @@ def simulate(policy: Policy, tasks: list[Task], *, seconds: float, warm: float) 
     return Delays(sum(delays) / len(delays), sorted(delays)[int(len(delays) * 0.95)], len(delays))
 
 
-def main(rates: tuple[float, ...] = (1.0, 2.0, 3.5), *, seconds: float = 1800.0) -> None:
-    """Print mean and p95 delay of every policy at every rate."""
-    print("| new tasks a second | " + " | ".join(POLICIES) + " |")
-    print("|---|" + "---|" * len(POLICIES))
+def table(rates: tuple[float, ...] = (1.0, 2.0, 3.5), *, seconds: float = 1800.0) -> list[str]:
+    """Return the lines of a Markdown table: mean and p95 delay of every policy at every rate of new tasks."""
+    lines = ["| new tasks a second | " + " | ".join(POLICIES) + " |", "|---|" + "---|" * len(POLICIES)]
     for rate in rates:
         cells = []
         for policy in POLICIES.values():
             tasks = fleet(rate, seconds, seed=1)
             delays = simulate(policy(), tasks, seconds=seconds, warm=seconds / 3)
             cells.append(f"{delays.mean:.1f}, {delays.p95:.0f}")
-        print(f"| {rate} | " + " | ".join(cells) + " |")
-
-
-if __name__ == "__main__":
-    main()
+        lines.append(f"| {rate} | " + " | ".join(cells) + " |")
+    return lines
