@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
-from reconciler.kie.dialects.lenient import FINE
+from reconciler.kie.dialects.parsing import FINE
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
 

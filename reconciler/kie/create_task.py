@@ -17,7 +17,7 @@ from reconciler.errors import Transient
 from reconciler.kie.client import BROKEN, KieClient, KieReply
 from reconciler.kie.dialects.callback import names_task, task_ids
 from reconciler.kie.dialects.envelope import too_fast
-from reconciler.kie.dialects.lenient import FINE, clean, number
+from reconciler.kie.dialects.parsing import FINE, clean, number
 
 PATH = "/api/v1/jobs/createTask"
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from reconciler.errors import Config, LeaseLost, Permanent, Transient
 from reconciler.media.spool import Spool
-from reconciler.storage import MISSING, PIECE, ObjectStat, PutRequest, proper
+from reconciler.storage.store import MISSING, PIECE, ObjectStat, PutRequest, proper
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PARTS = ".parts"

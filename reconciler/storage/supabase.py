@@ -20,8 +20,9 @@ from storage3 import AsyncStorageClient
 
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage import MISSING, PIECE, UNPROVEN, ObjectStat, PutRequest, plain_md5, proper, prove, tus
-from reconciler.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable, words
+from reconciler.storage import tus
+from reconciler.storage.errors import KEY_HINT, heard, refusal, translated, unreachable, words
+from reconciler.storage.store import MISSING, PIECE, UNPROVEN, ObjectStat, PutRequest, plain_md5, proper, prove
 from reconciler.storage.tus import Tus, TusUpload
 
 _BATCH = 100

@@ -18,8 +18,8 @@ import aiohttp
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage import MISSING, PutRequest
-from reconciler.storage.refusals import heard, refusal, unreachable
+from reconciler.storage.errors import heard, refusal, unreachable
+from reconciler.storage.store import MISSING, PutRequest
 
 PIECE = 6 << 20
 """The hosted service takes pieces of exactly this size, but for the last."""

@@ -23,7 +23,7 @@ from tests.contract.life import Life, queued
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()
-CODED = ("media/fetch", "media/sniff", "media/spool", "storage/refusals", "storage/tus")
+CODED = ("media/fetch", "media/sniff", "media/spool", "storage/errors", "storage/tus")
 SERVER_WIDE = re.compile(r"DROP ROLE|GRANT reconciler TO")
 """What would reach beyond the one database that a test has."""
 

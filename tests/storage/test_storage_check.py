@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.errors import Config, Permanent, Transient
 from reconciler.net.http_clients import storage_session
-from reconciler.storage.refusals import StorageAnswer, refusal
+from reconciler.storage.errors import StorageAnswer, refusal
 from reconciler.storage.supabase import SupabaseStore
 from testkit.standins.storage import Bucket, Fault, SupabaseStorage
 from tests.storage.storing import PATH, connected, kit

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
-from reconciler.storage.refusals import StorageAnswer, refusal
+from reconciler.storage.errors import StorageAnswer, refusal
 from testkit.standins.storage import Bucket, Fault
 from testkit.waiting import until
 from tests.storage.storing import NAME, PATH, SIZES, Kit, asked, connected, kit, noise, put

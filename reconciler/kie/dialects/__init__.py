@@ -6,7 +6,7 @@ randomness, and no answer that makes them raise. The visit calls `candidates`, t
 """
 
 from reconciler.kie.dialects.catalogue import by_name, candidates
+from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.envelope import judge, other_task
-from reconciler.kie.dialects.family import Dialect
 
 __all__ = ["Dialect", "by_name", "candidates", "judge", "other_task"]

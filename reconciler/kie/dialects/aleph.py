@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at, number, word
+from reconciler.kie.dialects.parsing import at, number, word
 
 
 class AlephDialect:

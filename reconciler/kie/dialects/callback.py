@@ -11,8 +11,8 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import FINE, TASK_KEYS, at, number, unfold, word
 from reconciler.kie.dialects.market import MarketDialect, audio
+from reconciler.kie.dialects.parsing import FINE, TASK_KEYS, at, number, unfold, word
 
 LONGEST_TASK_ID = 300
 

@@ -12,7 +12,7 @@ import re
 
 from reconciler.kie.dialects import suno
 from reconciler.kie.dialects.aleph import AlephDialect
-from reconciler.kie.dialects.family import Dialect
+from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.flux_kontext import FluxKontextDialect
 from reconciler.kie.dialects.gpt4o import Gpt4oDialect
 from reconciler.kie.dialects.luma import LumaDialect

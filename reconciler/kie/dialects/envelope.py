@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.domain.model import Failed, Observation, TaskUnknown, Unreachable
-from reconciler.kie.dialects.family import Dialect
-from reconciler.kie.dialects.lenient import FINE, TASK_KEYS, clean, number
+from reconciler.kie.dialects.dialect import Dialect
+from reconciler.kie.dialects.parsing import FINE, TASK_KEYS, clean, number
 
 _GENERATION_FAILED = 501
 

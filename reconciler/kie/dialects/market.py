@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import MALFORMED, at, unfold, word
+from reconciler.kie.dialects.parsing import MALFORMED, at, unfold, word
 
 _MOST_NODES = 10_000
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
-from reconciler.kie.dialects.lenient import FINE, MALFORMED, clean, number, unfold, when
+from reconciler.kie.dialects.parsing import FINE, MALFORMED, clean, number, unfold, when
 
 MOST_RESULTS = 64
 LONGEST_ADDRESS = 4096

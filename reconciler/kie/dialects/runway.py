@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at, word
+from reconciler.kie.dialects.parsing import at, word
 
 
 class RunwayDialect:

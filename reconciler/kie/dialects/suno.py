@@ -13,8 +13,8 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import MALFORMED, at, number, unfold, word
 from reconciler.kie.dialects.market import audio
+from reconciler.kie.dialects.parsing import MALFORMED, at, number, unfold, word
 
 _FAILED = frozenset(
     {

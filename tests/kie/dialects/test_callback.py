@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects.callback import UNREADABLE, names_task, read, task_ids
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.parsing import LONGEST_SAID
 from tests.kie.dialects.test_total import anything, records
 
 A, B = "https://tempfile.aiquickdraw.com/a.mp4", "https://tempfile.aiquickdraw.com/b.mp4"

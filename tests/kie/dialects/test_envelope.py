@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.parsing import LONGEST_SAID
 
 MARKET = by_name("market")
 VEO = by_name("veo")

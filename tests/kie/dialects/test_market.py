@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.domain.model import Failed, Ready, Unreachable, Working
 from reconciler.kie.dialects import by_name
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.parsing import LONGEST_SAID
 
 MARKET = by_name("market")
 A = "https://tempfile.aiquickdraw.com/r/a.png"

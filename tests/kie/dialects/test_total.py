@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready
 from reconciler.kie.dialects import candidates, judge
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.parsing import LONGEST_SAID
 
 FAMILIES = candidates(None, "")
 STATES = ["success", "fail", "generating", "SUCCESS", "CALLBACK_EXCEPTION", "GENERATE_AUDIO_FAILED"]

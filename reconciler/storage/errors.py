@@ -18,7 +18,7 @@ from storage3.exceptions import StorageApiError
 from reconciler.errors import Permanent, ReconcilerError, Transient
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import retry_after
-from reconciler.storage import MISSING
+from reconciler.storage.store import MISSING
 
 # What it says is kept and shown, and it may repeat the key; keys of either kind are known by their shape.
 _REDACTION = Redaction()
