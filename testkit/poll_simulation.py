@@ -93,7 +93,7 @@ class RoundRobin:
 
 
 class OnePrice(RoundRobin):
-    """The daemon's policy: intervals from one price for all tasks; a spare request goes to the task that is due first."""
+    """The daemon's policy: one poll price for all tasks; a spare request goes to the task that is due first."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,13 +20,13 @@ import aiohttp
 from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
-from reconciler.kie.dialects.parsing import FINE
+from reconciler.kie.dialects.parsing import SUCCESS_CODES
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
 
 MAX_BODY = 4 << 20
 
-_LONGEST_TASK = 8192
+_MAX_TASK_ID = 8192
 
 BROKEN = (aiohttp.ClientError, OSError, ValueError)
 """What an exchange raises that did not end: the client says nonsense in some answers by a plain ValueError."""
@@ -99,7 +99,7 @@ class KieClient:
         # json= would fail on what JSON can carry and UTF-8 cannot.
         content = json.dumps({"url": url}).encode("ascii")
         reply = await self._ask("POST", _URL_PATH, key_hash, content=content)
-        minted = _worth(reply, "download_url")
+        minted = _data(reply, "download_url")
         if not isinstance(minted, str) or not minted:
             raise Transient("KIE minted no address", code="kie_no_address")
         return minted
@@ -107,7 +107,7 @@ class KieClient:
     async def credit(self, *, key_hash: str) -> float:
         """What is left on the account of this key, in KIE's credits."""
         reply = await self._ask("GET", _CREDIT_PATH, key_hash)
-        left = _worth(reply, "credit")
+        left = _data(reply, "credit")
         if isinstance(left, bool) or not isinstance(left, (int, float, str)):
             raise Transient("KIE told no credit", code="kie_no_credit")
         try:
@@ -143,15 +143,15 @@ class KieClient:
         async with asyncio.timeout(self._patience):
             asked = self._session.request(method, url, data=content, headers=headers, allow_redirects=False)
             async with asked as response:
-                body = await _bounded(response)
+                body = await _read_body(response)
         self.date = response.headers.get("Date")
-        return KieReply(response.status, _json(body), retry_after(response.headers.get("Retry-After")))
+        return KieReply(response.status, _parse_json(body), retry_after(response.headers.get("Retry-After")))
 
     def _url(self, path: str, task_id: str | None) -> URL:
         url = URL(self._base + path)
         if task_id is None:
             return url
-        if len(task_id) > _LONGEST_TASK:
+        if len(task_id) > _MAX_TASK_ID:
             raise _unaskable()
         try:
             return url.with_query(taskId=task_id)
@@ -184,7 +184,7 @@ def _unaskable() -> Transient:
     return Transient("KIE cannot be asked with this id or this key", code="unaskable")
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     # Unpacked here, not by the client: it would unpack a bomb first and let us count afterwards.
     encoded = response.headers.get("Content-Encoding", "identity").lower() in {"gzip", "deflate"}
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoded else None
@@ -202,7 +202,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _json(body: bytes) -> object | None:
+def _parse_json(body: bytes) -> object | None:
     try:
         found: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -210,27 +210,27 @@ def _json(body: bytes) -> object | None:
     return found
 
 
-def _worth(reply: KieReply, what: str) -> object:
+def _data(reply: KieReply, what: str) -> object:
     if not isinstance(reply.body, dict):
         raise Transient(f"KIE's {what} answer is no JSON", code="not_json")
-    code = _code(reply)
-    if reply.status == 200 and code in FINE:
+    code = _answer_code(reply)
+    if reply.status == 200 and code in SUCCESS_CODES:
         found: object = reply.body.get("data")
         return found
-    raise _refusal(code, reply, what)
+    raise _to_error(code, reply, what)
 
 
-def _code(reply: KieReply) -> int:
+def _answer_code(reply: KieReply) -> int:
     # The body's word counts; the status only where the body has none or is the milder of the two.
     said = reply.body.get("code") if isinstance(reply.body, dict) else None
     if isinstance(said, str) and said.isascii() and said.isdigit():
         said = int(said[:6])
     if isinstance(said, bool) or not isinstance(said, int):
         return reply.status
-    return reply.status if said in FINE and reply.status >= 400 else said
+    return reply.status if said in SUCCESS_CODES and reply.status >= 400 else said
 
 
-def _refusal(code: int, reply: KieReply, what: str) -> ReconcilerError:
+def _to_error(code: int, reply: KieReply, what: str) -> ReconcilerError:
     said = f"KIE answers {what} with {code}"
     if code == 401:
         return Permanent(said, code="key_rejected", hint="KIE rejects this key: check it")

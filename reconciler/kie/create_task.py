@@ -15,9 +15,9 @@ import aiohttp
 
 from reconciler.errors import Transient
 from reconciler.kie.client import BROKEN, KieClient, KieReply
-from reconciler.kie.dialects.callback import names_task, task_ids
-from reconciler.kie.dialects.envelope import too_fast
-from reconciler.kie.dialects.parsing import FINE, clean, number
+from reconciler.kie.dialects.callback import mentions_task_id, task_ids
+from reconciler.kie.dialects.envelope import is_rate_limit_message
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, printable_line, whole_number
 
 PATH = "/api/v1/jobs/createTask"
 
@@ -25,9 +25,9 @@ RATE_LIMITED = 429
 
 # What KIE's pages list for a request that made no task. Every other code may be a gateway's word for an answer of KIE's
 # that got lost: 408, 502, 503, 504 and 52x are.
-_NO = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
+_REFUSAL_CODES = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_LONGEST_MESSAGE = 500
+_MAX_MESSAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ async def create_task(kie: KieClient, asked: Mapping[str, object], *, key_hash: 
     """Ask KIE for one task; `asked` is the request's body, JSON throughout."""
     content = json.dumps(asked).encode("ascii")
     try:
-        return _discreet(judged(await kie.post(PATH, content, key_hash=key_hash)), kie)
+        return _without_secrets(read_reply(await kie.post(PATH, content, key_hash=key_hash)), kie)
     except Transient as error:
         return CreateUncertain(str(error)) if error.code == "too_large" else CreateNotSent(str(error))
     except (TimeoutError, *BROKEN) as error:
@@ -77,29 +77,29 @@ async def create_task(kie: KieClient, asked: Mapping[str, object], *, key_hash: 
         return CreateUncertain(f"the connection to KIE broke ({type(error).__name__})")
 
 
-def _discreet(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:
+def _without_secrets(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:
     match outcome:
         case CreateRefused():
-            return replace(outcome, message=kie.discreet(outcome.message, _LONGEST_MESSAGE))
+            return replace(outcome, message=kie.discreet(outcome.message, _MAX_MESSAGE))
         case CreateUncertain(reason) | CreateNotSent(reason):
-            return replace(outcome, reason=kie.discreet(reason, _LONGEST_MESSAGE))
+            return replace(outcome, reason=kie.discreet(reason, _MAX_MESSAGE))
         case CreateAccepted():
             return outcome
         case _:
             assert_never(outcome)
 
 
-def judged(reply: KieReply) -> CreateOutcome:
+def read_reply(reply: KieReply) -> CreateOutcome:
     """Return what an answer means; whatever is not clearly yes or no is uncertain."""
     if not isinstance(reply.body, dict):
         return CreateUncertain(f"KIE answered HTTP {reply.status} without its envelope")
-    code = number(reply.body.get("code"))
-    said = clean(reply.body.get("msg") or reply.body.get("message"))
-    if code not in FINE:
-        if code not in _NO or names_task(reply.body):
+    code = whole_number(reply.body.get("code"))
+    said = printable_line(reply.body.get("msg") or reply.body.get("message"))
+    if code not in SUCCESS_CODES:
+        if code not in _REFUSAL_CODES or mentions_task_id(reply.body):
             return CreateUncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
         # One wording comes with codes of its own.
-        code = RATE_LIMITED if too_fast(said) else code
+        code = RATE_LIMITED if is_rate_limit_message(said) else code
         return CreateRefused(code, said or "KIE refused without a reason", reply.retry_after)
     named = task_ids(reply.body)
     if len(named) != 1:

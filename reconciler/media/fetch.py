@@ -21,12 +21,12 @@ from reconciler.media.spool import HEAD, PIECE, Spool
 from reconciler.net.http_clients import SILENCE, AddressRefused, is_public, retry_after
 
 MAX_REDIRECTS = 5
-LONGEST_ADDRESS = 8192
+MAX_ADDRESS = 8192
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BUSY = frozenset({408, 425, 429})
-_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
-_NUMBER = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[0-9.]+", re.IGNORECASE)
+_BUSY_STATUSES = frozenset({408, 425, 429})
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+_IP_ADDRESS = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[0-9.]+", re.IGNORECASE)
 
 Progress = Callable[[int, int | None], None]
 
@@ -72,7 +72,7 @@ class Fetcher:
             raise Transient("the source is too slow", code="timeout") from None
         except (aiohttp.ClientError, UnicodeError) as error:
             # The cause is cut off: its text may hold a signed address.
-            raise _translated(error) from None
+            raise _translate(error) from None
 
     async def _follow(self, source: str, spool: Spool, progress: Progress | None) -> str:
         url = self._allowed(source)
@@ -87,17 +87,17 @@ class Fetcher:
         raise Permanent("the source redirects without end", code="redirects")
 
     def _allowed(self, address: str, base: URL | None = None) -> URL:
-        url = _parsed(address, base)
+        url = _parse_address(address, base)
         if url.scheme not in {"http", "https"}:
             raise Permanent("only http and https are fetched", code="scheme")
         if "@" in url.raw_authority:
             raise Permanent("the address holds credentials", code="credentials")
         host = url.raw_host or ""
-        if _NUMBER.fullmatch(host):
+        if _IP_ADDRESS.fullmatch(host):
             if not (self._allow_private or is_public(host)):
-                raise _refused()
-        elif not _NAME.fullmatch(host):
-            raise _malformed()
+                raise _address_refused()
+        elif not _HOST_NAME.fullmatch(host):
+            raise _address_malformed()
         literal = f"[{host}]" if ":" in host else host
         if not host_listed(f"https://{literal}/", self._hosts):
             raise Permanent(
@@ -109,7 +109,7 @@ class Fetcher:
 
     def _judge(self, response: aiohttp.ClientResponse) -> None:
         if response.status != 200:
-            raise _unwelcome(response)
+            raise _status_error(response)
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             raise Permanent("the body is encoded, not the file itself", code="encoding_refused")
         if (response.content_length or 0) > self._max_bytes:
@@ -149,24 +149,24 @@ class Fetcher:
         )
 
 
-def _parsed(address: str, base: URL | None) -> URL:
-    if not address or len(address) > LONGEST_ADDRESS or AMBIGUOUS_CHARACTERS.search(address):
-        raise _malformed()
+def _parse_address(address: str, base: URL | None) -> URL:
+    if not address or len(address) > MAX_ADDRESS or AMBIGUOUS_CHARACTERS.search(address):
+        raise _address_malformed()
     try:
         # What is already plain is sent byte for byte: signatures may cover the exact path.
         url = URL(address, encoded=address.isascii())
         url = base.join(url) if base is not None else url
         port = url.port  # only read, and only then found to be none, when it is asked for
     except ValueError:
-        raise _malformed() from None
+        raise _address_malformed() from None
     if port == 0:
-        raise _malformed()
+        raise _address_malformed()
     return url
 
 
-def _unwelcome(response: aiohttp.ClientResponse) -> ReconcilerError:
+def _status_error(response: aiohttp.ClientResponse) -> ReconcilerError:
     status = response.status
-    if status >= 500 or status in _BUSY:
+    if status >= 500 or status in _BUSY_STATUSES:
         return Transient(
             f"the source answers {status}",
             code="http_5xx" if status >= 500 else f"http_{status}",
@@ -178,12 +178,12 @@ def _unwelcome(response: aiohttp.ClientResponse) -> ReconcilerError:
     return Transient(f"the source answers {status}", code=f"http_{status // 100}xx")
 
 
-def _translated(error: aiohttp.ClientError | UnicodeError) -> ReconcilerError:
+def _translate(error: aiohttp.ClientError | UnicodeError) -> ReconcilerError:
     match error:
         case aiohttp.ClientConnectorError(os_error=AddressRefused()):
-            return _refused()
+            return _address_refused()
         case aiohttp.InvalidURL() | UnicodeError():
-            return _malformed()
+            return _address_malformed()
         case aiohttp.ClientPayloadError():
             return Transient("the body ended early", code="short")
         case aiohttp.ClientSSLError():
@@ -194,7 +194,7 @@ def _translated(error: aiohttp.ClientError | UnicodeError) -> ReconcilerError:
             return Transient(f"the source is away ({type(error).__name__})", code="network")
 
 
-def _refused() -> Permanent:
+def _address_refused() -> Permanent:
     return Permanent(
         "the source's address is not public",
         code="address_refused",
@@ -202,5 +202,5 @@ def _refused() -> Permanent:
     )
 
 
-def _malformed() -> Permanent:
+def _address_malformed() -> Permanent:
     return Permanent("the source is no usable address", code="address_malformed")

@@ -4,20 +4,8 @@
 `errors.py` for its refusals) and `local.py`. When and what to store is decided in `worker/`, not here.
 """
 
-from reconciler.storage.store import (
-    MISSING,
-    PIECE,
-    READ_BACK,
-    UNPROVEN,
-    ObjectStat,
-    PutRequest,
-    Receipt,
-    Store,
-    plain_md5,
-    proper,
-    prove,
-    reread,
-)
+from reconciler.storage.proof import READ_BACK, UNPROVEN, plain_md5, prove, reread
+from reconciler.storage.store import MISSING, PIECE, ObjectStat, PutRequest, Receipt, Store
 
 __all__ = [
     "MISSING",
@@ -29,7 +17,6 @@ __all__ = [
     "Receipt",
     "Store",
     "plain_md5",
-    "proper",
     "prove",
     "reread",
 ]

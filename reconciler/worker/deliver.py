@@ -165,7 +165,7 @@ class Deliverer:
 
         what = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
         with self._metrics.storing("put"):
-            await self._ways.store.put(what, spool, ours=lease.ours, begun=begun, progress=progress)
+            await self._ways.store.put(what, spool, holds_lease=lease.ours, upload_started=begun, progress=progress)
 
 
 def _told(row: Row, n: int) -> Any:

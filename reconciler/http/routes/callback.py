@@ -175,7 +175,7 @@ def _said(request: Request, raw: bytes) -> CallbackMessage:
     named = {name for name in request.query_params.getlist("generation") if name.strip()}
     if len(named) > 1:
         raise Problem(400, "ids_disagree", "the address names more than one generation")
-    named = {name for name in named if len(name) <= payload.LONGEST_TASK_ID}
+    named = {name for name in named if len(name) <= payload.MAX_TASK_ID}
     digest = hashlib.sha256(raw + b"\n" + "".join(named).encode()).hexdigest()
     return CallbackMessage(next(iter(found)), next(iter(named), None), body, digest)
 

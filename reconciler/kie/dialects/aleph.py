@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import at, number, word
+from reconciler.kie.dialects.parsing import get_path, lower_text, whole_number
 
 
 class AlephDialect:
@@ -22,7 +22,7 @@ class AlephDialect:
     def read(self, record: Mapping[str, object]) -> Observation:
         """What the record says; 0 is running unless an error is named beside it."""
         message, code = record.get("errorMessage"), record.get("errorCode")
-        named = word(message) or outcome.error_code(code)
-        if number(record.get("successFlag")) == 0 and named:
-            return outcome.refused(message, code)
-        return outcome.by_flag(record, at(record, "response", "resultVideoUrl"))
+        named = lower_text(message) or outcome.error_code(code)
+        if whole_number(record.get("successFlag")) == 0 and named:
+            return outcome.failed(message, code)
+        return outcome.from_success_flag(record, get_path(record, "response", "resultVideoUrl"))

@@ -11,20 +11,27 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.market import MarketDialect, audio
-from reconciler.kie.dialects.parsing import FINE, TASK_KEYS, at, number, unfold, word
+from reconciler.kie.dialects.market import MarketDialect, audio_addresses
+from reconciler.kie.dialects.parsing import (
+    SUCCESS_CODES,
+    TASK_ID_KEYS,
+    get_path,
+    lower_text,
+    parse_nested,
+    whole_number,
+)
 
-LONGEST_TASK_ID = 300
+MAX_TASK_ID = 300
 
 UNREADABLE: Final = Unreachable("callback_unreadable")
 
 # What the pages of the families list for a task that failed; 401, 402, 429 and 455 say nothing about a task.
-_FAILED = frozenset({400, 413, 422, 451, 500, 501, 531})
+_FAILURE_CODES = frozenset({400, 413, 422, 451, 500, 501, 531})
 _MARKET = MarketDialect()
 
 # Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. What
 # lies beside them (originUrls, image_url, result_image_url) is what was given in, or a poster.
-_PLACES: tuple[tuple[str, ...], ...] = (
+_RESULT_PATHS: tuple[tuple[str, ...], ...] = (
     ("info", "resultUrls"),
     ("info", "result_urls"),
     ("info", "resultImageUrl"),
@@ -44,60 +51,60 @@ def task_ids(body: object) -> frozenset[str]:
     """
     return frozenset(
         value
-        for value in _said(body)
-        if isinstance(value, str) and value.strip() and len(value) <= LONGEST_TASK_ID and value.isprintable()
+        for value in _task_id_values(body)
+        if isinstance(value, str) and value.strip() and len(value) <= MAX_TASK_ID and value.isprintable()
     )
 
 
-def names_task(body: object) -> bool:
+def mentions_task_id(body: object) -> bool:
     """Whether the body says anything for a task's id, even what can be none."""
-    return any(value not in (None, "") for value in _said(body))
+    return any(value not in (None, "") for value in _task_id_values(body))
 
 
-def _said(body: object) -> list[object]:
+def _task_id_values(body: object) -> list[object]:
     if not isinstance(body, Mapping):
         return []
-    places = [place for place in (unfold(body.get("data")), body) if isinstance(place, Mapping)]
-    return [place.get(key) for place in places for key in TASK_KEYS]
+    places = [place for place in (parse_nested(body.get("data")), body) if isinstance(place, Mapping)]
+    return [place.get(key) for place in places for key in TASK_ID_KEYS]
 
 
 def read(body: object) -> Observation:
     """Return what the payload claims; `callback_unreadable` where it claims nothing that can be understood."""
     if not isinstance(body, Mapping):
         return UNREADABLE
-    record = unfold(body.get("data"))
+    record = parse_nested(body.get("data"))
     record = {} if record is None else record
     if not isinstance(record, Mapping):
         return UNREADABLE
-    code, message = number(body.get("code")), body.get("msg") or body.get("message")
+    code, message = whole_number(body.get("code")), body.get("msg") or body.get("message")
     if "state" in record:
         seen = _MARKET.read(record)
     elif "callbackType" in record:
-        seen = _suno(record, message, code)
-    elif code in _FAILED:
-        made = _made(record)
-        seen = UNREADABLE if isinstance(made, Ready) and made.sources else outcome.refused(message, code)
+        seen = _read_suno(record, message, code)
+    elif code in _FAILURE_CODES:
+        made = _find_results(record)
+        seen = UNREADABLE if isinstance(made, Ready) and made.sources else outcome.failed(message, code)
     else:
-        seen = _made(record)
+        seen = _find_results(record)
     # A success that its own code contradicts is neither.
-    return UNREADABLE if isinstance(seen, Ready) and code not in FINE else seen
+    return UNREADABLE if isinstance(seen, Ready) and code not in SUCCESS_CODES else seen
 
 
-def _suno(record: Mapping[str, object], message: object, code: int | None) -> Observation:
+def _read_suno(record: Mapping[str, object], message: object, code: int | None) -> Observation:
     """Suno calls up to three times for one task: text and the first track are steps on the way."""
-    match stage := word(record.get("callbackType")):
+    match stage := lower_text(record.get("callbackType")):
         case "text" | "first":
             return Working(stage, generating=True)
         case "complete":
-            return outcome.ready(record, audio(record.get("data")))
+            return outcome.ready(record, audio_addresses(record.get("data")))
         case "error":
-            return outcome.refused(message, code)
+            return outcome.failed(message, code)
         case _:
             return UNREADABLE
 
 
-def _made(record: Mapping[str, object]) -> Observation:
-    for place in _PLACES:
-        if (found := at(record, *place)) is not None:
+def _find_results(record: Mapping[str, object]) -> Observation:
+    for place in _RESULT_PATHS:
+        if (found := get_path(record, *place)) is not None:
             return outcome.ready(record, found)
     return UNREADABLE

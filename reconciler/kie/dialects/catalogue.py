@@ -40,9 +40,9 @@ _ALL: tuple[Dialect, ...] = (
     suno.VIDEO,
     suno.COVER,
 )
-_NAMED = {family.name: family for family in _ALL}
+_BY_NAME = {family.name: family for family in _ALL}
 
-_TASKS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
+_BY_TASK_ID: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     (r"veo_task_", (_VEO, _MARKET)),
     (r"task_4o_", (_GPT4O, _MARKET)),
 )
@@ -54,7 +54,7 @@ _VENDORS = (
     r"|sora|topaz|volcengine|wan|z-image"
 )
 _SUNO = r"(.*[^a-z])?suno[^a-z].*"
-_MODELS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
+_BY_MODEL: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     # The market's own keys first.
     (r"runway/.*aleph.*", (_MARKET, _ALEPH)),
     (r"runway/.*", (_MARKET, _RUNWAY)),
@@ -84,11 +84,11 @@ _MODELS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
 
 def candidates(model: str | None, task_id: str) -> tuple[Dialect, ...]:
     """The dialects to ask in, most likely first; the market is always among them."""
-    for pattern, families in _TASKS:
+    for pattern, families in _BY_TASK_ID:
         if re.match(pattern, task_id):
             return families
     key = (model or "").strip().lower()[:200]
-    for pattern, families in _MODELS:
+    for pattern, families in _BY_MODEL:
         if re.fullmatch(pattern, key):
             return families
     return _ALL
@@ -96,4 +96,4 @@ def candidates(model: str | None, task_id: str) -> tuple[Dialect, ...]:
 
 def by_name(name: str) -> Dialect | None:
     """The dialect that a row was last understood in; None for a name of another version."""
-    return _NAMED.get(name)
+    return _BY_NAME.get(name)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Failed, Observation, TaskUnknown, Unreachable
 from reconciler.kie.dialects.dialect import Dialect
-from reconciler.kie.dialects.parsing import FINE, TASK_KEYS, clean, number
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, printable_line, whole_number
 
 _GENERATION_FAILED = 501
 
@@ -36,12 +36,12 @@ def judge(family: Dialect, status: int, body: object | None, retry_after: float 
         word = "not_json" if body is None else "bad_envelope"
         return Unreachable(_reason(status, word), f"HTTP {status}", retry_after)
     code, record = _code(status, body), body.get("data")
-    said = clean(body.get("msg") or body.get("message"))
-    if not isinstance(record, Mapping) and too_fast(said):
+    said = printable_line(body.get("msg") or body.get("message"))
+    if not isinstance(record, Mapping) and is_rate_limit_message(said):
         return Unreachable("rate_limited", said, retry_after)
-    if code in FINE and isinstance(record, Mapping):
+    if code in SUCCESS_CODES and isinstance(record, Mapping):
         return family.read(record)
-    if code in FINE and record is None:
+    if code in SUCCESS_CODES and record is None:
         return TaskUnknown("no_data")
     if code == 404:
         return TaskUnknown("not_found")
@@ -53,7 +53,7 @@ def judge(family: Dialect, status: int, body: object | None, retry_after: float 
     return Unreachable(_reason(code, "bad_envelope"), said or f"code {code}", retry_after)
 
 
-def too_fast(said: str) -> bool:
+def is_rate_limit_message(said: str) -> bool:
     """Whether KIE says that it is asked too often, which comes under codes of its own."""
     return "frequency is too high" in said.lower()
 
@@ -63,25 +63,25 @@ def other_task(body: object | None, asked: str) -> Unreachable | None:
     record = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(record, Mapping):
         return None
-    for named in map(record.get, TASK_KEYS):
+    for named in map(record.get, TASK_ID_KEYS):
         # A database that finds an id by other capitals, or by blanks around it, tells it as it was made.
         if isinstance(named, str) and named.strip() and named.strip().casefold() != asked.strip().casefold():
-            return Unreachable("other_task", clean(f"the record is of {named}"))
+            return Unreachable("other_task", printable_line(f"the record is of {named}"))
     return None
 
 
 def _code(status: int, body: Mapping[str, object]) -> int | None:
     """The body's code; the HTTP status where the body has none or contradicts a failed request."""
-    code = number(body.get("code"))
+    code = whole_number(body.get("code"))
     failed = status >= 400
     if code is None:
         return status if failed else None
-    return status if failed and code in FINE else code
+    return status if failed and code in SUCCESS_CODES else code
 
 
 def _reason(code: int | None, otherwise: str) -> str:
     """A stable word for the code; metrics count by it."""
-    if code is None or code in FINE:
+    if code is None or code in SUCCESS_CODES:
         return otherwise
     if code in _REASONS:
         return _REASONS[code]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import at, number
+from reconciler.kie.dialects.parsing import get_path, whole_number
 
 
 class LumaDialect:
@@ -20,7 +20,7 @@ class LumaDialect:
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """What the record says; 4 means generated, and only KIE's callback failed."""
-        found = at(record, "response", "resultUrls")
-        if number(record.get("successFlag")) == 4:
+        found = get_path(record, "response", "resultUrls")
+        if whole_number(record.get("successFlag")) == 4:
             return outcome.ready(record, found)
-        return outcome.by_flag(record, found)
+        return outcome.from_success_flag(record, found)

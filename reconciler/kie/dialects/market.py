@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import MALFORMED, at, unfold, word
+from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested
 
-_MOST_NODES = 10_000
+_MAX_NODES = 10_000
 
 
 class MarketDialect:
@@ -26,56 +26,56 @@ class MarketDialect:
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """What the record says."""
-        match state := word(record.get("state")):
+        match state := lower_text(record.get("state")):
             case "waiting" | "queuing" | "queueing":
                 return Working(state)
             case "generating":
                 return Working(state, generating=True)
             case "success":
-                return outcome.ready(record, results(record.get("resultJson")))
+                return outcome.ready(record, find_results(record.get("resultJson")))
             case "fail":
-                return outcome.refused(record.get("failMsg"), record.get("failCode"))
+                return outcome.failed(record.get("failMsg"), record.get("failCode"))
             case _:
                 return outcome.unknown_state(record.get("state"))
 
 
-def results(result: object) -> object:
+def find_results(result: object) -> object:
     """The list of results in any form of `resultJson`, still unchecked.
 
     A form that is not known is MALFORMED and not empty: a success that holds something we
     cannot read must not end as a success without output.
     """
-    result = unfold(result)
+    result = parse_nested(result)
     if not isinstance(result, Mapping):
         return result
-    known = [read(result[key]) for key, read in _FORMS.items() if key in result]
+    known = [read(result[key]) for key, read in _READERS.items() if key in result]
     for found in known:
         if found not in (None, []):
             return found
-    return [] if known or not result else outcome.address_in(result)
+    return [] if known or not result else outcome.find_address(result)
 
 
-def audio(tracks: object) -> object:
+def audio_addresses(tracks: object) -> object:
     """The addresses of Suno's tracks; the picture and the stream beside each are not results."""
-    tracks = unfold(tracks)
+    tracks = parse_nested(tracks)
     if not isinstance(tracks, list):
         return None if tracks is None else MALFORMED
     keys = ("audioUrl", "audio_url", "sourceAudioUrl", "source_audio_url")
-    return [next((url for key in keys if (url := at(track, key))), None) for track in tracks]
+    return [next((url for key in keys if (url := get_path(track, key))), None) for track in tracks]
 
 
-def _listed(value: object) -> object:
-    value = unfold(value)
+def _address_list(value: object) -> object:
+    value = parse_nested(value)
     return value if value is None or isinstance(value, list | str) else MALFORMED
 
 
-def _object(value: object) -> object:
-    value = unfold(value)
-    if (masks := at(value, "mask_urls")) is not None:
-        return _listed(masks)
-    if isinstance(segments := at(value, "segments"), list):
-        return [at(segment, "maskUrl") for segment in segments]
-    if isinstance(value, Mapping) and isinstance(url := outcome.address_in(value), str):
+def _addresses_in_object(value: object) -> object:
+    value = parse_nested(value)
+    if (masks := get_path(value, "mask_urls")) is not None:
+        return _address_list(masks)
+    if isinstance(segments := get_path(value, "segments"), list):
+        return [get_path(segment, "maskUrl") for segment in segments]
+    if isinstance(value, Mapping) and isinstance(url := outcome.find_address(value), str):
         return url
     # Text models answer in here; words without an address are a success without media.
     return MALFORMED if _mentions_address(value) else []
@@ -83,7 +83,7 @@ def _object(value: object) -> object:
 
 def _mentions_address(value: object) -> bool:
     waiting = [value]
-    for _ in range(_MOST_NODES):
+    for _ in range(_MAX_NODES):
         if not waiting:
             return False
         node = waiting.pop()
@@ -98,14 +98,14 @@ def _mentions_address(value: object) -> bool:
 
 # Documented: resultUrls, resultObject. `data` is how the market answers for ai-music-api models
 # (measured by others, September 2026). The rest is only known from defensive clients.
-_FORMS: Mapping[str, Callable[[object], object]] = MappingProxyType(
+_READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
-        "resultUrls": _listed,
-        "result_urls": _listed,
-        "resultObject": _object,
-        "data": audio,
-        "sunoData": audio,
-        "outputs": _listed,
-        "videoInfo": lambda value: at(value, "videoUrl"),
+        "resultUrls": _address_list,
+        "result_urls": _address_list,
+        "resultObject": _addresses_in_object,
+        "data": audio_addresses,
+        "sunoData": audio_addresses,
+        "outputs": _address_list,
+        "videoInfo": lambda value: get_path(value, "videoUrl"),
     }
 )

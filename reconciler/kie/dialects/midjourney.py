@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import at
+from reconciler.kie.dialects.parsing import get_path
 
 
 class MidjourneyDialect:
@@ -21,4 +21,4 @@ class MidjourneyDialect:
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """What the record says."""
-        return outcome.by_flag(record, at(record, "resultInfoJson", "resultUrls"))
+        return outcome.from_success_flag(record, get_path(record, "resultInfoJson", "resultUrls"))

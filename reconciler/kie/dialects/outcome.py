@@ -11,11 +11,18 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
-from reconciler.kie.dialects.parsing import FINE, MALFORMED, clean, number, unfold, when
+from reconciler.kie.dialects.parsing import (
+    MALFORMED,
+    SUCCESS_CODES,
+    parse_nested,
+    printable_line,
+    timestamp,
+    whole_number,
+)
 
-MOST_RESULTS = 64
-LONGEST_ADDRESS = 4096
-LONGEST_TASK = timedelta(days=1)
+MAX_RESULTS = 64
+MAX_ADDRESS = 4096
+MAX_DURATION = timedelta(days=1)
 
 # A poster or cover art comes beside the video or audio it belongs to: pictures are named last.
 _ADDRESS_KEYS = (
@@ -38,25 +45,25 @@ def ready(record: Mapping[str, object], found: object) -> Ready | Unreachable:
     One address that cannot be used makes the whole answer unusable: a part of the results would
     be taken for all of them. Absent entries are passed over, repeated ones kept once.
     """
-    found = unfold(found)
+    found = parse_nested(found)
     items = [] if found is None else found if isinstance(found, list) else [found]
-    if len(items) > MOST_RESULTS:
+    if len(items) > MAX_RESULTS:
         return Unreachable("bad_result", f"{len(items)} results")
     sources: dict[str, None] = {}
     for item in items:
-        address = unfold(address_in(item) if isinstance(item, Mapping) else item)
+        address = parse_nested(find_address(item) if isinstance(item, Mapping) else item)
         if address is None:
             continue
         if not isinstance(address, str) or not _usable(address):
             return Unreachable("bad_result", "a result without a usable address")
         sources[address] = None
-    completed = when(record.get("completeTime"))
+    completed = timestamp(record.get("completeTime"))
     if completed is not None and completed.tzinfo is None:
         completed = None
-    return Ready(tuple(sources), completed_at=completed, duration=_took(record))
+    return Ready(tuple(sources), completed_at=completed, duration=_duration(record))
 
 
-def address_in(item: Mapping[str, object]) -> object:
+def find_address(item: Mapping[str, object]) -> object:
     """The address an object holds; None where its place is empty, MALFORMED where there is none."""
     for key in _ADDRESS_KEYS:
         if item.get(key) is not None:
@@ -64,40 +71,40 @@ def address_in(item: Mapping[str, object]) -> object:
     return None if any(key in item for key in _ADDRESS_KEYS) else MALFORMED
 
 
-def refused(message: object, code: object) -> Failed:
+def failed(message: object, code: object) -> Failed:
     """The provider's own word that the task failed; the message is never empty."""
-    text = clean(message) or "KIE says that the task failed, without a reason"
+    text = printable_line(message) or "KIE says that the task failed, without a reason"
     return Failed(text, code=error_code(code))
 
 
 def error_code(code: object) -> str | None:
     """The code as text, None where it names no error."""
-    return None if number(code) in FINE else clean(code) or None
+    return None if whole_number(code) in SUCCESS_CODES else printable_line(code) or None
 
 
 def unknown_state(value: object) -> Unreachable:
     """A state that no page names: it may mean anything, so it means nothing yet."""
-    return Unreachable("unknown_state", clean(value))
+    return Unreachable("unknown_state", printable_line(value))
 
 
-def by_flag(record: Mapping[str, object], found: object) -> Observation:
+def from_success_flag(record: Mapping[str, object], found: object) -> Observation:
     """The families that count: successFlag 0, 1, 2 and 3.
 
     Their pages call 0 "generating" and have no word for queuing, so 0 is begun.
     """
-    match number(record.get("successFlag")):
+    match whole_number(record.get("successFlag")):
         case 0:
             return Working("generating", generating=True)
         case 1:
             return ready(record, found)
         case 2 | 3:
-            return refused(record.get("errorMessage"), record.get("errorCode"))
+            return failed(record.get("errorMessage"), record.get("errorCode"))
         case _:
             return unknown_state(record.get("successFlag"))
 
 
 def _usable(address: str) -> bool:
-    if len(address) > LONGEST_ADDRESS or " " in address or "\\" in address:
+    if len(address) > MAX_ADDRESS or " " in address or "\\" in address:
         return False
     try:
         parts = urlsplit(address)
@@ -106,11 +113,11 @@ def _usable(address: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and address.isprintable()
 
 
-def _took(record: Mapping[str, object]) -> timedelta | None:
-    began, ended = when(record.get("createTime")), when(record.get("completeTime"))
+def _duration(record: Mapping[str, object]) -> timedelta | None:
+    began, ended = timestamp(record.get("createTime")), timestamp(record.get("completeTime"))
     if began and ended and (began.tzinfo is None) == (ended.tzinfo is None):
         took = ended - began
     else:
         # Documented as milliseconds, seconds in every record seen.
-        took = timedelta(seconds=max(0, min(number(record.get("costTime")) or 0, 10**9)))
-    return took if timedelta() < took <= LONGEST_TASK else None
+        took = timedelta(seconds=max(0, min(whole_number(record.get("costTime")) or 0, 10**9)))
+    return took if timedelta() < took <= MAX_DURATION else None

@@ -16,12 +16,12 @@ from typing import Final
 MALFORMED: Final = object()
 """Something was said, and it cannot be read; absent is None."""
 
-LONGEST_SAID = 16 << 10
+MAX_TEXT = 16 << 10
 
-TASK_KEYS = ("task_id", "taskId")
+TASK_ID_KEYS = ("task_id", "taskId")
 """What KIE calls a task's id, by the dialect."""
 
-FINE = frozenset({0, 200})
+SUCCESS_CODES = frozenset({0, 200})
 """The codes that tell of no error, around a record and in it."""
 
 _MILLISECONDS_FROM = 10**11
@@ -29,7 +29,7 @@ _YEARS = range(2000, 2100)
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
-def unfold(value: object) -> object:
+def parse_nested(value: object) -> object:
     """The value itself, or what the JSON text in it says; blank text is absent.
 
     An address stands for itself. KIE wraps JSON in strings twice in places.
@@ -47,10 +47,10 @@ def unfold(value: object) -> object:
     return value
 
 
-def at(value: object, *path: str) -> object:
+def get_path(value: object, *path: str) -> object:
     """What lies at the end of the path; None when a step is absent, MALFORMED when it is no object."""
     for name in path:
-        value = unfold(value)
+        value = parse_nested(value)
         if value is None or value is MALFORMED:
             return value
         if not isinstance(value, Mapping):
@@ -59,7 +59,7 @@ def at(value: object, *path: str) -> object:
     return value
 
 
-def number(value: object) -> int | None:
+def whole_number(value: object) -> int | None:
     """A whole number, also where it is written as text or as a float; None where it is beyond reason, as 10**18 is."""
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         value = int(value)
@@ -70,12 +70,12 @@ def number(value: object) -> int | None:
     return value
 
 
-def word(value: object) -> str:
+def lower_text(value: object) -> str:
     """A state's name in lower case; empty when it is no text."""
     return value.strip().lower() if isinstance(value, str) else ""
 
 
-def clean(value: object) -> str:
+def printable_line(value: object) -> str:
     """One line of printable text; empty when the value is no text and no whole number.
 
     Control characters and half surrogate pairs would break terminals, logs and the database. Whoever keeps the line
@@ -83,21 +83,21 @@ def clean(value: object) -> str:
     LONGEST_SAID ends between two words.
     """
     if not isinstance(value, str):
-        whole = number(value)
+        whole = whole_number(value)
         value = "" if whole is None else str(whole)
-    printable = "".join(letter if letter.isprintable() else " " for letter in value[:LONGEST_SAID])
-    if len(value) > LONGEST_SAID:
+    printable = "".join(letter if letter.isprintable() else " " for letter in value[:MAX_TEXT])
+    if len(value) > MAX_TEXT:
         printable = printable.rpartition(" ")[0]
     return " ".join(printable.split())
 
 
-def when(value: object) -> datetime | None:
+def timestamp(value: object) -> datetime | None:
     """A moment: epoch milliseconds or seconds, ISO 8601, or "YYYY-MM-DD HH:mm:ss".
 
     The last form names no zone, and no page states one, so it comes back without: good for a
     difference, useless as a moment. Anything outside this century is absent.
     """
-    count = number(value)
+    count = whole_number(value)
     try:
         if count is not None:
             seconds = count / 1000 if abs(count) >= _MILLISECONDS_FROM else count

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import at, word
+from reconciler.kie.dialects.parsing import get_path, lower_text
 
 
 class RunwayDialect:
@@ -21,14 +21,14 @@ class RunwayDialect:
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """What the record says."""
-        match state := word(record.get("state")):
+        match state := lower_text(record.get("state")):
             case "wait" | "waiting" | "queueing" | "queuing":
                 return Working(state)
             case "generating":
                 return Working(state, generating=True)
             case "success":
-                return outcome.ready(record, at(record, "videoInfo", "videoUrl"))
+                return outcome.ready(record, get_path(record, "videoInfo", "videoUrl"))
             case "fail":
-                return outcome.refused(record.get("failMsg"), record.get("failCode"))
+                return outcome.failed(record.get("failMsg"), record.get("failCode"))
             case _:
                 return outcome.unknown_state(record.get("state"))

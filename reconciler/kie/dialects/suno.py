@@ -13,10 +13,10 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.market import audio
-from reconciler.kie.dialects.parsing import MALFORMED, at, number, unfold, word
+from reconciler.kie.dialects.market import audio_addresses
+from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested, whole_number
 
-_FAILED = frozenset(
+_FAILURE_STATES = frozenset(
     {
         "create_task_failed",
         "generate_audio_failed",
@@ -26,7 +26,7 @@ _FAILED = frozenset(
         "sensitive_word_error",
     }
 )
-_STEMS = (
+_STEM_KEYS = (
     "instrumentalUrl",
     "vocalUrl",
     "backingVocalsUrl",
@@ -65,8 +65,8 @@ class SunoDialect:
                 return outcome.ready(record, self._results(record.get("response")))
             case "callback_exception":
                 return self._unannounced(record)
-            case _ if state in _FAILED:
-                return outcome.refused(_message(record), record.get("errorCode"))
+            case _ if state in _FAILURE_STATES:
+                return outcome.failed(_message(record), record.get("errorCode"))
             case _:
                 return outcome.unknown_state(record.get("status") or record.get("successFlag"))
 
@@ -79,25 +79,25 @@ class SunoDialect:
 
 
 def _state(record: Mapping[str, object]) -> str:
-    if status := word(record.get("status")):
+    if status := lower_text(record.get("status")):
         return status
-    flag = number(record.get("successFlag"))
-    return word(record.get("successFlag")) if flag is None else _COVER_FLAGS.get(flag, "")
+    flag = whole_number(record.get("successFlag"))
+    return lower_text(record.get("successFlag")) if flag is None else _COVER_FLAGS.get(flag, "")
 
 
 def _message(record: Mapping[str, object]) -> object:
-    return record.get("errorMessage") or at(record, "response", "errorMessage")
+    return record.get("errorMessage") or get_path(record, "response", "errorMessage")
 
 
-def _stems(response: object) -> object:
-    response = unfold(response)
+def _find_stems(response: object) -> object:
+    response = parse_nested(response)
     if not isinstance(response, Mapping):
         return None if response is None else MALFORMED
-    return [response.get(stem) for stem in _STEMS]
+    return [response.get(stem) for stem in _STEM_KEYS]
 
 
-MUSIC = SunoDialect("suno", "/api/v1/generate/record-info", lambda value: audio(at(value, "sunoData")))
-WAV = SunoDialect("suno_wav", "/api/v1/wav/record-info", lambda value: at(value, "audioWavUrl"))
-STEMS = SunoDialect("suno_stems", "/api/v1/vocal-removal/record-info", _stems)
-VIDEO = SunoDialect("suno_video", "/api/v1/mp4/record-info", lambda value: at(value, "videoUrl"))
-COVER = SunoDialect("suno_cover", "/api/v1/suno/cover/record-info", lambda value: at(value, "images"))
+MUSIC = SunoDialect("suno", "/api/v1/generate/record-info", lambda value: audio_addresses(get_path(value, "sunoData")))
+WAV = SunoDialect("suno_wav", "/api/v1/wav/record-info", lambda value: get_path(value, "audioWavUrl"))
+STEMS = SunoDialect("suno_stems", "/api/v1/vocal-removal/record-info", _find_stems)
+VIDEO = SunoDialect("suno_video", "/api/v1/mp4/record-info", lambda value: get_path(value, "videoUrl"))
+COVER = SunoDialect("suno_cover", "/api/v1/suno/cover/record-info", lambda value: get_path(value, "images"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import at
+from reconciler.kie.dialects.parsing import get_path
 
 
 class VeoDialect:
@@ -21,4 +21,4 @@ class VeoDialect:
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """What the record says."""
-        return outcome.by_flag(record, at(record, "response", "resultUrls"))
+        return outcome.from_success_flag(record, get_path(record, "response", "resultUrls"))

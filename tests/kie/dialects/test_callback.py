@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
-from reconciler.kie.dialects.callback import UNREADABLE, names_task, read, task_ids
-from reconciler.kie.dialects.parsing import LONGEST_SAID
+from reconciler.kie.dialects.callback import UNREADABLE, mentions_task_id, read, task_ids
+from reconciler.kie.dialects.parsing import MAX_TEXT
 from tests.kie.dialects.test_total import anything, records
 
 A, B = "https://tempfile.aiquickdraw.com/a.mp4", "https://tempfile.aiquickdraw.com/b.mp4"
@@ -65,12 +65,12 @@ def test_an_id_of_300_characters_is_one() -> None:
     ],
 )
 def test_what_can_be_no_id_names_a_task_all_the_same(body) -> None:
-    assert names_task(body)
+    assert mentions_task_id(body)
 
 
 @pytest.mark.parametrize("body", [None, [], "one", {}, {"data": None}, {"data": ["one"]}, {"taskId": None, "data": {}}])
 def test_where_no_place_of_an_id_is_filled_no_task_is_named(body) -> None:
-    assert not names_task(body)
+    assert not mentions_task_id(body)
 
 
 def market(**more: object) -> dict[str, object]:
@@ -221,7 +221,7 @@ def test_every_json_is_one_bounded_observation_and_a_bounded_set_of_ids(body) ->
         assert "\0" not in one
         assert 0 < len(one) <= 300
     if isinstance(seen, Failed):
-        assert 0 < len(seen.message) <= LONGEST_SAID
+        assert 0 < len(seen.message) <= MAX_TEXT
     if isinstance(seen, Ready):
         assert len(seen.sources) <= 64
         assert all(len(source) <= 4096 and source.startswith(("http://", "https://")) for source in seen.sources)

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
-from reconciler.kie.dialects.parsing import LONGEST_SAID
+from reconciler.kie.dialects.parsing import MAX_TEXT
 
 MARKET = by_name("market")
 VEO = by_name("veo")
@@ -126,9 +126,9 @@ def test_what_kie_said_is_told_as_one_line():
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        pytest.param("x" * (LONGEST_SAID - 8) + "\nkey", "x" * (LONGEST_SAID - 8) + " key", id="all of it"),
-        pytest.param("x" * (LONGEST_SAID - 8) + "\nkey-of-kie", "x" * (LONGEST_SAID - 8), id="whole words only"),
-        pytest.param("x" * (LONGEST_SAID + 1), "code 500", id="a single word"),
+        pytest.param("x" * (MAX_TEXT - 8) + "\nkey", "x" * (MAX_TEXT - 8) + " key", id="all of it"),
+        pytest.param("x" * (MAX_TEXT - 8) + "\nkey-of-kie", "x" * (MAX_TEXT - 8), id="whole words only"),
+        pytest.param("x" * (MAX_TEXT + 1), "code 500", id="a single word"),
     ],
 )
 def test_what_is_too_long_ends_between_two_words_since_half_a_key_is_not_known_as_one(said, told):

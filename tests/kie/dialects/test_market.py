@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.domain.model import Failed, Ready, Unreachable, Working
 from reconciler.kie.dialects import by_name
-from reconciler.kie.dialects.parsing import LONGEST_SAID
+from reconciler.kie.dialects.parsing import MAX_TEXT
 
 MARKET = by_name("market")
 A = "https://tempfile.aiquickdraw.com/r/a.png"
@@ -183,9 +183,9 @@ def test_a_failure_is_told_in_the_providers_words(message, code, seen):
 
 
 def test_a_long_message_is_told_whole_up_to_the_word_where_it_is_too_long():
-    seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * LONGEST_SAID, "failCode": "z" * 1000})
+    seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * MAX_TEXT, "failCode": "z" * 1000})
 
-    assert seen.message == "x" * 600 + " y" * ((LONGEST_SAID - 601) // 2)
+    assert seen.message == "x" * 600 + " y" * ((MAX_TEXT - 601) // 2)
     assert seen.code == "z" * 1000
 
 

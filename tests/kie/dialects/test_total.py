@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready
 from reconciler.kie.dialects import candidates, judge
-from reconciler.kie.dialects.parsing import LONGEST_SAID
+from reconciler.kie.dialects.parsing import MAX_TEXT
 
 FAMILIES = candidates(None, "")
 STATES = ["success", "fail", "generating", "SUCCESS", "CALLBACK_EXCEPTION", "GENERATE_AUDIO_FAILED"]
@@ -106,9 +106,9 @@ def test_every_answer_becomes_one_bounded_observation_in_every_dialect(status, b
         assert isinstance(seen, typing.get_args(Observation))
         match seen:
             case Failed():
-                assert 0 < len(seen.message) <= LONGEST_SAID
+                assert 0 < len(seen.message) <= MAX_TEXT
                 assert seen.message.isprintable()
-                assert seen.code is None or 0 < len(seen.code) <= LONGEST_SAID
+                assert seen.code is None or 0 < len(seen.code) <= MAX_TEXT
             case Ready():
                 assert len(seen.sources) <= 64
                 assert all(source.startswith(("http://", "https://")) for source in seen.sources)
@@ -116,7 +116,7 @@ def test_every_answer_becomes_one_bounded_observation_in_every_dialect(status, b
                 assert seen.completed_at is None or seen.completed_at.tzinfo is not None
             case _:
                 assert str(seen).isprintable()
-                assert len(str(seen)) <= LONGEST_SAID + 100
+                assert len(str(seen)) <= MAX_TEXT + 100
 
 
 @settings(deadline=None, max_examples=150)
