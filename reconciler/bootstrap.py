@@ -175,7 +175,7 @@ async def _ways(settings: Settings, ledger: Ledger, inbox: Inbox, stack: context
         inbox=inbox,
         kie=KieClient(asking, settings.kie_market_base_url, keys, secrets=settings.secrets()),
         ordering=KieClient(
-            ordering, settings.kie_market_base_url, keys, patience=ORDER_SECONDS, secrets=settings.secrets()
+            ordering, settings.kie_market_base_url, keys, timeout=ORDER_SECONDS, secrets=settings.secrets()
         ),
         fetcher=Fetcher(
             media,
@@ -202,13 +202,13 @@ async def _tracing(
     settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
 ) -> Tracing:
     """What visits tell; nothing while the column is missing that holds a trace together."""
-    if not tracing.wanted(os.environ):
+    if not tracing.is_enabled(os.environ):
         return UNTRACED
     if not await traceable(database):
         log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
         return UNTRACED
-    discreet = Redaction(settings.secrets()).text
-    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=discreet)
+    redact = Redaction(settings.secrets()).text
+    chosen = tracing.chosen(os.environ, instance=str(instance), redact=redact)
     stack.push_async_callback(chosen.close)
     return chosen
 

@@ -94,7 +94,7 @@ def _busy() -> Problem:
 
 def _checked(minted: str) -> str:
     if display_url(minted, None, None) is None:
-        raise Transient("KIE minted no address", code="kie_no_address")
+        raise Transient("KIE's download-url answer holds no address", code="kie_no_address")
     return minted
 
 

@@ -1,9 +1,9 @@
-"""What bytes are, by looking at them: the only word about a type that is ever believed.
+"""Recognises the type of a file by its first bytes; names and headers are never trusted.
 
-Only the types of `naming.TYPES` come out; everything else is an error. Fetch calls this. The heads
-below are those of the formats' own specifications; puremagic, which knows a thousand others, names
-what is refused. It does not judge what is kept: it takes 0.25 ms a file, as much as a download costs,
-and calls AVIF and M4A video, and many MP4 and MP3 files nothing at all.
+Only the types of `object_keys.TYPES` are returned; everything else is an error. The signatures are those of the
+formats' specifications. puremagic, which knows a thousand other types, only names a refused one: it takes 0.25 ms a
+file, as much as a download costs, calls AVIF and M4A video, and does not recognise many MP4 and MP3 files. Fetch calls
+this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIGNATURES = (
 )
 _RIFF_TYPES = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 
-# ISO 14496-12 says what a file is by its brands; registered ones are at mp4ra.org.
+# ISO 14496-12 files name their type by brands; the registered ones are at mp4ra.org.
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _AUDIO_BRANDS = frozenset({b"M4A ", b"M4B ", b"F4A ", b"F4B "})
 _MP4_BRANDS = frozenset(
@@ -42,10 +42,10 @@ _UNPRINTABLE = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def sniff(head: bytes) -> str:
-    """The type of a body by its first 4096 bytes.
+    """Return the type of a body by its first 4096 bytes.
 
-    Text is Transient (not_media): a page that says why there is no file. What is known and not
-    kept, active content and the unknown are Permanent (type_refused).
+    Text raises Transient (not_media), because it is usually an error page. Other types, active content and unknown
+    bytes raise Permanent (type_refused).
     """
     mime = _by_signature(head) or _by_iso_box(head) or _by_container(head) or _by_audio_frame(head)
     if mime is not None:
@@ -82,7 +82,7 @@ def _by_brands(major: bytes, brands: set[bytes]) -> str | None:
         return "video/quicktime"
     if brands & _HEIF_BRANDS or major in _AVIF_BRANDS:
         return "image/avif" if brands & _AVIF_BRANDS else None
-    # Films made by Apple's tools list the brand of songs too.
+    # Videos made by Apple's tools list the brand of audio files too.
     if major in _AUDIO_BRANDS or (brands & _AUDIO_BRANDS and not any(b.startswith(b"M4V") for b in brands)):
         return "audio/mp4"
     return "video/mp4" if brands & _MP4_BRANDS else None
@@ -92,10 +92,10 @@ def _by_container(head: bytes) -> str | None:
     if head[:4] in {b"RIFF", b"RF64"}:
         return _RIFF_TYPES.get(head[8:12])
     if head.startswith(b"OggS"):
-        # The first page holds the first packet, whose first bytes name the codec.
+        # The first page holds the first packet, which begins with the name of the codec.
         return None if b"\x80theora" in head[:64] else "audio/ogg"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        # Matroska and WebM are one format; the DocType element (42 82) tells them apart.
+        # Matroska and WebM share a format; the DocType element (42 82) tells them apart.
         at = head.find(b"\x42\x82", 4, 64)
         return "video/webm" if at > 0 and b"webm" in head[at + 2 : at + 14] else None
     return None

@@ -129,10 +129,10 @@ class Poller:
         """What was seen without what KIE may repeat of our request: it is kept, logged, and shown to users."""
         match seen:
             case Failed():
-                code = None if seen.code is None else self._kie.discreet(seen.code, _LONGEST_CODE)
-                return replace(seen, message=self._kie.discreet(seen.message, _LONGEST_MESSAGE), code=code)
+                code = None if seen.code is None else self._kie.redact(seen.code, _LONGEST_CODE)
+                return replace(seen, message=self._kie.redact(seen.message, _LONGEST_MESSAGE), code=code)
             case Unreachable():
-                return replace(seen, detail=self._kie.discreet(seen.detail, _LONGEST_DETAIL))
+                return replace(seen, detail=self._kie.redact(seen.detail, _LONGEST_DETAIL))
             case _:
                 return seen
 

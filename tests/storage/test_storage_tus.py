@@ -279,14 +279,14 @@ async def test_the_offset_is_requested_from_a_server_that_closes_on_a_conflict(t
     async with kit(tmp_path, direct=True) as world:
         upload = await _interrupted(world)
         kept = world.server.resumable.uploads[upload]
-        ask = world.store._tus._ask
+        get_offset = world.store._tus._get_offset
 
         async def lags(name: str):  # type: ignore[no-untyped-def]
-            offset, headers = await ask(name)
-            world.store._tus._ask = ask  # type: ignore[method-assign]
+            offset, headers = await get_offset(name)
+            world.store._tus._get_offset = get_offset  # type: ignore[method-assign]
             return offset - 1, headers
 
-        world.store._tus._ask = lags  # type: ignore[method-assign]
+        world.store._tus._get_offset = lags  # type: ignore[method-assign]
         assert kept.parcel.size >= PIECE
         await world.put(await world.spool(BODY), upload=upload)
         assert world.server.objects[NAME].read() == BODY

@@ -38,7 +38,7 @@ class Told:
 
     def __init__(self) -> None:
         self._kept = InMemorySpanExporter()
-        self.otel = Otel(instance="i-1", discreet=Redaction([SECRET]).text, exporter=self._kept)
+        self.otel = Otel(instance="i-1", redact=Redaction([SECRET]).text, exporter=self._kept)
 
     def spans(self) -> dict[str, ReadableSpan]:
         self.otel._provider.force_flush()
@@ -76,7 +76,7 @@ def refused() -> Iterator[str]:
     ],
 )
 def test_the_standard_variables_say_whether_anything_is_told(environment: dict[str, str], asked: bool) -> None:
-    assert wanted(environment) is asked
+    assert is_enabled(environment) is asked
 
 
 def test_where_nobody_asks_nothing_of_the_library_that_records_and_sends_is_loaded() -> None:
@@ -85,7 +85,7 @@ def test_where_nobody_asks_nothing_of_the_library_that_records_and_sends_is_load
 import sys
 import reconciler.cli, reconciler.daemon
 from reconciler.tracing import UNTRACED, chosen
-assert chosen({}, instance="i", discreet=str) is UNTRACED
+assert chosen({}, instance="i", redact=str) is UNTRACED
 loaded = [name for name in sys.modules
           if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "reconciler.tracing."))]
 assert not loaded, loaded
@@ -113,7 +113,7 @@ def test_without_the_extra_there_is_one_warning_and_the_rest_goes_on(
     monkeypatch.delitem(sys.modules, "reconciler.tracing.otel")
     monkeypatch.setitem(sys.modules, f"opentelemetry.{missing}", None)
     with structlog.testing.capture_logs() as lines:
-        assert chosen(ENDPOINT, instance="i", discreet=str) is UNTRACED
+        assert chosen(ENDPOINT, instance="i", redact=str) is UNTRACED
     assert [(line["event"], line["do"]) for line in lines] == [
         ("tracing.unavailable", "pip install 'kie-reconciler[otel]'")
     ]
@@ -126,7 +126,7 @@ def test_without_the_extra_there_is_one_warning_and_the_rest_goes_on(
 )  # fmt: skip
 def test_what_we_cannot_send_is_said_and_not_tried(odd: dict[str, str]) -> None:
     with structlog.testing.capture_logs() as lines:
-        assert chosen({**ENDPOINT, **odd}, instance="i", discreet=str) is UNTRACED
+        assert chosen({**ENDPOINT, **odd}, instance="i", redact=str) is UNTRACED
     assert [line["event"] for line in lines] == ["tracing.unavailable"]
 
 
@@ -186,7 +186,7 @@ def test_steps_say_who_made_them_unless_the_environment_calls_it_otherwise(
     made = told.spans()["poll"].resource.attributes
     assert (made["service.name"], made["service.instance.id"]) == ("kie-reconciler", "i-1")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
-    renamed = Otel(instance="i-1", discreet=str, exporter=InMemorySpanExporter())
+    renamed = Otel(instance="i-1", redact=str, exporter=InMemorySpanExporter())
     assert renamed._provider.resource.attributes["service.name"] == "shop"
     renamed._provider.shutdown()
 
@@ -197,7 +197,7 @@ async def test_a_collector_that_is_away_is_told_in_the_log_and_holds_up_no_end(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", refused)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    otel = chosen(os.environ, instance="i", discreet=str)
+    otel = chosen(os.environ, instance="i", redact=str)
     with structlog.testing.capture_logs() as lines:
         with otel.step("poll", "g"):
             pass
@@ -212,7 +212,7 @@ async def test_what_is_left_at_the_end_is_sent(monkeypatch: pytest.MonkeyPatch) 
     async with Collector() as collector:
         for name, value in {**collector.environment(), "OTEL_BSP_SCHEDULE_DELAY": "60000"}.items():
             monkeypatch.setenv(name, value)
-        otel = chosen(os.environ, instance="i", discreet=str)
+        otel = chosen(os.environ, instance="i", redact=str)
         with otel.step("poll", "g"):
             pass
         await otel.close()

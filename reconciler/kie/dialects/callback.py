@@ -1,7 +1,8 @@
-"""What a callback says: which task it is about, and what its payload claims has become of that task.
+"""Reads a callback: which task it is about, and what it reports about that task.
 
-Only a claim: KIE signs the task's id and the time and nothing else, so the payload counts only where KIE cannot be
-asked. Source: the callback pages of docs.kie.ai, one for each family. The door takes the ids, the visit the claim.
+KIE signs only the task's id and the time, so the report counts only while KIE cannot be asked (see
+`domain/callback_trust.py`). Source: the callback pages of docs.kie.ai, one for each dialect. The HTTP route reads the
+ids, the visit the report.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ MAX_TASK_ID = 300
 
 UNREADABLE: Final = Unreachable("callback_unreadable")
 
-# What the pages of the families list for a task that failed; 401, 402, 429 and 455 say nothing about a task.
+# The codes of failed tasks on the dialects' pages; 401, 402, 429 and 455 say nothing about a task.
 _FAILURE_CODES = frozenset({400, 413, 422, 451, 500, 501, 531})
 _MARKET = MarketDialect()
 
-# Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. What
-# lies beside them (originUrls, image_url, result_image_url) is what was given in, or a poster.
+# Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. Their
+# neighbours (originUrls, image_url, result_image_url) are inputs or posters.
 _RESULT_PATHS: tuple[tuple[str, ...], ...] = (
     ("info", "resultUrls"),
     ("info", "result_urls"),
@@ -45,9 +46,9 @@ _RESULT_PATHS: tuple[tuple[str, ...], ...] = (
 
 
 def task_ids(body: object) -> frozenset[str]:
-    """Return every task id that the body carries, wherever a family puts it; more than one means a lie.
+    """Return every task id in the body, in the fields of all dialects; more than one means a forged callback.
 
-    Ids are opaque; what is no text, blank, unprintable (no database could hold it) or longer than 300 is none.
+    Ids are opaque. A value that is no text, blank, unprintable or longer than MAX_TASK_ID is no id.
     """
     return frozenset(
         value
@@ -57,19 +58,19 @@ def task_ids(body: object) -> frozenset[str]:
 
 
 def mentions_task_id(body: object) -> bool:
-    """Whether the body says anything for a task's id, even what can be none."""
+    """Return whether the body has any value for a task's id, even an invalid one."""
     return any(value not in (None, "") for value in _task_id_values(body))
 
 
 def _task_id_values(body: object) -> list[object]:
     if not isinstance(body, Mapping):
         return []
-    places = [place for place in (parse_nested(body.get("data")), body) if isinstance(place, Mapping)]
-    return [place.get(key) for place in places for key in TASK_ID_KEYS]
+    objects = [each for each in (parse_nested(body.get("data")), body) if isinstance(each, Mapping)]
+    return [each.get(key) for each in objects for key in TASK_ID_KEYS]
 
 
 def read(body: object) -> Observation:
-    """Return what the payload claims; `callback_unreadable` where it claims nothing that can be understood."""
+    """Return what the callback reports; Unreachable (callback_unreadable) if it cannot be understood."""
     if not isinstance(body, Mapping):
         return UNREADABLE
     record = parse_nested(body.get("data"))
@@ -78,20 +79,21 @@ def read(body: object) -> Observation:
         return UNREADABLE
     code, message = whole_number(body.get("code")), body.get("msg") or body.get("message")
     if "state" in record:
-        seen = _MARKET.read(record)
+        observation = _MARKET.read(record)
     elif "callbackType" in record:
-        seen = _read_suno(record, message, code)
+        observation = _read_suno(record, message, code)
     elif code in _FAILURE_CODES:
-        made = _find_results(record)
-        seen = UNREADABLE if isinstance(made, Ready) and made.sources else outcome.failed(message, code)
+        observation = _find_results(record)
+        if not (isinstance(observation, Ready) and observation.sources):
+            return outcome.failed(message, code)
     else:
-        seen = _find_results(record)
-    # A success that its own code contradicts is neither.
-    return UNREADABLE if isinstance(seen, Ready) and code not in SUCCESS_CODES else seen
+        observation = _find_results(record)
+    # A success that contradicts its own code is neither success nor failure.
+    return UNREADABLE if isinstance(observation, Ready) and code not in SUCCESS_CODES else observation
 
 
 def _read_suno(record: Mapping[str, object], message: object, code: int | None) -> Observation:
-    """Suno calls up to three times for one task: text and the first track are steps on the way."""
+    """Suno sends up to three callbacks for a task: a text and a first track are intermediate states."""
     match stage := lower_text(record.get("callbackType")):
         case "text" | "first":
             return Working(stage, generating=True)
@@ -104,7 +106,7 @@ def _read_suno(record: Mapping[str, object], message: object, code: int | None) 
 
 
 def _find_results(record: Mapping[str, object]) -> Observation:
-    for place in _RESULT_PATHS:
-        if (found := get_path(record, *place)) is not None:
+    for path in _RESULT_PATHS:
+        if (found := get_path(record, *path)) is not None:
             return outcome.ready(record, found)
     return UNREADABLE

@@ -1,4 +1,4 @@
-"""The shape every dialect has; its implementations are the other files of this package."""
+"""The protocol of every dialect; the other files of this folder implement it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from reconciler.domain.model import Observation
 
 
 class Dialect(Protocol):
-    """One dialect of KIE's records.
-
-    `name` is kept in the database, `path` is where the record is asked for with `?taskId=`.
-    """
+    """One format of KIE's records."""
 
     @property
     def name(self) -> str:
-        """The stable name, kept per row."""
+        """The stable name, saved with each row."""
         ...
 
     @property
     def path(self) -> str:
-        """The address of the records, below KIE's base."""
+        """The path of the record below KIE's base address; `?taskId=` is appended."""
         ...
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What a record (the envelope's `data`) says; never raises, whatever it holds."""
+        """Return the observation in a record (the envelope's `data`); no content makes it raise."""
         ...

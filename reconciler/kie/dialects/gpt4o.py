@@ -1,4 +1,4 @@
-"""4o image.
+"""The dialect of 4o image.
 
 Source: docs.kie.ai, 4o-image-api/get-4-o-image-details (`resultUrls`) and its quickstart
 (`result_urls`, and `status` beside the flag).
@@ -20,7 +20,7 @@ class Gpt4oDialect:
     path = "/api/v1/gpt4o-image/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says; the word speaks where the flag is absent or still 0."""
+        """Return the observation in the record; `status` decides if the flag is absent or 0."""
         found = get_path(record, "response", "resultUrls") or get_path(record, "response", "result_urls")
         if whole_number(record.get("successFlag")) not in {None, 0}:
             return outcome.from_success_flag(record, found)

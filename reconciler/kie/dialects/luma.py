@@ -1,6 +1,6 @@
-"""Luma Modify.
+"""The dialect of Luma Modify.
 
-Source: docs.kie.ai, luma-api/get-luma-modify-details. `originUrls` is the video that was given in.
+Source: docs.kie.ai, luma-api/get-luma-modify-details. `originUrls` is the input video.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class LumaDialect:
     path = "/api/v1/modify/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says; 4 means generated, and only KIE's callback failed."""
+        """Return the observation in the record; flag 4 means that only KIE's callback failed."""
         found = get_path(record, "response", "resultUrls")
         if whole_number(record.get("successFlag")) == 4:
             return outcome.ready(record, found)

@@ -1,9 +1,8 @@
-"""The market: one address for most models, results as JSON inside the string `resultJson`.
+"""The dialect of the market: one path for most models, results as JSON in the string `resultJson`.
 
 Source: docs.kie.ai, market/common/get-task-detail, and recorded traffic. `firstFrameUrl` and
-`lastFrameUrl` are not results: they are stills of the video itself, returned so that the next
-video can begin where this one ends; stored beside it they would count as pictures nobody made.
-`resultWaterMarkUrls` are the same results with a mark on them.
+`lastFrameUrl` are not results: they are frames of the video, for the start of another video.
+`resultWaterMarkUrls` are the same results with a watermark.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ _MAX_NODES = 10_000
 
 
 class MarketDialect:
-    """`state` says where the task is; waiting and queuing come before generating, or not at all."""
+    """`state` is the state of the task; waiting and queuing come before generating, or not at all."""
 
     name = "market"
     path = "/api/v1/jobs/recordInfo"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
+        """Return the observation in the record."""
         match state := lower_text(record.get("state")):
             case "waiting" | "queuing" | "queueing":
                 return Working(state)
@@ -40,23 +39,22 @@ class MarketDialect:
 
 
 def find_results(result: object) -> object:
-    """The list of results in any form of `resultJson`, still unchecked.
+    """Return the results in any form of `resultJson`, unchecked.
 
-    A form that is not known is MALFORMED and not empty: a success that holds something we
-    cannot read must not end as a success without output.
+    An unknown form is MALFORMED and not empty: a success with output that we cannot read is no success without output.
     """
     result = parse_nested(result)
     if not isinstance(result, Mapping):
         return result
-    known = [read(result[key]) for key, read in _READERS.items() if key in result]
-    for found in known:
-        if found not in (None, []):
-            return found
-    return [] if known or not result else outcome.find_address(result)
+    found = [read(result[key]) for key, read in _READERS.items() if key in result]
+    for addresses in found:
+        if addresses not in (None, []):
+            return addresses
+    return [] if found or not result else outcome.find_address(result)
 
 
 def audio_addresses(tracks: object) -> object:
-    """The addresses of Suno's tracks; the picture and the stream beside each are not results."""
+    """Return the addresses of Suno's tracks; the image and the stream of a track are no results."""
     tracks = parse_nested(tracks)
     if not isinstance(tracks, list):
         return None if tracks is None else MALFORMED
@@ -77,27 +75,27 @@ def _addresses_in_object(value: object) -> object:
         return [get_path(segment, "maskUrl") for segment in segments]
     if isinstance(value, Mapping) and isinstance(url := outcome.find_address(value), str):
         return url
-    # Text models answer in here; words without an address are a success without media.
+    # Text models answer here; text without an address is a success without media.
     return MALFORMED if _mentions_address(value) else []
 
 
 def _mentions_address(value: object) -> bool:
-    waiting = [value]
+    nodes = [value]
     for _ in range(_MAX_NODES):
-        if not waiting:
+        if not nodes:
             return False
-        node = waiting.pop()
+        node = nodes.pop()
         if isinstance(node, Mapping):
-            waiting.extend(node.values())
+            nodes.extend(node.values())
         elif isinstance(node, list):
-            waiting.extend(node)
+            nodes.extend(node)
         elif isinstance(node, str) and node.startswith(("http://", "https://")):
             return True
     return True
 
 
-# Documented: resultUrls, resultObject. `data` is how the market answers for ai-music-api models
-# (measured by others, September 2026). The rest is only known from defensive clients.
+# Documented: resultUrls, resultObject. The market uses `data` for ai-music-api models (measured by others, September
+# 2026). The rest is known only from other clients' code.
 _READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
         "resultUrls": _address_list,

@@ -1,7 +1,7 @@
-"""Midjourney.
+"""The dialect of Midjourney.
 
-Source: docs.kie.ai, mj-api/get-mj-task-details. Its results are objects that hold one address
-each; its callbacks have plain strings in the same place.
+Source: docs.kie.ai, mj-api/get-mj-task-details. Its results are objects with one
+address each; its callbacks have plain strings in the same place.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ class MidjourneyDialect:
     path = "/api/v1/mj/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
+        """Return the observation in the record."""
         return outcome.from_success_flag(record, get_path(record, "resultInfoJson", "resultUrls"))

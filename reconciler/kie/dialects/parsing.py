@@ -1,8 +1,8 @@
-"""Readers of values that may be anything: JSON inside strings, numbers, times, texts.
+"""Parses values of unknown form: JSON inside strings, numbers, times, texts.
 
-KIE writes one thing in many ways, and rows and records are hostile input: every function here is
-total, and answers "absent" or `MALFORMED` where others would raise. Used by the dialects; what a
-value means for a task is said in outcome.py and in the dialects themselves.
+KIE writes the same thing in several forms, and records are hostile input. So every function here is total: it returns
+"absent" or `MALFORMED` instead of raising. The dialects, the client and createTask use it; what a value means for a
+task is decided in `outcome.py` and the dialects.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 MALFORMED: Final = object()
-"""Something was said, and it cannot be read; absent is None."""
+"""A value is there, but unreadable; an absent value is None."""
 
 MAX_TEXT = 16 << 10
 
 TASK_ID_KEYS = ("task_id", "taskId")
-"""What KIE calls a task's id, by the dialect."""
+"""The names of a task's id in the dialects."""
 
 SUCCESS_CODES = frozenset({0, 200})
-"""The codes that tell of no error, around a record and in it."""
+"""The codes that mean no error, in the envelope and in a record."""
 
 _MILLISECONDS_FROM = 10**11
 _YEARS = range(2000, 2100)
@@ -30,9 +30,9 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 def parse_nested(value: object) -> object:
-    """The value itself, or what the JSON text in it says; blank text is absent.
+    """Return the value, or the parsed JSON if it is text; blank text is absent.
 
-    An address stands for itself. KIE wraps JSON in strings twice in places.
+    An address is returned as it is. KIE sometimes wraps JSON in a string twice.
     """
     for _ in range(2):
         if not isinstance(value, str):
@@ -48,7 +48,7 @@ def parse_nested(value: object) -> object:
 
 
 def get_path(value: object, *path: str) -> object:
-    """What lies at the end of the path; None when a step is absent, MALFORMED when it is no object."""
+    """Return the value at this path of keys; None if a step is absent, MALFORMED if it is no object."""
     for name in path:
         value = parse_nested(value)
         if value is None or value is MALFORMED:
@@ -60,7 +60,7 @@ def get_path(value: object, *path: str) -> object:
 
 
 def whole_number(value: object) -> int | None:
-    """A whole number, also where it is written as text or as a float; None where it is beyond reason, as 10**18 is."""
+    """Return a whole number, also if written as text or as a float; None if it is none or reaches 10**18."""
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -71,16 +71,16 @@ def whole_number(value: object) -> int | None:
 
 
 def lower_text(value: object) -> str:
-    """A state's name in lower case; empty when it is no text."""
+    """Return a text in lower case, without blanks around it; empty if the value is no text."""
     return value.strip().lower() if isinstance(value, str) else ""
 
 
 def printable_line(value: object) -> str:
-    """One line of printable text; empty when the value is no text and no whole number.
+    """Return one line of printable text; empty if the value is neither text nor a whole number.
 
-    Control characters and half surrogate pairs would break terminals, logs and the database. Whoever keeps the line
-    takes secrets out of it before cutting it, since half a secret is not known as one: so a text of more than
-    LONGEST_SAID ends between two words.
+    Control characters and half surrogate pairs would break terminals, logs and the database. A text of more than
+    MAX_TEXT characters is cut between two words: the caller removes secrets from it, and half a secret would not be
+    recognised.
     """
     if not isinstance(value, str):
         whole = whole_number(value)
@@ -92,10 +92,10 @@ def printable_line(value: object) -> str:
 
 
 def timestamp(value: object) -> datetime | None:
-    """A moment: epoch milliseconds or seconds, ISO 8601, or "YYYY-MM-DD HH:mm:ss".
+    """Return the time in epoch milliseconds or seconds, ISO 8601, or "YYYY-MM-DD HH:mm:ss".
 
-    The last form names no zone, and no page states one, so it comes back without: good for a
-    difference, useless as a moment. Anything outside this century is absent.
+    The last form has no time zone, and no page states one: its result is naive, and good for differences only. A time
+    outside this century is absent.
     """
     count = whole_number(value)
     try:

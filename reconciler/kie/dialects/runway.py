@@ -1,7 +1,7 @@
-"""Runway video and its extensions.
+"""The dialect of Runway video and its extensions.
 
-Source: docs.kie.ai, runway-api/get-ai-video-details. The page's own example of a waiting task has
-`failCode` and `failMsg` filled in: only `state` says that a task failed. `imageUrl` is a poster.
+Source: docs.kie.ai, runway-api/get-ai-video-details. In the page's example of a waiting
+task `failCode` and `failMsg` are set: only `state` says that a task failed. `imageUrl` is a poster.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from reconciler.kie.dialects.parsing import get_path, lower_text
 
 
 class RunwayDialect:
-    """`state` says where the task is; the result in `videoInfo.videoUrl`."""
+    """`state` is the state of the task; the result is in `videoInfo.videoUrl`."""
 
     name = "runway"
     path = "/api/v1/runway/record-detail"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
+        """Return the observation in the record."""
         match state := lower_text(record.get("state")):
             case "wait" | "waiting" | "queueing" | "queuing":
                 return Working(state)

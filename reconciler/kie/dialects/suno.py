@@ -1,9 +1,8 @@
-"""Suno: music, and what is made from it (WAV, separated stems, music video, cover pictures).
+"""The dialects of Suno: music, and its WAV files, separated stems, music videos and cover images.
 
 Source: docs.kie.ai, suno-api/get-music-details, get-wav-details, get-vocal-separation-details,
-get-music-video-details, get-cover-suno-details. They share one vocabulary, in `status` or in
-`successFlag`. Lyrics, MIDI and voices are words and data, not media: nothing of theirs could be
-stored, so they have no family.
+get-music-video-details, get-cover-suno-details. They share the same states, in `status` or in
+`successFlag`. Lyrics, MIDI and voices have no dialect: they are text and data, not media, and cannot be stored.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ _STEM_KEYS = (
     "brassUrl",
     "woodwindsUrl",
 )
-# Only the cover's page counts, and unlike every other family: there 2 is still running.
+# Only the page about covers uses numbers, and unlike in every other dialect 2 is still running.
 _COVER_FLAGS = {0: "pending", 1: "success", 2: "generating", 3: "generate_cover_failed"}
 
 
 class SunoDialect:
-    """One of SunoDialect's record pages; `results` finds the raw results in its `response`."""
+    """One of Suno's records; `results` finds the results in its `response`."""
 
     def __init__(self, name: str, path: str, results: Callable[[object], object]) -> None:
         self.name: Final = name
@@ -55,7 +54,7 @@ class SunoDialect:
         self._results = results
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says; text and the first track are steps on the way, not the end."""
+        """Return the observation in the record; a text and a first track are intermediate states."""
         match state := _state(record):
             case "pending":
                 return Working(state)
@@ -64,18 +63,18 @@ class SunoDialect:
             case "success":
                 return outcome.ready(record, self._results(record.get("response")))
             case "callback_exception":
-                return self._unannounced(record)
+                return self._callback_failed(record)
             case _ if state in _FAILURE_STATES:
                 return outcome.failed(_message(record), record.get("errorCode"))
             case _:
                 return outcome.unknown_state(record.get("status") or record.get("successFlag"))
 
-    def _unannounced(self, record: Mapping[str, object]) -> Observation:
-        """KIE could not deliver its callback: that says nothing about the music itself."""
-        seen = outcome.ready(record, self._results(record.get("response")))
-        if isinstance(seen, Ready) and not seen.sources:
+    def _callback_failed(self, record: Mapping[str, object]) -> Observation:
+        """KIE could not deliver its callback, which says nothing about the music."""
+        observation = outcome.ready(record, self._results(record.get("response")))
+        if isinstance(observation, Ready) and not observation.sources:
             return Working("callback_exception", generating=True)
-        return seen
+        return observation
 
 
 def _state(record: Mapping[str, object]) -> str:

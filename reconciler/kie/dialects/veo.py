@@ -1,7 +1,7 @@
-"""Veo 3.1, its extensions and its 4K upgrades.
+"""The dialect of Veo 3.1, its extensions and its 4K upgrades.
 
 Source: docs.kie.ai, veo3-api/get-veo-3-video-details. `originUrls` are the same videos before
-they were cut to the wanted shape, `imageUrls` their posters: neither is a result.
+cropping, `imageUrls` their posters: neither is a result.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ class VeoDialect:
     path = "/api/v1/veo/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
+        """Return the observation in the record."""
         return outcome.from_success_flag(record, get_path(record, "response", "resultUrls"))

@@ -1,4 +1,4 @@
-"""The market's records: states, every form of resultJson, and what is refused in them."""
+"""The market's records: states, every form of resultJson, and what makes them unusable."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_string_wrapped_twice_is_read():
         pytest.param({"newForm": [A]}, id="a form that nobody knows"),
     ],
 )
-def test_what_cannot_be_read_is_asked_again_and_never_guessed(result):
+def test_an_unreadable_result_is_unreachable_and_never_guessed(result):
     seen = MARKET.read(success(result if isinstance(result, str) else json.dumps(result)))
 
     assert isinstance(seen, Unreachable)
@@ -176,13 +176,13 @@ def test_64_results_and_4096_characters_are_not_too_much():
         pytest.param("a\x00b\n\tc\x1b d\ud800", None, Failed("a b c d"), id="control characters"),
     ],
 )
-def test_a_failure_is_told_in_the_providers_words(message, code, seen):
+def test_a_failure_has_the_providers_message(message, code, seen):
     record = {"state": "fail", "failMsg": message, "failCode": code, "resultJson": ""}
 
     assert MARKET.read(record) == seen
 
 
-def test_a_long_message_is_told_whole_up_to_the_word_where_it_is_too_long():
+def test_a_long_message_is_cut_between_two_words():
     seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * MAX_TEXT, "failCode": "z" * 1000})
 
     assert seen.message == "x" * 600 + " y" * ((MAX_TEXT - 601) // 2)
@@ -261,7 +261,7 @@ ENDED = datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
         pytest.param({"completeTime": 5}, None, None, id="the year 1970"),
     ],
 )
-def test_how_long_it_took_is_read_from_whatever_is_given(times, completed_at, took):
+def test_the_duration_is_read_from_any_of_the_times(times, completed_at, took):
     seen = MARKET.read(success({"resultUrls": [A]}, **times))
 
     assert seen == Ready((A,), completed_at, None if took is None else timedelta(seconds=took))
