@@ -3,6 +3,6 @@
 `main` is called by the command line; nothing else of the project knows the demo.
 """
 
-from reconciler.demo.play import main
+from reconciler.demo.run import main
 
 __all__ = ["main"]

@@ -5,7 +5,7 @@ imported here.
 """
 
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.simulator import Simulator
 from reconciler.simulator.tasks import Failure, SimulatedTask, TaskSpec, never
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from reconciler.errors import Config
 from reconciler.simulator.faults import draw
-from reconciler.simulator.media import media
-from reconciler.simulator.media.media import MediaSpec
-from reconciler.simulator.plans import SIZES
+from reconciler.simulator.media import files
+from reconciler.simulator.media.files import MediaSpec
+from reconciler.simulator.task_plans import SIZES
 from reconciler.simulator.tasks import Failure, TaskSpec
 from reconciler.simulator.world import World
 
@@ -107,6 +107,6 @@ def _steps(seen: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[tuple[str, 
 def _file(path: str, size: int | None, drawn: float) -> MediaSpec:
     ext = PurePosixPath(path).suffix.lstrip(".").lower()
     form = {"jpeg": "jpg"}.get(ext, ext)
-    kind = media.MIME[form].partition("/")[0]
+    kind = files.MIME[form].partition("/")[0]
     low, high = SIZES[kind]
     return MediaSpec(kind=kind, ext=ext, path=path, size=int(low + (high - low) * drawn) if size is None else size)

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from reconciler.simulator.api.api import Api
 from reconciler.simulator.api.callbacks import CallbackSender
-from reconciler.simulator.api.files import Files
-from reconciler.simulator.api.wire import Wire
+from reconciler.simulator.api.file_host import Files
+from reconciler.simulator.api.responses import Wire
 from reconciler.simulator.world import World
 
 

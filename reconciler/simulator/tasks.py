@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 
 UNKNOWN = "unknown"
 NULL = "null"

@@ -17,11 +17,11 @@ from uuid import UUID
 from reconciler.simulator import faults
 from reconciler.simulator.clock import Clock
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.options import Options
-from reconciler.simulator.paths import path_of
-from reconciler.simulator.plans import ordinary
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import FAMILIES
+from reconciler.simulator.result_paths import path_of
+from reconciler.simulator.task_plans import ordinary
 from reconciler.simulator.tasks import SimulatedTask, TaskLife, TaskSpec, life_of
 
 COVER = MediaSpec(kind="image", ext="jpg", size=20_000)

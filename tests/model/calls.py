@@ -10,7 +10,7 @@ from dataclasses import replace
 from reconciler.simulator import MediaSpec, SimulatedTask, Simulator
 from reconciler.simulator.api.callback_bodies import body_of, tampered
 from reconciler.simulator.records.records import Scene
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.records.snapshots import scene_of
 from reconciler.simulator.tasks import TaskLife
 
 Body = Mapping[str, object]

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from reconciler.simulator import Simulator
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import FAMILIES
 
 
 @dataclass

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from reconciler.simulator import Failure, Fault, Simulator, TaskSpec
 from reconciler.simulator.api.callbacks import sign
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import FAMILIES
 from testkit.waiting import until
 from tests.simulator.client import asking
 

@@ -7,7 +7,7 @@ import pytest
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, judge
 from reconciler.simulator import Failure, Simulator
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import FAMILIES
 from tests.simulator.client import Asking, asking
 
 NAMES = sorted(FAMILIES)

@@ -12,7 +12,7 @@ import pytest
 from reconciler.domain.object_keys import TYPES
 from reconciler.media.sniff import sniff
 from reconciler.simulator import MediaSpec, Simulator
-from reconciler.simulator.media import heads
+from reconciler.simulator.media import file_headers
 from tests.simulator.client import Asking, asking
 
 GIB = 1 << 30
@@ -27,7 +27,7 @@ def whole(media: MediaSpec, task: str = "t", n: int = 0) -> bytes:
     return b"".join(media.chunks(task, n))
 
 
-@pytest.mark.parametrize("form", sorted(heads.FORMS))
+@pytest.mark.parametrize("form", sorted(file_headers.FORMS))
 def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
     kind = {"mp3-bare": "mp3"}.get(form, form)
     media = MediaSpec(ext=kind, form=form, size=20_000)

@@ -22,7 +22,7 @@ from opentelemetry.trace import StatusCode
 from reconciler.errors import Transient
 from reconciler.http.openapi import described
 from reconciler.logs.redaction import REDACTED, Redaction
-from reconciler.tracing import UNTRACED, chosen, wanted
+from reconciler.tracing import UNTRACED, chosen
 from reconciler.tracing.otel import Otel
 from testkit.standins.collector import Collector
 from testkit.waiting import until

@@ -18,7 +18,7 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
 from reconciler.simulator import Failure, Fault, MediaSpec, TaskSpec, never
 from reconciler.simulator.api.callback_bodies import body_of
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.records.snapshots import scene_of
 from tests.worker.cuts import Cut, through
 from tests.worker.rig import Rig, opened_rig
 

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from reconciler.simulator.api.files import SIGNATURE
-from reconciler.simulator.api.wire import Wire, envelope, pack
+from reconciler.simulator.api.file_host import SIGNATURE
+from reconciler.simulator.api.responses import Wire, envelope, pack
 from reconciler.simulator.limiter import Limiter
-from reconciler.simulator.plans import plan
-from reconciler.simulator.records.families import FAMILIES, SimulatedFamily
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.records.dialects import FAMILIES, SimulatedFamily
+from reconciler.simulator.records.snapshots import scene_of
+from reconciler.simulator.task_plans import plan
 from reconciler.simulator.tasks import NULL, UNKNOWN, SimulatedTask, TaskSpec
 from reconciler.simulator.world import World
 

@@ -18,7 +18,7 @@ import time
 import aiohttp
 
 from reconciler.simulator.api.callback_bodies import ONCE, STAGES, body_of, tampered
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.records.snapshots import scene_of
 from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 

@@ -16,7 +16,7 @@ from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.http.routes import callback
 from reconciler.postgres.pool import Database
 from reconciler.simulator.api.callback_bodies import body_of, tampered
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import FAMILIES
 from reconciler.simulator.records.records import Scene
 from reconciler.simulator.tasks import SimulatedTask, TaskLife
 from testkit.standins.proxy import Proxy

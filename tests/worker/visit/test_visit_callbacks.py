@@ -14,7 +14,7 @@ from reconciler.bootstrap import Parts
 from reconciler.domain.model import Finish, Reschedule, Trigger, Unreachable
 from reconciler.simulator import MediaSpec, never
 from reconciler.simulator.api.callback_bodies import body_of
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.records.snapshots import scene_of
 from testkit.waiting import until
 from tests.worker.rig import KEY, Rig
 

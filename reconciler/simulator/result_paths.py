@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 
 
 def path_of(task: str, model: str, n: int, second: int, media: MediaSpec) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from reconciler.simulator.api.wire import Wire, cut
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.api.responses import Wire, cut
+from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 
