@@ -1,19 +1,19 @@
-"""What becomes of a task that was made over HTTP: how long it takes and what it brings, drawn from a seed. Pure.
+"""Draws the duration and the results of tasks that are created over HTTP, from a seed. Pure.
 
-Times and counts follow what was seen: pictures 12 to 112 s, films 56 to 313 s, six from one text-to-image model.
+Times and counts follow KIE: images 12 to 112 s, videos 56 to 313 s, six images from one text-to-image model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.simulator.faults import draw
+from reconciler.simulator.faults import random_number
 from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.tasks import TaskSpec
 
-FILMS = ("video", "seedance", "veo", "kling", "runway", "aleph", "luma", "sora", "hailuo", "r2v", "happyhorse")
-SOUNDS = ("suno", "audio", "speech", "music", "elevenlabs", "sound", "tts")
-TIMES = {"image": (12, 112), "video": (56, 313), "audio": (25, 140)}
+VIDEO_WORDS = ("video", "seedance", "veo", "kling", "runway", "aleph", "luma", "sora", "hailuo", "r2v", "happyhorse")
+AUDIO_WORDS = ("suno", "audio", "speech", "music", "elevenlabs", "sound", "tts")
+DURATIONS = {"image": (12, 112), "video": (56, 313), "audio": (25, 140)}
 SIZES = {"image": (200_000, 2_000_000), "video": (2_000_000, 12_000_000), "audio": (3_000_000, 8_000_000)}
 EXTS = {"image": ("png", "png", "jpg", "webp"), "video": ("mp4",), "audio": ("mp3",)}
 KINDS = {
@@ -23,36 +23,39 @@ KINDS = {
 COUNTS = {"suno": 2, "suno_stems": 2, "suno_cover": 2, "midjourney": 4}
 
 
-def kind_of(family: str, model: str) -> str:
-    """Whether a model makes images, video or audio, by its name."""
+def kind_of_model(family: str, model: str) -> str:
+    """Return the media kind of a model, by its dialect and name."""
     if family != "market":
         return KINDS.get(family, "image")
     name = model.lower()
-    if any(word in name for word in SOUNDS):
+    if any(word in name for word in AUDIO_WORDS):
         return "audio"
-    return "video" if any(word in name for word in FILMS) else "image"
+    return "video" if any(word in name for word in VIDEO_WORDS) else "image"
 
 
-def plan(family: str, model: str, draw_from: Sequence[object], size: int | None) -> TaskSpec:
-    """Life and results of a new task; `size` fixes the size of its files."""
-    kind = kind_of(family, model)
-    low, high = TIMES[kind]
-    seconds = low * (high / low) ** draw("time", *draw_from)
-    return {"life": _steps(seconds, draw("steps", *draw_from)), "results": _results(family, model, draw_from, size)}
+def draw_task(family: str, model: str, draw_from: Sequence[object], size: int | None) -> TaskSpec:
+    """Return the life and the results of a new task; `size` fixes the size of its files."""
+    kind = kind_of_model(family, model)
+    low, high = DURATIONS[kind]
+    seconds = low * (high / low) ** random_number("time", *draw_from)
+    return {
+        "life": _steps(seconds, random_number("steps", *draw_from)),
+        "results": _results(family, model, draw_from, size),
+    }
 
 
 def _exts(family: str, kind: str) -> tuple[str, ...]:
     return ("wav",) if family == "suno_wav" else EXTS[kind]
 
 
-def ordinary(family: str, model: str) -> tuple[MediaSpec, ...]:
-    """Small results of the right kind, for a task nobody described."""
-    kind = kind_of(family, model)
+def default_results(family: str, model: str) -> tuple[MediaSpec, ...]:
+    """Return small results of the right kind, for a task without a description."""
+    kind = kind_of_model(family, model)
     return (MediaSpec(kind=kind, ext=_exts(family, kind)[0]),) * COUNTS.get(family, 1)
 
 
 def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
-    """Most models wait until they are done, some generate from the start, few go through every state."""
+    """Return the states of a life: most tasks wait to the end, some generate from the start, few use every state."""
     if chance < 0.6:
         return [("waiting", seconds)]
     if chance < 0.85:
@@ -61,13 +64,13 @@ def _steps(seconds: float, chance: float) -> list[tuple[str, float]]:
 
 
 def _results(family: str, model: str, draw_from: Sequence[object], size: int | None) -> list[MediaSpec]:
-    kind = kind_of(family, model)
+    kind = kind_of_model(family, model)
     count = 6 if model == "grok-imagine/text-to-image" else COUNTS.get(family, 1)
     low, high = SIZES[kind]
     exts = _exts(family, kind)
     results = []
     for n in range(count):
-        drawn = int(low + (high - low) * draw("size", n, *draw_from))
-        ext = exts[int(draw("ext", *draw_from) * len(exts))]
-        results.append(MediaSpec(kind=kind, ext=ext, size=drawn if size is None else size))
+        random_size = int(low + (high - low) * random_number("size", n, *draw_from))
+        ext = exts[int(random_number("ext", *draw_from) * len(exts))]
+        results.append(MediaSpec(kind=kind, ext=ext, size=random_size if size is None else size))
     return results

@@ -144,9 +144,9 @@ async def test_a_folder_that_was_removed_is_created_again(room: SpoolDirectory) 
 
 async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from reconciler.media.spool import Room\n"
+        "import asyncio, sys; from pathlib import Path; from reconciler.media.spool import SpoolDirectory\n"
         "async def main():\n"
-        "    async with Room(Path(sys.argv[1]), 1 << 30).spool() as spool:\n"
+        "    async with SpoolDirectory(Path(sys.argv[1]), 1 << 30).spool() as spool:\n"
         "        for _ in range(4): await spool.write(bytes(1 << 20))\n"
         "        print(spool.size, flush=True); sys.stdin.read()\n"
         "asyncio.run(main())"
@@ -165,7 +165,7 @@ async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> No
         child.kill()
         await child.wait()
         SpoolDirectory(tmp_path, 64 * PIECE)
-        assert await content(ours) == pattern(2 * PIECE), "a neighbour's death harms nobody"
+        assert await content(ours) == pattern(2 * PIECE), "a killed process does not affect another one"
         assert names(tmp_path) == []
 
 

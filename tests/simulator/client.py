@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from reconciler.simulator import Simulator
-from reconciler.simulator.records.dialects import FAMILIES
+from reconciler.simulator.records.dialects import DIALECTS
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Asking:
 
     async def record(self, task_id: str) -> tuple[int, Any]:
         """HTTP status and envelope of the record of a task, from its family's own route."""
-        return await self.get(FAMILIES[self.kie.tasks[task_id].family].status, taskId=task_id)
+        return await self.get(DIALECTS[self.kie.tasks[task_id].family].status, taskId=task_id)
 
     async def state(self, task_id: str) -> str:
         """The state a market record tells."""

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from reconciler.simulator import Failure, Fault, Simulator, TaskSpec
 from reconciler.simulator.api.callbacks import sign
-from reconciler.simulator.records.dialects import FAMILIES
+from reconciler.simulator.records.dialects import DIALECTS
 from testkit.waiting import until
 from tests.simulator.client import asking
 
@@ -79,7 +79,7 @@ async def test_a_failure_is_called_with_code_501_and_no_result() -> None:
         assert (body["data"]["failCode"], body["data"]["failMsg"]) == ("422", "no")
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"suno"}))
+@pytest.mark.parametrize("name", sorted(set(DIALECTS) - {"suno"}))
 @pytest.mark.parametrize("fate", ["success", "fail"])
 async def test_every_family_puts_the_id_in_its_own_place(name: str, fate: str) -> None:
     async with Simulator() as kie, ear() as listening:

@@ -7,10 +7,10 @@ import pytest
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, judge
 from reconciler.simulator import Failure, Simulator
-from reconciler.simulator.records.dialects import FAMILIES
+from reconciler.simulator.records.dialects import DIALECTS
 from tests.simulator.client import Asking, asking
 
-NAMES = sorted(FAMILIES)
+NAMES = sorted(DIALECTS)
 
 
 async def observe(ask: Asking, task: str) -> object:
@@ -71,7 +71,7 @@ async def test_odd_successes_are_told_as_the_pages_tell_them(name: str, variant:
 async def test_every_create_route_makes_a_task_of_its_family(name: str) -> None:
     async with Simulator(speed=0.001) as kie, asking(kie) as ask:
         parent = kie.add_task(family="suno")
-        for path in FAMILIES[name].creates:
+        for path in DIALECTS[name].creates:
             body = {"model": "m", "input": {}, "prompt": "p", "taskId": parent, "callBackUrl": "http://127.0.0.1:9/"}
             status, made = await ask.post(path, body)
             assert (status, made["code"]) == (200, 200)

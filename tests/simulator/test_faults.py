@@ -19,7 +19,7 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import media_session
 from reconciler.simulator import Fault, MediaSpec, Simulator
-from reconciler.simulator.faults import AT_RANDOM, KNOWN
+from reconciler.simulator.faults import FAULTS, RANDOM_FAULTS
 from tests.simulator.client import Asking, asking
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ async def look(ask: Asking, task: str) -> object:
         return judge(family, answer.status, body)
 
 
-@pytest.mark.parametrize("what", sorted(KNOWN["record"]))
+@pytest.mark.parametrize("what", sorted(FAULTS["record"]))
 async def test_a_spoilt_record_is_never_taken_for_a_failure_and_the_next_one_is_good(what: str) -> None:
     async with Simulator(hang_seconds=0.05) as kie, asking(kie) as ask:
         task = kie.add_task(faults=[Fault(f"record.{what}", times=AGAIN if what in CUT else 1)])
@@ -77,7 +77,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", sorted(KNOWN["file"]))
+@pytest.mark.parametrize("what", sorted(FAULTS["file"]))
 async def test_a_spoilt_file_is_noticed_and_the_next_one_is_whole(what: str, tmp_path: Path) -> None:
     async with (
         Simulator(hang_seconds=0.05, slow_seconds=0.1) as kie,
@@ -161,10 +161,10 @@ def test_chance_is_decided_by_the_seed_and_knows_only_faults_that_exist() -> Non
     def strikes(seed: int) -> list[str | None]:
         kie = Simulator(seed=seed, faults=0.5, fault_times=100)
         task = kie.tasks[kie.add_task(task_id="one")]
-        return [kie.fault(stage, task, 0) for stage in AT_RANDOM for _ in range(20)]
+        return [kie.fault(stage, task, 0) for stage in RANDOM_FAULTS for _ in range(20)]
 
     assert strikes(1) == strikes(1) != strikes(2)
-    assert all(set(names) <= KNOWN[stage] for stage, names in AT_RANDOM.items())
+    assert all(set(names) <= FAULTS[stage] for stage, names in RANDOM_FAULTS.items())
 
 
 async def test_a_third_of_everything_goes_wrong_and_yet_all_of_it_arrives(tmp_path: Path) -> None:

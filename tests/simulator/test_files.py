@@ -95,7 +95,7 @@ def test_the_chunks_of_a_wav_end_where_the_file_ends() -> None:
 
 
 def test_an_ogg_page_carries_its_own_checksum() -> None:
-    page = bytearray(heads.head("ogg", 9000, 0))
+    page = bytearray(file_headers.head("ogg", 9000, 0))
     told = int.from_bytes(page[22:26], "little")
     page[22:26] = bytes(4)
     rest = int.from_bytes(page, "big") << 32

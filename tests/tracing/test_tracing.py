@@ -22,7 +22,7 @@ from opentelemetry.trace import StatusCode
 from reconciler.errors import Transient
 from reconciler.http.openapi import described
 from reconciler.logs.redaction import REDACTED, Redaction
-from reconciler.tracing import UNTRACED, chosen
+from reconciler.tracing import UNTRACED, chosen, is_enabled
 from reconciler.tracing.otel import Otel
 from testkit.standins.collector import Collector
 from testkit.waiting import until
@@ -84,7 +84,7 @@ def test_where_nobody_asks_nothing_of_the_library_that_records_and_sends_is_load
     source = """
 import sys
 import reconciler.cli, reconciler.daemon
-from reconciler.tracing import UNTRACED, chosen
+from reconciler.tracing import UNTRACED, chosen, is_enabled
 assert chosen({}, instance="i", redact=str) is UNTRACED
 loaded = [name for name in sys.modules
           if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "reconciler.tracing."))]

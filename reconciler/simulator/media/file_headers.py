@@ -1,7 +1,7 @@
-"""The first bytes of a result file: what makes it a picture, a film or a sound of its type.
+"""The first bytes of a result file, which make it an image, a video or a sound of its type.
 
-Containers are told the whole file's size, so that the filler behind the head lies inside a box, an element or a chunk
-that players skip. Pure. Called by `media.py`.
+Containers get the size of the whole file, so that the filler after the header is inside a box, an element or a chunk
+that players skip. Pure. `files.py` calls it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _mp3(_: int) -> bytes:
 
 
 def _mp3_bare(_: int) -> bytes:
-    return audio.lead(0).ljust(audio.FRAME, b"\0")
+    return audio.frame_start(0).ljust(audio.FRAME, b"\0")
 
 
 def _aac(_: int) -> bytes:

@@ -1,8 +1,8 @@
-"""The bytes of result files: any size, made block by block when they are asked for, the same every time.
+"""Generates the bytes of result files: of any size, block by block, the same every time.
 
-A file is a head of its type (`heads.py`) and then filler that differs from file to file and from block to block, and
-that decoders skip. Nothing is kept but a few heads and one block of filler, with and without MP3 frames in it. Called
-by `files.py`, and by tests and the demo to know what must arrive.
+A file is a header of its type (`file_headers.py`) and filler that decoders skip, which differs between files and
+blocks. Only a few headers and one block of filler are kept in memory. `api/file_host.py` serves the files; tests and
+the demo compare results with them.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ MIME = MappingProxyType(
 class MediaSpec:
     """One result of a task: its type and its size in bytes.
 
-    `form` names a head of `file_headers.FORMS` where the extension alone does not say it ("mp3-bare"); `path` fixes the path
-    in the file's address; `ext` "" leaves the address without an extension and needs a `form`.
+    `form` names a header of `file_headers.FORMS` if the extension does not ("mp3-bare"). `path` fixes the path of the
+    file. `ext` "" gives an address without an extension and needs a `form`.
     """
 
     kind: str = "image"
@@ -121,9 +121,9 @@ def _frames() -> _Filler:
     step = audio.FRAME
     content = bytearray(_noise().content + bytes(step))
     for n in range(len(content) // step):
-        lead = audio.lead(n)
+        lead = audio.frame_start(n)
         content[n * step : n * step + len(lead)] = lead
-    return _Filler(bytes(content), step, audio.lead(0))
+    return _Filler(bytes(content), step, audio.frame_start(0))
 
 
 def _stamp(task: str, n: int) -> bytes:

@@ -1,7 +1,7 @@
-"""The same little film as MP4, QuickTime and WebM, behind which every player skips the filler.
+"""One small video as MP4, QuickTime and WebM; players skip the filler after it.
 
-The frames are in `recorded.py`; here they get the boxes and elements of ISO 14496-12, 14496-15 and RFC 9559. Pure.
-Called by `heads.py`.
+The frames are in `recorded_frames.py`; here they get the boxes and elements of ISO 14496-12, 14496-15 and RFC 9559.
+Pure. Called by `file_headers.py`.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
-"""A task at one moment, as the twins of the dialects want it. Called by `web.py` and `callbacks.py`."""
+"""Takes a snapshot of a task, from which its record is written. `api/` calls it."""
 
 from __future__ import annotations
 
-from reconciler.simulator.records.records import Scene
-from reconciler.simulator.tasks import ENDS, SimulatedTask
+from reconciler.simulator.records.records import TaskSnapshot
+from reconciler.simulator.tasks import FINAL_STATES, SimulatedTask
 from reconciler.simulator.world import World
 
 
-def scene_of(world: World, task: SimulatedTask, state: str, fault: str | None = None) -> Scene:
-    """The scene of a task in this state; `empty` is the one fault that every family shows alike."""
+def take_snapshot(world: World, task: SimulatedTask, state: str, fault: str | None = None) -> TaskSnapshot:
+    """Return the snapshot of a task in this state; the fault `empty` is the same in every dialect."""
     addresses = world.addresses(task)
     count = 0 if fault == "empty" else len(task.results)
-    return Scene(
+    return TaskSnapshot(
         task=task,
         state=state,
         results=tuple(addresses[:count]),
         covers=tuple(addresses[len(task.results) :]),
         created=world.clock.epoch(task.born),
-        completed=world.clock.epoch(task.ends) if state in ENDS else None,
+        completed=world.clock.epoch(task.ends) if state in FINAL_STATES else None,
         blanks=world.blanks,
         extras=world.extras,
         cost_in_ms=world.cost_in_ms,
