@@ -1,4 +1,4 @@
-"""The demo: it proves what arrived, and says which generation lacks a byte."""
+"""The demo verifies every object, and names a generation with a missing byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.demo.shop import order, wishes
 from reconciler.demo.view import DemoView
 
 
-def test_two_dozen_wishes_are_sixteen_images_six_videos_and_two_pieces_of_audio() -> None:
+def test_twenty_four_wishes_are_sixteen_images_six_videos_and_two_sounds() -> None:
     ordered = wishes(24)
     kinds = [wish.kind for wish in ordered]
     assert (kinds.count("image"), kinds.count("video"), kinds.count("audio")) == (16, 6, 2)
@@ -37,7 +37,7 @@ async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture
     assert "success" in capsys.readouterr().out
 
 
-async def test_the_address_of_the_page_opens_it_on_live_rows() -> None:
+async def test_the_printed_address_opens_the_page_with_live_rows() -> None:
     async with play._stage(faults=False) as stage:
         await order(wishes(1)[0], stage.kie, stage.client, stage.pool)
         address, _, token = stage.page.partition("#token=")
