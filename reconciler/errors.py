@@ -13,7 +13,7 @@ class ReconcilerError(Exception):
     `code` is a stable word for metrics and logs, `hint` tells an operator what to do. Neither may contain a secret.
     """
 
-    def __init__(self, message: str, *, code: str = "error", hint: str = "") -> None:
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.hint = hint
@@ -36,9 +36,6 @@ class Transient(ReconcilerError):
 
 class Permanent(ReconcilerError):
     """Stop: the same request fails again until a person changes something."""
-
-    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
-        super().__init__(message, code=code, hint=hint)
 
 
 class Gone(Permanent):

@@ -17,7 +17,7 @@ from reconciler.errors import Transient
 from reconciler.kie.client import BROKEN, KieClient, KieReply
 from reconciler.kie.dialects.callback import mentions_task_id, task_ids
 from reconciler.kie.dialects.envelope import is_rate_limit_message
-from reconciler.kie.dialects.parsing import SUCCESS_CODES, printable_line, whole_number
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, integer, printable_line
 
 PATH = "/api/v1/jobs/createTask"
 
@@ -93,7 +93,7 @@ def read_reply(reply: KieReply) -> CreateOutcome:
     """Return the outcome in an answer; uncertain unless it is clearly a success or a refusal."""
     if not isinstance(reply.body, dict):
         return CreateUncertain(f"KIE answered HTTP {reply.status} without its envelope")
-    code = whole_number(reply.body.get("code"))
+    code = integer(reply.body.get("code"))
     message = printable_line(reply.body.get("msg") or reply.body.get("message"))
     if code not in SUCCESS_CODES:
         if code not in _REFUSAL_CODES or mentions_task_id(reply.body):

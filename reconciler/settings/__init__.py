@@ -182,14 +182,8 @@ class Settings(BaseSettings):
             KieKey(self.kie_api_key),
             KieKey(self.kie_api_key_photo, kind="image"),
             KieKey(self.kie_api_key_video, kind="video"),
-            *(
-                KieKey(SecretStr(secret), kind="image", pool=True)
-                for secret in words(self.kie_api_key_photo_pool.get_secret_value())
-            ),
-            *(
-                KieKey(SecretStr(secret), kind="video", pool=True)
-                for secret in words(self.kie_api_key_video_pool.get_secret_value())
-            ),
+            *(KieKey(secret, kind="image", pool=True) for secret in _pool(self.kie_api_key_photo_pool)),
+            *(KieKey(secret, kind="video", pool=True) for secret in _pool(self.kie_api_key_video_pool)),
         ]
         unique: dict[str, KieKey] = {}
         for key in keys:
@@ -206,6 +200,10 @@ class Settings(BaseSettings):
         return tuple(
             dict.fromkeys(text for text in (*secrets, *keys, password, unquote(password), self.notify_url) if text)
         )
+
+
+def _pool(keys: SecretStr) -> list[SecretStr]:
+    return [SecretStr(secret) for secret in words(keys.get_secret_value())]
 
 
 def _secret_attributes() -> tuple[str, ...]:

@@ -4,19 +4,7 @@
 `errors.py` for its refusals) and `local.py`. When and what to store is decided in `worker/`, not here.
 """
 
-from reconciler.storage.proof import READ_BACK, UNPROVEN, plain_md5, prove, reread
-from reconciler.storage.store import MISSING, PIECE, ObjectStat, PutRequest, Receipt, Store
+from reconciler.storage.proof import READ_BACK, UNPROVEN, prove, reread
+from reconciler.storage.store import PutRequest, Store
 
-__all__ = [
-    "MISSING",
-    "PIECE",
-    "READ_BACK",
-    "UNPROVEN",
-    "ObjectStat",
-    "PutRequest",
-    "Receipt",
-    "Store",
-    "plain_md5",
-    "prove",
-    "reread",
-]
+__all__ = ["READ_BACK", "UNPROVEN", "PutRequest", "Store", "prove", "reread"]

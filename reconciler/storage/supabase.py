@@ -11,6 +11,7 @@ import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 import httpx
@@ -122,13 +123,7 @@ class SupabaseStore:
         """Store a sealed spool; see Store. A type or size that the bucket refuses is refused before a byte is sent."""
         checked_path(request.path)
         await self._check_rules(request.mime, spool.size)
-
-        async def exists() -> bool:
-            return await self._exists(request.path, spool)
-
-        async def proven() -> bool:
-            return await self._proven(request.path, spool)
-
+        exists, proven = (partial(check, request.path, spool) for check in (self._exists, self._proven))
         upload = TusUpload(request, spool, holds_lease, upload_started, exists, proven, progress)
         try:
             if spool.size >= tus.PIECE:

@@ -13,7 +13,8 @@ import aiohttp
 
 from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.net.http_clients import json_client, storage_session
-from reconciler.storage import PutRequest, Receipt, Store, prove
+from reconciler.storage import PutRequest, Store, prove
+from reconciler.storage.store import Receipt
 from reconciler.storage.supabase import SupabaseStore
 from testkit.standins.storage import Bucket, SupabaseStorage
 

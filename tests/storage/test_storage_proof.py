@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import Permanent, Transient
-from reconciler.storage import ObjectStat, plain_md5, prove
+from reconciler.storage.proof import plain_md5, prove
+from reconciler.storage.store import ObjectStat
 from testkit.standins.storage import Fault
 from tests.storage.storing import NAME, PATH, SIZES, Kit, kit, noise
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import get_path, lower_text, whole_number
+from reconciler.kie.dialects.parsing import get_path, integer, lower_text
 
 
 class AlephDialect:
@@ -23,6 +23,6 @@ class AlephDialect:
         """Return the observation in the record; flag 0 is running unless the record names an error."""
         message, code = record.get("errorMessage"), record.get("errorCode")
         has_error = lower_text(message) or outcome.error_code(code)
-        if whole_number(record.get("successFlag")) == 0 and has_error:
+        if integer(record.get("successFlag")) == 0 and has_error:
             return outcome.failed(message, code)
         return outcome.from_success_flag(record, get_path(record, "response", "resultVideoUrl"))

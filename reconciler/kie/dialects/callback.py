@@ -13,14 +13,7 @@ from typing import Final
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.market import MarketDialect, audio_addresses
-from reconciler.kie.dialects.parsing import (
-    SUCCESS_CODES,
-    TASK_ID_KEYS,
-    get_path,
-    lower_text,
-    parse_nested,
-    whole_number,
-)
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, get_path, integer, lower_text, parse_nested
 
 MAX_TASK_ID = 300
 
@@ -77,7 +70,7 @@ def read(body: object) -> Observation:
     record = {} if record is None else record
     if not isinstance(record, Mapping):
         return UNREADABLE
-    code, message = whole_number(body.get("code")), body.get("msg") or body.get("message")
+    code, message = integer(body.get("code")), body.get("msg") or body.get("message")
     if "state" in record:
         observation = _MARKET.read(record)
     elif "callbackType" in record:

@@ -11,15 +11,10 @@ from reconciler.domain.model import Observation
 class Dialect(Protocol):
     """One format of KIE's records."""
 
-    @property
-    def name(self) -> str:
-        """The stable name, saved with each row."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """The path of the record below KIE's base address; `?taskId=` is appended."""
-        ...
+    name: str
+    """The stable name, saved with each row."""
+    path: str
+    """The path of the record below KIE's base address; `?taskId=` is appended."""
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in a record (the envelope's `data`); no content makes it raise."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Failed, Observation, TaskUnknown, Unreachable
 from reconciler.kie.dialects.dialect import Dialect
-from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, printable_line, whole_number
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, printable_line
 
 _GENERATION_FAILED = 501
 
@@ -71,7 +71,7 @@ def other_task(body: object | None, task_id: str) -> Unreachable | None:
 
 def _code(status: int, body: Mapping[str, object]) -> int | None:
     """Return the body's code; the HTTP status if the body has none, or says success of a failed request."""
-    code = whole_number(body.get("code"))
+    code = integer(body.get("code"))
     failed = status >= 400
     if code is None:
         return status if failed else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import get_path, lower_text, whole_number
+from reconciler.kie.dialects.parsing import get_path, integer, lower_text
 
 
 class Gpt4oDialect:
@@ -22,7 +22,7 @@ class Gpt4oDialect:
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record; `status` decides if the flag is absent or 0."""
         found = get_path(record, "response", "resultUrls") or get_path(record, "response", "result_urls")
-        if whole_number(record.get("successFlag")) not in {None, 0}:
+        if integer(record.get("successFlag")) not in {None, 0}:
             return outcome.from_success_flag(record, found)
         match lower_text(record.get("status")):
             case "generating":

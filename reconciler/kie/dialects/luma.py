@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import get_path, whole_number
+from reconciler.kie.dialects.parsing import get_path, integer
 
 
 class LumaDialect:
@@ -21,6 +21,6 @@ class LumaDialect:
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record; flag 4 means that only KIE's callback failed."""
         found = get_path(record, "response", "resultUrls")
-        if whole_number(record.get("successFlag")) == 4:
+        if integer(record.get("successFlag")) == 4:
             return outcome.ready(record, found)
         return outcome.from_success_flag(record, found)

@@ -11,14 +11,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
-from reconciler.kie.dialects.parsing import (
-    MALFORMED,
-    SUCCESS_CODES,
-    parse_nested,
-    printable_line,
-    timestamp,
-    whole_number,
-)
+from reconciler.kie.dialects.parsing import MALFORMED, SUCCESS_CODES, integer, parse_nested, printable_line, timestamp
 
 MAX_RESULTS = 64
 MAX_ADDRESS = 4096
@@ -79,7 +72,7 @@ def failed(message: object, code: object) -> Failed:
 
 def error_code(code: object) -> str | None:
     """Return the code as text, None if it means no error."""
-    return None if whole_number(code) in SUCCESS_CODES else printable_line(code) or None
+    return None if integer(code) in SUCCESS_CODES else printable_line(code) or None
 
 
 def unknown_state(value: object) -> Unreachable:
@@ -92,7 +85,7 @@ def from_success_flag(record: Mapping[str, object], found: object) -> Observatio
 
     Their pages call 0 "generating" and name no queue.
     """
-    match whole_number(record.get("successFlag")):
+    match integer(record.get("successFlag")):
         case 0:
             return Working("generating", generating=True)
         case 1:
@@ -119,5 +112,5 @@ def _duration(record: Mapping[str, object]) -> timedelta | None:
         duration = completed - created
     else:
         # Documented as milliseconds, but seconds in every recorded answer.
-        duration = timedelta(seconds=max(0, min(whole_number(record.get("costTime")) or 0, 10**9)))
+        duration = timedelta(seconds=max(0, min(integer(record.get("costTime")) or 0, 10**9)))
     return duration if timedelta() < duration <= MAX_DURATION else None

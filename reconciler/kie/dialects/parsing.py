@@ -59,7 +59,7 @@ def get_path(value: object, *path: str) -> object:
     return value
 
 
-def whole_number(value: object) -> int | None:
+def integer(value: object) -> int | None:
     """Return a whole number, also if written as text or as a float; None if it is none or reaches 10**18."""
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         value = int(value)
@@ -83,7 +83,7 @@ def printable_line(value: object) -> str:
     recognised.
     """
     if not isinstance(value, str):
-        whole = whole_number(value)
+        whole = integer(value)
         value = "" if whole is None else str(whole)
     printable = "".join(letter if letter.isprintable() else " " for letter in value[:MAX_TEXT])
     if len(value) > MAX_TEXT:
@@ -97,7 +97,7 @@ def timestamp(value: object) -> datetime | None:
     The last form has no time zone, and no page states one: its result is naive, and good for differences only. A time
     outside this century is absent.
     """
-    count = whole_number(value)
+    count = integer(value)
     try:
         if count is not None:
             seconds = count / 1000 if abs(count) >= _MILLISECONDS_FROM else count

@@ -8,12 +8,11 @@ get-music-video-details, get-cover-suno-details. They share the same states, in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.market import audio_addresses
-from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested, whole_number
+from reconciler.kie.dialects.parsing import MALFORMED, get_path, integer, lower_text, parse_nested
 
 _FAILURE_STATES = frozenset(
     {
@@ -49,8 +48,8 @@ class SunoDialect:
     """One of Suno's records; `results` finds the results in its `response`."""
 
     def __init__(self, name: str, path: str, results: Callable[[object], object]) -> None:
-        self.name: Final = name
-        self.path: Final = path
+        self.name = name
+        self.path = path
         self._results = results
 
     def read(self, record: Mapping[str, object]) -> Observation:
@@ -80,7 +79,7 @@ class SunoDialect:
 def _state(record: Mapping[str, object]) -> str:
     if status := lower_text(record.get("status")):
         return status
-    flag = whole_number(record.get("successFlag"))
+    flag = integer(record.get("successFlag"))
     return lower_text(record.get("successFlag")) if flag is None else _COVER_FLAGS.get(flag, "")
 
 

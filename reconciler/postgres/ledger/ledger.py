@@ -83,12 +83,8 @@ class Ledger:
 
         Only then it raises Permanent (code "row_refused") where the application's table refuses that.
         """
-        what = (
-            *_facts(replace(row, reason=rest.reason, finding=rest.finding)),
-            claim.woken,
-            rest.due_at,
-            rest.earliest,
-        )
+        facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
+        what = (*facts, claim.woken, rest.due_at, rest.earliest)
         if not (rest.set_generating and self._shape.writes_generating):
             await self._check(self._rest, claim, *what)
             return
