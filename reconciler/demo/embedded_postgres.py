@@ -46,7 +46,8 @@ rm -rf "$2"
 """
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that no process uses at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -165,7 +166,7 @@ class Postgres:
 
     def _launch_on_a_free_port(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self._launch()
             except Config as error:

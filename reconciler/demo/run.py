@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from rich.filesize import decimal
 
 from reconciler import daemon, logs, settings
 from reconciler.bootstrap import Parts
-from reconciler.demo.embedded_postgres import Postgres
+from reconciler.demo.embedded_postgres import Postgres, free_port
 from reconciler.demo.proof import DemoProof, prove_all
 from reconciler.demo.shop import KEY, OrderedGeneration, order, wishes
 from reconciler.demo.view import DemoView, ProgressLine
@@ -104,7 +103,7 @@ async def _stage(*, faults: bool) -> AsyncIterator[DemoStage]:
         kie = await stack.enter_async_context(simulator)
         pool = await stack.enter_async_context(asyncpg.create_pool(postgres.dsn(), min_size=1, max_size=2))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
-        port = _free_port()
+        port = free_port()
         stage = DemoStage(
             kie, pool, client, f"http://127.0.0.1:{port}", secrets.token_urlsafe(24), folder / "daemon.log"
         )
@@ -145,13 +144,6 @@ def _environment(dsn: str, kie: Simulator, folder: Path, port: int) -> dict[str,
         "RECONCILER_STORAGE_BACKEND": "local",
         "RECONCILER_STORAGE_LOCAL_DIR": str(folder / "files"),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def _watch(orders: Sequence[OrderedGeneration], stage: DemoStage, view: DemoView) -> list[float]:

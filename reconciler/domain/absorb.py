@@ -79,13 +79,7 @@ def _count_poll(row: Row, now: datetime) -> Row:
 
 def _with_answer(row: Row, now: datetime) -> Row:
     acknowledged = row.acknowledged_at or now
-    return replace(
-        _count_poll(row, now),
-        acknowledged_at=acknowledged,
-        answered_at=now,
-        unknowns=0,
-        finding=None,
-    )
+    return replace(_count_poll(row, now), acknowledged_at=acknowledged, answered_at=now, unknowns=0, finding=None)
 
 
 def _with_failed_poll(row: Row, now: datetime) -> Row:

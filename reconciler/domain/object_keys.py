@@ -42,13 +42,7 @@ TYPES: Mapping[str, tuple[Kind, str]] = MappingProxyType(
 )
 """The media types that are stored, each with its kind and file extension."""
 
-PROVIDER_HOSTS = (
-    "aiquickdraw.com",
-    "kie.ai",
-    "redpandaai.co",
-    "r2.cloudflarestorage.com",
-    "suno.ai",
-)
+PROVIDER_HOSTS = ("aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai")
 """The hosts of KIE's results, as suffixes."""
 
 AMBIGUOUS_CHARACTERS = re.compile(r"[\s\\\x00-\x1f\x7f]")

@@ -122,11 +122,7 @@ class _FromLibraries(logging.Handler):
         except (TypeError, ValueError, KeyError):
             message = str(record.msg)
         structlog.get_logger().log(
-            number,
-            "library.logged",
-            logger=record.name,
-            message=message,
-            exc_info=record.exc_info,
+            number, "library.logged", logger=record.name, message=message, exc_info=record.exc_info
         )
 
 

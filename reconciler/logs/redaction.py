@@ -20,8 +20,7 @@ _DEEPEST = 8
 _SHORTEST_SECRET = 4
 
 _SECRET_NAME = re.compile(
-    r"authorization|api[-_]?key|token|secret|passw|cookie|signature|hmac|credential|dsn",
-    re.IGNORECASE,
+    r"authorization|api[-_]?key|token|secret|passw|cookie|signature|hmac|credential|dsn", re.IGNORECASE
 )
 
 _NAMED_VALUE = r"((?:secret|token|signature|api[-_]?key|password)(?:(?:=|\\u003d)[\"']?|[\"']\s*:\s*[\"']))[^\s&\"'<>]+"

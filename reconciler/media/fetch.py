@@ -116,11 +116,7 @@ class Fetcher:
             raise self._too_large()
 
     async def _receive(
-        self,
-        response: aiohttp.ClientResponse,
-        spool: Spool,
-        deadline: asyncio.Timeout,
-        progress: Progress | None,
+        self, response: aiohttp.ClientResponse, spool: Spool, deadline: asyncio.Timeout, progress: Progress | None
     ) -> str:
         started = asyncio.get_running_loop().time()
         announced, mime, next_check = response.content_length, None, PIECE

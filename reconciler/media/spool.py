@@ -88,10 +88,7 @@ class Spool:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._directory.release(self.size)
         # Not closed: the socket of an aborted request may still refer to this memory.

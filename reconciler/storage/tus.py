@@ -120,11 +120,7 @@ class Tus:
 
     async def _create(self, job: TusUpload) -> str:
         job.check_lease()
-        headers = {
-            **self._headers,
-            "Upload-Length": str(job.spool.size),
-            "Upload-Metadata": self._metadata_header(job),
-        }
+        headers = {**self._headers, "Upload-Length": str(job.spool.size), "Upload-Metadata": self._metadata_header(job)}
         try:
             async with (
                 asyncio.timeout(TIMEOUT),

@@ -180,7 +180,7 @@ def test_a_malformed_database_address_is_explained_by_an_example_and_not_printed
         ("KIE_MARKET_BASE_URL", "api.kie.ai", "must be an address such as https://example.com"),
         ("SUPABASE_URL", "https://a b", "must be an address such as https://example.com"),
         ("SUPABASE_URL", "https://h:port", "must be an address such as https://example.com"),
-        ("KIE_API_KEY", "two words", "holds a blank or a character that no header can carry"),
+        ("KIE_API_KEY", "two words", "contains a blank or a character that no header can carry"),
         ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
     ],
 )

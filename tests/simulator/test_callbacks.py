@@ -107,7 +107,7 @@ async def test_suno_sends_three_callbacks_and_only_the_last_is_complete() -> Non
 async def test_a_callback_that_is_not_accepted_is_retried_three_times() -> None:
     async with Simulator(callback_gap=0.01) as kie, ear(500, 503, 401, 404, 500) as listening:
         task = await called(kie, listening, count=4)
-        await until(lambda: not kie._courier._sending, what="the end of trying")
+        await until(lambda: not kie._callbacks._sending, what="the end of trying")
         assert kie.tasks[task].call_answers == [500, 503, 401, 404]
         assert kie.counts.acknowledged == 0
         again = await called(kie, listening, count=6)
