@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 import structlog
+from hypothesis import settings as hypothesis_settings
 
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.demo.postgres_programs import debian_binaries, wheel_binaries
@@ -33,6 +34,11 @@ T = TypeVar("T")
 OURS = ("KIE_", "SUPABASE_", "NEXT_PUBLIC_SUPABASE_", "RECONCILER_", "LOG_", "PG")
 OTHERS = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
 KEPT = ("RECONCILER_PG_BIN", "RECONCILER_TEST_PG")
+
+# `--hypothesis-profile=thorough` chooses the other one; `make test-all` does.
+hypothesis_settings.register_profile("quick", max_examples=30, deadline=None)
+hypothesis_settings.register_profile("thorough", max_examples=300, deadline=None)
+hypothesis_settings.load_profile("quick")
 
 _EMPTY = """
 DO $$
@@ -53,7 +59,9 @@ $$
 
 
 def pytest_configure() -> None:
-    """What the environment says of a real installation must not reach a test or its processes."""
+    """Remove from the environment what it says about a real installation, and collect no garbage until tests run."""
+    # Collection only adds objects: looking through them for cycles took a fifth of its time.
+    gc.disable()
     for name in list(os.environ):
         if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
             del os.environ[name]
@@ -78,10 +86,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests live until the end: looking through them for cycles took a tenth of the CPU."""
-    gc.collect()
+    """Collect garbage again, except among the collected tests: they all live until the end."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

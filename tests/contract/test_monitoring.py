@@ -22,12 +22,14 @@ from testkit.tables import member
 from tests.contract.test_operations_page import PAGE, rows, section, statements, told, words
 
 ROOT = Path(__file__).resolve().parents[2] / "monitoring"
-RULES = [rule for path in sorted((ROOT / "rules").glob("*.yml")) for group in yaml.safe_load(path.read_text())["groups"]
-         for rule in group["rules"]]  # fmt: skip
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""PyYAML's loader in C is ten times as fast, where it was built with it."""
+FILES = [yaml.load(path.read_text(), LOADER) for path in sorted((ROOT / "rules").glob("*.yml"))]
+RULES = [rule for file in FILES for group in file["groups"] for rule in group["rules"]]
 ALERTS = [rule for rule in RULES if "alert" in rule]
 NAMED = {rule["alert"] for rule in ALERTS}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-PROOFS = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "tests").glob("*.yml"))]
+PROOFS = [yaml.load(path.read_text(), LOADER) for path in sorted((ROOT / "tests").glob("*.yml"))]
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "dashboards").glob("*.json"))}
 RUNBOOKS = {path.stem: path.read_text() for path in sorted((ROOT / "runbooks").glob("*.md"))}
 QUERIES = {path.stem: path.read_text() for path in sorted((ROOT / "sql").glob("*.sql"))}

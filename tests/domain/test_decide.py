@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.absorb import absorb
@@ -273,7 +273,6 @@ def until_delivered(row: Row, limits: Policy, now: datetime) -> list[datetime]:
     raise AssertionError(f"still not delivered: {decision}")
 
 
-@settings(max_examples=150)
 @given(IN_FLIGHT, st.lists(st.tuples(BAD_ANSWERS, UNSTORED, UNIDENTIFIED), max_size=6), LIMITS)
 def test_from_any_row_after_any_bad_visits_a_world_that_turns_good_delivers(
     row: Row, bad: list[tuple[Observation, Observation, Observation]], limits: Policy

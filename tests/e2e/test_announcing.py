@@ -87,6 +87,7 @@ async def test_a_receiver_that_was_down_hears_everything_in_order_under_the_same
     assert await replica.figure("announcements_total", outcome="again") >= 3
 
 
+@pytest.mark.soak
 async def test_two_replicas_tell_nothing_out_of_turn_and_hardly_anything_twice(rig: Rig, receiver: Receiver) -> None:
     both, count = asyncio.Event(), itertools.count(1)
 
@@ -141,6 +142,7 @@ async def test_who_is_killed_between_telling_and_marking_leaves_it_to_the_next_u
     assert receiver.of(generation_id)[-1].id == killed[0].id
 
 
+@pytest.mark.soak
 async def test_an_endless_receiver_holds_up_no_delivery_and_no_exit(rig: Rig, receiver: Receiver) -> None:
     receiver.answer = never
     replica = await rig.run(RECONCILER_DRAIN_SECONDS="1", **told(receiver))

@@ -150,7 +150,25 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+RARE = (
+    "parameters_of_prisma",
+    "a_parameter_of_libpq",
+    "a_value_that_is_none",
+    "a_parameter_of_the_server",
+    "half_a_parameter",
+    "no_right_to_connect",
+    "a_pattern_of_python",
+    "rejected_storage_key",
+    "private_bucket",
+    "migrated_by_an_older_version",
+    "migrated_before_refusals_were_kept",
+)
+"""Soaks: each takes the same way through the daemon as one of the others."""
+
+CASES = [pytest.param(one, marks=[pytest.mark.soak] if one.__name__ in RARE else []) for one in WRONG]
+
+
+@pytest.mark.parametrize("wrong", CASES, ids=lambda wrong: wrong.__name__)
 async def test_it_ends_at_once_in_one_line_that_says_what_to_do(rig: Rig, wrong: Wrong) -> None:
     assert rig.storage is not None
     environment = await wrong(rig)

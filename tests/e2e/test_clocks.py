@@ -61,6 +61,7 @@ async def test_replicas_whose_clocks_are_hours_apart_share_the_work_and_lose_no_
     assert (rig.kie.counts.creates, rig.kie.counts.limited) == (0, 0)
 
 
+@pytest.mark.soak
 async def test_the_longest_times_that_the_settings_take_are_lived_with(rig: Rig) -> None:
     names = ("SWEEP_SECONDS", "LEASE_SECONDS", "STUCK_AFTER", "GIVE_UP_AFTER", "DRAIN_SECONDS")
     replica = await rig.run(**{f"RECONCILER_{name}": "36500d" for name in names})
@@ -69,7 +70,7 @@ async def test_the_longest_times_that_the_settings_take_are_lived_with(rig: Rig)
     assert (await replica.ended(within=20)).code == 0
 
 
-@pytest.mark.parametrize("to", [-HOUR, HOUR], ids=["back", "forth"])
+@pytest.mark.parametrize("to", [-HOUR, pytest.param(HOUR, marks=pytest.mark.soak)], ids=["back", "forth"])
 async def test_a_clock_that_is_set_while_it_waits_stops_no_round_and_ends_no_row(
     rig: Rig, tmp_path: Path, to: int
 ) -> None:

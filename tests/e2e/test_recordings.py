@@ -29,6 +29,7 @@ def begins(recording: Recording) -> str:
 
 
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings in {RECORDINGS}")
+@pytest.mark.soak
 async def test_every_recorded_task_is_delivered_as_kie_really_sent_it(rig: Rig) -> None:
     recordings = sorted(load(RECORDINGS), key=begins)
     assert len(recordings) == 12

@@ -235,6 +235,7 @@ async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie
     assert signed == []
 
 
+@pytest.mark.soak
 async def test_a_kie_that_repeats_what_it_was_sent_makes_us_repeat_nothing(stage: Stage) -> None:
     async def echo(writer: asyncio.StreamWriter, head: str) -> None:
         said = f"cannot: {' '.join(head.split())} {heard.bodies[-1].decode()} {SIGNATURE}=1"
@@ -264,6 +265,7 @@ async def test_a_kie_that_repeats_what_it_was_sent_makes_us_repeat_nothing(stage
     assert stage.leaks() == []
 
 
+@pytest.mark.soak
 async def test_a_storage_that_repeats_the_key_makes_us_repeat_nothing(stage: Stage) -> None:
     storage = stage.rig.storage
     assert storage is not None

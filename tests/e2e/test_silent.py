@@ -75,7 +75,7 @@ async def own(own_postgres: Postgres, kie: Simulator, tmp_path: Path) -> AsyncIt
         yield rig
 
 
-@pytest.mark.parametrize("began", ["before", "after"])
+@pytest.mark.parametrize("began", ["before", pytest.param("after", marks=pytest.mark.soak)])
 async def test_a_standby_is_waited_for_until_it_is_promoted(own: Rig, own_postgres: Postgres, began: str) -> None:
     """F2: a server that takes no writes, met in the middle or at the start."""
     replica = await (own.run if began == "before" else own.begin)()

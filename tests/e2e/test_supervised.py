@@ -65,6 +65,7 @@ async def test_a_life_is_told_from_waiting_over_ready_to_its_end(rig: Rig, ear: 
     assert {one.pid for one in ear.said} == {replica.pid}
 
 
+@pytest.mark.soak
 async def test_an_abstract_socket_is_spoken_to_as_well(rig: Rig) -> None:
     with Ear(f"@kr-{secrets.token_hex(8)}").open() as ear:
         replica = await rig.begin(NOTIFY_SOCKET=ear.address)
@@ -95,6 +96,7 @@ async def test_the_watchdog_is_fed_until_the_loop_is_blocked(rig: Rig, ear: Ear,
     await ear.fed(2)
 
 
+@pytest.mark.soak
 async def test_the_watchdog_is_fed_while_it_waits_and_while_it_drains(rig: Rig, ear: Ear) -> None:
     assert rig.storage is not None
     await rig.storage.stop()

@@ -9,7 +9,7 @@ from testkit.stage import Rig
 from testkit.waiting import until
 
 
-@pytest.mark.parametrize("rig", ["supabase", "folder"], indirect=True)
+@pytest.mark.parametrize("rig", ["supabase", pytest.param("folder", marks=pytest.mark.soak)], indirect=True)
 async def test_a_new_row_is_delivered_long_before_the_next_sweep(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_SWEEP_SECONDS="600")
     await until(lambda: replica.said("listener.connected"), what="a listener")

@@ -46,14 +46,14 @@ REFUSED = {
 }
 
 
-def configured(bearer: str, task_id: str, generation_id: str) -> SchemathesisConfig:
+def configured(bearer: str, task_id: str, generation_id: str, examples: int) -> SchemathesisConfig:
     """Every check; some parameters are of rows that are there, so that not everything is a 404."""
     accepted = ["2xx", "401", "403", "404", "409", "429", "5xx"]
     return SchemathesisConfig.from_dict(
         {
             "seed": 20261122,
             "headers": {"Authorization": f"Bearer {bearer}"},
-            "generation": {"max-examples": 8, "deterministic": True},
+            "generation": {"max-examples": examples, "deterministic": True},
             "request-timeout": 10,
             "max-stream-events": 3,
             "continue-on-failure": True,
@@ -88,14 +88,16 @@ def found(url: str, config: SchemathesisConfig) -> dict[str, str]:
     return told
 
 
+@pytest.mark.parametrize("examples", [2, pytest.param(8, marks=pytest.mark.soak)], ids=["few", "many"])
 @pytest.mark.parametrize("bearer", [OPERATOR, token(ANN)], ids=["operator", "user"])
 async def test_nothing_is_found_that_the_description_does_not_tell(
-    bearer: str, face: Face, kie: Simulator, rows_dsn: str
+    bearer: str, examples: int, face: Face, kie: Simulator, rows_dsn: str
 ) -> None:
     task_id = kie.add_task()
     async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=1) as pool:
         generation_id = await add(pool, "queued", task_id=task_id, user_id=ANN)
     with capture_logs() as lines:
-        told = await asyncio.to_thread(found, str(face.operator.base_url), configured(bearer, task_id, generation_id))
+        config = configured(bearer, task_id, generation_id, examples)
+        told = await asyncio.to_thread(found, str(face.operator.base_url), config)
     assert not told, "\n\n".join(f"{name}\n{said}" for name, said in told.items())
     assert not [line for line in lines if line["event"] == "request.broke"]
