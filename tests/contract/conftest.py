@@ -8,13 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.conftest import _database
+from tests.conftest import Databases
 
 
 @pytest.fixture(scope="module")
-def lasting_dsn(postgres: Any, _template: str) -> Iterator[str]:
+def lasting_dsn(postgres: Any, databases: Databases, _template: str) -> Iterator[str]:
     """A migrated database for all tests of one file; each clears away its own rows."""
-    with _database(postgres, _template) as name:
+    with databases.new(_template) as name:
         yield postgres.dsn(name)
 
 
