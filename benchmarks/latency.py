@@ -81,7 +81,7 @@ def _daemon(on: Stage, ear: Ear) -> Iterator[None]:
 
 async def _times(ear: Ear, pool: asyncpg.Pool, count: int) -> list[float]:
     await pool.execute("TRUNCATE public.generations, reconciler.work")
-    # The first row shows that somebody listens; it is not counted.
+    # The first row only proves that the listener is connected; it is not counted.
     await _one(ear, pool)
     times = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""What every test may ask for: a real PostgreSQL and fresh databases in it.
+"""Fixtures of every test: a real PostgreSQL and fresh databases in it.
 
 TEST_DATABASE_URL names a server to use; otherwise one is started per worker, from the programs that
 RECONCILER_TEST_PG chooses (`debian` or `embedded`; unset: whichever is found). DATABASE_URL is
@@ -65,13 +65,13 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
             del os.environ[name]
-    # A shell without job control starts what it puts in the background deaf to Ctrl-C, and so every process of ours.
+    # A shell without job control starts background processes, and their children, with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What one PostgreSQL has shown without being asked need not be shown by the next."""
+    """Add `--database`: a second PostgreSQL need not run the tests that use none."""
     parser.addoption("--database", action="store_true", help="only tests that ask a PostgreSQL")
 
 
@@ -93,7 +93,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests have measured."""
+    """Print the figures that tests have measured."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name}: {value}")
@@ -101,7 +101,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
-    """What one test makes of the log is not what the next one finds."""
+    """Undo what a test changes in the logging."""
     root = logging.getLogger()
     level = root.level
     structlog.reset_defaults()
@@ -127,7 +127,7 @@ class External:
         return parts._replace(netloc=f"{login}@{host}", path=path).geturl()
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Somebody else's server is not stopped."""
+        """Skip the test: a server that is not ours is not stopped."""
         pytest.skip("needs a server of its own, and TEST_DATABASE_URL names another")
 
     restart = stop
@@ -159,7 +159,7 @@ class Databases:
     def new(self, template: str = "template0") -> Iterator[str]:
         """Make a copy of this database; yield its name, and drop it at the end."""
         name = f"kr_{secrets.token_hex(8)}"
-        # Copied file by file: a third faster than through the log, which nobody here will replay.
+        # Copied file by file: a third faster than through the log, which is never replayed here.
         strategy = " STRATEGY file_copy" if isinstance(self._server, Postgres) else ""
         self.execute(self._server.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}{strategy}")
         try:

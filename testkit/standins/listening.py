@@ -1,4 +1,4 @@
-"""A supervisor's ear: a socket such as systemd has, and what was said to it by whom."""
+"""The supervisor's end of systemd's notification socket; it records each message and the process that sent it."""
 
 from __future__ import annotations
 

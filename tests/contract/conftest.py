@@ -1,4 +1,4 @@
-"""Databases that several tests share, because a database of its own for each would take longer than the tests."""
+"""Databases that several tests share, since making one for each test takes longer than the tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lasting_dsn(postgres: Any, databases: Databases, _template: str) -> Iterator
 
 @pytest.fixture
 async def undone(postgres: Any, _template: str) -> AsyncIterator[Any]:
-    """A session in a migrated database whose one transaction is rolled back."""
+    """A session in a migrated database; its one transaction is rolled back."""
     connection = await asyncpg.connect(postgres.dsn(_template))
     transaction = connection.transaction()
     await transaction.start()

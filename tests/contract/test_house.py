@@ -1,4 +1,4 @@
-"""The house rules that no linter holds: docstrings, borders, names that mean one thing, and tests that wait."""
+"""The house rules that no linter checks: docstrings, borders, names with one meaning, and tests that never sleep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BORDERS = (
     "reconciler/operations/actions.py",
     "reconciler/http/app.py",
 )
-"""Where whatever breaks is caught: around a visit (the daemon's, a backfill's), a periodic task, a request."""
+"""These modules may catch every exception: around a visit (also a backfill's), a periodic task, a request."""
 
 MOST_MODULES = 14
 

@@ -1,4 +1,4 @@
-"""What lies in monitoring/ names only what there is, and every alert has its proof, its page, its panel and its row."""
+"""The files in monitoring/ name only what exists, and every alert has its test, runbook, panel and row of the page."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_every_alert_is_named_by_a_panel_that_draws_what_it_goes_by() -> None:
 
 
 def bounds(name: str) -> set[float]:
-    """From where on an alert fires, as a panel can show it: whatever counts is red from one on."""
+    """The value from which on an alert fires, as a panel shows it: a count is red from one on."""
     text = " ".join(rule["expr"] for rule in ALERTS if rule["alert"] == name)
     found = {
         float(low) * float(times or 1) for low, times in re.findall(r"> (?:(?=[\d.]+)([\d.]+))(?: \* ([\d.]+))?", text)

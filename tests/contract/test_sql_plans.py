@@ -1,4 +1,4 @@
-"""However many old rows the application keeps, no statement of the daemon reads them all."""
+"""No statement of the daemon reads all old rows of the application, however many there are."""
 
 from __future__ import annotations
 

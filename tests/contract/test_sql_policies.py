@@ -1,4 +1,4 @@
-"""Who may do what through Supabase's API after `migrate --application`."""
+"""What each role may do through Supabase's API after `migrate --application`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The triggers say which row to look at, say it exactly when it matters, and never stand in the application's way."""
+"""The triggers announce the right row at the right moment, and never fail the application's statement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a person can mend ends the daemon at once: exit 2, one line that says what to do, no secret in it."""
+"""A mistake that only a person can correct ends the daemon at once: exit 2 and one line that says what to do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def no_such_database(rig: Rig) -> dict[str, str]:
 
 
 def parameter(words: str, *, named: str) -> Wrong:
-    """An address with a parameter that is meant for somebody else."""
+    """A database address with a parameter that is meant for another program."""
 
     async def wrong(rig: Rig) -> dict[str, str]:
         return {"DATABASE_URL": f"{rig.dsn}?{words}"}

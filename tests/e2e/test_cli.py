@@ -1,4 +1,4 @@
-"""The command line as operators and scripts meet it: words, exit codes, one line for what is wrong, the questions."""
+"""The command line as operators and scripts use it: words, exit codes, one line for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL starts as whoever starts it, keeps its data, and dies with its parent."""
+"""The embedded PostgreSQL runs as the user that starts it, keeps its data, and ends with its parent process."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_given_folder_is_kept_and_taken_up_again(tmp_path: Path, pg_prog
     assert (folder / "data").is_dir()
 
 
-def test_what_the_server_says_when_it_will_not_start_is_told(pg_programs: Path | None) -> None:
+def test_the_servers_reason_for_not_starting_is_shown(pg_programs: Path | None) -> None:
     with pytest.raises(Config, match="no_such_setting"):
         Postgres.start(bin_dir=pg_programs, settings={"no_such_setting": "1"})
 
@@ -151,7 +151,7 @@ def test_programs_named_by_the_environment_come_first(tmp_path: Path) -> None:
     assert postgres_programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)}) == tmp_path
 
 
-def test_a_wrong_name_for_the_programs_is_told_and_not_passed_over(tmp_path: Path) -> None:
+def test_a_wrong_folder_of_the_programs_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Config, match="RECONCILER_PG_BIN"):
         postgres_programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)})
 

@@ -1,4 +1,4 @@
-"""Everybody starts at once over a table full of rows in flight: KIE hears no more than the rate."""
+"""Replicas start at once over a table full of rows in flight: KIE hears no more than the rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it costs to wait: nothing in the application's table, little in the database."""
+"""What waiting costs: no write to the application's table, and few statements in the database."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_rows_in_flight_write_nothing_to_the_applications_table(rig: Rig, 
 
 @pytest.fixture
 async def counter(own: Rig) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
-    """How often statements like this were run; a connection of its own, whose statements are not counted."""
+    """Counts how often statements like this were run, over a connection that is not counted."""
     connection = await asyncpg.connect(own.dsn)
 
     async def calls(like: str) -> int:

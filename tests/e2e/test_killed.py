@@ -1,4 +1,4 @@
-"""Power cuts: replicas killed at any moment, and nothing lost, doubled or moved."""
+"""Replicas are killed at any moment, as by a power cut: nothing is lost, doubled or moved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS_PER_KILL = 10
 
 @pytest.fixture
 def kie() -> Simulator:
-    """Files come slowly enough that a kill meets some on their way."""
+    """A KIE with files slow enough that a kill interrupts some of them."""
     return Simulator(keys=(KEY,), limits=False, slow_seconds=0.5, latency=0.02)
 
 
@@ -32,7 +32,7 @@ def results(dice: random.Random) -> list[MediaSpec]:
 
 
 async def ordered(rig: Rig, dice: random.Random, count: int) -> list[str]:
-    """Tasks that end when they are told to, a third of their files slow to come."""
+    """Insert rows with tasks that end on demand; a third of their files arrive slowly."""
     ids = []
     for _ in range(count):
         ids.append(await rig.order(life=never(dice.choice(("waiting", "generating"))), results=results(dice)))
@@ -43,7 +43,7 @@ async def ordered(rig: Rig, dice: random.Random, count: int) -> list[str]:
 
 
 async def chosen(rig: Rig, replicas: list[Replica], dice: random.Random, *, busy: bool) -> Replica:
-    """Whom the next power cut meets, at its moment; `busy`: one that is delivering."""
+    """Choose the replica to kill and wait for the moment; `busy`: one that is delivering."""
     victim = dice.choice(replicas)
     if busy:
 

@@ -1,4 +1,4 @@
-"""Results larger than memory, and one whose upload a deploy cuts off shortly before its end."""
+"""Results larger than memory, and an upload that a deploy interrupts shortly before its end."""
 
 from __future__ import annotations
 

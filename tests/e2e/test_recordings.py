@@ -1,4 +1,4 @@
-"""The tasks that were recorded at the real KIE, lived again twenty times as fast."""
+"""The tasks that were recorded at the real KIE, replayed twenty times as fast."""
 
 from __future__ import annotations
 

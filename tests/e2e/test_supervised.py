@@ -1,4 +1,4 @@
-"""Under a supervisor: every word that systemd hears of a daemon's life, on a real socket from a real process."""
+"""Under systemd: every message that a real daemon sends to the notification socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testkit.stage import Rig
 from testkit.standins.listening import Ear
 from testkit.waiting import until
 
-# A signal that blocks the loop and nothing else of the process, until somebody opens the second pipe.
+# A signal that blocks the loop, and no other thread, until the test opens the second pipe.
 BLOCK = """
 import os, signal
 def block(*_):
@@ -33,7 +33,7 @@ async def ear(tmp_path: Path) -> AsyncIterator[Ear]:
 
 
 async def hanging(rig: Rig) -> str:
-    """A row whose file does not come."""
+    """A row with a result that never arrives."""
     task_id = rig.kie.add_task()
     rig.kie.strike("file.hang", task=task_id)
     generation_id = await rig.insert(task_id)
@@ -41,7 +41,7 @@ async def hanging(rig: Rig) -> str:
     return generation_id
 
 
-async def test_a_life_is_told_from_waiting_over_ready_to_its_end(rig: Rig, ear: Ear) -> None:
+async def test_systemd_hears_of_waiting_ready_draining_and_the_end(rig: Rig, ear: Ear) -> None:
     assert rig.storage is not None
     await rig.storage.stop()
     replica = await rig.begin(NOTIFY_SOCKET=ear.address)
@@ -66,7 +66,7 @@ async def test_a_life_is_told_from_waiting_over_ready_to_its_end(rig: Rig, ear: 
 
 
 @pytest.mark.soak
-async def test_an_abstract_socket_is_spoken_to_as_well(rig: Rig) -> None:
+async def test_an_abstract_socket_works_too(rig: Rig) -> None:
     with Ear(f"@kr-{secrets.token_hex(8)}").open() as ear:
         replica = await rig.begin(NOTIFY_SOCKET=ear.address)
         await ear.heard("READY", "1")
@@ -87,7 +87,7 @@ async def test_the_watchdog_is_fed_until_the_loop_is_blocked(rig: Rig, ear: Ear,
     replica.signal(signal.SIGUSR1)
     await until((tmp_path / "blocked").exists, what="a blocked loop")
     loop = asyncio.get_running_loop()
-    # What was said before is heard first; what may not come must have had the time to.
+    # First read what was sent before; then leave a forbidden message enough time to arrive.
     for seconds in (0.1, 2.0):
         before, moment = len(ear.said), loop.time() + seconds
         await until(lambda moment=moment: loop.time() >= moment)

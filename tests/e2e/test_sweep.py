@@ -1,4 +1,4 @@
-"""The row is the truth and a notification a hint: everything is delivered also when nobody announces anything."""
+"""The row is the truth and a notification a hint: without any notification everything is delivered too."""
 
 from __future__ import annotations
 
