@@ -13,7 +13,7 @@ import pytest
 
 from testkit.replica import ROOT
 from testkit.stage import Rig
-from testkit.standins.listening import Ear
+from testkit.standins.notify_socket import Ear
 from testkit.waiting import until
 
 # A signal that blocks the loop, and no other thread, until the test opens the second pipe.

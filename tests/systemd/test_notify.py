@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.systemd.notify import SupervisorSocket
-from testkit.standins.listening import Ear, Said
+from testkit.standins.notify_socket import Ear, Said
 from testkit.waiting import until
 
 
