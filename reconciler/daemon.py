@@ -1,7 +1,6 @@
-"""The process: starts the parts, waits for what is away, stops when asked, drains.
+"""The process: starts, waits for what is away, stops when asked, drains.
 
-Two signals are two wishes: the first lets what is in hand end, the second does not. The command `run` calls this, and
-the demo.
+The first signal lets the work under way end, the second cuts it off. The command `run` calls this, and the demo.
 """
 
 from __future__ import annotations
@@ -17,44 +16,34 @@ from typing import Any
 import structlog
 
 from reconciler import __version__
-from reconciler.bootstrap import Parts, announcer, parts
-from reconciler.domain.findings import FindingThresholds
+from reconciler.bootstrap import Parts, parts, webhook_sender
+from reconciler.bootstrap.http import route_services, routers
+from reconciler.bootstrap.periodic import PeriodicTasks, listener, periodic_tasks
 from reconciler.errors import Transient
-from reconciler.front import inside, routers
 from reconciler.health import DRAINING, Health
 from reconciler.http.app import application, serving
-from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.metrics import Metrics
-from reconciler.postgres.heartbeat import Heartbeat
-from reconciler.postgres.listener import Listener, NotificationHandlers
-from reconciler.postgres.poll_stats import PollStats
-from reconciler.postgres.preflight import missing
-from reconciler.postgres.retention import Retention
 from reconciler.settings import Settings
-from reconciler.systemd.lifecycle import SupervisorUpdates
-from reconciler.systemd.notify import SupervisorSocket
+from reconciler.systemd.notify import SupervisorSocket, SupervisorUpdates
 from reconciler.webhooks.sender import WebhookSender
-from reconciler.worker.activity import doing
-from reconciler.worker.periodic.probes import Probes
-from reconciler.worker.periodic.scheduler import Bearings, Every, Eyes, PeriodicTasks
 
 log = structlog.get_logger()
 
 RETRY = 2.0
-"""Seconds between two tries to begin while the database or the storage is away."""
+"""Seconds between two attempts to start while the database or the storage is away."""
 
 
 class StopSignals:
-    """How often we were asked to stop: once means finish what is in hand, twice means now."""
+    """How often a stop was requested: once means finish the work under way, twice means stop now."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.now = asyncio.Event()
 
-    def ask(self) -> None:
-        """Ask once more."""
-        (self.now if self.asked.is_set() else self.asked).set()
+    def request(self) -> None:
+        """Request a stop once more."""
+        (self.now if self.requested.is_set() else self.requested).set()
 
 
 async def run(
@@ -62,40 +51,42 @@ async def run(
     *,
     observe: bool = False,
     stop: StopSignals | None = None,
-    begun: Callable[[Parts], None] = lambda _: None,
+    on_start: Callable[[Parts], None] = lambda _: None,
     supervisor: SupervisorSocket | None = None,
 ) -> int:
-    """Be the daemon until asked to stop; `begun` is told when work begins. Config where only a person can help."""
+    """Run the daemon until a stop is requested; `on_start` is called whenever work starts.
+
+    Raises Config where only a person can help.
+    """
     settings.require("database_url", "kie_api_key", "storage")
     stop = stop or StopSignals()
     instance = uuid.uuid4()
-    # Before the port opens: what requests log takes it from here.
+    # Before the port opens: the log lines of requests get it from the context.
     structlog.contextvars.bind_contextvars(instance=str(instance))
     health = Health(patience=3 * settings.sweep_seconds)
     metrics = Metrics()
     files = settings.storage_local_dir if settings.storage_backend == "local" else None
-    entrance = ReadinessGate(health)
-    app = application(health, metrics, files, routers=routers(settings, entrance, metrics))
-    lifeline = SupervisorUpdates(
-        supervisor or SupervisorSocket(), health, stop.asked.is_set, drain_seconds=settings.drain_seconds
+    readiness_gate = ReadinessGate(health)
+    app = application(health, metrics, files, routers=routers(settings, readiness_gate, metrics))
+    updates = SupervisorUpdates(
+        supervisor or SupervisorSocket(), health, stop.requested.is_set, drain_seconds=settings.drain_seconds
     )
     with _signals(stop):
-        async with serving(app, settings.http_host, settings.http_port) as port, lifeline.held():
+        async with serving(app, settings.http_host, settings.http_port) as port, updates.running():
             log.info("daemon.started", version=__version__, port=port, observe=observe)
-            while not stop.asked.is_set():
+            while not stop.requested.is_set():
                 try:
                     async with (
                         parts(settings, observe=observe, metrics=metrics, instance=instance) as built,
-                        announcer(built) as telling,
+                        webhook_sender(built) as sender,
                     ):
-                        begun(built)
-                        entrance.inside = inside(built)
-                        await _reconcile(built, entrance, stop, telling=telling, lifeline=lifeline)
+                        on_start(built)
+                        await _reconcile(built, readiness_gate, stop, sender=sender, updates=updates)
                 except Transient as error:
-                    entrance.inside = None
+                    readiness_gate.services = None
                     health.reason = str(error)
                     log.warning("daemon.waiting", code=error.code, reason=str(error))
-                    await _either(stop.asked.wait(), asyncio.sleep(RETRY))
+                    await _first_of(stop.requested.wait(), asyncio.sleep(RETRY))
     log.info("daemon.stopped")
     return 0
 
@@ -104,7 +95,7 @@ async def run(
 def _signals(stop: StopSignals) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
+        loop.add_signal_handler(number, stop.request)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
@@ -115,131 +106,69 @@ def _signals(stop: StopSignals) -> Iterator[None]:
 
 async def _reconcile(
     built: Parts,
-    entrance: ReadinessGate,
+    readiness_gate: ReadinessGate,
     stop: StopSignals,
     *,
-    telling: WebhookSender | None,
-    lifeline: SupervisorUpdates,
+    sender: WebhookSender | None,
+    updates: SupervisorUpdates,
 ) -> None:
-    """Work until asked to stop, then drain; whatever ends unasked ends the daemon."""
-    presence = Heartbeat(built.database, built.instance, term=built.settings.lease_seconds)
-    rounds = _rounds(built, presence, telling)
-    assert entrance.inside is not None
-    hub, health = entrance.inside.hub, entrance.health
-    hears = _hears(built, rounds, hub)
-    listener = Listener(built.settings.database_url.get_secret_value(), built.database, hears)
-    keeping = asyncio.create_task(built.work.keep(), name="keep")
+    """Work until a stop is requested, then drain; a loop that ends by itself ends the daemon."""
+    periodic = periodic_tasks(built, sender)
+    services = readiness_gate.services = route_services(built)
+    health = readiness_gate.health
     tasks = {
+        asyncio.create_task(built.work.keep(), name="keep"),
         asyncio.create_task(built.work.run(), name="work"),
-        asyncio.create_task(listener.run(), name="listener"),
-        asyncio.create_task(hub.run(), name="hub"),
-        asyncio.create_task(stop.asked.wait(), name="stop"),
+        asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
+        asyncio.create_task(services.run(), name="hub"),
+        asyncio.create_task(stop.requested.wait(), name="stop"),
     }
-    rounds.start()
-    health.reason, health.pulse, health.trouble = None, lambda: rounds.pulse, lambda: built.database.trouble
-    lifeline.doing, lifeline.swept = lambda: _doing(built, rounds), lambda: rounds.swept
+    periodic.scheduler.start()
+    health.reason, health.pulse, health.trouble = None, lambda: periodic.pulse.at, lambda: built.database.trouble
+    updates.activity, updates.swept = lambda: _status(built, periodic), lambda: periodic.sweep.finished
+
     try:
-        done, _ = await asyncio.wait({*tasks, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            # Raises what a loop died of; a loop that merely returned is as wrong.
+            # Raises the error that ended a loop; a loop that only returned is wrong, too.
             if task.result() is not True:
                 raise RuntimeError(f"{task.get_name()} has finished unexpectedly")
     finally:
-        # From here on no round turns, and a drain may take longer than anybody's patience with one.
+        # From here on the pulse no longer runs, and a drain may take longer than the patience for one.
         health.reason, health.pulse = DRAINING, time.monotonic
-        lifeline.look()
-        hub.close()
-        rounds.stop()
-        await _either(_drained(built, entrance, telling, built.settings.drain_seconds), stop.now.wait())
-        await _drained(built, entrance, telling, 0)
-        await entrance.cut()
-        await _cancelled({*tasks, keeping})
+        updates.update()
+        services.close()
+        periodic.scheduler.stop()
+        await _first_of(_drain(built, readiness_gate, sender, built.settings.drain_seconds), stop.now.wait())
+        await _drain(built, readiness_gate, sender, 0)
+        await readiness_gate.cut()
+        await _cancel(tasks)
         with contextlib.suppress(TimeoutError, Transient):
             async with asyncio.timeout(2):
-                await presence.leave()
+                await periodic.heartbeat.leave()
 
 
-def _doing(built: Parts, rounds: PeriodicTasks) -> str:
-    """Return what is in hand, and where we lead what is in flight."""
-    drawn = rounds.drawn
-    table = "" if drawn is None else f"; {sum(drawn.in_flight.values())} in flight, {drawn.stuck} stuck"
+def _status(built: Parts, periodic: PeriodicTasks) -> str:
+    """Return what this instance has in hand, and where it leads also what is in flight in the whole table."""
+    snapshot = periodic.snapshot.last
+    table = "" if snapshot is None else f"; {sum(snapshot.in_flight.values())} in flight, {snapshot.stuck} stuck"
     return f"{built.work.in_hand} in hand{table}"
 
 
-async def _drained(built: Parts, entrance: ReadinessGate, telling: WebhookSender | None, seconds: float) -> None:
-    assert entrance.inside is not None
-    told = () if telling is None else (telling.drain(seconds),)
-    creation = entrance.inside.creation
-    await asyncio.gather(built.work.drain(seconds), entrance.emptied(seconds), creation.drain(seconds), *told)
+async def _drain(built: Parts, readiness_gate: ReadinessGate, sender: WebhookSender | None, seconds: float) -> None:
+    """Let everything under way end for so many seconds, then cut off visits, orders and webhooks."""
+    webhooks = [] if sender is None else [sender.drain(seconds)]
+    await asyncio.gather(built.work.drain(seconds), readiness_gate.drain(seconds), *webhooks)
 
 
-def _hears(built: Parts, rounds: PeriodicTasks, hub: Hub) -> NotificationHandlers:
-    def wake(generation_id: str) -> None:
-        built.metrics.notifications.inc()
-        built.work.wake(generation_id)
-        hub.wake(generation_id)
-
-    def gap() -> None:
-        rounds.gap()
-        hub.gap()
-
-    def event(generation_id: str, event_id: int) -> None:
-        hub.wake(generation_id, event_id)
-        rounds.event()
-
-    return NotificationHandlers(wake=wake, gap=gap, canary=rounds.heard, event=event)
-
-
-def _rounds(built: Parts, presence: Heartbeat, telling: WebhookSender | None = None) -> PeriodicTasks:
-    settings, database, shape = built.settings, built.database, built.shape
-    eyes = Eyes(
-        claims=built.claims,
-        presence=presence,
-        tempo=PollStats(database, shape, rate=settings.poll_rate * len(built.keys)),
-        reports=built.reports,
-        upkeep=Retention(database, shape, announces=bool(settings.notify_url)),
-        outside=Probes(
-            built.ways.kie,
-            built.ways.store.check,
-            built.metrics,
-            keys=tuple(key.key_hash for key in built.keys),
-        ),
-        audit=built.audit,
-        behind=lambda: _count(missing(database)),
-        pooled=lambda: database.pooled,
-        doing=lambda: doing(built.deliveries, built.work, built.metrics),
-        announcer=telling,
-    )
-    # Who only observes deletes no row of the application's.
-    days = 0 if built.current.limits.observe else settings.failed_retention_days
-    bounds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
-    return PeriodicTasks(
-        eyes,
-        built.work,
-        built.metrics,
-        every=Every(
-            sweep=settings.sweep_seconds,
-            presence=settings.lease_seconds / 3,
-            # Whoever looks for rows more often wants to know of them as often.
-            snapshot=min(settings.sweep_seconds, 15.0),
-        ),
-        bearings=Bearings(days, bounds),
-        current=built.current,
-    )
-
-
-async def _count(listing: Coroutine[Any, Any, list[str]]) -> int:
-    return len(await listing)
-
-
-async def _either(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the first of these, and drop the others."""
+async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of these and cancel the others."""
     tasks = {asyncio.ensure_future(wait) for wait in waits}
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    await _cancelled(tasks)
+    await _cancel(tasks)
 
 
-async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,6 @@
-"""Whether the process lives and whether it is ready, as supervisors and balancers ask; no SQL in it.
+"""Whether the process lives and whether it is ready, as supervisors and load balancers ask. It holds no SQL.
 
-The daemon writes, the web door reads.
+The daemon writes it; the health routes and the updates for systemd read it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 DRAINING = "draining"
-"""The reason of a daemon that ends: whoever is inside is answered, and nobody else comes in."""
+"""The reason of a daemon that ends: it answers the requests under way and accepts no others."""
+
+
+class Pulse:
+    """A periodic task that shows that the event loop runs; `at` is the monotonic time when it last did."""
+
+    name = "beat"
+    interval = 1.0
+    first_after = 0.0
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+    async def run_once(self) -> None:
+        """Note the time. It waits for nothing: a database that is away must not stop the pulse."""
+        self.at = time.monotonic()
 
 
 @dataclass(slots=True)
 class Health:
-    """`reason` says why it is not ready, None when it is; `pulse` is when the loop last turned (monotonic seconds).
+    """`reason` says why the process is not ready, None when it is; `pulse` is when the loop last ran (monotonic).
 
-    `trouble` is asked only while there is no other reason.
+    The process counts as alive for `patience` seconds after a pulse. `trouble` is asked only while there is no other
+    reason.
     """
 
     patience: float
@@ -30,5 +46,5 @@ class Health:
         return self.reason or self.trouble()
 
     def beats(self) -> bool:
-        """Whether the loop has turned within the patience."""
+        """Whether the loop has run within the patience."""
         return time.monotonic() - self.pulse() < self.patience

@@ -1,4 +1,4 @@
-"""What deliveries leave of memory goes back to the kernel."""
+"""Memory that deliveries used goes back to the kernel, and the settings of the heap keep it small."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import weakref
 
 import pytest
 
-from reconciler.malloc import give_back
+from reconciler.malloc import MemoryRelease
 
 MIB = 1 << 20
 
 HOLES = f"""
-import psutil
-from reconciler.malloc import give_back
+import asyncio, psutil
+from reconciler.malloc import MemoryRelease
 
 bodies = [b"x" * 100_000 for _ in range(800)]
 between = [*bodies[::40], bodies[-1]]
 del bodies
 resident = psutil.Process().memory_info().rss
-give_back()
+asyncio.run(MemoryRelease().run_once())
 print((resident - psutil.Process().memory_info().rss) // {MIB})
 """
 
 
 GLIBC = hasattr(ctypes.CDLL(None), "malloc_trim")
 
-# A heap of a thread's own lies at a multiple of 64 MiB, the process's own behind the program.
+# A thread's own heap lies at a multiple of 64 MiB, the main heap behind the program.
 HEAP = """
 import asyncio, ctypes, socket, threading
 from reconciler.malloc import OWN_MAPPING, RECEIVED, economize
@@ -48,33 +48,33 @@ def on_the_heap(addresses):
 THREADS = (
     HEAP
     + """
-together, where = threading.Barrier(4), []
+barrier, addresses = threading.Barrier(4), []
 
 def work():
-    together.wait()
-    where.append(malloc(3000))
-    together.wait()
+    barrier.wait()
+    addresses.append(malloc(3000))
+    barrier.wait()
 
 threads = [threading.Thread(target=work) for _ in range(4)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
-print(on_the_heap(where))
+print(on_the_heap(addresses))
 """
 )
 
-# Freeing a mapping raises glibc's own bound to its size, unless the bound was named.
+# Freeing a mapping raises glibc's threshold to its size, unless the threshold was set explicitly.
 LARGE = (
     HEAP
     + """
 free(malloc(16 << 20))
-# What is free on the heap is taken first.
+# Free space on the heap is used first.
 print(on_the_heap([[malloc(size) for _ in range(50)][-1] for size in (OWN_MAPPING, RECEIVED + 100)]))
 """
 )
 
-LOOKS = (
+PLAIN_READ = (
     HEAP
     + """
-class Taken(asyncio.Protocol):
+class Received(asyncio.Protocol):
     def __init__(self):
         self.sizes, self.over = [], asyncio.Event()
 
@@ -84,66 +84,66 @@ class Taken(asyncio.Protocol):
     def connection_lost(self, error):
         self.over.set()
 
-async def look():
+async def read():
     ours, theirs = socket.socketpair()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
     with theirs:
         theirs.sendall(bytes(RECEIVED + 1000))
-    _, taken = await asyncio.get_running_loop().connect_accepted_socket(Taken, ours)
-    await taken.over.wait()
-    return max(taken.sizes)
+    _, received = await asyncio.get_running_loop().connect_accepted_socket(Received, ours)
+    await received.over.wait()
+    return max(received.sizes)
 
-print(asyncio.run(look()) == RECEIVED)
+print(asyncio.run(read()) == RECEIVED)
 """
 )
 
-TLS = (
+TLS_READ = (
     HEAP
     + """
 import ssl
 
-async def look():
-    around = asyncio.get_running_loop(), asyncio.Protocol(), ssl.create_default_context(), None
-    return len(asyncio.sslproto.SSLProtocol(*around).get_buffer(-1))
+async def read():
+    arguments = asyncio.get_running_loop(), asyncio.Protocol(), ssl.create_default_context(), None
+    return len(asyncio.sslproto.SSLProtocol(*arguments).get_buffer(-1))
 
-print(asyncio.run(look()) == RECEIVED)
+print(asyncio.run(read()) == RECEIVED)
 """
 )
 
 
-def told(program: str) -> str:
-    """What a process of its own says: another test's heap, threads and bounds would be in the way."""
+def output(program: str) -> str:
+    """What a process of its own prints: the heap, threads and limits of other tests would interfere."""
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.skipif(not GLIBC, reason="a C library without malloc_trim")
-def test_the_holes_between_what_lives_on_are_given_back() -> None:
-    assert int(told(HOLES)) > 60
+def test_holes_between_living_objects_are_given_back() -> None:
+    assert int(output(HOLES)) > 60
 
 
 @pytest.mark.skipif(not GLIBC, reason="a C library without mallopt")
 def test_all_threads_share_one_heap() -> None:
-    assert told(THREADS) == str([True] * 4)
+    assert output(THREADS) == str([True] * 4)
 
 
 @pytest.mark.skipif(not GLIBC, reason="a C library without mallopt")
-def test_what_is_large_leaves_no_hole_and_what_is_received_is_no_mapping() -> None:
-    assert told(LARGE) == str([False, True])
+def test_a_large_allocation_is_a_mapping_and_a_receive_buffer_is_not() -> None:
+    assert output(LARGE) == str([False, True])
 
 
-@pytest.mark.parametrize("program", [LOOKS, TLS], ids=["plain", "TLS"])
-def test_a_look_at_a_connection_asks_for_just_less_than_a_mapping(program: str) -> None:
-    assert told(program) == "True"
+@pytest.mark.parametrize("program", [PLAIN_READ, TLS_READ], ids=["plain", "TLS"])
+def test_one_read_of_a_connection_asks_for_just_less_than_a_mapping(program: str) -> None:
+    assert output(program) == "True"
 
 
-def test_old_cycles_that_nobody_holds_are_freed() -> None:
+async def test_unreachable_cycles_are_freed() -> None:
     class Node:
         other: Node
 
     one, two = Node(), Node()
     one.other, two.other = two, one
     gc.collect()
-    gone = weakref.ref(one)
+    freed = weakref.ref(one)
     del one, two
-    give_back()
-    assert gone() is None
+    await MemoryRelease().run_once()
+    assert freed() is None

@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes a test wants, however wrong: what no web framework will say."""
+"""A server that sends exactly the bytes that a test gives it, including invalid ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Answer = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
 
 @dataclass
 class Origin:
-    """`url` without a slash at its end; `heads` what was asked, `connections` how often."""
+    """A running server: its `url` without a final slash, the requests it received, and the number of connections."""
 
     url: str = ""
     heads: list[str] = field(default_factory=list)
@@ -30,23 +30,23 @@ class Origin:
 
 @asynccontextmanager
 async def origin(*answers: Answer | bytes, host: str = "127.0.0.1") -> AsyncIterator[Origin]:
-    """A server on loopback: the n-th request gets the n-th answer, further ones the last.
+    """Serve on loopback: the n-th request gets the n-th answer, further requests get the last one.
 
     Every connection carries one request and is closed after its answer.
     """
-    seen = Origin()
+    received = Origin()
     open_connections: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         open_connections.add(task)
-        seen.connections += 1
+        received.connections += 1
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            seen.heads.append(head)
-            seen.bodies.append(await reader.readexactly(_length(head)))
-            answer = answers[min(len(seen.heads), len(answers)) - 1]
+            received.heads.append(head)
+            received.bodies.append(await reader.readexactly(_length(head)))
+            answer = answers[min(len(received.heads), len(answers)) - 1]
             if isinstance(answer, bytes):
                 writer.write(answer)
             else:
@@ -58,9 +58,9 @@ async def origin(*answers: Answer | bytes, host: str = "127.0.0.1") -> AsyncIter
 
     server = await asyncio.start_server(serve, host, 0, limit=1 << 20)
     port = server.sockets[0].getsockname()[1]
-    seen.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    received.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     try:
-        yield seen
+        yield received
     finally:
         server.close()
         for task in open_connections:
@@ -69,19 +69,19 @@ async def origin(*answers: Answer | bytes, host: str = "127.0.0.1") -> AsyncIter
 
 
 def ok(body: bytes, *headers: str, length: int | None = None, status: str = "200 OK") -> bytes:
-    """An answer whose Content-Length is `length`, the body's unless told otherwise."""
-    told = len(body) if length is None else length
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {told}", "Connection: close", *headers]
+    """Return an answer with a Content-Length, which is the body's length unless `length` is given."""
+    stated = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {stated}", "Connection: close", *headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def bare(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """An answer with these headers and no others."""
+    """Return an answer with these headers and no others."""
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1") + body
 
 
 def chunked(*pieces: bytes, end: bool = True) -> bytes:
-    """A body in chunked transfer coding, with or without its end."""
+    """Return a body in chunked transfer coding, with or without its end."""
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     return body + (b"0\r\n\r\n" if end else b"")
 

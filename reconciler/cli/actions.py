@@ -86,10 +86,10 @@ def _do(settings: Settings, chore: Callable[[Operator], Coroutine[Any, Any, T]])
 
 
 async def _done(settings: Settings, chore: Callable[[Operator], Coroutine[Any, Any, T]]) -> T:
-    from reconciler.bootstrap import desk, parts
+    from reconciler.bootstrap import operator, parts
 
     async with parts(settings) as built:
-        return await chore(desk(built, at_once=settings.concurrency))
+        return await chore(operator(built, at_once=settings.concurrency))
 
 
 def _print_and_exit(outcomes: Sequence[OperationOutcome], *, as_json: bool) -> None:

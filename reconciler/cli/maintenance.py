@@ -53,7 +53,7 @@ def audit(
 
 
 async def _audited(settings: Settings, since: timedelta, broken: list[BrokenDelivery], *, aloud: bool) -> AuditTotals:
-    from reconciler.bootstrap import desk, parts
+    from reconciler.bootstrap import operator, parts
     from reconciler.operations.audit import AuditReading, audit
     from reconciler.postgres.ledger.verification import VerificationQueue
 
@@ -64,7 +64,7 @@ async def _audited(settings: Settings, since: timedelta, broken: list[BrokenDeli
 
     async with parts(settings) as built:
         reading = AuditReading(VerificationQueue(built.database, built.shape), built.audit, on_broken)
-        return await audit(desk(built, at_once=settings.concurrency), reading, since)
+        return await audit(operator(built, at_once=settings.concurrency), reading, since)
 
 
 def cleanup(
@@ -96,4 +96,4 @@ async def _cleaned(settings: Settings, older: timedelta, *, dry_run: bool) -> tu
     async with parts(settings) as built:
         upkeep = Retention(built.database, built.shape)
         failed = await delete_failed(upkeep, older, dry_run=dry_run)
-        return failed, await remove_orphans(upkeep, built.ways.store, dry_run=dry_run)
+        return failed, await remove_orphans(upkeep, built.store, dry_run=dry_run)

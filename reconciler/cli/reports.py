@@ -92,10 +92,10 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 
 async def _examined(settings: Settings, strangers: tuple[str, ...]) -> tuple[Check, ...]:
-    from reconciler.bootstrap import instruments
+    from reconciler.bootstrap import doctor_clients
     from reconciler.operations.doctor.examine import examine
 
-    async with instruments(settings) as tools:
+    async with doctor_clients(settings) as tools:
         return await examine(tools, strangers)
 
 

@@ -37,13 +37,13 @@ def top(
 
 
 async def _watch(settings: Settings, *, interval: float, once: bool, as_json: bool) -> None:
-    from reconciler.bootstrap import watching
+    from reconciler.bootstrap import activity_reader
     from reconciler.cli.render.top import TopScreen
     from reconciler.errors import Transient
     from reconciler.operations.throughput import ThroughputMeter
 
     motions = ThroughputMeter()
-    async with watching(settings) as eyes:
+    async with activity_reader(settings) as eyes:
         with TopScreen(as_json=as_json, once=once) as screen:
             while True:
                 try:

@@ -117,7 +117,7 @@ async def _stage(*, faults: bool) -> AsyncIterator[DemoStage]:
 
         environment = {**_environment(postgres.dsn(), kie, folder, port), "RECONCILER_API_TOKEN": stage.token}
         chosen = settings.load(environment, folder)
-        running = asyncio.create_task(daemon.run(chosen, stop=stop, begun=begun))
+        running = asyncio.create_task(daemon.run(chosen, stop=stop, on_start=begun))
         running.add_done_callback(lambda _: stage.ended.set())
         waiting = asyncio.create_task(up.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +127,7 @@ async def _stage(*, faults: bool) -> AsyncIterator[DemoStage]:
         try:
             yield stage
         finally:
-            stop.ask()
+            stop.request()
             await running
 
 

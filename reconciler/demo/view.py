@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.demo.shop import OrderedGeneration
-from reconciler.worker.deliver import Transfer
+from reconciler.domain.transfer import Transfer
 
 _COLOURS = {"generating": "yellow", "success": "green", "failed": "red"}
 

@@ -1,5 +1,5 @@
-"""How people and programs get in: the web door, and the chores behind the commands.
+"""The HTTP server: the application, authentication, request limits, error answers, and the routes.
 
-A door translates: it reads what is asked, calls engine and edges, and says the outcome. No SQL, no rules, no composing
-of parts; the daemon and the command line bring everything a door needs.
+A route reads the request, calls `worker`, `operations` or `postgres`, and writes the answer. It holds no SQL and
+decides nothing about a generation. `bootstrap/http.py` builds what the routes need.
 """

@@ -1,7 +1,7 @@
-"""The daemon's one port: the routes it is given, within limits, with a request id, with an answer to whatever breaks.
+"""The HTTP application and its server: request limits, request ids, the log line of each request, and error answers.
 
-FastAPI on uvicorn in the daemon's own loop, under the daemon's own signals. The application is built from what it
-serves and knows nothing of how that is made.
+FastAPI runs on uvicorn in the daemon's event loop, and the daemon handles the signals. `bootstrap/http.py` lists the
+routes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import Config
 from reconciler.health import DRAINING, Health
 from reconciler.http import problems
-from reconciler.http.limits import BodyLimiter, RequestLimits, prompt
-from reconciler.http.openapi import described
+from reconciler.http.limits import BodyLimiter, RequestLimits, protocol_factory
+from reconciler.http.openapi import described_app
 from reconciler.http.problems import METHODS, Problem
-from reconciler.http.routes import ops
+from reconciler.http.routes import monitoring, stored_files
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LIMITS = RequestLimits()
 
 
@@ -45,18 +45,18 @@ def application(
     routers: Sequence[APIRouter] = (),
     limits: RequestLimits = _LIMITS,
 ) -> FastAPI:
-    """Return the routes; `files` is the local backend's folder, None where storage is elsewhere."""
-    app = described()
+    """Return the application; `files` is the folder of the local storage backend, None for other backends."""
+    app = described_app()
     problems.install(app)
-    own = [ops.routes(health, metrics), *([] if files is None else [ops.stored_files(files)])]
+    own = [monitoring.routes(health, metrics), *([] if files is None else [stored_files.routes(files)])]
     for router in (*routers, *own):
         app.include_router(router)
-    app.add_middleware(_Border, limits=limits, metrics=metrics, health=health)
+    app.add_middleware(_RequestMiddleware, limits=limits, metrics=metrics, health=health)
     return app
 
 
-class _Border:
-    """Around a request: its id, its line in the log, the headers of every answer, and 500 for whatever breaks."""
+class _RequestMiddleware:
+    """Gives each request its id, its log line, the common headers of its answer, and a 500 where a route fails."""
 
     def __init__(self, app: ASGIApp, limits: RequestLimits, metrics: Metrics, health: Health) -> None:
         self._app = BodyLimiter(app, limits)
@@ -67,33 +67,33 @@ class _Border:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, send, self._health)
-        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
+        exchange = _Exchange(scope, send, self._health)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
-                await self._answered(answer, receive)
+                await self._serve(exchange, receive)
             finally:
-                answer.tell()
+                exchange.log_served()
 
-    async def _answered(self, answer: _Answer, receive: Receive) -> None:
+    async def _serve(self, exchange: _Exchange, receive: Receive) -> None:
         try:
-            await self._app(answer.scope, receive, answer.send)
+            await self._app(exchange.scope, receive, exchange.send)
         except Problem as problem:
-            if problem.status == 413 and answer.scope["path"] == CALLBACK_PATH:
-                # It never reaches the route that counts the others.
+            if problem.status == 413 and exchange.scope["path"] == CALLBACK_PATH:
+                # Such a callback never reaches the route that counts the others.
                 self._metrics.callbacks.labels("too_large").inc()
-            await problem.answer()(answer.scope, receive, answer.send)
+            await problem.answer()(exchange.scope, receive, exchange.send)
         except Exception:
-            log.exception("request.broke", method=answer.method, route=answer.route)
-            if answer.status is None:
-                told = Problem(500, "internal", "this is a fault of ours; the log tells more under this request id")
-                await told.answer()(answer.scope, receive, answer.send)
+            log.exception("request.broke", method=exchange.method, route=exchange.route)
+            if exchange.status is None:
+                internal = Problem(500, "internal", "this is a fault of ours; the log names it under this request id")
+                await internal.answer()(exchange.scope, receive, exchange.send)
 
 
-class _Answer:
-    """What goes out for one request, and what is told of it afterwards."""
+class _Exchange:
+    """One request and its answer: it adds the common headers and writes the log line."""
 
     def __init__(self, scope: Scope, send: Send, health: Health) -> None:
-        # HTTP lets a method be any word of any length.
+        # HTTP allows any word of any length as a method; the log names the known ones only.
         self.method = scope["method"] if scope["method"] in METHODS else "other"
         self.status: int | None = None
         self.scope = scope
@@ -101,22 +101,22 @@ class _Answer:
         self._send = send
         self._health = health
         self._began = time.monotonic()
-        given = Headers(scope=scope).get("X-Request-Id", "")
-        self.request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+        sent_id = Headers(scope=scope).get("X-Request-Id", "")
+        self.request_id = sent_id if _VALID_ID.fullmatch(sent_id) else secrets.token_hex(8)
 
     @property
     def route(self) -> str:
-        """The route's template: the address itself may hold ids and secrets."""
+        """The route's path template; the address itself may hold ids and secrets."""
         return getattr(self.scope.get("route"), "path", "none")
 
     async def send(self, message: Message) -> None:
-        """Pass on what the route says, with what every answer carries."""
+        """Send the route's message, with the common headers added."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._complete(MutableHeaders(scope=message))
+            self._add_headers(MutableHeaders(scope=message))
         await self._send(message)
 
-    def _complete(self, headers: MutableHeaders) -> None:
+    def _add_headers(self, headers: MutableHeaders) -> None:
         headers["X-Request-Id"] = self.request_id
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
@@ -124,18 +124,18 @@ class _Answer:
         if self._api:
             headers.setdefault("Cache-Control", "no-store")
         if self._health.reason == DRAINING:
-            # What would come over this connection next might meet its end.
+            # The next request on this connection could arrive after the process has ended.
             headers["Connection"] = "close"
 
-    def tell(self) -> None:
-        """Write the request's line: never its address, whose query holds the callback's secret."""
+    def log_served(self) -> None:
+        """Write the request's log line, without its address: the query holds the callback's secret."""
         write = log.info if self._api else log.debug
         took = round(time.monotonic() - self._began, 3)
         write("request.served", method=self.method, route=self.route, status=self.status, took=took)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signals: the daemon has one way to stop."""
+    """uvicorn without its signal handlers: the daemon handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,15 +144,15 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, host: str, port: int, *, limits: RequestLimits = _LIMITS) -> AsyncIterator[int]:
-    """Serve on this address while the context lasts; yields the port. Config when it cannot be taken."""
-    # Bound here, because uvicorn ends the process itself where it cannot bind.
-    listening = _bound(host, port)
+    """Serve on this address while the context lasts; yield the port. Config where the address cannot be bound."""
+    # Bound here, because uvicorn exits the process where it cannot bind.
+    listener = _bind(host, port)
     settings = uvicorn.Config(
         app,
-        http=prompt(limits),  # type: ignore[arg-type]
+        http=protocol_factory(limits),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
-        # Its warnings are of requests that are no HTTP: strangers would write our log.
+        # uvicorn warns of every malformed request: strangers could fill our log.
         log_level="error",
         access_log=False,
         lifespan="off",
@@ -161,28 +161,28 @@ async def serving(app: FastAPI, host: str, port: int, *, limits: RequestLimits =
         timeout_graceful_shutdown=5,
     )
     server = _Server(settings)
-    task = asyncio.create_task(server.serve(sockets=[listening]))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
-        yield listening.getsockname()[1]
+        yield listener.getsockname()[1]
     finally:
         server.should_exit = True
         await task
-        listening.close()
+        listener.close()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, or asyncio leaves Nagle's algorithm on: head and body go out apart, the body 40 ms later.
-    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Without an explicit protocol asyncio leaves Nagle's algorithm on, which delays the body by 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind((host, port))
+        listener.bind((host, port))
     except OSError as error:
-        made.close()
+        listener.close()
         raise Config(
             f"cannot listen on {host} port {port}: {error.strerror}",
             hint="set RECONCILER_HTTP_HOST and RECONCILER_HTTP_PORT to a free address",
         ) from error
-    return made
+    return listener

@@ -1,7 +1,6 @@
-"""Who is asking: the operator by a token, an end user by a token of Supabase's.
+"""Who is calling: the operator by RECONCILER_API_TOKEN, an end user by an access token of Supabase Auth.
 
-Nothing here knows what may be seen with it; the routes ask and filter by `user_id`. No answer says anything of the
-token, nor why it does not hold.
+The routes decide what a caller may see, and filter rows by `user_id`. No answer reveals the token or why it is invalid.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _LONGEST_ID = 200
 _REQUIRED = ["exp", "aud", "sub", "role"]
 _ROLE = "authenticated"
 
-# For the description of the API; what is believed is read from the request below.
+# These describe the API only; `Authenticator` reads the header itself.
 _OPERATOR = HTTPBearer(scheme_name="operator", description="RECONCILER_API_TOKEN: sees every row", auto_error=False)
 _USER = HTTPBearer(
     scheme_name="user",
@@ -36,7 +35,7 @@ _USER = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking; `user_id` None is the operator, who may see every row."""
+    """The caller of a request; `user_id` None is the operator, who may see every row."""
 
     user_id: str | None
 
@@ -45,33 +44,29 @@ class Caller:
         """Whether this is the operator."""
         return self.user_id is None
 
-    def sees(self, user_id: str | None) -> bool:
-        """Whether a row of this user (None: of nobody) may be shown."""
-        return self.operator or self.user_id == user_id
-
 
 class TokenVerifier:
-    """Reads end users' tokens: by the project's shared secret where there is one, else by its public keys."""
+    """Verifies end users' tokens: with the project's shared secret where it is set, else with its public keys."""
 
     def __init__(self, secret: str, keys: Jwks | None = None) -> None:
         self._secret = secret
         self._keys = keys
 
     async def user(self, token: str) -> str | None:
-        """Return whose token it is, None when it does not hold; Transient when that cannot be told now."""
+        """Return the user id of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
         try:
             if self._secret:
                 return _user(_claims(token, self._secret, ["HS256"]))
             kid = jwt.get_unverified_header(token).get("kid")
             key = await self._keys.key(kid) if self._keys and isinstance(kid, str) else None
-            # The algorithm is the key's: a header that names another one is refused.
+            # The key defines the algorithm: a token that names another one is invalid.
             return _user(_claims(token, key, [key.algorithm_name])) if key else None
         except jwt.PyJWTError:
             return None
 
 
 class Authenticator:
-    """Tells who is asking by the Authorization header; `token` is the operator's, empty where there is none."""
+    """Identifies callers by the Authorization header; `token` is the operator's, empty where there is none."""
 
     def __init__(self, token: str, tokens: TokenVerifier | None = None) -> None:
         self._token = token.encode()
@@ -83,14 +78,14 @@ class Authenticator:
         _operator: HTTPAuthorizationCredentials | None = Depends(_OPERATOR),
         _user: HTTPAuthorizationCredentials | None = Depends(_USER),
     ) -> Caller:
-        """Return who is asking; Problem 401 without a token that holds, 503 when the project cannot be asked about it.
+        """Return the caller; Problem 401 without a valid token, Transient while the keys cannot be fetched.
 
-        A FastAPI dependency.
+        It is a FastAPI dependency.
         """
-        given = _bearer(request)
-        if given and self._token and hmac.compare_digest(given.encode(), self._token):
+        token = _bearer(request)
+        if token and self._token and hmac.compare_digest(token.encode(), self._token):
             return Caller(None)
-        user_id = await self._tokens.user(given) if given and self._tokens else None
+        user_id = await self._tokens.user(token) if token and self._tokens else None
         if user_id is None:
             raise Problem(
                 401,
@@ -102,11 +97,11 @@ class Authenticator:
 
 
 def _bearer(request: Request) -> str:
-    """Return the one token of the header, empty where there is none, more than one, or one too long."""
+    """Return the bearer token, empty where there is none, more than one header, or a token that is too long."""
     headers = request.headers.getlist("Authorization")
-    scheme, _, given = (headers[0] if len(headers) == 1 else "").partition(" ")
-    given = given.strip()
-    return given if scheme.lower() == "bearer" and len(given) <= _LONGEST_TOKEN else ""
+    scheme, _, token = (headers[0] if len(headers) == 1 else "").partition(" ")
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and len(token) <= _LONGEST_TOKEN else ""
 
 
 def _claims(token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str, object]:
@@ -115,7 +110,7 @@ def _claims(token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str
 
 
 def _user(claims: dict[str, object]) -> str | None:
-    """Return the user; the project's own keys are tokens too, and are nobody's."""
+    """Return the user id; the project's own API keys are tokens as well, but belong to no user."""
     sub = claims["sub"]
     if claims["role"] != _ROLE or not isinstance(sub, str) or not sub.isprintable():
         return None

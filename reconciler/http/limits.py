@@ -1,6 +1,7 @@
-"""How much and how slowly anybody may send: the head of a request, its headers, its body.
+"""Limits of requests: size and time of head, headers and body, and how many connections are open.
 
-What is over a limit never reaches a route. The web door puts these around the application and under the server.
+A request beyond a limit never reaches a route. `app.py` puts the body limit around the application and the connection
+limits under the server.
 """
 
 from __future__ import annotations
@@ -16,33 +17,33 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reconciler.http.problems import Problem
 
-MOST = 10_000
+MAX_CONNECTIONS = 10_000
 
 _CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one request may be: bytes and seconds of its body, seconds of its head, how many headers.
+    """The limits of one request: bytes and seconds of its body, seconds of its head, number of its headers.
 
-    Of a body that is too long no more than `patience` bytes are read: who still sends does not hear an answer. All
-    bodies that are being read hold no more than `held` bytes together. An answer may lie untaken for `taking_seconds`.
-    No more than `connections` are open at once; 0 is for half of the files that the process may open, and MOST at most:
-    the other half is for the database, for KIE and for what is stored.
+    Up to `discard` bytes of a body that is too long are read, because a client that still sends does not read an
+    answer. All bodies that are being read hold at most `held` bytes in memory. A client may leave an answer unread for
+    `read_answer_seconds`. At most `connections` are open at once; 0 means half of the files that the process may open,
+    and at most MAX_CONNECTIONS: the database, KIE and storage need the other half.
     """
 
     body: int = 1 << 20
     body_seconds: float = 10.0
     head_seconds: float = 10.0
     headers: int = 100
-    patience: int = 8 << 20
+    discard: int = 8 << 20
     held: int = 64 << 20
-    taking_seconds: float = 60.0
+    read_answer_seconds: float = 60.0
     connections: int = 0
 
 
 class BodyLimiter:
-    """Lets a request in once its body is here whole: nothing behind it waits for a stranger."""
+    """Reads the whole body before it passes a request on, so that no route waits for a slow client."""
 
     def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
         self._app = app
@@ -53,127 +54,129 @@ class BodyLimiter:
         """Pass the request on, or raise Problem 400, 408, 413, 431 or 503."""
         headers = scope["headers"]
         if len(headers) > self._limits.headers:
-            told = f"no more than {self._limits.headers} headers are read"
-            raise Problem(431, "too_many_headers", told, headers=_CLOSE)
+            detail = f"no more than {self._limits.headers} headers are read"
+            raise Problem(431, "too_many_headers", detail, headers=_CLOSE)
         lengths = {name: value for name, value in headers if name in (b"content-length", b"transfer-encoding")}
         if not lengths:
             await self._app(scope, receive, send)
             return
         if len(lengths) > 1:
-            # Who stands before us may have believed the other one, and takes what is left for somebody's next request.
-            raise Problem(400, "invalid_request", "the body has a length and no end as well", headers=_CLOSE)
+            # Request smuggling: a proxy may have used the other header, and would read the rest as the next request.
+            raise Problem(
+                400, "invalid_request", "Content-Length and Transfer-Encoding must not both be sent", headers=_CLOSE
+            )
         body = bytearray()
         try:
             whole = await self._read(body, receive, int(lengths.get(b"content-length", 0)))
         finally:
             self._held -= len(body)
         if whole:
-            await self._app(scope, _first(bytes(body), receive), send)
+            await self._app(scope, _replay(bytes(body), receive), send)
 
     async def _read(self, body: bytearray, receive: Receive, length: int) -> bool:
-        """Read into `body`; false when the sender went away."""
+        """Read into `body`; return False when the client disconnected."""
         read = 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                while max(length, read) <= self._limits.patience:
+                while max(length, read) <= self._limits.discard:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return False
                     piece = message.get("body", b"")
                     read += len(piece)
                     if read <= self._limits.body:
-                        self._make_room(len(piece))
+                        self._reserve(len(piece))
                         body += piece
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
-            told = f"the body did not come within {self._limits.body_seconds:g} s"
-            raise Problem(408, "too_slow", told, headers=_CLOSE) from None
+            detail = f"the body did not come within {self._limits.body_seconds:g} s"
+            raise Problem(408, "too_slow", detail, headers=_CLOSE) from None
         if max(length, read) > self._limits.body:
             raise Problem(413, "too_large", f"no more than {self._limits.body} bytes are read", headers=_CLOSE)
         return True
 
-    def _make_room(self, more: int) -> None:
+    def _reserve(self, more: int) -> None:
         if self._held + more > self._limits.held:
             raise Problem(503, "unavailable", "too much is being sent at once", headers={**_CLOSE, "Retry-After": "10"})
         self._held += more
 
 
-def _first(body: bytes, receive: Receive) -> Receive:
-    """Return what tells the whole body, and then what comes after it."""
-    told: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receive function that gives the whole body first, and later messages after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receiving() -> Message:
-        return told.pop() if told else await receive()
+    async def receive_body() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return receiving
+    return receive_body
 
 
-class PromptProtocol(H11Protocol):
-    """Closes a connection that sends no whole head in time, or does not take its answer, or is one too many.
+class LimitedProtocol(H11Protocol):
+    """Closes a connection that is one too many, sends no whole head in time, or does not read its answer.
 
-    The server itself waits for ever.
+    uvicorn itself would wait for ever.
     """
 
-    def __init__(self, *arguments: Any, limits: RequestLimits, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *arguments: Any, limits: RequestLimits, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self._limits = limits
-        self._deadline: asyncio.TimerHandle | None = None
-        self._taking: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request, unless too many wait already."""
+        """Start the timer for the first request; close the connection at once where too many are open."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             transport.abort()
             return
-        self._wait()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._stop()
-        self._taken()
+        """Cancel the timers."""
+        self._cancel_head_timer()
+        self._cancel_answer_timer()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Begin to wait for what was sent to be taken."""
+        """Start the timer for the client to read its answer."""
         super().pause_writing()
-        self._taking = self.loop.call_later(self._limits.taking_seconds, self.transport.abort)
+        self._answer_timer = self.loop.call_later(self._limits.read_answer_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Wait no more: enough of it was taken."""
-        self._taken()
+        """Cancel the timer: the client has read enough."""
+        self._cancel_answer_timer()
         super().resume_writing()
 
     def handle_events(self) -> None:
-        """Wait on while what came is only a part of a head."""
+        """Keep the timer running while only a part of a head has come."""
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop()
-        elif self._deadline is None:
-            self._wait()
+            self._cancel_head_timer()
+        elif self._head_timer is None:
+            self._start_head_timer()
 
-    def _wait(self) -> None:
-        self._deadline = self.loop.call_later(self._limits.head_seconds, self.transport.close)
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self._limits.head_seconds, self.transport.close)
 
-    def _stop(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _taken(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
+    def _cancel_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
 
-def prompt(limits: RequestLimits) -> Callable[..., PromptProtocol]:
-    """Return what makes the server's side of a connection."""
+def protocol_factory(limits: RequestLimits) -> Callable[..., LimitedProtocol]:
+    """Return the function with which uvicorn creates the protocol of each connection."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST if files == resource.RLIM_INFINITY else min(files // 2, MOST)
+    most = MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(files // 2, MAX_CONNECTIONS)
     bounded = replace(limits, connections=limits.connections or most)
 
-    def made(*arguments: Any, **named: Any) -> PromptProtocol:
-        return PromptProtocol(*arguments, limits=bounded, **named)
+    def create(*arguments: Any, **keywords: Any) -> LimitedProtocol:
+        return LimitedProtocol(*arguments, limits=bounded, **keywords)
 
-    return made
+    return create

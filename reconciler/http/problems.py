@@ -1,7 +1,7 @@
-"""What goes wrong at the door, as `application/problem+json` (RFC 9457) with a stable word in `error`.
+"""Error answers as `application/problem+json` (RFC 9457), with a stable word in `error`.
 
-Every route raises `Problem` or lets our own errors through; nothing else becomes an answer. `install` is called once by
-the web door.
+A route raises `Problem` or lets our own errors through; the handlers here turn both into answers. `app.py` installs
+them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from starlette.routing import Match
 from reconciler.errors import Config, Permanent, Transient
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-"""Those that a route may have, and those that a line of the log repeats."""
+"""The methods that a route may have; the log names no other method."""
 
 _WORDS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
-
 RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
-"""The header that `wait` writes, for the description of the API."""
+"""The OpenAPI description of the header that `wait` returns."""
 
 
 class Problem(Exception):
-    """An answer that is an error; `more` are further members of the body, which must hold no secret."""
+    """An error answer; `more` are further members of the body, which must hold no secret."""
 
     def __init__(
         self, status: int, error: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
@@ -49,7 +48,7 @@ class Problem(Exception):
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "error": self.error,
-            # What was sent may come back in it, and not everything that JSON can carry can be written.
+            # It may repeat a value from the request, and such a value may hold characters that UTF-8 cannot encode.
             "detail": self.detail.encode("utf-8", "replace").decode(),
             **self.more,
         }
@@ -59,52 +58,52 @@ class Problem(Exception):
 
 
 def unavailable(reason: str, *, seconds: float = 2.0) -> Problem:
-    """Return the answer for what passes by itself; `seconds` says when to ask again."""
+    """Return a 503 for a state that ends by itself; `seconds` says when to ask again."""
     return Problem(503, "unavailable", reason, headers=wait(seconds))
 
 
 def wait(seconds: float) -> dict[str, str]:
-    """Return the header that says when to ask again: in whole seconds, one at least."""
+    """Return the Retry-After header, in whole seconds and at least one."""
     return {"Retry-After": str(max(math.ceil(seconds), 1))}
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of this application a problem."""
-    app.add_exception_handler(Problem, _told)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _refused)
+    """Make this application answer every error as a Problem."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
     for kind in (Transient, Permanent, Config):
-        app.add_exception_handler(kind, _ours)
+        app.add_exception_handler(kind, _our_error)
 
 
-async def _told(_: Request, error: Exception) -> JSONResponse:
+async def _problem(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
     return error.answer()
 
 
-async def _malformed(_: Request, error: Exception) -> JSONResponse:
+async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    # Where and why, never the value: it may be a secret in the wrong place.
-    told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return Problem(400, "invalid_request", told).answer()
+    # The place and the reason, never the value: it may be a secret in the wrong place.
+    detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return Problem(400, "invalid_request", detail).answer()
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     word = _WORDS.get(error.status_code, "refused")
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(method for method in METHODS if _served(request, method))
+        headers["Allow"] = ", ".join(method for method in METHODS if _has_route(request, method))
     return Problem(error.status_code, word, str(error.detail), headers=headers).answer()
 
 
-def _served(request: Request, method: str) -> bool:
-    # The router names the methods of the first route of this address only, and an address may have several.
+def _has_route(request: Request, method: str) -> bool:
+    # The router's own Allow header names only the methods of the first route at this address.
     scope = {**request.scope, "method": method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
-async def _ours(_: Request, error: Exception) -> JSONResponse:
+async def _our_error(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Transient):
         return unavailable(str(error), seconds=error.retry_after or 2.0).answer()
     assert isinstance(error, Permanent | Config)

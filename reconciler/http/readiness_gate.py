@@ -1,19 +1,18 @@
-"""Between the port, which is open from the start, and the parts, which are there once the database is.
+"""Lets requests in only while the daemon works: the port is open from the start, the database may not be there yet.
 
-The daemon opens the entrance when work begins and closes it when it drains; a route asks it for what it needs. Whoever
-came in is let finish before the parts are taken away.
+The daemon sets the services when its work starts. While it drains, the gate lets no request in, and the daemon waits
+for those that are inside.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from reconciler.health import Health
-from reconciler.http.download_url import LinkRefresher
 from reconciler.http.live.hub import Hub
 from reconciler.http.problems import unavailable
 from reconciler.operations.actions import Operator
@@ -24,58 +23,75 @@ from reconciler.postgres.reports.reports import Reports
 from reconciler.worker.create.create_task import TaskCreator
 from reconciler.worker.worker import Worker
 
+if TYPE_CHECKING:
+    # The route imports this module.
+    from reconciler.http.routes.download_url import LinkRefresher
+
 log = structlog.get_logger()
 
 GRACE = 0.5
-"""Seconds in which a request whose work was taken from it may still say so."""
+"""Seconds in which a request whose work was cut off can still answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteServices:
     """What the routes work with."""
 
-    work: Worker
+    worker: Worker
     reports: Reports
-    desk: Operator
+    operator: Operator
     hub: Hub
     inbox: Inbox
-    listing: GenerationList
-    syncs: SingleFlight
-    mint: LinkRefresher
-    creation: TaskCreator
+    generation_list: GenerationList
+    single_flight: SingleFlight
+    link_refresher: LinkRefresher
+    task_creator: TaskCreator
+
+    async def run(self) -> None:
+        """Feed the open event streams until cancelled."""
+        await self.hub.run()
+
+    def close(self) -> None:
+        """End the open event streams."""
+        self.hub.close()
 
 
 @dataclass(slots=True)
 class ReadinessGate:
-    """Gives the parts to those who may come in now."""
+    """Gives requests the services, and knows the requests that have them."""
 
     health: Health
-    inside: RouteServices | None = None
-    _within: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
+    services: RouteServices | None = None
+    _requests: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
-    def go(self) -> RouteServices:
-        """Return the parts; Problem 503 with Retry-After while they are not there, or not any more.
+    def enter(self) -> RouteServices:
+        """Return the services; Problem 503 with Retry-After before they are there and after a drain has started.
 
-        Called in the request's own task, which holds them until it is done.
+        Called in the request's own task, which counts as inside until it ends.
         """
-        if self.inside is None or self.health.reason is not None:
+        if self.services is None or self.health.reason is not None:
             raise unavailable(self.health.reason or "starting")
         if task := asyncio.current_task():
-            self._within.add(task)
-            task.add_done_callback(self._within.discard)
-        return self.inside
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+        return self.services
 
-    async def emptied(self, seconds: float) -> None:
-        """Wait until everybody who came in has left, but no longer than this."""
-        if self._within:
-            await asyncio.wait(self._within, timeout=seconds)
+    async def drain(self, seconds: float) -> None:
+        """Let the requests that are inside, and the orders to KIE, end for so many seconds; then cut off the orders."""
+        orders = [] if self.services is None else [self.services.task_creator.drain(seconds)]
+        await asyncio.gather(self.wait_until_empty(seconds), *orders)
+
+    async def wait_until_empty(self, seconds: float) -> None:
+        """Wait until no request is inside, at most for so many seconds."""
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=seconds)
 
     async def cut(self) -> None:
-        """Put out who is still inside, once they had a moment to say that their work was taken from them."""
-        await self.emptied(GRACE)
-        left = set(self._within)
-        for task in left:
+        """Cancel the requests that are inside, after a moment in which they can still answer."""
+        await self.wait_until_empty(GRACE)
+        remaining = set(self._requests)
+        for task in remaining:
             task.cancel()
-        if left:
-            log.warning("requests.cut", count=len(left))
-            await asyncio.wait(left)
+        if remaining:
+            log.warning("requests.cut", count=len(remaining))
+            await asyncio.wait(remaining)

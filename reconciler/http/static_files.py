@@ -1,7 +1,7 @@
-"""The files that browsers get from the package's own `page/` folder: pages, scripts, styles, under fixed addresses.
+"""Serves files of the package's `page/` folder to browsers: pages, scripts, styles, at fixed addresses.
 
-No address is ever made into a path: what is served is named where the routes are made. Whoever has a page calls
-`static` with its files and its content policy.
+No address becomes a path: the caller names each file that is served, and the page's Content-Security-Policy.
+`routes/page.py` and `openapi.py` call `static_routes`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,11 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 
-STRICT = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+SAME_ORIGIN = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The content policy of a page that needs nothing from elsewhere."""
+"""The directives of every page's Content-Security-Policy, without those for images and media."""
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -35,32 +27,32 @@ _TYPES = {
 }
 
 
-def static(names: Mapping[str, str], *, policy: str = STRICT) -> APIRouter:
+def static_routes(names: Mapping[str, str], *, policy: str = f"{SAME_ORIGIN}; img-src 'self'") -> APIRouter:
     """Return routes that serve these files of `page/`, by address; `policy` is their Content-Security-Policy.
 
-    They are read once, here; KeyError for a kind that is not served, FileNotFoundError for a file that is not there.
+    The files are read once, now. KeyError for an unknown file type, FileNotFoundError for a missing file.
     """
     router = APIRouter()
     for address, name in names.items():
-        _add(router, address, name, policy)
+        _add_route(router, address, name, policy)
     return router
 
 
-def _add(router: APIRouter, address: str, name: str, policy: str) -> None:
+def _add_route(router: APIRouter, address: str, name: str, policy: str) -> None:
     content = (files("reconciler.http") / "page" / name).read_bytes()
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    kind = _TYPES[name.rpartition(".")[2]]
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    media_type = _TYPES[name.rpartition(".")[2]]
     headers = {
-        "ETag": tag,
+        "ETag": etag,
         "Cache-Control": "no-cache",
         "Content-Security-Policy": policy,
         "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
         "Cross-Origin-Opener-Policy": "same-origin",
     }
 
-    async def served(request: Request) -> Response:
-        if tag in request.headers.get("If-None-Match", ""):
+    async def serve(request: Request) -> Response:
+        if etag in request.headers.get("If-None-Match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=kind, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
-    router.add_api_route(address, served, methods=["GET", "HEAD"], include_in_schema=False)
+    router.add_api_route(address, serve, methods=["GET", "HEAD"], include_in_schema=False)

@@ -18,7 +18,8 @@ from reconciler.domain.object_keys import AMBIGUOUS, host_listed
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.media.sniff import sniff
 from reconciler.media.spool import HEAD, PIECE, Spool
-from reconciler.net.http_clients import SILENCE, AddressRefused, is_public, retry_after
+from reconciler.net.addresses import AddressRefused, is_public
+from reconciler.net.http_clients import SILENCE, retry_after
 
 MAX_REDIRECTS = 5
 LONGEST_ADDRESS = 8192

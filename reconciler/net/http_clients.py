@@ -1,14 +1,12 @@
-"""Every HTTP client of the house: timeouts, limits, User-Agent, and which addresses may be reached.
+"""The clients for outgoing HTTP: timeouts, connection limits, User-Agent, Retry-After.
 
-httpx says what is said in JSON, aiohttp moves bytes, asks KIE, and carries httpx: it does so for a fraction of the CPU.
-What is asked and how an answer is judged lives in the edge that uses the client.
+httpx carries short JSON requests, aiohttp carries bytes and the requests to KIE. httpx runs on aiohttp's transport,
+which takes a fraction of the CPU. `kie`, `media`, `storage` and `webhooks` decide what to request and how to judge the
+answer; `addresses.py` decides which addresses a download may connect to.
 """
 
 from __future__ import annotations
 
-import errno
-import ipaddress
-import socket
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,16 +14,16 @@ from http.cookiejar import CookieJar
 
 import aiohttp
 import httpx
-from aiohappyeyeballs import AddrInfoType
 from httpx_aiohttp import AiohttpTransport
 
 from reconciler import __version__
+from reconciler.net.addresses import any_socket, public_socket
 
 USER_AGENT = f"kie-reconciler/{__version__}"
 _LONGEST_RETRY = 86_400.0
 
 CONNECTIONS = 32
-"""So many a session has at once, to KIE or with short answers."""
+"""The most connections that a session for KIE or for short answers opens at once."""
 
 _CONNECT_SECONDS = 10.0
 SILENCE = 15.0
@@ -34,34 +32,23 @@ SILENCE = 15.0
 _HEADER_BYTES = 8190
 _HEADERS = 100
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Metadata addresses that look public: Oracle's lies in a block which Python 3.11 calls global, Azure's is one.
-_METADATA = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("168.63.129.16/32"))
 
+def kie_session(*, timeout: float = SILENCE, keep_alive: bool = True) -> aiohttp.ClientSession:
+    """Return a session for requests to KIE; `timeout` bounds the seconds of silence, not of the whole request.
 
-class AddressRefused(OSError):
-    """The name led to an address that is not public; raised before anything is sent there."""
-
-    def __init__(self) -> None:
-        # One text for every address: the connector keeps the type only when all texts are equal.
-        super().__init__(errno.EACCES, "the address is not public")
-
-
-def kie_session(*, timeout: float = SILENCE, lasting: bool = True) -> aiohttp.ClientSession:
-    """A session for KIE's answers; `timeout` is in seconds of silence, not in all.
-
-    Unless `lasting` every request has a connection of its own, at once and however many there are: one that the server
-    has just closed cannot swallow it.
+    Without `keep_alive` every request opens its own connection at once and without a limit. A connection that the
+    server has just closed then cannot swallow a request.
     """
-    return _session(_few(lasting=lasting), {}, timeout)
+    return _session(_limited(keep_alive=keep_alive), {}, timeout)
 
 
 def json_client(*, timeout: float = SILENCE) -> httpx.AsyncClient:
-    """A client for short JSON answers; `timeout` is in seconds of silence, not in all."""
-    # httpx's own transport takes three times the CPU for a small request; above it nothing changes. TLS is the
-    # connector's: the transport never uses its own context, which takes 20 ms to fill. An empty one trusts nobody.
+    """Return a client for short JSON answers; `timeout` bounds the seconds of silence, not of the whole request."""
+    # httpx's own transport takes three times the CPU for a small request. aiohttp's connector does the TLS, and the
+    # transport never uses its own context. Loading certificates into that context takes 20 ms, so it stays empty and
+    # trusts no certificate.
     unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    transport = _Transport(verify=unused, client=lambda: _session(_few(), {}))
+    transport = _Transport(verify=unused, client=lambda: _session(_limited(), {}))
     return httpx.AsyncClient(
         transport=transport,
         cookies=_NoCookies(),
@@ -73,7 +60,7 @@ def json_client(*, timeout: float = SILENCE) -> httpx.AsyncClient:
 
 
 class _NoCookies(CookieJar):
-    """Keeps no cookie and sends none: what a gateway sets is nothing to us, and reading it costs at every answer."""
+    """Keeps no cookie and sends none: we need no gateway's cookie, and parsing them costs CPU at every answer."""
 
     def extract_cookies(self, response: object, request: object) -> None:
         """Keep none."""
@@ -83,7 +70,7 @@ class _NoCookies(CookieJar):
 
 
 class _Transport(AiohttpTransport):
-    """The library's transport, which calls every broken connection a timeout, and lets nonsense through as it is."""
+    """Corrects the library's transport, which reports every failed connection as a timeout and leaks foreign errors."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
@@ -93,45 +80,28 @@ class _Transport(AiohttpTransport):
                 raise
             raise httpx.ConnectError(str(error)) from error.__cause__
         except ValueError:
-            # Without its cause: that repeats the header it chokes on, which may be a key.
+            # Without the cause: its text repeats the invalid header, which may be a key.
             raise httpx.LocalProtocolError("a header cannot be sent") from None
         except aiohttp.ClientError as error:
             raise httpx.RemoteProtocolError(f"the answer is not HTTP: {type(error).__name__}") from error
 
 
 def media_session(*, allow_private: bool, slots: int) -> aiohttp.ClientSession:
-    """A session for bytes from strangers: public addresses only unless `allow_private`."""
-    connector = aiohttp.TCPConnector(limit=slots, socket_factory=_socket if allow_private else _public_socket)
-    # Some result hosts turn away whoever does not come from KIE's own pages.
+    """Return a session for downloads from result hosts; it reaches public addresses only unless `allow_private`."""
+    connector = aiohttp.TCPConnector(limit=slots, socket_factory=any_socket if allow_private else public_socket)
+    # Some result hosts refuse requests that do not come from KIE's own pages.
     return _session(connector, {"Referer": "https://kie.ai/"})
 
 
 def storage_session(*, slots: int) -> aiohttp.ClientSession:
-    """A session for the bytes of our own storage, wherever it is."""
+    """Return a session for our own storage, which may have any address."""
     return _session(aiohttp.TCPConnector(limit=slots), {})
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address as text is one of the open internet; False for what is no address.
-
-    IPv4 addresses wrapped in IPv6 (mapped, NAT64, 6to4) are judged by what is inside.
-    """
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.is_site_local:
-            return False
-        ip = _unwrapped(ip)
-    inside = ip.is_private or ip.is_multicast or ip.is_reserved or any(ip in block for block in _METADATA)
-    return ip.is_global and not inside
-
-
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a Retry-After header (seconds or an HTTP date), None where it says none.
+    """Return the seconds that a Retry-After header (seconds or an HTTP date) asks to wait, None where it states none.
 
-    Never negative and never more than a day. `now` is the present time unless given.
+    The result lies between zero and one day. `now` defaults to the present time.
     """
     if value is None:
         return None
@@ -148,11 +118,11 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     return min(max(wait, 0.0), _LONGEST_RETRY)
 
 
-def _few(*, lasting: bool = True) -> aiohttp.TCPConnector:
-    if lasting:
+def _limited(*, keep_alive: bool = True) -> aiohttp.TCPConnector:
+    if keep_alive:
         return aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30)
-    # What has been granted must go out: in the connector's queue its grant runs out, and whoever is cut there cannot
-    # tell that nothing was sent. The rate bounds how many there are.
+    # A request that the rate limit has granted must go out at once: in the connector's queue its grant would expire,
+    # and a caller cancelled there could not know that nothing was sent. The rate limit bounds the connections.
     return aiohttp.TCPConnector(limit=0, force_close=True)
 
 
@@ -171,25 +141,3 @@ def _session(
         max_field_size=_HEADER_BYTES,
         max_headers=_HEADERS,
     )
-
-
-def _unwrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    if ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    if ip.sixtofour is not None:
-        return ip.sixtofour
-    if ip in _NAT64:
-        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-    return ip
-
-
-def _socket(address: AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    return socket.socket(family=family, type=kind, proto=protocol)
-
-
-def _public_socket(address: AddrInfoType) -> socket.socket:
-    # The last place before connect: whatever the name said, and whenever, this is where it leads.
-    if not is_public(str(address[4][0])):
-        raise AddressRefused
-    return _socket(address)

@@ -13,7 +13,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -32,34 +31,32 @@ _LARGEST = 1 << 63
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationHandlers:
-    """Who is told what: a generation's id, that a gap in hearing has ended, and how the canary did (None = deaf).
-
-    `event` is told a generation's id and the id of an event in the outbox; that channel is left alone where it is None.
-    """
-
-    wake: Callable[[str], None]
-    gap: Callable[[], None]
-    canary: Callable[[float | None], None]
-    event: Callable[[str, int], None] | None = None
-
-
 class Listener:
-    """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds."""
+    """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds.
+
+    `on_generation` gets the id of a generation. `on_connected` is called whenever listening starts: what was announced
+    before is lost. `on_canary` gets the seconds until a canary came back, None when it did not. `on_event` gets the ids
+    of a generation and of an event in the outbox; without it that channel is not listened to.
+    """
 
     def __init__(
         self,
         dsn: str,
         database: Database,
-        hears: NotificationHandlers,
         *,
+        on_generation: Callable[[str], None],
+        on_connected: Callable[[], None],
+        on_canary: Callable[[float | None], None],
+        on_event: Callable[[str, int], None] | None = None,
         every: float = 10.0,
         within: float = 5.0,
     ) -> None:
         self._dsn = dsn
         self._database = database
-        self._hears = hears
+        self._on_generation = on_generation
+        self._on_connected = on_connected
+        self._on_canary = on_canary
+        self._on_event = on_event
         self._every = every
         self._within = within
         self._canary: str = ""
@@ -76,7 +73,7 @@ class Listener:
             except ReconcilerError as error:
                 log.warning("listener.lost", code=error.code, reason=str(error))
                 pause = min(pause * 2, 10.0)
-            self._hears.canary(None)
+            self._on_canary(None)
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
@@ -88,9 +85,9 @@ class Listener:
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
             await translated(lambda: connection.add_listener(CHANNEL, self._notified))
-            if self._hears.event is not None:
+            if self._on_event is not None:
                 await translated(lambda: connection.add_listener(EVENTS, self._happened))
-            self._hears.gap()
+            self._on_connected()
             log.info("listener.connected")
             while await self._canary_returns():
                 with contextlib.suppress(TimeoutError):
@@ -112,7 +109,7 @@ class Listener:
         except TimeoutError:
             log.warning("listener.deaf", within=self._within)
             return False
-        self._hears.canary(time.monotonic() - sent)
+        self._on_canary(time.monotonic() - sent)
         return True
 
     # Plain functions: asyncpg makes coroutine listeners into tasks that nobody holds.
@@ -122,13 +119,13 @@ class Listener:
             if said["canary"] == self._canary:
                 self._heard.set()
         elif "id" in said:
-            self._hears.wake(str(said["id"]))
+            self._on_generation(str(said["id"]))
 
     def _happened(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         said = _read(payload)
         event = said.get("event")
-        if self._hears.event is not None and "id" in said and type(event) is int and 0 < event < _LARGEST:
-            self._hears.event(str(said["id"]), event)
+        if self._on_event is not None and "id" in said and type(event) is int and 0 < event < _LARGEST:
+            self._on_event(str(said["id"]), event)
 
 
 def _read(payload: str) -> dict[str, Any]:

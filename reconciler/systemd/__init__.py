@@ -1,1 +1,1 @@
-"""What a supervisor is told about the daemon's life: the sd_notify socket, and what is sent through it."""
+"""systemd's service notifications."""

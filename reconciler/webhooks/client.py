@@ -1,7 +1,7 @@
-"""One event told to the operator's address, signed the way of Standard Webhooks.
+"""One webhook request: it posts an event to the operator's address, signed as Standard Webhooks describes.
 
-Here one request is made and its answer judged; which event and when again is the engine's affair. The address may hold
-a password or a token, so it is never part of an error. It is the operator's own, so it may be a private one.
+`sender.py` decides which event is sent and when it is tried again. The address may hold a password or a token, so no
+error contains it. The operator chose the address, so a private one is allowed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from reconciler.errors import Config, Gone, Transient
 from reconciler.net.http_clients import retry_after
 from reconciler.postgres.outbox import OutboxEvent
 
-PATIENCE = 15.0
-"""Seconds until a receiver must have answered."""
+TIMEOUT = 15.0
+"""Seconds within which a receiver must answer."""
 
 _MAX_BODY = 64 << 10
 _BODY_SECONDS = 1.0
@@ -27,37 +27,38 @@ _BUSY = frozenset({429, 503})
 
 
 class WebhookClient:
-    """Whoever answers at the address of RECONCILER_NOTIFY_URL."""
+    """Sends webhooks to the receiver at RECONCILER_NOTIFY_URL."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, secret: str, *, patience: float = PATIENCE) -> None:
-        """`secret` is base64 with or without `whsec_`, as the settings have checked; Config for an impossible `url`."""
+    def __init__(self, client: httpx.AsyncClient, url: str, secret: str, *, timeout: float = TIMEOUT) -> None:
+        """Take a `secret` that the settings have checked (base64, `whsec_` optional); Config for an invalid `url`."""
         try:
             address = httpx.URL(url)
         except httpx.InvalidURL:
-            raise Config("RECONCILER_NOTIFY_URL is no address that can be asked") from None
+            raise Config("RECONCILER_NOTIFY_URL is not a valid address") from None
         self._client = client
-        self._patience = patience
+        self._timeout = timeout
         self._webhook = Webhook(secret)
-        # The client's transport takes a header or a login in the address, not both.
+        # The client's transport accepts either an Authorization header or a login in the address.
         self._auth = httpx.BasicAuth(address.username, address.password) if address.userinfo else None
         self._url = address.copy_with(userinfo=b"", fragment=None)
 
-    async def tell(self, event: OutboxEvent) -> None:
-        """Return once the receiver has taken it (2xx); Transient where another try may help, Gone after a 410.
+    async def deliver(self, event: OutboxEvent) -> None:
+        """Return once the receiver accepted the event (2xx); Transient where another try may help, Gone after a 410.
 
-        The code is `timeout`, `network`, or the status as `http_503`; `retry_after` is what a busy receiver asked for.
+        The error's code is `timeout`, `network`, or the status as in `http_503`; `retry_after` is the pause in seconds
+        that a busy receiver (429, 503) asks for.
         """
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 response = await self._client.send(self._request(event), auth=self._auth, stream=True)
                 try:
-                    await _read_away(response)
+                    await _drain_body(response)
                 finally:
                     await response.aclose()
         except (TimeoutError, httpx.TimeoutException):
             raise Transient("the receiver does not answer in time", code="timeout") from None
         except httpx.HTTPError as error:
-            # Only the kind, and no cause: an error's text may repeat the address.
+            # Only the type, and no cause: the error's text may contain the address.
             raise Transient(f"the receiver is away ({type(error).__name__})", code="network") from None
         _judge(response)
 
@@ -78,8 +79,8 @@ def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def _read_away(response: httpx.Response) -> None:
-    """Read what little a receiver says, so that the connection can be used again; the status has said it all."""
+async def _drain_body(response: httpx.Response) -> None:
+    """Read a short body to its end, so that the connection can be used again; only the status counts."""
     read = 0
     with contextlib.suppress(TimeoutError, httpx.HTTPError):
         async with asyncio.timeout(_BODY_SECONDS):

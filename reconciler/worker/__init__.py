@@ -1,5 +1,6 @@
-"""The only code that makes things happen: claims become visits, visits ask, deliver and write down.
+"""What makes things happen: claims become visits, and a visit polls KIE, delivers results and writes the outcome.
 
-Read work -> visit -> core/decide -> deliver -> edges/ledger to follow one generation. The doors and the daemon call in
-here.
+Read worker -> visit -> domain/decide -> deliver -> postgres/ledger to follow one generation. `create` orders tasks,
+`periodic` does what the clock asks for. Opinions live in `domain`, statements in `postgres`. The operations, the HTTP
+API and the daemon call in here.
 """

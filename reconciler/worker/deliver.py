@@ -1,15 +1,16 @@
-"""Brings every source of a task into our storage, one asset at a time, each with its receipt.
+"""Brings every result of a task into our storage, one asset at a time, each with its receipt.
 
-Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. What was stored before is
-not touched again; where one source stops, the delivery stops, and the visit learns at which stage and why. Called by
-the visit only.
+Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. An asset with a receipt is
+not transferred again. Where one source fails the delivery stops, and the visit learns at which stage and why. Only the
+visit calls this.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,172 +18,177 @@ import structlog
 
 from reconciler.domain.model import Asset, DeliveryFailed, Row, Stored
 from reconciler.domain.object_keys import TYPES, object_key
+from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import KieClient
 from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.metrics import Metrics
-from reconciler.postgres.inbox import Inbox
-from reconciler.postgres.ledger.ledger import Ledger
+from reconciler.postgres.ledger.ledger import Ledger, StoredResults
 from reconciler.storage import PutRequest, Store, prove
-from reconciler.tracing import UNTRACED, Tracing
+from reconciler.tracing import Tracing
 from reconciler.worker.lease import Lease
 
 log = structlog.get_logger()
 
-MINTABLE = frozenset({"host_unlisted"})
-"""Refusals of an address that a link minted by the provider may mend."""
+RENEWABLE = frozenset({"host_unlisted"})
+"""Codes of refused addresses, besides dead ones, that KIE's download-url can replace by an address that we accept."""
 
-LIGHT = 6 << 20
-"""Up to this many bytes the last receipt is written with the success: losing both costs a short transfer only."""
+SMALL_BYTES = 6 << 20
+"""Up to this size the last receipt is written with the success: losing both costs a short transfer only."""
 
 
-@dataclass(slots=True)
-class Transfer:
-    """A delivery under way, as `top` and the demo show it; sizes in bytes, `total` None while unknown.
+class TransferProgress:
+    """Follows one result through its stages."""
 
-    `began` is the monotonic time when its stage began.
-    """
-
-    generation_id: str
-    n: int
-    stage: str
-    done: int = 0
-    total: int | None = None
-    began: float = field(default_factory=time.monotonic)
+    def __init__(self, generation_id: str, n: int) -> None:
+        self._transfer = Transfer(generation_id=generation_id, n=n, stage="fetch")
+        self._began = time.monotonic()
 
     def enter(self, stage: str, total: int) -> None:
         """Begin the next stage, of so many bytes."""
-        self.stage, self.done, self.total, self.began = stage, 0, total, time.monotonic()
+        self._transfer = replace(self._transfer, stage=stage, done=0, total=total)
+        self._began = time.monotonic()
+
+    def move(self, done: int, total: int | None) -> None:
+        """Note how many bytes of this stage are done."""
+        self._transfer = replace(self._transfer, done=done, total=total)
+
+    def now(self) -> Transfer:
+        """Return the transfer as it is at this moment."""
+        return replace(self._transfer, seconds=round(time.monotonic() - self._began, 3))
 
 
-@dataclass(frozen=True, slots=True)
-class Backends:
-    """The edges that a visit needs; `ordering` is KIE over a connection for every request, for createTask alone."""
+@dataclass(eq=False)
+class Deliverer:
+    """Delivers at most `slots` generations at once."""
 
     ledger: Ledger
-    inbox: Inbox
     kie: KieClient
-    ordering: KieClient
     fetcher: Fetcher
-    room: SpoolDirectory
+    spool_dir: SpoolDirectory
     store: Store
-    tracing: Tracing = UNTRACED
+    metrics: Metrics
+    tracing: Tracing
+    slots: InitVar[int]
 
-
-class Deliverer:
-    """Delivers at most `slots` generations at once; `transfers` shows what is under way."""
-
-    def __init__(self, ways: Backends, metrics: Metrics, *, slots: int) -> None:
-        self._ways = ways
-        self._metrics = metrics
+    def __post_init__(self, slots: int) -> None:
         self._slots = asyncio.Semaphore(slots)
-        self.transfers: dict[str, Transfer] = {}
+        self._under_way: dict[str, TransferProgress] = {}
+
+    @property
+    def transfers(self) -> Mapping[str, Transfer]:
+        """Return what is under way at this moment, by generation id."""
+        return {generation_id: progress.now() for generation_id, progress in self._under_way.items()}
+
+    def results(self, row: Row, unwritten: Asset | None) -> StoredResults:
+        """Return what the success of a delivered row writes; `unwritten` is the asset whose receipt goes with it."""
+        paths = [asset.path for asset in row.assets[: len(row.sources)]]
+        return StoredResults([self.store.address(path) for path in paths], paths, unwritten)
 
     async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
         """Store and prove every source that has no receipt yet; LeaseLost when another instance has taken over."""
-        done = {asset.n: asset for asset in row.assets}
+        assets = {asset.n: asset for asset in row.assets}
         unwritten: Asset | None = None
         async with self._slots:
             for n in range(len(row.sources)):
-                if n in done and done[n].stored:
+                if n in assets and assets[n].stored:
                     continue
-                transfer = self.transfers[row.id] = Transfer(row.id, n, "fetch")
+                progress = self._under_way[row.id] = TransferProgress(row.id, n)
                 try:
-                    asset = await self._asset(row, lease, transfer, done.get(n))
-                    if n == len(row.sources) - 1 and asset.size <= LIGHT:
+                    asset = await self._deliver_one(row, n, lease, progress, assets.get(n))
+                    if n == len(row.sources) - 1 and asset.size <= SMALL_BYTES:
                         unwritten = asset
                     else:
-                        await self._ways.ledger.stored(row, lease.claim, asset)
-                    done[n] = asset
+                        await self.ledger.stored(row, lease.claim, asset)
+                    assets[n] = asset
                 except LeaseLost:
                     raise
                 except ReconcilerError as error:
-                    self._metrics.missed(transfer.stage, error.code)
-                    _told(row, n).warning("asset.not_stored", stage=transfer.stage, code=error.code, reason=str(error))
-                    return _unstored(error, transfer.stage, _in_order(done))
+                    stage = progress.now().stage
+                    self.metrics.missed(stage, error.code)
+                    _logger(row, n).warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
+                    return _delivery_failed(error, stage, _in_order(assets))
                 finally:
-                    # Whose lease was lost may still be at it beside the next visit of this same process.
-                    if self.transfers.get(row.id) is transfer:
-                        del self.transfers[row.id]
-        return Stored(_in_order(done), unwritten)
+                    # A visit that lost its lease can still run next to its successor in this process.
+                    if self._under_way.get(row.id) is progress:
+                        del self._under_way[row.id]
+        return Stored(_in_order(assets), unwritten)
 
-    async def _asset(self, row: Row, lease: Lease, transfer: Transfer, before: Asset | None) -> Asset:
-        step = partial(self._ways.tracing.step, generation_id=row.id, task_id=row.task_id, n=transfer.n)
-        async with self._ways.room.spool() as spool:
-            with step("download") as downloading:
-                mime = await self._fetch(row, transfer, spool)
-                downloading.note(bytes=spool.size)
-            asset = _named(row, transfer.n, mime, spool)
-            if before is not None and (before.path, before.size, before.sha256) == (
-                asset.path,
-                asset.size,
-                asset.sha256,
-            ):
+    async def _deliver_one(
+        self, row: Row, n: int, lease: Lease, progress: TransferProgress, before: Asset | None
+    ) -> Asset:
+        """Fetch, store and prove one source; `before` is what an earlier attempt wrote down about it."""
+        step = partial(self.tracing.step, generation_id=row.id, task_id=row.task_id, n=n)
+        async with self.spool_dir.spool() as spool:
+            with step("download") as span:
+                mime = await self._fetch(row, n, progress, spool)
+                span.note(bytes=spool.size)
+            asset = _asset(row, n, mime, spool)
+            if before is not None and _content(before) == _content(asset):
                 asset = replace(asset, upload=before.upload)
-            await self._ways.ledger.intend(row, lease.claim, asset)
+            await self.ledger.intend(row, lease.claim, asset)
             began = time.monotonic()
             with step("upload", bytes=asset.size):
-                await self._put(row, lease, transfer, asset, spool)
-        transfer.enter("prove", asset.size)
-        with step("verify", bytes=asset.size), self._metrics.storing("prove"):
-            receipt = await prove(self._ways.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
-        self._metrics.uploaded.inc(asset.size)
+                await self._put(row, lease, progress, asset, spool)
+        progress.enter("prove", asset.size)
+        with step("verify", bytes=asset.size), self.metrics.storing("prove"):
+            receipt = await prove(self.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
+        self.metrics.uploaded.inc(asset.size)
         took = round(time.monotonic() - began, 3)
-        _told(row, asset.n).info("asset.stored", path=asset.path, bytes=asset.size, took=took)
+        _logger(row, n).info("asset.stored", path=asset.path, bytes=asset.size, took=took)
         return replace(asset, version=receipt.version, verified_by=receipt.verified_by)
 
-    async def _fetch(self, row: Row, transfer: Transfer, spool: Spool) -> str:
-        def progress(done: int, total: int | None) -> None:
-            transfer.done, transfer.total = done, total
-
+    async def _fetch(self, row: Row, n: int, progress: TransferProgress, spool: Spool) -> str:
+        """Download one source into the spool, from a renewed address where its own is refused; return its MIME type."""
         began = time.monotonic()
-        source = row.sources[transfer.n]
+        source = row.sources[n]
         try:
-            mime = await self._ways.fetcher.fetch(source, spool, progress=progress)
+            mime = await self.fetcher.fetch(source, spool, progress=progress.move)
         except Permanent as refused:
-            if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in MINTABLE):
+            if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in RENEWABLE):
                 raise
             try:
-                with self._metrics.asking("download_url"):
-                    minted = await self._ways.kie.download_url(source, key_hash=row.key_hash)
+                with self.metrics.asking("download_url"):
+                    renewed = await self.kie.download_url(source, key_hash=row.key_hash)
             except (Transient, Permanent):
-                # What the provider cannot mint stays refused for the first reason, which is the one to act on.
+                # Where KIE gives no other address, the first refusal is the one to act on.
                 raise refused from None
-            mime = await self._ways.fetcher.fetch(minted, spool, progress=progress)
-        self._metrics.downloaded.inc(spool.size)
-        _told(row, transfer.n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
+            mime = await self.fetcher.fetch(renewed, spool, progress=progress.move)
+        self.metrics.downloaded.inc(spool.size)
+        _logger(row, n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
         return mime
 
-    async def _put(self, row: Row, lease: Lease, transfer: Transfer, asset: Asset, spool: Spool) -> None:
-        transfer.enter("store", asset.size)
-
+    async def _put(self, row: Row, lease: Lease, progress: TransferProgress, asset: Asset, spool: Spool) -> None:
         async def begun(upload: str) -> None:
-            await self._ways.ledger.begun(row, lease.claim, asset.n, upload)
+            await self.ledger.begun(row, lease.claim, asset.n, upload)
 
-        def progress(done: int, total: int) -> None:
-            transfer.done, transfer.total = done, total
-
-        what = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
-        with self._metrics.storing("put"):
-            await self._ways.store.put(what, spool, ours=lease.ours, begun=begun, progress=progress)
+        progress.enter("store", asset.size)
+        request = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
+        with self.metrics.storing("put"):
+            await self.store.put(request, spool, ours=lease.trusted, begun=begun, progress=progress.move)
 
 
-def _told(row: Row, n: int) -> Any:
+def _logger(row: Row, n: int) -> Any:
     return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
 
 
-def _named(row: Row, n: int, mime: str, spool: Spool) -> Asset:
+def _asset(row: Row, n: int, mime: str, spool: Spool) -> Asset:
     kind, ext = TYPES[mime]
     path = object_key(user_id=row.user_id, kind=kind, generation_id=row.id, n=n, ext=ext)
     return Asset(n, path, mime, spool.size, spool.sha256, spool.md5)
 
 
-def _in_order(done: dict[int, Asset]) -> tuple[Asset, ...]:
-    return tuple(done[n] for n in sorted(done))
+def _content(asset: Asset) -> tuple[str, int, str]:
+    """Return what must agree for a begun upload to go on."""
+    return asset.path, asset.size, asset.sha256
 
 
-def _unstored(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> DeliveryFailed:
+def _in_order(assets: Mapping[int, Asset]) -> tuple[Asset, ...]:
+    return tuple(assets[n] for n in sorted(assets))
+
+
+def _delivery_failed(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> DeliveryFailed:
     return DeliveryFailed(
         assets,
         stage,

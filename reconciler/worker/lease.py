@@ -1,13 +1,26 @@
-"""A claim with its clock: whether we may still write, by the monotonic clock of this process.
+"""A lease as this process sees it: whether its visit may still write, by the monotonic clock.
 
-The database decides who holds a lease; this only tells, without asking it, when to stop. `work` prolongs, the visit
-looks.
+The database decides who holds a generation (`postgres/claims/claims.py`). A Lease only tells a visit, without asking
+the database, when it must stop. The worker creates and prolongs it, the visit checks it.
+
+    free ──claim──> held ──the visit writes its end──> ending ──> released (free again, due later)
+                    │  ^                                 │
+                    │  └── renewed every third of the term; a visit that begins again leaves `ending` for `held`
+                    ├──the worker or a drain gives it back──> released
+                    └──the database names another holder, or none──> lost (the visit is cancelled)
+
+The trust window is shorter than the lease. `drawn` is taken before the claim or the renewal is sent, so the term ends
+here no later than in the database; the margin keeps a late write from meeting a successor's:
+
+    drawn                                   drawn + term - margin       drawn + term
+      ├────────────── trusted ────────────────────────┼──────── margin ──────────┤
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,41 +30,47 @@ from reconciler.postgres.claims.claims import Claim
 T = TypeVar("T")
 
 MARGIN = 5.0
-"""Bytes stop flowing this many seconds before the lease ends, so that a late write cannot meet a successor's."""
+"""Seconds before the end of a lease in which no bytes are sent; a third of the term where that is shorter."""
 
 
 @dataclass(slots=True)
 class Lease:
-    """The right to write one generation; `drawn` is the monotonic time just before the claim was sent.
+    """The right to write one generation for `term` seconds from `drawn`, a monotonic time.
 
-    `ending` is set while the visit writes its last word, which gives the lease back: to be without it is then no loss.
+    `lost` is set once another holder is known. `ending` is set while the visit writes its end, which gives the lease
+    back: a renewal that misses it then is no loss. `on_polled` tells the worker that the visit needs KIE no more.
     """
 
     claim: Claim
     term: float
     drawn: float
+    on_polled: Callable[[], None] = lambda: None
     lost: bool = False
     ending: bool = False
 
-    def left(self) -> float:
-        """Return the seconds left, none once it is known to be lost."""
+    def remaining(self) -> float:
+        """Return the seconds until the lease ends, 0 once it is lost."""
         return 0.0 if self.lost else self.drawn + self.term - time.monotonic()
 
-    def ours(self) -> bool:
-        """Whether bytes may still flow under this lease."""
-        return self.left() > min(MARGIN, self.term / 3)
-
-    async def outcome(self, visit: asyncio.Task[T]) -> T:
-        """Await a visit; LeaseLost where it was cut for want of this lease, since whoever asked is not cancelled."""
-        try:
-            return await visit
-        except asyncio.CancelledError:
-            asking = asyncio.current_task()
-            assert asking is not None
-            if self.lost and not asking.cancelling():
-                raise LeaseLost("another instance has taken it over") from None
-            raise
+    def trusted(self) -> bool:
+        """Return whether bytes may still be sent under this lease."""
+        return self.remaining() > min(MARGIN, self.term / 3)
 
     def prolong(self, drawn: float) -> None:
         """Count the term from `drawn`, the monotonic time just before the renewal was sent."""
         self.drawn = drawn
+
+    def stop_polling(self) -> None:
+        """Let another visit ask KIE in this one's place; calling it twice is harmless."""
+        self.on_polled()
+
+    async def outcome(self, visit: asyncio.Task[T]) -> T:
+        """Return what the visit returns; LeaseLost where losing this lease cancelled the visit, but not the caller."""
+        try:
+            return await visit
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            assert caller is not None
+            if self.lost and not caller.cancelling():
+                raise LeaseLost("another instance has taken it over") from None
+            raise

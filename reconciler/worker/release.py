@@ -1,6 +1,6 @@
-"""Gives rows back: those that are just being written a little later, the others as soon as the database is there.
+"""Gives claimed rows back to the database, and retries what could not be given back yet.
 
-`work` gives back through here what it has claimed and does not visit, and whatever a visit leaves in its hands.
+The worker gives back what it has claimed and does not visit, and the rows of visits that were cut short.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from reconciler.postgres.claims.claims import Claim, Claims
 
 log = structlog.get_logger()
 
-HASTE = 2.0
-"""Seconds for which rows are given back again and again, and that a drain waits for the database at the end."""
+RELEASE_SECONDS = 2.0
+"""Seconds for which a row that is being written is tried again, and for which a drain waits for the database."""
 
-BUSY = 0.5
-"""Seconds until a row that was just being written is woken, or given back, again."""
+BUSY_SECONDS = 0.5
+"""Seconds until a row that was being written is woken, or given back, again."""
 
-AGAIN = 60.0
-"""Seconds until a generation whose visit broke is looked at again."""
+BROKEN_SECONDS = 60.0
+"""Seconds until a generation is visited again after its visit broke."""
 
 
 class Releases:
-    """What one process gives back, and what it still owes."""
+    """What one process gives back; `owed` claims are those that it could not give back yet."""
 
     def __init__(self, claims: Claims, metrics: Metrics) -> None:
         self._claims = claims
@@ -38,37 +38,37 @@ class Releases:
 
     async def give_back(self, claims: Sequence[Claim], *, seconds: float) -> None:
         """Give rows back, due again in so many seconds; what cannot be given back now is owed."""
-        self._owed += await self._left(claims, seconds)
+        self._owed += await self._released(claims, seconds)
 
-    async def broken(self, claim: Claim, task_id: str | None = None) -> None:
-        """Give back a row whose visit broke, and tell of the error that is being handled: the row waits a minute."""
+    async def give_back_broken(self, claim: Claim, task_id: str | None = None) -> None:
+        """Give back the row of a visit that broke, and log the error that is being handled."""
         log.exception("visit.broke", generation_id=claim.generation_id, task_id=task_id)
         self._metrics.missed("visit", "broke")
-        await self.give_back([claim], seconds=AGAIN)
+        await self.give_back([claim], seconds=BROKEN_SECONDS)
 
     def owe(self, claims: Sequence[Claim]) -> None:
-        """Remember rows that are to be given back, whoever is cut short before."""
+        """Note rows to give back later, even if the caller is cancelled before it can."""
         self._owed += claims
 
-    async def pay(self) -> None:
-        """Give back what is owed: the database was away, and nobody else could have it before its leases end."""
+    async def retry(self) -> None:
+        """Give back what is owed since the database was away: until then no other instance can have it."""
         if owed := tuple(self._owed):
             await self._claims.release(owed, seconds=0.0)
             self._owed = [claim for claim in self._owed if claim not in owed]
 
     async def settle(self, *, seconds: float) -> None:
-        """Give back what is owed, those that are just being written again and again for a while."""
+        """Give back what is owed, due again in so many seconds; rows that are being written are tried again."""
         owed = tuple(self._owed)
-        left = await self._left(owed, seconds)
-        self._owed = [claim for claim in self._owed if claim in left or claim not in owed]
+        remaining = await self._released(owed, seconds)
+        self._owed = [claim for claim in self._owed if claim in remaining or claim not in owed]
 
-    async def _left(self, claims: Sequence[Claim], seconds: float) -> list[Claim]:
-        """Give rows back; return what is still ours."""
-        left, until = list(claims), time.monotonic() + HASTE
+    async def _released(self, claims: Sequence[Claim], seconds: float) -> list[Claim]:
+        """Give rows back for at most RELEASE_SECONDS; return those that are still held."""
+        remaining, until = list(claims), time.monotonic() + RELEASE_SECONDS
         with contextlib.suppress(ReconcilerError):
-            while left and time.monotonic() < until:
-                await self._claims.release(left, seconds=seconds)
-                gone = await self._claims.lost(left)
-                if left := [claim for claim in left if claim.lease not in gone]:
-                    await asyncio.sleep(BUSY)
-        return left
+            while remaining and time.monotonic() < until:
+                await self._claims.release(remaining, seconds=seconds)
+                released = await self._claims.lost(remaining)
+                if remaining := [claim for claim in remaining if claim.lease not in released]:
+                    await asyncio.sleep(BUSY_SECONDS)
+        return remaining

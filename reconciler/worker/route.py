@@ -1,7 +1,8 @@
-"""Whom to ask about a task: which dialect, with which key.
+"""How KIE is asked about a task: in which dialect and with which key.
 
-A task belongs to the key that made it, and asked in the wrong dialect or with the wrong key it looks unknown. Until KIE
-has acknowledged it, keys and dialects are tried in turn; afterwards the pair that answered is kept in the row.
+A task belongs to the key that made it. In the wrong dialect or with the wrong key it looks unknown. Until KIE has
+acknowledged the task, keys and dialects are tried in turn; then the pair that answered is kept in the row. `poll.py`
+and `create` call this.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from reconciler.kie.dialects import Dialect, by_name, candidates
 
 @dataclass(frozen=True, slots=True)
 class RingKey:
-    """One key of the ring, by its hash; `kind` is what the application makes with it, None for anything."""
+    """One of the keys, by its hash; `kind` is the kind of media that is made with it, None for any."""
 
     key_hash: str
     kind: str | None = None
@@ -25,24 +26,24 @@ class RingKey:
 class Route:
     """Where one request about a task goes."""
 
-    family: Dialect
+    dialect: Dialect
     key_hash: str
 
 
 def route(row: Row, keys: Sequence[RingKey]) -> Route:
-    """Return whom to ask about this row's task next; the row has a task, the ring at least one key."""
+    """Return how to ask about this row's task next; the row has a task, and there is at least one key."""
     known = {key.key_hash for key in keys}
     if row.acknowledged_at is not None and row.key_hash in known and row.key_hash is not None:
-        family = by_name(row.family) if row.family else None
-        if family is not None:
-            return Route(family, row.key_hash)
-    turns = ring(row, keys)
-    rounds, turn = divmod(row.unknowns, len(turns))
-    return Route(_candidate(candidates(row.model, row.task_id or ""), rounds), turns[turn].key_hash)
+        dialect = by_name(row.family) if row.family else None
+        if dialect is not None:
+            return Route(dialect, row.key_hash)
+    ordered = ring(row, keys)
+    rounds, index = divmod(row.unknowns, len(ordered))
+    return Route(_candidate(candidates(row.model, row.task_id or ""), rounds), ordered[index].key_hash)
 
 
 def ring(row: Row, keys: Sequence[RingKey]) -> list[RingKey]:
-    """Return the keys in the order in which they are tried: those that make this kind of thing come first."""
+    """Return the keys in the order in which they are tried: those for this kind of media come first."""
     return sorted(keys, key=lambda key: _distance(key, row.kind))
 
 
@@ -52,14 +53,15 @@ def makers(keys: Sequence[RingKey], kind: str) -> tuple[RingKey, ...]:
     return tuple(key for key in keys if _distance(key, kind) == nearest)
 
 
-def _candidate(families: Sequence[Dialect], rounds: int) -> Dialect:
-    """The likeliest every second time: KIE may merely have been slow to know the task."""
-    if rounds % 2 == 0 or len(families) == 1:
-        return families[0]
-    return families[1 + rounds // 2 % (len(families) - 1)]
+def _candidate(dialects: Sequence[Dialect], rounds: int) -> Dialect:
+    """Return the likeliest dialect every second round, for KIE can be slow to know a task, else the others in turn."""
+    if rounds % 2 == 0 or len(dialects) == 1:
+        return dialects[0]
+    return dialects[1 + rounds // 2 % (len(dialects) - 1)]
 
 
 def _distance(key: RingKey, kind: str | None) -> int:
+    """Return 0 for a key of this kind, 1 for a key of any kind, 2 for a key of another kind."""
     if key.kind is None:
         return 1
     return 0 if key.kind == kind else 2

@@ -1,4 +1,4 @@
-"""One daemon and one browser for all tests of the page; each test is another user in another tab."""
+"""One daemon and one browser for all tests of the page; each test uses its own user and its own tab."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tests.browser.playable import film  # noqa: E402 - needs playwright
 from tests.browser.stage import SETTINGS, Stage, Visit  # noqa: E402
 
 PROGRAM = shutil.which("chromium")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Any]:
-    """Debian's browser."""
+    """The browser of the Debian package."""
     if PROGRAM is None:
         pytest.skip("there is no chromium (apt-get install chromium)")
     async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=PROGRAM, args=list(QUIET))
+        browser = await driver.chromium.launch(executable_path=PROGRAM, args=list(FLAGS))
         yield browser
         await browser.close()
 
@@ -58,25 +58,25 @@ async def stage(chromium: Any, stage_dsn: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def user() -> str:
-    """Somebody whom no other test knows."""
+    """A user of this test alone."""
     return str(uuid.uuid4())
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visits(stage: Stage, chromium: Any) -> AsyncIterator[Callable[..., Awaitable[Visit]]]:
-    """Opens tabs; afterwards no console may have complained and nobody else may have been asked."""
-    begun: list[Visit] = []
+    """Open tabs; afterwards fail on console errors and on requests to other origins."""
+    opened: list[Visit] = []
 
     async def begin(url: str = "", **options: Any) -> Visit:
-        told = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
-        begun.append(await Visit.begin(stage, await chromium.new_context(**told), url))
-        return begun[-1]
+        settings = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
+        opened.append(await Visit.begin(stage, await chromium.new_context(**settings), url))
+        return opened[-1]
 
     yield begin
-    wrong = [told for visit in begun for told in visit.wrong()]
-    for visit in begun:
+    problems = [problem for visit in opened for problem in visit.problems()]
+    for visit in opened:
         await visit.context.close()
-    assert not wrong, "\n".join(wrong)
+    assert not problems, "\n".join(problems)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -1,4 +1,4 @@
-"""Results that a browser really shows: a picture and a sound made by hand, and a film that the browser records."""
+"""Results that a browser can show: a generated picture and sound, and a film that the browser records."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _RECORD = """async () => {
 
 
 @dataclass(frozen=True, slots=True)
-class Known(MediaSpec):
-    """A result of which every byte is given."""
+class FixedMedia(MediaSpec):
+    """A result with the given bytes."""
 
     body: bytes = b""
 
@@ -51,8 +51,8 @@ class Known(MediaSpec):
         yield memoryview(self.body)[start:end]
 
 
-def picture(hue: float = 0.0, width: int = 120, height: int = 120) -> Known:
-    """A PNG of soft waves; `hue` from 0 to 1 tells them apart."""
+def picture(hue: float = 0.0, width: int = 120, height: int = 120) -> FixedMedia:
+    """Return a PNG of soft waves; `hue` from 0 to 1 makes pictures differ."""
 
     def row(y: int) -> bytes:
         waves = (0.5 + 0.5 * math.sin(6 * x / width + 3 * y / height + 6 * hue) for x in range(width))
@@ -64,22 +64,22 @@ def picture(hue: float = 0.0, width: int = 120, height: int = 120) -> Known:
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = zlib.compress(b"".join(map(row, range(height))))
     body = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return Known(kind="image", ext="png", size=len(body), body=body)
+    return FixedMedia(kind="image", ext="png", size=len(body), body=body)
 
 
-def sound(seconds: float = 2.0) -> Known:
-    """A WAV of one tone."""
+def sound(seconds: float = 2.0) -> FixedMedia:
+    """Return a WAV of one tone."""
     file = io.BytesIO()
-    with wave.open(file, "wb") as told:
-        told.setnchannels(1)
-        told.setsampwidth(2)
-        told.setframerate(8000)
-        told.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(n / 5))) for n in range(int(8000 * seconds))))
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(8000)
+        writer.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(n / 5))) for n in range(int(8000 * seconds))))
     body = file.getvalue()
-    return Known(kind="audio", ext="wav", size=len(body), body=body)
+    return FixedMedia(kind="audio", ext="wav", size=len(body), body=body)
 
 
-async def film(page: Page) -> Known:
-    """A WebM of one second, recorded by this page's browser."""
+async def film(page: Page) -> FixedMedia:
+    """Return a WebM of one second, recorded by this page's browser."""
     body = base64.b64decode(await page.evaluate(_RECORD))
-    return Known(kind="video", ext="webm", size=len(body), body=body)
+    return FixedMedia(kind="video", ext="webm", size=len(body), body=body)

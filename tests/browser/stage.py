@@ -1,4 +1,4 @@
-"""The daemon as a real process with its page, and people who look at it in a browser."""
+"""The daemon as a real process with its page, and visits to the page in a browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROW: dict[str, object] = {
     "asset": None, "results": "[]", "preview": None, "provider": "kie", "age": 30.0,
 }  # fmt: skip
 
-# The browser tells the console too, but not everywhere in the same words.
+# The browser writes violations to the console as well, but its words differ by version.
 _WATCH = """addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy: ${event.effectiveDirective} forbids ${event.blockedURI}`);
 });"""
@@ -36,68 +36,68 @@ _WATCH = """addEventListener("securitypolicyviolation", (event) => {
 
 @dataclass
 class Stage:
-    """A daemon on a database, a KIE and a Supabase, all on loopback; `url` is where the page is."""
+    """A daemon with a database, a KIE and a Supabase, all on loopback; `url` is the address of the page."""
 
     rig: Rig
     url: str
     film: MediaSpec
 
     async def row(self, user: str, **row: object) -> str:
-        """A row as the application writes it; its id."""
-        told = _ROW | row
-        found: str = await self.rig.pool.fetchval(_INSERT, user, *(told[name] for name in list(_ROW)))
-        return found
+        """Insert a row as the application does; return its id."""
+        values = _ROW | row
+        generation_id: str = await self.rig.pool.fetchval(_INSERT, user, *(values[name] for name in list(_ROW)))
+        return generation_id
 
     async def order(self, user: str, *results: MediaSpec, ends: bool = True, **row: object) -> str:
-        """A row of a task that KIE has finished, or with `ends` False is to finish by `end`; its id."""
+        """Insert a row of a task that KIE has finished, or with `ends` False finishes at `end`; return its id."""
         task = self.rig.kie.add_task(results=results, life=0.0 if ends else never("generating"))
         kind = results[0].kind if results else "image"
         return await self.row(user, task=task, **{"kind": kind, "status": "generating", **row})
 
     async def end(self, generation_id: str) -> None:
-        """Let KIE finish the task of a row."""
+        """Make KIE finish the task of a row."""
         name = await self.rig.pool.fetchval("SELECT task_id FROM public.generations WHERE id::text = $1", generation_id)
         self.rig.kie.end(name)
 
     async def refused(self, user: str, message: str) -> str:
-        """A row of a task that KIE has refused."""
+        """Insert a row of a task that KIE has failed; return its id."""
         task = self.rig.kie.add_task(fate="fail", failure=Failure("422", message), life=0.0)
         return await self.row(user, task=task, status="generating")
 
     @property
-    def ours(self) -> set[str]:
-        """The origins that the page may ask for anything."""
+    def allowed_origins(self) -> set[str]:
+        """The origins to which the page may send requests."""
         assert self.rig.storage is not None
         return {_origin(address) for address in (self.url, self.rig.storage.url, self.rig.kie.files_url)}
 
 
 @dataclass
 class Visit:
-    """One person in one tab, and whatever went wrong there."""
+    """One tab, with the errors and the origins seen there."""
 
     stage: Stage
     page: Page
     context: BrowserContext
     url: str
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     origins: set[str] = field(default_factory=set)
     allowed: list[str] = field(default_factory=list)
 
     @classmethod
     async def begin(cls, stage: Stage, context: BrowserContext, url: str = "") -> Visit:
-        """Open a tab that is listened to."""
+        """Open a tab and record its errors and requests."""
         await context.add_init_script(_WATCH)
         visit = cls(stage, await context.new_page(), context, url or stage.url)
-        visit.page.on("console", visit._said)
-        visit.page.on("pageerror", lambda error: visit.faults.append(str(error)))
-        visit.page.on("request", visit._asked)
+        visit.page.on("console", visit._on_console)
+        visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
+        visit.page.on("request", visit._on_request)
         return visit
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.faults.append(message.text)
+            self.errors.append(message.text)
 
-    def _asked(self, request: Request) -> None:
+    def _on_request(self, request: Request) -> None:
         self.origins.add(_origin(request.url))
 
     async def go(self, token: str = "", path: str = "/") -> Page:
@@ -114,36 +114,36 @@ class Visit:
         return self.page.locator(f".card[data-id='{generation_id}']")
 
     async def ready(self, generation_id: str, within: float = 25.0) -> Locator:
-        """Wait until a generation is shown as ready; its card."""
+        """Wait until a generation is shown as ready; return its card."""
         card = self.card(generation_id)
         await expect(card).to_have_attribute("data-standing", "ready", timeout=within * 1000)
-        # What nobody looks at is not fetched.
+        # A card out of view does not fetch its result.
         await card.scroll_into_view_if_needed()
         return card
 
     async def connection(self, word: str, within: float = 20.0) -> None:
-        """Wait until the page says so of its connection."""
+        """Wait until the page shows this state of its connection."""
         await expect(self.page.locator("#connection")).to_have_attribute("data-state", word, timeout=within * 1000)
 
     def allow(self, *patterns: str) -> None:
-        """Expect what the console says of these."""
+        """Allow console messages that match these patterns."""
         self.allowed += patterns
 
-    def wrong(self) -> list[str]:
-        """What was complained of and not expected, and where else the page asked."""
-        told = [one for one in self.faults if not any(re.search(pattern, one) for pattern in self.allowed)]
-        strangers = self.origins - self.stage.ours - {_origin(self.url)}
-        return [*told, *(f"it asked {origin}" for origin in sorted(strangers))]
+    def problems(self) -> list[str]:
+        """Return the unexpected console errors, and requests to other origins."""
+        unexpected = [text for text in self.errors if not any(re.search(pattern, text) for pattern in self.allowed)]
+        foreign = self.origins - self.stage.allowed_origins - {_origin(self.url)}
+        return [*unexpected, *(f"it asked {origin}" for origin in sorted(foreign))]
 
 
 async def loaded(image: Locator) -> None:
-    """Wait until a picture is there with all its pixels."""
+    """Wait until an image is loaded."""
     await expect(image).to_have_js_property("complete", True)
     assert await image.evaluate("image => image.naturalWidth") > 0
 
 
 async def texts(locators: Locator) -> Sequence[str]:
-    """What these say."""
+    """Return the texts of these elements."""
     return [text.strip() for text in await locators.all_text_contents()]
 
 

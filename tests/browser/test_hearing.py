@@ -1,4 +1,4 @@
-"""How the page hears of changes: by the stream, by asking while that is down, and again by itself after an outage."""
+"""How the page learns of changes: by the stream, by polling while the stream is down, and after an outage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HIDE = """(hidden) => {
 CUT = ("Failed to load resource: net::ERR_", "the server responded with a status of 503")
 
 
-async def test_without_the_stream_the_page_asks_every_few_seconds_and_comes_back_to_it(
+async def test_without_the_stream_the_page_polls_and_later_returns_to_the_stream(
     stage: Stage, visit: Visit, user: str
 ) -> None:
     visit.allow(*CUT)
@@ -37,7 +37,7 @@ async def test_without_the_stream_the_page_asks_every_few_seconds_and_comes_back
     await visit.connection("live")
 
 
-async def test_a_server_that_goes_away_is_told_and_found_again_with_what_happened_meanwhile(
+async def test_an_outage_is_shown_and_the_changes_meanwhile_appear_after_it(
     stage: Stage, visits: Callable[..., Awaitable[Visit]], user: str
 ) -> None:
     async with Proxy(stage.url) as proxy:
@@ -55,7 +55,7 @@ async def test_a_server_that_goes_away_is_told_and_found_again_with_what_happene
         await expect(page.locator("#notice")).to_be_hidden()
 
 
-async def test_a_network_that_comes_back_is_used_at_once(stage: Stage, visit: Visit, user: str) -> None:
+async def test_the_page_reconnects_at_once_when_the_network_is_back(stage: Stage, visit: Visit, user: str) -> None:
     visit.allow(*CUT)
     page = await visit.go_as(user)
     await visit.connection("live")
@@ -66,7 +66,7 @@ async def test_a_network_that_comes_back_is_used_at_once(stage: Stage, visit: Vi
     await visit.connection("live")
 
 
-async def test_a_page_that_nobody_sees_lets_its_stream_go_and_takes_it_up_again(
+async def test_a_hidden_page_closes_its_stream_and_opens_it_again_when_shown(
     stage: Stage, visit: Visit, user: str
 ) -> None:
     page = await visit.go_as(user)
@@ -80,7 +80,7 @@ async def test_a_page_that_nobody_sees_lets_its_stream_go_and_takes_it_up_again(
 
 
 async def test_a_row_that_is_deleted_leaves_the_page(stage: Stage, visit: Visit, user: str) -> None:
-    kept = await stage.row(user)
+    remaining = await stage.row(user)
     row = await stage.row(user, status="cancelled")
     await visit.page.route("**/api/events", lambda route: route.abort())
     visit.allow(*CUT)
@@ -88,12 +88,12 @@ async def test_a_row_that_is_deleted_leaves_the_page(stage: Stage, visit: Visit,
     await expect(visit.card(row)).to_be_visible()
     await stage.rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row)
     await expect(visit.card(row)).to_have_count(0, timeout=15_000)
-    await expect(visit.card(kept)).to_be_visible()
+    await expect(visit.card(remaining)).to_be_visible()
 
 
 async def _parsed(page: Page, *pieces: str) -> list[list[str | None]]:
-    """What the page's reader of streams makes of these pieces."""
-    found: list[list[str | None]] = await page.evaluate(
+    """Return the events that the page's parser reads from these pieces."""
+    parsed: list[list[str | None]] = await page.evaluate(
         """async (pieces) => {
           const { events } = await import("/page/live.js");
           const coded = new TextEncoder();
@@ -109,10 +109,10 @@ async def _parsed(page: Page, *pieces: str) -> list[list[str | None]]:
         }""",
         list(pieces),
     )
-    return found
+    return parsed
 
 
-async def test_the_stream_is_read_as_the_standard_says(visit: Visit) -> None:
+async def test_the_stream_is_parsed_as_the_standard_says(visit: Visit) -> None:
     page = await visit.go()
     assert await _parsed(page, "data: a\n\n") == [["message", "a", None]]
     assert await _parsed(page, ": still here\n\nevent: x\nid: 7\nda", "ta:b\ndata\n", "\n") == [["x", "b\n", "7"]]

@@ -1,4 +1,4 @@
-"""How the page is met: by keyboard, by ear, on a phone, in both themes and both languages; with screenshots."""
+"""Accessibility and appearance of the page: keyboard, screen reader, phone, themes, languages; with screenshots."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _NAME = """() => {
 }"""
 
 
-async def furnished(stage: Stage, user: str) -> dict[str, str]:
-    """A user with one row of everything; their ids by name."""
+async def add_rows(stage: Stage, user: str) -> dict[str, str]:
+    """Insert one row of each kind for a user; return their ids by name."""
     return {
         "failed": await stage.refused(user, "The prompt breaks the rules of this model. Change it and try again."),
         "sound": await stage.order(
@@ -44,8 +44,8 @@ async def furnished(stage: Stage, user: str) -> dict[str, str]:
     }
 
 
-async def settled(visit: Visit, rows: dict[str, str]) -> None:
-    """Wait until everything stands where it belongs."""
+async def wait_for_rows(visit: Visit, rows: dict[str, str]) -> None:
+    """Wait until every row is shown in its final state."""
     for name in ("ready", "gallery", "film", "sound"):
         await visit.ready(rows[name])
     await expect(visit.card(rows["failed"])).to_have_attribute("data-standing", "failed", timeout=20_000)
@@ -54,7 +54,7 @@ async def settled(visit: Visit, rows: dict[str, str]) -> None:
 
 
 async def serious(page: Page) -> list[str]:
-    """What axe-core finds serious or critical."""
+    """Return the violations that axe-core calls serious or critical."""
     found = (await Axe().run(page)).response["violations"]
     return [
         f"{one['id']}: {[node['html'][:120] for node in one['nodes']]}"
@@ -63,10 +63,10 @@ async def serious(page: Page) -> list[str]:
     ]
 
 
-async def looked_at(page: Page, name: str, folder: Path) -> None:
-    """Look at this page on a desk in the light and on a phone in the dark, in English and in Russian; keep pictures."""
+async def check_appearance(page: Page, name: str, folder: Path) -> None:
+    """Check this page wide and light in English, and narrow and dark in Russian; save screenshots."""
     for theme, width, language in (("light", 1280, "Русский"), ("dark", 375, "English")):
-        await page.emulate_media(color_scheme=theme)  # type: ignore[arg-type] - of two words
+        await page.emulate_media(color_scheme=theme)  # type: ignore[arg-type] - a Literal
         await page.set_viewport_size({"width": width, "height": 900})
         assert await serious(page) == [], f"{name} {theme} {width}"
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} {width}"
@@ -74,22 +74,22 @@ async def looked_at(page: Page, name: str, folder: Path) -> None:
         await page.get_by_role("button", name=language).click()
 
 
-async def test_nothing_serious_is_found_by_axe_in_either_theme_and_nothing_is_wider_than_a_phone(
+async def test_axe_finds_nothing_serious_in_either_theme_and_nothing_is_wider_than_a_phone(
     stage: Stage, visit: Visit, user: str, tmp_path: Path
 ) -> None:
-    rows = await furnished(stage, user)
+    rows = await add_rows(stage, user)
     page = await visit.go()
-    await looked_at(page, "enter", tmp_path)
+    await check_appearance(page, "enter", tmp_path)
     await visit.go_as(user)
-    await settled(visit, rows)
-    await looked_at(page, "history", tmp_path)
+    await wait_for_rows(visit, rows)
+    await check_appearance(page, "history", tmp_path)
     await visit.go(OPERATOR, f"/?id={rows['gallery']}")
     await loaded(visit.card(rows["gallery"]).locator("img"))
     await expect(page.locator(".why dd").first).to_be_visible()
-    await looked_at(page, "one", tmp_path)
+    await check_appearance(page, "one", tmp_path)
 
 
-async def test_everything_can_be_reached_and_done_with_the_keyboard(stage: Stage, visit: Visit, user: str) -> None:
+async def test_everything_can_be_done_with_the_keyboard(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.order(user, picture(), picture(1.0), prompt="Two dunes")
     page = await visit.go()
     await page.keyboard.press("Tab")
@@ -127,26 +127,26 @@ async def test_the_language_is_the_browsers_and_may_be_changed_for_the_tab(
     await expect(page.get_by_role("heading", name="History")).to_be_visible()
 
 
-async def test_both_languages_say_the_same_things(visit: Visit) -> None:
+async def test_both_languages_have_the_same_texts(visit: Visit) -> None:
     page = await visit.go()
     english, russian = await page.evaluate(
         """async () => {
           const { TEXTS } = await import("/page/texts.js");
-          const told = (texts) => Object.entries(texts).map(([name, text]) => `${name}: ${typeof text}`);
-          return [told(TEXTS.en), told(TEXTS.ru)];
+          const entries = (texts) => Object.entries(texts).map(([name, text]) => `${name}: ${typeof text}`);
+          return [entries(TEXTS.en), entries(TEXTS.ru)];
         }"""
     )
     assert english == russian != []
 
 
-async def test_nothing_turns_for_those_who_want_no_motion(stage: Stage, visits: Visits, user: str) -> None:
+async def test_nothing_is_animated_with_reduced_motion(stage: Stage, visits: Visits, user: str) -> None:
     row = await stage.order(user, picture(), ends=False)
     visit = await visits(reduced_motion="reduce")
     await visit.go_as(user)
     await expect(visit.card(row).locator(".ring")).to_have_css("animation-name", "none")
 
 
-async def test_a_long_history_is_read_page_by_page_and_by_how_it_stands(stage: Stage, visit: Visit, user: str) -> None:
+async def test_a_long_history_is_read_page_by_page_and_filtered_by_state(stage: Stage, visit: Visit, user: str) -> None:
     for n in range(30):
         await stage.row(user, status="cancelled", prompt=f"No. {n}", age=100.0 + n)
     failed = await stage.refused(user, "No.")
@@ -167,7 +167,7 @@ async def test_an_empty_history_says_so(visit: Visit, user: str) -> None:
     await expect(page.get_by_text("Nothing here yet. A new generation appears by itself.")).to_be_visible()
 
 
-async def test_the_operator_sees_the_stuck_and_why(stage: Stage, visit: Visit, user: str) -> None:
+async def test_the_operator_sees_the_stuck_rows_with_the_reason(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.order(user, picture(), ends=False, age=3600.0)
     page = await visit.go(OPERATOR)
     await page.get_by_role("radio", name="Stuck").check()

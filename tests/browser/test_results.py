@@ -1,4 +1,4 @@
-"""What the page shows of a generation: its way, its results in place, its error, and never somebody else's."""
+"""What the page shows of a generation: its progress, its results, its error, and no rows of other users."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ async def test_a_row_inserted_while_the_page_is_open_turns_from_spinner_to_pictu
     assert (await card.locator("img").get_attribute("src") or "").startswith(stage.rig.storage.url)  # type: ignore[union-attr]
 
 
-async def test_the_elapsed_time_is_the_servers_even_where_the_clock_is_an_hour_off(
-    stage: Stage, visit: Visit, user: str
-) -> None:
+async def test_the_elapsed_time_follows_the_servers_clock(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.order(user, picture(), ends=False, age=40)
     await visit.page.add_init_script("const real = Date.now; Date.now = () => real() + 3_600_000;")
     await visit.go_as(user)
@@ -65,9 +63,7 @@ async def test_a_sound_plays_in_place(stage: Stage, visit: Visit, user: str) -> 
     await until(lambda: page.evaluate("document.querySelector('audio').currentTime > 0.3"), what="a sound that plays")
 
 
-async def test_a_film_that_plays_goes_on_while_everything_is_asked_for_anew(
-    stage: Stage, visit: Visit, user: str
-) -> None:
+async def test_a_playing_film_continues_while_the_list_is_refreshed(stage: Stage, visit: Visit, user: str) -> None:
     visit.allow("net::ERR_FAILED")
     await visit.page.route("**/api/events", lambda route: route.abort())
     await stage.row(user)
@@ -80,7 +76,7 @@ async def test_a_film_that_plays_goes_on_while_everything_is_asked_for_anew(
     assert await page.evaluate("window.film.isConnected && !window.film.paused")
 
 
-async def test_several_results_are_a_gallery_for_mouse_and_keyboard(stage: Stage, visit: Visit, user: str) -> None:
+async def test_several_results_are_paged_with_mouse_and_keyboard(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.order(user, *(picture(n / 3) for n in range(3)), prompt="Three dunes")
     page = await visit.go_as(user)
     card = await visit.ready(row)
@@ -99,7 +95,7 @@ async def test_several_results_are_a_gallery_for_mouse_and_keyboard(stage: Stage
     await expect(shown).to_have_attribute("src", first or "")
 
 
-async def test_an_error_is_shown_in_its_own_words(stage: Stage, visit: Visit, user: str) -> None:
+async def test_the_error_of_a_failed_row_is_shown(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.refused(user, "The prompt breaks the rules of this model.")
     await visit.go_as(user)
     card = visit.card(row)
@@ -108,10 +104,10 @@ async def test_an_error_is_shown_in_its_own_words(stage: Stage, visit: Visit, us
     await expect(card.locator(".facts")).to_contain_text("Failed")
 
 
-async def test_what_this_browser_cannot_play_is_ready_all_the_same_and_can_be_kept(
+async def test_a_file_that_the_browser_cannot_play_is_ready_and_can_be_downloaded(
     stage: Stage, visit: Visit, user: str
 ) -> None:
-    # So small that only the head of a film is in it.
+    # Too small to hold more than the header of a film.
     row = await stage.order(user, MediaSpec("video", "mp4", 500), prompt="A film of tomorrow")
     await visit.go_as(user)
     card = await visit.ready(row)
@@ -119,11 +115,11 @@ async def test_what_this_browser_cannot_play_is_ready_all_the_same_and_can_be_ke
     await expect(card.locator(".word")).to_have_text("Ready")
     address = await card.get_by_role("link", name="Download").get_attribute("href") or ""
     assert address.startswith(stage.rig.storage.url)  # type: ignore[union-attr]
-    # Nobody was asked for what the provider has of it.
+    # The page did not ask the provider for its copy.
     assert visit.origins <= {stage.url, stage.rig.storage.url}  # type: ignore[union-attr]
 
 
-async def test_a_stored_picture_that_does_not_arrive_can_be_kept_and_tried_again(
+async def test_a_stored_picture_that_fails_to_load_can_be_downloaded_and_tried_again(
     stage: Stage, visit: Visit, user: str
 ) -> None:
     visit.allow("net::ERR_FAILED")
@@ -152,13 +148,13 @@ async def test_a_result_is_downloaded_as_a_file(stage: Stage, visit: Visit, user
     assert address.endswith("?download=")
 
 
-@pytest.mark.parametrize("written", ["{}", "{}?name=it's"], ids=["plain", "as no browser writes it"])
-async def test_a_result_that_only_the_provider_has_comes_through_a_link_made_for_the_moment(
-    stage: Stage, visit: Visit, user: str, written: str
+@pytest.mark.parametrize("spelling", ["{}", "{}?name=it's"], ids=["plain", "as no browser writes it"])
+async def test_a_result_that_only_the_provider_has_is_shown_through_a_fresh_link(
+    stage: Stage, visit: Visit, user: str, spelling: str
 ) -> None:
     kie = stage.rig.kie
     task = kie.add_task(results=(picture(),), life=0.0)
-    results = json.dumps([written.format(address) for address in kie.addresses(kie.tasks[task])])
+    results = json.dumps([spelling.format(address) for address in kie.addresses(kie.tasks[task])])
     row = await stage.row(user, task=task, status="success", results=results, provider="older", prompt="Not stored")
     await visit.go_as(user)
     image = visit.card(row).get_by_role("img", name="Not stored")
@@ -168,7 +164,7 @@ async def test_a_result_that_only_the_provider_has_comes_through_a_link_made_for
     await expect(visit.card(row).get_by_role("link", name="Open the file")).to_be_visible()
 
 
-async def test_what_the_provider_does_not_hand_out_any_more_is_said(stage: Stage, visit: Visit, user: str) -> None:
+async def test_a_result_that_the_provider_no_longer_has_shows_a_sentence(stage: Stage, visit: Visit, user: str) -> None:
     results = json.dumps([f"{stage.rig.kie.files_url}/gone/nobody-knows.png"])
     row = await stage.row(user, task="t", status="success", results=results, provider="older")
     visit.allow("Failed to load resource: the server responded with a status of [45]")
@@ -176,7 +172,7 @@ async def test_what_the_provider_does_not_hand_out_any_more_is_said(stage: Stage
     await expect(visit.card(row)).to_contain_text("The provider does not hand this file out.")
 
 
-async def test_an_old_preview_is_shown_where_there_is_nothing_better(stage: Stage, visit: Visit, user: str) -> None:
+async def test_the_preview_is_shown_where_there_is_no_result(stage: Stage, visit: Visit, user: str) -> None:
     known = await stage.order(user, picture())
     await visit.go_as(user)
     preview = await (await visit.ready(known)).locator("img").get_attribute("src")
@@ -186,7 +182,7 @@ async def test_an_old_preview_is_shown_where_there_is_nothing_better(stage: Stag
     await expect(visit.card(row).locator(".facts")).to_contain_text("Preview")
 
 
-async def test_a_row_that_is_hostile_stays_text_and_its_addresses_are_not_followed(
+async def test_a_hostile_row_stays_text_and_its_addresses_are_not_followed(
     stage: Stage, visit: Visit, user: str
 ) -> None:
     prompt = "<img src=x onerror=alert(1)><script>alert(1)</script>"
@@ -198,7 +194,7 @@ async def test_a_row_that_is_hostile_stays_text_and_its_addresses_are_not_follow
     await expect(card.locator("img, script, a[href^='javascript']")).to_have_count(0)
 
 
-async def test_only_ones_own_rows_are_shown_and_the_operator_sees_all(stage: Stage, visit: Visit, user: str) -> None:
+async def test_a_user_sees_only_their_own_rows_and_the_operator_sees_all(stage: Stage, visit: Visit, user: str) -> None:
     stranger = str(uuid.uuid4())
     theirs = await stage.row(stranger, status="cancelled", prompt="Not yours")
     mine = await stage.row(user, status="cancelled", prompt="Mine")
@@ -207,7 +203,7 @@ async def test_only_ones_own_rows_are_shown_and_the_operator_sees_all(stage: Sta
     await expect(visit.card(theirs)).to_have_count(0)
     await visit.go_as(user, f"/?id={theirs}")
     await expect(page.get_by_text("There is no such generation, or it is not yours.")).to_be_visible()
-    # The operator's list has the other tests' rows in it too, with a result that is not handed out.
+    # The operator's list also holds rows of other tests, with a result that the provider refuses.
     visit.allow("status of 4(04|22)")
     await visit.go(OPERATOR)
     await expect(visit.card(theirs).locator(".owner")).to_contain_text(stranger)

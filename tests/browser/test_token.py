@@ -1,4 +1,4 @@
-"""Who may look: a token from the form or the address, kept for the tab alone, and told when it is not accepted."""
+"""Signing in: a token from the form or the address, kept for the tab alone, and refused when it is invalid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_a_token_is_entered_once_and_kept_for_the_tab(stage: Stage, visit:
     assert await page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
-async def test_a_token_in_the_address_is_taken_and_removed_at_once(stage: Stage, visit: Visit, user: str) -> None:
+async def test_a_token_in_the_address_is_used_and_removed_at_once(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.row(user, status="cancelled")
     page = await visit.go_as(user, f"/?id={row}")
     await expect(visit.card(row)).to_be_visible()
@@ -32,9 +32,7 @@ async def test_a_token_in_the_address_is_taken_and_removed_at_once(stage: Stage,
     assert await page.evaluate("history.length") <= 2
 
 
-async def test_a_token_pasted_into_the_address_of_an_open_page_is_taken_too(
-    stage: Stage, visit: Visit, user: str
-) -> None:
+async def test_a_token_pasted_into_the_address_of_an_open_page_is_used(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.row(user, status="cancelled")
     page = await visit.go()
     await page.evaluate("token => { location.hash = `token=${token}`; }", shared(user))
@@ -42,7 +40,7 @@ async def test_a_token_pasted_into_the_address_of_an_open_page_is_taken_too(
     assert page.url == f"{stage.url}/"
 
 
-async def test_a_wrong_token_is_told_and_another_may_be_tried(stage: Stage, visit: Visit, user: str) -> None:
+async def test_a_refused_token_shows_an_error_and_another_can_be_entered(stage: Stage, visit: Visit, user: str) -> None:
     visit.allow("status of 401")
     page = await visit.go()
     field = page.get_by_label("Access token")
@@ -58,13 +56,13 @@ async def test_a_wrong_token_is_told_and_another_may_be_tried(stage: Stage, visi
     await expect(page.get_by_role("heading", name="History")).to_be_visible()
 
 
-async def test_an_empty_form_is_told_so(visit: Visit) -> None:
+async def test_an_empty_form_shows_an_error(visit: Visit) -> None:
     page = await visit.go()
     await page.get_by_role("button", name="Show my generations").click()
     await expect(page.get_by_role("alert")).to_have_text("Enter a token.")
 
 
-async def test_signing_out_forgets_the_token_and_what_was_shown(stage: Stage, visit: Visit, user: str) -> None:
+async def test_signing_out_removes_the_token_and_the_cards(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.row(user, status="cancelled")
     page = await visit.go_as(user)
     await expect(visit.card(row)).to_be_visible()

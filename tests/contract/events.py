@@ -30,11 +30,13 @@ class Source:
     def __init__(self, path: Path) -> None:
         self._place = path.relative_to(PACKAGE).as_posix()
         self._tree = ast.parse(path.read_text())
-        self._functions = {node.name: node for node in ast.walk(self._tree) if isinstance(node, Scope)}
+        # Two classes of a file may have methods of one name: each is a scope.
+        self._scopes = [*(node for node in ast.walk(self._tree) if isinstance(node, Scope)), self._tree]
+        self._functions = {node.name: node for node in self._scopes if isinstance(node, Scope)}
 
     def events(self) -> Iterator[tuple[str, str, set[str], str]]:
         """Name, level, fields and place of every call of a logger; what is no constant stands as its source text."""
-        for scope in [*self._functions.values(), self._tree]:
+        for scope in self._scopes:
             for call in _own(scope):
                 for names, level in self._written(call, scope):
                     place = f"{self._place}:{call.lineno}"

@@ -14,8 +14,9 @@ import pytest
 
 from reconciler.bootstrap import reports
 from reconciler.cli.render.tables import case_as_json, show_json
+from reconciler.domain.transfer import Transfer
 from reconciler.operations.explain import ExplainTerms
-from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
+from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
 from reconciler.settings import load
@@ -33,7 +34,7 @@ TERMS = ExplainTerms(timedelta(hours=24), ("kie.ai",))
         ("stuck[]", StuckGeneration),
         ("top", Throughput),
         ("top.replicas[]", ReplicaRates),
-        ("top.transfers[]", TransferView),
+        ("top.transfers[]", Transfer),
         ("top.keys[]", KeyBacklog),
         ("top.waiting[]", WaitingGeneration),
     ],
@@ -47,7 +48,7 @@ def test_the_lists_within_a_look_are_of_what_the_page_says() -> None:
     lists = {name: hint.__args__[0] for name, hint in hints.items() if getattr(hint, "__origin__", None) is tuple}
     assert lists == {
         "replicas": ReplicaRates,
-        "transfers": TransferView,
+        "transfers": Transfer,
         "keys": KeyBacklog,
         "waiting": WaitingGeneration,
     }

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from reconciler import settings
-from reconciler.front import routers
+from reconciler.bootstrap.http import routers
 from reconciler.health import Health
 from reconciler.http.app import application
 from reconciler.http.readiness_gate import ReadinessGate

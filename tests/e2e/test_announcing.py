@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.webhooks.sender import BREADTH
+from reconciler.webhooks.sender import CONCURRENCY
 from testkit.replica import Replica
 from testkit.stage import Rig
 from testkit.standins.receiver import SECRET, Heard, Receiver, never
@@ -100,7 +100,7 @@ async def test_two_replicas_send_no_event_out_of_order_and_hardly_any_twice(rig:
     for replica in replicas:
         await replica.ready()
     await rig.pool.execute(_HISTORY, 25, 6)
-    await until(lambda: receiver.at_once == 2 * BREADTH, 10, "both telling as many at once as they may")
+    await until(lambda: receiver.at_once == 2 * CONCURRENCY, 10, "both telling as many at once as they may")
     both.set()
     await none_waits(rig, within=40)
     for n in range(1, 26):

@@ -53,10 +53,10 @@ async def test_a_page_sees_its_generation_from_the_insert_to_the_result_by_which
     ):
         generation_id = await rig.order()
         assert await delivery(near, generation_id) == await delivery(far, generation_id)
-        assert near.told[0]["kind"] == "status"
+        assert near.changes[0]["kind"] == "status"
         row = await rig.pool.fetchrow("SELECT asset_url FROM public.generations")
-        assert near.told[-1]["assetUrl"] == row["asset_url"]
-        assert anna.told == []
+        assert near.changes[-1]["assetUrl"] == row["asset_url"]
+        assert anna.changes == []
 
 
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
@@ -66,7 +66,7 @@ async def test_a_page_sees_the_result_where_the_triggers_were_dropped(rig: Rig) 
     replica = await served(rig)
     async with page(replica, token(USER)) as near:
         await delivery(near, await rig.order())
-        assert {one["kind"] for one in near.told} == {"succeeded"}
+        assert {one["kind"] for one in near.changes} == {"succeeded"}
 
 
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
@@ -77,7 +77,7 @@ async def test_a_replica_that_stops_waits_for_no_page_and_the_page_goes_on_with_
         began = time.monotonic()
         replica.signal(signal.SIGTERM)
         await until(lambda: near.ended and operator.ended, within=2, what="the end of the streams")
-        assert (near.said[-1].event, operator.said[-1].event) == ("bye", "bye")
+        assert (near.events[-1].event, operator.events[-1].event) == ("bye", "bye")
         assert (await replica.ended(within=5)).code == 0
         assert time.monotonic() - began < 4
     other = await served(rig)

@@ -22,8 +22,8 @@ from aiohttp import web
 
 from reconciler import settings
 from reconciler.bootstrap import parts
+from reconciler.bootstrap.http import authenticator, route_services
 from reconciler.errors import Config
-from reconciler.front import gate_for, inside
 from reconciler.simulator import Failure, Simulator
 from testkit.commands import Ran, run
 from testkit.replica import Replica
@@ -303,7 +303,7 @@ async def test_a_malformed_secret_is_named_and_not_shown(stage: Stage) -> None:
 async def test_no_part_of_the_daemon_shows_a_secret_when_it_is_printed(stage: Stage) -> None:
     loaded = settings.load(stage.environment, stage.rig.folder)
     async with parts(loaded) as built:
-        everything, seen = [loaded, built, inside(built), gate_for(loaded)], set[int]()
+        everything, seen = [loaded, built, route_services(built), authenticator(loaded)], set[int]()
         while everything:
             part = everything.pop()
             if id(part) in seen or isinstance(part, str | bytes | bytearray):

@@ -1,4 +1,4 @@
-"""The API on a real port over a real database and a local KIE, and callers with tokens of their own."""
+"""The API on a real port over a real database and a simulated KIE, and one client for each kind of caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jwt
 
 from reconciler import settings
 from reconciler.bootstrap import Parts, parts
-from reconciler.front import inside, routers
+from reconciler.bootstrap.http import route_services, routers
 from reconciler.health import Health
 from reconciler.http.app import application, serving
 from reconciler.http.readiness_gate import ReadinessGate
@@ -26,11 +26,11 @@ BOB = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
 
 @dataclass
-class Face:
-    """One replica's port: `operator`, `ann` and `bob` ask it, and `nobody` without a token."""
+class ServedApi:
+    """One replica's API with a client for the operator, one each for Ann and Bob, and `nobody` without a token."""
 
-    built: Parts
-    entrance: ReadinessGate
+    parts: Parts
+    readiness_gate: ReadinessGate
     operator: httpx.AsyncClient
     ann: httpx.AsyncClient
     bob: httpx.AsyncClient
@@ -38,14 +38,14 @@ class Face:
 
 
 def token(user_id: str) -> str:
-    """What Supabase would give this user."""
+    """Return a token as Supabase issues it to this user."""
     claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
 @asynccontextmanager
-async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> AsyncIterator[Face]:
-    """Serve the API; nothing else of the daemon runs."""
+async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> AsyncIterator[ServedApi]:
+    """Serve the API; no other part of the daemon runs."""
     environment = {
         "DATABASE_URL": dsn,
         "KIE_API_KEY": "key",
@@ -63,19 +63,24 @@ async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> Asyn
     }
     async with AsyncExitStack() as stack:
         built = await stack.enter_async_context(parts(settings.load(environment, folder)))
-        entrance = ReadinessGate(Health(patience=45.0, reason=None))
-        entrance.inside = inside(built)
-        made = routers(built.settings, entrance, built.metrics)
-        app = application(entrance.health, built.metrics, routers=made)
+        readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
+        readiness_gate.services = route_services(built)
+        routes = routers(built.settings, readiness_gate, built.metrics)
+        app = application(readiness_gate.health, built.metrics, routers=routes)
         port = await stack.enter_async_context(serving(app, "127.0.0.1", 0))
 
         async def client(bearer: str = "") -> httpx.AsyncClient:
             headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
             base = f"http://127.0.0.1:{port}"
-            # To read the certificates of the world four times would take longer than the test.
-            made = httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, verify=False, timeout=30)
-            return await stack.enter_async_context(made)
+            # Loading the certificate authorities four times would take longer than the test.
+            opened_client = httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, verify=False, timeout=30)
+            return await stack.enter_async_context(opened_client)
 
-        yield Face(
-            built, entrance, await client(OPERATOR), await client(token(ANN)), await client(token(BOB)), await client()
+        yield ServedApi(
+            built,
+            readiness_gate,
+            await client(OPERATOR),
+            await client(token(ANN)),
+            await client(token(BOB)),
+            await client(),
         )

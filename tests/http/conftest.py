@@ -1,4 +1,4 @@
-"""What the doors open on: a real database, a local KIE over HTTP and local storage; `face` is the API on a port."""
+"""A real database, a simulated KIE over HTTP, local storage, and the API on a port (`api`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler import bootstrap, settings
 from reconciler.bootstrap import Parts, parts
 from reconciler.operations.actions import Operator
 from reconciler.simulator import Simulator
-from tests.http.api import Face, opened
+from tests.http.api import ServedApi, opened
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ async def pool(rows_dsn: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def face(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Face]:
-    async with opened(rows_dsn, kie, tmp_path) as face:
-        yield face
+async def api(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[ServedApi]:
+    async with opened(rows_dsn, kie, tmp_path) as api:
+        yield api
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ async def built(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[
         "RECONCILER_STORAGE_BACKEND": "local",
         "RECONCILER_STORAGE_LOCAL_DIR": str(tmp_path / "files"),
     }
-    async with parts(settings.load(environment, tmp_path)) as made:
-        yield made
+    async with parts(settings.load(environment, tmp_path)) as built:
+        yield built
 
 
 @pytest.fixture
 def desk(built: Parts) -> Operator:
-    return replace(bootstrap.desk(built, at_once=4), patience=20)
+    return replace(bootstrap.operator(built, at_once=4), patience=20)

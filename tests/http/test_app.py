@@ -1,4 +1,4 @@
-"""The daemon's one port: what a supervisor, a balancer, a scraper and a browser get from it."""
+"""The routes that need no token: health, readiness, metrics, stored files; and the server's socket."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from reconciler.errors import Config
 from reconciler.health import Health
-from reconciler.http.app import _bound, application, serving
+from reconciler.http.app import _bind, application, serving
 from reconciler.metrics import Metrics
 
 
 @asynccontextmanager
-async def door(health: Health, files: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(health: Health, files: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
     app = application(health, Metrics(), files)
     async with (
         serving(app, "127.0.0.1", 0) as port,
@@ -27,58 +27,58 @@ async def door(health: Health, files: Path | None = None) -> AsyncIterator[httpx
         yield client
 
 
-def steady(**more: object) -> Health:
+def healthy(**more: object) -> Health:
     health = Health(patience=45.0, reason=None)
     for name, value in more.items():
         setattr(health, name, value)
     return health
 
 
-async def test_a_loop_that_turns_is_healthy_and_one_that_stopped_is_not() -> None:
-    async with door(steady()) as client:
+async def test_a_running_loop_is_healthy_and_a_stopped_one_is_not() -> None:
+    async with client_of(healthy()) as client:
         assert (await client.get("/healthz")).status_code == 200
-    async with door(steady(pulse=lambda: float("-inf"))) as client:
+    async with client_of(healthy(pulse=lambda: float("-inf"))) as client:
         answer = await client.get("/healthz")
         assert (answer.status_code, "loop" in answer.text) == (503, True)
 
 
-async def test_readiness_says_why_it_is_not_there_yet() -> None:
-    async with door(Health(patience=45.0)) as client:
+async def test_readyz_states_the_reason_while_not_ready() -> None:
+    async with client_of(Health(patience=45.0)) as client:
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": "starting"})
-    async with door(steady(trouble=lambda: "the database is away")) as client:
+    async with client_of(healthy(trouble=lambda: "the database is away")) as client:
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()["reason"]) == (503, "the database is away")
-    async with door(steady()) as client:
+    async with client_of(healthy()) as client:
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()) == (200, {"ready": True, "reason": None})
 
 
-async def test_figures_come_as_text_or_as_openmetrics_as_the_scraper_asks() -> None:
-    async with door(steady()) as client:
+async def test_metrics_come_as_text_or_openmetrics_as_the_accept_header_asks() -> None:
+    async with client_of(healthy()) as client:
         plain = await client.get("/metrics")
-        asked = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        openmetrics = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert plain.headers["content-type"].startswith("text/plain")
     assert 'kie_reconciler_deliveries_total{outcome="delivered",trigger="notify"} 0.0' in plain.text
-    assert asked.headers["content-type"].startswith("application/openmetrics-text")
-    assert asked.text.endswith("# EOF\n")
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.text.endswith("# EOF\n")
 
 
 @pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
 @pytest.mark.parametrize(
-    "asked", ["version=x", "version=\xff", "version=", "version=1.2.3.4.5.x", "escaping=\xff", "q=x"]
+    "parameter", ["version=x", "version=\xff", "version=", "version=1.2.3.4.5.x", "escaping=\xff", "q=x"]
 )
-async def test_who_asks_for_figures_in_no_form_that_there_is_gets_text(kind: str, asked: str) -> None:
-    async with door(steady()) as client:
-        answer = await client.get("/metrics", headers={"Accept": f"{kind};{asked}".encode("latin-1")})
+async def test_an_unknown_accept_parameter_gives_text(kind: str, parameter: str) -> None:
+    async with client_of(healthy()) as client:
+        answer = await client.get("/metrics", headers={"Accept": f"{kind};{parameter}".encode("latin-1")})
     assert answer.status_code == 200
     assert "kie_reconciler_deliveries_total" in answer.text
 
 
-async def test_a_stored_file_is_served_with_its_type_and_in_parts(tmp_path: Path) -> None:
+async def test_a_stored_file_is_served_with_its_type_and_in_ranges(tmp_path: Path) -> None:
     (tmp_path / "u/image").mkdir(parents=True)
     (tmp_path / "u/image/g_0.png").write_bytes(b"0123456789")
-    async with door(steady(), tmp_path) as client:
+    async with client_of(healthy(), tmp_path) as client:
         whole = await client.get("/files/u/image/g_0.png")
         part = await client.get("/files/u/image/g_0.png", headers={"Range": "bytes=2-4"})
     assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, b"0123456789", "image/png")
@@ -86,14 +86,14 @@ async def test_a_stored_file_is_served_with_its_type_and_in_parts(tmp_path: Path
     assert (part.status_code, part.content) == (206, b"234")
 
 
-async def test_what_is_wrong_with_a_range_is_told_as_a_problem(tmp_path: Path) -> None:
+async def test_an_invalid_range_is_answered_as_a_problem(tmp_path: Path) -> None:
     (tmp_path / "g_0.png").write_bytes(b"0123456789")
-    async with door(steady(), tmp_path) as client:
+    async with client_of(healthy(), tmp_path) as client:
         beyond = await client.get("/files/g_0.png", headers={"Range": "bytes=99-"})
         garbled = await client.get("/files/g_0.png", headers={"Range": "bytes"})
         head = await client.head("/files/g_0.png", headers={"Range": "bytes=99-"})
-    told = [(one.status_code, one.headers["content-type"], one.json()["error"]) for one in (beyond, garbled)]
-    assert told == [
+    errors = [(one.status_code, one.headers["content-type"], one.json()["error"]) for one in (beyond, garbled)]
+    assert errors == [
         (416, "application/problem+json", "range_not_satisfiable"),
         (400, "application/problem+json", "invalid_request"),
     ]
@@ -112,34 +112,34 @@ async def test_only_stored_media_are_served(key: str, tmp_path: Path) -> None:
     (root / ".parts").mkdir()
     (root / ".parts/x.png").write_bytes(b"half a picture")
     (root / "link.png").symlink_to(tmp_path / "secret.png")
-    async with door(steady(), root) as client:
+    async with client_of(healthy(), root) as client:
         assert (await client.get(f"/files/{key}")).status_code == 404
 
 
-async def test_an_answer_is_not_held_back_to_be_sent_with_the_next() -> None:
+async def test_nagles_algorithm_is_off_on_accepted_connections() -> None:
     without_delay: list[int] = []
 
-    class Looking(asyncio.Protocol):
+    class SocketOptionReader(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             accepted = transport.get_extra_info("socket")
             without_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             transport.close()
 
-    listening = _bound("127.0.0.1", 0)
-    async with await asyncio.get_running_loop().create_server(Looking, sock=listening):
-        reader, writer = await asyncio.open_connection(*listening.getsockname())
+    listener = _bind("127.0.0.1", 0)
+    async with await asyncio.get_running_loop().create_server(SocketOptionReader, sock=listener):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
         assert await reader.read() == b""
         writer.close()
     assert without_delay[0]
 
 
-async def test_a_port_that_is_taken_is_a_matter_of_configuration() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+async def test_a_port_in_use_is_a_configuration_error() -> None:
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         with pytest.raises(Config) as refused:
-            async with serving(application(steady(), Metrics()), "127.0.0.1", port):
+            async with serving(application(healthy(), Metrics()), "127.0.0.1", port):
                 pass
     assert str(port) in str(refused.value)
     assert "RECONCILER_HTTP_PORT" in refused.value.hint

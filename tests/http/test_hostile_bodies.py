@@ -1,4 +1,4 @@
-"""Requests that no client makes by mistake: each is answered as a problem, none reaches KIE or breaks a route."""
+"""Hostile requests: each is answered as a problem, and none reaches KIE or causes a server error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from reconciler.simulator import Simulator
-from tests.http.api import Face, opened
+from tests.http.api import ServedApi, opened
 
 CALLBACK = "/api/kie/callback?secret=sesame-open"
 ROUTES = (CALLBACK, "/api/kie/createTask", "/api/kie/downloadUrl")
@@ -19,16 +19,16 @@ DEPTHS = (100, 500, 900, 980, 1_100, 10_000)
 
 
 @pytest.fixture
-async def face(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Face]:
-    async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET="sesame-open") as face:
-        yield face
+async def api(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[ServedApi]:
+    async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET="sesame-open") as api:
+        yield api
 
 
-def nested(depth: int, around: str) -> bytes:
-    return (around.replace("HERE", "[" * depth + "]" * depth)).encode()
+def nested(depth: int, template: str) -> bytes:
+    return (template.replace("HERE", "[" * depth + "]" * depth)).encode()
 
 
-AROUND = {
+TEMPLATES = {
     "alone": "HERE",
     "in an order": '{"model": "m", "kind": "image", "prompt": "p", "input": {"a": HERE}}',
     "in a callback": '{"code": 200, "data": {"taskId": "t", "a": HERE}}',
@@ -48,15 +48,15 @@ ODD = {
 }
 
 
-async def posted(face: Face, route: str, body: bytes) -> httpx.Response:
-    return await face.operator.post(route, content=body, headers={"Content-Type": "application/json"})
+async def post(api: ServedApi, route: str, body: bytes) -> httpx.Response:
+    return await api.operator.post(route, content=body, headers={"Content-Type": "application/json"})
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_json_of_any_depth_breaks_no_route(face: Face, kie: Simulator, route: str) -> None:
-    for what, around in AROUND.items():
+async def test_json_of_any_depth_causes_no_server_error(api: ServedApi, kie: Simulator, route: str) -> None:
+    for what, template in TEMPLATES.items():
         for depth in DEPTHS:
-            answer = await posted(face, route, nested(depth, around))
+            answer = await post(api, route, nested(depth, template))
             assert answer.status_code < 500, (what, depth, answer.text)
             if depth == DEPTHS[-1]:
                 assert (answer.status_code, "error" in answer.json()) == (400, True), (what, answer.text)
@@ -64,9 +64,9 @@ async def test_json_of_any_depth_breaks_no_route(face: Face, kie: Simulator, rou
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_odd_json_is_refused_with_a_problem(face: Face, kie: Simulator, route: str) -> None:
+async def test_odd_json_is_refused_with_a_problem(api: ServedApi, kie: Simulator, route: str) -> None:
     for what, body in ODD.items():
-        answer = await posted(face, route, body)
+        answer = await post(api, route, body)
         assert 400 <= answer.status_code < 500, (what, answer.text)
         assert answer.headers["content-type"] == "application/problem+json", what
     assert kie.counts.creates == 0
@@ -88,22 +88,26 @@ NAMES = [
 ]
 
 
-async def test_names_that_are_no_ids_are_nobodys(face: Face) -> None:
+async def test_ids_that_cannot_exist_match_no_row(api: ServedApi) -> None:
     for name in NAMES:
-        said = quote(name, safe="", errors="surrogatepass")
-        for path in (f"/api/generations/{said}", f"/api/kie/sync?taskId={said}", f"/api/generations?cursor={said}"):
-            answer = await face.operator.get(path)
+        quoted = quote(name, safe="", errors="surrogatepass")
+        for path in (
+            f"/api/generations/{quoted}",
+            f"/api/kie/sync?taskId={quoted}",
+            f"/api/generations?cursor={quoted}",
+        ):
+            answer = await api.operator.get(path)
             assert answer.status_code in (200, 400, 404), (path, answer.text)
             assert "x" * 4000 not in answer.text
-        listed = await face.operator.get(f"/api/generations?userId={said}&status={said}")
-        assert listed.status_code in (200, 400), (said, listed.text)
-        answer = await posted(face, "/api/kie/downloadUrl", json.dumps({"generationId": name}).encode())
+        listed = await api.operator.get(f"/api/generations?userId={quoted}&status={quoted}")
+        assert listed.status_code in (200, 400), (quoted, listed.text)
+        answer = await post(api, "/api/kie/downloadUrl", json.dumps({"generationId": name}).encode())
         assert answer.status_code in (400, 404), (name, answer.text)
 
 
-async def test_a_callback_may_name_any_generation_and_only_ids_are_believed(face: Face) -> None:
+async def test_a_callback_may_name_any_generation_and_only_valid_ids_are_used(api: ServedApi) -> None:
     for name in NAMES:
         body = json.dumps({"code": 200, "data": {"taskId": "t", "state": "success"}}).encode()
-        said = quote(name, safe="", errors="surrogatepass")
-        answer = await posted(face, f"{CALLBACK}&generation={said}", body)
+        quoted = quote(name, safe="", errors="surrogatepass")
+        answer = await post(api, f"{CALLBACK}&generation={quoted}", body)
         assert answer.status_code in (202, 400), (name, answer.text)

@@ -1,4 +1,4 @@
-"""The API is what its description says: strangers' requests made from it find no answer that it does not tell."""
+"""The API does what openapi.json says: requests generated from it get only the answers that it describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from reconciler.http.routes import events as streams
 from reconciler.simulator import Simulator
 from testkit.rows import add
-from tests.http.api import ANN, OPERATOR, Face, opened, token
+from tests.http.api import ANN, OPERATOR, ServedApi, opened, token
 
 SECRET = "what-callbacks-must-prove"
 
@@ -29,15 +29,19 @@ async def kie() -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-async def face(rows_dsn: str, kie: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Face]:
-    # A stream that stays open for an hour tells a fuzzer nothing more.
-    monkeypatch.setattr(streams, "Times", functools.partial(streams.StreamTimes, beat=0.02, life=0.05, grace=0.05))
+async def api(
+    rows_dsn: str, kie: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ServedApi]:
+    # A stream must end for the fuzzer to go on.
+    monkeypatch.setattr(
+        streams, "StreamTimes", functools.partial(streams.StreamTimes, keep_alive=0.02, life=0.05, grace=0.05)
+    )
     (tmp_path / "files").mkdir()
-    async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET=SECRET, RECONCILER_CREATE_RATE="1000") as made:
-        yield made
+    async with opened(rows_dsn, kie, tmp_path, KIE_CALLBACK_SECRET=SECRET, RECONCILER_CREATE_RATE="1000") as served:
+        yield served
 
 
-# What no schema can say: a cursor is one that was given out, an order is one that KIE takes.
+# Statuses that a request valid by its schema may still get: a cursor must exist, KIE must accept an order.
 REFUSED = {
     "/api/generations": ["400"],
     "/api/kie/callback": ["400"],
@@ -47,7 +51,7 @@ REFUSED = {
 
 
 def configured(bearer: str, task_id: str, generation_id: str, examples: int) -> SchemathesisConfig:
-    """Every check; some parameters are of rows that are there, so that not everything is a 404."""
+    """Return a configuration with every check; some parameters name existing rows, so that not everything is a 404."""
     accepted = ["2xx", "401", "403", "404", "409", "429", "5xx"]
     return SchemathesisConfig.from_dict(
         {
@@ -71,33 +75,33 @@ def configured(bearer: str, task_id: str, generation_id: str, examples: int) -> 
     )
 
 
-def found(url: str, config: SchemathesisConfig) -> dict[str, str]:
-    """Whatever does not hold: one example of each."""
+def violations(url: str, config: SchemathesisConfig) -> dict[str, str]:
+    """Return the violations, with one example of each."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
-    told: dict[str, str] = {}
+    found: dict[str, str] = {}
     for event in from_schema(schema).execute():
         if isinstance(event, events.NonFatalError | events.FatalError):
-            told[repr(event)] = ""
+            found[repr(event)] = ""
         if isinstance(event, events.ScenarioFinished):
             for case_id, checks in event.recorder.checks.items():
                 case = event.recorder.cases[case_id].value
                 for check in checks:
                     if (broken := check.failure_info) is not None:
-                        said = f"{broken.failure.message}\n{broken.code_sample}"
-                        told.setdefault(f"{case.method} {case.path}: {check.name}: {broken.failure.title}", said)
-    return told
+                        example = f"{broken.failure.message}\n{broken.code_sample}"
+                        found.setdefault(f"{case.method} {case.path}: {check.name}: {broken.failure.title}", example)
+    return found
 
 
 @pytest.mark.parametrize("examples", [2, pytest.param(8, marks=pytest.mark.soak)], ids=["few", "many"])
 @pytest.mark.parametrize("bearer", [OPERATOR, token(ANN)], ids=["operator", "user"])
-async def test_nothing_is_found_that_the_description_does_not_tell(
-    bearer: str, examples: int, face: Face, kie: Simulator, rows_dsn: str
+async def test_every_answer_matches_the_description(
+    bearer: str, examples: int, api: ServedApi, kie: Simulator, rows_dsn: str
 ) -> None:
     task_id = kie.add_task()
     async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=1) as pool:
         generation_id = await add(pool, "queued", task_id=task_id, user_id=ANN)
     with capture_logs() as lines:
         config = configured(bearer, task_id, generation_id, examples)
-        told = await asyncio.to_thread(found, str(face.operator.base_url), config)
-    assert not told, "\n\n".join(f"{name}\n{said}" for name, said in told.items())
+        found = await asyncio.to_thread(violations, str(api.operator.base_url), config)
+    assert not found, "\n\n".join(f"{name}\n{example}" for name, example in found.items())
     assert not [line for line in lines if line["event"] == "request.broke"]

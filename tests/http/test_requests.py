@@ -1,4 +1,4 @@
-"""What every request gets: an id, a line in the log, headers that browsers obey, and an answer to whatever breaks."""
+"""What every request gets: an id, a log line, security headers, and a problem for every error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class Order(BaseModel):
-    """What somebody wants."""
+    """A body with one field."""
 
     model: str
 
@@ -44,7 +44,7 @@ def routes() -> APIRouter:
         return {"thing": thing}
 
     @router.post("/api/things")
-    async def made(order: Order) -> dict[str, str]:
+    async def create(order: Order) -> dict[str, str]:
         return {"model": order.model}
 
     @router.get("/api/breaks/{how}")
@@ -60,7 +60,7 @@ def routes() -> APIRouter:
             "fault": ZeroDivisionError("password=hunter2"),
             "busy": Transient("the database is away", code="database_away", retry_after=7.2),
             "stop": Permanent("a column is missing", code="no_column"),
-            "said": Problem(402, "no_credits", "nothing left", headers={"Retry-After": "60"}, left=0),
+            "problem": Problem(402, "no_credits", "nothing left", headers={"Retry-After": "60"}, left=0),
         }[how]
 
     return router
@@ -68,7 +68,7 @@ def routes() -> APIRouter:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    # Unless told otherwise structlog draws every fault with all its variables, which takes seconds.
+    # By default structlog prints every exception with all its variables, which takes seconds.
     with capture_logs():
         yield
 
@@ -76,25 +76,25 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     app = application(Health(45.0, reason=None), Metrics(), routers=[routes()])
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reconciler") as made:
-        yield made
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reconciler") as opened:
+        yield opened
 
 
-@pytest.mark.parametrize("given", ["a", "f3b1-C2.d4_e5", "x" * 64])
-async def test_a_sane_request_id_is_taken_over(given: str, client: httpx.AsyncClient) -> None:
-    answer = await client.get("/api/things/7", headers={"X-Request-Id": given})
-    assert answer.headers["x-request-id"] == given
+@pytest.mark.parametrize("sent_id", ["a", "f3b1-C2.d4_e5", "x" * 64])
+async def test_a_valid_request_id_is_kept(sent_id: str, client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/things/7", headers={"X-Request-Id": sent_id})
+    assert answer.headers["x-request-id"] == sent_id
 
 
-@pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", "ü", "a;b", '{"a":1}'])
-async def test_another_one_is_replaced(given: str, client: httpx.AsyncClient) -> None:
-    answers = [await client.get("/api/things/7", headers={"X-Request-Id": given.encode()}) for _ in range(2)]
-    made = [answer.headers["x-request-id"] for answer in answers]
-    assert all(re.fullmatch(r"[0-9a-f]{16}", one) for one in made)
-    assert made[0] != made[1]
+@pytest.mark.parametrize("sent_id", ["", "x" * 65, "a b", "a\tb", "ü", "a;b", '{"a":1}'])
+async def test_an_invalid_request_id_is_replaced(sent_id: str, client: httpx.AsyncClient) -> None:
+    answers = [await client.get("/api/things/7", headers={"X-Request-Id": sent_id.encode()}) for _ in range(2)]
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert all(re.fullmatch(r"[0-9a-f]{16}", one) for one in ids)
+    assert ids[0] != ids[1]
 
 
-async def test_every_line_of_a_request_carries_its_id(client: httpx.AsyncClient) -> None:
+async def test_every_log_line_of_a_request_carries_its_id(client: httpx.AsyncClient) -> None:
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         await client.get("/api/things/7", headers={"X-Request-Id": "mine"})
     assert [(line["event"], line["request_id"]) for line in lines] == [
@@ -104,7 +104,7 @@ async def test_every_line_of_a_request_carries_its_id(client: httpx.AsyncClient)
     assert "request_id" not in structlog.contextvars.get_contextvars()
 
 
-async def test_a_request_is_told_by_its_route_and_never_by_its_address(client: httpx.AsyncClient) -> None:
+async def test_a_request_is_logged_by_its_route_and_never_by_its_address(client: httpx.AsyncClient) -> None:
     with capture_logs() as lines:
         await client.get("/api/things/private?secret=hunter2")
         await client.get("/api/nowhere/hunter2")
@@ -121,7 +121,7 @@ async def test_a_request_is_told_by_its_route_and_never_by_its_address(client: h
 
 
 @pytest.mark.parametrize("method", ["secret.a.a", "x" * 10_000, "TRACE"])
-async def test_a_method_of_the_callers_own_making_is_not_repeated(method: str, client: httpx.AsyncClient) -> None:
+async def test_an_unknown_method_is_not_repeated_in_the_log(method: str, client: httpx.AsyncClient) -> None:
     with capture_logs() as lines:
         answer = await client.request(method, "/api/things/7")
         nowhere = await client.request(method, "/api/nowhere")
@@ -130,7 +130,7 @@ async def test_a_method_of_the_callers_own_making_is_not_repeated(method: str, c
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nowhere", "/docs"])
-async def test_what_is_asked_all_day_is_told_only_when_debugging(path: str, client: httpx.AsyncClient) -> None:
+async def test_routes_outside_the_api_are_logged_at_debug_level(path: str, client: httpx.AsyncClient) -> None:
     with capture_logs() as lines:
         await client.get(path)
     assert [line["log_level"] for line in lines if line["event"] == "request.served"] == ["debug"]
@@ -141,22 +141,22 @@ async def test_what_is_asked_all_day_is_told_only_when_debugging(path: str, clie
     [
         ("busy", 503, "unavailable", {"retry-after": "8"}),
         ("stop", 500, "no_column", {}),
-        ("said", 402, "no_credits", {"retry-after": "60"}),
+        ("problem", 402, "no_credits", {"retry-after": "60"}),
         ("fault", 500, "internal", {}),
     ],
 )
-async def test_whatever_breaks_is_a_problem(
+async def test_every_error_is_answered_as_a_problem(
     how: str, status: int, error: str, more: dict[str, str], client: httpx.AsyncClient
 ) -> None:
     answer = await client.get(f"/api/breaks/{how}", headers={"X-Request-Id": "mine"})
-    said = answer.json()
+    body = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
-    assert (answer.status_code, said["status"], said["error"], said["requestId"]) == (status, status, error, "mine")
+    assert (answer.status_code, body["status"], body["error"], body["requestId"]) == (status, status, error, "mine")
     assert more.items() <= answer.headers.items()
-    assert {"type", "title", "detail"} <= said.keys()
+    assert {"type", "title", "detail"} <= body.keys()
 
 
-async def test_a_fault_is_logged_and_its_text_is_not_shown(client: httpx.AsyncClient) -> None:
+async def test_an_exception_is_logged_and_its_text_is_not_shown(client: httpx.AsyncClient) -> None:
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         answer = await client.get("/api/breaks/fault", headers={"X-Request-Id": "mine"})
     assert "hunter2" not in answer.text
@@ -165,7 +165,7 @@ async def test_a_fault_is_logged_and_its_text_is_not_shown(client: httpx.AsyncCl
     assert (broke["request_id"], broke["route"], broke["exc_info"]) == ("mine", "/api/breaks/{how}", True)
 
 
-async def test_a_fault_in_the_middle_of_an_answer_cuts_it_off() -> None:
+async def test_an_exception_in_the_middle_of_an_answer_ends_the_connection() -> None:
     app = application(Health(45.0, reason=None), Metrics(), routers=[routes()])
     async with serving(app, "127.0.0.1", 0) as port, httpx.AsyncClient(trust_env=False) as client:
         with capture_logs() as lines, pytest.raises(httpx.RemoteProtocolError):
@@ -173,7 +173,7 @@ async def test_a_fault_in_the_middle_of_an_answer_cuts_it_off() -> None:
     assert [line["event"] for line in lines] == ["request.broke", "request.served"]
 
 
-async def test_an_unknown_address_a_wrong_method_and_a_slash_too_many_are_problems(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_address_a_wrong_method_and_an_extra_slash_are_problems(client: httpx.AsyncClient) -> None:
     for method, path, status, error in (
         ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/api/things/7/", 404, "not_found"),
@@ -196,7 +196,9 @@ async def test_an_unknown_address_a_wrong_method_and_a_slash_too_many_are_proble
         ("/docs", "GET, HEAD"),
     ],
 )
-async def test_a_wrong_method_is_told_every_right_one(path: str, allowed: str, client: httpx.AsyncClient) -> None:
+async def test_a_wrong_method_gets_all_allowed_methods_of_the_address(
+    path: str, allowed: str, client: httpx.AsyncClient
+) -> None:
     answer = await client.put(path)
     assert (answer.status_code, answer.headers.get_list("allow")) == (405, [allowed])
 
@@ -204,25 +206,25 @@ async def test_a_wrong_method_is_told_every_right_one(path: str, allowed: str, c
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"\xff", b'{"model": 7}', b"[" * 100_000, b'{"\\ud800": 1}', b"NaN"]
 )
-async def test_a_body_that_is_not_understood_is_a_problem(body: bytes, client: httpx.AsyncClient) -> None:
+async def test_an_invalid_body_is_a_problem(body: bytes, client: httpx.AsyncClient) -> None:
     answer = await client.post("/api/things", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-async def test_what_was_sent_wrongly_does_not_come_back(client: httpx.AsyncClient) -> None:
+async def test_an_invalid_value_is_not_repeated_in_the_answer(client: httpx.AsyncClient) -> None:
     answer = await client.post("/api/things", json={"model": {"secret": "hunter2"}})
     assert (answer.status_code, "body.model" in answer.json()["detail"]) == (400, True)
     assert "hunter2" not in answer.text
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs.js"])
-async def test_what_may_be_got_may_be_asked_for_without_its_body(path: str, client: httpx.AsyncClient) -> None:
+async def test_head_works_where_get_does(path: str, client: httpx.AsyncClient) -> None:
     whole, headed = await client.get(path), await client.head(path)
     assert (headed.status_code, headed.headers["content-type"]) == (200, whole.headers["content-type"])
 
 
 @pytest.mark.parametrize("path", ["/api/things/7", "/api/breaks/fault", "/nowhere", "/metrics", "/docs", "/docs.js"])
-async def test_every_answer_says_how_a_browser_may_use_it(path: str, client: httpx.AsyncClient) -> None:
+async def test_every_answer_has_the_security_headers(path: str, client: httpx.AsyncClient) -> None:
     headers = (await client.get(path)).headers
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -230,7 +232,7 @@ async def test_every_answer_says_how_a_browser_may_use_it(path: str, client: htt
     assert (headers.get("cache-control") == "no-store") == path.startswith("/api/")
 
 
-async def test_pages_are_the_packages_own_and_are_not_sent_twice(client: httpx.AsyncClient) -> None:
+async def test_pages_are_served_with_an_etag_and_not_sent_twice(client: httpx.AsyncClient) -> None:
     for path, kind in (("/docs", "text/html"), ("/docs.js", "text/javascript"), ("/docs.css", "text/css")):
         answer = await client.get(path)
         assert answer.headers["content-type"].startswith(kind)
@@ -243,5 +245,5 @@ async def test_pages_are_the_packages_own_and_are_not_sent_twice(client: httpx.A
 @pytest.mark.parametrize(
     "path", ["/docs.html", "/page/docs.html", "/docs.js/../web.py", "/..%2fweb.py", "/%2e%2e/web.py"]
 )
-async def test_no_other_file_has_an_address(path: str, client: httpx.AsyncClient) -> None:
+async def test_no_other_file_of_the_package_is_served(path: str, client: httpx.AsyncClient) -> None:
     assert (await client.get(path)).status_code == 404

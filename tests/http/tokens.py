@@ -1,4 +1,4 @@
-"""A Supabase project's way of signing: keys of every kind, tokens of every make, and the address of its public keys."""
+"""Tokens as a Supabase project signs them: its keys, its tokens, and a server with its public keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
 ALICE = "6f1c7a52-8c1c-4f57-9a5e-2f2a9b1f0a11"
 BOB = "0d4b2f7e-33a1-4f0c-8a56-0c7bd5a9a022"
 
-_MADE: dict[str, Callable[[], Any]] = {
+_GENERATE: dict[str, Callable[[], Any]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
@@ -30,30 +30,30 @@ _JWK = {"ES256": ECAlgorithm, "RS256": RSAAlgorithm, "EdDSA": OKPAlgorithm}
 
 
 def claims(**more: object) -> dict[str, object]:
-    """What an access token of Supabase Auth says; a value of None leaves the claim out."""
+    """Return the claims of a Supabase access token; a value of None removes the claim."""
     now = int(time.time())
-    said = {"iss": "https://project.supabase.co/auth/v1", "iat": now, "exp": now + 3600, "sub": ALICE}
-    said |= {"aud": "authenticated", "role": "authenticated", "session_id": "s", "is_anonymous": False}
-    return {name: value for name, value in (said | more).items() if value is not None}
+    standard = {"iss": "https://project.supabase.co/auth/v1", "iat": now, "exp": now + 3600, "sub": ALICE}
+    standard |= {"aud": "authenticated", "role": "authenticated", "session_id": "s", "is_anonymous": False}
+    return {name: value for name, value in (standard | more).items() if value is not None}
 
 
 def shared(user_id: str = ALICE, **more: object) -> str:
-    """A token signed with the project's shared secret."""
+    """Return a token signed with the project's shared secret."""
     return jwt.encode(claims(sub=user_id, **more), SECRET, "HS256")
 
 
-def written(header: Mapping[str, object], said: Mapping[str, object], signature: bytes = b"") -> str:
-    """A token put together by hand, as no library would."""
+def assembled(header: Mapping[str, object], payload: Mapping[str, object], signature: bytes = b"") -> str:
+    """Return a token assembled by hand, which no library would create."""
 
     def part(content: bytes) -> str:
         return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
-    return ".".join([part(json.dumps(header).encode()), part(json.dumps(said).encode()), part(signature)])
+    return ".".join([part(json.dumps(header).encode()), part(json.dumps(payload).encode()), part(signature)])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A private key with its public side as the project shows it."""
+    """A private key, and its public key as the project publishes it."""
 
     kid: str
     algorithm: str
@@ -61,38 +61,38 @@ class Pair:
 
     @classmethod
     def of(cls, algorithm: str, kid: str = "key-1") -> Pair:
-        return cls(kid, algorithm, _MADE[algorithm]())
+        return cls(kid, algorithm, _GENERATE[algorithm]())
 
     @property
     def public(self) -> dict[str, object]:
         jwk = _JWK[self.algorithm].to_jwk(self.private.public_key(), as_dict=True)
         return {**jwk, "kid": self.kid, "alg": self.algorithm, "use": "sig", "key_ops": ["verify"]}
 
-    def token(self, said: Mapping[str, object] | None = None, **header: object) -> str:
-        return jwt.encode(dict(said or claims()), self.private, self.algorithm, {"kid": self.kid, **header})
+    def token(self, payload: Mapping[str, object] | None = None, **header: object) -> str:
+        return jwt.encode(dict(payload or claims()), self.private, self.algorithm, {"kid": self.kid, **header})
 
 
 @dataclass
 class Project:
-    """Where the public keys are shown; `keys` may change and `answer` replaces the list."""
+    """The server of the public keys; `keys` may change, `answer` replaces the list."""
 
     keys: list[Pair] = field(default_factory=list)
     answer: Response | None = None
-    asked: int = 0
+    fetches: int = 0
     url: str = ""
 
 
 @asynccontextmanager
 async def project(*keys: Pair) -> AsyncIterator[Project]:
-    """A project that answers over HTTP."""
-    made = Project(list(keys))
+    """Serve a project's public keys over HTTP."""
+    served = Project(list(keys))
     app = FastAPI()
 
     @app.get("/auth/v1/.well-known/jwks.json")
-    async def shown() -> Response:
-        made.asked += 1
-        return made.answer or Response(json.dumps({"keys": [key.public for key in made.keys]}))
+    async def jwks() -> Response:
+        served.fetches += 1
+        return served.answer or Response(json.dumps({"keys": [key.public for key in served.keys]}))
 
     async with serving(app, "127.0.0.1", 0) as port:
-        made.url = f"http://127.0.0.1:{port}"
-        yield made
+        served.url = f"http://127.0.0.1:{port}"
+        yield served

@@ -44,7 +44,7 @@ async def session(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     # Reading the certificates takes longer than any test here, and none of them speaks TLS.
     monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: certificates)
-    async with kie_session(timeout=5.0, lasting=False) as opened:
+    async with kie_session(timeout=5.0, keep_alive=False) as opened:
         yield opened
 
 
@@ -213,7 +213,7 @@ async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: 
         for waiting in (first, second):
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        async with kie_session(timeout=0.3, lasting=False) as session:
+        async with kie_session(timeout=0.3, keep_alive=False) as session:
             outcome = await ordered(session, Origin(f"http://127.0.0.1:{full.getsockname()[1]}"))
     assert isinstance(outcome, CreateNotSent)
 

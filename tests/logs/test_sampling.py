@@ -69,7 +69,7 @@ async def test_a_thousand_looks_in_vain_are_a_few_lines_that_add_up_to_a_thousan
     async with kie_session() as session:
         free: Any = Free()
         nobody = "http://127.0.0.1:1"
-        asking = Poller(KieClient(session, nobody, {"k": "a-secret"}), free, [key], Metrics())
+        asking = Poller(KieClient(session, nobody, {"k": "a-secret"}), free, free, [key], Metrics())
         for n in range(1000):
             log.now += 0.2
             row = Row(f"g{n}", None, f"t{n}", "queued", None, None, None, datetime.now(UTC))

@@ -13,7 +13,7 @@ import pytest
 from reconciler.errors import Permanent, ReconcilerError
 from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
-from reconciler.net import http_clients
+from reconciler.net import addresses
 from reconciler.net.http_clients import media_session
 from tests.wire import ok, origin
 
@@ -148,7 +148,7 @@ async def test_the_connection_goes_to_an_address_that_was_checked(
         checked.append(address)
         return address == "127.0.0.2"
 
-    monkeypatch.setattr(http_clients, "is_public", only_second)
+    monkeypatch.setattr(addresses, "is_public", only_second)
     leads_to(monkeypatch, "127.0.0.1", "127.0.0.2")
     async with origin(ok(PNG), host="127.0.0.2") as good, room.spool() as spool:
         await public(strict).fetch(f"http://two.example:{good.port}/", spool)
@@ -287,8 +287,8 @@ async def test_every_hop_is_checked_like_the_first(
     target: str,
     code: str,
 ) -> None:
-    real = http_clients.is_public
-    monkeypatch.setattr(http_clients, "is_public", lambda a: a == "127.0.0.2" or real(a))
+    real = addresses.is_public
+    monkeypatch.setattr(addresses, "is_public", lambda a: a == "127.0.0.2" or real(a))
     async with origin(redirect(target), host="127.0.0.2") as server:
         first = "http://start.example"
         names = {"start.example": "127.0.0.2", "localhost": "127.0.0.1"}

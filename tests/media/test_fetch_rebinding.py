@@ -13,7 +13,7 @@ import pytest
 from reconciler.errors import Permanent
 from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
-from reconciler.net import http_clients
+from reconciler.net import addresses
 from reconciler.net.http_clients import media_session
 from tests.wire import ok, origin
 
@@ -24,8 +24,8 @@ OUTSIDE = "127.0.0.2"
 @pytest.fixture
 async def session(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
     """A session to which one address of this machine is the open internet."""
-    real = http_clients.is_public
-    monkeypatch.setattr(http_clients, "is_public", lambda address: address == OUTSIDE or real(address))
+    real = addresses.is_public
+    monkeypatch.setattr(addresses, "is_public", lambda address: address == OUTSIDE or real(address))
     async with media_session(allow_private=False, slots=4) as opened:
         yield opened
 

@@ -24,14 +24,15 @@ import httpx
 import pytest
 
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import route_services, task_creator
 from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import ReconcilerError
-from reconciler.front import inside
 from reconciler.health import Health
 from reconciler.http.app import application
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.http.routes import callback
+from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.postgres.claims import unacknowledged_claims
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.ledger.reopen import Reopener
@@ -245,7 +246,7 @@ class Stage:
 
     async def order(self, replica: int, order: Order, asker: Requester, fate: Fate) -> CreateAnswer | None:
         """Order from KIE; a process that dies takes with it whatever it was still trying."""
-        creation = inside(self.replicas[replica]).creation
+        creation = task_creator(self.replicas[replica])
 
         async def step() -> CreateAnswer:
             making = asyncio.create_task(creation.create(order, asker))
@@ -293,12 +294,12 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(poll, "WINDOW", 0.0)
         patch.setattr(visit, "random", SimpleNamespace(random=lambda: 0.5))
-        patch.setattr(worker, "IDLE", 0.0)
+        patch.setattr(worker, "IDLE_SECONDS", 0.0)
         patch.setattr(create_task, "WRITING", 0.05)
         patch.setattr(unacknowledged_claims, "KNOWN", 0.0)
-        patch.setattr(record_outcome, "AGAIN", 0.001)
-        patch.setattr(worker, "BREATH", 0.0)
-        patch.setattr(worker, "BACKLOG_BREATH", 0.0)
+        patch.setattr(record_outcome, "FIRST_PAUSE", 0.001)
+        patch.setattr(worker, "CLAIM_PAUSE", 0.0)
+        patch.setattr(worker, "BACKLOG_PAUSE", 0.0)
         kie = await stack.enter_async_context(Provider(limits=False, compress=False, hang_seconds=0.001))
         kie.slow_seconds, kie.origin = 0.0, f"http://localhost:{kie.port}"
         storage = await stack.enter_async_context(SupabaseStorage({"generations": Bucket()}))
@@ -314,8 +315,8 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
 def door(parts: Parts) -> httpx.AsyncClient:
     """Where KIE calls this instance back, without a socket."""
     entrance = ReadinessGate(Health(patience=math.inf, reason=None))
-    entrance.inside = inside(parts)
-    routes = callback.routes(callback.CallbackProofs(SECRET.encode()), entrance, parts.metrics)
+    entrance.services = route_services(parts)
+    routes = callback.routes(CallbackProofs(SECRET.encode()), entrance, parts.metrics)
     app = application(entrance.health, parts.metrics, routers=[routes])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)
 

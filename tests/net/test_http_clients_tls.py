@@ -1,4 +1,4 @@
-"""Whom the clients believe to be the other end of an encrypted line."""
+"""Every HTTP client checks the TLS certificate of the server."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reconciler.net.http_clients import json_client, kie_session, media_session,
 
 
 def certificate(folder: Path) -> Path:
-    """A certificate that its own key has signed, with that key."""
+    """Return the file with a self-signed certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     now, day = datetime.now(UTC), timedelta(days=1)
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-    signed = made.add_extension(here, critical=False).sign(key, hashes.SHA256())
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    signed = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     path = folder / "both.pem"
     pem = serialization.Encoding.PEM
@@ -35,8 +35,8 @@ def certificate(folder: Path) -> Path:
 
 
 @pytest.fixture
-async def stranger(tmp_path: Path) -> AsyncIterator[str]:
-    """The address of somebody who speaks TLS under a certificate of his own."""
+async def self_signed(tmp_path: Path) -> AsyncIterator[str]:
+    """Yield the address of a TLS server with a self-signed certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate(tmp_path))
 
@@ -50,19 +50,19 @@ async def stranger(tmp_path: Path) -> AsyncIterator[str]:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
 
-async def test_questions_are_put_to_nobody_whose_certificate_no_authority_has_signed(stranger: str) -> None:
+async def test_the_json_client_refuses_a_self_signed_certificate(self_signed: str) -> None:
     async with json_client() as client:
         with pytest.raises(httpx.ConnectError, match="certificate"):
-            await client.get(stranger)
+            await client.get(self_signed)
 
 
-async def test_bytes_are_exchanged_with_nobody_whose_certificate_no_authority_has_signed(stranger: str) -> None:
+async def test_every_session_refuses_a_self_signed_certificate(self_signed: str) -> None:
     for session in (media_session(allow_private=True, slots=1), storage_session(slots=1), kie_session()):
         async with session:
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
-                await session.get(stranger)
+                await session.get(self_signed)
 
 
-async def test_who_is_told_to_believe_a_stranger_reaches_him(stranger: str) -> None:
-    async with aiohttp.ClientSession() as session, session.get(stranger, ssl=False) as answer:
+async def test_the_server_answers_a_client_that_skips_the_check(self_signed: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(self_signed, ssl=False) as answer:
         assert await answer.text() == "{}"

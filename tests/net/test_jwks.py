@@ -1,4 +1,4 @@
-"""The project's public keys: kept, asked for again, and never as often as a stranger would like."""
+"""The project's public keys: cached, fetched again, and never fetched as often as a stranger asks."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ async def known(keys: Jwks, *kids: str) -> list[bool]:
     return [await keys.key(kid) is not None for kid in kids]
 
 
-async def test_known_keys_are_asked_for_once_in_ten_minutes() -> None:
+async def test_known_keys_are_fetched_once_in_ten_minutes() -> None:
     clock = Clock()
     async with project(ONE) as supabase:
         keys = Jwks(supabase.url, clock=clock)
-        for passed, asked in ((0, 1), (599, 1), (2, 2)):
-            clock.now += passed
+        for seconds, fetches in ((0, 1), (599, 1), (2, 2)):
+            clock.now += seconds
             assert await known(keys, "one") == [True]
-            assert supabase.asked == asked
+            assert supabase.fetches == fetches
 
 
-async def test_strangers_make_us_ask_at_most_once_a_minute() -> None:
+async def test_unknown_key_ids_cause_at_most_one_fetch_a_minute() -> None:
     clock = Clock()
     async with project(ONE) as supabase:
         keys = Jwks(supabase.url, clock=clock)
-        for round_ in range(3):
+        for minute in range(3):
             assert not any(await known(keys, *(f"stranger-{number}" for number in range(50))))
-            assert supabase.asked == round_ + 1
+            assert supabase.fetches == minute + 1
             clock.now += 61
 
 
-async def test_a_new_key_is_found_and_an_old_one_forgotten() -> None:
+async def test_a_new_key_is_found_and_a_removed_one_is_forgotten() -> None:
     clock = Clock()
     async with project(ONE) as supabase:
         keys = Jwks(supabase.url, clock=clock)
@@ -56,11 +56,11 @@ async def test_a_new_key_is_found_and_an_old_one_forgotten() -> None:
         assert await known(keys, "two", "one") == [True, False]
 
 
-async def test_many_at_once_ask_once() -> None:
+async def test_many_concurrent_requests_cause_one_fetch() -> None:
     async with project(ONE) as supabase:
         keys = Jwks(supabase.url)
         found = await asyncio.gather(*(keys.key("one") for _ in range(40)))
-        assert (all(found), supabase.asked) == (True, 1)
+        assert (all(found), supabase.fetches) == (True, 1)
 
 
 NONSENSE = {
@@ -76,7 +76,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE.keys())
-async def test_what_is_no_key_set_is_an_outage(answer: Response) -> None:
+async def test_an_answer_that_is_no_key_set_counts_as_an_outage(answer: Response) -> None:
     async with project(ONE) as supabase:
         supabase.answer = answer
         with pytest.raises(Transient) as raised:
@@ -84,7 +84,7 @@ async def test_what_is_no_key_set_is_an_outage(answer: Response) -> None:
         assert raised.value.code == "keys_away"
 
 
-async def test_an_outage_is_asked_about_every_five_seconds_and_ends() -> None:
+async def test_during_an_outage_the_keys_are_fetched_every_five_seconds_until_they_come() -> None:
     clock = Clock()
     async with project(ONE) as supabase:
         supabase.answer = NONSENSE["an error"]
@@ -92,31 +92,31 @@ async def test_an_outage_is_asked_about_every_five_seconds_and_ends() -> None:
         for _ in range(3):
             with pytest.raises(Transient):
                 await keys.key("one")
-        assert supabase.asked == 1
+        assert supabase.fetches == 1
         supabase.answer = None
         clock.now += 6
         assert await known(keys, "one") == [True]
 
 
-async def out_of_reach(supabase: Project, keys: Jwks, clock: Clock, *, seconds: float) -> None:
+async def ask_during_outage(supabase: Project, keys: Jwks, clock: Clock, *, seconds: float) -> None:
     supabase.answer = NONSENSE["an error"]
     clock.now += seconds
     await keys.key("one")
 
 
-async def test_known_keys_are_believed_for_an_hour_of_an_outage() -> None:
+async def test_known_keys_are_used_for_an_hour_of_an_outage() -> None:
     clock = Clock()
     async with project(ONE) as supabase:
         keys = Jwks(supabase.url, clock=clock)
         assert await known(keys, "one") == [True]
-        await out_of_reach(supabase, keys, clock, seconds=3500)
+        await ask_during_outage(supabase, keys, clock, seconds=3500)
         with pytest.raises(Transient):
             await keys.key("two")
         with pytest.raises(Transient):
-            await out_of_reach(supabase, keys, clock, seconds=200)
+            await ask_during_outage(supabase, keys, clock, seconds=200)
 
 
-async def test_only_public_keys_of_a_kind_that_signs_are_taken() -> None:
+async def test_only_public_signing_keys_of_a_supported_kind_are_used() -> None:
     secret = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "oct", "alg": "HS256"}
     odd = [secret, "text", {}, {**ONE.public, "kid": 7}, {**ONE.public, "kid": "enc", "use": "enc"}]
     odd += [{**ONE.public, "kid": "curve", "crv": "P-521"}, {**ONE.public, "kid": "broken", "x": "!"}]

@@ -7,11 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from reconciler.domain.model import Fail, Trigger
-from reconciler.postgres.listener import CHANNEL, EVENTS, Listener, NotificationHandlers
+from reconciler.postgres.listener import CHANNEL, EVENTS, Listener
 from reconciler.postgres.pool import Database
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
@@ -38,16 +39,27 @@ class Heard:
         return bool(self.canaries) and self.canaries[-1] is not None
 
 
+def handlers(heard: Heard) -> dict[str, Any]:
+    """The listener's handlers that every test needs."""
+    return {
+        "on_generation": heard.ids.append,
+        "on_connected": heard.gap,
+        "on_canary": heard.canaries.append,
+    }
+
+
 @asynccontextmanager
 async def listening(
     dsn: str, database: Database, *, every: float = 0.1, within: float = 20.0, events: bool = True
 ) -> AsyncIterator[Heard]:
     """Whoever is to be found deaf is so after `within`; all others hear well, however slow the machine is."""
     heard = Heard()
-    hears = NotificationHandlers(heard.ids.append, heard.gap, heard.canaries.append, heard.event if events else None)
+    on_event = heard.event if events else None
     broken: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context.get("exception")))
-    running = asyncio.create_task(Listener(dsn, database, hears, every=every, within=within).run())
+    running = asyncio.create_task(
+        Listener(dsn, database, **handlers(heard), on_event=on_event, every=every, within=within).run()
+    )
     try:
         await until(lambda: heard.connected or running.done(), what="the first canary")
         yield heard
@@ -124,10 +136,11 @@ async def test_a_database_that_is_away_is_tried_again_until_it_is_back(rows_dsn:
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(rows_dsn: str, books: Books) -> None:
     heard = Heard()
-    hears = NotificationHandlers(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
     async with Proxy(rows_dsn) as proxy:
         await proxy.refuse()
-        running = asyncio.create_task(Listener(proxy.dsn, books.database, hears, every=0.1, within=0.5).run())
+        running = asyncio.create_task(
+            Listener(proxy.dsn, books.database, **handlers(heard), every=0.1, within=0.5).run()
+        )
         try:
             await until(lambda: heard.canaries == [None], what="the first try fails")
             proxy.mend()
@@ -151,7 +164,6 @@ async def test_a_pool_that_cannot_send_the_canary_counts_as_deaf(rows_dsn: str, 
 
 async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: str, books: Books) -> None:
     heard = Heard()
-    hears = NotificationHandlers(wake=heard.ids.append, gap=heard.gap, canary=heard.canaries.append)
 
     class Mute(Database):
         """What it sends goes to another database than the one that is listened to."""
@@ -159,7 +171,7 @@ async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: s
         async def execute(self, sql: str, *args: object) -> None:
             await notify(books, '{"canary": "of another replica"}')
 
-    running = asyncio.create_task(Listener(rows_dsn, Mute(rows_dsn), hears, every=0.05, within=0.3).run())
+    running = asyncio.create_task(Listener(rows_dsn, Mute(rows_dsn), **handlers(heard), every=0.05, within=0.3).run())
     try:
         await until(lambda: heard.canaries, what="the first word")
         assert heard.canaries == [None]
@@ -180,7 +192,7 @@ async def test_it_ends_when_asked_though_the_canary_comes_back_that_very_moment(
 
     waiting = asyncio.Event()
     loop = asyncio.get_running_loop()
-    listener = Listener(rows_dsn, Mute(rows_dsn), NotificationHandlers(*[lambda *_: None] * 3), every=60, within=60)
+    listener = Listener(rows_dsn, Mute(rows_dsn), **handlers(Heard()), every=60, within=60)
     running = asyncio.create_task(listener.run())
     await waiting.wait()
     listener._heard.set()

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from reconciler.errors import Transient
-from reconciler.http.openapi import described
+from reconciler.http.openapi import described_app
 from reconciler.logs.redaction import REDACTED, Redaction
 from reconciler.tracing import UNTRACED, chosen, wanted
 from reconciler.tracing.otel import Otel
@@ -226,7 +226,7 @@ async def test_requests_are_told_to_nobody_even_where_the_process_has_a_tracer_o
     provider.add_span_processor(SimpleSpanProcessor(kept))
     monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(described()), base_url="http://daemon.example"
+        transport=httpx.ASGITransport(described_app()), base_url="http://daemon.example"
     ) as client:
         assert (await client.get(f"/openapi.json?secret={SECRET}")).status_code == 200
     assert not kept.get_finished_spans()

@@ -1,4 +1,4 @@
-"""The database and the instance on which webhooks are tried."""
+"""The database and the instance that the webhook tests use."""
 
 from __future__ import annotations
 

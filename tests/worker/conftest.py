@@ -1,4 +1,4 @@
-"""The rigs of the engine's tests."""
+"""The rigs of the worker's tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A database that goes away at a chosen statement: before it runs, or after it has run and its answer is lost.
+"""A database that goes away at a chosen statement: before it runs, or after it ran and its answer is lost.
 
-Every statement of an instance is counted, BEGIN and COMMIT included, so whatever a visit comes to say later is cut too.
+Every statement of an instance counts, BEGIN and COMMIT included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconciler.postgres import pool
 
 @dataclass
 class Cut:
-    """Where an instance loses its database; once it has, nothing of it gets through any more."""
+    """Where an instance loses its database; after that no statement of it gets through."""
 
     at: int | None = None
     answered: bool = False
@@ -43,7 +43,7 @@ class Cut:
 
 
 def through(cut: Cut, patch: pytest.MonkeyPatch) -> None:
-    """Let every pool that is opened from now on speak through this cut."""
+    """Let every pool that is opened from now on go through this cut."""
 
     class Cuttable(pool.PlainConnection):
         async def fetch(self, query: str, *args: Any, **more: Any) -> Any:
@@ -58,4 +58,4 @@ def through(cut: Cut, patch: pytest.MonkeyPatch) -> None:
         async def execute(self, query: str, *args: Any, **more: Any) -> Any:
             return await cut.through(self, query, lambda: super(Cuttable, self).execute(query, *args, **more))
 
-    patch.setattr(pool, "Plain", Cuttable)
+    patch.setattr(pool, "PlainConnection", Cuttable)

@@ -1,4 +1,4 @@
-"""A database, a KIE and a storage, real but for who stands behind the wire, and instances in this process on them."""
+"""A database, a simulated KIE and a storage, and instances of the reconciler in this process that use them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reconciler.postgres.eligibility import EligibleRows
 from reconciler.settings import Settings, load
 from reconciler.simulator import Simulator, TaskSpec
 from reconciler.worker.visit import VisitOutcome
-from reconciler.worker.worker import Breadth, Worker
+from reconciler.worker.worker import Worker
 from testkit.standins.storage import Bucket, SupabaseStorage
 from testkit.waiting import until
 from tests.postgres.books import Books, insert, opened
@@ -33,10 +33,10 @@ USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
 @dataclass
 class Rig:
-    """What the daemon works on; `books` reads and changes the tables by hand.
+    """The surroundings of an instance; `books` reads and changes the tables directly.
 
-    KIE is `localhost`, our storage is `127.0.0.1`: so the provider's addresses can be told from ours. With `storage`
-    None results are files below `folder`.
+    KIE is `localhost` and our storage is `127.0.0.1`, so that their addresses differ. Where `storage` is None, results
+    are files below `folder`.
     """
 
     dsn: str
@@ -50,7 +50,7 @@ class Rig:
         return self.books.pool
 
     def settings(self, **changes: str) -> Settings:
-        """An instance's settings by the names of their variables; patient with nothing."""
+        """An instance's settings, changed by the names of their variables."""
         stored = {"RECONCILER_STORAGE_BACKEND": "local", "RECONCILER_STORAGE_LOCAL_DIR": str(self.folder / "stored")}
         if self.storage is not None:
             stored = {"SUPABASE_URL": self.storage.url, "SUPABASE_SERVICE_ROLE_KEY": self.storage.key}
@@ -70,13 +70,13 @@ class Rig:
 
     @asynccontextmanager
     async def instance(self, *, observe: bool = False, **changes: str) -> AsyncIterator[Parts]:
-        """The parts of one instance; nothing runs by itself."""
+        """The parts of one instance; none of its loops runs."""
         async with parts(self.settings(**changes), observe=observe) as built:
             yield built
 
     @asynccontextmanager
     async def working(self, built: Parts) -> AsyncIterator[Parts]:
-        """Let an instance claim by itself and keep its leases; no rounds and no listener."""
+        """Run the loops that claim and renew leases; no periodic tasks and no listener."""
         loops = [asyncio.create_task(built.work.run()), asyncio.create_task(built.work.keep())]
         try:
             yield built
@@ -88,15 +88,23 @@ class Rig:
             broken = [end for end in ended if isinstance(end, Exception)]
             assert not broken, broken
 
-    def broad(self, built: Parts, *, asking: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
-        """The same instance with this much on its hands: visits that ask at once, seconds of a lease and a sweep."""
+    def broad(self, built: Parts, *, polling: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
+        """The same instance with other limits: visits that poll at once, seconds of a lease and between two sweeps."""
         claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
-        breadth = Breadth(asking, term, sweep, gap=0.001)
-        work = Worker(claims, built.ways.ledger, built.work._visits, built.metrics, breadth)
+        work = Worker(
+            claims,
+            built.ledger,
+            built.work._visitor,
+            built.metrics,
+            max_polling=polling,
+            lease_seconds=term,
+            sweep_seconds=sweep,
+            request_gap=0.001,
+        )
         return replace(built, claims=claims, work=work)
 
     async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[TaskSpec]) -> str:
-        """A task at KIE and the row of whoever ordered it; the row's id."""
+        """A task at KIE and its row; the row's id."""
         return await self.insert(self.kie.add_task(**order), status=status, age=age)
 
     async def insert(self, task_id: str | None, *, status: str = "queued", **columns: Any) -> str:
@@ -104,17 +112,17 @@ class Rig:
         return await insert(self.pool, status=status, task_id=task_id, **made)
 
     async def visit(self, built: Parts, generation_id: str, trigger: Trigger = Trigger.SYNC) -> VisitOutcome:
-        """Visit one generation; it must be free and ours."""
+        """Visit one generation, which must be eligible and held by no instance."""
         visited = await built.work.once(generation_id, trigger)
-        assert visited is not None, "nobody could claim it"
+        assert visited is not None, "it could not be claimed"
         return visited
 
     async def age(self, generation_id: str, seconds: float) -> None:
-        """Let the row have been created so long ago."""
+        """Make the row this old, in seconds."""
         await self.books.change(generation_id, f"created_at = now() - {seconds} * interval '1 second'")
 
     async def abandoned(self, generation_id: str) -> None:
-        """Whoever held it is dead and its lease has run out."""
+        """End the lease of the row, as if its instance had died."""
         await self.books.set(generation_id, "lease_until = now() - interval '1 second', due_at = now()")
 
     async def delivered(self, generation_id: str, within: float = 10.0) -> Mapping[str, Any]:
@@ -127,7 +135,7 @@ class Rig:
         return await until(success, within=within, what=f"delivery of {generation_id}")
 
     async def proves(self, generation_id: str) -> Mapping[str, Any]:
-        """Hold a delivered row to every byte that its task brought; the row."""
+        """Compare a delivered row with every byte of its task's results; the row."""
         generation = await self.books.generation(generation_id)
         task = self.kie.tasks[generation["task_id"]]
         addresses = json.loads(generation["asset_urls"])
@@ -144,23 +152,23 @@ class Rig:
         return [row["sha256"] for row in await self.pool.fetch(sql, generation_id)]
 
     def stored(self, address: str) -> bytes:
-        """The bytes that lie behind one of our addresses."""
+        """The bytes at one of our addresses."""
         if self.storage is None:
             return (self.folder / "stored" / address.removeprefix(f"{PUBLIC}/files/")).read_bytes()
         return self.storage.objects[address.partition("/object/public/")[2]].read()
 
     def names(self) -> Sequence[str]:
-        """Every object in our storage."""
+        """The path of every object in our storage."""
         if self.storage is not None:
             return sorted(self.storage.objects)
         root = self.folder / "stored"
-        found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-        return sorted(str(path) for path in found if not path.parts[0].startswith("."))
+        paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+        return sorted(str(path) for path in paths if not path.parts[0].startswith("."))
 
 
 @asynccontextmanager
 async def opened_rig(dsn: str, folder: Path, *, supabase: bool = False) -> AsyncIterator[Rig]:
-    """A rig on this database; `supabase` puts the stand-in for Supabase Storage where else a folder is."""
+    """A rig on this database, with the stand-in for Supabase Storage or with a folder."""
     async with AsyncExitStack() as stack:
         kie = await stack.enter_async_context(Simulator(limits=False))
         kie.origin = f"http://localhost:{kie.port}"

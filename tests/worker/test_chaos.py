@@ -1,4 +1,4 @@
-"""Everything goes wrong at once, at random from a seed: every generation arrives all the same, whole and once."""
+"""Random faults everywhere, from a seed: every generation still arrives, complete and once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_three_instances_among_faults_deliver_everything_once(
 
 
 async def visiting(rig: Rig, instance: Parts, ids: list[str], dice: random.Random) -> None:
-    """Visit these until all are delivered; now and then steal a lease, as from an instance that has died."""
+    """Visit these until all are delivered; now and then end a lease, as if its instance had died."""
     while ids:
         generation_id = dice.choice(ids)
         if dice.random() < 0.1:

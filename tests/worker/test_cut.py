@@ -1,6 +1,6 @@
-"""The database is cut at every statement of a visit, and another instance goes on: the same end, and written once.
+"""The database is cut off at every statement of a visit, and another instance continues: same end, written once.
 
-Each visit is first run whole to count its statements; then once for every statement and for both ways of being cut.
+Each visit first runs whole to count its statements, then once for every statement and both ways of cutting.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ KINDS: Mapping[str, tuple[TaskSpec, float, str]] = {
     "refused": ({"fate": "fail", "failure": Failure()}, 0.0, "queued"),
     "begun": ({"life": never("generating")}, 0.0, "queued"),
     "given up": ({"life": never()}, DAY + 60, "queued"),
-    "unheard": ({"life": never("null")}, 0.0, "queued"),
+    "unanswered": ({"life": never("null")}, 0.0, "queued"),
     "adopted": ({"results": (PNG,)}, 0.0, "queued"),
     "believed": ({"results": (PNG,), "faults": [Fault("record.http_500", math.inf)]}, 0.0, "queued"),
 }
@@ -58,7 +58,7 @@ ENDS: Mapping[str, tuple[str, list[str], list[tuple[str, str]]]] = {
     "refused": ("failed", ["failed"], [("queued", "failed")]),
     "begun": ("generating", [], [("queued", "generating")]),
     "given up": ("failed", ["gave_up"], [("queued", "failed")]),
-    "unheard": ("queued", [], []),
+    "unanswered": ("queued", [], []),
     "adopted": ("success", ["succeeded"], [("queued", "generating"), ("generating", "success")]),
     "believed": ("success", ["succeeded"], [("queued", "success")]),
 }
@@ -72,33 +72,33 @@ async def own_rig(dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 async def ordered(rig: Rig, kind: str) -> str:
-    """The row that is visited; for `adopted` only a callback knows its task, for `believed` only that knows its end."""
+    """The row that is visited; only a callback knows the task of `adopted` and the end of `believed`."""
     order, age, status = KINDS[kind]
     if kind == "adopted":
         generation_id = await rig.insert(None, status=status, age=age)
-        await called(
+        await store_callback(
             rig, rig.kie.add_task(callback_url=f"{CALLBACK}?generation={generation_id}", **order), generation_id
         )
         return generation_id
     task_id = rig.kie.add_task(**order)
     generation_id = await rig.insert(task_id, status=status, age=age)
     if kind == "believed":
-        await called(rig, task_id, None)
+        await store_callback(rig, task_id, None)
         sql = """INSERT INTO reconciler.work (generation_id, seen_task, seen_status, due_at, looks, misses)
                  VALUES ($1, $2, $3, now(), 2, 2)"""
         await rig.pool.execute(sql, generation_id, task_id, status)
     return generation_id
 
 
-async def called(rig: Rig, task_id: str, generation_id: str | None) -> None:
-    """KIE's callback of a finished task was kept."""
+async def store_callback(rig: Rig, task_id: str, generation_id: str | None) -> None:
+    """Store KIE's callback about a finished task."""
     body = json.dumps(body_of(scene_of(rig.kie, rig.kie.tasks[task_id], "success")))
     sql = "INSERT INTO reconciler.callbacks (task_id, generation_id, body) VALUES ($1, $2, $3)"
     await rig.pool.execute(sql, task_id, generation_id, body)
 
 
 async def cut_visit(rig: Rig, generation_id: str, cut: Cut, patch: pytest.MonkeyPatch) -> None:
-    """Visit once with an instance that dies at the cut, and let its lease run out."""
+    """Visit once with an instance that dies at the cut, and end its lease."""
     with patch.context() as patched:
         through(cut, patched)
         async with rig.instance() as parts:
@@ -113,7 +113,7 @@ async def cut_visit(rig: Rig, generation_id: str, cut: Cut, patch: pytest.Monkey
         await rig.abandoned(generation_id)
 
 
-async def the_end(rig: Rig, generation_id: str, kind: str) -> None:
+async def check_end(rig: Rig, generation_id: str, kind: str) -> None:
     status, events, written = ENDS[kind]
     generation = await rig.books.generation(generation_id)
     assert generation["status"] == status
@@ -135,11 +135,11 @@ async def the_end(rig: Rig, generation_id: str, kind: str) -> None:
         assert work["due_in"] > 1000
 
 
-async def ends_the_same(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
+async def check_every_cut(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
     whole = Cut()
     generation_id = await ordered(rig, kind)
     await cut_visit(rig, generation_id, whole, patch)
-    await the_end(rig, generation_id, kind)
+    await check_end(rig, generation_id, kind)
     assert len(whole.said) >= 4
     async with rig.instance() as successor:
         for at, answered in itertools.product(range(len(whole.said)), (False, True)):
@@ -148,7 +148,7 @@ async def ends_the_same(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
             await successor.claims.discover()
             await successor.work.once(generation_id, Trigger.POLL)
             try:
-                await the_end(rig, generation_id, kind)
+                await check_end(rig, generation_id, kind)
             except AssertionError as error:
                 where = f"cut {'after' if answered else 'before'} statement {at}: {whole.said[at]}"
                 raise AssertionError(where) from error
@@ -158,7 +158,7 @@ async def ends_the_same(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> None:
 async def test_a_visit_cut_at_any_statement_ends_the_same_when_another_instance_goes_on(
     own_rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    await ends_the_same(own_rig, kind, monkeypatch)
+    await check_every_cut(own_rig, kind, monkeypatch)
 
 
 async def test_an_upload_in_pieces_cut_at_any_statement_ends_the_same(
@@ -167,5 +167,5 @@ async def test_an_upload_in_pieces_cut_at_any_statement_ends_the_same(
     async with opened_rig(dsn, tmp_path, supabase=True) as rig:
         assert rig.storage is not None
         await rig.pool.execute(HOOK)
-        await ends_the_same(rig, "film", monkeypatch)
+        await check_every_cut(rig, "film", monkeypatch)
         assert rig.storage.twice() == {}

@@ -1,4 +1,4 @@
-"""How long bytes may flow under a lease, by this process's clock."""
+"""How long a lease is trusted, by the clock of this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.worker.lease import Lease
 
 
 class Clock:
-    """A monotonic clock that is moved by hand."""
+    """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -29,37 +29,46 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def drawn(clock: Clock, *, term: float = 30.0) -> Lease:
+def held(clock: Clock, *, term: float = 30.0) -> Lease:
     return Lease(Claim("g", uuid.uuid4(), 0, Trigger.POLL), term, clock.now)
 
 
 def test_bytes_stop_five_seconds_before_the_lease_ends(clock: Clock) -> None:
-    lease = drawn(clock)
+    lease = held(clock)
     clock.now += 24.9
-    assert lease.ours()
+    assert lease.trusted()
     clock.now += 0.2
-    assert not lease.ours()
-    assert lease.left() == pytest.approx(4.9)
+    assert not lease.trusted()
+    assert lease.remaining() == pytest.approx(4.9)
 
 
-def test_of_a_short_lease_two_thirds_can_be_used(clock: Clock) -> None:
-    lease = drawn(clock, term=3.0)
+def test_a_short_lease_is_trusted_for_two_thirds_of_its_term(clock: Clock) -> None:
+    lease = held(clock, term=3.0)
     clock.now += 1.9
-    assert lease.ours()
+    assert lease.trusted()
     clock.now += 0.2
-    assert not lease.ours()
+    assert not lease.trusted()
 
 
 def test_a_renewal_counts_from_when_it_was_sent_and_not_from_its_answer(clock: Clock) -> None:
-    lease = drawn(clock)
+    lease = held(clock)
     clock.now += 20
     sent = clock.now
     clock.now += 4
     lease.prolong(sent)
-    assert lease.left() == pytest.approx(26)
+    assert lease.remaining() == pytest.approx(26)
 
 
-def test_nothing_is_left_of_a_lease_that_is_known_to_be_lost(clock: Clock) -> None:
-    lease = drawn(clock)
+def test_a_lost_lease_has_no_time_left_and_is_not_trusted(clock: Clock) -> None:
+    lease = held(clock)
     lease.lost = True
-    assert (lease.left(), lease.ours()) == (0, False)
+    assert (lease.remaining(), lease.trusted()) == (0, False)
+
+
+def test_the_worker_learns_that_a_visit_needs_no_more_requests(clock: Clock) -> None:
+    calls: list[str] = []
+    lease = held(clock)
+    lease.stop_polling()
+    lease.on_polled = lambda: calls.append("polled")
+    lease.stop_polling()
+    assert calls == ["polled"]

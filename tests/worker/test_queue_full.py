@@ -1,4 +1,4 @@
-"""The queue of notifications is full (F4): whoever notifies cannot commit until a stranger's listener ends."""
+"""PostgreSQL's notification queue is full (F4): a NOTIFY cannot commit until another client's listener ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.demo.postgres_programs import wheel_binaries
 from reconciler.errors import Transient
-from reconciler.postgres.listener import Listener, NotificationHandlers
+from reconciler.postgres.listener import Listener
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.worker.create.create_task import OutcomeUnknown
 from testkit.waiting import until
@@ -25,7 +25,7 @@ from tests.worker.rig import Rig, opened_rig
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Postgres]:
-    """A server whose queue is soon full."""
+    """A server with a small notification queue."""
     with Postgres.start(bin_dir=wheel_binaries(), settings={"max_notify_queue_pages": "64", "jit": "off"}) as server:
         _apart(lambda: migrate(server.dsn(), application=True))
         yield server
@@ -45,7 +45,7 @@ async def fill(rig: Rig) -> None:
 
 @asynccontextmanager
 async def full(rig: Rig) -> AsyncIterator[None]:
-    """Let a stranger listen in an open transaction, and fill the queue behind its back."""
+    """Fill the queue while another client listens in an open transaction."""
     stranger = await asyncpg.connect(rig.dsn)
     try:
         for statement in ("LISTEN nothing", "BEGIN", "SELECT 1"):
@@ -62,10 +62,18 @@ async def full(rig: Rig) -> AsyncIterator[None]:
     await until(room, what="room in the queue")
 
 
-async def test_the_listener_goes_on_and_hears_again(narrow: Rig) -> None:
+async def test_the_listener_survives_a_full_queue_and_hears_again(narrow: Rig) -> None:
     canaries: list[float | None] = []
-    hears = NotificationHandlers(lambda _: None, lambda: None, canaries.append, None)
-    running = asyncio.create_task(Listener(narrow.dsn, narrow.books.database, hears, every=0.1, within=5).run())
+    listener = Listener(
+        narrow.dsn,
+        narrow.books.database,
+        on_generation=lambda _: None,
+        on_connected=lambda: None,
+        on_canary=canaries.append,
+        every=0.1,
+        within=5,
+    )
+    running = asyncio.create_task(listener.run())
     try:
         await until(lambda: canaries and canaries[-1] is not None, what="the first canary")
         async with full(narrow):
@@ -78,7 +86,7 @@ async def test_the_listener_goes_on_and_hears_again(narrow: Rig) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_success_is_not_taken_for_refused_by_the_table(narrow: Rig) -> None:
+async def test_a_success_that_cannot_notify_is_not_taken_for_rejected_by_the_table(narrow: Rig) -> None:
     books = narrow.books
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)
@@ -95,7 +103,7 @@ async def test_a_paid_tasks_id_is_written_as_soon_as_there_is_room(
     async with slowly(narrow) as (kie, _, creation):
         asking = await under_way(kie, creation)
         async with full(narrow):
-            kie.let.set()
+            kie.may_answer.set()
             assert isinstance(await asking, OutcomeUnknown)
         await until(lambda: status(narrow, "generating"), what="the task id to be written")
         assert (await only(narrow))["task_id"] == TASK

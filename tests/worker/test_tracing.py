@@ -1,4 +1,4 @@
-"""A generation has one trace, whoever works on it: every step is told, and what failed by its code."""
+"""A generation has one trace across all replicas: every step is a span, and a failed step has its code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
 
 
 async def root(collector: Collector, generation_id: str) -> Span:
-    """The span of the whole way, once it and the visit that ended it have come: everything else was sent before."""
+    """The root span, once it and the visit that ended the generation are there: all other spans were sent before."""
 
     def come() -> Span | None:
-        found = {span.fields.get("decision", span.name): span for span in collector.of(generation_id)}
-        return found.get("generation") if "finish" in found else None
+        spans = {span.fields.get("decision", span.name): span for span in collector.of(generation_id)}
+        return spans.get("generation") if "finish" in spans else None
 
     return await until(come, within=20, what=f"the trace of {generation_id}")
 
@@ -58,7 +58,7 @@ async def test_two_replicas_work_on_one_trace(rig: Rig, collector: Collector) ->
         assert isinstance((await rig.visit(first, generation_id)).decision, Reschedule)
         assert isinstance((await rig.visit(second, generation_id)).decision, Finish)
         whole = await root(collector, generation_id)
-        # The first may tell of its visit a little later.
+        # The first replica can send its visit a little later.
         await until(lambda: len(collector.named("visit")) == 2, within=20, what="both visits")
     spans = collector.of(generation_id)
     assert {span.trace for span in spans} == {whole.trace}
@@ -80,7 +80,7 @@ async def test_two_generations_are_two_traces(rig: Rig, collector: Collector) ->
         assert span.trace == roots[ids.index(span.fields["generation_id"])].trace
 
 
-async def test_a_step_that_brings_nothing_says_so_by_its_code(rig: Rig, collector: Collector) -> None:
+async def test_a_step_that_fails_has_its_code(rig: Rig, collector: Collector) -> None:
     async with rig.instance() as built:
         generation_id = await rig.order()
         rig.kie.strike("record.http_500")
@@ -110,7 +110,7 @@ async def test_every_way_to_claim_names_the_trace_that_was_drawn_first(rig: Rig,
         assert fresh.traceparent not in {None, woken.traceparent}
 
 
-async def test_who_does_not_trace_draws_no_trace(rig: Rig) -> None:
+async def test_without_tracing_no_trace_is_drawn(rig: Rig) -> None:
     async with rig.instance() as built:
         generation_id = await rig.order()
         await rig.visit(built, generation_id)
@@ -125,7 +125,7 @@ async def test_without_its_column_the_daemon_works_and_traces_nothing(rig: Rig, 
         async with rig.instance() as built:
             generation_id = await rig.order()
             await rig.visit(built, generation_id)
-            assert not built.ways.tracing.on
+            assert not built.work._visitor.tracing.on
     finally:
         await rig.pool.execute("ALTER TABLE reconciler.work RENAME COLUMN elsewhere TO traceparent")
     await rig.proves(generation_id)

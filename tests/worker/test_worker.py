@@ -1,4 +1,4 @@
-"""The loop that claims: wakes are coalesced, what waits for KIE is bounded, one bad row harms no other."""
+"""The claiming loop: wakes are coalesced, waiting for KIE is bounded, one bad row harms no other."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from testkit.waiting import until
 from tests.worker.rig import Rig
 
 
-async def rested(rig: Rig, generation_id: str, looks: int = 1) -> None:
-    """Wait until the row rests after so many looks."""
+async def wait_until_rested(rig: Rig, generation_id: str, polls: int = 1) -> None:
+    """Wait until the row rests after so many polls."""
 
     async def at_rest() -> bool:
         work = await rig.books.work(generation_id)
-        return work is not None and work["lease"] is None and work["looks"] >= looks
+        return work is not None and work["lease"] is None and work["looks"] >= polls
 
-    await until(at_rest, what=f"{looks} looks at {generation_id}")
+    await until(at_rest, what=f"{polls} polls of {generation_id}")
 
 
 async def test_a_woken_row_is_delivered_at_once(rig: Rig, parts: Parts) -> None:
@@ -35,45 +35,45 @@ async def test_a_woken_row_is_delivered_at_once(rig: Rig, parts: Parts) -> None:
     await rig.proves(generation_id)
 
 
-async def test_a_thousand_wakes_of_one_generation_are_one_look(rig: Rig, parts: Parts) -> None:
+async def test_a_thousand_wakes_of_one_generation_are_one_poll(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     for _ in range(1000):
         parts.work.wake(generation_id, Trigger.CALLBACK)
     async with rig.working(parts):
-        await rested(rig, generation_id)
+        await wait_until_rested(rig, generation_id)
         work = await rig.books.work(generation_id)
     assert work is not None
     assert (work["looks"], rig.kie.counts.records) == (1, 1)
 
 
-async def test_a_thousand_wakes_during_a_look_are_one_more_look(
+async def test_a_thousand_wakes_during_a_poll_are_one_more_poll(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order(life=never())
-    heard, record = asyncio.Event(), KieClient.record
+    answered, record = asyncio.Event(), KieClient.record
 
     async def slow(self: KieClient, task_id: str, *, path: str, key_hash: str) -> KieReply:
         reply = await record(self, task_id, path=path, key_hash=key_hash)
-        await heard.wait()
+        await answered.wait()
         return reply
 
     monkeypatch.setattr(KieClient, "record", slow)
     async with rig.working(parts):
         parts.work.wake(generation_id, Trigger.CALLBACK)
-        await until(lambda: rig.kie.counts.records, what="the first look")
+        await until(lambda: rig.kie.counts.records, what="the first poll")
         for _ in range(10):
             for _ in range(100):
                 parts.work.wake(generation_id, Trigger.CALLBACK)
-            await until(lambda: not (parts.work._wakes or parts.work._looking.locked()), what="the wakes are taken")
-        heard.set()
-        await rested(rig, generation_id, looks=2)
-        asked = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]].polled_at
-    assert len(asked) == 2
-    assert asked[1] - asked[0] > 1.6
+            await until(lambda: not (parts.work._wakes or parts.work._claiming.locked()), what="the wakes are taken")
+        answered.set()
+        await wait_until_rested(rig, generation_id, polls=2)
+        polled = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]].polled_at
+    assert len(polled) == 2
+    assert polled[1] - polled[0] > 1.6
 
 
 async def test_a_wake_during_the_last_moment_of_a_visit_is_not_lost(rig: Rig, parts: Parts) -> None:
-    """KIE ends the task just after it has said that it works; the callback arrives while that answer is on its way."""
+    """KIE ends the task just after it has answered "working"; the callback arrives while that answer is on its way."""
     rig.kie.latency = 0.2
     generation_id = await rig.order(life=never())
     task = (await rig.books.generation(generation_id))["task_id"]
@@ -85,7 +85,7 @@ async def test_a_wake_during_the_last_moment_of_a_visit_is_not_lost(rig: Rig, pa
         await rig.delivered(generation_id, within=5)
 
 
-async def test_a_wake_that_finds_its_row_just_being_written_comes_again(rig: Rig, parts: Parts) -> None:
+async def test_a_wake_that_finds_its_row_being_written_is_repeated(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     await rig.visit(parts, generation_id)
     await rig.books.set(generation_id, "early_at = NULL, due_at = now() + interval '1 hour'")
@@ -98,26 +98,26 @@ async def test_a_wake_that_finds_its_row_just_being_written_comes_again(rig: Rig
         await rig.delivered(generation_id, within=5)
 
 
-async def test_no_more_visits_ask_at_once_than_allowed(rig: Rig, parts: Parts) -> None:
-    few = rig.broad(parts, asking=3)
+async def test_no_more_visits_poll_at_once_than_allowed(rig: Rig, parts: Parts) -> None:
+    few = rig.broad(parts, polling=3)
     ids = [await rig.order(life=never()) for _ in range(6)]
     rig.kie.strike("record.hang", times=math.inf)
     async with rig.working(few):
         for generation_id in ids:
             few.work.wake(generation_id)
-        await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three questions")
-        assert len(few.work._held) == len(few.work._asking) == 3
+        await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three requests")
+        assert len(few.work._held) == len(few.work._polling) == 3
         assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
         rig.kie.calm()
         rig.kie._wire.close()
         await until(lambda: rig.kie.counts.records >= 6, what="the others' turn")
 
 
-async def test_deliveries_keep_nobody_from_asking(rig: Rig, parts: Parts) -> None:
+async def test_deliveries_do_not_keep_other_visits_from_polling(rig: Rig, parts: Parts) -> None:
     rig.kie.slow_seconds = 60.0
     slow = await rig.order()
     rig.kie.strike("file.slow", task=(await rig.books.generation(slow))["task_id"])
-    few = rig.broad(parts, asking=1)
+    few = rig.broad(parts, polling=1)
     async with rig.working(few):
         few.work.wake(slow)
         await until(lambda: rig.kie.counts.faults["file.slow"], what="the slow delivery")
@@ -138,15 +138,15 @@ async def test_no_more_generations_are_delivered_at_once_than_there_are_slots(ri
         async def all_delivered() -> bool:
             nonlocal most
             most = max(most, len(parts.deliveries.transfers))
-            left = "SELECT count(*) FROM public.generations WHERE status <> 'success'"
-            return await rig.pool.fetchval(left) == 0
+            unfinished = "SELECT count(*) FROM public.generations WHERE status <> 'success'"
+            return await rig.pool.fetchval(unfinished) == 0
 
         await until(all_delivered, what="all four")
     assert most == 2
 
 
-async def test_a_thousand_hopeless_rows_keep_no_good_one_waiting(rig: Rig) -> None:
-    """F9: a poisoned head of the queue."""
+async def test_a_thousand_hopeless_rows_do_not_delay_a_good_one(rig: Rig) -> None:
+    """F9: hopeless rows at the head of the queue."""
     await rig.pool.execute(
         """INSERT INTO public.generations (status, task_id, kind, created_at)
            SELECT 'queued', md5(n::text), 'image', now() - interval '1 hour' FROM generate_series(1, 1000) n"""
@@ -185,7 +185,7 @@ async def test_a_visit_that_breaks_costs_its_own_row_a_minute(
         await until(given_back, what="the row is given back")
 
 
-async def test_a_spare_request_is_spent_on_a_row_before_it_is_due(rig: Rig, parts: Parts) -> None:
+async def test_a_spare_request_polls_a_row_before_it_is_due(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     await rig.visit(parts, generation_id)
     await rig.books.set(generation_id, "early_at = now(), due_at = now() + interval '1 hour'")
@@ -194,14 +194,14 @@ async def test_a_spare_request_is_spent_on_a_row_before_it_is_due(rig: Rig, part
         await rig.delivered(generation_id, within=3)
 
 
-async def test_an_idle_loop_asks_the_database_about_once_a_second(rig: Rig, parts: Parts) -> None:
+async def test_an_idle_loop_queries_the_database_about_once_a_second(rig: Rig, parts: Parts) -> None:
     """F12: idle load."""
-    asked = 0
+    queries = 0
     early = parts.claims.early
 
     async def counted(limit: int) -> object:
-        nonlocal asked
-        asked += 1
+        nonlocal queries
+        queries += 1
         return await early(limit)
 
     generation_id = await rig.order(life=never())
@@ -211,5 +211,5 @@ async def test_an_idle_loop_asks_the_database_about_once_a_second(rig: Rig, part
     loop = asyncio.get_running_loop()
     async with rig.working(parts):
         began = loop.time()
-        await until(lambda: asked >= 3, what="three looks")
+        await until(lambda: queries >= 3, what="three queries")
         assert loop.time() - began > 1.5

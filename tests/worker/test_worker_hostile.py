@@ -1,4 +1,4 @@
-"""The loop that claims goes on whatever it meets: a row that cannot be read, or kept, costs itself a minute alone."""
+"""The claiming loop survives hostile rows: an unreadable row is delayed by a minute, and no other row is."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ UNINDEXABLE = 3000
 
 
 async def free(rig: Rig, generation_id: str) -> float | None:
-    """The seconds until the row is due, None while it is in somebody's hands."""
+    """The seconds until the row is due, None while it is held."""
     work = await rig.books.work(generation_id)
     return work["due_in"] if work is not None and work["lease"] is None else None
 
 
 def unreadable(parts: Parts, bad: str, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """Let every reading break that this row is part of; what was asked for."""
-    read, asked = parts.ways.ledger.read, []
+    """Let every read that includes this row fail; return what was read."""
+    read, requested = parts.ledger.read, []
 
     async def reads(ids: Sequence[str]) -> object:
-        asked.append(ids)
+        requested.append(ids)
         if bad in ids:
             raise OverflowError("date value out of range")
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", reads)
-    return asked
+    monkeypatch.setattr(parts.ledger, "read", reads)
+    return requested
 
 
 @pytest.mark.parametrize("at", ["12000-01-01", "4000-01-01 BC", "infinity", "-infinity"])
@@ -56,7 +56,7 @@ async def test_a_row_created_at_no_time_that_python_knows_is_delivered_like_any_
 
 
 @pytest.mark.parametrize("how", ["wakes", "sweep"])
-async def test_a_task_that_no_index_takes_keeps_no_other_row_waiting(dsn: str, tmp_path: Path, how: str) -> None:
+async def test_a_task_id_too_long_for_an_index_delays_no_other_row(dsn: str, tmp_path: Path, how: str) -> None:
     async with opened_rig(dsn, tmp_path) as rig:
         await rig.pool.execute("DROP INDEX public.generations_task_id")
         bad, good = await rig.insert(secrets.token_hex(UNINDEXABLE)), await rig.order()
@@ -68,15 +68,17 @@ async def test_a_task_that_no_index_takes_keeps_no_other_row_waiting(dsn: str, t
                 for generation_id in (bad, good):
                     parts.work.wake(generation_id)
             await rig.delivered(good)
-            assert (await parts.reports.snapshot()).in_flight == {}, "what nobody looks at must page nobody for ever"
+            assert (await parts.reports.snapshot()).in_flight == {}, (
+                "a row that is never visited must not alert for ever"
+            )
         assert await rig.books.work(bad) is None
 
 
-async def test_a_row_that_cannot_be_read_waits_a_minute_and_those_claimed_with_it_are_visited_at_once(
+async def test_an_unreadable_row_waits_a_minute_and_the_rows_claimed_with_it_are_visited_at_once(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad, last = await rig.order(), await rig.order(), await rig.order()
-    asked = unreadable(parts, bad, monkeypatch)
+    requested = unreadable(parts, bad, monkeypatch)
     assert await parts.claims.discover() == 3
     with capture_logs() as lines:
         async with rig.working(parts):
@@ -85,13 +87,13 @@ async def test_a_row_that_cannot_be_read_waits_a_minute_and_those_claimed_with_i
                 await rig.delivered(generation_id, within=5)
             due = await until(lambda: free(rig, bad), what="the row is given back")
     assert 50 < due <= 60
-    assert sorted(asked[0]) == sorted([good, bad, last])
+    assert sorted(requested[0]) == sorted([good, bad, last])
     (line,) = [line for line in lines if line["event"] == "visit.broke"]
     assert (line["generation_id"], line["log_level"], line["exc_info"]) == (bad, "error", True)
     assert parts.metrics.failures.labels("visit", "broke")._value.get() == 1
 
 
-async def test_what_breaks_in_a_claim_ends_nothing_and_is_told(
+async def test_an_error_in_a_claim_is_logged_and_the_loop_goes_on(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due, broke = parts.claims.due, 0
@@ -115,7 +117,7 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, good = await rig.order(), await rig.order()
-    read, forget, broke = parts.ways.ledger.read, parts.ways.ledger.forget, 0
+    read, forget, broke = parts.ledger.read, parts.ledger.forget, 0
 
     async def late(ids: Sequence[str]) -> object:
         await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", gone)
@@ -128,8 +130,8 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
             raise ZeroDivisionError
         await forget(claim)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(parts.ways.ledger, "read", late)
-    monkeypatch.setattr(parts.ways.ledger, "forget", breaks)
+    monkeypatch.setattr(parts.ledger, "read", late)
+    monkeypatch.setattr(parts.ledger, "forget", breaks)
     assert await parts.claims.discover() == 2
     async with rig.working(parts):
         parts.work.stir()
@@ -142,7 +144,7 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
     assert broke == 2
 
 
-async def test_a_chore_that_cannot_read_its_row_gives_it_back(
+async def test_a_single_visit_that_cannot_read_its_row_gives_it_back(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order()

@@ -1,4 +1,4 @@
-"""Leases in a loop's hands: kept while it works, given back when it stops, cut short when they are lost."""
+"""The leases of the claiming loop: renewed while it works, given back when it stops; a lost one cancels its visit."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ async def downloading(rig: Rig, parts: Parts, *, seconds: float = 60.0) -> Async
 
 
 async def free(rig: Rig, generation_id: str, within: float = 5.0) -> float:
-    """Wait until nobody holds the row; the seconds until it is due."""
+    """Wait until the row is held by no instance; the seconds until it is due."""
 
-    async def nobody() -> tuple[float] | None:
+    async def given_back() -> tuple[float] | None:
         work = await rig.books.work(generation_id)
         return (work["due_in"],) if work is not None and work["lease"] is None else None
 
-    return (await until(nobody, within=within, what="the lease is given back"))[0]
+    return (await until(given_back, within=within, what="the lease is given back"))[0]
 
 
 async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: Parts) -> None:
@@ -54,7 +54,7 @@ async def test_a_lease_is_kept_for_as_long_as_the_visit_lasts(rig: Rig, parts: P
 
         await until(delivered, within=30, what="the delivery")
     assert lease is not None
-    assert rig.kie.counts.downloads == 1, "whoever lets a lease end takes the row up again, and begins anew"
+    assert rig.kie.counts.downloads == 1, "a lease that ended would have led to a second download"
     assert parts.metrics.leases_lost._value.get() == 0
     await rig.proves(generation_id)
 
@@ -74,25 +74,25 @@ async def test_a_row_that_is_just_being_written_when_its_lease_is_to_be_renewed_
     async with rig.working(brief), downloading(rig, brief, seconds=3.0) as generation_id:
         async with rig.pool.acquire() as other, other.transaction():
             await other.execute("SELECT FROM reconciler.work FOR UPDATE")
-            await until(lambda: set() in renewed, what="a renewal that passes it over")
+            await until(lambda: set() in renewed, what="a renewal that skips the row")
         await rig.delivered(generation_id)
     assert parts.metrics.leases_lost._value.get() == 0
 
 
-async def test_a_visit_whose_lease_was_lost_is_cut_and_writes_nothing(rig: Rig, parts: Parts) -> None:
+async def test_a_visit_that_lost_its_lease_is_cancelled_and_writes_nothing(rig: Rig, parts: Parts) -> None:
     """F8: a process that was stopped past its lease."""
     brief = rig.broad(parts, term=0.6)
     async with rig.working(brief), downloading(rig, brief) as generation_id:
         await rig.books.set(generation_id, "lease = gen_random_uuid(), due_at = now() + interval '1 hour'")
         before = await rig.books.everything()
-        await until(lambda: not brief.work._held, what="the visit is cut")
+        await until(lambda: not brief.work._held, what="the visit is cancelled")
         assert parts.metrics.leases_lost._value.get() == 1
         assert await rig.books.everything() == before
         assert rig.names() == []
 
 
 async def test_work_of_a_dead_instance_is_taken_over_when_its_lease_ends(rig: Rig, parts: Parts) -> None:
-    """F6 and F7: nobody tells us that it died."""
+    """F6 and F7: an instance dies without a word."""
     generation_id = await rig.order(results=(MediaSpec(), MediaSpec()))
     await rig.books.claim(generation_id, term=1.0)
     brief = rig.broad(parts, term=1.0, sweep=0.2)
@@ -135,13 +135,15 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
     assert await rig.books.events(stuck) == ["succeeded"]
 
 
-async def test_a_drain_lets_what_is_in_hand_end(rig: Rig, parts: Parts) -> None:
+async def test_a_drain_lets_running_visits_end(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), downloading(rig, parts, seconds=0.5) as generation_id:
         await parts.work.drain(10)
         assert (await rig.books.generation(generation_id))["status"] == "success"
 
 
-async def test_a_drain_gives_back_what_does_not_end_in_time_and_another_goes_on(rig: Rig, parts: Parts) -> None:
+async def test_a_drain_gives_back_visits_that_do_not_end_in_time_and_another_instance_continues(
+    rig: Rig, parts: Parts
+) -> None:
     async with rig.working(parts), downloading(rig, parts) as generation_id:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -165,7 +167,7 @@ async def test_nothing_is_claimed_once_the_drain_has_begun(rig: Rig, parts: Part
 
 @pytest.fixture
 def claim(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
-    """A claim that was drawn, and the answer to it, which comes when it is set."""
+    """Two events: a claim was sent to the database; its answer may arrive."""
     drawn, answered = asyncio.Event(), asyncio.Event()
     take = parts.claims.take
 
@@ -195,11 +197,11 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
     assert rig.kie.counts.records == 0
 
 
-async def test_a_claim_that_takes_longer_than_our_haste_is_waited_for_and_given_back(
+async def test_a_slow_claim_is_waited_for_and_given_back(
     rig: Rig, parts: Parts, claim: tuple[asyncio.Event, asyncio.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut, it would leave rows that nobody works on to wait for the end of a lease."""
-    monkeypatch.setattr(worker, "HASTE", 0.05)
+    """Cancelled, it would leave rows that no visit holds until their leases end."""
+    monkeypatch.setattr(worker, "RELEASE_SECONDS", 0.05)
     drawn, answered = claim
     generation_id = await rig.order(life=never())
     async with rig.working(parts):
@@ -231,7 +233,7 @@ async def test_a_row_that_is_just_being_written_when_it_is_given_back_is_given_b
         assert await free(rig, generation_id) <= 5
 
 
-async def test_a_second_signal_during_the_giving_back_lets_no_row_wait_for_its_lease(
+async def test_a_second_signal_while_rows_are_given_back_leaves_none_to_its_lease(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = asyncio.Event()
@@ -254,12 +256,12 @@ async def test_a_second_signal_during_the_giving_back_lets_no_row_wait_for_its_l
 async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loop stood still for a while, and meanwhile the database kept the row for us."""
+    """The loop stood still for a while, and the database still holds the row for us."""
 
     async def late(*_: object) -> None:
         raise LeaseLost
 
-    monkeypatch.setattr(parts.work._visits, "visit", late)
+    monkeypatch.setattr(parts.work._visitor, "visit", late)
     generation_id = await rig.order()
     async with rig.working(parts):
         parts.work.wake(generation_id)
@@ -279,7 +281,7 @@ async def test_a_generation_that_one_process_delivers_twice_at_once_breaks_neith
     assert parts.deliveries.transfers == {}
 
 
-async def test_a_database_that_goes_away_in_mid_visit_costs_not_even_the_rest_of_a_lease(rig: Rig) -> None:
+async def test_a_row_whose_visit_lost_the_database_does_not_wait_for_its_lease_to_end(rig: Rig) -> None:
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         brief = rig.broad(parts, term=60.0, sweep=0.3)
         async with rig.working(brief), downloading(rig, brief, seconds=0.5) as generation_id:
@@ -298,7 +300,7 @@ async def test_a_claim_whose_answer_was_lost_costs_no_lease(
     patient = rig.broad(parts, term=60.0, sweep=60.0)
     take, lost = patient.database.fetch, 0
 
-    async def swallowed(sql: str, *args: object) -> Any:
+    async def without_answer(sql: str, *args: object) -> Any:
         nonlocal lost
         rows = await take(sql, *args)
         if "reconciler.work" in sql and rows and "claimed" in rows[0] and not lost:
@@ -306,7 +308,7 @@ async def test_a_claim_whose_answer_was_lost_costs_no_lease(
             raise Transient("the database is away", code="database_away")
         return rows
 
-    monkeypatch.setattr(patient.database, "fetch", swallowed)
+    monkeypatch.setattr(patient.database, "fetch", without_answer)
     generation_id = await rig.order()
     patient.work.wake(generation_id)
     async with rig.working(patient):
@@ -318,12 +320,12 @@ async def test_a_claim_whose_answer_was_lost_costs_no_lease(
 async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    claimed: list[str] = []
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         take = parts.claims.take
 
         async def noted(wakes: Mapping[str, Trigger]) -> TakenClaims:
-            asked.extend(wakes)
+            claimed.extend(wakes)
             return await take(wakes)
 
         monkeypatch.setattr(parts.claims, "take", noted)
@@ -331,7 +333,7 @@ async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
         generation_id = await rig.order()
         parts.work.wake(generation_id)
         async with rig.working(parts):
-            await until(lambda: asked.count(generation_id) == 2, what="the wake is tried again")
+            await until(lambda: claimed.count(generation_id) == 2, what="the wake is tried again")
             assert parts.database.trouble is not None
             proxy.mend()
             await rig.delivered(generation_id, within=5)

@@ -1,4 +1,4 @@
-"""One generation at a time, as the chores do it: nobody else's, no doubt left behind."""
+"""One generation at a time, as the operations visit it: it is not held by another visit, and it is given back."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def test_what_another_instance_holds_is_not_visited_but_woken(rig: Rig, pa
     assert work["woken"] == 1
 
 
-async def test_a_name_that_nobody_knows_is_nobodys(rig: Rig, parts: Parts) -> None:
+async def test_an_unknown_id_is_not_visited(rig: Rig, parts: Parts) -> None:
     for name in ("00000000-0000-0000-0000-000000000000", "no id"):
         assert await parts.work.once(name, Trigger.SYNC) is None
 
 
-async def test_an_id_may_be_written_in_capitals(rig: Rig, parts: Parts) -> None:
+async def test_an_id_in_capital_letters_is_found(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     assert await parts.work.once(generation_id.upper(), Trigger.SYNC) is not None
     await rig.proves(generation_id)
@@ -44,7 +44,7 @@ async def test_a_visit_that_breaks_gives_its_row_back(rig: Rig, parts: Parts, mo
     await free(rig, generation_id)
 
 
-async def test_a_lease_that_is_lost_on_the_way_cancels_nobody_who_asked(rig: Rig, parts: Parts) -> None:
+async def test_a_lost_lease_does_not_cancel_the_caller_of_the_visit(rig: Rig, parts: Parts) -> None:
     brief = rig.broad(parts, term=0.6)
     generation_id = await rig.order()
     rig.kie.strike("file.hang")
@@ -61,7 +61,7 @@ async def test_a_lease_that_is_lost_on_the_way_cancels_nobody_who_asked(rig: Rig
         assert await asyncio.wait_for(asking, 15) == "goes on"
 
 
-async def test_whoever_is_cancelled_while_a_lease_is_lost_stays_cancelled(rig: Rig, parts: Parts) -> None:
+async def test_a_caller_that_is_cancelled_while_the_lease_is_lost_stays_cancelled(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     rig.kie.strike("file.hang")
     asking = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
@@ -81,14 +81,14 @@ async def test_a_visit_that_cannot_end_gives_its_row_back(
     async def moving(*_: object) -> None:
         return None
 
-    monkeypatch.setattr(parts.ways.ledger, "finish", moving)
+    monkeypatch.setattr(parts.ledger, "finish", moving)
     with pytest.raises(Transient) as raised:
         await parts.work.once(generation_id, Trigger.SYNC)
     assert raised.value.code == "row_moving"
     await free(rig, generation_id)
 
 
-async def test_a_chore_that_is_interrupted_gives_its_row_back(rig: Rig, parts: Parts) -> None:
+async def test_a_visit_whose_caller_is_cancelled_gives_its_row_back(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     rig.kie.strike("record.hang")
     visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
@@ -103,13 +103,13 @@ async def test_a_row_that_is_deleted_before_it_is_read_is_forgotten(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = await rig.order()
-    read = parts.ways.ledger.read
+    read = parts.ledger.read
 
     async def late(ids: list[str]) -> object:
         await rig.pool.execute("DELETE FROM public.generations")
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", late)
+    monkeypatch.setattr(parts.ledger, "read", late)
     assert await parts.work.once(generation_id, Trigger.SYNC) is None
     assert await rig.books.work(generation_id) is None
 
@@ -121,15 +121,15 @@ async def free(rig: Rig, generation_id: str) -> None:
     assert work["due_in"] <= 60
 
 
-async def test_nothing_is_begun_once_a_drain_has_begun(rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_visit_begins_once_a_drain_has_begun(rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     before, meanwhile = await rig.order(), await rig.order()
-    read = parts.ways.ledger.read
+    read = parts.ledger.read
 
     async def slowly(ids: list[str]) -> object:
         await parts.work.drain(0)
         return await read(ids)
 
-    monkeypatch.setattr(parts.ways.ledger, "read", slowly)
+    monkeypatch.setattr(parts.ledger, "read", slowly)
     for generation_id in (meanwhile, before):
         with pytest.raises(Transient) as raised:
             await parts.work.once(generation_id, Trigger.SYNC)

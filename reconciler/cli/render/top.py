@@ -1,6 +1,7 @@
-"""What moves, on a screen: a view that changes in place on a terminal, one page after the other elsewhere.
+"""How `top` looks: a view that changes in place on a terminal, one page after the other elsewhere, or lines of JSON.
 
-The figures are made in `moving.py`. Ids and reasons are hostile input here as in `tables.py`: text, never markup.
+The figures come from `operations/throughput.py`. Ids and reasons are hostile input: they are shown as text, never as
+markup.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Self
 
 from rich.console import Group, RenderableType
@@ -18,17 +20,19 @@ from rich.progress_bar import ProgressBar
 
 from reconciler.cli.render.tables import as_plain, console, grid, text
 from reconciler.domain.findings import span
-from reconciler.operations.throughput import ReplicaRates, Throughput, TransferView
+from reconciler.domain.transfer import Transfer
+from reconciler.operations.throughput import ReplicaRates, Throughput
+from reconciler.postgres.reports.activity import WaitingGeneration
 
 
 class TopScreen:
-    """Where motions are shown; on a terminal each takes the place of the one before, unless `once`."""
+    """Shows one Throughput after the other; on a terminal each replaces the one before, unless `once`."""
 
     def __init__(self, *, as_json: bool, once: bool) -> None:
         self._as_json = as_json
         self._console = console()
-        moves = self._console.is_terminal and not as_json and not once
-        self._live = Live(console=self._console, screen=True, auto_refresh=False) if moves else None
+        in_place = self._console.is_terminal and not as_json and not once
+        self._live = Live(console=self._console, screen=True, auto_refresh=False) if in_place else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -39,65 +43,62 @@ class TopScreen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, motion: Throughput) -> None:
-        """Show what moves: as a page, or as one line of JSON."""
+    def show(self, throughput: Throughput) -> None:
+        """Show it as a page, or as one line of JSON."""
         if self._as_json:
-            sys.stdout.write(json.dumps(asdict(motion), default=as_plain) + "\n")
+            sys.stdout.write(json.dumps(asdict(throughput), default=as_plain) + "\n")
             sys.stdout.flush()
         else:
-            self._show(page(motion))
+            self._show(page(throughput))
 
     def excuse(self, reason: str) -> None:
-        """Say why there is nothing new; the JSON goes on with the next line."""
+        """Say why there is nothing new; with JSON only on standard error."""
         if self._live is not None:
             self._show(text(f"{reason}; trying again"))
         else:
             sys.stderr.write(f"kie-reconciler: {reason}; trying again\n")
 
-    def _show(self, shown: RenderableType) -> None:
+    def _show(self, content: RenderableType) -> None:
         if self._live is None:
-            self._console.print(shown)
+            self._console.print(content)
         else:
-            self._live.update(shown, refresh=True)
+            self._live.update(content, refresh=True)
 
 
-def page(motion: Throughput) -> RenderableType:
+def page(throughput: Throughput) -> RenderableType:
     """Return the whole view."""
-    parts: list[RenderableType] = [text(_headline(motion)), "", _replicas(motion)]
-    if motion.transfers:
-        parts += ["", _transfers(motion.transfers)]
-    if motion.waiting:
-        parts += ["", _waiting(motion)]
+    parts: list[RenderableType] = [text(_headline(throughput)), "", _replicas(throughput)]
+    if throughput.transfers:
+        parts += ["", _transfers(throughput.transfers)]
+    if throughput.waiting:
+        parts += ["", _waiting(throughput.waiting)]
     return Group(*parts)
 
 
-def _headline(motion: Throughput) -> str:
-    moving = f"{len(motion.transfers)} transfers" if len(motion.transfers) != 1 else "1 transfer"
+def _headline(throughput: Throughput) -> str:
+    transfers = f"{len(throughput.transfers)} transfers" if len(throughput.transfers) != 1 else "1 transfer"
     booked = ", ".join(
-        f"key {key.key_hash[:8]} {f'booked for {key.booked:.1f} s' if key.booked else 'free'}" for key in motion.keys
+        f"key {key.key_hash[:8]} {f'booked for {key.booked:.1f} s' if key.booked else 'free'}"
+        for key in throughput.keys
     )
-    polls = _sum(rates.polls_per_second for rates in motion.replicas)
-    budget = f"polls {polls}/s, {booked or 'no key used yet'}"
-    return f"{motion.at:%H:%M:%S %Z}  {moving}, {motion.overdue} waiting for a turn; {budget}"
+    polls = _sum(rates.polls_per_second for rates in throughput.replicas)
+    requests = f"polls {polls}/s, {booked or 'no key used yet'}"
+    return f"{throughput.at:%H:%M:%S %Z}  {transfers}, {throughput.overdue} waiting for a turn; {requests}"
 
 
-def _replicas(motion: Throughput) -> RenderableType:
-    if not motion.replicas:
+def _replicas(throughput: Throughput) -> RenderableType:
+    if not throughput.replicas:
         return text("no replica is alive: start `kie-reconciler run`")
-    names = ("replica", "", "told", "in hand", "polls/s", "delivered/s", "in", "out")
-    return grid(names, ([*_where(one), _told(motion, one), one.held, *_rates(one)] for one in motion.replicas))
+    names = ("replica", "", "reported", "in hand", "polls/s", "delivered/s", "in", "out")
+    return grid(names, (_replica(rates, throughput.at) for rates in throughput.replicas))
 
 
-def _where(rates: ReplicaRates) -> tuple[str, str]:
-    return f"{rates.host} pid {rates.pid}", "leads" if rates.leads else ""
-
-
-def _told(motion: Throughput, rates: ReplicaRates) -> str:
-    return f"{span(max((motion.at - rates.told_at).total_seconds(), 0))} ago"
-
-
-def _rates(rates: ReplicaRates) -> tuple[str, ...]:
+def _replica(rates: ReplicaRates, now: datetime) -> Sequence[RenderableType | int]:
     return (
+        f"{rates.host} pid {rates.pid}",
+        "leads" if rates.leads else "",
+        f"{span(max((now - rates.told_at).total_seconds(), 0))} ago",
+        rates.held,
         _count(rates.polls_per_second),
         _count(rates.deliveries_per_second),
         _bytes(rates.downloaded_per_second),
@@ -105,24 +106,31 @@ def _rates(rates: ReplicaRates) -> tuple[str, ...]:
     )
 
 
-def _transfers(transfers: Sequence[TransferView]) -> RenderableType:
+def _transfers(transfers: Sequence[Transfer]) -> RenderableType:
     names = ("generation", "n", "stage", "bytes", "of", "rate", "for", "")
-    return grid(names, (_transfer(one) for one in transfers))
+    return grid(names, (_transfer(transfer) for transfer in transfers))
 
 
-def _transfer(one: TransferView) -> Sequence[RenderableType | int]:
-    total = "?" if one.total is None else decimal(one.total)
-    if one.stage == "prove":
-        # Nothing is sent, so there is nothing to measure.
-        return one.generation_id, one.n, one.stage, "", total, "", span(one.seconds), ""
-    bar = ProgressBar(total=one.total, completed=one.done, width=20) if one.total else ""
-    rate = _bytes(one.bytes_per_second)
-    return one.generation_id, one.n, one.stage, decimal(one.done), total, rate, span(one.seconds), bar
+def _transfer(transfer: Transfer) -> Sequence[RenderableType | int]:
+    # Nothing is sent while a stored result is proven.
+    moves = transfer.stage != "prove"
+    return (
+        transfer.generation_id,
+        transfer.n,
+        transfer.stage,
+        decimal(transfer.done) if moves else "",
+        "?" if transfer.total is None else decimal(transfer.total),
+        _bytes(transfer.bytes_per_second) if moves else "",
+        span(transfer.seconds),
+        ProgressBar(total=transfer.total, completed=transfer.done, width=20) if moves and transfer.total else "",
+    )
 
 
-def _waiting(motion: Throughput) -> RenderableType:
-    rows = ((one.generation_id, span(one.waited), one.looks, one.why or "not looked at yet") for one in motion.waiting)
-    return grid(("generation", "waits for", "looks", "why not yet"), rows)
+def _waiting(waiting: Sequence[WaitingGeneration]) -> RenderableType:
+    names = ("generation", "waits for", "polls", "why not yet")
+    return grid(
+        names, ((row.generation_id, span(row.waited), row.looks, row.why or "not polled yet") for row in waiting)
+    )
 
 
 def _sum(rates: Iterable[float | None]) -> str:

@@ -1,1 +1,1 @@
-"""Open event streams: who is connected, and what each of them is sent."""
+"""Server-sent events: the hub that looks changes up and distributes them, and the open streams."""

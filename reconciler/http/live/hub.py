@@ -1,145 +1,84 @@
-"""Who has a stream open, and what is told to whom: everything heard is looked up once for all of them.
+"""The hub of the event streams: it looks each notified change up once and sends it to every stream that may see it.
 
-Streams hold no connection of the database and ask it nothing while they are open. The listener wakes the hub, the
-daemon runs it, the events door joins callers to it.
+An open stream holds no database connection and makes no query. The database listener wakes the hub, the daemon runs
+it, and `routes/events.py` adds streams to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
 from reconciler.errors import ReconcilerError
 from reconciler.http.auth import Caller
+from reconciler.http.live.event_stream import RESYNC, EventStream, frame
 from reconciler.http.problems import Problem, unavailable
 from reconciler.postgres.reports.change_feed import ChangeFeed, GenerationChange
 
 log = structlog.get_logger()
 
-KEPT = 10_000
-"""Notifications kept until they are looked up; beyond that every page fetches its list anew."""
+MAX_NOTIFICATIONS = 10_000
+"""The most notifications that wait to be looked up; beyond it every page fetches its list anew."""
 
 BATCH = 1000
 """Notifications looked up with one statement."""
 
-DEPTH = 64
-"""Rounds of news that wait for one reader; a slower one is cut and comes back."""
+RETRY_SECONDS = 1.0
+"""Seconds until a database that was away is asked again."""
 
-AWAY = 1.0
-"""Seconds before a database that was away is asked again."""
-
-QUIET = 15.0
-"""Least seconds between two calls to fetch the list: a deaf listener loses its connection again and again."""
+RESYNC_SECONDS = 15.0
+"""The least seconds between two resync events: a listener may lose its connection again and again."""
 
 
-def frame(event: str, said: object, *, id: int | None = None, retry: int | None = None) -> bytes:  # noqa: A002
-    """Return one server-sent event with JSON as its content; `retry` is in milliseconds."""
-    lines = [f"event: {event}"]
-    lines += [] if id is None else [f"id: {id}"]
-    lines += [] if retry is None else [f"retry: {retry}"]
-    return "\n".join([*lines, f"data: {json.dumps(said, separators=(',', ':'))}", "", ""]).encode()
-
-
-def told(happening: GenerationChange) -> bytes:
-    """Return the event that tells of this."""
-    said = {"id": happening.id, "status": happening.status, "kind": happening.kind}
-    if happening.asset_url is not None:
-        said["assetUrl"] = happening.asset_url
-    return frame("generation", said, id=happening.event)
-
-
-BEAT = b": still here\n\n"
-RESYNC = frame("resync", {})
-BYE = frame("bye", {}, retry=2000)
-TOO_SLOW = b": too slow, come again\n\n"
-
-
-class EventStream:
-    """What waits to be sent to one caller, until it ends."""
-
-    def __init__(self, user_id: str | None, leave: Callable[[EventStream], None]) -> None:
-        self.user_id = user_id
-        self.ended = asyncio.Event()
-        self._leave = leave
-        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def push(self, frames: bytes) -> None:
-        """Add to what is sent; a reader who has left DEPTH of them lying is cut."""
-        if self.ended.is_set():
-            return
-        if self._waiting.qsize() < DEPTH:
-            self._waiting.put_nowait(frames)
-            return
-        self._taken()
-        self.end(TOO_SLOW)
-        log.info("stream.cut", user_id=self.user_id)
-
-    def end(self, farewell: bytes = BYE) -> None:
-        """Let what waits be sent, then this, and nothing more."""
-        if not self.ended.is_set():
-            self._waiting.put_nowait(farewell)
-            self.ended.set()
-
-    async def take(self) -> bytes:
-        """Return all that waits, once something does."""
-        return await self._waiting.get() + self._taken()
-
-    def _taken(self) -> bytes:
-        return b"".join(self._waiting.get_nowait() for _ in range(self._waiting.qsize()))
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended and nothing waits any more."""
-        return self.ended.is_set() and self._waiting.empty()
-
-    def leave(self) -> None:
-        """Be told nothing more, and count no more."""
-        self._leave(self)
+def change_frame(change: GenerationChange) -> bytes:
+    """Return the `generation` event for this change."""
+    data = {"id": change.id, "status": change.status, "kind": change.kind}
+    if change.asset_url is not None:
+        data["assetUrl"] = change.asset_url
+    return frame("generation", data, id=change.event)
 
 
 class Hub:
-    """Gathers what is heard and tells it to those who may see it, at most once in `gather` seconds.
+    """Collects notifications and sends the changes to the streams that may see them, at most once in `gather` seconds.
 
-    `most` streams at once in this process, `each` of one user; the operator has no bound of their own.
+    This process keeps at most `most` streams open, and at most `each` for one user; the operator has no own limit.
     """
 
-    def __init__(self, happenings: ChangeFeed, *, gather: float = 0.1, most: int = 1000, each: int = 20) -> None:
-        self._happenings = happenings
+    def __init__(self, changes: ChangeFeed, *, gather: float = 0.1, most: int = 1000, each: int = 20) -> None:
+        self._changes = changes
         self._gather = gather
         self._most = most
         self._each = each
         self._streams: defaultdict[str | None, set[EventStream]] = defaultdict(set)
-        self._heard: dict[tuple[str, int], None] = {}
-        self._lost = False
-        self._called = float("-inf")
-        self._away = False
+        self._notified: dict[tuple[str, int], None] = {}
+        self._missed = False
+        self._resynced_at = float("-inf")
+        self._database_away = False
         self._closed = False
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def wake(self, generation_id: str, event: int = 0) -> None:
-        """Remember that something happened to this generation; `event` is the outbox's id, 0 where there is none."""
+        """Note that this generation changed; `event` is the outbox's id, 0 where there is none."""
         if not self._streams:
             return
-        if len(self._heard) >= KEPT:
-            self._heard.clear()
-            self._lost = True
-        self._heard[generation_id, event] = None
-        self._stirred.set()
+        if len(self._notified) >= MAX_NOTIFICATIONS:
+            self._notified.clear()
+            self._missed = True
+        self._notified[generation_id, event] = None
+        self._woken.set()
 
     def gap(self) -> None:
-        """Remember that something may have happened unheard."""
+        """Note that notifications may have been missed."""
         if self._streams:
-            self._lost = True
-            self._stirred.set()
+            self._missed = True
+            self._woken.set()
 
     def join(self, caller: Caller) -> EventStream:
-        """Open a stream for this caller, from now on; Problem 429 or 503 where there are too many."""
+        """Open a stream for this caller, which gets every change from now on; Problem 429 or 503 beyond the limits."""
         if self._closed:
             raise unavailable("draining")
         if sum(map(len, self._streams.values())) >= self._most:
@@ -147,83 +86,80 @@ class Hub:
         if not caller.operator and len(self._streams.get(caller.user_id, ())) >= self._each:
             detail = f"one user may have {self._each} streams open"
             raise Problem(429, "too_many_streams", detail, headers={"Retry-After": "10"})
-        stream = EventStream(caller.user_id, self._left)
+        stream = EventStream(caller.user_id, self._remove)
         self._streams[caller.user_id].add(stream)
         return stream
 
-    def _left(self, stream: EventStream) -> None:
-        theirs = self._streams.get(stream.user_id, set())
-        theirs.discard(stream)
-        if not theirs:
+    def _remove(self, stream: EventStream) -> None:
+        of_user = self._streams.get(stream.user_id, set())
+        of_user.discard(stream)
+        if not of_user:
             self._streams.pop(stream.user_id, None)
 
     async def greeting(self, caller: Caller, last: str | None) -> bytes:
-        """Return what a stream begins with: hello, and what was missed since the event with the id `last`.
+        """Return the first frames of a stream: hello, and the changes since the event with the id `last`.
 
-        Hello's id is where the next replay begins; it is the old one while the replay is still on its way. Raises
+        The id of hello says where the next replay begins; it stays `last` while this replay is being sent. Raises
         Transient while the database is away.
         """
-        missed = None
         if last is not None and last.isascii() and last.isdigit() and len(last) < 19:
-            missed = await self._happenings.since(int(last), caller.user_id)
+            missed = await self._changes.since(int(last), caller.user_id)
             if missed is not None:
-                return frame("hello", {}, id=int(last)) + b"".join(map(told, missed))
-        hello = frame("hello", {}, id=await self._happenings.newest())
+                return frame("hello", {}, id=int(last)) + b"".join(map(change_frame, missed))
+        hello = frame("hello", {}, id=await self._changes.newest())
         return hello if last is None else hello + RESYNC
 
     async def run(self) -> None:
-        """Tell what is heard until cancelled."""
+        """Send changes until cancelled."""
         while True:
-            await self._stirred.wait()
-            await asyncio.sleep(await self._round())
+            await self._woken.wait()
+            await asyncio.sleep(await self._send_batch())
 
     def close(self) -> None:
-        """Say goodbye to everybody, and let nobody in any more."""
+        """End every stream with a goodbye, and accept no further one."""
         self._closed = True
-        for theirs in self._streams.values():
-            for stream in theirs:
-                stream.end()
+        for stream in chain.from_iterable(self._streams.values()):
+            stream.end()
 
-    async def _round(self) -> float:
-        """Look up one batch and hand it out; return the seconds until the next."""
-        self._stirred.clear()
-        self._call()
-        batch = list(islice(self._heard, BATCH))
-        for one in batch:
-            del self._heard[one]
-        rest = self._gather
+    async def _send_batch(self) -> float:
+        """Look up one batch of notifications and send it; return the seconds until the next batch."""
+        self._woken.clear()
+        self._resync_if_missed()
+        batch = list(islice(self._notified, BATCH))
+        for notification in batch:
+            del self._notified[notification]
+        wait = self._gather
         try:
             if batch and self._streams:
-                self._hand_out(await self._happenings.of(batch))
-            self._away = False
+                self._distribute(await self._changes.of(batch))
+            self._database_away = False
         except ReconcilerError as error:
-            self._heard = dict.fromkeys([*batch, *self._heard])
-            rest = AWAY
-            if not self._away:
+            self._notified = dict.fromkeys([*batch, *self._notified])
+            wait = RETRY_SECONDS
+            if not self._database_away:
                 log.warning("events.waiting", code=error.code, reason=str(error))
-            self._away = True
-        if self._heard or self._lost:
-            self._stirred.set()
-        return rest
+            self._database_away = True
+        if self._notified or self._missed:
+            self._woken.set()
+        return wait
 
-    def _call(self) -> None:
-        """Call on everybody to fetch their list, where something was lost."""
+    def _resync_if_missed(self) -> None:
+        """Tell every stream to fetch its list anew, where notifications were missed."""
         now = time.monotonic()
-        if self._lost and now - self._called >= QUIET:
-            self._lost, self._called = False, now
-            for theirs in self._streams.values():
-                for stream in theirs:
-                    stream.push(RESYNC)
+        if self._missed and now - self._resynced_at >= RESYNC_SECONDS:
+            self._missed, self._resynced_at = False, now
+            for stream in chain.from_iterable(self._streams.values()):
+                stream.push(RESYNC)
 
-    def _hand_out(self, happenings: list[GenerationChange]) -> None:
+    def _distribute(self, changes: list[GenerationChange]) -> None:
         frames: defaultdict[str | None, list[bytes]] = defaultdict(list)
-        for happening in happenings:
-            made = told(happening)
-            # The operator sees every row; one without a user is nobody else's.
-            for user_id in {None, happening.user_id}:
+        for change in changes:
+            encoded = change_frame(change)
+            # The operator (None) sees every row; a row without a user is visible to the operator alone.
+            for user_id in {None, change.user_id}:
                 if user_id in self._streams:
-                    frames[user_id].append(made)
-        for user_id, theirs in frames.items():
-            joined = b"".join(theirs)
+                    frames[user_id].append(encoded)
+        for user_id, encoded_frames in frames.items():
+            joined = b"".join(encoded_frames)
             for stream in self._streams[user_id]:
                 stream.push(joined)

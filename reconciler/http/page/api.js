@@ -1,8 +1,8 @@
-// What the page asks of the server. Every request carries the token in a header; every failure says what it means.
+// The page's requests to the server. Each carries the token in a header; each failure is a Refused or an Away error.
 
-import { heard } from "./time.js";
+import { learnServerTime } from "./time.js";
 
-/** The server answered and refused: by status and by a stable word. */
+/** The server answered and refused the request; `word` is the stable word of its problem. */
 export class Refused extends Error {
   constructor(status, word, detail) {
     super(detail || word);
@@ -11,7 +11,7 @@ export class Refused extends Error {
   }
 }
 
-/** Nobody answered, or the answer was that it will pass; `after` is how many seconds to wait, where that was said. */
+/** No answer came, or one that says to try again; `after` is the number of seconds to wait, 0 where none was stated. */
 export class Away extends Error {
   constructor(detail, after = 0) {
     super(detail);
@@ -19,7 +19,7 @@ export class Away extends Error {
   }
 }
 
-const PATIENCE = 15_000;
+const TIMEOUT = 15_000;
 
 export class Api {
   #token;
@@ -28,37 +28,37 @@ export class Api {
     this.#token = token;
   }
 
-  /** One page of generations, the newest first. */
+  /** Return one page of generations, the newest first. */
   list(query, signal) {
-    const known = Object.entries(query).filter(([, value]) => value);
-    return this.#json(`api/generations?${new URLSearchParams(known)}`, { signal });
+    const present = Object.entries(query).filter(([, value]) => value);
+    return this.#json(`api/generations?${new URLSearchParams(present)}`, { signal });
   }
 
-  /** One generation. */
+  /** Return one generation. */
   one(id, signal) {
     return this.#json(`api/generations/${encodeURIComponent(id)}`, { signal });
   }
 
-  /** An address at which a result of the provider can be fetched for a while. */
+  /** Return an address from which a result of the provider can be fetched for some minutes. */
   async link(generationId, url, signal) {
     const body = JSON.stringify({ generationId, url });
     const headers = { "Content-Type": "application/json" };
     return (await this.#json("api/kie/downloadUrl", { method: "POST", body, headers, signal })).downloadUrl;
   }
 
-  /** The stream of events; the answer's body is to be read. */
+  /** Return the response of the event stream; the caller reads its body. */
   events(after, signal) {
     const headers = { Accept: "text/event-stream", ...(after && { "Last-Event-ID": after }) };
     return this.#ask("api/events", { headers, signal });
   }
 
   async #json(path, { signal, ...options }) {
-    const limit = AbortSignal.timeout(PATIENCE);
+    const limit = AbortSignal.timeout(TIMEOUT);
     const sent = Date.now();
     try {
       const answer = await this.#ask(path, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
       const body = await answer.json();
-      heard(body.serverTime, sent, Date.now());
+      learnServerTime(body.serverTime, sent, Date.now());
       return body;
     } catch (error) {
       if (error instanceof Refused || error instanceof Away || signal?.aborted) throw error;
@@ -81,10 +81,10 @@ export class Api {
       throw new Away(String(error));
     }
     if (answer.ok) return answer;
-    const told = await answer.json().catch(() => ({}));
+    const problem = await answer.json().catch(() => ({}));
     if (answer.status === 429 || answer.status >= 500) {
-      throw new Away(told.detail ?? answer.statusText, Number(answer.headers.get("Retry-After")) || 0);
+      throw new Away(problem.detail ?? answer.statusText, Number(answer.headers.get("Retry-After")) || 0);
     }
-    throw new Refused(answer.status, told.error ?? "refused", told.detail ?? answer.statusText);
+    throw new Refused(answer.status, problem.error ?? "refused", problem.detail ?? answer.statusText);
   }
 }

@@ -1,4 +1,4 @@
-// One generation as a card: what it is, how it stands, its results; repainted only where it changed.
+// One generation as a card: its title, its status and its results. It is painted again only when it has changed.
 
 import { Viewer, sentence } from "./media.js";
 import { spoken, text } from "./texts.js";
@@ -16,12 +16,12 @@ const STANDINGS = {
 
 const WORDS = { working: "isWorking", ready: "isReady", failed: "isFailed", other: "isOther" };
 
-/** Return how a generation stands: working, ready, failed, or other where the application closed it. */
+/** Return the state of a generation: working, ready, failed, or other where the application closed it. */
 export function standing(item) {
   return STANDINGS[item.status] ?? "other";
 }
 
-/** Return what a person calls it. */
+/** Return the title: the prompt, else kind and model, else the id. */
 export function titled(item) {
   return item.prompt?.trim() || [text(item.kind) ?? item.kind, item.model].filter(Boolean).join(" · ") || item.id;
 }
@@ -30,12 +30,12 @@ export class Card {
   #parts;
   #painted = "";
   #viewer = null;
-  #ways;
+  #actions;
   #progress = null;
 
-  /** `ways.link(id, url)` makes a lasting address, `ways.story(id)` tells why; the second is for the operator alone. */
-  constructor(item, ways) {
-    this.#ways = ways;
+  /** `actions.link(id, url)` returns a fresh address, `actions.story(id)` the explanation, for the operator alone. */
+  constructor(item, actions) {
+    this.#actions = actions;
     this.element = document.getElementById("card").content.firstElementChild.cloneNode(true);
     const part = (selector) => this.element.querySelector(selector);
     this.#parts = Object.fromEntries(
@@ -46,26 +46,26 @@ export class Card {
     this.put(item);
   }
 
-  /** Show this state of the generation; a film that plays goes on where nothing of it changed. */
+  /** Show this state of the generation; a playing film continues where nothing has changed. */
   put(item) {
     this.item = item;
-    const seen = JSON.stringify([spoken(), { ...item, story: null, expectedSeconds: null, progress: null }]);
-    if (seen !== this.#painted) {
-      this.#painted = seen;
+    const state = JSON.stringify([spoken(), { ...item, story: null, expectedSeconds: null, progress: null }]);
+    if (state !== this.#painted) {
+      this.#painted = state;
       this.#paint();
     }
-    if (item.story && this.#ways.single) this.#parts.why.open = true;
+    if (item.story && this.#actions.single) this.#parts.why.open = true;
     this.tick();
   }
 
-  /** Show what time alone changes. */
+  /** Update the times and the progress. */
   tick() {
     const { item } = this;
     this.#parts.time.textContent = ago(item.createdAt, spoken());
     if (this.#progress) this.#progress();
   }
 
-  /** Try once more to show what could not be shown. */
+  /** Try again to show a result that could not be shown. */
   retry() {
     if (this.#viewer?.failed) this.#paint();
   }
@@ -73,15 +73,15 @@ export class Card {
   #paint() {
     const { item } = this;
     const { stage, title, model, owner, because, time, why } = this.#parts;
-    const how = standing(item);
-    this.element.dataset.standing = how;
+    const state = standing(item);
+    this.element.dataset.standing = state;
     this.element.dataset.id = item.id;
     title.textContent = titled(item);
     title.href = `./?id=${encodeURIComponent(item.id)}`;
     model.textContent = item.model ?? text(item.kind) ?? "";
     time.dateTime = item.createdAt;
     time.title = new Date(item.createdAt).toLocaleString(spoken());
-    owner.hidden = why.hidden = !this.#ways.operator();
+    owner.hidden = why.hidden = !this.#actions.operator();
     owner.textContent = owner.title = text("owner", item.userId ?? "–");
     because.hidden = !item.why;
     because.textContent = item.why ?? "";
@@ -89,23 +89,23 @@ export class Card {
     this.#explain();
     this.#offer(null, null);
     this.#progress = this.#viewer = null;
-    this.#stage(how, stage);
+    this.#stage(state, stage);
   }
 
-  #stage(how, stage) {
+  #stage(state, stage) {
     const { item } = this;
-    if (how === "working") return this.#work(stage);
-    if (how === "failed") return stage.replaceChildren(cross(), sentence(item.error || text("sorry")));
-    if (how === "other") return stage.replaceChildren(sentence(text("cancelled")));
+    if (state === "working") return this.#showProgress(stage);
+    if (state === "failed") return stage.replaceChildren(cross(), sentence(item.error || text("sorry")));
+    if (state === "other") return stage.replaceChildren(sentence(text("cancelled")));
     this.#viewer = new Viewer(item, titled(item), {
-      link: (url) => this.#ways.link(item.id, url),
+      link: (url) => this.#actions.link(item.id, url),
       shown: (url, from) => this.#offer(url, from),
       again: () => this.#paint(),
     });
     this.#viewer.open(stage);
   }
 
-  #work(stage) {
+  #showProgress(stage) {
     const box = document.createElement("div");
     box.className = "work";
     const ring = document.createElement("span");
@@ -131,7 +131,7 @@ export class Card {
     const ours = url.origin === location.origin;
     const supabase = url.pathname.includes("/storage/v1/object/public/");
     const target = new URL(url);
-    // Supabase sends a file to be kept where the address asks for it; of another host only the person can keep it.
+    // Supabase sends a download where the address asks for it; a file of another host can only be opened.
     if (supabase) target.searchParams.set("download", "");
     link.href = target.href;
     link.toggleAttribute("download", ours);
@@ -145,9 +145,9 @@ export class Card {
     const { why } = this.#parts;
     if (!why.open) return;
     const list = why.querySelector("dl");
-    const story = this.item.story ?? (await this.#ways.story(this.item.id).catch(() => null));
-    const told = story ? Object.entries(story) : [["why", text("whyAway")]];
-    list.replaceChildren(...told.flatMap(([about, words]) => [
+    const story = this.item.story ?? (await this.#actions.story(this.item.id).catch(() => null));
+    const entries = story ? Object.entries(story) : [["why", text("whyAway")]];
+    list.replaceChildren(...entries.flatMap(([about, words]) => [
       Object.assign(document.createElement("dt"), { textContent: text("story")[about] ?? about }),
       Object.assign(document.createElement("dd"), { textContent: [words].flat().join("\n") }),
     ]));
@@ -157,14 +157,14 @@ export class Card {
 function measure(item, elapsed, bar) {
   const seconds = since(item.startedAt);
   const expected = item.expectedSeconds;
-  const said = span(seconds, spoken());
+  const duration = span(seconds, spoken());
   if (!expected) {
-    elapsed.textContent = text("alone", said);
+    elapsed.textContent = text("alone", duration);
     bar.removeAttribute("value");
     return;
   }
-  elapsed.textContent = text(seconds > expected ? "longer" : "elapsed", said, span(expected, spoken()));
-  // As long as the text says, then ever slower: it is never full before the result is there.
+  elapsed.textContent = text(seconds > expected ? "longer" : "elapsed", duration, span(expected, spoken()));
+  // Linear up to the expected time, then ever slower: the bar is never full before the result is there.
   const share = seconds / expected;
   const length = share < 1 ? 0.8 * share : 0.95 - 0.15 / share ** 2;
   bar.value = Math.round(1000 * Math.max(length, item.progress ?? 0)) / 10;

@@ -1,4 +1,4 @@
-// Shows the routes of openapi.json readably. Everything is text: nothing that the description says becomes markup.
+// Shows the routes of openapi.json for people. Everything is inserted as text: nothing in the description becomes markup.
 "use strict";
 
 function element(name, content, className) {
@@ -21,7 +21,7 @@ function table(headings, rows) {
 }
 
 // `code` and **strong** are the only markup that the descriptions use.
-function marked(text) {
+function inlineMarkup(text) {
   return (text ?? "").split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
     if (part.startsWith("`")) return element("code", part.slice(1, -1));
     if (part.startsWith("**")) return element("strong", part.slice(2, -2));
@@ -30,7 +30,7 @@ function marked(text) {
 }
 
 function prose(text) {
-  return (text ?? "").split(/\n\s*\n/).map((paragraph) => element("p", marked(paragraph)));
+  return (text ?? "").split(/\n\s*\n/).map((paragraph) => element("p", inlineMarkup(paragraph)));
 }
 
 function resolved(api, schema) {
@@ -38,7 +38,7 @@ function resolved(api, schema) {
   return name ? api.components.schemas[name] : schema ?? {};
 }
 
-// One line for a schema: the name of a model, or a type with its bounds.
+// One line for a schema: the name of a model, or a type with its format.
 function kind(schema) {
   if (!schema) return "";
   if (schema.$ref) return schema.$ref.split("/").pop();
@@ -60,7 +60,7 @@ function members(api, schema) {
   const { properties, required = [] } = resolved(api, schema);
   if (!properties) return [];
   return [table(["member", "type", ""], Object.entries(properties).map(([name, one]) => [
-    element("code", name), kind(one), [required.includes(name) ? "" : "optional. ", ...marked(one.description)],
+    element("code", name), kind(one), [required.includes(name) ? "" : "optional. ", ...inlineMarkup(one.description)],
   ]))];
 }
 
@@ -72,25 +72,25 @@ function bodies(api, contents) {
   ]);
 }
 
-function asked(operation) {
+function parameterTable(operation) {
   const parameters = operation.parameters ?? [];
   if (!parameters.length) return [];
   return [element("h4", "Parameters"), table(["name", "in", "type", ""], parameters.map((one) => [
-    element("code", one.name), one.in, kind(one.schema), [one.required ? "" : "optional. ", ...marked(one.description)],
+    element("code", one.name), one.in, kind(one.schema), [one.required ? "" : "optional. ", ...inlineMarkup(one.description)],
   ]))];
 }
 
-// Success in full, errors in a table: they all have one shape.
-function answered(api, operation) {
+// Successful answers in full, errors in a table: all errors have one format.
+function responseTables(api, operation) {
   const all = Object.entries(operation.responses);
   const good = all.filter(([status]) => status < "400").flatMap(([status, one]) => [
     element("h4", `${status} ${one.description}`), ...bodies(api, one.content),
   ]);
-  const bad = all.filter(([status]) => status >= "400").map(([status, one]) => [status, marked(one.description)]);
+  const bad = all.filter(([status]) => status >= "400").map(([status, one]) => [status, inlineMarkup(one.description)]);
   return bad.length ? [...good, element("h4", "Errors"), table(["status", "when"], bad)] : good;
 }
 
-function who(operation) {
+function callers(operation) {
   const schemes = (operation.security ?? []).flatMap((one) => Object.keys(one));
   return schemes.length ? `who: ${schemes.join(" or ")}` : "who: no token";
 }
@@ -101,8 +101,8 @@ function route(api, path, method, operation) {
     ? [element("h4", "Body"), ...bodies(api, operation.requestBody.content)]
     : [];
   return element("details", [
-    summary, element("p", who(operation), "quiet"), ...prose(operation.description),
-    ...asked(operation), ...sent, ...answered(api, operation),
+    summary, element("p", callers(operation), "quiet"), ...prose(operation.description),
+    ...parameterTable(operation), ...sent, ...responseTables(api, operation),
   ]);
 }
 

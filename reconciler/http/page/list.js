@@ -1,22 +1,22 @@
-// The cards on display, in order of age; knows which are on their way and tells what became of them.
+// The displayed cards in order of age; it announces which generations became ready or failed.
 
 import { Card, standing, titled } from "./card.js";
 import { text } from "./texts.js";
 
 export class Cards {
   #list;
-  #ways;
-  #tell;
+  #actions;
+  #announce;
   #cards = new Map();
 
   /** 1 where the newest come first, -1 where the oldest do. */
   order = 1;
 
-  /** `tell` says a sentence to those who listen to the page. */
-  constructor(list, ways, tell) {
+  /** `announce` passes a sentence to screen readers. */
+  constructor(list, actions, announce) {
     this.#list = list;
-    this.#ways = ways;
-    this.#tell = tell;
+    this.#actions = actions;
+    this.#announce = announce;
   }
 
   get size() {
@@ -28,23 +28,23 @@ export class Cards {
     return this.#cards.has(id);
   }
 
-  /** The ids of those that are on their way. */
+  /** The ids of the generations in progress. */
   working() {
     return [...this.#cards.values()].filter((card) => standing(card.item) === "working").map((card) => card.item.id);
   }
 
-  /** Show a generation as it now stands, in its place by age. */
+  /** Show the present state of a generation, in its place by age. */
   put(item) {
     const card = this.#cards.get(item.id);
     if (card === undefined) return this.#add(item);
     const before = standing(card.item);
     card.put(item);
     const after = standing(item);
-    if (before !== after && after === "ready") this.#tell(text("nowReady", titled(item)));
-    if (before !== after && after === "failed") this.#tell(text("nowFailed", titled(item)));
+    if (before !== after && after === "ready") this.#announce(text("nowReady", titled(item)));
+    if (before !== after && after === "failed") this.#announce(text("nowFailed", titled(item)));
   }
 
-  /** Show a first page: what would stand before its end and is not on it is not there any more. */
+  /** Show the first page, and drop each card that belongs on it and is missing there: its generation is gone. */
   putPage(items, last) {
     const ids = new Set(items.map((item) => item.id));
     const end = last ? null : items.at(-1);
@@ -54,7 +54,7 @@ export class Cards {
     for (const item of items) this.put(item);
   }
 
-  /** Take a generation away. */
+  /** Remove a generation. */
   drop(id) {
     const card = this.#cards.get(id);
     if (card === undefined) return;
@@ -64,37 +64,37 @@ export class Cards {
     this.#cards.delete(id);
   }
 
-  /** Take everything away. */
+  /** Remove all generations. */
   clear() {
     this.#list.replaceChildren();
     this.#cards.clear();
   }
 
-  /** Let time pass on every card. */
+  /** Update the times on every card. */
   tick() {
     for (const card of this.#cards.values()) card.tick();
   }
 
-  /** Say every card anew, in the language of now. */
+  /** Paint every card again in the current language. */
   repaint() {
     for (const card of this.#cards.values()) card.put(card.item);
   }
 
-  /** Try again what could not be shown. */
+  /** Try again to show each result that could not be shown. */
   retry() {
     for (const card of this.#cards.values()) card.retry();
   }
 
   #add(item) {
-    const card = new Card(item, this.#ways);
+    const card = new Card(item, this.#actions);
     const after = [...this.#list.children].find((other) => this.#behind(this.#cards.get(other.dataset.id).item, item));
     this.#cards.set(item.id, card);
     this.#list.insertBefore(card.element, after ?? null);
   }
 
-  /** Whether the first stands behind the second; the server breaks ties by the id. */
+  /** Whether the first card comes after the second; equal times are ordered by id, as on the server. */
   #behind(one, two) {
-    const apart = Date.parse(two.createdAt) - Date.parse(one.createdAt) || (one.id < two.id ? 1 : -1);
-    return apart * this.order > 0;
+    const difference = Date.parse(two.createdAt) - Date.parse(one.createdAt) || (one.id < two.id ? 1 : -1);
+    return difference * this.order > 0;
   }
 }

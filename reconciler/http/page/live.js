@@ -1,15 +1,15 @@
-// How the page hears of changes: a stream of events, and asking every few seconds while that is down.
+// How the page learns of changes: by the event stream, and by polling while the stream is down.
 
 import { Away, Refused } from "./api.js";
 import { pause } from "./time.js";
 
-const ASKING = 3_000;
-const IDLING = 10_000;
-const LOOKING = 60_000; // a stream may lose something too: the table is the truth
-const SILENCE = 40_000; // a heartbeat comes every 15 s
-const LONGEST = 30_000;
+const POLL_BUSY = 3_000;
+const POLL_IDLE = 10_000;
+const POLL_STREAMING = 60_000; // a stream may lose an event: the table is the truth
+const SILENCE = 40_000; // a keep-alive comment comes every 15 s
+const LONGEST_PAUSE = 30_000;
 
-/** Read server-sent events from a body; `alive` hears of every piece, heartbeats too. */
+/** Read server-sent events from a body; `alive` is called for every piece, keep-alive comments included. */
 export async function* events(body, alive = () => {}) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -20,7 +20,7 @@ export async function* events(body, alive = () => {}) {
       if (done) return;
       alive();
       rest += value;
-      // A carriage return at the very end may be the first half of a line's end.
+      // A carriage return at the very end may be the first half of a line break.
       const whole = rest.endsWith("\r") ? rest.slice(0, -1) : rest;
       const lines = whole.split(/\r\n|\n|\r/);
       rest = lines.pop() + rest.slice(whole.length);
@@ -29,7 +29,7 @@ export async function* events(body, alive = () => {}) {
           if (event.data.length) yield { ...event, data: event.data.join("\n") };
           event = { type: "message", data: [], id: event.id };
         } else {
-          note(event, line);
+          addField(event, line);
         }
       }
     }
@@ -38,52 +38,52 @@ export async function* events(body, alive = () => {}) {
   }
 }
 
-function note(event, line) {
+function addField(event, line) {
   const [, field, value] = /^([^:]*)(?:: ?(.*))?$/.exec(line);
   if (field === "event") event.type = value;
   else if (field === "data") event.data.push(value ?? "");
   else if (field === "id" && !value?.includes("\0")) event.id = value;
 }
 
-/** Hears of changes until it is stopped; `hears` are the ears. */
+/** Calls its handlers for changes until it is stopped. */
 export class Live {
   #api;
-  #hears;
+  #handlers;
   #stopped = new AbortController();
-  #nudge = new AbortController();
+  #wakeUp = new AbortController();
   #streaming = false;
   #reachable = null;
   #last = null;
 
-  /** `changed(id)`: this generation moved; `refresh()`: look at everything; `busy()`: whether something is on its way; `refused()`: not with this token;
-   *  `state(word)`: live, polling or away. */
-  constructor(api, hears) {
+  /** Handlers: `changed(id)`: this generation changed; `refresh()`: fetch everything; `busy()`: whether a generation is in progress;
+   *  `refused()`: the token is not accepted; `state(word)`: live, polling or away. */
+  constructor(api, handlers) {
     this.#api = api;
-    this.#hears = hears;
+    this.#handlers = handlers;
     const signal = this.#stopped.signal;
     const wake = () => this.#wake();
     addEventListener("online", wake, { signal });
     addEventListener("offline", wake, { signal });
     document.addEventListener("visibilitychange", wake, { signal });
     this.#stream();
-    this.#look();
+    this.#poll();
   }
 
-  /** Hear nothing more. */
+  /** Stop; no handler is called any more. */
   stop() {
     this.#stopped.abort();
-    this.#nudge.abort();
+    this.#wakeUp.abort();
   }
 
-  /** Look at once: what is wanted has changed. */
-  lookNow() {
+  /** Refresh at once. */
+  refreshNow() {
     return this.#refresh();
   }
 
-  /** Take the next turn at once; a page that nobody sees lets its connection go. */
+  /** End the pauses: connect and poll at once. */
   #wake() {
-    this.#nudge.abort();
-    this.#nudge = new AbortController();
+    this.#wakeUp.abort();
+    this.#wakeUp = new AbortController();
   }
 
   async #stream() {
@@ -92,71 +92,71 @@ export class Live {
       let after = 0;
       if (!document.hidden) {
         try {
-          await this.#listen(() => (tries = 0));
+          await this.#readStream(() => (tries = 0));
         } catch (error) {
           if (error instanceof Refused && error.status === 401) return this.#refused();
           if (error instanceof Away) after = 1000 * error.after;
         }
-        this.#told({ streaming: false });
+        this.#setState({ streaming: false });
       }
-      const wait = document.hidden ? LONGEST : Math.min(LONGEST, Math.max(after, 500 * 2 ** tries++));
-      await pause(wait * (0.75 + Math.random() / 2), this.#nudge.signal);
+      const wait = document.hidden ? LONGEST_PAUSE : Math.min(LONGEST_PAUSE, Math.max(after, 500 * 2 ** tries++));
+      await pause(wait * (0.75 + Math.random() / 2), this.#wakeUp.signal);
     }
   }
 
-  async #listen(heard) {
+  async #readStream(received) {
     const end = new AbortController();
-    const hide = () => document.hidden && end.abort();
+    const cutIfHidden = () => document.hidden && end.abort();
     const cut = () => end.abort();
     let silence = setTimeout(cut, SILENCE);
     const alive = () => {
       clearTimeout(silence);
       silence = setTimeout(cut, SILENCE);
     };
-    document.addEventListener("visibilitychange", hide);
+    document.addEventListener("visibilitychange", cutIfHidden);
     this.#stopped.signal.addEventListener("abort", cut);
     try {
       const answer = await this.#api.events(this.#last, end.signal);
       for await (const event of events(answer.body, alive)) {
-        heard();
-        this.#hear(event);
+        received();
+        this.#handle(event);
       }
     } finally {
       clearTimeout(silence);
-      document.removeEventListener("visibilitychange", hide);
+      document.removeEventListener("visibilitychange", cutIfHidden);
       this.#stopped.signal.removeEventListener("abort", cut);
     }
   }
 
-  #hear(event) {
+  #handle(event) {
     this.#last = event.id ?? this.#last;
     if (!this.#streaming) {
-      this.#told({ streaming: true, reachable: true });
-      this.#refresh(); // what happened before the stream began
+      this.#setState({ streaming: true, reachable: true });
+      this.#refresh(); // for changes before the stream began
     }
-    if (event.type === "generation") this.#hears.changed(JSON.parse(event.data).id);
-    // Every open page is told this at once; they need not all ask at once.
+    if (event.type === "generation") this.#handlers.changed(JSON.parse(event.data).id);
+    // Every open page gets this event at once. The random delay keeps them from asking all at once.
     if (event.type === "resync") setTimeout(() => this.#refresh(), 1000 * Math.random());
   }
 
-  async #look() {
+  async #poll() {
     while (!this.#stopped.signal.aborted) {
       if (!document.hidden) await this.#refresh();
-      const asking = this.#hears.busy() || !this.#reachable ? ASKING : IDLING;
-      await pause(this.#streaming && this.#reachable ? LOOKING : asking, this.#nudge.signal);
+      const polling = this.#handlers.busy() || !this.#reachable ? POLL_BUSY : POLL_IDLE;
+      await pause(this.#streaming && this.#reachable ? POLL_STREAMING : polling, this.#wakeUp.signal);
     }
   }
 
   async #refresh() {
     try {
-      await this.#hears.refresh();
-      this.#told({ reachable: true });
+      await this.#handlers.refresh();
+      this.#setState({ reachable: true });
     } catch (error) {
       if (this.#stopped.signal.aborted || error.name === "AbortError") return;
       if (error instanceof Refused && error.status === 401) this.#refused();
       else {
         if (!(error instanceof Away)) console.error(error);
-        this.#told({ reachable: false });
+        this.#setState({ reachable: false });
       }
     }
   }
@@ -164,17 +164,17 @@ export class Live {
   #refused() {
     if (this.#stopped.signal.aborted) return;
     this.stop();
-    this.#hears.refused();
+    this.#handlers.refused();
   }
 
-  #told({ streaming = this.#streaming, reachable = this.#reachable }) {
+  #setState({ streaming = this.#streaming, reachable = this.#reachable }) {
     if (this.#stopped.signal.aborted) return;
-    // News to the one who looks: ask at once, not when the minute is over.
-    const fell = (this.#streaming && !streaming) || (this.#reachable && !reachable);
+    // After a change for the worse, poll at once and not when the minute is over.
+    const worse = (this.#streaming && !streaming) || (this.#reachable && !reachable);
     this.#streaming = streaming;
     this.#reachable = reachable;
     if (reachable === null) return;
-    this.#hears.state(!reachable ? "away" : streaming ? "live" : "polling");
-    if (fell) this.#wake();
+    this.#handlers.state(!reachable ? "away" : streaming ? "live" : "polling");
+    if (worse) this.#wake();
   }
 }

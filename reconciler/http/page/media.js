@@ -1,4 +1,4 @@
-// The results of one generation, shown in place: pictures, films, sounds, one after the other where there are several.
+// The results of one generation: pictures, films or sounds, with buttons to page where there are several.
 
 import { Away } from "./api.js";
 import { text } from "./texts.js";
@@ -9,7 +9,7 @@ const ENDINGS = {
   audio: /\.(mp3|wav|ogg|oga|flac|aac|m4a|opus)$/i,
 };
 
-/** Return the address where it is one of the web and carries no login; null for everything else. */
+/** Return the address as a URL where it is http(s) without a login; null for everything else. */
 export function safe(address) {
   try {
     const url = new URL(address);
@@ -19,119 +19,119 @@ export function safe(address) {
   }
 }
 
-/** Return where the results lie, the best place first: our storage, the provider, an old preview; each as told and as URL. */
-export function shelves(item) {
+/** Return the sources of the results, the best first: our storage, the provider, the preview. Each has its addresses and URLs. */
+export function sources(item) {
   const places = [
     ["asset", item.assetUrls?.length ? item.assetUrls : [item.assetUrl]],
     ["result", item.resultUrls ?? []],
     ["preview", [item.previewUrl]],
   ];
   const checked = places.map(([from, addresses]) => {
-    const told = addresses.filter(safe);
-    return { from, told, urls: told.map(safe) };
+    const usable = addresses.filter(safe);
+    return { from, addresses: usable, urls: usable.map(safe) };
   });
-  return checked.filter((shelf) => shelf.urls.length > 0);
+  return checked.filter((source) => source.urls.length > 0);
 }
 
-/** Return whether a file is a picture, a film or a sound: by its name, else by what was ordered. */
+/** Return whether a file is an image, a video or audio: by its name, else by what was ordered. */
 export function sort(url, kind) {
   const found = Object.entries(ENDINGS).find(([, ending]) => ending.test(url.pathname));
   return found?.[0] ?? (kind in ENDINGS ? kind : "image");
 }
 
-const arriving = new WeakMap();
-const watching = new IntersectionObserver(
+const pending = new WeakMap();
+const observer = new IntersectionObserver(
   (entries) => {
     for (const entry of entries.filter((one) => one.isIntersecting)) {
-      watching.unobserve(entry.target);
-      arriving.get(entry.target)?.();
+      observer.unobserve(entry.target);
+      pending.get(entry.target)?.();
     }
   },
   { rootMargin: "300px" },
 );
 
-/** Do this once the element is about to be seen: what nobody looks at costs no connection and no request. */
-function near(element, act) {
-  arriving.set(element, act);
-  watching.observe(element);
+/** Call `act` when the element is about to become visible: a card out of view costs no request. */
+function whenNear(element, act) {
+  pending.set(element, act);
+  observer.observe(element);
 }
 
-/** One generation's results in a frame; falls back from the provider to a preview, and ends with a sentence. */
+/** The results of one generation in a frame; falls back from the provider to the preview, and then to a sentence. */
 export class Viewer {
   #item;
   #title;
-  #ways;
-  #shelves;
-  #n = 0;
+  #actions;
+  #sources;
+  #index = 0;
   #frame = document.createElement("div");
   #pager = null;
   #why = "unstored";
-  #spoilt = false;
+  #broken = false;
 
-  /** `ways.link(url)` makes a lasting address of a provider's; `ways.shown(url, from)` hears what is shown, `ways.again()` that it is to be tried anew. */
-  constructor(item, title, ways) {
+  /** `actions.link(url)` returns a fresh address for the provider's; `actions.shown(url, from)` is called with what is shown, `actions.again()` to start again. */
+  constructor(item, title, actions) {
     this.#item = item;
     this.#title = title;
-    this.#ways = ways;
-    this.#shelves = shelves(item);
+    this.#actions = actions;
+    this.#sources = sources(item);
     this.#frame.className = "frame";
   }
 
   /** Whether nothing could be shown. */
   get failed() {
-    return this.#spoilt || this.#shelves.length === 0;
+    return this.#broken || this.#sources.length === 0;
   }
 
-  /** Put the results into this element. */
+  /** Show the results in this element. */
   open(stage) {
     stage.replaceChildren(this.#frame);
-    if (this.#shelves[0]?.urls.length > 1) stage.append(this.#pages());
-    near(this.#frame, () => this.#show());
+    if (this.#sources[0]?.urls.length > 1) stage.append(this.#buildPager());
+    whenNear(this.#frame, () => this.#show());
     this.#fill(waiting());
   }
 
   async #show() {
-    const [shelf] = this.#shelves;
-    if (shelf === undefined) return this.#end();
-    const place = Math.min(this.#n, shelf.urls.length - 1);
-    const url = shelf.urls[place];
-    this.#spoilt = false;
-    this.#turned();
+    const [source] = this.#sources;
+    if (source === undefined) return this.#end();
+    const place = Math.min(this.#index, source.urls.length - 1);
+    const url = source.urls[place];
+    this.#broken = false;
+    this.#updatePager();
     try {
-      const address = shelf.from === "result" ? safe(await this.#ways.link(shelf.told[place])) : url;
-      if (shelf !== this.#shelves[0]) return;
-      if (address === null) throw new Error("no address of the web");
-      this.#fill(this.#element(address, sort(url, this.#item.kind), shelf));
-      this.#ways.shown(address, shelf.from);
+      const address = source.from === "result" ? safe(await this.#actions.link(source.addresses[place])) : url;
+      if (source !== this.#sources[0]) return;
+      if (address === null) throw new Error("not a web address");
+      this.#fill(this.#element(address, sort(url, this.#item.kind), source));
+      this.#actions.shown(address, source.from);
     } catch (error) {
-      this.#drop(shelf, error instanceof Away ? "unasked" : "withheld");
+      this.#drop(source, error instanceof Away ? "unasked" : "withheld");
     }
   }
 
-  #drop(shelf, why) {
-    if (shelf !== this.#shelves[0]) return;
+  #drop(source, why) {
+    if (source !== this.#sources[0]) return;
     this.#why = why;
-    this.#shelves.shift();
+    this.#sources.shift();
     this.#show();
   }
 
   #end() {
     this.#pager?.remove();
-    this.#ways.shown(null, null);
+    this.#actions.shown(null, null);
     this.#fill(sentence(text(this.#why)));
-    if (this.#why !== "unstored") this.#again(() => this.#ways.again());
+    if (this.#why !== "unstored") this.#addRetry(() => this.#actions.again());
   }
 
-  #fail(element, shelf, why) {
-    if (shelf.from !== "asset") return this.#drop(shelf, why);
+  #fail(element, source, why) {
+    if (source.from !== "asset") return this.#drop(source, why);
     if (!this.#frame.contains(element)) return;
-    // What is stored is the result: nothing that is worth less takes its place. It can be kept, the others looked at.
-    this.#spoilt = true;
+    // The stored file is the result, so no preview replaces it. It can be downloaded, and the other results can be shown.
+    this.#broken = true;
     this.#fill(sentence(text(why)));
-    this.#again(() => this.#show());
+    this.#addRetry(() => this.#show());
   }
 
-  #again(act) {
+  #addRetry(act) {
     const again = document.createElement("button");
     again.type = "button";
     again.className = "quiet";
@@ -140,10 +140,10 @@ export class Viewer {
     this.#frame.append(again);
   }
 
-  #element(address, sort, shelf) {
+  #element(address, sort, source) {
     const element = document.createElement({ image: "img", video: "video", audio: "audio" }[sort]);
     const why = sort === "image" ? "unloaded" : "unplayable";
-    element.addEventListener("error", () => this.#fail(element, shelf, why), { once: true });
+    element.addEventListener("error", () => this.#fail(element, source, why), { once: true });
     if (sort === "image") {
       element.alt = this.#title;
       element.decoding = "async";
@@ -153,7 +153,7 @@ export class Viewer {
       element.playsInline = true;
       element.setAttribute("aria-label", `${text(sort)}: ${this.#title}`);
     }
-    // Some phones paint nothing of a film before it plays, unless they are asked for a moment of it.
+    // Some phones show no frame of a film before it plays, unless the address asks for a moment of it.
     element.src = sort === "video" ? `${address.href}#t=0.001` : address.href;
     if (sort !== "audio") return element;
     const box = document.createElement("div");
@@ -166,7 +166,7 @@ export class Viewer {
     this.#frame.replaceChildren(element);
   }
 
-  #pages() {
+  #buildPager() {
     this.#pager = document.createElement("div");
     this.#pager.className = "pager";
     this.#pager.role = "group";
@@ -178,7 +178,7 @@ export class Viewer {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (by) this.#go(by);
     });
-    this.#turned();
+    this.#updatePager();
     return this.#pager;
   }
 
@@ -192,16 +192,16 @@ export class Viewer {
   }
 
   #go(by) {
-    const count = this.#shelves[0].urls.length;
-    this.#n = (this.#n + by + count) % count;
+    const count = this.#sources[0].urls.length;
+    this.#index = (this.#index + by + count) % count;
     this.#show();
   }
 
-  #turned() {
-    const count = this.#shelves[0].urls.length;
+  #updatePager() {
+    const count = this.#sources[0].urls.length;
     if (this.#pager === null) return;
     this.#pager.hidden = count < 2;
-    this.#pager.children[1].textContent = text("place", Math.min(this.#n, count - 1) + 1, count);
+    this.#pager.children[1].textContent = text("place", Math.min(this.#index, count - 1) + 1, count);
   }
 }
 
@@ -213,7 +213,7 @@ function waiting() {
   return ring;
 }
 
-/** Return a plain sentence in the place of a picture. */
+/** Return an element with a sentence, shown in place of a result. */
 export function sentence(words) {
   const element = document.createElement("p");
   element.className = "sorry";

@@ -1,4 +1,4 @@
-// The page put together: who is asking, what is shown, and what the server is asked for it.
+// The page: signing in, the filter, and keeping the list of generations up to date.
 
 import { Api, Refused } from "./api.js";
 import { standing } from "./card.js";
@@ -7,8 +7,8 @@ import { Live } from "./live.js";
 import { cleaned, keep, recall, tokenFromAddress } from "./session.js";
 import { offer, say, text, turn } from "./texts.js";
 
-const SIZE = 24;
-const FEW = 6;
+const PAGE_SIZE = 24;
+const MAX_SINGLE_REQUESTS = 6;
 const QUERIES = { working: { status: "working" }, ready: { status: "ready" }, failed: { status: "failed" }, stuck: { stuck: "true" } };
 
 const at = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@ let api = null;
 let live = null;
 let operator = false;
 let cursor = null; // where the next older page begins
-let view = new AbortController(); // what is asked for the view of now; another filter ends it
+let view = new AbortController(); // aborts the requests of the current view when the filter changes
 let connection = null;
 
 const cards = new Cards(
@@ -33,13 +33,13 @@ const cards = new Cards(
 );
 
 function enter(token, wrong = "") {
-  const held = token === null ? null : cleaned(token);
-  leave(held === null && token !== null ? text("wrong") : wrong);
-  if (held === null) return;
-  keep("token", held);
+  const clean = token === null ? null : cleaned(token);
+  leave(clean === null && token !== null ? text("wrong") : wrong);
+  if (clean === null) return;
+  keep("token", clean);
   at("enter").hidden = true;
   at("history").hidden = at("leave").hidden = false;
-  api = new Api(held);
+  api = new Api(clean);
   live = new Live(api, { changed, refresh, busy: () => cards.working().length > 0, refused: () => enter(null, text("wrong")), state });
 }
 
@@ -64,33 +64,33 @@ function chosen() {
   return document.querySelector("input[name=filter]:checked").value;
 }
 
-/** Look at everything on display: the newest page, and what is on its way further down. */
+/** Fetch the newest page, and the generations in progress further down. */
 async function refresh() {
   const { signal } = view;
   if (single !== null) return refreshOne(signal);
-  const page = await api.list({ ...QUERIES[chosen()], limit: SIZE }, signal);
+  const page = await api.list({ ...QUERIES[chosen()], limit: PAGE_SIZE }, signal);
   if (signal.aborted) return;
-  learn(page.operator === true);
+  setOperator(page.operator === true);
   const first = cards.size === 0;
   const onPage = new Set(page.generations.map((item) => item.id));
   const further = cards.working().filter((id) => !onPage.has(id));
   if (page.generations.length || page.nextCursor === null) cards.putPage(page.generations, page.nextCursor === null);
   if (first) cursor = page.nextCursor;
-  await Promise.all(further.filter((id) => cards.has(id)).slice(0, FEW).map((id) => look(id, signal)));
-  shown();
+  await Promise.all(further.filter((id) => cards.has(id)).slice(0, MAX_SINGLE_REQUESTS).map((id) => refreshItem(id, signal)));
+  updateList();
 }
 
 async function refreshOne(signal) {
-  await look(single, signal);
-  if (!signal.aborted) shown();
+  await refreshItem(single, signal);
+  if (!signal.aborted) updateList();
 }
 
-/** Look at one generation, and show it where it belongs. */
-async function look(id, signal) {
+/** Fetch one generation, and show it where it belongs. */
+async function refreshItem(id, signal) {
   try {
     const item = await api.one(id, signal);
     if (signal.aborted) return;
-    if (item.story) learn(true);
+    if (item.story) setOperator(true);
     if (belongs(item)) cards.put(item);
     else cards.drop(id);
   } catch (error) {
@@ -105,36 +105,36 @@ function belongs(item) {
   return filter === "" || filter === standing(item) || (filter === "stuck" && cards.has(item.id) && standing(item) === "working");
 }
 
-const moved = new Set();
+const changedIds = new Set();
 
-/** Hear that a generation moved; many at once are one look at the newest page. */
+/** Note a changed generation; many changes at once cause one fetch of the newest page. */
 function changed(id) {
   if (single !== null && id !== single) return;
-  moved.add(id);
-  if (moved.size === 1) setTimeout(follow, 80);
+  changedIds.add(id);
+  if (changedIds.size === 1) setTimeout(refreshChanged, 80);
 }
 
-async function follow() {
-  const ids = [...moved];
-  moved.clear();
+async function refreshChanged() {
+  const ids = [...changedIds];
+  changedIds.clear();
   const { signal } = view;
   try {
-    if (ids.length > FEW) await refresh();
-    else await Promise.all(ids.map((id) => look(id, signal)));
-    shown();
+    if (ids.length > MAX_SINGLE_REQUESTS) await refresh();
+    else await Promise.all(ids.map((id) => refreshItem(id, signal)));
+    updateList();
   } catch {
-    live?.lookNow(); // which says what is wrong
+    live?.refreshNow(); // which shows the error
   }
 }
 
-function learn(isOperator) {
+function setOperator(isOperator) {
   if (operator === isOperator) return;
   operator = isOperator;
   at("stuck").hidden = !operator || single !== null;
   cards.clear();
 }
 
-function shown() {
+function updateList() {
   at("list").ariaBusy = "false";
   at("empty").hidden = cards.size > 0;
   at("nothing").textContent = text(single !== null ? "missing" : chosen() ? "nothingLike" : "nothing");
@@ -155,11 +155,11 @@ async function older() {
   const { signal } = view;
   at("older").disabled = true;
   try {
-    const page = await api.list({ ...QUERIES[chosen()], limit: SIZE, cursor }, signal);
+    const page = await api.list({ ...QUERIES[chosen()], limit: PAGE_SIZE, cursor }, signal);
     if (signal.aborted) return;
     cursor = page.nextCursor;
     for (const item of page.generations) cards.put(item);
-    shown();
+    updateList();
   } catch (error) {
     if (error instanceof Refused && error.status === 401) enter(null, text("wrong"));
   } finally {
@@ -175,7 +175,7 @@ function filtered() {
   cursor = null;
   at("list").ariaBusy = "true";
   at("empty").hidden = at("older").hidden = true;
-  live?.lookNow();
+  live?.refreshNow();
 }
 
 function speak() {
@@ -183,7 +183,7 @@ function speak() {
   offer(at("language"));
   document.title = text("title");
   at("heading").textContent = text(single !== null ? "single" : "heading");
-  if (at("list").ariaBusy === "false") shown();
+  if (at("list").ariaBusy === "false") updateList();
   if (connection !== null) state(connection);
   cards.repaint();
 }

@@ -1,20 +1,20 @@
-// What this tab remembers until it is closed: the token and the language. Nothing is kept longer, and no cookie is set.
+// The token and the language, stored until the tab is closed. Nothing is stored longer, and no cookie is set.
 
-const kept = new Map();
+const inMemory = new Map();
 
-/** Return what was kept under this name, null where nothing was. */
+/** Return the stored value of this name, null where there is none. */
 export function recall(name) {
   try {
-    return sessionStorage.getItem(name) ?? kept.get(name) ?? null;
+    return sessionStorage.getItem(name) ?? inMemory.get(name) ?? null;
   } catch {
-    return kept.get(name) ?? null; // a browser may forbid storage; then it lasts as long as the page
+    return inMemory.get(name) ?? null; // a browser may forbid storage; then the value lasts as long as the page
   }
 }
 
-/** Keep a value under this name; null forgets it. */
+/** Store a value under this name; null removes it. */
 export function keep(name, value) {
-  if (value === null) kept.delete(name);
-  else kept.set(name, value);
+  if (value === null) inMemory.delete(name);
+  else inMemory.set(name, value);
   try {
     if (value === null) sessionStorage.removeItem(name);
     else sessionStorage.setItem(name, value);
@@ -23,7 +23,7 @@ export function keep(name, value) {
   }
 }
 
-/** Take the token out of `#token=…` and out of the address at once, so that no history or screenshot keeps it. */
+/** Return the token of `#token=…` and remove it from the address, so that no history or screenshot shows it. */
 export function tokenFromAddress() {
   const fragment = new URLSearchParams(location.hash.slice(1));
   const token = fragment.get("token");
@@ -32,7 +32,7 @@ export function tokenFromAddress() {
   return token;
 }
 
-/** Return a token as it is sent: without what people paste around it; null where it cannot be one. */
+/** Return a token without the blanks and the "Bearer" pasted around it; null where it cannot be a token. */
 export function cleaned(token) {
   const bare = token.trim().replace(/^bearer\s+/i, "");
   return /^[\x21-\x7e]{1,8000}$/.test(bare) ? bare : null;

@@ -1,4 +1,4 @@
-// Every word of the page, in English and Russian, and the choice between them.
+// All texts of the page in English and Russian, and the choice of the language.
 
 import { keep, recall } from "./session.js";
 
@@ -140,23 +140,23 @@ export const TEXTS = {
 let language = recall("language") ?? (/^(ru|be|uk|kk)\b/i.test(navigator.language) ? "ru" : "en");
 if (!(language in TEXTS)) language = "en";
 
-/** Return a text by its name; what depends on values takes them. */
+/** Return the text of this name in the current language; some texts take values. */
 export function text(name, ...values) {
   const found = TEXTS[language][name];
   return typeof found === "function" ? found(...values) : found;
 }
 
-/** Return the language's code. */
+/** Return the code of the current language. */
 export function spoken() {
   return language;
 }
 
-/** Say everything below this element that has a name; the document also learns its language. */
+/** Write the text of every element below `root` that names one in `data-text`. */
 export function say(root = document) {
   for (const element of root.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
 }
 
-/** Name the page's language and offer the other one on this button. */
+/** Set the document's language, and offer the other one on this button. */
 export function offer(button) {
   const other = language === "en" ? "ru" : "en";
   document.documentElement.lang = language;
@@ -164,7 +164,7 @@ export function offer(button) {
   button.textContent = TEXTS[other].name;
 }
 
-/** Speak the other language from now on, in this tab. */
+/** Switch to the other language for this tab. */
 export function turn() {
   language = language === "en" ? "ru" : "en";
   keep("language", language);

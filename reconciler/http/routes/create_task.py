@@ -1,7 +1,6 @@
-"""`POST /api/kie/createTask`: an order comes in, and what became of it goes out in KIE's meaning.
+"""`POST /api/kie/createTask`: takes an order, and answers with its outcome in KIE's meaning.
 
-What is checked here is who asks and that the order can be written down; the rest is
-`worker/create/create_task.py`'s. Called by the web door.
+The route checks the caller and that the order can be stored; `worker/create/create_task.py` does the rest.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from reconciler.worker.create.create_task import (
 )
 
 LARGEST_INPUT = 256 << 10
-"""Characters of an order's input as JSON; KIE takes files by address, not in here."""
+"""The most characters of an order's input as JSON; KIE takes files by address, not in the input."""
 
-DEEPEST = 64
-"""Lists and objects in one another in an order's input; what reads and writes them calls itself for each."""
+MAX_DEPTH = 64
+"""The most nested lists and objects in an order's input; the code that reads and writes them is recursive."""
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
-_EXAMPLE: dict[str, JsonValue] = {
+_BODY_EXAMPLE: dict[str, JsonValue] = {
     "model": "nano-banana-2",
     "input": {"prompt": "a lighthouse at dawn", "resolution": "1K"},
     "kind": "image",
     "modelKey": "nano-banana-2",
 }
-_MADE: dict[str, JsonValue] = {
+_ANSWER_EXAMPLE: dict[str, JsonValue] = {
     "generationId": "8f9c1c6e-2f0b-4c39-9d1b-6a1a0f9d2b11",
     "taskId": "0f3a5b1c9d7e4f60a1b2c3d4e5f60718",
     "status": "generating",
@@ -48,28 +47,30 @@ _MADE: dict[str, JsonValue] = {
 
 
 class CreateTaskBody(BaseModel):
-    """What is to be made."""
+    """An order."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]}, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_BODY_EXAMPLE]}, protected_namespaces=())
 
     model: str = Field(min_length=1, max_length=200, pattern=_NO_CONTROLS, description="KIE's name of the model")
-    input: dict[str, Any] = Field(description="what this model takes, as KIE's page of the model says")
-    kind: Literal["image", "video", "audio"] = Field(description="what it makes; it chooses the key, too")
-    prompt: str | None = Field(None, max_length=20_000, description="what the history shows; by default input.prompt")
+    input: dict[str, Any] = Field(description="the model's input, as KIE documents it")
+    kind: Literal["image", "video", "audio"] = Field(description="what the model makes; it also chooses the API key")
+    prompt: str | None = Field(
+        None, max_length=20_000, description="the prompt that the history shows; by default input.prompt"
+    )
     model_key: str | None = Field(
         None, alias="modelKey", min_length=1, max_length=200, pattern=_NO_CONTROLS,
         description="the application's name of the model; by default KIE's",
     )  # fmt: skip
     user_id: str | None = Field(
         None, alias="userId", min_length=1, max_length=200, pattern=_NO_CONTROLS,
-        description="whose generation it is; for the operator only, an end user's are their own",
+        description="the owner of the generation; for the operator only",
     )  # fmt: skip
 
 
 class CreateTaskAnswer(BaseModel):
-    """The generation."""
+    """The generation that was ordered."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_MADE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER_EXAMPLE]})
 
     generationId: str = Field(description="the row's id")  # noqa: N815 - the API speaks camelCase
     taskId: str | None = Field(description="KIE's id of the task; null only in repeats")  # noqa: N815
@@ -79,111 +80,117 @@ class CreateTaskAnswer(BaseModel):
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": CreateTaskAnswer,
-        "description": "A repeat of this Idempotency-Key: the same generation as it stands now.",
+        "description": "A repeat of this Idempotency-Key: the same generation in its present state.",
     },
-    402: {"description": "KIE's word: not enough credits. The generation failed."},
+    402: {"description": "KIE says: not enough credits. The generation failed."},
     404: {"description": "The generation of this Idempotency-Key was deleted."},
-    422: {"description": "KIE or the table refuses the order, or the Idempotency-Key was used for another one."},
-    429: {"description": "Too fast, by our own rate (nothing was written) or by KIE's (it failed).", "headers": RETRY},
+    422: {"description": "KIE or the table refuses the order, or the Idempotency-Key was used for another order."},
+    429: {
+        "description": "Too many orders, by our own rate (nothing was written) or by KIE's (the generation failed).",
+        "headers": RETRY,
+    },
     502: {"description": "KIE refuses us, or cannot be reached. The generation failed."},
-    503: {"description": "Starting, ending, the database is away, or KIE is under maintenance.", "headers": RETRY},
-    504: {"description": "KIE may have made the task. It is not ordered again; its callback settles the generation."},
+    503: {
+        "description": "The daemon is starting or stopping, the database is away, or KIE is under maintenance.",
+        "headers": RETRY,
+    },
+    504: {"description": "KIE may have made the task. It is not ordered again; its callback decides the generation."},
 }
 
-Repeatable = Annotated[
+IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
-        description="repeats with this key give the same generation, for three days",
+        description="a repeat with this key gives the same generation, for three days",
     ),
 ]
 
 
-def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
+def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRouter:
     """Return the route."""
     router = APIRouter(prefix="/api/kie", tags=["kie"])
 
     @router.post("/createTask", status_code=201, response_model=CreateTaskAnswer, responses=_RESPONSES)
     async def create(
-        wanted: CreateTaskBody,
+        body: CreateTaskBody,
         response: Response,
-        key: Repeatable = None,
-        caller: Caller = Depends(gate.caller),
+        key: IdempotencyKey = None,
+        caller: Caller = Depends(authenticator.caller),
     ) -> CreateTaskAnswer:
         """Order a generation: the row is written first, KIE is asked second, and never twice."""
-        order = _order(wanted, caller)
+        order = _order(body, caller)
         try:
-            answer = await entrance.go().creation.create(order, Requester(caller.user_id or "", key))
+            outcome = await readiness_gate.enter().task_creator.create(order, Requester(caller.user_id or "", key))
         except Permanent as error:
             raise Problem(422, error.code, str(error)) from error
-        made = _told(answer)
-        response.status_code = 201 if made.fresh else 200
-        return CreateTaskAnswer(generationId=made.generation_id, taskId=made.task_id, status=made.status)
+        created = _require_created(outcome)
+        response.status_code = 201 if created.fresh else 200
+        return CreateTaskAnswer(generationId=created.generation_id, taskId=created.task_id, status=created.status)
 
     return router
 
 
-def _order(wanted: CreateTaskBody, caller: Caller) -> Order:
-    user_id = wanted.user_id
+def _order(body: CreateTaskBody, caller: Caller) -> Order:
+    user_id = body.user_id
     if not caller.operator:
         if user_id not in (None, caller.user_id):
             raise Problem(422, "user_not_yours", "userId is for the operator only")
         user_id = caller.user_id
-    _check_text(wanted)
-    return Order(wanted.model, wanted.input, wanted.kind, wanted.prompt, wanted.model_key, user_id)
+    _check_text(body)
+    return Order(body.model, body.input, body.kind, body.prompt, body.model_key, user_id)
 
 
-def _check_text(wanted: CreateTaskBody) -> None:
-    """Refuse what JSON can carry and the database or KIE cannot: half characters, NUL, numbers that are none."""
+def _check_text(body: CreateTaskBody) -> None:
+    """Refuse values that JSON can hold and the database or KIE cannot: lone surrogates, NUL, NaN, deep nesting."""
     try:
-        text = json.dumps([wanted.input, wanted.model_dump(exclude={"input"})], ensure_ascii=False, allow_nan=False)
+        text = json.dumps([body.input, body.model_dump(exclude={"input"})], ensure_ascii=False, allow_nan=False)
         text.encode()
     except ValueError:
-        raise Problem(400, "invalid_request", "body: holds a number or a character that cannot be written") from None
+        raise Problem(400, "invalid_request", "body: holds a number or a character that cannot be stored") from None
     except RecursionError:
         raise _too_deep() from None
-    if _depth(wanted.input) > DEEPEST:
+    if _depth(body.input) > MAX_DEPTH:
         raise _too_deep()
     if "\\u0000" in text:
         raise Problem(400, "invalid_request", "body: holds a NUL character")
     if len(text) > LARGEST_INPUT:
-        raise Problem(413, "too_large", f"no more than {LARGEST_INPUT} characters are taken")
+        raise Problem(413, "too_large", f"no more than {LARGEST_INPUT} characters are allowed")
 
 
 def _too_deep() -> Problem:
-    return Problem(400, "invalid_request", f"body: input is nested deeper than {DEEPEST}")
+    return Problem(400, "invalid_request", f"body: input is nested deeper than {MAX_DEPTH}")
 
 
-def _depth(held: object) -> int:
-    """How deep it is nested, without a call for each depth; counted no further than is taken."""
-    depth, level = 0, [held]
-    while depth <= DEEPEST and (level := [one for one in level if isinstance(one, dict | list)]):
+def _depth(value: object) -> int:
+    """Return how deep the value is nested, counted without recursion and no further than MAX_DEPTH + 1."""
+    depth, level = 0, [value]
+    while depth <= MAX_DEPTH and (containers := [item for item in level if isinstance(item, dict | list)]):
         depth += 1
-        level = [one for each in level for one in (each.values() if isinstance(each, dict) else each)]
+        level = [item for one in containers for item in (one.values() if isinstance(one, dict) else one)]
     return depth
 
 
-def _told(answer: CreateAnswer) -> TaskCreated:
-    """Return what was created; every other answer is a Problem."""
-    match answer:
+def _require_created(outcome: CreateAnswer) -> TaskCreated:
+    """Return the created task; every other outcome is raised as a Problem."""
+    match outcome:
         case TaskCreated():
-            return answer
+            return outcome
         case CreateRateExceeded(seconds):
             raise Problem(429, "create_rate", "too many orders just now; nothing was written", headers=wait(seconds))
         case IdempotencyKeyReused():
             raise Problem(422, "idempotency_key_reused", "this Idempotency-Key was used for another order")
         case GenerationDeleted():
-            raise Problem(404, "not_found", "the generation of this Idempotency-Key was deleted; take another key")
+            raise Problem(404, "not_found", "the generation of this Idempotency-Key was deleted; use another key")
         case OutcomeUnknown(generation_id, reason):
-            told = f"{reason}; it is not ordered again, and its callback settles the generation"
-            raise Problem(504, "outcome_unknown", told, generationId=generation_id)
+            detail = f"{reason}; it is not ordered again, and its callback decides the generation"
+            raise Problem(504, "outcome_unknown", detail, generationId=generation_id)
         case TaskDeclined():
-            raise _declined(answer)
+            raise _declined(outcome)
         case _:
-            assert_never(answer)
+            assert_never(outcome)
 
 
 def _declined(declined: TaskDeclined) -> Problem:
@@ -207,4 +214,4 @@ _MEANINGS = {
     451: (422, "refused"),
     455: (503, "kie_maintenance"),
 }
-"""KIE's codes as HTTP statuses and stable words; every other one is 502 `kie_refused`."""
+"""KIE's codes as HTTP statuses and stable words; every other code is 502 `kie_refused`."""

@@ -1,7 +1,7 @@
-"""`GET /api/generations` and `GET /api/generations/{id}`: what somebody ordered and how it stands.
+"""`GET /api/generations` and `GET /api/generations/{id}`: the caller's generations, with status and results.
 
-Whose rows may be seen is asked with the question itself, so that a stranger's row cannot be told from none. What a row
-is read as is `postgres/reports/listed.py`'s affair; here it is put into the API's words.
+The query itself filters by user, so that another user's row looks like a missing one. `postgres/reports/listed.py`
+reads the rows; this module turns them into the API's fields.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from reconciler.postgres.reports.generation_list import cursor as cursor_of
 from reconciler.postgres.reports.listed import ListedGeneration
 
 GROUPS = {"working": OPEN, "ready": SUCCEEDED}
-"""What a reader may ask for without knowing which words the application uses."""
+"""Values of `status` that stand for several of the application's words."""
 
-MOST = 100
+MAX_LIMIT = 100
 
 DisplaySource = Literal["asset", "result", "preview"]
 
@@ -56,60 +56,60 @@ _ITEM: JsonDict = {
 }
 
 
-class Model(BaseModel):
-    """A body of the API: names in camelCase."""
+class ApiModel(BaseModel):
+    """A body of the API, with its names in camelCase."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class GenerationItem(Model):
+class GenerationItem(ApiModel):
     """One generation."""
 
     model_config = ConfigDict(json_schema_extra={"example": _ITEM})
 
     id: str
     user_id: str | None
-    task_id: str | None = Field(description="KIE's name for it, null until it is known")
-    status: str = Field(description="queued, generating, success, failed, or a word of the application's own")
+    task_id: str | None = Field(description="KIE's id of the task, null until it is known")
+    status: str = Field(description="queued, generating, success, failed, or another word of the application")
     kind: str | None
     model: str | None
     prompt: str | None
     error: str | None = Field(description="why it failed")
-    asset_url: str | None = Field(description="the first result in our storage, which lasts")
+    asset_url: str | None = Field(description="the first result in our storage; it does not expire")
     asset_urls: list[str] = Field(description="every result in our storage")
-    result_urls: list[str] = Field(description="the results at the provider, which die after some days")
+    result_urls: list[str] = Field(description="the results at the provider; they expire after some days")
     preview_url: str | None
-    display_url: str | None = Field(description="what to show: the asset, else the provider's first, else the preview")
+    display_url: str | None = Field(description="what to show: the asset, else the first result, else the preview")
     display_source: DisplaySource | None
     created_at: datetime
-    started_at: datetime = Field(description="when it got its present task, which `expectedSeconds` count from")
+    started_at: datetime = Field(description="when it got its present task; `expectedSeconds` count from here")
     completed_at: datetime | None
-    expected_seconds: float = Field(description="after so long half of such generations are done")
+    expected_seconds: float = Field(description="half of such generations are done after this time")
     progress: float | None = Field(description="0 to 0.95 by its age while it is in flight, else null", ge=0, le=0.95)
 
 
 class ListedItem(GenerationItem):
     """One generation of a list."""
 
-    why: str | None = Field(None, description="for the operator among the stuck: why the last attempt did not end it")
+    why: str | None = Field(None, description="for the operator, with `stuck`: why the last attempt did not finish")
 
 
-class GenerationPage(Model):
+class GenerationPage(ApiModel):
     """A page of generations."""
 
     generations: list[ListedItem]
-    next_cursor: str | None = Field(description="asks for the next page; null on the last", examples=[None])
+    next_cursor: str | None = Field(description="the `cursor` of the next page; null on the last page", examples=[None])
     server_time: datetime
-    operator: bool = Field(description="whether it is the operator who asked: then everybody's rows are here")
+    operator: bool = Field(description="whether the operator asked: then the rows of all users are here")
 
 
-class EventItem(GenerationItem):
-    """One generation by itself."""
+class GenerationDetail(GenerationItem):
+    """One generation by its id, with the explanation for the operator."""
 
     server_time: datetime
     story: dict[str, str] | None = Field(
         None,
-        description="for the operator: what is known, was tried, comes next, in sentences; then what happened",
+        description="for the operator: what is known, was tried and comes next, in sentences; then the history",
         examples=[
             {
                 "row": "Status generating: image by nano-banana-2.",
@@ -121,7 +121,7 @@ class EventItem(GenerationItem):
 
 
 def item(row: ListedGeneration) -> dict[str, object]:
-    """Return a row in the API's words."""
+    """Return the row as the API's fields."""
     shown = display_url(row.asset_url, row.result_urls, row.preview_url)
     started = max(row.created_at, row.since or row.created_at)
     age = (row.now - started).total_seconds()
@@ -149,7 +149,7 @@ def item(row: ListedGeneration) -> dict[str, object]:
 
 
 def assets(row: ListedGeneration) -> list[str]:
-    """Return every stored result; an older table keeps the first one alone."""
+    """Return the addresses of all stored results; an older table holds only the first."""
     return list(row.asset_urls) or ([row.asset_url] if row.asset_url else [])
 
 
@@ -159,15 +159,15 @@ def _source(row: ListedGeneration, shown: str) -> DisplaySource:
     return "result" if shown in row.result_urls[:1] else "preview"
 
 
-def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
+def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["generations"])
-    _route_the_list(router, gate, entrance)
-    _route_the_one(router, gate, entrance)
+    _add_list(router, authenticator, readiness_gate)
+    _add_detail(router, authenticator, readiness_gate)
     return router
 
 
-def _route_the_list(router: APIRouter, gate: Authenticator, entrance: ReadinessGate) -> None:
+def _add_list(router: APIRouter, authenticator: Authenticator, readiness_gate: ReadinessGate) -> None:
     @router.get(
         "/api/generations",
         summary="List generations, the newest first",
@@ -175,57 +175,57 @@ def _route_the_list(router: APIRouter, gate: Authenticator, entrance: ReadinessG
         response_model_exclude_unset=True,
     )
     async def generations(
-        caller: Caller = Depends(gate.caller),
+        caller: Caller = Depends(authenticator.caller),
         status: str | None = Query(
             None,
-            description="a status, or `working` for whatever is in flight, or `ready` for whatever succeeded",
+            description="a status, or `working` for all in flight, or `ready` for all that succeeded",
             pattern="^[A-Za-z_-]{1,60}$",
             examples=["failed"],
         ),
-        stuck: bool = Query(False, description="only those in flight for too long, the oldest first"),
-        cursor: str | None = Query(None, description="`nextCursor` of the page before", max_length=1000),
-        limit: int = Query(50, ge=1, le=MOST),
+        stuck: bool = Query(False, description="only generations in flight for too long, the oldest first"),
+        cursor: str | None = Query(None, description="`nextCursor` of the previous page", max_length=1000),
+        limit: int = Query(50, ge=1, le=MAX_LIMIT),
         user_id: str | None = Query(
             None, alias="userId", description="for the operator: only this user's rows", max_length=200
         ),
     ) -> GenerationPage:
-        listing = entrance.go().listing
-        whose = caller.user_id if not caller.operator else user_id
-        if not caller.operator and user_id is not None and not _same(user_id, caller):
+        listing = readiness_gate.enter().generation_list
+        if not caller.operator and user_id is not None and not _is_caller(user_id, caller):
             return _page((), limit, caller)
-        ask = listing.stuck if stuck else listing.page
+        of_user = user_id if caller.operator else caller.user_id
+        query = listing.stuck if stuck else listing.page
         statuses = None if status is None else GROUPS.get(status, (status,))
         try:
-            rows = await ask(whose, statuses=statuses, after=cursor, limit=limit + 1)
+            rows = await query(of_user, statuses=statuses, after=cursor, limit=limit + 1)
         except Permanent as error:
             raise Problem(400, error.code, str(error)) from error
         return _page(rows, limit, caller, why=stuck and caller.operator)
 
 
-def _route_the_one(router: APIRouter, gate: Authenticator, entrance: ReadinessGate) -> None:
+def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate: ReadinessGate) -> None:
     @router.get(
         "/api/generations/{id}",
-        summary="Tell about one generation",
-        response_model=EventItem,
+        summary="Get one generation",
+        response_model=GenerationDetail,
         response_model_exclude_unset=True,
-        responses={404: {"description": "There is no such generation, or it is somebody else's."}},
+        responses={404: {"description": "There is no such generation, or it belongs to another user."}},
     )
     async def generation(
-        caller: Caller = Depends(gate.caller),
+        caller: Caller = Depends(authenticator.caller),
         generation_id: str = Path(alias="id", description="the generation's id", max_length=1000),
-    ) -> EventItem:
-        inside = entrance.go()
-        row = await inside.listing.one(generation_id, caller.user_id)
+    ) -> GenerationDetail:
+        services = readiness_gate.enter()
+        row = await services.generation_list.one(generation_id, caller.user_id)
         if row is None:
             raise Problem(404, "not_found", "there is no such generation")
-        told = EventItem.model_validate({**item(row), "server_time": row.now})
+        detail = GenerationDetail.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
-            case = await inside.reports.case(row.id)
-            told.story = whole(case, inside.desk.terms) if case is not None else {}
-        return told
+            case = await services.reports.case(row.id)
+            detail.story = whole(case, services.operator.terms) if case is not None else {}
+        return detail
 
 
-def _same(user_id: str, caller: Caller) -> bool:
+def _is_caller(user_id: str, caller: Caller) -> bool:
     return user_id.casefold() == (caller.user_id or "").casefold()
 
 

@@ -1,7 +1,6 @@
-"""`GET /`: the history page, as fixed files with a policy that lets nothing else in.
+"""`GET /`: the history page, served as fixed files with a strict Content-Security-Policy.
 
-The page itself lives in `page/` and asks the API; nothing of anybody is in it, so it needs no token. The front puts it
-among the routes.
+The page lives in `http/page/` and asks the API. Its files hold no user's data, so they need no token.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 
 from reconciler.domain.object_keys import PROVIDER_HOSTS
-from reconciler.http.static_files import static
+from reconciler.http.static_files import SAME_ORIGIN, static_routes
 from reconciler.settings import Settings
 
 _FILES = (
@@ -23,40 +22,27 @@ _FILES = (
 
 
 def routes(settings: Settings) -> APIRouter:
-    """Return the page's routes; its policy allows media from our storage and from where results come."""
+    """Return the page's routes; the policy allows media from our storage and from the result hosts."""
     names = {"/": "index.html", **{f"/page/{name}": name for name in _FILES}}
-    return static(names, policy=policy(media(settings)))
+    return static_routes(names, policy=content_policy(media_sources(settings)))
 
 
-def policy(sources: Sequence[str]) -> str:
-    """Return the Content-Security-Policy: everything of this origin, media also of `sources`."""
-    told = " ".join(("'self'", *sources))
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "connect-src 'self'",
-            f"img-src {told}",
-            f"media-src {told}",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-            # No text ever becomes markup or script, whatever a later hand writes: browsers that know this refuse it.
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    )
+def content_policy(sources: Sequence[str]) -> str:
+    """Return the Content-Security-Policy: everything from this origin, media also from `sources`."""
+    media = " ".join(("'self'", *sources))
+    # Browsers that know trusted types refuse to turn text into markup or script, even if later code tries to.
+    trusted_types = "require-trusted-types-for 'script'; trusted-types 'none'"
+    return f"{SAME_ORIGIN}; img-src {media}; media-src {media}; {trusted_types}"
 
 
-def media(settings: Settings) -> tuple[str, ...]:
-    """Return where pictures and films may come from, as sources of a policy, each once."""
+def media_sources(settings: Settings) -> tuple[str, ...]:
+    """Return the sources of pictures and films for a Content-Security-Policy, each once."""
     ours = (_origin(address) for address in (settings.supabase_url, settings.public_url) if address)
-    return tuple(dict.fromkeys((*ours, *_theirs(settings))))
+    return tuple(dict.fromkeys((*ours, *_result_hosts(settings))))
 
 
-def _theirs(settings: Settings) -> Iterator[str]:
-    """The provider's own hosts stay in it where the setting is narrower: links are minted there."""
+def _result_hosts(settings: Settings) -> Iterator[str]:
+    """Yield the result hosts, and the provider's own hosts even where the setting is narrower: links lead there."""
     if "*" in settings.result_hosts:
         yield "https:"
         return

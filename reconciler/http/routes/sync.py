@@ -1,6 +1,6 @@
-"""`GET /api/kie/sync`: reconciles a task now, through the same visit as everything else.
+"""`GET /api/kie/sync`: reconciles one task now, through the same visit as every other trigger.
 
-Nothing is decided here, and no visit is held here: `syncs.py` keeps those that are under way.
+`operations/single_flight.py` runs the visits: several requests for one generation share one visit.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from reconciler.domain.model import Unreachable
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
-from reconciler.http.routes.generations import Model, assets
+from reconciler.http.routes.generations import ApiModel, assets
 from reconciler.operations.actions import TaskState
 from reconciler.operations.explain import ended
 from reconciler.postgres.reports.generation_list import OF_ONE_TASK
 from reconciler.postgres.reports.listed import ListedGeneration
 
-_SYNCED: JsonDict = {
+_EXAMPLE: JsonDict = {
     "status": "success",
     "assetUrl": "https://project.supabase.co/storage/v1/object/public/generations/6f96/image/0b7d_0.png",
     "assetUrls": ["https://project.supabase.co/storage/v1/object/public/generations/6f96/image/0b7d_0.png"],
@@ -30,10 +30,10 @@ _SYNCED: JsonDict = {
 }
 
 
-class SyncAnswer(Model):
-    """How the task's newest generation stands."""
+class SyncAnswer(ApiModel):
+    """The state of the task's newest generation."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _SYNCED})
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
     status: str
     asset_url: str | None
@@ -42,7 +42,7 @@ class SyncAnswer(Model):
     error: str | None = Field(description="why it failed")
 
 
-def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
+def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["kie"])
 
@@ -50,72 +50,74 @@ def routes(gate: Authenticator, entrance: ReadinessGate) -> APIRouter:
         "/api/kie/sync",
         summary="Reconcile a task now",
         description=(
-            "Asks KIE about the task, stores what is there and tells how its newest generation then stands. Where it "
-            "has ended, that is told at once and without asking."
+            "Asks KIE about the task, stores its results and returns the state of its newest generation. Where the "
+            "generation has ended, the answer comes at once, without a request to KIE."
         ),
         response_model=SyncAnswer,
         responses={
-            202: {"model": SyncAnswer, "description": "The same, while the work goes on."},
-            404: {"description": "There is no such task, or it is somebody else's."},
-            502: {"description": "`kie_unavailable`: KIE could not be asked. The daemon goes on trying."},
+            202: {"model": SyncAnswer, "description": "The same, while the work continues."},
+            404: {"description": "There is no such task, or it belongs to another user."},
+            502: {"description": "`kie_unavailable`: KIE could not be asked. The daemon keeps trying."},
         },
     )
     async def sync(
         response: Response,
-        caller: Caller = Depends(gate.caller),
+        caller: Caller = Depends(authenticator.caller),
         task_id: str = Query(alias="taskId", min_length=1, max_length=1000, description="KIE's id of the task"),
-        wait: float = Query(25, ge=0, le=60, allow_inf_nan=False, description="seconds to wait for the work's end"),
+        wait: float = Query(
+            25, ge=0, le=60, allow_inf_nan=False, description="seconds to wait for the end of the work"
+        ),
     ) -> SyncAnswer:
-        inside = entrance.go()
-        ids = [row.id for row in await _owned(inside, caller, task_id)]
-        visits = [inside.syncs.visit(generation_id, entrance.go) for generation_id in ids]
+        services = readiness_gate.enter()
+        ids = [row.id for row in await _visible_rows(services, caller, task_id)]
+        visits = [services.single_flight.visit(generation_id, readiness_gate.enter) for generation_id in ids]
         if visits:
             await asyncio.wait(visits, timeout=wait)
-            _check(visits[0])
-        left = [generation_id for generation_id, visit in zip(ids, visits, strict=True) if not _over(visit)]
-        goes_on = await _goes_on(inside, left)
-        rows = await inside.listing.these(ids, caller.user_id)
+            _raise_error(visits[0])
+        unfinished = [generation_id for generation_id, visit in zip(ids, visits, strict=True) if not _over(visit)]
+        continues = await _continues(services, unfinished)
+        rows = await services.generation_list.these(ids, caller.user_id)
         if not rows:
             raise Problem(404, "not_found", "there is no such task")
-        if goes_on:
+        if continues:
             response.status_code = 202
-        return _synced(rows[0])
+        return _answer(rows[0])
 
     return router
 
 
-async def _owned(inside: RouteServices, caller: Caller, task_id: str) -> tuple[ListedGeneration, ...]:
+async def _visible_rows(services: RouteServices, caller: Caller, task_id: str) -> tuple[ListedGeneration, ...]:
     """Return the task's rows that the caller may see, the newest first."""
     if caller.user_id is not None:
-        return await inside.listing.of_task(task_id, caller.user_id)
-    found = await inside.reports.find_task(task_id)
-    return (await inside.listing.these(found))[:OF_ONE_TASK]
+        return await services.generation_list.of_task(task_id, caller.user_id)
+    ids = await services.reports.find_task(task_id)
+    return (await services.generation_list.these(ids))[:OF_ONE_TASK]
 
 
 def _over(visit: asyncio.Task[TaskState]) -> bool:
-    """Whether nobody works on it any more: what a drain has cut, or another instance still holds, goes on elsewhere."""
+    """Whether the visit is over; a cancelled one, or one whose row another instance holds, continues elsewhere."""
     if not visit.done() or visit.cancelled():
         return False
     return visit.exception() is not None or (case := visit.result().case) is None or not case.held
 
 
-async def _goes_on(inside: RouteServices, left: list[str]) -> bool:
-    """Whether anything is still to come of these, whose visits are not over: what has ended needed none."""
-    cases = await inside.reports.cases(left)
-    return not all(ended(case, inside.desk.terms) for case in cases)
+async def _continues(services: RouteServices, unfinished: list[str]) -> bool:
+    """Whether work on any of these generations continues; their visits are not over, but the row may have ended."""
+    cases = await services.reports.cases(unfinished)
+    return not all(ended(case, services.operator.terms) for case in cases)
 
 
-def _check(visit: asyncio.Task[TaskState]) -> None:
-    """Raise what the visit raised, and Problem 502 where it could not hear KIE."""
+def _raise_error(visit: asyncio.Task[TaskState]) -> None:
+    """Raise the visit's exception, and Problem 502 where KIE could not be asked."""
     if not visit.done() or visit.cancelled():
         return
-    seen = visit.result().seen
-    if isinstance(seen, Unreachable):
-        later = {} if seen.retry_after is None else wait(seen.retry_after)
-        raise Problem(502, "kie_unavailable", f"KIE could not be asked: {seen.reason}", headers=later)
+    observation = visit.result().seen
+    if isinstance(observation, Unreachable):
+        headers = {} if observation.retry_after is None else wait(observation.retry_after)
+        raise Problem(502, "kie_unavailable", f"KIE could not be asked: {observation.reason}", headers=headers)
 
 
-def _synced(row: ListedGeneration) -> SyncAnswer:
+def _answer(row: ListedGeneration) -> SyncAnswer:
     return SyncAnswer(
         status=row.status,
         asset_url=row.asset_url,

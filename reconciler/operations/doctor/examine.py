@@ -23,7 +23,7 @@ from reconciler import __version__
 from reconciler.domain.object_keys import callback_address
 from reconciler.kie.client import KieClient, key_hash
 from reconciler.media.spool import SpoolDirectory
-from reconciler.net.http_clients import is_public
+from reconciler.net.addresses import is_public
 from reconciler.operations.doctor import Check, NotKnown, clock, fail, not_looked, ok
 from reconciler.operations.doctor import configuration as of_setup
 from reconciler.operations.doctor import database as of_database

@@ -1,7 +1,7 @@
-"""What the replicas say they are doing right now, and who waits for his turn: what `top` shows.
+"""What every replica is doing right now, and which generations wait for a turn: what `top` shows.
 
-Replicas tell it with their presence (`presence.py`), oftener while somebody watches, which is written down here. Rates
-and their looks are made by the doors.
+Replicas report it with each heartbeat (`postgres/heartbeat.py`), every second while `watch` is called again and again.
+Rates are computed in `operations/throughput.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from reconciler.domain.transfer import Transfer
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports.generation_details import built
 
-LONGEST = 10
-"""How many of those who wait are named."""
+MAX_WAITING = 10
+"""How many waiting generations are listed."""
 
-TERM = timedelta(seconds=30)
-"""How long the replicas go on telling after the last look."""
+WATCHED = timedelta(seconds=30)
+"""How long replicas report every second after the last `watch`."""
 
 _WATCH = """
 INSERT INTO reconciler.watching (until) VALUES (now() + $1::interval)
@@ -46,25 +47,13 @@ _OVERDUE = f"SELECT count(*) FROM (SELECT FROM reconciler.work w WHERE {_DUE} LI
 _WAITING = f"""
 SELECT w.generation_id, w.seen_task AS task_id, w.looks, w.why, w.finding,
        round(extract(epoch FROM now() - w.due_at)::numeric, 1)::float8 AS waited
-  FROM reconciler.work w WHERE {_DUE} ORDER BY w.due_at LIMIT {LONGEST}
+  FROM reconciler.work w WHERE {_DUE} ORDER BY w.due_at LIMIT {MAX_WAITING}
 """
 
 
 @dataclass(frozen=True, slots=True)
-class ActiveTransfer:
-    """One source on its way; `stage` is fetch, store or prove and has lasted `seconds`; bytes, `total` None unknown."""
-
-    generation_id: str
-    n: int
-    stage: str
-    done: int
-    total: int | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class ReplicaActivity:
-    """What one instance said at `told_at`; the last four count from its beginning, the last two of them bytes."""
+    """What one replica reported at `told_at`; the last four are totals since it began, the last two in bytes."""
 
     instance: UUID
     host: str
@@ -72,7 +61,7 @@ class ReplicaActivity:
     version: str
     leads: bool
     told_at: datetime
-    transfers: tuple[ActiveTransfer, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
     held: int = 0
     polls: int = 0
     deliveries: int = 0
@@ -82,7 +71,7 @@ class ReplicaActivity:
 
 @dataclass(frozen=True, slots=True)
 class KeyBacklog:
-    """One key of KIE's: for how many seconds from now its requests are given away."""
+    """One key of KIE, and for how many seconds from now its requests are taken."""
 
     key_hash: str
     booked: float
@@ -90,7 +79,7 @@ class KeyBacklog:
 
 @dataclass(frozen=True, slots=True)
 class WaitingGeneration:
-    """A generation that is due, in nobody's hands, and has `waited` so many seconds for its turn."""
+    """A generation that is due, is held by no replica, and has waited for `waited` seconds."""
 
     generation_id: str
     task_id: str | None
@@ -102,7 +91,7 @@ class WaitingGeneration:
 
 @dataclass(frozen=True, slots=True)
 class ActivitySnapshot:
-    """All of it at the database's time; `overdue` stops at 10,000, `waiting` are those who have waited longest."""
+    """All of it at the database's time `at`; `overdue` stops at 10,000, `waiting` lists the longest waits first."""
 
     at: datetime
     replicas: tuple[ReplicaActivity, ...]
@@ -112,18 +101,18 @@ class ActivitySnapshot:
 
 
 class ActivityReader:
-    """Looks at what moves; `alive` is how long a silent replica counts."""
+    """Reads what replicas report; `alive` is how long a silent replica is still listed."""
 
     def __init__(self, database: Database, *, alive: timedelta) -> None:
         self._database = database
         self._alive = alive
 
     async def watch(self) -> None:
-        """Let the replicas tell every second, from their next presence on and for TERM after this call."""
-        await self._database.execute(_WATCH, TERM)
+        """Let the replicas report every second, from their next heartbeat until WATCHED after this call."""
+        await self._database.execute(_WATCH, WATCHED)
 
     async def look(self) -> ActivitySnapshot:
-        """Return what was told last; a replica that nobody watches tells every third of a lease."""
+        """Return the last reports; a replica that is not watched reports every third of a lease."""
         at: datetime = await self._database.value("SELECT now()")
         return ActivitySnapshot(
             at=at,
@@ -135,11 +124,12 @@ class ActivityReader:
 
 
 def _replica(row: Mapping[str, Any]) -> ReplicaActivity:
-    # An instance of another version may tell less, or more.
-    told = json.loads(row["doing"] or "{}")
-    counted = {name: told.get(name, 0) for name in ("held", "polls", "deliveries", "downloaded", "uploaded")}
+    # A replica of another version may report less, or more.
+    report = json.loads(row["doing"] or "{}")
     return ReplicaActivity(
         **{name: row[name] for name in ("instance", "host", "pid", "version", "leads", "told_at")},
-        transfers=tuple(built(ActiveTransfer, one) for one in told.get("transfers", ())),
-        **counted,
+        transfers=tuple(
+            Transfer.from_json(transfer, instance=str(row["instance"])) for transfer in report.get("transfers", ())
+        ),
+        **{name: report.get(name, 0) for name in ("held", "polls", "deliveries", "downloaded", "uploaded")},
     )

@@ -1,1 +1,1 @@
-"""createTask: the only code that may spend money. It writes the row first, and asks KIE once."""
+"""createTask: the only code that may spend money. It writes the row first, then asks KIE once."""

@@ -1,7 +1,6 @@
-"""Which key an order goes out with, and whether it may go out at all: the rate that all replicas share.
+"""Decides with which key an order goes to KIE, and whether it may go now: all replicas share each key's rate.
 
-What was granted long ago counts no more: KIE would count the request with those that were granted since. Called by
-`create.py`.
+Called by `create_task.py`.
 """
 
 from __future__ import annotations
@@ -15,44 +14,47 @@ from reconciler.postgres.create_requests import SLACK, CreateRequests
 from reconciler.worker.route import RingKey, makers
 
 FRESH = SLACK - 0.2
-"""Seconds for which a grant is good; the rest of the slack is for the way to KIE."""
+"""Seconds for which a grant is valid; the rest of the slack is for the way to KIE.
+
+An older grant is worth nothing: KIE would count its request together with those that were granted later.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateGrant:
-    """One request with this key, by the monotonic time before it was asked for."""
+    """Permission for one request with this key; `asked_at` is the monotonic time just before it was asked for."""
 
     key_hash: str
-    drawn: float
+    asked_at: float
 
     @property
     def stale(self) -> bool:
-        """Whether the request would come too late for what it was granted for."""
-        return time.monotonic() - self.drawn > FRESH
+        """Whether the grant is no longer valid."""
+        return time.monotonic() - self.asked_at > FRESH
 
 
 class CreateQuota:
-    """Grants requests to one instance."""
+    """Grants createTask requests to one instance."""
 
-    def __init__(self, creations: CreateRequests, keys: Sequence[RingKey]) -> None:
-        self._creations = creations
+    def __init__(self, requests: CreateRequests, keys: Sequence[RingKey]) -> None:
+        self._requests = requests
         self._keys = tuple(keys)
 
     async def ask(self, kind: str) -> CreateGrant | float:
-        """Return a request with a key of this kind, or the seconds until the first key has one left."""
+        """Return a grant for a key of this kind, or the seconds until the first of the keys has a request left."""
         waits = []
         for key in makers(self._keys, kind):
-            drawn = time.monotonic()
-            wait = await self._creations.grant(key.key_hash)
+            asked_at = time.monotonic()
+            wait = await self._requests.grant(key.key_hash)
             if wait == 0.0:
-                return CreateGrant(key.key_hash, drawn)
+                return CreateGrant(key.key_hash, asked_at)
             waits.append(wait)
         return min(waits)
 
     async def wait(self, kind: str) -> CreateGrant:
-        """Return a request as soon as there is one: for an order whose row is written already."""
+        """Wait for a grant, for an order that already has its row."""
         while True:
-            granted = await self.ask(kind)
-            if isinstance(granted, CreateGrant):
-                return granted
-            await asyncio.sleep(granted)
+            answer = await self.ask(kind)
+            if isinstance(answer, CreateGrant):
+                return answer
+            await asyncio.sleep(answer)

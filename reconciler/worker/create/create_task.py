@@ -1,7 +1,7 @@
-"""createTask, the only way in which this house spends money: the row first, KIE second, and KIE once.
+"""createTask, the only request that spends money: the row is written first, then KIE is asked once.
 
-Nothing repeats a request whose outcome is unknown; the row then waits for the callback that names it. What was begun
-ends whoever has stopped listening: the daemon's drain waits for it. Called by the door.
+A request whose outcome is unknown is never repeated; the row then waits for the callback that names it. An order goes
+on after its caller has gone, and the daemon's drain waits for it. Called by `http/routes/create_task.py`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 PATIENCE = 45.0
-"""Seconds after which a row without a task is looked at: KIE has answered by then, or never will."""
+"""Seconds after which a row without a task is visited: KIE has answered by then, or never will."""
 
 WRITING = 10.0
-"""Seconds that a caller waits for what KIE said to be written; it is tried for longer than that."""
+"""The most seconds that a caller waits for KIE's answer to be written; writing is retried for longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCreated:
-    """KIE made the task; `fresh` is false for a repeat, which tells how the generation stands now."""
+    """KIE made the task; `fresh` is false for a repeated order, which gets the generation's present state."""
 
     generation_id: str
     task_id: str | None
@@ -56,9 +56,9 @@ class TaskCreated:
 
 @dataclass(frozen=True, slots=True)
 class TaskDeclined:
-    """KIE refused, or could not be reached (`code` None): the generation fails with that reason.
+    """KIE refused, or could not be reached (`code` None): the generation fails with this message.
 
-    `retry_after` in seconds, None where KIE said nothing.
+    `retry_after` is in seconds, None where KIE named none.
     """
 
     generation_id: str
@@ -69,7 +69,7 @@ class TaskDeclined:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """KIE may have made the task: the generation stays in flight, and its callback settles it."""
+    """KIE may have made the task: the generation stays in flight, and its callback decides."""
 
     generation_id: str
     reason: str
@@ -77,7 +77,7 @@ class OutcomeUnknown:
 
 @dataclass(frozen=True, slots=True)
 class CreateRateExceeded:
-    """Our own rate is used up for so many seconds; nothing was written."""
+    """Our own rate allows the next request in so many seconds; nothing was written."""
 
     seconds: float
 
@@ -98,26 +98,16 @@ CreateAnswer = (
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What a creation works with; `kie` has a connection for every request."""
-
-    kie: KieClient
-    creations: CreateRequests
-    settling: OutcomeRecorder
-    metrics: Metrics
-
-
-@dataclass(frozen=True, slots=True)
 class CallbackTarget:
-    """Where KIE is to call back (empty: nowhere), and what proves that it was us who said so."""
+    """The address that KIE calls back (empty: none), and the secret that proves that we gave the address."""
 
     url: str
     secret: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
-class _Sent:
-    """One creation under way: its row, and what KIE said, as far as they are known."""
+class _Progress:
+    """How far one order has come: `generation_id` once its row is written, `outcome` once KIE has answered."""
 
     order: Order
     grant: CreateGrant
@@ -126,54 +116,69 @@ class _Sent:
 
 
 class TaskCreator:
-    """Creates generations for one instance."""
+    """Creates generations for one instance. `kie` opens a connection for every request."""
 
     def __init__(
-        self, means: Means, keys: Sequence[RingKey], callback: CallbackTarget, *, observe: bool = False
+        self,
+        kie: KieClient,
+        requests: CreateRequests,
+        recorder: OutcomeRecorder,
+        metrics: Metrics,
+        *,
+        keys: Sequence[RingKey],
+        callback: CallbackTarget,
+        observe: bool = False,
     ) -> None:
-        self._means = means
-        self._allowance = CreateQuota(means.creations, keys)
+        self._kie = kie
+        self._requests = requests
+        self._recorder = recorder
+        self._metrics = metrics
+        self._quota = CreateQuota(requests, keys)
         self._callback = callback
         self._observe = observe
         self._draining = False
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def create(self, order: Order, asker: Requester) -> CreateAnswer:
-        """Create one generation; whoever stops listening stops nothing once the row is written.
+    async def create(self, order: Order, requester: Requester) -> CreateAnswer:
+        """Create one generation. A caller that goes away stops nothing once the row is written.
 
         Raises Permanent where the table refuses the row, Transient while the database is away or this instance drains:
         then KIE was not asked.
         """
         self._check_open()
-        if (kept := await self._means.creations.kept(asker)) is not None:
-            return _repeated(kept, order)
-        granted = await self._allowance.ask(order.kind)
-        if isinstance(granted, float):
-            return CreateRateExceeded(granted)
-        # A drain may have begun meanwhile, and found nothing to wait for.
+        if (stored := await self._requests.kept(requester)) is not None:
+            return _repeated(stored, order)
+        grant = await self._quota.ask(order.kind)
+        if isinstance(grant, float):
+            return CreateRateExceeded(grant)
+        # A drain that began meanwhile has found nothing to wait for.
         self._check_open()
-        sent = _Sent(order, granted)
-        sending = self._kept(self._send(sent, asker))
+        progress = _Progress(order, grant)
+        sending = self._start(self._send(progress, requester))
         await asyncio.wait({sending})
         if sending.cancelled():
-            return self._cut(sent)
-        if (settling := sending.result()) is None:
-            return await self._found(asker, order)
-        await asyncio.wait({settling}, timeout=WRITING)
-        return _answer(sent, settling)
+            return self._cut_off(progress)
+        if (recording := sending.result()) is None:
+            stored = await self._requests.kept(requester)
+            return GenerationDeleted() if stored is None else _repeated(stored, order)
+        await asyncio.wait({recording}, timeout=WRITING)
+        return _answer(progress, recording)
 
     async def drain(self, seconds: float) -> None:
-        """Create no more, let what is under way end for so many seconds, then cut it: its rows say what is unknown."""
+        """Accept no more orders, let those under way end for so many seconds, then cut them off.
+
+        A row whose order was cut off says that the outcome is unknown.
+        """
         self._draining = True
         deadline = time.monotonic() + seconds
         while self._running and time.monotonic() < deadline:
             await asyncio.wait(set(self._running), timeout=deadline - time.monotonic())
-        left = set(self._running)
-        for task in left:
+        remaining = set(self._running)
+        for task in remaining:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
 
-    def _kept(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -181,7 +186,7 @@ class TaskCreator:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        # Who asked may have gone: what went wrong must be told all the same.
+        # The caller may have gone: an error must be logged all the same.
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("create.broke", reason=str(error), error=type(error).__name__)
 
@@ -190,122 +195,122 @@ class TaskCreator:
             word = "draining" if self._draining else "observing"
             raise Transient(f"this instance is {word}: it creates nothing", code=word)
 
-    async def _found(self, asker: Requester, order: Order) -> CreateAnswer:
-        """What another request with this key, faster than ours, has made."""
-        kept = await self._means.creations.kept(asker)
-        return GenerationDeleted() if kept is None else _repeated(kept, order)
-
-    def _cut(self, sent: _Sent) -> CreateAnswer:
-        if sent.generation_id is None:
+    def _cut_off(self, progress: _Progress) -> CreateAnswer:
+        if progress.generation_id is None:
             raise Transient("this instance is draining: it creates nothing", code="draining")
-        return OutcomeUnknown(sent.generation_id, "the instance ended while KIE was being asked")
+        return OutcomeUnknown(progress.generation_id, "the instance ended while KIE was being asked")
 
-    async def _send(self, sent: _Sent, asker: Requester) -> asyncio.Task[GenerationState | None] | None:
-        """Write the row and ask KIE; return what goes on writing, None where the key has been used meanwhile."""
-        sent.generation_id = await self._means.creations.begin(sent.order, asker, patience=PATIENCE)
-        if sent.generation_id is None:
+    async def _send(self, progress: _Progress, requester: Requester) -> asyncio.Task[GenerationState | None] | None:
+        """Write the row and ask KIE; return the task that records the outcome.
+
+        None where another order with this Idempotency-Key was faster.
+        """
+        progress.generation_id = await self._requests.begin(progress.order, requester, patience=PATIENCE)
+        if progress.generation_id is None:
             return None
         began = time.monotonic()
-        sent.outcome = await self._asked(sent, sent.generation_id)
-        self._tell(sent, time.monotonic() - began)
-        return self._kept(self._settle(sent.generation_id, sent.outcome, sent.grant.key_hash))
+        progress.outcome = await self._ask_kie(progress, progress.generation_id)
+        self._report(progress, progress.outcome, time.monotonic() - began)
+        return self._start(self._record(progress.generation_id, progress.outcome, progress.grant.key_hash))
 
-    async def _asked(self, sent: _Sent, generation_id: str) -> CreateOutcome:
-        asked: dict[str, object] = {"model": sent.order.model, "input": sent.order.input}
+    async def _ask_kie(self, progress: _Progress, generation_id: str) -> CreateOutcome:
+        body: dict[str, object] = {"model": progress.order.model, "input": progress.order.input}
         if self._callback.url:
-            asked["callBackUrl"] = callback_address(self._callback.url, self._callback.secret, generation_id)
+            body["callBackUrl"] = callback_address(self._callback.url, self._callback.secret, generation_id)
         try:
-            if sent.grant.stale and (reason := await self._late(sent, generation_id)):
+            if progress.grant.stale and (reason := await self._renew_grant(progress, generation_id)):
                 return CreateNotSent(reason)
-            return await create_task(self._means.kie, asked, key_hash=sent.grant.key_hash)
+            return await create_task(self._kie, body, key_hash=progress.grant.key_hash)
         except asyncio.CancelledError:
             log.warning("create.unknown", generation_id=generation_id, reason="cut off while KIE was being asked")
             raise
 
-    async def _late(self, sent: _Sent, generation_id: str) -> str | None:
-        """Take another grant where this process was held up, or stopped; why KIE is not to be asked any more."""
+    async def _renew_grant(self, progress: _Progress, generation_id: str) -> str | None:
+        """Take another grant after this process was held up; return the reason where KIE must not be asked any more."""
         try:
-            while sent.grant.stale:
-                sent.grant = await self._allowance.wait(sent.order.kind)
-                standing = await self._means.creations.standing(generation_id)
-                if standing is None or standing.status not in OPEN or standing.task_id is not None:
+            while progress.grant.stale:
+                progress.grant = await self._quota.wait(progress.order.kind)
+                state = await self._requests.standing(generation_id)
+                if state is None or state.status not in OPEN or state.task_id is not None:
                     return "the generation ended before KIE was asked"
         except ReconcilerError as error:
             return str(error)
         return None
 
-    def _tell(self, sent: _Sent, seconds: float) -> None:
-        bound = log.bind(generation_id=sent.generation_id, model=sent.order.model, took=round(seconds, 3))
-        assert sent.outcome is not None
-        match sent.outcome:
-            case CreateAccepted(task_id):
-                word = "ok"
-                bound.info("create.sent", task_id=task_id)
-            case CreateRefused(code, message):
-                word = "rate_limited" if code == RATE_LIMITED else "refused"
-                self._means.metrics.missed("create", word)
-                bound.warning("create.refused", code=code, reason=message)
-            case CreateNotSent(reason):
-                word = "away"
-                self._means.metrics.missed("create", "not_sent")
-                bound.warning("create.refused", code="not_sent", reason=reason)
-            case CreateUncertain(reason):
-                word = "away"
-                self._means.metrics.missed("create", "unknown")
-                bound.error("create.unknown", reason=reason)
-            case _:
-                assert_never(sent.outcome)
-        self._means.metrics.kie_seconds.labels("create", word).observe(seconds)
-
-    async def _settle(self, generation_id: str, outcome: CreateOutcome, key_hash: str) -> GenerationState | None:
-        """Write what KIE said; return how a row with a task then stands, None when it is gone."""
+    def _report(self, progress: _Progress, outcome: CreateOutcome, seconds: float) -> None:
+        """Log and count what KIE answered."""
+        logger = log.bind(generation_id=progress.generation_id, model=progress.order.model, took=round(seconds, 3))
         match outcome:
             case CreateAccepted(task_id):
-                return await self._means.settling.saved(generation_id, task_id, key_hash=key_hash)
+                word = "ok"
+                logger.info("create.sent", task_id=task_id)
+            case CreateRefused(code, message):
+                word = "rate_limited" if code == RATE_LIMITED else "refused"
+                self._metrics.missed("create", word)
+                logger.warning("create.refused", code=code, reason=message)
+            case CreateNotSent(reason):
+                word = "away"
+                self._metrics.missed("create", "not_sent")
+                logger.warning("create.refused", code="not_sent", reason=reason)
+            case CreateUncertain(reason):
+                word = "away"
+                self._metrics.missed("create", "unknown")
+                logger.error("create.unknown", reason=reason)
+            case _:
+                assert_never(outcome)
+        self._metrics.kie_seconds.labels("create", word).observe(seconds)
+
+    async def _record(self, generation_id: str, outcome: CreateOutcome, key_hash: str) -> GenerationState | None:
+        """Write what KIE answered; return the state of a row with a task then, None when it is gone."""
+        match outcome:
+            case CreateAccepted(task_id):
+                return await self._recorder.record_task(generation_id, task_id, key_hash=key_hash)
             case CreateRefused(code, message, retry_after):
                 if code == RATE_LIMITED:
-                    await self._shut(key_hash, max(retry_after or 0.0, WINDOW))
-                await self._means.settling.failed(generation_id, f"{message} ({code})")
+                    await self._pause_key(key_hash, max(retry_after or 0.0, WINDOW))
+                await self._recorder.record_failure(generation_id, f"{message} ({code})")
             case CreateNotSent(reason):
-                await self._means.settling.failed(generation_id, reason)
+                await self._recorder.record_failure(generation_id, reason)
             case CreateUncertain():
-                # The row says so itself since it was written.
+                # The row has said that the outcome is unknown since it was written.
                 pass
             case _:
                 assert_never(outcome)
         return None
 
-    async def _shut(self, key_hash: str, seconds: float) -> None:
+    async def _pause_key(self, key_hash: str, seconds: float) -> None:
+        """Let no replica use this key for so many seconds."""
         try:
-            await self._means.creations.shut(key_hash, seconds)
+            await self._requests.shut(key_hash, seconds)
         except Transient as error:
-            # The next refusal says it again.
+            # KIE's next refusal brings the same.
             log.warning("create.unwritten", code=error.code, reason=str(error))
 
 
-def _repeated(kept: StoredRequest, order: Order) -> CreateAnswer:
-    if kept.digest != order.digest():
+def _repeated(stored: StoredRequest, order: Order) -> CreateAnswer:
+    """The answer to an order whose Idempotency-Key was used before."""
+    if stored.digest != order.digest():
         return IdempotencyKeyReused()
-    if kept.standing is None:
+    if stored.standing is None:
         return GenerationDeleted()
-    return TaskCreated(kept.generation_id, kept.standing.task_id, kept.standing.status, fresh=False)
+    return TaskCreated(stored.generation_id, stored.standing.task_id, stored.standing.status, fresh=False)
 
 
-def _answer(sent: _Sent, settling: asyncio.Task[GenerationState | None]) -> CreateAnswer:
-    """What a caller hears of an ordered task, whether or not all of it is written yet."""
-    assert sent.generation_id is not None
-    assert sent.outcome is not None
-    match sent.outcome:
+def _answer(progress: _Progress, recording: asyncio.Task[GenerationState | None]) -> CreateAnswer:
+    """The answer to an order that KIE was asked for, whether or not its outcome is written yet."""
+    assert progress.generation_id is not None
+    assert progress.outcome is not None
+    match progress.outcome:
         case CreateAccepted(task_id):
-            if not settling.done() or settling.cancelled():
-                return OutcomeUnknown(sent.generation_id, "KIE made the task, and its id could not be written yet")
-            standing = settling.result()
-            return TaskCreated(sent.generation_id, task_id, "deleted" if standing is None else standing.status)
+            if not recording.done() or recording.cancelled():
+                return OutcomeUnknown(progress.generation_id, "KIE made the task, and its id could not be written yet")
+            state = recording.result()
+            return TaskCreated(progress.generation_id, task_id, "deleted" if state is None else state.status)
         case CreateRefused(code, message, retry_after):
-            return TaskDeclined(sent.generation_id, code, message, retry_after)
+            return TaskDeclined(progress.generation_id, code, message, retry_after)
         case CreateNotSent(reason):
-            return TaskDeclined(sent.generation_id, None, reason)
+            return TaskDeclined(progress.generation_id, None, reason)
         case CreateUncertain(reason):
-            return OutcomeUnknown(sent.generation_id, reason)
+            return OutcomeUnknown(progress.generation_id, reason)
         case _:
-            assert_never(sent.outcome)
+            assert_never(progress.outcome)

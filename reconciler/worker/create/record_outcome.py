@@ -1,7 +1,7 @@
-"""Writes down what KIE said to a createTask: the task's id, or the refusal. Again and again, until it is written.
+"""Writes down what KIE answered to a createTask, the task's id or the refusal, and retries until it is written.
 
-What KIE said is known to this process alone, so there is no giving up while it lives. Nothing here can reach KIE.
-Called by `create.py`.
+Only this process knows the answer, so it never gives up while it lives. Nothing here can reach KIE. Called by
+`create_task.py`.
 """
 
 from __future__ import annotations
@@ -24,67 +24,68 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-AGAIN = 0.1
-SELDOM = 30.0
-"""Seconds between the first two and between the last tries."""
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 30.0
+"""Seconds between the first two attempts, doubled from then on, and the most seconds between two."""
 
 
 class OutcomeRecorder:
-    """Settles creations for one instance."""
+    """Records the outcomes of one instance's createTask requests."""
 
-    def __init__(self, creations: CreateRequests, claims: Claims, ledger: Ledger, metrics: Metrics) -> None:
-        self._creations = creations
+    def __init__(self, requests: CreateRequests, claims: Claims, ledger: Ledger, metrics: Metrics) -> None:
+        self._requests = requests
         self._claims = claims
         self._ledger = ledger
         self._metrics = metrics
 
-    async def saved(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
-        """Write the task's id and return how the row then stands, None when the application has deleted it."""
-        bound = log.bind(generation_id=generation_id, task_id=task_id)
-        return await _written(bound, lambda: self._creations.save(generation_id, task_id, key_hash=key_hash))
+    async def record_task(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
+        """Write the task's id; return the row's state then, None when the application has deleted the row."""
+        logger = log.bind(generation_id=generation_id, task_id=task_id)
+        return await _until_written(logger, lambda: self._requests.save(generation_id, task_id, key_hash=key_hash))
 
-    async def failed(self, generation_id: str, reason: str) -> None:
-        """Fail the row with this reason, event and hook included, unless it has ended or got a task by other hands."""
-        bound = log.bind(generation_id=generation_id)
-        # Kept first: this process may end before the hook or the table takes it.
-        await _written(bound, lambda: self._creations.refused(generation_id, reason))
-        await _written(bound, lambda: self._fail(generation_id, reason))
-        await _written(bound, lambda: self._creations.refused(generation_id, None))
+    async def record_failure(self, generation_id: str, reason: str) -> None:
+        """Fail the row for this reason, with its event and hook, unless it has ended or got a task in another way."""
+        logger = log.bind(generation_id=generation_id)
+        # The reason is stored first: this process may end before the hook or the table accepts the failure.
+        await _until_written(logger, lambda: self._requests.refused(generation_id, reason))
+        await _until_written(logger, lambda: self._fail(generation_id, reason))
+        await _until_written(logger, lambda: self._requests.refused(generation_id, None))
 
     async def _fail(self, generation_id: str, reason: str) -> None:
-        standing = await self._creations.standing(generation_id)
-        if standing is None or standing.status not in OPEN or standing.task_id is not None:
+        state = await self._requests.standing(generation_id)
+        if state is None or state.status not in OPEN or state.task_id is not None:
             return
         for claim in await self._claims.woken({generation_id: Trigger.SYNC}):
             held = (await self._ledger.read([generation_id])).get(generation_id)
             if held is None:
                 await self._ledger.forget(claim)
-            elif await self._ended(held, claim, reason):
+            elif await self._fail_claimed(held, claim, reason):
                 self._metrics.ended("failed", Trigger.SYNC)
                 log.warning("generation.failed", generation_id=generation_id, reason=reason)
             else:
                 await self._claims.release([claim], seconds=0.0)
-                raise LeaseLost("the row has moved")
+                raise LeaseLost("the row has changed")
             return
-        raise Transient("somebody else holds the row", code="held")
+        raise Transient("another claim holds the row", code="held")
 
-    async def _ended(self, held: ClaimedRow, claim: Claim, reason: str) -> bool:
+    async def _fail_claimed(self, held: ClaimedRow, claim: Claim, reason: str) -> bool:
+        """Fail a claimed row; return whether it was written."""
         try:
             return await self._ledger.fail(held.row, claim, Fail(reason)) is not None
         except Permanent as error:
-            # The hook or the table refuses: the row rests, so that `explain` can say for what.
-            until = held.now + timedelta(seconds=SELDOM)
+            # The hook or the table rejects the failure. The row says so, and `explain` can show it.
+            until = held.now + timedelta(seconds=LONGEST_PAUSE)
             why = f"createTask was refused: {reason}; {error}"
             await self._ledger.rest(held.row, claim, Reschedule(until, until, why, finding=error.code))
             raise
 
 
-async def _written(bound: structlog.stdlib.BoundLogger, write: Callable[[], Awaitable[T]]) -> T:
-    wait = AGAIN
+async def _until_written(logger: structlog.stdlib.BoundLogger, write: Callable[[], Awaitable[T]]) -> T:
+    pause = FIRST_PAUSE
     while True:
         try:
             return await write()
         except ReconcilerError as error:
-            bound.warning("create.unwritten", code=error.code, reason=str(error))
-        await asyncio.sleep(wait)
-        wait = min(wait * 2, SELDOM)
+            logger.warning("create.unwritten", code=error.code, reason=str(error))
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)

@@ -1,8 +1,8 @@
-"""The slow look at what was delivered: whether storage still has it, and has what was stored.
+"""Compares deliveries with storage from time to time: whether each object is still there, and still the same.
 
-What is missing or changed loses its receipt, and a visit delivers it once more while KIE has it; nothing is repaired
-here. Where storage cannot be asked, nothing is concluded, and the next is looked at. Called by the rounds, and by the
-command `audit`.
+A missing or changed object loses its receipt, and a visit delivers it once more while KIE has it; nothing is repaired
+here. If storage cannot be asked about an object, nothing is concluded. The command `audit` uses `compare` and `settle`,
+too.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from reconciler.storage import READ_BACK, UNPROVEN, Store, prove, reread
 
 log = structlog.get_logger()
 
-A_ROUND = 30
-"""Deliveries that one round compares: with a round every 15 s two a second, however many are due."""
+BATCH = 30
+"""Deliveries that one run compares: with a run every 15 s two a second, however many are due."""
 
 AWAY = 3
-"""Deliveries in a row that storage could not answer about after which a round ends: storage itself is away."""
+"""Deliveries in a row that storage cannot answer about after which a run ends: storage itself is away."""
 
 Verdict = Literal["ok", "broken", "lost", "left"]
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """What an audit says of one delivery: each broken object with the reason, and the receipts of the others.
+    """What was found of one delivery: each broken object with the reason, and the new receipts of the others.
 
-    `left` is what the application's row does not show any more, or what is being repaired: it is nobody's to judge.
+    `lost` is broken and was given up before. `left` is not judged: the application's row shows something else, or a
+    repair is under way.
     """
 
     audited: VerifiedDelivery
@@ -50,91 +51,95 @@ class VerificationResult:
 
 
 class Verification:
-    """Audits for one instance; `stir` makes somebody look for what is due, `observe` only looks and counts."""
+    """Verifies for one instance; `stir` makes the worker look for what is due, `observe` changes nothing."""
+
+    name = "audit"
+    interval = 15.0
+    first_after = 0.0
 
     def __init__(
         self,
-        audits: VerificationQueue,
+        queue: VerificationQueue,
         store: Store,
         metrics: Metrics,
         *,
         stir: Callable[[], None],
         observe: bool = False,
     ) -> None:
-        self._audits = audits
+        self._queue = queue
         self._store = store
         self._metrics = metrics
         self._stir = stir
         self._observe = observe
 
-    async def round(self) -> None:
-        """Compare what is due, at most A_ROUND deliveries; the rest waits for the next round."""
-        away = 0
-        for one in await self._audits.due(A_ROUND):
+    async def run_once(self) -> None:
+        """Compare at most BATCH deliveries that are due; the rest is due at the next run."""
+        unanswered = 0
+        for delivery in await self._queue.due(BATCH):
             try:
-                found = await self.compare(one)
+                result = await self.compare(delivery)
             except ReconcilerError as error:
-                # What was claimed comes again when the claim has run out.
+                # The delivery is due again once its claim has run out.
                 self._metrics.audits.labels("away").inc()
-                log.warning("audit.away", generation_id=one.generation_id, code=error.code, reason=str(error))
-                away += 1
-                if away == AWAY:
+                log.warning("audit.away", generation_id=delivery.generation_id, code=error.code, reason=str(error))
+                unanswered += 1
+                if unanswered == AWAY:
                     return
                 continue
-            away = 0
+            unanswered = 0
             # A loss is counted once, by the visit that gave it up.
-            self._metrics.audits.labels("left" if found.verdict == "lost" else found.verdict).inc()
-            await self.settle(found)
+            self._metrics.audits.labels("left" if result.verdict == "lost" else result.verdict).inc()
+            await self.settle(result)
 
-    async def compare(self, one: VerifiedDelivery, *, read: bool = False) -> VerificationResult:
-        """Compare one delivery with storage; `read`: by every byte.
+    async def compare(self, delivery: VerifiedDelivery, *, read: bool = False) -> VerificationResult:
+        """Compare one delivery with storage; with `read` every byte is read.
 
         Raises Transient or Permanent where storage cannot be asked.
         """
-        if not self._shown(one):
-            return VerificationResult(one, "left")
+        if not self._row_shows(delivery):
+            return VerificationResult(delivery, "left")
         broken, whole = [], []
-        for asset in one.assets:
+        for asset in delivery.assets:
             try:
-                receipt = await self._compared(asset, read=read)
-                whole.append(replace(asset, version=receipt[0], verified_by=receipt[1]))
+                version, verified_by = await self._prove(asset, read=read)
+                whole.append(replace(asset, version=version, verified_by=verified_by))
             except Transient as error:
                 if error.code != UNPROVEN:
                     raise
                 broken.append((asset, str(error)))
-        verdict: Verdict = "ok" if not broken else "lost" if one.lost else "broken"
-        return VerificationResult(one, verdict, tuple(broken), tuple(whole))
+        verdict: Verdict = "ok" if not broken else "lost" if delivery.lost else "broken"
+        return VerificationResult(delivery, verdict, tuple(broken), tuple(whole))
 
-    async def settle(self, found: VerificationResult) -> bool:
-        """Keep what was found; whether something broken is now due to be delivered once more."""
-        one = found.audited
-        if found.verdict != "broken":
-            if found.verdict == "ok" and one.lost and not self._observe:
-                await self._audits.found_again(one, found.whole)
-            await self._audits.kept(one)
+    async def settle(self, result: VerificationResult) -> bool:
+        """Write down a result; return whether a broken delivery is now due to be delivered once more."""
+        delivery = result.audited
+        if result.verdict != "broken":
+            if result.verdict == "ok" and delivery.lost and not self._observe:
+                await self._queue.found_again(delivery, result.whole)
+            await self._queue.kept(delivery)
             return False
-        reopened = not self._observe and await self._audits.reopen(
-            one, [asset for asset, _ in found.broken], f"audit: {found.why}"
+        reopened = not self._observe and await self._queue.reopen(
+            delivery, [asset for asset, _ in result.broken], f"audit: {result.why}"
         )
-        bound = log.bind(generation_id=one.generation_id, task_id=one.task_id)
-        bound.warning("audit.broken", reason=found.why, repaired=reopened)
+        logger = log.bind(generation_id=delivery.generation_id, task_id=delivery.task_id)
+        logger.warning("audit.broken", reason=result.why, repaired=reopened)
         if reopened:
             self._stir()
         return reopened
 
-    def _shown(self, one: VerifiedDelivery) -> bool:
-        """Whether the row still shows the place where our storage has it; its host may have got another name."""
-        if not one.shown or not one.assets or one.assets[0].n != 0:
+    def _row_shows(self, delivery: VerifiedDelivery) -> bool:
+        """Whether the row still shows our object. Only the paths are compared: the storage's host may have changed."""
+        if not delivery.shown or not delivery.assets or delivery.assets[0].n != 0:
             return False
-        if not one.lost and not all(asset.stored for asset in one.assets):
+        if not delivery.lost and not all(asset.stored for asset in delivery.assets):
             return False
-        ours = urlsplit(self._store.address(one.assets[0].path)).path
-        return urlsplit(one.asset_url or "").path == ours
+        ours = urlsplit(self._store.address(delivery.assets[0].path)).path
+        return urlsplit(delivery.asset_url or "").path == ours
 
-    async def _compared(self, asset: Asset, *, read: bool) -> tuple[str | None, str]:
-        """The version and the proof of the object that is there; Transient (proof_failed) where it is not ours."""
+    async def _prove(self, asset: Asset, *, read: bool) -> tuple[str | None, str]:
+        """The version and the proof of the stored object; Transient (proof_failed) where it is not what we stored."""
         if not read and asset.version is not None and asset.verified_by == READ_BACK:
-            # Storage tells no hash, and a version of its own that every write changes.
+            # This storage tells no hash, but every write changes the object's version.
             stat = await self._store.stat(asset.path)
             if stat is not None and (stat.size, stat.version) == (asset.size, asset.version):
                 return asset.version, READ_BACK

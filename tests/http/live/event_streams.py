@@ -1,4 +1,4 @@
-"""The events' door on a real port over a real database, and readers of its streams."""
+"""The events route on a real port over a real database, and readers of its streams."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import jwt
 from reconciler.health import Health
 from reconciler.http.app import application, serving
 from reconciler.http.auth import Authenticator, TokenVerifier
+from reconciler.http.live.event_stream import StreamTimes
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
-from reconciler.http.routes.events import StreamTimes, routes
+from reconciler.http.routes.events import routes
 from reconciler.metrics import Metrics
-from reconciler.postgres.listener import Listener, NotificationHandlers
+from reconciler.postgres.listener import Listener
 from reconciler.postgres.reports.change_feed import ChangeFeed
 from testkit.waiting import until
 from tests.postgres.books import Books
@@ -33,13 +34,13 @@ BORIS = "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"
 
 
 def token(user_id: str) -> str:
-    """What Supabase would give this user."""
+    """Return a token as Supabase issues it to this user."""
     claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
 @dataclass
-class Said:
+class ReceivedEvent:
     """One event as a browser reads it."""
 
     event: str
@@ -50,16 +51,16 @@ class Said:
 
 @dataclass
 class Reader:
-    """One open stream; `said` and `comments` grow while it is read."""
+    """One open stream; `events` and `comments` grow while it is read."""
 
     status: int = 0
     headers: Any = None
-    said: list[Said] = field(default_factory=list)
+    events: list[ReceivedEvent] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
     ended: bool = False
 
     def take(self, block: str) -> None:
-        """Read what stands between two empty lines."""
+        """Read one block, which ends with an empty line."""
         fields: dict[str, str] = {}
         for line in block.splitlines():
             name, _, value = line.partition(":")
@@ -69,35 +70,35 @@ class Reader:
                 self.comments.append(value.strip())
         if "data" in fields:
             event = fields.get("event", "message")
-            self.said.append(Said(event, fields.get("id"), json.loads(fields["data"]), fields.get("retry")))
+            self.events.append(ReceivedEvent(event, fields.get("id"), json.loads(fields["data"]), fields.get("retry")))
 
-    def of(self, event: str) -> list[Said]:
-        return [one for one in self.said if one.event == event]
+    def of(self, kind: str) -> list[ReceivedEvent]:
+        return [event for event in self.events if event.event == kind]
 
     @property
-    def told(self) -> list[dict[str, Any]]:
-        """What it was told of generations."""
-        return [one.data for one in self.of("generation")]
+    def changes(self) -> list[dict[str, Any]]:
+        """The data of its `generation` events."""
+        return [event.data for event in self.of("generation")]
 
     @property
     def rows(self) -> list[str]:
-        """The generations that it was told of, sorted: what is told together comes in any order."""
-        return sorted(one["id"] for one in self.told)
+        """The ids of the generations in its events, sorted: the events of one batch come in any order."""
+        return sorted(change["id"] for change in self.changes)
 
     @property
     def ids(self) -> list[int]:
-        """The ids of the outbox's events that it was told."""
-        return [int(one.id) for one in self.of("generation") if one.id is not None]
+        """The ids of the outbox's events that it received."""
+        return [int(event.id) for event in self.of("generation") if event.id is not None]
 
 
 @dataclass
-class Air:
-    """One port with the events' door; `hub` may be woken by hand."""
+class EventServer:
+    """One port with the events route; a test may wake `hub` itself."""
 
     port: int
     hub: Hub
     health: Health
-    entrance: ReadinessGate
+    readiness_gate: ReadinessGate
     session: aiohttp.ClientSession
 
     @property
@@ -106,36 +107,36 @@ class Air:
 
     def reading(self, user_id: str | None = None, last: str | None = None) -> AbstractAsyncContextManager[Reader]:
         """Read as this user (None: the operator), from the first event on; `last` is sent as Last-Event-ID."""
-        shown = OPERATOR if user_id is None else token(user_id)
-        return reading(self.session, self.address, shown, last)
+        bearer = OPERATOR if user_id is None else token(user_id)
+        return reading(self.session, self.address, bearer, last)
 
     async def status(self, **headers: str) -> int:
-        """How a request is answered that gets no stream."""
+        """Return the status of a request."""
         async with self.session.get(self.address, headers=headers) as answer:
             return answer.status
 
     @property
     def open(self) -> int:
-        """How many streams the hub tells things to."""
+        """The number of streams in the hub."""
         return sum(map(len, self.hub._streams.values()))
 
 
 @asynccontextmanager
 async def reading(
-    session: aiohttp.ClientSession, address: str, shown: str, last: str | None = None
+    session: aiohttp.ClientSession, address: str, bearer: str, last: str | None = None
 ) -> AsyncIterator[Reader]:
-    """Read this stream with the token that is shown, from its first event on."""
-    headers = {"Authorization": f"Bearer {shown}"} | ({} if last is None else {"Last-Event-ID": last})
+    """Read this stream with this token, from its first event on."""
+    headers = {"Authorization": f"Bearer {bearer}"} | ({} if last is None else {"Last-Event-ID": last})
     reader = Reader()
     async with session.get(address, headers=headers) as answer:
         reader.status, reader.headers = answer.status, answer.headers
-        taking = asyncio.create_task(_read(answer, reader))
+        task = asyncio.create_task(_read(answer, reader))
         try:
-            await until(lambda: reader.said or taking.done(), what="the first event")
+            await until(lambda: reader.events or task.done(), what="the first event")
             yield reader
         finally:
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _read(answer: aiohttp.ClientResponse, reader: Reader) -> None:
@@ -148,19 +149,19 @@ async def _read(answer: aiohttp.ClientResponse, reader: Reader) -> None:
 
 
 @asynccontextmanager
-async def door(hub: Hub, times: StreamTimes | None = None) -> AsyncIterator[Air]:
-    """Open the door to this hub, which runs meanwhile."""
+async def event_server(hub: Hub, times: StreamTimes | None = None) -> AsyncIterator[EventServer]:
+    """Serve this hub's streams, and run the hub meanwhile."""
     health = Health(patience=45.0, reason=None)
-    entrance = ReadinessGate(health, cast("RouteServices", SimpleNamespace(hub=hub)))
+    readiness_gate = ReadinessGate(health, cast("RouteServices", SimpleNamespace(hub=hub)))
     app = application(
-        health, Metrics(), routers=[routes(Authenticator(OPERATOR, TokenVerifier(SECRET)), entrance, times)]
+        health, Metrics(), routers=[routes(Authenticator(OPERATOR, TokenVerifier(SECRET)), readiness_gate, times)]
     )
     running = asyncio.create_task(hub.run())
     async with (
         serving(app, "127.0.0.1", 0) as port,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
-        yield Air(port, hub, health, entrance, session)
+        yield EventServer(port, hub, health, readiness_gate, session)
         assert not running.done()
         hub.close()
     running.cancel()
@@ -168,14 +169,25 @@ async def door(hub: Hub, times: StreamTimes | None = None) -> AsyncIterator[Air]
 
 
 @asynccontextmanager
-async def on_air(books: Books, dsn: str, *, times: StreamTimes | None = None, **bounds: int) -> AsyncIterator[Air]:
-    """Listen to this database and tell of it."""
+async def listening_server(
+    books: Books, dsn: str, *, times: StreamTimes | None = None, **bounds: int
+) -> AsyncIterator[EventServer]:
+    """Serve the changes of this database, with a listener that wakes the hub."""
     async with AsyncExitStack() as stack:
         hub = Hub(ChangeFeed(books.database, books.shape), **bounds)
         canaries: list[float | None] = []
-        hears = NotificationHandlers(wake=hub.wake, gap=hub.gap, canary=canaries.append, event=hub.wake)
-        listening = asyncio.create_task(Listener(dsn, books.database, hears, every=0.2, within=5).run())
+        listener = Listener(
+            dsn,
+            books.database,
+            on_generation=hub.wake,
+            on_connected=hub.gap,
+            on_canary=canaries.append,
+            on_event=hub.wake,
+            every=0.2,
+            within=5,
+        )
+        listening = asyncio.create_task(listener.run())
         stack.callback(listening.cancel)
         await until(lambda: canaries and canaries[-1] is not None, what="a listener")
-        yield await stack.enter_async_context(door(hub, times))
+        yield await stack.enter_async_context(event_server(hub, times))
         assert not listening.done()

@@ -1,4 +1,4 @@
-"""The callback's door, case by case: what each answers, keeps, wakes and counts, and what it must not move."""
+"""The callback route: what each callback is answered, what it stores, wakes and counts, and what it must not change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reconciler.simulator.records.records import Scene
 from reconciler.simulator.tasks import SimulatedTask, TaskLife
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
-from tests.http.callback_client import RESULT, SECRET, Stage, market, opened_door, opened_stage
+from tests.http.callback_client import RESULT, SECRET, Stage, market, opened_replica, opened_stage
 from tests.postgres.books import OURS, Books
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -29,30 +29,32 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(_worn: str) -> AsyncIterator[Stage]:
-    async with opened_stage(_worn) as found:
-        yield found
+    async with opened_stage(_worn) as opened:
+        yield opened
 
 
-Given = Callable[[Books, str], Awaitable[str | None]]
+Arrange = Callable[[Books, str], Awaitable[str | None]]
 
 
-def row(**columns: Any) -> Given:
+def row(**columns: Any) -> Arrange:
     return lambda books, task: books.insert(**{"task_id": task, **columns})
 
 
 async def gave_up(books: Books, task: str) -> str:
-    found = await books.insert(task_id=task)
-    await books.claim(found)
-    await books.change(found, "status = 'failed', error = 'no result for a day'")
-    await books.set(found, "gave_up = true, lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'")
-    return found
+    generation_id = await books.insert(task_id=task)
+    await books.claim(generation_id)
+    await books.change(generation_id, "status = 'failed', error = 'no result for a day'")
+    await books.set(
+        generation_id, "gave_up = true, lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'"
+    )
+    return generation_id
 
 
 async def nothing(_: Books, __: str) -> None:
     return None
 
 
-CASES: dict[str, tuple[Given, int, str]] = {
+CASES: dict[str, tuple[Arrange, int, str]] = {
     "in flight": (row(status="generating"), 200, "stored"),
     "queued": (row(status="queued"), 200, "stored"),
     "before the INSERT": (nothing, 202, "unknown"),
@@ -67,56 +69,56 @@ CASES: dict[str, tuple[Given, int, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_every_callback_is_kept_answered_counted_and_followed(stage: Stage, name: str) -> None:
-    given, status, result = CASES[name]
-    task, door = stage.task(), stage.door
-    found = await given(stage.books, task)
+async def test_every_callback_is_stored_answered_counted_and_wakes_its_row(stage: Stage, name: str) -> None:
+    arrange, status, result = CASES[name]
+    task, replica = stage.task(), stage.replica
+    generation_id = await arrange(stage.books, task)
     before = await stage.versions()
-    answer = await door.call(market(task), generation=found)
+    answer = await replica.call(market(task), generation=generation_id)
     assert (answer.status_code, answer.json()) == (status, {"received": True})
-    assert (door.counted(), await stage.kept(task)) == ({result: 1}, 1)
-    assert door.woken() == ({found} if status == 200 else set())
+    assert (replica.counted(), await stage.stored(task)) == ({result: 1}, 1)
+    assert replica.woken() == ({generation_id} if status == 200 else set())
     assert await stage.versions() == before
 
 
-async def test_a_generation_that_comes_later_finds_what_was_said_of_its_task(stage: Stage) -> None:
+async def test_a_generation_that_is_inserted_later_finds_the_callback_of_its_task(stage: Stage) -> None:
     task, later = stage.task(), str(uuid.uuid4())
-    assert (await stage.door.call(market(task), generation=later)).status_code == 202
+    assert (await stage.replica.call(market(task), generation=later)).status_code == 202
     await stage.books.insert(id=uuid.UUID(later), task_id=None)
-    inbox = stage.door.entrance.go().inbox
+    inbox = stage.replica.readiness_gate.enter().inbox
     assert await inbox.said(task) == (market(task),)
 
 
-async def test_a_callback_is_never_believed_while_kie_has_not_been_asked(stage: Stage) -> None:
+async def test_a_callback_changes_no_row_before_kie_has_been_asked(stage: Stage) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task, status="generating")
+    generation_id = await stage.books.insert(task_id=task, status="generating")
     before = await stage.versions()
-    moved = tampered(market(task, resultJson=json.dumps({"resultUrls": ["https://tempfile.aiquickdraw.com/x.png"]})))
-    assert b"stranger.example" in moved
-    assert (await stage.door.call(moved)).status_code == 200
-    assert (await stage.versions(), stage.door.woken()) == (before, {found})
+    forged = tampered(market(task, resultJson=json.dumps({"resultUrls": ["https://tempfile.aiquickdraw.com/x.png"]})))
+    assert b"stranger.example" in forged
+    assert (await stage.replica.call(forged)).status_code == 200
+    assert (await stage.versions(), stage.replica.woken()) == (before, {generation_id})
 
 
 async def test_every_generation_of_the_task_is_woken(stage: Stage) -> None:
     task = stage.task()
-    found = {await stage.books.insert(task_id=task) for _ in range(3)}
-    assert (await stage.door.call(market(task))).status_code == 200
-    assert stage.door.woken() == found
+    generation_ids = {await stage.books.insert(task_id=task) for _ in range(3)}
+    assert (await stage.replica.call(market(task))).status_code == 200
+    assert stage.replica.woken() == generation_ids
 
 
-async def test_one_callback_twice_at_once_on_two_replicas_is_kept_once(stage: Stage) -> None:
+async def test_one_callback_sent_twice_to_two_replicas_at_once_is_stored_once(stage: Stage) -> None:
     task, database = stage.task(), Database(stage.dsn, size=2)
-    found = await stage.books.insert(task_id=task)
-    async with opened_door(database, stage.books.shape) as other:
-        doors = [stage.door, other]
-        answers = await asyncio.gather(*(door.call(market(task)) for door in doors * 2))
+    generation_id = await stage.books.insert(task_id=task)
+    async with opened_replica(database, stage.books.shape) as other:
+        replicas = [stage.replica, other]
+        answers = await asyncio.gather(*(replica.call(market(task)) for replica in replicas * 2))
         assert [answer.status_code for answer in answers] == [200] * 4
-        assert [door.woken() for door in doors] == [{found}, {found}]
-        counts = [door.counted() for door in doors]
+        assert [replica.woken() for replica in replicas] == [{generation_id}, {generation_id}]
+        counts = [replica.counted() for replica in replicas]
         assert sum(count.get("stored", 0) for count in counts) == 1
         assert sum(count.get("duplicate", 0) for count in counts) == 3
     await database.close()
-    assert await stage.kept(task) == 1
+    assert await stage.stored(task) == 1
     assert await stage.books.pool.fetchval("SELECT count FROM reconciler.callbacks WHERE task_id = $1", task) == 4
 
 
@@ -126,35 +128,35 @@ def scene(task_id: str, family: str, state: str) -> Scene:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_every_familys_callback_finds_its_row(stage: Stage, family: str) -> None:
+async def test_the_callback_of_every_family_finds_its_row(stage: Stage, family: str) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task)
+    generation_id = await stage.books.insert(task_id=task)
     for state in ("success", "fail"):
-        assert (await stage.door.call(body_of(scene(task, family, state)))).status_code == 200
-        assert stage.door.woken() == {found}
+        assert (await stage.replica.call(body_of(scene(task, family, state)))).status_code == 200
+        assert stage.replica.woken() == {generation_id}
 
 
-async def test_sunos_three_stages_are_three_callbacks_and_each_only_wakes(stage: Stage) -> None:
+async def test_each_of_sunos_three_callbacks_is_stored_and_only_wakes(stage: Stage) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task)
+    generation_id = await stage.books.insert(task_id=task)
     before = await stage.versions()
     for word in ("text", "first", "complete"):
-        assert (await stage.door.call(body_of(scene(task, "suno", "generating"), word))).status_code == 200
-        assert stage.door.woken() == {found}
-    assert (await stage.kept(task), await stage.versions()) == (3, before)
+        assert (await stage.replica.call(body_of(scene(task, "suno", "generating"), word))).status_code == 200
+        assert stage.replica.woken() == {generation_id}
+    assert (await stage.stored(task), await stage.versions()) == (3, before)
 
 
 @pytest.mark.parametrize(
     "place", ['{"data":{"taskId":"%s"}}', '{"data":{"task_id":"%s"}}', '{"taskId":"%s","data":null}']
 )
-async def test_the_id_is_taken_from_each_of_its_places(stage: Stage, place: str) -> None:
+async def test_the_task_id_is_read_from_each_of_its_fields(stage: Stage, place: str) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task)
-    assert (await stage.door.call((place % task).encode())).status_code == 200
-    assert stage.door.woken() == {found}
+    generation_id = await stage.books.insert(task_id=task)
+    assert (await stage.replica.call((place % task).encode())).status_code == 200
+    assert stage.replica.woken() == {generation_id}
 
 
-NONE = {
+WITHOUT_TASK = {
     "no JSON": (b"taskId=untold", "not_json"),
     "nothing": (b"", "not_json"),
     "a list": (b'["untold"]', "not_json"),
@@ -173,14 +175,18 @@ NONE = {
 }
 
 
-@pytest.mark.parametrize("name", NONE)
-async def test_what_tells_no_task_is_refused_and_not_kept(stage: Stage, name: str) -> None:
+@pytest.mark.parametrize("name", WITHOUT_TASK)
+async def test_a_body_that_names_no_task_is_refused_and_not_stored(stage: Stage, name: str) -> None:
     stage.task()
-    body, word = NONE[name]
-    answer = await stage.door.call(body)
-    assert (answer.status_code, answer.json()["error"]) == (400, word)
+    body, error = WITHOUT_TASK[name]
+    answer = await stage.replica.call(body)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
     assert answer.headers["content-type"] == "application/problem+json"
-    assert (stage.door.counted(), stage.door.woken(), await stage.kept("untold")) == ({"malformed": 1}, set(), 0)
+    assert (stage.replica.counted(), stage.replica.woken(), await stage.stored("untold")) == (
+        {"malformed": 1},
+        set(),
+        0,
+    )
 
 
 ODD = {
@@ -195,26 +201,26 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_odd_json_is_kept_all_the_same(stage: Stage, name: str) -> None:
+async def test_odd_but_valid_json_is_stored(stage: Stage, name: str) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task)
+    generation_id = await stage.books.insert(task_id=task)
     text = f'{{{ODD[name]},"taskId":"{task}"}}'
     for encoding in ("utf-8", "utf-8-sig"):
-        assert (await stage.door.call(text.encode(encoding))).status_code == 200
-    assert (await stage.kept(task), stage.door.woken()) == (2, {found})
+        assert (await stage.replica.call(text.encode(encoding))).status_code == 200
+    assert (await stage.stored(task), stage.replica.woken()) == (2, {generation_id})
 
 
-async def test_generations_that_disagree_are_refused_and_strange_names_passed_over(stage: Stage) -> None:
+async def test_two_different_generations_are_refused_and_unusable_ids_are_ignored(stage: Stage) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task)
-    answer = await stage.door.call(market(task), generation=[found, "another"])
+    generation_id = await stage.books.insert(task_id=task)
+    answer = await stage.replica.call(market(task), generation=[generation_id, "another"])
     assert (answer.status_code, answer.json()["error"]) == (400, "ids_disagree")
-    for name in ("", "x" * 1000, "\0", "nobody", "' OR true --", [found, found]):
-        assert (await stage.door.call(market(task), generation=name)).status_code == 200
+    for name in ("", "x" * 1000, "\0", "nobody", "' OR true --", [generation_id, generation_id]):
+        assert (await stage.replica.call(market(task), generation=name)).status_code == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_two_mib_are_refused_whether_or_not_their_length_is_told(stage: Stage, chunked: bool) -> None:
+async def test_two_mib_are_refused_with_and_without_a_content_length(stage: Stage, chunked: bool) -> None:
     task = stage.task()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -224,61 +230,65 @@ async def test_two_mib_are_refused_whether_or_not_their_length_is_told(stage: St
         yield b'"}'
 
     content = pieces() if chunked else b"".join([piece async for piece in pieces()])
-    answer = await stage.door.client.post(CALLBACK_PATH, params={"secret": SECRET}, content=content)
+    answer = await stage.replica.client.post(CALLBACK_PATH, params={"secret": SECRET}, content=content)
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
-    assert (stage.door.counted(), await stage.kept(task)) == ({"too_large": 1}, 0)
+    assert (stage.replica.counted(), await stage.stored(task)) == ({"too_large": 1}, 0)
 
 
-async def test_a_database_that_is_away_is_told_so_that_kie_sends_again(stage: Stage) -> None:
-    async with Proxy(stage.dsn) as line:
-        database = Database(line.dsn, size=2)
-        async with opened_door(database, stage.books.shape) as door:
+async def test_while_the_database_is_away_the_answer_is_503_so_that_kie_sends_again(stage: Stage) -> None:
+    async with Proxy(stage.dsn) as proxy:
+        database = Database(proxy.dsn, size=2)
+        async with opened_replica(database, stage.books.shape) as replica:
             task = stage.task()
-            assert (await door.call(market(task))).status_code == 202
-            await line.refuse()
-            answer = await door.call(market(task, more=1))
+            assert (await replica.call(market(task))).status_code == 202
+            await proxy.refuse()
+            answer = await replica.call(market(task, more=1))
             assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
             assert int(answer.headers["retry-after"]) > 0
-            assert door.counted() == {"unknown": 1, "unavailable": 1}
-            line.mend()
-            assert (await door.call(market(task, more=1))).status_code == 202
+            assert replica.counted() == {"unknown": 1, "unavailable": 1}
+            proxy.mend()
+            assert (await replica.call(market(task, more=1))).status_code == 202
         await database.close()
 
 
-async def test_a_database_that_says_nothing_is_waited_for_less_long_than_kie_waits(
+async def test_a_database_that_does_not_answer_gives_503_before_kie_hangs_up(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert callback.PATIENCE < 15
-    monkeypatch.setattr(callback, "PATIENCE", 0.2)
-    async with Proxy(stage.dsn) as line:
-        database = Database(line.dsn, size=2)
-        async with opened_door(database, stage.books.shape) as door:
+    assert callback.DATABASE_SECONDS < 15
+    monkeypatch.setattr(callback, "DATABASE_SECONDS", 0.2)
+    async with Proxy(stage.dsn) as proxy:
+        database = Database(proxy.dsn, size=2)
+        async with opened_replica(database, stage.books.shape) as replica:
             await database.open()
-            line.swallow()
-            assert (await door.call(market(stage.task()))).status_code == 503
-            assert door.counted() == {"unavailable": 1}
+            proxy.swallow()
+            assert (await replica.call(market(stage.task()))).status_code == 503
+            assert replica.counted() == {"unavailable": 1}
         await database.close()
 
 
-async def test_a_daemon_that_drains_takes_none(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_draining_daemon_refuses_callbacks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     task = stage.task()
-    monkeypatch.setattr(stage.door.entrance.health, "reason", "draining")
-    answer = await stage.door.call(market(task))
+    monkeypatch.setattr(stage.replica.readiness_gate.health, "reason", "draining")
+    answer = await stage.replica.call(market(task))
     assert (answer.status_code, answer.json()["detail"]) == (503, "draining")
-    assert (stage.door.counted(), await stage.kept(task)) == ({"unavailable": 1}, 0)
+    assert (stage.replica.counted(), await stage.stored(task)) == ({"unavailable": 1}, 0)
 
 
-async def test_the_log_tells_what_came_and_what_it_says_but_no_address_and_no_secret(stage: Stage) -> None:
+async def test_the_log_names_the_task_and_the_claim_but_no_address_and_no_secret(stage: Stage) -> None:
     task = stage.task()
-    found = await stage.books.insert(task_id=task)
+    generation_id = await stage.books.insert(task_id=task)
     with structlog.testing.capture_logs() as lines:
-        await stage.door.call(market(task))
+        await stage.replica.call(market(task))
         await until(lambda: any(line["event"] == "request.served" for line in lines))
     received, parsed = (line for line in lines if line["event"].startswith("callback."))
-    assert (received["event"], received["task_id"], received["generation_id"]) == ("callback.received", task, found)
+    assert (received["event"], received["task_id"], received["generation_id"]) == (
+        "callback.received",
+        task,
+        generation_id,
+    )
     assert (received["result"], received["bytes"]) == ("stored", len(json.dumps(market(task))))
     assert 0 <= received["took"] < 5
     assert (parsed["event"], parsed["says"], parsed["addresses"]) == ("callback.parsed", "ready", 1)
-    assert (parsed["task_id"], parsed["generation_id"]) == (task, found)
+    assert (parsed["task_id"], parsed["generation_id"]) == (task, generation_id)
     for hidden in ("aiquickdraw", SECRET[:6]):
         assert hidden not in str(lines)

@@ -1,4 +1,4 @@
-"""What follows a callback when the daemon works: a delivery where one is due, and nothing where a row has ended."""
+"""What the daemon does after a callback: it delivers a row in flight, and leaves an ended row alone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from reconciler import front
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import route_services
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
 from reconciler.http.app import application, serving
@@ -28,18 +28,18 @@ from tests.worker.rig import Rig, opened_rig
 
 @pytest.fixture
 async def rig(rows_dsn: str, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with opened_rig(rows_dsn, tmp_path) as found:
-        yield found
+    async with opened_rig(rows_dsn, tmp_path) as opened:
+        yield opened
 
 
 @contextlib.asynccontextmanager
 async def working(rig: Rig, **changes: str) -> AsyncIterator[tuple[Parts, str]]:
-    """An instance that follows its wakes, and the address where callbacks reach it; no sweep, no notifications."""
+    """Yield an instance that works on woken rows only, and its callback address; no sweep, no notifications."""
     async with rig.instance(**changes) as built:
-        entrance = ReadinessGate(Health(patience=45.0, reason=None))
-        entrance.inside = front.inside(built)
-        routes = callback.routes(BY_SECRET, entrance, built.metrics)
-        app = application(entrance.health, built.metrics, routers=[routes])
+        readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
+        readiness_gate.services = route_services(built)
+        routes = callback.routes(BY_SECRET, readiness_gate, built.metrics)
+        app = application(readiness_gate.health, built.metrics, routers=[routes])
         async with serving(app, "127.0.0.1", 0) as port, rig.working(built):
             yield built, f"http://127.0.0.1:{port}{CALLBACK_PATH}?secret={quote(SECRET, safe='')}"
 
@@ -49,11 +49,11 @@ async def versions(rig: Rig) -> list[Any]:
 
 
 async def idle(built: Parts) -> None:
-    """Until every wake has been followed and nothing is in hand."""
+    """Wait until every woken row has been visited."""
     await until(lambda: not built.work._wakes and not built.work._held, what="the end of the visits")
 
 
-async def test_a_callback_brings_the_delivery_of_a_row_in_flight(rig: Rig) -> None:
+async def test_a_callback_causes_the_delivery_of_a_row_in_flight(rig: Rig) -> None:
     async with working(rig) as (built, address):
         row = await rig.order(status="generating")
         task = (await rig.books.generation(row))["task_id"]
@@ -64,15 +64,17 @@ async def test_a_callback_brings_the_delivery_of_a_row_in_flight(rig: Rig) -> No
         assert built.metrics.deliveries.labels("delivered", "callback")._value.get() == 1
 
 
-async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) -> None:
+async def test_another_replica_delivers_after_the_one_that_answered_has_died(rig: Rig) -> None:
     row = await rig.order(status="generating")
     task = (await rig.books.generation(row))["task_id"]
     seen, claim = await rig.books.held(row)
     await rig.books.ledger().rest(seen, claim, resting(3600))
     async with rig.instance() as dying:
-        entrance = ReadinessGate(Health(patience=45.0, reason=None))
-        entrance.inside = front.inside(dying)
-        app = application(entrance.health, dying.metrics, routers=[callback.routes(BY_SECRET, entrance, dying.metrics)])
+        readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
+        readiness_gate.services = route_services(dying)
+        app = application(
+            readiness_gate.health, dying.metrics, routers=[callback.routes(BY_SECRET, readiness_gate, dying.metrics)]
+        )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as kie:
             assert (await kie.post(CALLBACK_PATH, params={"secret": SECRET}, json=market(task))).status_code == 200
@@ -80,7 +82,7 @@ async def test_whoever_answered_may_die_at_once_and_another_follows(rig: Rig) ->
         await rig.delivered(row)
 
 
-async def test_a_callback_that_comes_before_its_row_harms_nobody(rig: Rig) -> None:
+async def test_a_row_is_delivered_although_its_callback_came_first(rig: Rig) -> None:
     async with working(rig) as (_, address), httpx.AsyncClient(trust_env=False, verify=False) as kie:
         task = rig.kie.add_task()
         assert (await kie.post(address, json=market(task))).status_code == 202
@@ -90,7 +92,7 @@ async def test_a_callback_that_comes_before_its_row_harms_nobody(rig: Rig) -> No
         assert await rig.pool.fetchval("SELECT count FROM reconciler.callbacks WHERE task_id = $1", task) == 2
 
 
-async def test_deliveries_that_hold_every_connection_keep_no_callback_waiting(rig: Rig) -> None:
+async def test_a_callback_is_stored_while_deliveries_hold_every_connection(rig: Rig) -> None:
     async with working(rig, RECONCILER_CONCURRENCY="1") as (built, address), AsyncExitStack() as held:
         row = await rig.order(status="generating")
         task = (await rig.books.generation(row))["task_id"]
@@ -109,7 +111,7 @@ ENDED = {
 
 
 @pytest.mark.parametrize("name", ENDED)
-async def test_a_row_that_has_ended_stays_as_it_is(rig: Rig, name: str) -> None:
+async def test_a_callback_does_not_change_an_ended_row(rig: Rig, name: str) -> None:
     fate, columns = ENDED[name]
     task = rig.kie.add_task(fate=fate)
     await rig.insert(task, **columns)
@@ -121,7 +123,7 @@ async def test_a_row_that_has_ended_stays_as_it_is(rig: Rig, name: str) -> None:
     assert (await versions(rig), rig.names()) == (before, [])
 
 
-async def test_after_our_own_give_up_good_news_still_delivers(rig: Rig) -> None:
+async def test_a_callback_delivers_a_row_that_we_gave_up(rig: Rig) -> None:
     task = rig.kie.add_task()
     row = await rig.insert(task)
     await rig.books.claim(row)
@@ -132,7 +134,7 @@ async def test_after_our_own_give_up_good_news_still_delivers(rig: Rig) -> None:
         await rig.delivered(row)
 
 
-async def test_one_callback_on_two_replicas_at_once_is_one_delivery(rig: Rig) -> None:
+async def test_one_callback_to_two_replicas_at_once_is_one_delivery(rig: Rig) -> None:
     async with (
         working(rig) as (one, first),
         working(rig) as (two, second),
@@ -149,7 +151,7 @@ async def test_one_callback_on_two_replicas_at_once_is_one_delivery(rig: Rig) ->
     assert await rig.books.events(row) == ["succeeded"]
 
 
-async def test_a_simulated_kie_is_answered_as_it_wants_to_be(rig: Rig) -> None:
+async def test_the_simulated_kie_gets_200_for_every_callback(rig: Rig) -> None:
     async with working(rig) as (_, address):
         task = rig.kie.add_task(callback_url=address, life=3600, family="suno")
         row = await rig.insert(task, model_key="suno")

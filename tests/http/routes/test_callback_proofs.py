@@ -1,9 +1,8 @@
-"""What a callback must prove before anything of it is kept: its secret, its signature, its time."""
+"""What a callback must prove before it is stored: its secret, its signature, its timestamp."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,9 +10,8 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from reconciler import settings
 from reconciler.domain.object_keys import CALLBACK_PATH
-from reconciler.http.routes.callback import CallbackProofs, proofs
+from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.simulator.api.callbacks import sign
 from tests.http.callback_client import (
     BY_BOTH,
@@ -24,7 +22,7 @@ from tests.http.callback_client import (
     SECRET,
     Stage,
     market,
-    opened_door,
+    opened_replica,
     opened_stage,
     signed,
 )  # fmt: skip
@@ -34,8 +32,8 @@ STAMP, SIGNATURE = "X-Webhook-Timestamp", "X-Webhook-Signature"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(_worn: str) -> AsyncIterator[Stage]:
-    async with opened_stage(_worn) as found:
-        yield found
+    async with opened_stage(_worn) as opened:
+        yield opened
 
 
 def none(_: str) -> dict[str, Any]:
@@ -43,13 +41,13 @@ def none(_: str) -> dict[str, Any]:
 
 
 def by(**how: Any) -> Callable[[str], dict[str, Any]]:
-    """KIE's headers, made for the task at hand."""
+    """Return a function that makes KIE's headers for a task."""
     return lambda task: signed(task, **how)
 
 
 def but(name: str, value: Any, **how: Any) -> Callable[[str], dict[str, Any]]:
-    """KIE's headers, one of them replaced, or gone."""
-    return lambda task: {key: kept for key, kept in {**signed(task, **how), name: value}.items() if kept is not None}
+    """Return a function that makes KIE's headers with one of them replaced, or removed where `value` is None."""
+    return lambda task: {key: text for key, text in {**signed(task, **how), name: value}.items() if text is not None}
 
 
 def now() -> str:
@@ -96,74 +94,67 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", CASES)
-async def test_only_what_is_proven_is_kept(stage: Stage, name: str) -> None:
-    asked, headers, query, status = CASES[name]
-    task, door = stage.task(), stage.doors[asked]
-    found = await stage.books.insert(task_id=task)
-    answer = await door.call(market(task), headers=headers(task), **query)
+async def test_only_a_proven_callback_is_stored(stage: Stage, name: str) -> None:
+    proofs, headers, query, status = CASES[name]
+    task, replica = stage.task(), stage.replicas[proofs]
+    generation_id = await stage.books.insert(task_id=task)
+    answer = await replica.call(market(task), headers=headers(task), **query)
     assert answer.status_code == status, answer.text
-    assert door.woken() == ({found} if status == 200 else set())
-    assert door.counted() == {"stored" if status == 200 else "unauthorized": 1}
-    assert await stage.kept(task) == (1 if status == 200 else 0)
+    assert replica.woken() == ({generation_id} if status == 200 else set())
+    assert replica.counted() == {"stored" if status == 200 else "unauthorized": 1}
+    assert await stage.stored(task) == (1 if status == 200 else 0)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_signature_is_kies_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A vector made by hand: HMAC-SHA256 with key test-key over abc123.1700000000.
-    monkeypatch.setattr("reconciler.http.routes.callback.time.time", lambda: 1700000100.0)
+async def test_the_signature_follows_the_rule_of_kie(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A vector computed by hand: HMAC-SHA256 with key test-key over abc123.1700000000.
+    monkeypatch.setattr("reconciler.kie.callback_proofs.time.time", lambda: 1700000100.0)
     headers = {STAMP: "1700000000", SIGNATURE: "diYY62zxsP2BFxtYj0YyvQeMUZQI0yiCknnho5HSdmY="}
     books = stage.books
-    async with opened_door(books.database, books.shape, CallbackProofs(key=b"test-key")) as door:
-        assert (await door.call(market("abc123"), headers=headers)).status_code == 202
-        assert (await door.call(market("abc124"), headers=headers)).status_code == 401
+    async with opened_replica(books.database, books.shape, CallbackProofs(signing_key=b"test-key")) as replica:
+        assert (await replica.call(market("abc123"), headers=headers)).status_code == 202
+        assert (await replica.call(market("abc124"), headers=headers)).status_code == 401
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_two_signatures_are_none(stage: Stage) -> None:
+async def test_a_repeated_signature_or_timestamp_header_is_refused(stage: Stage) -> None:
     task = stage.task()
     for more in ((SIGNATURE, "x"), (STAMP, "1")):
-        answer = await stage.doors[BY_KEY].client.post(
+        answer = await stage.replicas[BY_KEY].client.post(
             CALLBACK_PATH, json=market(task), headers=[*signed(task).items(), more]
         )
         assert answer.status_code == 401
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_tampered_body_under_a_valid_signature_moves_nothing(stage: Stage) -> None:
-    task, door = stage.task(), stage.doors[BY_BOTH]
-    found = await stage.books.insert(task_id=task, status="generating")
+async def test_a_tampered_body_under_a_valid_signature_changes_no_row(stage: Stage) -> None:
+    task, replica = stage.task(), stage.replicas[BY_BOTH]
+    generation_id = await stage.books.insert(task_id=task, status="generating")
     before = await stage.versions()
     forged = market(task, resultJson='{"resultUrls":["https://stranger.example/x.png"]}')
-    assert (await door.call(forged, headers=signed(task))).status_code == 200
-    assert (door.woken(), await stage.versions()) == ({found}, before)
+    assert (await replica.call(forged, headers=signed(task))).status_code == 200
+    assert (replica.woken(), await stage.versions()) == ({generation_id}, before)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_nothing_of_a_body_is_read_before_what_can_be_proven_without_it(stage: Stage) -> None:
+async def test_no_body_is_read_before_the_proofs_that_do_not_need_it(stage: Stage) -> None:
     stage.task()
-    for asked, door in stage.doors.items():
-        assert (await door.call(b"no JSON", secret="x")).status_code == 401, asked
-        assert door.counted() == {"unauthorized": 1}
+    for proofs, replica in stage.replicas.items():
+        assert (await replica.call(b"no JSON", secret="x")).status_code == 401, proofs
+        assert replica.counted() == {"unauthorized": 1}
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_refusal_tells_nobody_what_would_have_been_right(stage: Stage) -> None:
-    task, door = stage.task(), stage.doors[BY_BOTH]
+async def test_a_refusal_does_not_reveal_the_secret_or_a_valid_signature(stage: Stage) -> None:
+    task, replica = stage.task(), stage.replicas[BY_BOTH]
     stale = {STAMP: "1700000000", SIGNATURE: sign(KEY, task, 1700000000)}
     with structlog.testing.capture_logs() as lines:
         answers = [
-            await door.call(market(task), secret="wrong-guess"),
-            await door.call(market(task), headers=signed(task, key="other")),
-            await door.call(market(task), headers=stale),
+            await replica.call(market(task), secret="wrong-guess"),
+            await replica.call(market(task), headers=signed(task, key="other")),
+            await replica.call(market(task), headers=stale),
         ]
-    told = str(lines) + "".join(answer.text + str(answer.headers) for answer in answers)
+    output = str(lines) + "".join(answer.text + str(answer.headers) for answer in answers)
     for hidden in (SECRET, quote(SECRET), KEY, "wrong-guess", stale[SIGNATURE], signed(task)[SIGNATURE]):
-        assert hidden not in told
+        assert hidden not in output
     assert [line["status"] for line in lines if line["event"] == "callback.refused"] == [401, 401, 401]
-
-
-def test_the_settings_say_what_is_asked_and_nobody_prints_it(tmp_path: Path) -> None:
-    assert proofs(settings.load({}, tmp_path)) == BY_NOTHING
-    both = settings.load({"KIE_CALLBACK_SECRET": SECRET, "KIE_WEBHOOK_HMAC_KEY": KEY}, tmp_path)
-    assert proofs(both) == BY_BOTH
-    assert KEY not in repr(BY_BOTH)

@@ -1,4 +1,4 @@
-"""`POST /api/kie/createTask` as an application meets it: who may order what, and what each outcome is called."""
+"""`POST /api/kie/createTask`: who may order what, and how each outcome is answered."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ import pytest
 
 from reconciler.simulator import Simulator
 from testkit.waiting import until
-from tests.http.api import ANN, BOB, Face, opened
+from tests.http.api import ANN, BOB, ServedApi, opened
 from tests.wire import ok, origin
 
 PATH = "/api/kie/createTask"
 ORDER = {"model": "nano-banana-2", "input": {"prompt": "a lighthouse"}, "kind": "image", "modelKey": "nano"}
 
 
-async def rows(face: Face) -> list[asyncpg.Record]:
-    return await face.built.database.fetch(
+async def rows(api: ServedApi) -> list[asyncpg.Record]:
+    return await api.parts.database.fetch(
         "SELECT id::text AS id, user_id::text AS user_id, status, task_id, error FROM public.generations"
     )
 
 
-async def ordered(client: httpx.AsyncClient, key: str | None = None, **changes: Any) -> httpx.Response:
+async def order(client: httpx.AsyncClient, key: str | None = None, **changes: Any) -> httpx.Response:
     headers = {} if key is None else {"Idempotency-Key": key}
     return await client.post(PATH, json={**ORDER, **changes}, headers=headers)
 
 
-async def test_an_end_users_order_is_their_own_and_answers_with_row_and_task(face: Face, kie: Simulator) -> None:
-    answer = await ordered(face.ann)
-    (row,) = await rows(face)
+async def test_an_end_users_order_belongs_to_them_and_returns_row_and_task(api: ServedApi, kie: Simulator) -> None:
+    answer = await order(api.ann)
+    (row,) = await rows(api)
     (task,) = kie.tasks
     assert answer.status_code == 201
     assert answer.json() == {"generationId": row["id"], "taskId": task, "status": "generating"}
     assert (row["user_id"], row["task_id"]) == (ANN, task)
-    assert (await ordered(face.ann, userId=ANN)).status_code == 201
+    assert (await order(api.ann, userId=ANN)).status_code == 201
 
 
-async def test_an_end_user_orders_for_nobody_else(face: Face, kie: Simulator) -> None:
-    answer = await ordered(face.ann, userId=BOB)
+async def test_an_end_user_cannot_order_for_another_user(api: ServedApi, kie: Simulator) -> None:
+    answer = await order(api.ann, userId=BOB)
     assert (answer.status_code, answer.json()["error"]) == (422, "user_not_yours")
-    assert await rows(face) == []
+    assert await rows(api) == []
     assert kie.counts.creates == 0
 
 
-async def test_the_operator_orders_for_anybody_and_for_nobody(face: Face) -> None:
+async def test_the_operator_orders_for_any_user_and_without_a_user(api: ServedApi) -> None:
     for user_id in (BOB, None):
-        assert (await ordered(face.operator, userId=user_id)).status_code == 201
-    assert {row["user_id"] for row in await rows(face)} == {BOB, None}
+        assert (await order(api.operator, userId=user_id)).status_code == 201
+    assert {row["user_id"] for row in await rows(api)} == {BOB, None}
 
 
-async def test_without_a_token_nothing_is_ordered(face: Face, kie: Simulator) -> None:
-    assert (await ordered(face.nobody)).status_code == 401
+async def test_without_a_token_nothing_is_order(api: ServedApi, kie: Simulator) -> None:
+    assert (await order(api.nobody)).status_code == 401
     assert kie.counts.creates == 0
 
 
@@ -75,53 +75,53 @@ MALFORMED: dict[str, object] = {
 }
 
 
-async def test_what_cannot_be_an_order_is_400_and_reaches_neither_table_nor_kie(face: Face, kie: Simulator) -> None:
-    for what, body in MALFORMED.items():
+async def test_a_malformed_order_is_400_and_reaches_neither_table_nor_kie(api: ServedApi, kie: Simulator) -> None:
+    for name, body in MALFORMED.items():
         headers = {"Content-Type": "application/json"}
-        answer = await face.operator.post(PATH, content=json.dumps(body), headers=headers)
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), what
-    assert await rows(face) == []
+        answer = await api.operator.post(PATH, content=json.dumps(body), headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), name
+    assert await rows(api) == []
     assert kie.counts.creates == 0
 
 
-async def test_an_input_is_bounded(face: Face, kie: Simulator) -> None:
-    answer = await ordered(face.operator, input={"prompt": "x" * (256 << 10)})
+async def test_an_input_that_is_too_long_is_413(api: ServedApi, kie: Simulator) -> None:
+    answer = await order(api.operator, input={"prompt": "x" * (256 << 10)})
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
     assert kie.counts.creates == 0
 
 
-async def test_an_input_that_is_nested_deeply_is_refused_and_takes_no_place_in_the_rate(
-    face: Face, kie: Simulator
-) -> None:
+async def test_a_deeply_nested_input_is_refused_and_does_not_count_for_the_rate(api: ServedApi, kie: Simulator) -> None:
     for depth, status in ((63, 201), (64, 400), (500, 400), (930, 400), (100_000, 400)):
-        asked = '{"model":"m","kind":"image","input":{"a":' + "[" * depth + "]" * depth + "}}"
-        answer = await face.ann.post("/api/kie/createTask", content=asked, headers={"Content-Type": "application/json"})
+        content = '{"model":"m","kind":"image","input":{"a":' + "[" * depth + "]" * depth + "}}"
+        answer = await api.ann.post(
+            "/api/kie/createTask", content=content, headers={"Content-Type": "application/json"}
+        )
         assert (depth, answer.status_code) == (depth, status)
     assert len(kie.tasks) == 1
-    assert await face.built.database.value("SELECT cardinality(recent) FROM reconciler.creations") == 1
+    assert await api.parts.database.value("SELECT cardinality(recent) FROM reconciler.creations") == 1
 
 
-async def test_a_key_is_of_1_to_255_printable_characters(face: Face) -> None:
+async def test_an_idempotency_key_has_1_to_255_printable_characters(api: ServedApi) -> None:
     for key in ("", "x" * 256, "caf\u00e9", "a\tb"):
-        answer = await face.operator.post(PATH, json=ORDER, headers={"Idempotency-Key": key.encode()})
+        answer = await api.operator.post(PATH, json=ORDER, headers={"Idempotency-Key": key.encode()})
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), key
-    assert (await ordered(face.operator, key="x" * 255)).status_code == 201
+    assert (await order(api.operator, key="x" * 255)).status_code == 201
 
 
-async def test_a_repeat_answers_200_with_the_same_generation(face: Face, kie: Simulator) -> None:
-    first, again = await ordered(face.ann, "key"), await ordered(face.ann, "key")
+async def test_a_repeat_is_200_with_the_same_generation(api: ServedApi, kie: Simulator) -> None:
+    first, again = await order(api.ann, "key"), await order(api.ann, "key")
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
-    other = await ordered(face.ann, "key", prompt="another")
+    other = await order(api.ann, "key", prompt="another")
     assert (other.status_code, other.json()["error"]) == (422, "idempotency_key_reused")
-    assert (await ordered(face.bob, "key")).status_code == 201
+    assert (await order(api.bob, "key")).status_code == 201
     assert kie.counts.creates == 2
 
 
-async def test_a_repeat_for_a_deleted_generation_is_404(face: Face) -> None:
-    await ordered(face.ann, "key")
-    await face.built.database.execute("DELETE FROM public.generations")
-    answer = await ordered(face.ann, "key")
+async def test_a_repeat_for_a_deleted_generation_is_404(api: ServedApi) -> None:
+    await order(api.ann, "key")
+    await api.parts.database.execute("DELETE FROM public.generations")
+    answer = await order(api.ann, "key")
     assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
 
 
@@ -141,99 +141,99 @@ REFUSALS = {
 }
 
 
-async def test_every_refusal_has_kies_meaning_and_fails_its_row(face: Face) -> None:
-    told = [ok(b'{"code":%d,"msg":"no","data":null}' % code, "Retry-After: 7") for code in REFUSALS]
-    async with origin(*told) as refusing:
-        face.built.ways.ordering._base = refusing.url
-        for code, (status, word) in REFUSALS.items():
-            answer = await ordered(face.operator)
+async def test_every_refusal_of_kie_is_translated_and_fails_its_row(api: ServedApi) -> None:
+    responses = [ok(b'{"code":%d,"msg":"no","data":null}' % code, "Retry-After: 7") for code in REFUSALS]
+    async with origin(*responses) as refusing:
+        api.parts.ordering_kie._base = refusing.url
+        for code, (status, error) in REFUSALS.items():
+            answer = await order(api.operator)
             body = answer.json()
-            assert (answer.status_code, body["error"], body["code"], body["detail"]) == (status, word, code, "no")
+            assert (answer.status_code, body["error"], body["code"], body["detail"]) == (status, error, code, "no")
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.headers.get("Retry-After") == ("7" if status in (429, 503) else None)
-            (row,) = await rows(face)
+            (row,) = await rows(api)
             assert (row["id"], row["status"], row["error"]) == (body["generationId"], "failed", f"no ({code})")
-            await face.built.database.execute("DELETE FROM public.generations")
-            await face.built.database.execute("DELETE FROM reconciler.creations")
+            await api.parts.database.execute("DELETE FROM public.generations")
+            await api.parts.database.execute("DELETE FROM reconciler.creations")
     assert len(refusing.heads) == len(REFUSALS)
 
 
-async def test_over_our_rate_is_429_with_a_wait_and_without_a_row(
-    rows_dsn: str, kie: Simulator, tmp_path: Path
-) -> None:
-    async with opened(rows_dsn, kie, tmp_path, RECONCILER_CREATE_RATE="1") as face:
-        await ordered(face.ann)
-        answer = await ordered(face.ann)
+async def test_an_order_over_our_rate_is_429_and_writes_no_row(rows_dsn: str, kie: Simulator, tmp_path: Path) -> None:
+    async with opened(rows_dsn, kie, tmp_path, RECONCILER_CREATE_RATE="1") as api:
+        await order(api.ann)
+        answer = await order(api.ann)
         assert (answer.status_code, answer.json()["error"]) == (429, "create_rate")
         assert 1 <= int(answer.headers["Retry-After"]) <= 11
         assert "generationId" not in answer.json()
-        assert len(await rows(face)) == 1
+        assert len(await rows(api)) == 1
 
 
-async def test_an_unknown_outcome_is_504_with_the_generation(face: Face, kie: Simulator) -> None:
+async def test_an_unknown_outcome_is_504_with_the_generation(api: ServedApi, kie: Simulator) -> None:
     for fault in ("create.lost", "create.reset", "create.html_502"):
         kie.strike(fault)
-        answer = await ordered(face.ann)
-        (row,) = await rows(face)
+        answer = await order(api.ann)
+        (row,) = await rows(api)
         body = answer.json()
         assert (answer.status_code, body["error"], body["generationId"]) == (504, "outcome_unknown", row["id"])
         assert (row["status"], row["task_id"]) == ("queued", None)
-        await face.built.database.execute("DELETE FROM public.generations")
+        await api.parts.database.execute("DELETE FROM public.generations")
     assert kie.counts.creates == 1
 
 
 async def test_a_kie_that_cannot_be_reached_is_502(rows_dsn: str, kie: Simulator, tmp_path: Path) -> None:
-    async with opened(rows_dsn, kie, tmp_path, KIE_MARKET_BASE_URL="http://127.0.0.1:9") as face:
-        answer = await ordered(face.ann)
-        (row,) = await rows(face)
+    async with opened(rows_dsn, kie, tmp_path, KIE_MARKET_BASE_URL="http://127.0.0.1:9") as api:
+        answer = await order(api.ann)
+        (row,) = await rows(api)
     body = answer.json()
     assert (answer.status_code, body["error"], body["generationId"]) == (502, "kie_unavailable", row["id"])
     assert row["status"] == "failed"
 
 
 async def test_a_table_that_refuses_the_order_is_422_and_one_that_refuses_all_is_500(
-    face: Face, kie: Simulator
+    api: ServedApi, kie: Simulator
 ) -> None:
-    answer = await ordered(face.operator, userId="nobody in particular")
+    answer = await order(api.operator, userId="nobody in particular")
     assert (answer.status_code, answer.json()["error"]) == (422, "user_malformed")
-    assert face.entrance.inside is not None
-    strict = replace(face.built.shape, needed=frozenset({"credits"}))
-    face.entrance.inside.creation._means.creations._shape = strict
-    answer = await ordered(face.operator)
+    assert api.readiness_gate.services is not None
+    strict = replace(api.parts.shape, needed=frozenset({"credits"}))
+    api.readiness_gate.services.task_creator._requests._shape = strict
+    answer = await order(api.operator)
     assert (answer.status_code, answer.json()["error"]) == (500, "config")
     assert "credits" in answer.json()["detail"]
     assert kie.counts.creates == 0
 
 
-async def test_a_client_that_hangs_up_is_charged_for_a_task_that_its_row_knows(face: Face, kie: Simulator) -> None:
+async def test_the_task_id_is_saved_although_the_client_has_disconnected(api: ServedApi, kie: Simulator) -> None:
     kie.latency = 0.3
     with pytest.raises(httpx.ReadTimeout):
-        await face.ann.post(PATH, json=ORDER, timeout=0.1)
+        await api.ann.post(PATH, json=ORDER, timeout=0.1)
 
     async def saved() -> bool:
-        return [row["task_id"] for row in await rows(face)] == list(kie.tasks) != []
+        return [row["task_id"] for row in await rows(api)] == list(kie.tasks) != []
 
     await until(saved, what="the task id in the row")
     assert kie.counts.creates == 1
 
 
-async def test_what_is_asked_of_kie_is_measured(face: Face, kie: Simulator) -> None:
-    await ordered(face.ann)
+async def test_requests_to_kie_are_measured(api: ServedApi, kie: Simulator) -> None:
+    await order(api.ann)
     kie.strike("create.body_402")
-    await ordered(face.ann)
-    text = (await face.nobody.get("/metrics")).text
+    await order(api.ann)
+    text = (await api.nobody.get("/metrics")).text
     for outcome in ("ok", "refused"):
         assert f'kie_request_seconds_count{{endpoint="create",outcome="{outcome}"}} 1.0' in text
 
 
-async def test_no_secret_is_told(rows_dsn: str, kie: Simulator, tmp_path: Path, capsys: Any) -> None:
+async def test_the_callback_secret_is_neither_answered_nor_logged(
+    rows_dsn: str, kie: Simulator, tmp_path: Path, capsys: Any
+) -> None:
     changes = {"KIE_CALLBACK_URL": "http://127.0.0.1:9", "KIE_CALLBACK_SECRET": "open-sesame"}
-    async with opened(rows_dsn, kie, tmp_path, **changes) as face:
-        answers = [await ordered(face.ann)]
+    async with opened(rows_dsn, kie, tmp_path, **changes) as api:
+        answers = [await order(api.ann)]
         for fault in ("create.body_402", "create.lost"):
             kie.strike(fault)
-            answers.append(await ordered(face.ann))
+            answers.append(await order(api.ann))
     assert "open-sesame" not in "".join(answer.text for answer in answers)
-    told = capsys.readouterr()
-    assert "create.sent" in told.out + told.err
-    assert "open-sesame" not in told.out + told.err
+    output = capsys.readouterr()
+    assert "create.sent" in output.out + output.err
+    assert "open-sesame" not in output.out + output.err

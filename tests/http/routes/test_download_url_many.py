@@ -1,4 +1,4 @@
-"""Many fresh addresses at once: a few requests to KIE, each within the rate, and what polls need is left to them."""
+"""Many fresh addresses at once: few requests to KIE run at once, within the rate that polls share."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 import httpx
 import pytest
 
-from reconciler.http import download_url
+from reconciler.http.routes import download_url
 from reconciler.kie.client import key_hash
 from reconciler.simulator import Simulator
 from testkit.rows import THEIRS, add
 from testkit.waiting import until
-from tests.http.api import ANN, BOB, Face, opened
+from tests.http.api import ANN, BOB, ServedApi, opened
 from tests.wire import Origin, ok, origin
 
 LINK = "/api/kie/downloadUrl"
-MINTED = b'{"code":200,"msg":"success","data":"https://tempfile.aiquickdraw.com/r/1.png?X-Amz-Expires=1200"}'
+KIE_ANSWER = b'{"code":200,"msg":"success","data":"https://tempfile.aiquickdraw.com/r/1.png?X-Amz-Expires=1200"}'
 
 
 @dataclass
-class Slow:
-    """A KIE that mints when it is let; `open` how many it is asked for now, `most` ever, `times` when."""
+class SlowKie:
+    """A KIE that answers once `may_answer` is set; `open` requests run now, at most `most` ran at once, at `times`."""
 
-    let: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     server: Origin = field(default_factory=Origin)
     open: int = 0
     most: int = 0
@@ -39,88 +39,90 @@ class Slow:
         self.times.append(asyncio.get_running_loop().time())
         self.open += 1
         self.most = max(self.most, self.open)
-        await self.let.wait()
+        await self.may_answer.wait()
         self.open -= 1
-        writer.write(ok(MINTED))
+        writer.write(ok(KIE_ANSWER))
 
 
 @asynccontextmanager
-async def slowly(dsn: str, kie: Simulator, folder: Path, **changes: str) -> AsyncIterator[tuple[Slow, Face]]:
-    """The API before a slow KIE."""
-    slow = Slow()
+async def with_slow_kie(
+    dsn: str, kie: Simulator, folder: Path, **changes: str
+) -> AsyncIterator[tuple[SlowKie, ServedApi]]:
+    """Serve the API with a slow KIE behind it."""
+    slow = SlowKie()
     async with (
         origin(slow.answer) as slow.server,
-        opened(dsn, kie, folder, KIE_MARKET_BASE_URL=slow.server.url, **changes) as face,
+        opened(dsn, kie, folder, KIE_MARKET_BASE_URL=slow.server.url, **changes) as api,
     ):
-        yield slow, face
+        yield slow, api
 
 
-async def shown(pool: Any, user_id: str) -> str:
+async def add_row(pool: Any, user_id: str) -> str:
     return await add(pool, user_id=user_id, result_urls=json.dumps([THEIRS]))
 
 
-def asking(client: httpx.AsyncClient, row: str, count: int) -> list[asyncio.Task[httpx.Response]]:
+def requests(client: httpx.AsyncClient, row: str, count: int) -> list[asyncio.Task[httpx.Response]]:
     return [asyncio.create_task(client.post(LINK, json={"generationId": row})) for _ in range(count)]
 
 
-async def test_one_user_has_two_requests_at_kie_and_all_together_four(
+async def test_two_requests_of_one_user_and_four_of_all_run_at_once(
     rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with slowly(rows_dsn, kie, tmp_path) as (slow, face):
-        monkeypatch.setattr(download_url, "TURN", 0.4)
-        anns, bobs = await shown(pool, ANN), await shown(pool, BOB)
-        greedy = asking(face.ann, anns, 20)
-        await until(lambda: sum(task.done() for task in greedy) == 18, what="those who are too many to be sent away")
+    async with with_slow_kie(rows_dsn, kie, tmp_path) as (slow, api):
+        monkeypatch.setattr(download_url, "QUEUE_SECONDS", 0.4)
+        anns, bobs = await add_row(pool, ANN), await add_row(pool, BOB)
+        greedy = requests(api.ann, anns, 20)
+        await until(lambda: sum(task.done() for task in greedy) == 18, what="the surplus requests to be refused")
         assert slow.open == 2
-        others = asking(face.bob, bobs, 2)
+        others = requests(api.bob, bobs, 2)
         await until(lambda: slow.open == 4, what="another user's turn")
-        more = await face.operator.post(LINK, json={"generationId": anns})
-        slow.let.set()
+        more = await api.operator.post(LINK, json={"generationId": anns})
+        slow.may_answer.set()
         answers = [*await asyncio.gather(*greedy), *await asyncio.gather(*others)]
-        turned = [answer for answer in [*answers, more] if answer.status_code != 200]
-        assert len(turned) == 19
-        for answer in turned:
+        refused = [answer for answer in [*answers, more] if answer.status_code != 200]
+        assert len(refused) == 19
+        for answer in refused:
             assert (answer.status_code, answer.json()["error"]) == (429, "too_many_links")
             assert answer.headers["content-type"] == "application/problem+json"
             assert int(answer.headers["Retry-After"]) >= 1
-        assert (await face.operator.post(LINK, json={"generationId": anns})).status_code == 200
+        assert (await api.operator.post(LINK, json={"generationId": anns})).status_code == 200
     assert slow.most == 4
 
 
-async def test_a_page_that_asks_for_ten_at_once_gets_them_in_turn(
+async def test_a_page_that_asks_for_ten_addresses_at_once_gets_them_in_turn(
     rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path
 ) -> None:
-    async with slowly(rows_dsn, kie, tmp_path) as (slow, face):
-        slow.let.set()
-        answers = await asyncio.gather(*asking(face.ann, await shown(pool, ANN), 10))
+    async with with_slow_kie(rows_dsn, kie, tmp_path) as (slow, api):
+        slow.may_answer.set()
+        answers = await asyncio.gather(*requests(api.ann, await add_row(pool, ANN), 10))
     assert [answer.status_code for answer in answers] == [200] * 10
     assert slow.most <= 2
 
 
-async def test_they_keep_the_distance_that_polls_keep_and_take_of_the_same_rate(
+async def test_the_requests_share_the_rate_of_the_polls(
     rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path
 ) -> None:
-    async with slowly(rows_dsn, kie, tmp_path, RECONCILER_POLL_RATE="5") as (slow, face):
-        slow.let.set()
-        row, began = await shown(pool, ANN), asyncio.get_running_loop().time()
-        links = asyncio.gather(*asking(face.ann, row, 4))
+    async with with_slow_kie(rows_dsn, kie, tmp_path, RECONCILER_POLL_RATE="5") as (slow, api):
+        slow.may_answer.set()
+        row, began = await add_row(pool, ANN), asyncio.get_running_loop().time()
+        links = asyncio.gather(*requests(api.ann, row, 4))
         await until(lambda: slow.times, what="the first")
-        await face.built.budget.take(key_hash("key"))
+        await api.parts.budget.take(key_hash("key"))
         slow.times.append(asyncio.get_running_loop().time())
         assert {answer.status_code for answer in await links} == {200}
     assert len(slow.times) == 5
-    # A grant may be acted on late, never early; two clocks are compared, the database's and ours.
+    # A granted request may be sent late, never early. The tolerance covers the difference of two clocks.
     assert all(at - began >= n / 5 - 0.005 for n, at in enumerate(sorted(slow.times)))
 
 
-async def test_while_nobody_may_ask_kie_they_are_sent_away_at_once_and_take_nothing(
+async def test_while_the_rate_is_exhausted_requests_are_refused_and_take_no_slot(
     rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path
 ) -> None:
-    left = "SELECT next_at FROM reconciler.budget"
-    async with slowly(rows_dsn, kie, tmp_path) as (slow, face):
-        await face.built.budget.empty(key_hash("key"), 60)
-        before = await pool.fetchval(left)
-        answer = await face.ann.post(LINK, json={"generationId": await shown(pool, ANN)})
+    next_slot = "SELECT next_at FROM reconciler.budget"
+    async with with_slow_kie(rows_dsn, kie, tmp_path) as (slow, api):
+        await api.parts.budget.empty(key_hash("key"), 60)
+        before = await pool.fetchval(next_slot)
+        answer = await api.ann.post(LINK, json={"generationId": await add_row(pool, ANN)})
         assert (answer.status_code, answer.json()["error"]) == (429, "too_many_links")
-        assert await pool.fetchval(left) == before
+        assert await pool.fetchval(next_slot) == before
     assert slow.server.heads == []

@@ -1,4 +1,4 @@
-"""The history over HTTP: what a row looks like, who sees which, page by page."""
+"""The routes of generations: the fields of a row, who sees which rows, paging and filters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.operations.explain import ExplainTerms, whole
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
-from tests.http.api import ANN, BOB, Face
+from tests.http.api import ANN, BOB, ServedApi
 
 MINUTE = timedelta(minutes=1)
 LIST = "/api/generations"
@@ -25,7 +25,7 @@ def ids(answer: Any) -> list[str]:
     return [one["id"] for one in answer.json()["generations"]]
 
 
-async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, face: Face) -> None:
+async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, api: ServedApi) -> None:
     ours = [f"{OURS}/one.png", f"{OURS}/two.png"]
     row = await add(
         pool, "success", HOUR, user_id=ANN, prompt="a heron", task_id="t-1", asset_url=ours[0],
@@ -33,13 +33,13 @@ async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, face:
     )  # fmt: skip
     await keep(pool, row, seen_task="t-1", why="not for users", delivered_at_in=-3570)
 
-    answer = await face.ann.get(f"{LIST}/{row}")
+    answer = await api.ann.get(f"{LIST}/{row}")
 
-    told = answer.json()
+    body = answer.json()
     moments = ("createdAt", "startedAt", "completedAt", "serverTime")
-    born, started, done, now = (datetime.fromisoformat(told.pop(key)) for key in moments)
+    born, started, done, now = (datetime.fromisoformat(body.pop(key)) for key in moments)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
-    assert told == {
+    assert body == {
         "id": row, "userId": ANN, "taskId": "t-1", "status": "success", "kind": "image", "model": "flux-2/pro",
         "prompt": "a heron", "error": None, "assetUrl": ours[0], "assetUrls": ours, "resultUrls": [THEIRS],
         "previewUrl": "https://preview.example/1.png", "displayUrl": ours[0], "displaySource": "asset",
@@ -60,145 +60,145 @@ async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, face:
         ("", None, None, None, None),
     ],
 )
-async def test_what_is_shown_goes_by_priority(
-    pool: Any, face: Face, asset: str, results: object, preview: str, shown: str | None, source: str | None
+async def test_the_displayed_address_is_chosen_by_priority(
+    pool: Any, api: ServedApi, asset: str, results: object, preview: str, shown: str | None, source: str | None
 ) -> None:
     urls = None if results is None else json.dumps(results)
     row = await add(pool, "success", user_id=ANN, asset_url=asset, result_urls=urls, preview_url=preview)
 
-    told = (await face.ann.get(f"{LIST}/{row}")).json()
+    body = (await api.ann.get(f"{LIST}/{row}")).json()
 
-    assert (told["displayUrl"], told["displaySource"]) == (shown, source)
+    assert (body["displayUrl"], body["displaySource"]) == (shown, source)
 
 
-async def test_an_older_tables_one_asset_is_all_its_assets(pool: Any, face: Face) -> None:
+async def test_without_asset_urls_the_asset_url_is_the_only_asset(pool: Any, api: ServedApi) -> None:
     row = await add(pool, "success", user_id=ANN, asset_url=f"{OURS}/1.png")
 
-    assert (await face.ann.get(f"{LIST}/{row}")).json()["assetUrls"] == [f"{OURS}/1.png"]
+    assert (await api.ann.get(f"{LIST}/{row}")).json()["assetUrls"] == [f"{OURS}/1.png"]
 
 
-async def test_what_is_in_flight_says_how_far_it_is(pool: Any, face: Face) -> None:
+async def test_a_row_in_flight_has_a_progress(pool: Any, api: ServedApi) -> None:
     await pool.execute("INSERT INTO reconciler.pace (model, mu, sigma) VALUES ('veo3', $1, 0.5)", math.log(600))
     row = await add(pool, age=10 * MINUTE, user_id=ANN, model_key="veo3", kind="video")
     ended = await add(pool, "failed", age=10 * MINUTE, user_id=ANN, model_key="veo3", kind="video", error="nsfw")
 
-    flying, failed = [(await face.ann.get(f"{LIST}/{name}")).json() for name in (row, ended)]
+    in_flight, failed = [(await api.ann.get(f"{LIST}/{name}")).json() for name in (row, ended)]
 
     # Half of such videos are done after ten minutes.
-    assert flying["expectedSeconds"] == pytest.approx(600)
-    assert flying["progress"] == pytest.approx(0.95 / 2, abs=0.01)
+    assert in_flight["expectedSeconds"] == pytest.approx(600)
+    assert in_flight["progress"] == pytest.approx(0.95 / 2, abs=0.01)
     assert (failed["progress"], failed["expectedSeconds"], failed["error"]) == (None, 600, "nsfw")
 
 
-async def test_how_far_it_is_counts_from_its_present_task(pool: Any, face: Face) -> None:
+async def test_the_progress_counts_from_the_present_task(pool: Any, api: ServedApi) -> None:
     await pool.execute("INSERT INTO reconciler.pace (model, mu, sigma) VALUES ('veo3', $1, 0.5)", math.log(600))
     row = await add(pool, age=50 * HOUR, user_id=ANN, model_key="veo3", kind="video")
     await keep(pool, row, task_since_in=-600)
 
-    flying = (await face.ann.get(f"{LIST}/{row}")).json()
+    in_flight = (await api.ann.get(f"{LIST}/{row}")).json()
 
-    assert flying["progress"] == pytest.approx(0.95 / 2, abs=0.01)
+    assert in_flight["progress"] == pytest.approx(0.95 / 2, abs=0.01)
 
 
-async def test_the_list_pages_from_the_newest_to_the_last(pool: Any, face: Face) -> None:
+async def test_the_pages_of_the_list_go_from_the_newest_to_the_oldest(pool: Any, api: ServedApi) -> None:
     rows = [await add(pool, age=n * MINUTE, user_id=ANN) for n in range(5)]
 
-    told: list[str] = []
+    seen: list[str] = []
     query: dict[str, Any] = {"limit": 2}
     for _ in range(3):
-        answer = await face.ann.get(LIST, params=query)
-        told += ids(answer)
+        answer = await api.ann.get(LIST, params=query)
+        seen += ids(answer)
         query["cursor"] = answer.json()["nextCursor"]
 
-    assert told == rows
+    assert seen == rows
     assert query["cursor"] is None
-    assert (await face.ann.get(LIST, params={"limit": 5})).json()["nextCursor"] is None
+    assert (await api.ann.get(LIST, params={"limit": 5})).json()["nextCursor"] is None
 
 
-async def test_nobody_lists_or_reads_anothers_rows(pool: Any, face: Face) -> None:
+async def test_a_user_cannot_list_or_read_rows_of_others(pool: Any, api: ServedApi) -> None:
     hers, his, nobodys = await add(pool, user_id=ANN), await add(pool, user_id=BOB), await add(pool)
 
-    assert ids(await face.ann.get(LIST)) == [hers]
-    assert ids(await face.bob.get(LIST)) == [his]
-    assert ids(await face.ann.get(LIST, params={"userId": BOB})) == []
-    assert ids(await face.ann.get(LIST, params={"userId": ANN.upper()})) == [hers]
-    unknown = await face.ann.get(f"{LIST}/{uuid4()}")
-    for strange in (his, nobodys):
-        answer = await face.ann.get(f"{LIST}/{strange}")
+    assert ids(await api.ann.get(LIST)) == [hers]
+    assert ids(await api.bob.get(LIST)) == [his]
+    assert ids(await api.ann.get(LIST, params={"userId": BOB})) == []
+    assert ids(await api.ann.get(LIST, params={"userId": ANN.upper()})) == [hers]
+    unknown = await api.ann.get(f"{LIST}/{uuid4()}")
+    for foreign in (his, nobodys):
+        answer = await api.ann.get(f"{LIST}/{foreign}")
         same = [{**one.json(), "requestId": ""} for one in (answer, unknown)]
         assert (answer.status_code, same[0]) == (404, same[1])
-    assert (await face.bob.get(f"{LIST}/{his}")).status_code == 200
+    assert (await api.bob.get(f"{LIST}/{his}")).status_code == 200
 
 
-async def test_a_cursor_of_somebody_elses_row_shows_only_own_rows(pool: Any, face: Face) -> None:
+async def test_a_cursor_of_another_users_row_shows_only_own_rows(pool: Any, api: ServedApi) -> None:
     for n in range(3):
         await add(pool, age=n * MINUTE, user_id=BOB)
     hers = await add(pool, age=10 * MINUTE, user_id=ANN)
-    cursor = (await face.bob.get(LIST, params={"limit": 1})).json()["nextCursor"]
+    cursor = (await api.bob.get(LIST, params={"limit": 1})).json()["nextCursor"]
 
-    assert ids(await face.ann.get(LIST, params={"cursor": cursor})) == [hers]
+    assert ids(await api.ann.get(LIST, params={"cursor": cursor})) == [hers]
 
 
-async def test_the_operator_sees_all_rows_and_any_users(pool: Any, face: Face) -> None:
+async def test_the_operator_sees_all_rows_and_can_filter_by_user(pool: Any, api: ServedApi) -> None:
     hers, his, nobodys = await add(pool, user_id=ANN), await add(pool, user_id=BOB), await add(pool)
 
-    assert set(ids(await face.operator.get(LIST))) == {hers, his, nobodys}
-    assert ids(await face.operator.get(LIST, params={"userId": BOB})) == [his]
-    assert ids(await face.operator.get(LIST, params={"userId": "no uuid"})) == []
+    assert set(ids(await api.operator.get(LIST))) == {hers, his, nobodys}
+    assert ids(await api.operator.get(LIST, params={"userId": BOB})) == [his]
+    assert ids(await api.operator.get(LIST, params={"userId": "no uuid"})) == []
 
 
-async def test_without_a_token_nothing_is_told(pool: Any, face: Face) -> None:
+async def test_without_a_token_the_answer_is_401(pool: Any, api: ServedApi) -> None:
     row = await add(pool)
 
     for path in (LIST, f"{LIST}/{row}"):
-        assert (await face.nobody.get(path)).status_code == 401
+        assert (await api.nobody.get(path)).status_code == 401
 
 
-async def test_the_story_is_told_to_the_operator_alone(pool: Any, face: Face) -> None:
+async def test_only_the_operator_gets_the_story(pool: Any, api: ServedApi) -> None:
     row = await add(pool, user_id=ANN)
     await keep(pool, row, why="KIE says waiting", looks=3, looked_at_in=-4, due_at_in=4)
 
-    told = (await face.operator.get(f"{LIST}/{row}")).json()["story"]
+    body = (await api.operator.get(f"{LIST}/{row}")).json()["story"]
 
-    assert told["why"] == "KIE says waiting."
-    assert "Status generating" in told["row"]
-    assert "story" not in (await face.ann.get(f"{LIST}/{row}")).json()
-    assert all("story" not in one for one in (await face.operator.get(LIST)).json()["generations"])
+    assert body["why"] == "KIE says waiting."
+    assert "Status generating" in body["row"]
+    assert "story" not in (await api.ann.get(f"{LIST}/{row}")).json()
+    assert all("story" not in one for one in (await api.operator.get(LIST)).json()["generations"])
 
 
-async def test_why_a_row_is_stuck_is_told_to_the_operator_alone(pool: Any, face: Face) -> None:
+async def test_only_the_operator_gets_the_reason_why_a_row_is_stuck(pool: Any, api: ServedApi) -> None:
     young = await add(pool, user_id=ANN, age=MINUTE)
     newer, older = [await add(pool, user_id=ANN, age=age) for age in (HOUR, 2 * HOUR)]
     await keep(pool, older, why="KIE: timeout")
 
-    answer = await face.operator.get(LIST, params={"stuck": "true"})
+    answer = await api.operator.get(LIST, params={"stuck": "true"})
 
     assert [(one["id"], one["why"]) for one in answer.json()["generations"]] == [
         (older, "KIE: timeout"), (newer, "no replica has looked at it yet"),
     ]  # fmt: skip
-    hers = await face.ann.get(LIST, params={"stuck": "true"})
+    hers = await api.ann.get(LIST, params={"stuck": "true"})
     assert ids(hers) == [older, newer]
     assert all("why" not in one for one in hers.json()["generations"])
-    assert ids(await face.bob.get(LIST, params={"stuck": "true"})) == []
-    assert young in ids(await face.ann.get(LIST))
+    assert ids(await api.bob.get(LIST, params={"stuck": "true"})) == []
+    assert young in ids(await api.ann.get(LIST))
 
 
-async def test_statuses_are_filtered_by_word_and_by_group(pool: Any, face: Face) -> None:
-    made = {status: await add(pool, status, user_id=ANN) for status in ("queued", "generating", "success", "failed")}
+async def test_the_list_is_filtered_by_status_and_by_group(pool: Any, api: ServedApi) -> None:
+    rows = {status: await add(pool, status, user_id=ANN) for status in ("queued", "generating", "success", "failed")}
 
     async def found(status: str) -> set[str]:
-        return set(ids(await face.ann.get(LIST, params={"status": status})))
+        return set(ids(await api.ann.get(LIST, params={"status": status})))
 
-    assert await found("failed") == {made["failed"]}
-    assert await found("queued") == {made["queued"]}
-    assert await found("working") == {made["queued"], made["generating"]}
-    assert await found("ready") == {made["success"]}
+    assert await found("failed") == {rows["failed"]}
+    assert await found("queued") == {rows["queued"]}
+    assert await found("working") == {rows["queued"], rows["generating"]}
+    assert await found("ready") == {rows["success"]}
     assert await found("unheard-of") == set()
 
 
 @pytest.mark.parametrize("name", ["no id", "1", "..", "%00", "%ff", "é", "x" * 900])
-async def test_a_name_that_is_no_id_is_not_found(face: Face, name: str) -> None:
-    for client in (face.ann, face.operator):
+async def test_a_value_that_is_no_id_is_not_found(api: ServedApi, name: str) -> None:
+    for client in (api.ann, api.operator):
         answer = await client.get(f"{LIST}/{name}", follow_redirects=False)
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
 
@@ -209,33 +209,33 @@ async def test_a_name_that_is_no_id_is_not_found(face: Face, name: str) -> None:
      ("limit=101", "invalid_request"), ("limit=many", "invalid_request"), ("status=%00", "invalid_request"),
      ("stuck=perhaps", "invalid_request"), ("cursor=", "bad_cursor"), ("stuck=1&cursor=W10", "bad_cursor")],
 )  # fmt: skip
-async def test_what_cannot_be_asked_is_refused(face: Face, query: str, error: str) -> None:
-    answer = await face.ann.get(f"{LIST}?{query}")
+async def test_an_invalid_query_is_refused(api: ServedApi, query: str, error: str) -> None:
+    answer = await api.ann.get(f"{LIST}?{query}")
 
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
-async def test_while_the_daemon_starts_or_drains_others_are_asked(face: Face) -> None:
-    face.entrance.health.reason = "draining"
+async def test_a_draining_daemon_answers_503_with_a_retry_after(api: ServedApi) -> None:
+    api.readiness_gate.health.reason = "draining"
 
-    answer = await face.ann.get(LIST)
+    answer = await api.ann.get(LIST)
 
     assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_the_page_tells_an_operator_what_explain_tells_and_nobody_else(pool: Any, face: Face) -> None:
+async def test_the_story_holds_the_sentences_of_explain(pool: Any, api: ServedApi) -> None:
     row = await add(pool, "generating", HOUR, user_id=ANN)
     await keep(pool, row, why="storage: http_5xx", sources=[THEIRS], looks=2, looked_at_in=-300, due_at_in=3000)
     await store(pool, row, [100])
-    (case,) = await face.built.reports.explain(row)
+    (case,) = await api.parts.reports.explain(row)
 
-    told = (await face.operator.get(f"{LIST}/{row}")).json()["story"]
-    assert untimed(told) == untimed(whole(case, ExplainTerms.of(face.built.settings)))
-    assert list(told)[-1] == "1."
-    assert "story" not in (await face.ann.get(f"{LIST}/{row}")).json()
+    body = (await api.operator.get(f"{LIST}/{row}")).json()["story"]
+    assert untimed(body) == untimed(whole(case, ExplainTerms.of(api.parts.settings)))
+    assert list(body)[-1] == "1."
+    assert "story" not in (await api.ann.get(f"{LIST}/{row}")).json()
 
 
 def untimed(story: Mapping[str, str]) -> Mapping[str, str]:
-    """The sentences without how long ago and in how long, which differ from one second to the next."""
+    """Return the sentences without relative times, which change from one second to the next."""
     return {about: re.sub(r"\b(in )?[\d.]+ (s|min|h|d)\b( ago)?", "", sentence) for about, sentence in story.items()}

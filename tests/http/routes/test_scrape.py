@@ -1,4 +1,4 @@
-"""A scrape: how large it is at its worst, that it asks the database nothing, and what its exemplars name."""
+"""A scrape of /metrics: its size at worst, its exemplars, and that it makes no database query."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
-from reconciler.daemon import _rounds
+from reconciler.bootstrap.periodic import periodic_tasks
 from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import Kind
 from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LETTERS, REQUEST_SECONDS, Metrics
-from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.simulator import Simulator
-from tests.http.api import Face, opened
+from tests.http.api import ServedApi, opened
 
 ROWS = 100_000
 LARGEST = 100_000
 REASONS = 40
-"""More words than any one stage has for what went wrong."""
+"""More reasons than any stage has."""
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -35,18 +34,18 @@ SELECT '{UUID(int=7)}', CASE n % 3 WHEN 0 THEN 'queued' ELSE 'generating' END, '
   FROM generate_series(1, {ROWS}) AS n
 """
 
-_ASKED = """
+_LAST_QUERIES = """
 SELECT pid, query_start FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid
 """
 
 
 def busy(metrics: Metrics) -> None:
-    """Every series that there can be has come to be, and every bucket of a delivery has its example."""
+    """Create every series that can exist, with an exemplar in every bucket of a delivery."""
     for seconds in (*DELIVERY_SECONDS, 1_000_000):
         for kind in Kind:
-            took = timedelta(seconds=seconds)
-            metrics.delivered(kind, took, took, generation_id=str(uuid4()))
+            duration = timedelta(seconds=seconds)
+            metrics.delivered(kind, duration, duration, generation_id=str(uuid4()))
         for trigger in Trigger:
             metrics.seen(trigger, timedelta(seconds=seconds), generation_id=str(uuid4()))
     for histogram in (metrics.kie_seconds, metrics.storage_seconds):
@@ -59,32 +58,32 @@ def busy(metrics: Metrics) -> None:
 
 
 @pytest.fixture
-async def face(dsn: str, tmp_path: Path) -> AsyncIterator[Face]:
-    async with Simulator(limits=False) as kie, opened(dsn, kie, tmp_path) as face:
-        yield face
+async def api(dsn: str, tmp_path: Path) -> AsyncIterator[ServedApi]:
+    async with Simulator(limits=False) as kie, opened(dsn, kie, tmp_path) as api:
+        yield api
 
 
-async def scraped(face: Face, **headers: str) -> httpx.Response:
-    answer = await face.nobody.get("/metrics", headers=headers)
+async def scrape(api: ServedApi, **headers: str) -> httpx.Response:
+    answer = await api.nobody.get("/metrics", headers=headers)
     assert answer.status_code == 200
     return answer
 
 
-async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_asks_the_database_nothing(
-    face: Face, dsn: str
+async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_makes_no_query(
+    api: ServedApi, dsn: str
 ) -> None:
-    onlooker = await asyncpg.connect(dsn)
-    await onlooker.execute(_FILL)
-    rounds = _rounds(face.built, Heartbeat(face.built.database, face.built.instance, term=30.0))
-    await rounds.attend()
-    await rounds.snapshot()
-    busy(face.built.metrics)
-    before = await onlooker.fetch(_ASKED)
+    observer = await asyncpg.connect(dsn)
+    await observer.execute(_FILL)
+    periodic = periodic_tasks(api.parts)
+    await periodic.heartbeat.run_once()
+    await periodic.snapshot.run_once()
+    busy(api.parts.metrics)
+    before = await observer.fetch(_LAST_QUERIES)
 
-    plain, open_metrics = await scraped(face), await scraped(face, **OPENMETRICS)
+    plain, open_metrics = await scrape(api), await scrape(api, **OPENMETRICS)
 
-    assert await onlooker.fetch(_ASKED) == before
-    await onlooker.close()
+    assert await observer.fetch(_LAST_QUERIES) == before
+    await observer.close()
     assert max(len(plain.content), len(open_metrics.content)) < LARGEST
     for families in (plain_families(plain.text), text_string_to_metric_families(open_metrics.text)):
         found = {
@@ -98,16 +97,16 @@ async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_asks
 
 
 def exemplars(metrics: Metrics) -> dict[str, list[dict[str, str]]]:
-    """The labels of every exemplar that a scrape of OpenMetrics is told, by family."""
+    """Return the labels of every exemplar of an OpenMetrics scrape, by family."""
     text = metrics.exposition(OPENMETRICS["Accept"])[0].decode()
     return {
-        family.name.removeprefix("kie_reconciler_"): told
+        family.name.removeprefix("kie_reconciler_"): labels
         for family in text_string_to_metric_families(text)
-        if (told := [dict(sample.exemplar.labels) for sample in family.samples if sample.exemplar])
+        if (labels := [dict(sample.exemplar.labels) for sample in family.samples if sample.exemplar])
     }
 
 
-def test_how_long_a_delivery_took_is_told_with_the_generation_that_took_so_long() -> None:
+def test_the_duration_of_a_delivery_has_the_generation_as_its_exemplar() -> None:
     metrics = Metrics()
     metrics.delivered("image", timedelta(seconds=40), timedelta(seconds=3), generation_id="the-one")
     metrics.seen(Trigger.SWEEP, timedelta(seconds=2), generation_id="another")
@@ -120,17 +119,17 @@ def test_how_long_a_delivery_took_is_told_with_the_generation_that_took_so_long(
     assert "the-one" not in metrics.exposition("text/plain")[0].decode()
 
 
-def test_an_id_that_no_exemplar_can_hold_is_left_out_and_counted_all_the_same() -> None:
+def test_an_id_that_is_too_long_for_an_exemplar_is_left_out_and_still_counted() -> None:
     longest = "x" * (EXEMPLAR_LETTERS - len("generation_id"))
-    for generation_id, told in ((longest, [{"generation_id": longest}]), (longest + "x", [])):
+    for generation_id, expected in ((longest, [{"generation_id": longest}]), (longest + "x", [])):
         metrics = Metrics()
         metrics.delivered("image", timedelta(seconds=40), None, generation_id=generation_id)
-        assert exemplars(metrics).get("time_to_delivery_seconds", []) == told
+        assert exemplars(metrics).get("time_to_delivery_seconds", []) == expected
         counted = metrics.registry.get_sample_value("kie_reconciler_time_to_delivery_seconds_count", {"kind": "image"})
         assert counted == 1
 
 
-def test_the_edges_are_the_objectives_and_the_life_of_a_link_and_requests_have_eight() -> None:
+def test_the_bucket_edges_are_the_documented_ones() -> None:
     metrics = Metrics()
     for name, edges in (
         ("time_to_delivery_seconds", "1 2 5 10 20 30 60 120 300 600 1200 3600 21600 86400"),
@@ -144,7 +143,7 @@ def test_the_edges_are_the_objectives_and_the_life_of_a_link_and_requests_have_e
         assert found - {"+Inf"} == {str(float(edge)) for edge in edges.split()}
 
 
-def test_every_series_with_a_closed_set_of_labels_is_there_before_anything_has_happened() -> None:
+def test_every_series_with_a_fixed_set_of_labels_exists_from_the_start() -> None:
     metrics = Metrics()
     empty = {family.name for family in metrics.registry.collect() if not family.samples}
     assert empty == {"kie_reconciler_attempt_failures"}
@@ -154,6 +153,6 @@ def test_every_series_with_a_closed_set_of_labels_is_there_before_anything_has_h
             assert metrics.registry.get_sample_value("kie_reconciler_deliveries_total", labels) == 0
 
 
-def test_when_a_series_began_is_told_to_nobody() -> None:
+def test_no_created_timestamps_are_exposed() -> None:
     for accept in ("text/plain", OPENMETRICS["Accept"]):
         assert "_created" not in Metrics().exposition(accept)[0].decode()

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from reconciler import settings
-from reconciler.bootstrap import instruments
+from reconciler.bootstrap import doctor_clients
 from reconciler.operations.doctor import Check
 from reconciler.operations.doctor.examine import examine
 from reconciler.simulator import Simulator
@@ -50,7 +50,7 @@ class Surgery:
         **changes: str,
     ) -> dict[str, Check]:
         """Every check by its name."""
-        async with instruments(settings.load(self.environment(**changes), self.folder)) as tools:
+        async with doctor_clients(settings.load(self.environment(**changes), self.folder)) as tools:
             checks = await examine(replace(tools, within=within, now=now), strangers)
         return {check.name: check for check in checks}
 

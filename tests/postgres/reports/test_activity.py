@@ -1,4 +1,4 @@
-"""What replicas tell of their work and who waits: read as it was told, without the dead, the held and the future."""
+"""The replicas' reports are read back whole; dead replicas are left out, and held or future rows do not wait."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from datetime import timedelta
 
 import pytest
 
+from reconciler.domain.transfer import Transfer
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.activity import LONGEST, TERM, ActiveTransfer, ActivityReader
+from reconciler.postgres.reports.activity import MAX_WAITING, WATCHED, ActivityReader
 
-DOING = {
+REPORT = {
     "transfers": [
         {"generation_id": "film", "n": 2, "stage": "fetch", "done": 5, "total": None, "seconds": 1.5},
     ],
@@ -33,11 +34,11 @@ async def database(rows_dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def watching(database: Database) -> ActivityReader:
+def reader(database: Database) -> ActivityReader:
     return ActivityReader(database, alive=timedelta(seconds=60))
 
 
-def presence(database: Database) -> Heartbeat:
+def heartbeat(database: Database) -> Heartbeat:
     return Heartbeat(database, uuid.uuid4(), term=30.0)
 
 
@@ -45,79 +46,81 @@ async def work(database: Database, name: str, due: float, lease: float | None, w
     await database.execute(_WORK, name, due, lease, why)
 
 
-async def test_what_each_replica_said_last_is_told_with_who_leads(database: Database, watching: ActivityReader) -> None:
-    first, second = presence(database), presence(database)
+async def test_the_last_report_of_each_replica_is_read_with_its_lead(
+    database: Database, reader: ActivityReader
+) -> None:
+    first, second = heartbeat(database), heartbeat(database)
     await first.beat({})
     await second.beat({})
     await second.lead()
-    await second.beat(DOING)
+    await second.beat(REPORT)
 
-    moment = await watching.look()
-    idle, busy = moment.replicas
+    snapshot = await reader.look()
+    idle, busy = snapshot.replicas
 
     assert [idle.leads, busy.leads] == [False, True]
     assert (idle.transfers, idle.held) == ((), 0)
-    assert busy.transfers == (ActiveTransfer("film", 2, "fetch", 5, None, 1.5),)
+    assert busy.transfers == (
+        Transfer(instance=str(busy.instance), generation_id="film", n=2, stage="fetch", done=5, seconds=1.5),
+    )
     assert (busy.held, busy.polls, busy.deliveries, busy.downloaded, busy.uploaded) == (3, 20, 4, 500, 400)
-    assert idle.told_at <= busy.told_at <= moment.at
+    assert idle.told_at <= busy.told_at <= snapshot.at
 
 
-async def test_a_replica_that_fell_silent_is_not_shown(database: Database, watching: ActivityReader) -> None:
-    await presence(database).beat(DOING)
+async def test_a_replica_that_fell_silent_is_left_out(database: Database, reader: ActivityReader) -> None:
+    await heartbeat(database).beat(REPORT)
     await database.execute("UPDATE reconciler.instances SET seen_at = now() - interval '61 seconds'")
-    assert (await watching.look()).replicas == ()
+    assert (await reader.look()).replicas == ()
 
 
-async def test_a_replica_that_has_told_nothing_yet_is_shown_idle(database: Database, watching: ActivityReader) -> None:
-    await presence(database).beat(DOING)
+async def test_a_replica_without_a_report_is_listed_as_idle(database: Database, reader: ActivityReader) -> None:
+    await heartbeat(database).beat(REPORT)
     await database.execute("UPDATE reconciler.instances SET doing = NULL")
-    (replica,) = (await watching.look()).replicas
+    (replica,) = (await reader.look()).replicas
     assert (replica.transfers, replica.polls) == ((), 0)
 
 
-async def test_a_presence_learns_that_somebody_watches_and_when_nobody_does_any_more(
-    database: Database, watching: ActivityReader
-) -> None:
-    one = presence(database)
-    assert not await one.beat({})
-    await watching.watch()
-    await watching.watch()
-    assert await one.beat({})
-    await database.execute("UPDATE reconciler.watching SET until = until - $1::interval", TERM)
-    assert not await one.beat({})
+async def test_a_heartbeat_learns_whether_the_replicas_are_watched(database: Database, reader: ActivityReader) -> None:
+    beating = heartbeat(database)
+    assert not await beating.beat({})
+    await reader.watch()
+    await reader.watch()
+    assert await beating.beat({})
+    await database.execute("UPDATE reconciler.watching SET until = until - $1::interval", WATCHED)
+    assert not await beating.beat({})
 
 
-async def test_who_is_due_and_in_nobodys_hands_waits_for_a_turn_the_longest_first(
-    database: Database, watching: ActivityReader
+async def test_due_rows_without_a_lease_are_waiting_and_the_longest_wait_comes_first(
+    database: Database, reader: ActivityReader
 ) -> None:
     await work(database, "held", due=-50, lease=20)
     await work(database, "not yet", due=50, lease=None)
     await work(database, "long", due=-40, lease=-1, why="KIE: rate_limited")
     await work(database, "short", due=-4, lease=None)
 
-    moment = await watching.look()
+    snapshot = await reader.look()
 
-    assert moment.overdue == 2
-    assert [(one.generation_id, one.task_id, one.why) for one in moment.waiting] == [
+    assert snapshot.overdue == 2
+    assert [(row.generation_id, row.task_id, row.why) for row in snapshot.waiting] == [
         ("long", "task-long", "KIE: rate_limited"),
         ("short", "task-short", None),
     ]
-    assert moment.waiting[0].waited == pytest.approx(40, abs=3)
+    assert snapshot.waiting[0].waited == pytest.approx(40, abs=3)
 
 
-async def test_of_many_who_wait_only_some_are_named(database: Database, watching: ActivityReader) -> None:
-    for n in range(LONGEST + 5):
+async def test_of_many_waiting_rows_only_some_are_listed(database: Database, reader: ActivityReader) -> None:
+    for n in range(MAX_WAITING + 5):
         await work(database, f"row-{n}", due=-5 - n, lease=None)
-    moment = await watching.look()
-    assert (moment.overdue, len(moment.waiting)) == (LONGEST + 5, LONGEST)
-    assert moment.waiting[0].generation_id == f"row-{LONGEST + 4}"
+    snapshot = await reader.look()
+    assert (snapshot.overdue, len(snapshot.waiting)) == (MAX_WAITING + 5, MAX_WAITING)
+    assert snapshot.waiting[0].generation_id == f"row-{MAX_WAITING + 4}"
 
 
-async def test_a_keys_budget_is_told_by_how_far_its_requests_are_given_away(
-    database: Database, watching: ActivityReader
+async def test_a_keys_backlog_is_how_far_ahead_its_requests_are_taken(
+    database: Database, reader: ActivityReader
 ) -> None:
-    filled = "INSERT INTO reconciler.budget VALUES ('busy', now() + interval '8 seconds'), ('idle', now())"
-    await database.execute(filled)
-    busy, idle = (await watching.look()).keys
+    insert = "INSERT INTO reconciler.budget VALUES ('busy', now() + interval '8 seconds'), ('idle', now())"
+    await database.execute(insert)
+    busy, idle = (await reader.look()).keys
     assert (busy.key_hash, idle.key_hash, idle.booked) == ("busy", "idle", 0.0)
     assert 2 < busy.booked <= 8

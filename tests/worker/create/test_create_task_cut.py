@@ -1,4 +1,4 @@
-"""Ordering while things fall away: who asked, the database, the instance. What KIE was paid for is never lost."""
+"""Orders whose caller, database or instance goes away: what KIE was paid for is never lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from reconciler.bootstrap import Parts
+from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
-from reconciler.front import inside
 from reconciler.operations.explain import ExplainTerms, story
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
@@ -24,22 +24,22 @@ from tests.wire import Origin, ok, origin
 from tests.worker.rig import USER, Rig
 
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
-ASKER = Requester(USER, "key-1")
+REQUESTER = Requester(USER, "key-1")
 TASK = "0f3a5b1c9d7e4f60a1b2c3d4e5f60718"
 MADE = b'{"code":200,"msg":"success","data":{"taskId":"%s"}}' % TASK.encode()
 REFUSED = b'{"code":402,"msg":"no credits","data":null}'
 
 
 class Slow:
-    """A KIE that answers when it is let."""
+    """A KIE that answers once `may_answer` is set."""
 
     def __init__(self, body: bytes = MADE) -> None:
         self.body = body
-        self.let = asyncio.Event()
+        self.may_answer = asyncio.Event()
         self.server = Origin()
 
     async def answer(self, writer: asyncio.StreamWriter, head: str) -> None:
-        await self.let.wait()
+        await self.may_answer.wait()
         writer.write(ok(self.body))
 
 
@@ -49,14 +49,14 @@ async def slowly(rig: Rig, body: bytes = MADE, **changes: str) -> AsyncIterator[
     kie = Slow(body)
     async with origin(kie.answer) as server, rig.instance(KIE_MARKET_BASE_URL=server.url, **changes) as built:
         kie.server = server
-        creation = inside(built).creation
-        yield kie, built, creation
-        await creation.drain(0)
+        creator = task_creator(built)
+        yield kie, built, creator
+        await creator.drain(0)
 
 
-async def under_way(kie: Slow, creation: TaskCreator) -> asyncio.Task[Any]:
-    """An order whose row is written and which KIE has heard."""
-    asking = asyncio.create_task(creation.create(ORDER, ASKER))
+async def under_way(kie: Slow, creator: TaskCreator) -> asyncio.Task[Any]:
+    """An order whose row is written and which KIE has received."""
+    asking = asyncio.create_task(creator.create(ORDER, REQUESTER))
     await until(lambda: kie.server.heads, what="KIE is asked")
     return asking
 
@@ -70,70 +70,70 @@ async def status(rig: Rig, word: str) -> bool:
     return bool((await only(rig))["status"] == word)
 
 
-async def test_the_row_is_there_before_kie_is_asked_and_says_what_is_unknown(rig: Rig) -> None:
-    async with slowly(rig) as (kie, built, creation):
-        asking = await under_way(kie, creation)
+async def test_the_row_is_written_before_kie_is_asked_and_says_that_the_outcome_is_unknown(rig: Rig) -> None:
+    async with slowly(rig) as (kie, built, creator):
+        asking = await under_way(kie, creator)
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, ExplainTerms.of(built.settings))
-        assert told["KIE"].startswith("createTask: its outcome is unknown since ")
-        assert "never ordered again" in told["KIE"]
+        lines = story(case, ExplainTerms.of(built.settings))
+        assert lines["KIE"].startswith("createTask: its outcome is unknown since ")
+        assert "never ordered again" in lines["KIE"]
         await rig.age(row["id"], 3600)
         (stuck,) = await built.reports.stuck()
         assert stuck.why.startswith("createTask: outcome unknown since 2")
-        kie.let.set()
+        kie.may_answer.set()
         assert await asking == TaskCreated(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        told = story(case, ExplainTerms.of(built.settings))
-        assert "createTask" not in "".join(told.values())
+        lines = story(case, ExplainTerms.of(built.settings))
+        assert "createTask" not in "".join(lines.values())
         assert await built.reports.stuck() == (), "it counts from when it got its task"
 
 
-async def test_what_is_unknown_is_still_said_after_the_daemon_has_looked(rig: Rig) -> None:
-    async with slowly(rig) as (kie, built, creation):
-        asking = await under_way(kie, creation)
+async def test_a_visit_leaves_the_note_that_the_outcome_is_unknown(rig: Rig) -> None:
+    async with slowly(rig) as (kie, built, creator):
+        asking = await under_way(kie, creator)
         row = await only(rig)
         await rig.visit(built, row["id"])
         await rig.age(row["id"], 3600)
         (stuck,) = await built.reports.stuck()
         assert stuck.why.startswith("createTask: outcome unknown since 2")
         assert stuck.why.endswith("no task id yet")
-        kie.let.set()
+        kie.may_answer.set()
         await asking
 
 
 @pytest.mark.parametrize(("body", "word"), [(MADE, "generating"), (REFUSED, "failed")])
-async def test_whoever_stops_listening_stops_nothing(rig: Rig, body: bytes, word: str) -> None:
-    async with slowly(rig, body) as (kie, _, creation):
-        asking = await under_way(kie, creation)
+async def test_a_caller_that_goes_away_stops_nothing(rig: Rig, body: bytes, word: str) -> None:
+    async with slowly(rig, body) as (kie, _, creator):
+        asking = await under_way(kie, creator)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert asking.cancelled()
-        kie.let.set()
+        kie.may_answer.set()
         await until(lambda: status(rig, word), what=f"the row to be {word}")
     assert len(kie.server.heads) == 1
 
 
 @pytest.mark.parametrize(("body", "word"), [(MADE, "generating"), (REFUSED, "failed")])
-async def test_a_drain_waits_for_what_was_ordered(rig: Rig, body: bytes, word: str) -> None:
-    async with slowly(rig, body) as (kie, _, creation):
-        asking = await under_way(kie, creation)
-        draining = asyncio.create_task(creation.drain(20))
-        await until(lambda: creation._draining, what="the drain")
+async def test_a_drain_waits_for_orders_under_way(rig: Rig, body: bytes, word: str) -> None:
+    async with slowly(rig, body) as (kie, _, creator):
+        asking = await under_way(kie, creator)
+        draining = asyncio.create_task(creator.drain(20))
+        await until(lambda: creator._draining, what="the drain")
         with pytest.raises(Transient):
-            await creation.create(ORDER, ASKER)
+            await creator.create(ORDER, REQUESTER)
         assert not draining.done()
-        kie.let.set()
+        kie.may_answer.set()
         await draining
         assert await status(rig, word)
         await asking
 
 
-async def test_a_drain_without_patience_leaves_the_row_for_its_callback(rig: Rig) -> None:
-    async with slowly(rig) as (kie, _, creation):
-        asking = await under_way(kie, creation)
-        await creation.drain(0)
+async def test_a_drain_of_zero_seconds_leaves_the_row_for_its_callback(rig: Rig) -> None:
+    async with slowly(rig) as (kie, _, creator):
+        asking = await under_way(kie, creator)
+        await creator.drain(0)
         row = await only(rig)
         assert isinstance(answer := await asking, OutcomeUnknown)
         assert (answer.generation_id, row["status"]) == (row["id"], "queued")
@@ -142,10 +142,10 @@ async def test_a_drain_without_patience_leaves_the_row_for_its_callback(rig: Rig
 
 async def test_a_task_id_waits_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
-    async with Proxy(rig.dsn) as proxy, slowly(rig, DATABASE_URL=proxy.dsn) as (kie, _, creation):
-        asking = await under_way(kie, creation)
+    async with Proxy(rig.dsn) as proxy, slowly(rig, DATABASE_URL=proxy.dsn) as (kie, _, creator):
+        asking = await under_way(kie, creator)
         await proxy.refuse()
-        kie.let.set()
+        kie.may_answer.set()
         answer = await asking
         row = await only(rig)
         assert isinstance(answer, OutcomeUnknown)
@@ -158,58 +158,58 @@ async def test_a_task_id_waits_for_a_database_that_is_away(rig: Rig, monkeypatch
 
 async def test_a_refusal_waits_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
-    async with Proxy(rig.dsn) as proxy, slowly(rig, REFUSED, DATABASE_URL=proxy.dsn) as (kie, _, creation):
-        asking = await under_way(kie, creation)
+    async with Proxy(rig.dsn) as proxy, slowly(rig, REFUSED, DATABASE_URL=proxy.dsn) as (kie, _, creator):
+        asking = await under_way(kie, creator)
         await proxy.refuse()
-        kie.let.set()
+        kie.may_answer.set()
         assert isinstance(await asking, TaskDeclined)
         proxy.mend()
         await until(lambda: status(rig, "failed"), what="the failure to be written")
         assert await rig.books.events((await only(rig))["id"]) == ["failed"]
 
 
-async def test_where_the_database_is_away_from_the_start_nothing_is_ordered(rig: Rig) -> None:
-    async with Proxy(rig.dsn) as proxy, slowly(rig, DATABASE_URL=proxy.dsn) as (kie, _, creation):
+async def test_nothing_is_ordered_while_the_database_is_away(rig: Rig) -> None:
+    async with Proxy(rig.dsn) as proxy, slowly(rig, DATABASE_URL=proxy.dsn) as (kie, _, creator):
         await proxy.refuse()
         with pytest.raises(Transient):
-            await creation.create(ORDER, ASKER)
+            await creator.create(ORDER, REQUESTER)
     assert kie.server.heads == []
 
 
-async def test_an_answer_that_comes_after_the_callback_changes_nothing(rig: Rig) -> None:
-    async with slowly(rig) as (kie, built, creation):
-        asking = await under_way(kie, creation)
+async def test_an_answer_that_arrives_after_the_callback_changes_nothing(rig: Rig) -> None:
+    async with slowly(rig) as (kie, built, creator):
+        asking = await under_way(kie, creator)
         row = await only(rig)
         await rig.books.change(row["id"], f"task_id = '{TASK}', status = 'success', asset_url = 'https://ours/x.png'")
         before = await rig.books.everything()
-        kie.let.set()
+        kie.may_answer.set()
         assert await asking == TaskCreated(row["id"], TASK, "success")
         assert await rig.books.everything() == before
         assert await built.claims.woken({row["id"]: Trigger.NOTIFY}) == []
 
 
-async def test_a_row_that_was_cancelled_or_deleted_meanwhile_stays_so(rig: Rig) -> None:
-    async with slowly(rig) as (kie, _, creation):
-        asking = await under_way(kie, creation)
+async def test_a_row_that_was_cancelled_or_deleted_during_the_order_stays_so(rig: Rig) -> None:
+    async with slowly(rig) as (kie, _, creator):
+        asking = await under_way(kie, creator)
         await rig.books.change((await only(rig))["id"], "status = 'cancelled'")
-        kie.let.set()
+        kie.may_answer.set()
         answer = await asking
         assert isinstance(answer, TaskCreated)
         assert answer.status == "cancelled"
         assert (await only(rig))["task_id"] is None
-    async with slowly(rig, REFUSED) as (kie, _, creation):
-        asking = asyncio.create_task(creation.create(ORDER, Requester("")))
+    async with slowly(rig, REFUSED) as (kie, _, creator):
+        asking = asyncio.create_task(creator.create(ORDER, Requester("")))
         await until(lambda: kie.server.heads, what="KIE is asked")
         await rig.pool.execute("DELETE FROM public.generations")
-        kie.let.set()
+        kie.may_answer.set()
         assert isinstance(await asking, TaskDeclined)
 
 
-async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: Rig) -> None:
+async def test_the_callback_decides_an_order_whose_answer_was_lost_and_one_task_is_made(rig: Rig) -> None:
     rig.kie.strike("create.lost")
     async with rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
-        creation = inside(built).creation
-        assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
+        creator = task_creator(built)
+        assert isinstance(await creator.create(ORDER, REQUESTER), OutcomeUnknown)
         row = await only(rig)
         (task,) = rig.kie.tasks.values()
         rig.kie.end(task.id)
@@ -222,12 +222,12 @@ async def test_a_lost_answer_is_settled_by_its_callback_with_one_task_made(rig: 
     assert rig.kie.counts.creates == 1
 
 
-async def test_a_gateway_that_loses_kies_answer_and_says_so_in_its_envelope_fails_nothing(rig: Rig) -> None:
+async def test_a_gateway_timeout_in_kies_envelope_fails_no_order(rig: Rig) -> None:
     lost = ok(b'{"code":504,"msg":"Gateway Timeout","data":null}', status="504 Gateway Timeout")
     async with origin(lost) as gateway, rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
-        built.ways.ordering._base = gateway.url
-        creation = inside(built).creation
-        assert isinstance(await creation.create(ORDER, ASKER), OutcomeUnknown)
+        built.ordering_kie._base = gateway.url
+        creator = task_creator(built)
+        assert isinstance(await creator.create(ORDER, REQUESTER), OutcomeUnknown)
         row = await only(rig)
         assert (row["status"], row["error"], await rig.books.events(row["id"])) == ("queued", None, [])
         # KIE behind it has made the task, and calls back when that is done.

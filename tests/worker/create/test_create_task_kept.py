@@ -1,4 +1,4 @@
-"""What KIE said to an order outlives whatever the application's table or hook says to it, and the process."""
+"""KIE's answer to an order is kept while the application's table or hook rejects it, and when the process ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RAISES = {
 
 
 @pytest.mark.parametrize("raised", RAISES.values(), ids=RAISES)
-async def test_a_paid_tasks_id_waits_for_a_trigger_that_errs(
+async def test_a_paid_tasks_id_is_written_once_a_broken_trigger_is_gone(
     rig: Rig, raised: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
@@ -26,9 +26,9 @@ async def test_a_paid_tasks_id_waits_for_a_trigger_that_errs(
             CREATE TRIGGER err BEFORE UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.err()"""
     )
     try:
-        async with slowly(rig) as (kie, _, creation):
-            asking = await under_way(kie, creation)
-            kie.let.set()
+        async with slowly(rig) as (kie, _, creator):
+            asking = await under_way(kie, creator)
+            kie.may_answer.set()
             assert isinstance(await asking, OutcomeUnknown)
             await rig.pool.execute("DROP TRIGGER err ON public.generations")
             await until(lambda: status(rig, "generating"), what="the task id to be written")
@@ -37,7 +37,7 @@ async def test_a_paid_tasks_id_waits_for_a_trigger_that_errs(
         await rig.pool.execute("DROP FUNCTION public.err CASCADE")
 
 
-async def test_a_refusal_whose_hook_errs_is_written_by_whoever_comes_after(
+async def test_another_instance_writes_a_refusal_that_a_broken_hook_held_up(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reconciler.worker.create.create_task.WRITING", 0.3)
@@ -47,11 +47,11 @@ async def test_a_refusal_whose_hook_errs_is_written_by_whoever_comes_after(
            CREATE TABLE public.refunds (id uuid PRIMARY KEY, reason text)"""
     )
     try:
-        async with slowly(rig, REFUSED) as (kie, _, creation):
-            asking = await under_way(kie, creation)
-            kie.let.set()
+        async with slowly(rig, REFUSED) as (kie, _, creator):
+            asking = await under_way(kie, creator)
+            kie.may_answer.set()
             assert isinstance(await asking, TaskDeclined)
-            await creation.drain(1)
+            await creator.drain(1)
         row = await only(rig)
         await rig.pool.execute(
             """CREATE OR REPLACE FUNCTION reconciler.on_failed(id uuid, reason text) RETURNS void LANGUAGE sql
@@ -67,11 +67,11 @@ async def test_a_refusal_whose_hook_errs_is_written_by_whoever_comes_after(
         await rig.pool.execute("DROP FUNCTION reconciler.on_failed(uuid, text); DROP TABLE public.refunds")
 
 
-async def test_a_refusal_is_forgotten_once_its_generation_has_failed(rig: Rig) -> None:
-    async with slowly(rig, REFUSED) as (kie, _, creation):
-        asking = await under_way(kie, creation)
-        kie.let.set()
+async def test_a_refusal_is_removed_once_its_generation_has_failed(rig: Rig) -> None:
+    async with slowly(rig, REFUSED) as (kie, _, creator):
+        asking = await under_way(kie, creator)
+        kie.may_answer.set()
         assert isinstance(await asking, TaskDeclined)
-        await creation.drain(5)
+        await creator.drain(5)
     assert (await only(rig))["status"] == "failed"
     assert await rig.pool.fetchval("SELECT refused FROM reconciler.work") is None

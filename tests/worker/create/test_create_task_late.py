@@ -1,4 +1,4 @@
-"""An order that was held up after its grant: KIE hears it within the rate, or not at all."""
+"""An order that is held up after its grant: KIE gets it within the rate, or not at all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.bootstrap.http import task_creator
 from reconciler.errors import Transient
-from reconciler.front import inside
 from reconciler.postgres.create_requests import CreateRequests, Order, Requester
 from reconciler.worker.create import create_quota
 from reconciler.worker.create.create_task import TaskCreated, TaskDeclined
@@ -17,23 +17,23 @@ from testkit.waiting import until
 from tests.worker.rig import USER, Rig
 
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
-NOBODY = Requester("")
+ANONYMOUS = Requester("")
 
 
 @pytest.fixture
 def held_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every order is held up once its row is written, and meanwhile this happens to the row."""
+    """Hold every order up once its row is written, and make these assignments to the row meanwhile."""
     assignments: list[str] = []
     begin = CreateRequests.begin
 
-    async def slowly(creations: CreateRequests, *given: Any, **named: Any) -> str | None:
-        made = await begin(creations, *given, **named)
-        assert made is not None
-        for happened in assignments:
-            await rig.books.change(made, happened)
+    async def slowly(requests: CreateRequests, *args: Any, **kwargs: Any) -> str | None:
+        generation_id = await begin(requests, *args, **kwargs)
+        assert generation_id is not None
+        for assignment in assignments:
+            await rig.books.change(generation_id, assignment)
         late = time.monotonic() + create_quota.FRESH
         await until(lambda: time.monotonic() > late, what="a grant that is stale")
-        return made
+        return generation_id
 
     monkeypatch.setattr(CreateRequests, "begin", slowly)
     return assignments
@@ -45,18 +45,18 @@ async def granted(rig: Rig) -> int:
 
 
 @pytest.mark.usefixtures("held_up")
-async def test_it_goes_out_with_a_grant_of_its_time(rig: Rig) -> None:
+async def test_a_late_order_takes_a_new_grant(rig: Rig) -> None:
     async with rig.instance() as built:
-        answer = await inside(built).creation.create(ORDER, NOBODY)
+        answer = await task_creator(built).create(ORDER, ANONYMOUS)
     assert isinstance(answer, TaskCreated)
     assert (rig.kie.counts.creates, await granted(rig)) == (1, 2)
 
 
 @pytest.mark.usefixtures("held_up")
-async def test_it_waits_for_one_where_others_have_used_up_the_rate(rig: Rig) -> None:
+async def test_a_late_order_waits_for_a_grant_when_the_rate_is_used_up(rig: Rig) -> None:
     async with rig.instance(RECONCILER_CREATE_RATE="1") as built:
-        creation = inside(built).creation
-        asking = asyncio.create_task(creation.create(ORDER, NOBODY))
+        creator = task_creator(built)
+        asking = asyncio.create_task(creator.create(ORDER, ANONYMOUS))
 
         async def written() -> bool:
             return bool(await rig.pool.fetchval("SELECT count(*) FROM public.generations"))
@@ -69,11 +69,13 @@ async def test_it_waits_for_one_where_others_have_used_up_the_rate(rig: Rig) -> 
     assert rig.kie.counts.creates == 1
 
 
-@pytest.mark.parametrize("happened", ["status = 'cancelled'", "status = 'failed'", "task_id = 'another'"])
-async def test_what_has_ended_meanwhile_is_not_paid_for(rig: Rig, held_up: list[str], happened: str) -> None:
-    held_up.append(happened)
+@pytest.mark.parametrize("assignment", ["status = 'cancelled'", "status = 'failed'", "task_id = 'another'"])
+async def test_a_late_order_whose_generation_has_ended_is_not_sent(
+    rig: Rig, held_up: list[str], assignment: str
+) -> None:
+    held_up.append(assignment)
     async with rig.instance() as built:
-        answer = await inside(built).creation.create(ORDER, NOBODY)
+        answer = await task_creator(built).create(ORDER, ANONYMOUS)
     assert isinstance(answer, TaskDeclined)
     assert answer.code is None
     assert rig.kie.counts.creates == 0
@@ -82,18 +84,18 @@ async def test_what_has_ended_meanwhile_is_not_paid_for(rig: Rig, held_up: list[
     assert await rig.books.events(row["id"]) == []
 
 
-async def test_a_drain_that_begins_while_the_rate_is_asked_lets_nothing_begin(
+async def test_a_drain_that_starts_during_the_question_for_a_grant_stops_the_order(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grant = CreateRequests.grant
     async with rig.instance() as built:
-        creation = inside(built).creation
+        creator = task_creator(built)
 
-        async def drained(creations: CreateRequests, key_hash: str) -> float:
-            await creation.drain(1)
-            return await grant(creations, key_hash)
+        async def drained(requests: CreateRequests, key_hash: str) -> float:
+            await creator.drain(1)
+            return await grant(requests, key_hash)
 
         monkeypatch.setattr(CreateRequests, "grant", drained)
         with pytest.raises(Transient):
-            await creation.create(ORDER, NOBODY)
+            await creator.create(ORDER, ANONYMOUS)
     assert await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 0

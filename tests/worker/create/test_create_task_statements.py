@@ -1,4 +1,4 @@
-"""An order whose instance loses its database at any statement: one task at most, and none without its row."""
+"""An order whose instance loses its database at any statement makes at most one task, and none without a row."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
+from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
-from reconciler.front import inside
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.worker.create.create_task import CreateAnswer, OutcomeUnknown, TaskCreated
@@ -18,28 +18,28 @@ from tests.worker.rig import USER, Rig
 ORDER = Order("nano-banana-2", {"prompt": "a lighthouse"}, "image", user_id=USER)
 
 
-async def cut_order(rig: Rig, asker: Requester, cut: Cut, patch: pytest.MonkeyPatch) -> CreateAnswer | None:
-    """Order with an instance that dies at the cut; None where it has told of nothing."""
+async def cut_order(rig: Rig, requester: Requester, cut: Cut, patch: pytest.MonkeyPatch) -> CreateAnswer | None:
+    """Order with an instance that dies at the cut; None where the caller got an error."""
     with patch.context() as patched:
         through(cut, patched)
         patched.setattr("reconciler.worker.create.create_task.WRITING", 0.05)
         async with rig.instance(KIE_CALLBACK_URL="http://127.0.0.1:9") as built:
             cut.counting = True
-            creation = inside(built).creation
+            creator = task_creator(built)
             try:
-                return await creation.create(ORDER, asker)
+                return await creator.create(ORDER, requester)
             except Transient:
                 assert cut.dead
                 return None
             finally:
-                await creation.drain(0)
+                await creator.drain(0)
                 cut.counting = False
 
 
-async def settled(rig: Rig, asker: Requester) -> None:
-    """The same key again at another instance, then the callback of whatever KIE has made."""
+async def settled(rig: Rig, requester: Requester) -> None:
+    """Repeat the key at another instance, then call back for each task that KIE has made."""
     async with rig.instance() as other:
-        again = await inside(other).creation.create(ORDER, asker)
+        again = await task_creator(other).create(ORDER, requester)
         assert isinstance(again, TaskCreated)
         tasks = list(rig.kie.tasks.values())
         for task in tasks:
@@ -52,7 +52,7 @@ async def settled(rig: Rig, asker: Requester) -> None:
         assert await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 1
 
 
-async def test_an_order_cut_at_any_statement_makes_one_task_at_most_and_loses_none(
+async def test_an_order_cut_off_at_any_statement_makes_at_most_one_task_and_loses_none(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Cut()
@@ -65,9 +65,9 @@ async def test_an_order_cut_at_any_statement_makes_one_task_at_most_and_loses_no
         await rig.pool.execute("TRUNCATE reconciler.work, reconciler.requests, reconciler.creations")
         rig.kie.tasks.clear()
         rig.kie.counts.creates = 0
-        asker = Requester(USER, f"key-{at}-{answered}")
-        answer = await cut_order(rig, asker, Cut(at, answered), monkeypatch)
+        requester = Requester(USER, f"key-{at}-{answered}")
+        answer = await cut_order(rig, requester, Cut(at, answered), monkeypatch)
         where = f"cut {'after' if answered else 'before'} statement {at}: {whole.said[at]}"
         assert rig.kie.counts.creates == (0 if answer is None else 1), where
         assert answer is None or isinstance(answer, OutcomeUnknown), where
-        await settled(rig, asker)
+        await settled(rig, requester)

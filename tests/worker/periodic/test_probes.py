@@ -1,32 +1,32 @@
-"""What the leader asks of the outside where no generation does."""
+"""The probes of KIE and storage, which only the leader runs."""
 
 from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from reconciler.daemon import _rounds
-from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.bootstrap.periodic import periodic_tasks
 from tests.worker.rig import Rig
 
 
-async def test_a_bucket_made_private_under_the_daemon_is_told_until_it_is_public_again(supabase_rig: Rig) -> None:
-    """Everything is stored and proven in it, so no delivery tells."""
+async def test_a_bucket_that_becomes_private_is_a_finding_until_it_is_public_again(supabase_rig: Rig) -> None:
+    """A private bucket accepts and proves everything, so no delivery shows it."""
     assert supabase_rig.storage is not None
     bucket = supabase_rig.storage.buckets["generations"]
     async with supabase_rig.instance() as parts:
-        made = _rounds(parts, Heartbeat(parts.database, parts.instance, term=30.0))
-        told = parts.metrics.findings.labels("storage_refuses")._value
+        periodic = periodic_tasks(parts)
+        probe = periodic.scheduler.tasks["bucket"]
+        finding = parts.metrics.findings.labels("storage_refuses")._value
         bucket.public = False
         with capture_logs() as log:
-            await made.bucket()
+            await probe.run_once()
         assert log == [], "only the leader asks"
-        await made.attend()
+        await periodic.heartbeat.run_once()
         with capture_logs() as log:
-            await made.bucket()
+            await probe.run_once()
         assert [(line["event"], line["code"]) for line in log] == [("bucket.closed", "bucket_private")]
-        await made.snapshot()
-        assert told.get() == 1
+        await periodic.snapshot.run_once()
+        assert finding.get() == 1
         bucket.public = True
-        await made.bucket()
-        await made.snapshot()
-        assert told.get() == 0
+        await probe.run_once()
+        await periodic.snapshot.run_once()
+        assert finding.get() == 0

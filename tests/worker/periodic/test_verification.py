@@ -1,6 +1,6 @@
-"""What was delivered is looked at again: what is missing or changed is delivered once more while KIE has it.
+"""Deliveries are compared with storage again, and a missing or changed object is delivered once more.
 
-On both stores; who spoils an object stands behind the wire or in the folder, and the audit's time has just come.
+On both storage backends. The tests change objects in the folder or in the stand-in, and make the audit due.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from reconciler.domain.decide import REPAIR_TRIES
 from reconciler.domain.model import Trigger
 from reconciler.simulator import Fault, MediaSpec
 from testkit.waiting import until
+from tests.worker.periodic.daemon_tasks import built, running
 from tests.worker.rig import Rig, opened_rig
 
 FIRST, SECOND = 0, 1
@@ -44,8 +45,8 @@ async def due(rig: Rig, generation_id: str) -> None:
 
 
 async def audited(parts: Parts) -> dict[str, float]:
-    """What one round found."""
-    await parts.audit.round()
+    """What one run has counted, with the runs before it."""
+    await parts.audit.run_once()
     return counted(parts)
 
 
@@ -55,7 +56,7 @@ def counted(parts: Parts) -> dict[str, float]:
 
 
 async def repaired(rig: Rig, parts: Parts, generation_id: str) -> None:
-    """Whoever looks for what is due finds it and delivers it."""
+    """Claim what is due, which is this generation, and deliver it."""
     (claim,) = await parts.claims.due(1)
     assert claim.generation_id == generation_id
     await parts.claims.release([claim], seconds=0.0)
@@ -73,7 +74,7 @@ async def key(rig: Rig, generation_id: str, n: int = FIRST) -> str:
 
 
 async def remove(rig: Rig, parts: Parts, generation_id: str) -> None:
-    await parts.ways.store.remove([await key(rig, generation_id)])
+    await parts.store.remove([await key(rig, generation_id)])
 
 
 async def overwrite(rig: Rig, generation_id: str, body: bytes, n: int = FIRST) -> None:
@@ -104,7 +105,7 @@ Spoil = Callable[[Rig, Parts, str], Awaitable[None]]
 
 
 @pytest.mark.parametrize("spoil", [remove, other_bytes, another_size])
-async def test_what_is_missing_or_changed_is_delivered_once_more_and_the_row_is_not_touched(
+async def test_a_missing_or_changed_object_is_delivered_once_more_and_the_row_is_not_touched(
     rig: Rig, spoil: Spoil
 ) -> None:
     async with rig.instance() as parts:
@@ -120,12 +121,12 @@ async def test_what_is_missing_or_changed_is_delivered_once_more_and_the_row_is_
     assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
 
 
-async def test_a_repair_is_no_second_delivery_and_is_looked_at_again_itself(rig: Rig) -> None:
+async def test_a_repair_is_not_counted_as_a_delivery_and_is_verified_again_itself(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         at = (await rig.books.work(generation_id) or {})["delivered_at"]
         await remove(rig, parts, generation_id)
-        await parts.audit.round()
+        await parts.audit.run_once()
         await repaired(rig, parts, generation_id)
         assert parts.metrics.deliveries.labels("delivered", "sync")._value.get() == 1
     work = await rig.books.work(generation_id)
@@ -141,7 +142,7 @@ async def waits(rig: Rig, generation_id: str) -> float:
     return seconds
 
 
-async def test_the_second_look_comes_two_leases_after_the_delivery_and_the_next_in_a_month(rig: Rig) -> None:
+async def test_the_first_audit_is_due_two_leases_after_the_delivery_and_the_next_in_a_month(rig: Rig) -> None:
     async with rig.instance(RECONCILER_LEASE_SECONDS="40") as parts:
         generation_id = await rig.order()
         await rig.visit(parts, generation_id)
@@ -153,26 +154,26 @@ async def test_the_second_look_comes_two_leases_after_the_delivery_and_the_next_
     assert await rig.books.events(generation_id) == ["succeeded"]
 
 
-async def test_the_same_bytes_written_again_are_whole_whatever_their_version(rig: Rig) -> None:
+async def test_the_same_bytes_written_again_are_intact_with_any_version(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await overwrite(rig, generation_id, await original(rig, generation_id))
         assert await audited(parts) == {"ok": 1}
 
 
-async def test_only_the_broken_one_of_several_results_is_fetched_again(rig: Rig) -> None:
+async def test_only_the_broken_result_of_several_is_fetched_again(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts, results=[MediaSpec()] * 3)
         await overwrite(rig, generation_id, b"late", n=SECOND)
         fetched = rig.kie.counts.downloads
-        await parts.audit.round()
+        await parts.audit.run_once()
         assert len(await rig.receipts(generation_id)) == 2
         await repaired(rig, parts, generation_id)
         assert rig.kie.counts.downloads - fetched == 1
     await rig.proves(generation_id)
 
 
-async def test_where_storage_is_away_nothing_is_concluded_and_the_rest_waits(rig: Rig) -> None:
+async def test_nothing_is_concluded_while_storage_is_away(rig: Rig) -> None:
     async with rig.instance() as parts:
         ids = [await delivered(rig, parts) for _ in range(4)]
         receipts = [await rig.receipts(one) for one in ids]
@@ -193,7 +194,7 @@ async def away(rig: Rig) -> None:
         (rig.folder / "stored").rename(rig.folder / "unmounted")
 
 
-async def test_what_kie_has_no_more_is_told_once_and_stays_as_it_is(rig: Rig) -> None:
+async def test_a_loss_that_kie_cannot_replace_is_announced_once_and_the_row_stays(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await lost(rig, parts)
         row = await rig.books.generation(generation_id)
@@ -211,19 +212,19 @@ async def test_what_kie_has_no_more_is_told_once_and_stays_as_it_is(rig: Rig) ->
 
 
 async def lost(rig: Rig, parts: Parts) -> str:
-    """Delivered, gone from storage, too old for KIE, and asked about until that was clear."""
+    """A delivery that is gone from storage, too old for KIE, and given up after every attempt."""
     generation_id = await delivered(rig, parts)
     await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
     await remove(rig, parts, generation_id)
     rig.kie.tasks.clear()
-    await parts.audit.round()
+    await parts.audit.run_once()
     for _ in range(REPAIR_TRIES):
         assert (await rig.books.work(generation_id) or {})["due_at"] is not None
         await rig.visit(parts, generation_id)
     return generation_id
 
 
-async def test_a_loss_that_somebody_puts_back_is_none_any_more(rig: Rig) -> None:
+async def test_a_lost_object_that_is_put_back_is_no_longer_lost(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await rig.order()
         await rig.visit(parts, generation_id)
@@ -236,12 +237,12 @@ async def test_a_loss_that_somebody_puts_back_is_none_any_more(rig: Rig) -> None
     await rig.proves(generation_id)
 
 
-async def test_a_kie_that_is_away_for_a_while_loses_nothing_however_old_the_media(rig: Rig) -> None:
+async def test_an_outage_of_kie_loses_nothing_even_for_old_media(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
         await remove(rig, parts, generation_id)
-        await parts.audit.round()
+        await parts.audit.run_once()
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         task.faults.append(Fault("record.http_500", 3))
         for _ in range(3):
@@ -251,12 +252,12 @@ async def test_a_kie_that_is_away_for_a_while_loses_nothing_however_old_the_medi
     assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
 
 
-async def test_a_row_that_is_deleted_meanwhile_is_forgotten_and_its_object_an_orphan(rig: Rig) -> None:
+async def test_a_row_deleted_during_a_repair_is_forgotten_and_its_object_is_an_orphan(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         path = await key(rig, generation_id)
         await remove(rig, parts, generation_id)
-        await parts.audit.round()
+        await parts.audit.run_once()
         await rig.pool.execute("DELETE FROM public.generations")
         assert await parts.work.once(generation_id, Trigger.SYNC) is None
         async with rig.working(parts):
@@ -268,7 +269,7 @@ async def gone(rig: Rig, generation_id: str) -> bool:
     return await rig.books.work(generation_id) is None
 
 
-async def test_what_the_row_does_not_show_any_more_is_nobodys_to_judge(rig: Rig) -> None:
+async def test_an_object_that_the_row_no_longer_shows_is_not_judged(rig: Rig) -> None:
     async with rig.instance() as parts:
         moved, deleted, elsewhere = [await delivered(rig, parts) for _ in range(3)]
         for one in (moved, deleted, elsewhere):
@@ -279,7 +280,7 @@ async def test_what_the_row_does_not_show_any_more_is_nobodys_to_judge(rig: Rig)
         assert await audited(parts) == {"left": 3}
 
 
-async def test_whoever_only_observes_tells_and_leaves_the_receipt(rig: Rig) -> None:
+async def test_an_instance_that_only_observes_reports_and_leaves_the_receipt(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
@@ -289,12 +290,12 @@ async def test_whoever_only_observes_tells_and_leaves_the_receipt(rig: Rig) -> N
     assert (await rig.books.work(generation_id) or {})["due_at"] is None
 
 
-async def test_two_replicas_at_once_compare_each_delivery_once_and_repair_it_once(rig: Rig) -> None:
+async def test_two_replicas_together_compare_each_delivery_once_and_repair_it_once(rig: Rig) -> None:
     async with rig.instance() as parts, rig.instance() as other:
         ids = [await delivered(rig, parts) for _ in range(6)]
         for one in ids[:3]:
             await remove(rig, parts, one)
-        await asyncio.gather(parts.audit.round(), other.audit.round())
+        await asyncio.gather(parts.audit.run_once(), other.audit.run_once())
         found = [counted(one) for one in (parts, other)]
         for outcome in ("ok", "broken"):
             assert sum(one.get(outcome, 0) for one in found) == 3
@@ -311,19 +312,19 @@ async def settled(rig: Rig) -> bool:
     return waiting == 0
 
 
-async def test_who_found_it_broken_before_it_was_repaired_does_not_break_it_again(rig: Rig) -> None:
+async def test_a_result_from_before_the_repair_does_not_reopen_the_delivery(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
-        (one,) = await parts.audit._audits.page(timedelta(days=1))
-        found = await parts.audit.compare(one)
-        assert await parts.audit.settle(found)
+        (one,) = await parts.audit._queue.page(timedelta(days=1))
+        result = await parts.audit.compare(one)
+        assert await parts.audit.settle(result)
         await repaired(rig, parts, generation_id)
-        assert not await parts.audit.settle(found)
+        assert not await parts.audit.settle(result)
     await rig.proves(generation_id)
 
 
-async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an_orphan(rig: Rig) -> None:
+async def test_a_repair_with_another_type_changes_the_address_and_leaves_an_orphan(rig: Rig) -> None:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         before = await key(rig, generation_id)
@@ -331,8 +332,21 @@ async def test_another_type_at_the_second_time_changes_the_address_and_leaves_an
         await rig.pool.execute("UPDATE reconciler.work SET media_deadline = now()")
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         task.results = (MediaSpec(ext="webp"),)
-        await parts.audit.round()
+        await parts.audit.run_once()
         await repaired(rig, parts, generation_id)
     row = await rig.proves(generation_id)
     assert row["asset_url"].endswith(".webp")
     assert await rig.pool.fetchval("SELECT array_agg(path) FROM reconciler.orphans") == [before]
+
+
+async def test_a_daemon_repairs_a_removed_object_by_itself(rig: Rig, parts: Parts) -> None:
+    generation_id = await delivered(rig, parts)
+    row = await rig.proves(generation_id)
+    await parts.store.remove([await rig.pool.fetchval("SELECT path FROM reconciler.assets")])
+
+    async def repaired() -> bool:
+        return await rig.books.events(generation_id) == ["succeeded", "repaired"]
+
+    async with rig.working(parts), running(built(parts)):
+        await until(repaired, what="the repair")
+    assert await rig.proves(generation_id) == row

@@ -1,4 +1,4 @@
-"""Storage that cannot answer about some of what is audited: the others are looked at all the same."""
+"""Storage that cannot answer about some deliveries: the others are compared all the same."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.worker.rig import Rig
 
 
 async def poisoned(rig: Rig, *ids: str) -> None:
-    """About the objects of these, and about nothing else, storage answers with an error."""
+    """Let storage answer with an error about the objects of these generations only."""
     assert rig.storage is not None
     for one in ids:
         rig.storage.faults.add("info", Fault("error", status=500), times=1000, path=await key(rig, one))
 
 
 async def waiting(rig: Rig, ids: list[str]) -> list[float]:
-    """In how many seconds each of them is looked at next."""
+    """Seconds until the next audit of each."""
     sql = "SELECT extract(epoch FROM audit_at - now())::float8 FROM reconciler.work WHERE generation_id = $1"
     return [await rig.pool.fetchval(sql, one) for one in ids]
 
@@ -31,7 +31,7 @@ async def five_due(rig: Rig, parts: Parts) -> list[str]:
     return ids
 
 
-async def test_one_that_storage_cannot_answer_about_keeps_no_other_from_being_looked_at(supabase_rig: Rig) -> None:
+async def test_a_delivery_that_storage_cannot_answer_about_holds_up_no_other(supabase_rig: Rig) -> None:
     rig = supabase_rig
     async with rig.instance() as parts:
         ids = await five_due(rig, parts)
@@ -41,7 +41,7 @@ async def test_one_that_storage_cannot_answer_about_keeps_no_other_from_being_lo
     assert all(seconds > 27 * 86400 - 60 for seconds in await waiting(rig, ids[2:]))
 
 
-async def test_after_three_in_a_row_the_rest_waits_for_storage_to_be_back(supabase_rig: Rig) -> None:
+async def test_after_three_unanswered_deliveries_in_a_row_the_rest_waits(supabase_rig: Rig) -> None:
     rig = supabase_rig
     async with rig.instance() as parts:
         ids = await five_due(rig, parts)
@@ -52,7 +52,7 @@ async def test_after_three_in_a_row_the_rest_waits_for_storage_to_be_back(supaba
     assert all(seconds < 3600 for seconds in await waiting(rig, ids))
 
 
-async def test_those_that_were_claimed_together_do_not_come_back_together(supabase_rig: Rig) -> None:
+async def test_unanswered_deliveries_are_due_again_at_different_times(supabase_rig: Rig) -> None:
     rig = supabase_rig
     async with rig.instance() as parts:
         ids = await five_due(rig, parts)
@@ -64,5 +64,5 @@ async def test_those_that_were_claimed_together_do_not_come_back_together(supaba
         rig.storage.faults.clear()
         for one in ids:
             await due(rig, one)
-        await parts.audit.round()
+        await parts.audit.run_once()
         assert counted(parts) == {"away": 3, "ok": 5}

@@ -1,4 +1,4 @@
-"""An audit concludes nothing from whoever answers in storage's place: a gateway, a bare mount point."""
+"""An audit concludes nothing from what answers in place of storage: a gateway, a bare mount point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.worker.periodic.test_verification import audited, delivered
 from tests.worker.rig import Rig, opened_rig
 
 
-async def test_an_object_is_not_lost_because_a_gateway_knows_no_way_to_storage(supabase_rig: Rig) -> None:
+async def test_a_gateway_without_a_route_to_storage_makes_no_object_lost(supabase_rig: Rig) -> None:
     async with supabase_rig.instance() as parts:
         generation_id = await delivered(supabase_rig, parts)
         assert supabase_rig.storage is not None
@@ -23,9 +23,7 @@ async def test_an_object_is_not_lost_because_a_gateway_knows_no_way_to_storage(s
 
 
 @pytest.mark.parametrize("first", ["a delivery", "a look at the folder"])
-async def test_what_is_done_while_the_disk_is_not_mounted_hides_nothing(
-    rows_dsn: str, tmp_path: Path, first: str
-) -> None:
+async def test_a_bare_mount_point_makes_no_object_lost(rows_dsn: str, tmp_path: Path, first: str) -> None:
     async with opened_rig(rows_dsn, tmp_path) as rig, rig.instance() as parts:
         stored = await delivered(rig, parts)
         (rig.folder / "stored").rename(rig.folder / "disk")
@@ -36,6 +34,6 @@ async def test_what_is_done_while_the_disk_is_not_mounted_hides_nothing(
             assert (await rig.books.generation(generation_id))["status"] != "success"
         else:
             with contextlib.suppress(Config):
-                await parts.ways.store.check()
+                await parts.store.check()
         assert await audited(parts) == {"away": 1}
         assert len(await rig.receipts(stored)) == 1

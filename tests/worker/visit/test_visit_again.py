@@ -1,4 +1,4 @@
-"""A generation that the application makes once more, long after the first time: its new task counts as a new one."""
+"""A generation that the application makes again, long after the first time: its new task counts like a first one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY = 24 * HOUR
 
 
 async def made_again(rig: Rig, parts: Parts, age: float) -> tuple[str, str]:
-    """A row of this age, delivered, that has just got a task which still runs; the row's id and the task's."""
+    """A delivered row of this age that has just got a new, running task; the ids of the row and of the task."""
     generation_id = await rig.order(age=age)
     await rig.visit(parts, generation_id)
     await rig.proves(generation_id)
@@ -26,8 +26,8 @@ async def made_again(rig: Rig, parts: Parts, age: float) -> tuple[str, str]:
     return generation_id, task_id
 
 
-async def counts_as_new(rig: Rig, parts: Parts, generation_id: str, task_id: str) -> None:
-    """The row is looked at again within a minute, and delivered once this task of its has ended."""
+async def treated_as_new(rig: Rig, parts: Parts, generation_id: str, task_id: str) -> None:
+    """The row is polled again within a minute, and delivered once its new task has ended."""
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
     assert isinstance(visited.decision, Reschedule)
     assert (visited.decision.until - visited.at).total_seconds() < 60
@@ -37,23 +37,25 @@ async def counts_as_new(rig: Rig, parts: Parts, generation_id: str, task_id: str
 
 
 @pytest.mark.parametrize("age", [20 * HOUR, 2 * DAY, 15 * DAY])
-async def test_it_is_asked_about_as_often_as_a_new_one_and_delivered(rig: Rig, parts: Parts, age: float) -> None:
+async def test_a_new_task_of_an_old_row_is_polled_like_a_new_row_and_delivered(
+    rig: Rig, parts: Parts, age: float
+) -> None:
     generation_id, task_id = await made_again(rig, parts, age)
-    await counts_as_new(rig, parts, generation_id, task_id)
+    await treated_as_new(rig, parts, generation_id, task_id)
     assert await rig.books.events(generation_id) == ["succeeded", "succeeded"]
 
 
 @pytest.mark.parametrize("age", [2 * DAY, 15 * DAY])
 async def test_a_row_that_waited_for_its_first_task_gives_it_all_its_time(rig: Rig, parts: Parts, age: float) -> None:
-    """As where somebody has to release a prompt before it is made."""
+    """For example where a person releases each prompt first."""
     generation_id = await rig.insert(None, age=age)
     await rig.visit(parts, generation_id)
     task_id = rig.kie.add_task(life=never("generating"))
     await rig.books.change(generation_id, f"task_id = '{task_id}'")
-    await counts_as_new(rig, parts, generation_id, task_id)
+    await treated_as_new(rig, parts, generation_id, task_id)
 
 
-async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Parts) -> None:
+async def test_a_new_task_that_kie_does_not_know_yet_is_waited_for(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await made_again(rig, parts, 15 * DAY)
     rig.kie.strike("record.body_422", task=task_id)
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
@@ -64,7 +66,7 @@ async def test_that_kie_does_not_know_it_yet_does_not_end_it(rig: Rig, parts: Pa
     assert (await rig.proves(generation_id))["task_id"] == task_id
 
 
-async def test_its_own_time_is_up_a_day_after_it_came(rig: Rig, parts: Parts) -> None:
+async def test_a_new_task_is_given_up_a_day_after_it_came(rig: Rig, parts: Parts) -> None:
     generation_id, _ = await made_again(rig, parts, 2 * DAY)
     await rig.visit(parts, generation_id, Trigger.NOTIFY)
     await rig.books.set(generation_id, "task_since = now() - interval '23 hours'")
@@ -76,7 +78,7 @@ async def test_its_own_time_is_up_a_day_after_it_came(rig: Rig, parts: Parts) ->
 
 
 async def made_with(rig: Rig, parts: Parts, **order: Unpack[TaskSpec]) -> tuple[str, str]:
-    """A row and its task, whose callback named the row and was kept; visited once. The row's id and the task's."""
+    """A row that was visited once and its task, whose stored callback names the row; the ids of both."""
     generation_id = await rig.insert(None)
     made: TaskSpec = {"callback_url": address(generation_id), **order}
     task_id = rig.kie.add_task(**made)
@@ -87,7 +89,7 @@ async def made_with(rig: Rig, parts: Parts, **order: Unpack[TaskSpec]) -> tuple[
 
 
 async def reset(rig: Rig, generation_id: str) -> None:
-    """The application begins the row anew, and is calling createTask."""
+    """The application resets the row and is calling createTask."""
     await rig.books.change(generation_id, "status = 'queued', task_id = NULL, asset_url = NULL, error = NULL")
 
 
@@ -99,7 +101,7 @@ ENDS: dict[str, TaskSpec] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_its_own_old_task_is_not_taken_for_the_new_one(rig: Rig, parts: Parts, end: str) -> None:
+async def test_the_rows_old_task_is_not_taken_for_its_new_one(rig: Rig, parts: Parts, end: str) -> None:
     generation_id, old = await made_with(rig, parts, **ENDS[end])
     await reset(rig, generation_id)
     for _ in range(2):
@@ -119,7 +121,7 @@ async def test_its_own_old_task_is_not_taken_for_the_new_one(rig: Rig, parts: Pa
     assert rig.kie.tasks[old].polls == 1
 
 
-async def test_a_new_task_that_is_told_later_wakes_a_row_that_rests(rig: Rig, parts: Parts) -> None:
+async def test_a_new_task_that_is_written_later_wakes_a_resting_row(rig: Rig, parts: Parts) -> None:
     generation_id, _ = await made_with(rig, parts)
     await reset(rig, generation_id)
     await rig.visit(parts, generation_id, Trigger.NOTIFY)

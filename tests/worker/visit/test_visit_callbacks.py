@@ -1,4 +1,4 @@
-"""Callbacks of every kind meet rows of every kind: KIE's word alone ends a row, but where KIE cannot be asked."""
+"""Callbacks of every kind meet rows of every kind: only KIE's record ends a row, except where KIE is unreachable."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from tests.worker.rig import KEY, Rig
 DAY = 86_400.0
 
 
-def said_by(rig: Rig, task_id: str, state: str = "success") -> dict[str, Any]:
-    """The body that KIE posts about this task."""
+def true_body(rig: Rig, task_id: str, state: str = "success") -> dict[str, Any]:
+    """The body that KIE sends about this task."""
     return body_of(scene_of(rig.kie, rig.kie.tasks[task_id], state))
 
 
-async def keep(rig: Rig, task_id: str, body: Mapping[str, object]) -> None:
-    """What the door leaves behind of one callback."""
+async def store_callback(rig: Rig, task_id: str, body: Mapping[str, object]) -> None:
+    """Store a callback as the HTTP route does."""
     sql = """INSERT INTO reconciler.callbacks AS c (task_id, body, digest) VALUES ($1, $2::text::jsonb, md5($2))
              ON CONFLICT (task_id, digest) DO UPDATE SET count = c.count + 1"""
     await rig.pool.execute(sql, task_id, json.dumps(body))
 
 
-def lies(rig: Rig, task_id: str) -> dict[str, Any]:
-    """The true body with every result moved to a stranger's host: KIE's signature covers neither."""
-    text = json.dumps(said_by(rig, task_id)).replace(rig.kie.origin, "https://stranger.example")
+def tampered_body(rig: Rig, task_id: str) -> dict[str, Any]:
+    """The true body with every result on another host; KIE's signature covers neither."""
+    text = json.dumps(true_body(rig, task_id)).replace(rig.kie.origin, "https://stranger.example")
     assert "stranger" in text
-    found: dict[str, Any] = json.loads(text)
-    return found
+    body: dict[str, Any] = json.loads(text)
+    return body
 
 
-def failing(rig: Rig, task_id: str) -> dict[str, Any]:
+def false_failure(rig: Rig, task_id: str) -> dict[str, Any]:
     return {"code": 501, "msg": "failed", "data": {"taskId": task_id, "state": "fail", "failMsg": "a lie"}}
 
 
 BODIES: Mapping[str, Callable[[Rig, str], dict[str, Any]]] = {
-    "true": said_by,
-    "tampered": lies,
-    "a false failure": failing,
+    "true": true_body,
+    "tampered": tampered_body,
+    "a false failure": false_failure,
     "unreadable": lambda rig, task_id: {"taskId": task_id, "data": 7},
 }
 STATES = ("queued", "generating", "unhealed", "delivered", "refused", "given up", "cancelled")
 
 
-async def brought_to(rig: Rig, parts: Parts, task_id: str, state: str) -> str:
-    """A row of this task, in this state when the callback comes."""
+async def row_in_state(rig: Rig, parts: Parts, task_id: str, state: str) -> str:
+    """A row of this task that is in this state when the callback comes."""
     if state in {"queued", "generating", "cancelled"}:
         return await rig.insert(task_id, status=state)
     if state == "unhealed":
@@ -79,15 +79,15 @@ def never_life(rig: Rig) -> Any:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("body", BODIES)
-async def test_any_callback_twice_brings_a_row_of_any_state_only_what_kie_says(
+async def test_any_callback_sent_twice_gives_a_row_of_any_state_only_what_kie_says(
     rig: Rig, parts: Parts, body: str, state: str
 ) -> None:
-    """F19: twice, late and tampered, each against every state of the row; before the row see the offers."""
+    """F19: twice, late and tampered, against every state of the row. Callbacks before the row: test_visit_offers."""
     task_id = rig.kie.add_task(results=(MediaSpec(), MediaSpec(ext="webp")))
-    generation_id = await brought_to(rig, parts, task_id, state)
+    generation_id = await row_in_state(rig, parts, task_id, state)
     before, events = await rig.books.generation(generation_id), await rig.books.events(generation_id)
     for _ in range(2):
-        await keep(rig, task_id, BODIES[body](rig, task_id))
+        await store_callback(rig, task_id, BODIES[body](rig, task_id))
         await parts.work.once(generation_id, Trigger.CALLBACK)
     if state in {"delivered", "refused", "cancelled"}:
         assert await rig.books.generation(generation_id) == before
@@ -104,7 +104,7 @@ async def test_a_callback_that_comes_before_kie_itself_knows_the_end_is_a_hint(
 ) -> None:
     task_id = rig.kie.add_task(life=(("generating", 3600.0),))
     generation_id = await rig.insert(task_id)
-    await keep(rig, task_id, BODIES[body](rig, task_id))
+    await store_callback(rig, task_id, BODIES[body](rig, task_id))
     visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
     assert isinstance(visited.decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "generating"
@@ -113,8 +113,8 @@ async def test_a_callback_that_comes_before_kie_itself_knows_the_end_is_a_hint(
     await rig.proves(generation_id)
 
 
-async def deaf_visits(rig: Rig, parts: Parts, generation_id: str, count: int) -> list[bool]:
-    """Visits while KIE cannot be asked; whether each ended in a delivery."""
+async def visits_without_kie(rig: Rig, parts: Parts, generation_id: str, count: int) -> list[bool]:
+    """Visit while KIE answers 500; whether each visit ended in a delivery."""
     rig.kie.strike("record.http_500", times=count)
     ended = []
     for _ in range(count):
@@ -122,12 +122,12 @@ async def deaf_visits(rig: Rig, parts: Parts, generation_id: str, count: int) ->
     return ended
 
 
-async def test_a_payload_is_believed_at_the_third_look_that_finds_kie_away_and_told(rig: Rig, parts: Parts) -> None:
+async def test_a_payload_is_believed_and_logged_at_the_third_poll_that_finds_kie_away(rig: Rig, parts: Parts) -> None:
     task_id = rig.kie.add_task(results=(MediaSpec(), MediaSpec(ext="webp")))
     generation_id = await rig.insert(task_id)
-    await keep(rig, task_id, said_by(rig, task_id))
+    await store_callback(rig, task_id, true_body(rig, task_id))
     with capture_logs() as lines:
-        assert await deaf_visits(rig, parts, generation_id, 3) == [False, False, True]
+        assert await visits_without_kie(rig, parts, generation_id, 3) == [False, False, True]
     await rig.proves(generation_id)
     assert await rig.books.events(generation_id) == ["succeeded"]
     (line,) = [line for line in lines if line["event"] == "callback.believed"]
@@ -138,7 +138,7 @@ async def test_a_payload_is_believed_at_the_third_look_that_finds_kie_away_and_t
 async def test_a_payload_is_believed_at_once_where_the_key_is_rejected(rig: Rig, parts: Parts) -> None:
     task_id = rig.kie.add_task()
     generation_id = await rig.insert(task_id)
-    await keep(rig, task_id, said_by(rig, task_id))
+    await store_callback(rig, task_id, true_body(rig, task_id))
     rig.kie.strike("record.body_401")
     assert isinstance((await rig.visit(parts, generation_id, Trigger.CALLBACK)).decision, Finish)
     await rig.proves(generation_id)
@@ -148,9 +148,9 @@ async def test_a_payload_is_not_believed_while_another_key_of_the_ring_can_ask(r
     rig.kie.keys = (KEY,)
     task, other = rig.kie.add_task(), rig.kie.add_task()
     generation_id = await rig.insert(task)
-    forged = said_by(rig, other)
+    forged = true_body(rig, other)
     forged["data"]["taskId"] = task
-    await keep(rig, task, forged)
+    await store_callback(rig, task, forged)
     async with rig.instance(KIE_API_KEY_PHOTO="revoked") as built, rig.working(built):
         built.work.wake(generation_id)
         await rig.delivered(generation_id)
@@ -158,12 +158,12 @@ async def test_a_payload_is_not_believed_while_another_key_of_the_ring_can_ask(r
 
 
 @pytest.mark.parametrize("body", ["a false failure", "unreadable"])
-async def test_a_failure_that_only_a_callback_tells_is_never_believed(rig: Rig, parts: Parts, body: str) -> None:
+async def test_a_failure_that_only_a_callback_reports_is_never_believed(rig: Rig, parts: Parts, body: str) -> None:
     task_id = rig.kie.add_task()
     generation_id = await rig.insert(task_id)
     before = await rig.books.generation(generation_id)
-    await keep(rig, task_id, BODIES[body](rig, task_id))
-    assert await deaf_visits(rig, parts, generation_id, 5) == [False] * 5
+    await store_callback(rig, task_id, BODIES[body](rig, task_id))
+    assert await visits_without_kie(rig, parts, generation_id, 5) == [False] * 5
     assert await rig.books.generation(generation_id) == before
     await rig.visit(parts, generation_id)
     await rig.proves(generation_id)
@@ -174,8 +174,8 @@ async def test_a_strangers_addresses_are_refused_and_kies_are_fetched_once_it_ca
 ) -> None:
     task_id = rig.kie.add_task()
     generation_id = await rig.insert(task_id)
-    await keep(rig, task_id, lies(rig, task_id))
-    assert await deaf_visits(rig, parts, generation_id, 3) == [False] * 3
+    await store_callback(rig, task_id, tampered_body(rig, task_id))
+    assert await visits_without_kie(rig, parts, generation_id, 3) == [False] * 3
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["finding"] == "host_unlisted"
@@ -187,34 +187,34 @@ async def test_a_strangers_addresses_are_refused_and_kies_are_fetched_once_it_ca
 async def test_callbacks_that_contradict_each_other_wait_for_kie(rig: Rig, parts: Parts) -> None:
     task_id = rig.kie.add_task()
     generation_id = await rig.insert(task_id)
-    await keep(rig, task_id, lies(rig, task_id))
-    await keep(rig, task_id, said_by(rig, task_id))
-    assert await deaf_visits(rig, parts, generation_id, 4) == [False] * 4
+    await store_callback(rig, task_id, tampered_body(rig, task_id))
+    await store_callback(rig, task_id, true_body(rig, task_id))
+    assert await visits_without_kie(rig, parts, generation_id, 4) == [False] * 4
     await rig.visit(parts, generation_id)
     await rig.proves(generation_id)
 
 
-async def test_callbacks_are_read_only_after_the_third_look_that_found_kie_away(
+async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
-    asked: list[str] = []
-    said = parts.ways.inbox.said
+    queried: list[str] = []
+    said = parts.inbox.said
 
     async def counted(task_id: str) -> Any:
-        asked.append(task_id)
+        queried.append(task_id)
         return await said(task_id)
 
-    monkeypatch.setattr(parts.ways.inbox, "said", counted)
+    monkeypatch.setattr(parts.inbox, "said", counted)
     await rig.visit(parts, generation_id, Trigger.CALLBACK)
-    await deaf_visits(rig, parts, generation_id, 2)
-    assert asked == []
-    await deaf_visits(rig, parts, generation_id, 1)
-    assert asked == [task_id]
+    await visits_without_kie(rig, parts, generation_id, 2)
+    assert queried == []
+    await visits_without_kie(rig, parts, generation_id, 1)
+    assert queried == [task_id]
 
 
-async def test_a_woken_row_is_asked_about_at_once_however_busy(
+async def test_a_woken_row_is_polled_at_once_however_busy_kie_is(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts.budget, "spare", lambda _: False)
@@ -231,23 +231,23 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
 ) -> None:
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
-    rest, resting, heard = parts.ways.ledger.rest, asyncio.Event(), asyncio.Event()
+    rest, resting, called_back = parts.ledger.rest, asyncio.Event(), asyncio.Event()
 
-    async def held_up(*args: Any) -> None:
-        # KIE has just said "generating"; it ends, and its callback comes, before that is written down.
+    async def delayed(*args: Any) -> None:
+        # KIE has answered "generating". The task ends and its callback comes before that is written down.
         resting.set()
-        await heard.wait()
+        await called_back.wait()
         await rest(*args)
 
-    monkeypatch.setattr(parts.ways.ledger, "rest", held_up)
+    monkeypatch.setattr(parts.ledger, "rest", delayed)
     async with rig.instance() as replica:
         waker = parts if holder == "itself" else replica
         visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.POLL))
         await until(resting.is_set, what="the visit is about to rest")
         rig.kie.end(task_id)
-        await keep(rig, task_id, said_by(rig, task_id))
+        await store_callback(rig, task_id, true_body(rig, task_id))
         assert await waker.claims.woken({generation_id: Trigger.CALLBACK}) == []
-        heard.set()
+        called_back.set()
         visited = await visiting
     assert visited is not None
     assert isinstance(visited.decision, Reschedule)
@@ -263,7 +263,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
 
 async def test_a_task_that_no_row_knows_yet_is_delivered_when_its_row_comes(rig: Rig, parts: Parts) -> None:
     task_id = rig.kie.add_task()
-    await keep(rig, task_id, said_by(rig, task_id))
+    await store_callback(rig, task_id, true_body(rig, task_id))
     generation_id = await rig.insert(task_id)
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
     assert not isinstance(visited.seen, Unreachable)

@@ -1,4 +1,4 @@
-"""From KIE's addresses into our storage: all results in order, each once, however often something is in the way."""
+"""From KIE's addresses into our storage: all results in order, each stored once, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def test_every_result_is_stored_in_its_order_under_its_own_type(rig: Rig, 
     generation_id = await rig.order(results=MIXED)
     await rig.visit(parts, generation_id)
     generation = await rig.proves(generation_id)
-    named = [address.rpartition(f"{generation['user_id']}/")[2] for address in json.loads(generation["asset_urls"])]
+    paths = [address.rpartition(f"{generation['user_id']}/")[2] for address in json.loads(generation["asset_urls"])]
     kinds = [("image", "webp"), ("video", "mp4"), ("audio", "mp3"), ("image", "png")]
-    assert named == [f"{kind}/{generation_id}_{n}.{ext}" for n, (kind, ext) in enumerate(kinds)]
+    assert paths == [f"{kind}/{generation_id}_{n}.{ext}" for n, (kind, ext) in enumerate(kinds)]
     task = rig.kie.tasks[generation["task_id"]]
     assert json.loads(generation["result_urls"]) == rig.kie.addresses(task)
     assert len(rig.names()) == 4
@@ -51,7 +51,7 @@ async def test_tasks_of_other_dialects_are_found_and_delivered(rig: Rig, parts: 
     await rig.proves(generation_id)
 
 
-async def test_what_is_stored_is_not_fetched_again_by_whoever_goes_on(rig: Rig, parts: Parts) -> None:
+async def test_a_stored_result_is_not_fetched_again_by_the_next_instance(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(results=(PNG,) * 4)
     task = rig.kie.tasks[await task_of(rig, generation_id)]
     rig.kie.strike("file.500", task=task.id, n=2)
@@ -132,16 +132,16 @@ async def test_where_no_fresh_address_helps_the_task_is_asked_about_again(rig: R
     await rig.proves(generation_id)
 
 
-@pytest.mark.parametrize("page", [False, True], ids=["nobody is there", "a page is there"])
+@pytest.mark.parametrize("page", [False, True], ids=["no server", "a page"])
 async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig: Rig, page: bool) -> None:
     """F20: the host has moved, and the old one is gone or shows a page for everything."""
     body = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 
     async def answer(writer: asyncio.StreamWriter, head: str) -> None:
         path = head.split()[1]
-        told = {"taskId": "t", "state": "success", "resultJson": json.dumps({"resultUrls": [source]})}
+        record = {"taskId": "t", "state": "success", "resultJson": json.dumps({"resultUrls": [source]})}
         if path.startswith("/api/"):
-            writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": told}).encode()))
+            writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": record}).encode()))
         else:
             writer.write(ok(b"<html>moved</html>" if path.endswith("old.png") else body))
 
@@ -160,7 +160,7 @@ async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig:
     assert rig.stored(generation["asset_url"]) == body
 
 
-async def test_a_link_that_cannot_be_had_leaves_the_first_reason_standing(rig: Rig, parts: Parts) -> None:
+async def test_where_kie_gives_no_fresh_address_the_first_reason_stays(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     rig.kie.strike("file.404")
     rig.kie.strike("link.body_500")
@@ -236,7 +236,7 @@ async def test_a_result_that_changed_its_type_leaves_an_orphan_and_no_second_obj
     assert [row["path"].rpartition(".")[2] for row in orphans] == ["png"]
 
 
-async def test_nothing_of_a_delivery_is_left_in_the_spool(rig: Rig, parts: Parts) -> None:
+async def test_a_delivery_leaves_nothing_in_the_spool(rig: Rig, parts: Parts) -> None:
     big = MediaSpec("video", "mp4", size=3_000_000)
     generation_id = await rig.order(results=(big, big))
     rig.kie.strike("file.short", n=1)

@@ -1,4 +1,4 @@
-"""How a row ends that does not simply succeed: given up, parked, recovered, healed, handed over, refunded."""
+"""The other ends of a row besides success: given up, parked, recovered, healed, handed over, refunded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.worker.rig import PUBLIC, Rig
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-REFUNDS = """
+REFUND_HOOK = """
 CREATE TABLE public.refunds (generation_id uuid);
 CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE sql AS
 $$ INSERT INTO public.refunds VALUES (generation) $$;
 """
-BROKEN = """
+BROKEN_HOOK = """
 CREATE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void LANGUAGE plpgsql AS
 $$ BEGIN RAISE 'no wallet'; END $$;
 """
@@ -40,7 +40,7 @@ async def test_a_task_that_kie_still_works_on_after_its_time_is_given_up_and_loo
 
 
 @pytest.mark.parametrize("ends", ["refused", "given up"])
-async def test_what_was_heard_in_the_visit_that_fails_is_kept(rig: Rig, parts: Parts, ends: str) -> None:
+async def test_a_visit_that_fails_keeps_what_it_learned(rig: Rig, parts: Parts, ends: str) -> None:
     refused = await rig.order(fate="fail")
     late = await rig.order(life=never(), age=DAY + 60)
     generation_id = refused if ends == "refused" else late
@@ -88,7 +88,7 @@ async def test_a_task_that_kie_never_knew_is_parked_and_not_failed(rig: Rig, par
 
 
 @pytest.mark.parametrize(("ago", "ends"), [(2 * HOUR, Reschedule), (HOUR / 2, Fail)])
-async def test_a_task_of_which_nothing_is_heard_is_given_up_only_if_kie_spoke_of_it_within_the_hour(
+async def test_an_unanswered_task_is_given_up_only_if_kie_knew_it_within_the_last_hour(
     rig: Rig, parts: Parts, ago: float, ends: type
 ) -> None:
     generation_id = await rig.order(life=never())
@@ -124,7 +124,7 @@ async def test_a_task_that_is_dead_for_longer_than_its_media_lives_is_left(rig: 
     assert (work["due_at"], (await rig.books.generation(generation_id))["status"]) == (None, "queued")
 
 
-async def test_a_success_without_its_asset_is_healed_without_any_notification(rig: Rig, parts: Parts) -> None:
+async def test_a_success_without_its_asset_is_healed_without_a_notification(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(status="success")
     assert await parts.claims.discover() == 1
     async with rig.working(parts):
@@ -162,14 +162,12 @@ async def test_a_row_that_ended_before_its_visit_is_left_and_kie_is_not_asked(
     before = await rig.books.generation(generation_id)
     await rig.books.set(generation_id, "due_at = now()")
     async with rig.working(parts):
-        await rest_of(rig, generation_id)
+        await wait_until_left(rig, generation_id)
     assert await rig.books.generation(generation_id) == before
     assert rig.kie.counts.records == 1
 
 
-async def test_what_kie_refused_is_delivered_where_it_is_reopened_and_kie_has_changed_its_mind(
-    rig: Rig, parts: Parts
-) -> None:
+async def test_a_reopened_failure_is_delivered_where_kie_reports_success_now(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(fate="fail")
     await rig.visit(parts, generation_id)
     await rig.books.set(generation_id, "reopened = true")
@@ -192,7 +190,7 @@ async def test_a_task_of_another_key_is_found_by_trying_the_ring(rig: Rig) -> No
 
 
 async def test_a_refusal_refunds_once(own_rig: Rig) -> None:
-    await own_rig.pool.execute(REFUNDS)
+    await own_rig.pool.execute(REFUND_HOOK)
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
         await own_rig.visit(parts, generation_id)
@@ -200,8 +198,8 @@ async def test_a_refusal_refunds_once(own_rig: Rig) -> None:
     assert await own_rig.pool.fetchval("SELECT count(*) FROM public.refunds") == 1
 
 
-async def test_a_refund_that_breaks_keeps_the_row_waiting_until_it_is_mended(own_rig: Rig) -> None:
-    await own_rig.pool.execute(BROKEN)
+async def test_a_refund_hook_that_fails_keeps_the_row_waiting_until_it_is_fixed(own_rig: Rig) -> None:
+    await own_rig.pool.execute(BROKEN_HOOK)
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Reschedule)
@@ -211,13 +209,13 @@ async def test_a_refund_that_breaks_keeps_the_row_waiting_until_it_is_mended(own
         assert (work["finding"], "no wallet" in work["why"], 250 < work["due_in"] <= 300) == ("hook_failed", True, True)
 
         await own_rig.pool.execute("DROP FUNCTION reconciler.on_failed")
-        await own_rig.pool.execute(REFUNDS)
+        await own_rig.pool.execute(REFUND_HOOK)
         assert isinstance((await own_rig.visit(parts, generation_id)).decision, Fail)
     assert await own_rig.pool.fetchval("SELECT count(*) FROM public.refunds") == 1
     assert await own_rig.books.events(generation_id) == ["failed"]
 
 
-async def test_what_is_handed_over_stays_as_the_application_wrote_it(rig: Rig) -> None:
+async def test_a_failure_that_is_handed_over_leaves_the_row_as_the_application_wrote_it(rig: Rig) -> None:
     failed, late = await rig.order(fate="fail"), await rig.order(life=never(), age=DAY + 60)
     before = [await rig.books.generation(name) for name in (failed, late)]
     async with rig.instance(RECONCILER_ON_FAIL="handover") as parts:
@@ -232,17 +230,17 @@ async def test_what_is_handed_over_stays_as_the_application_wrote_it(rig: Rig) -
 
 
 async def asset_of(rig: Rig, generation_id: str) -> str:
-    """Our address of the row, once it has one."""
+    """The row's address in our storage, once it has one."""
 
     async def address() -> str | None:
-        found = (await rig.books.generation(generation_id))["asset_url"]
-        return found if found and found.startswith(PUBLIC) else None
+        shown = (await rig.books.generation(generation_id))["asset_url"]
+        return shown if shown and shown.startswith(PUBLIC) else None
 
     return await until(address, what="an asset of ours")
 
 
-async def rest_of(rig: Rig, generation_id: str) -> None:
-    """Wait until nobody will look at the row any more."""
+async def wait_until_left(rig: Rig, generation_id: str) -> None:
+    """Wait until the row is due no more."""
 
     async def at_rest() -> bool:
         work = await rig.books.work(generation_id)

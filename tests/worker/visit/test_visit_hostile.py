@@ -1,4 +1,4 @@
-"""A KIE that answers with whatever it likes: nothing active, endless or misnamed reaches a bucket that all can read."""
+"""A hostile KIE: no active, endless or mislabelled content reaches the public bucket."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ ACTIVE = {
 
 @asynccontextmanager
 async def answering(body: bytes, record: object = None) -> AsyncIterator[Origin]:
-    """A KIE whose tasks all have one result, or this record, and whose files are all this body, called a picture."""
+    """A KIE whose tasks have one result, or this record; every file is this body, labelled as a picture."""
 
     async def answer(writer: asyncio.StreamWriter, head: str) -> None:
         if " /api/" not in head.partition("\r\n")[0]:
             writer.write(ok(body, "Content-Type: image/png"))
             return
         results = json.dumps({"resultUrls": [f"http://localhost:{kie.port}/r/picture.png"]})
-        said = record or {"taskId": "t", "state": "success", "resultJson": results}
-        writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": said}).encode()))
+        data = record or {"taskId": "t", "state": "success", "resultJson": results}
+        writer.write(ok(json.dumps({"code": 200, "msg": "success", "data": data}).encode()))
 
     kie: Origin
     async with origin(answer) as kie:
         yield kie
 
 
-def files(kie: Origin) -> list[str]:
-    """The paths that were asked for and are not KIE's API."""
+def file_paths(kie: Origin) -> list[str]:
+    """The requested paths that are not KIE's API."""
     return [path for path in kie.paths if not path.startswith("/api/")]
 
 
 @pytest.mark.parametrize("what", ACTIVE)
-async def test_active_content_called_a_picture_is_refused_and_its_reason_kept(rig: Rig, what: str) -> None:
+async def test_active_content_that_claims_to_be_a_picture_is_rejected_with_a_reason(rig: Rig, what: str) -> None:
     body, reason = ACTIVE[what]
     async with answering(body) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
@@ -71,7 +71,7 @@ async def test_active_content_called_a_picture_is_refused_and_its_reason_kept(ri
     assert (row["status"], row["asset_url"]) == ("queued", None)
 
 
-async def test_what_is_called_a_page_and_is_a_picture_is_stored_as_a_picture(supabase_rig: Rig) -> None:
+async def test_a_picture_that_is_labelled_as_a_page_is_stored_as_a_picture(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     async with answering(PNG) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
@@ -81,21 +81,21 @@ async def test_what_is_called_a_page_and_is_a_picture_is_stored_as_a_picture(sup
     assert (stored.mime, name.endswith("_0.png")) == ("image/png", True)
 
 
-async def test_a_record_of_a_thousand_results_is_not_begun(rig: Rig) -> None:
+async def test_a_record_with_a_thousand_results_is_not_delivered(rig: Rig) -> None:
     many = json.dumps({"resultUrls": [f"http://localhost:9/r/{n}.png" for n in range(1000)]})
     record = {"taskId": "t", "state": "success", "resultJson": many}
     async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
         visited = await rig.visit(built, generation_id)
     assert isinstance(visited.decision, Reschedule)
-    assert files(kie) == []
+    assert file_paths(kie) == []
     assert rig.names() == []
     why = await rig.pool.fetchval("SELECT why FROM reconciler.work WHERE generation_id = $1", generation_id)
     assert "1000 results" in why
 
 
 @pytest.mark.parametrize("field", ["resultUrls", "failMsg", "state", "callBackUrl"])
-async def test_a_record_with_nul_bytes_and_half_characters_is_survived(rig: Rig, field: str) -> None:
+async def test_a_record_with_nul_bytes_and_half_characters_does_no_harm(rig: Rig, field: str) -> None:
     odd = "http://localhost:9/a\0b\ud800\x1b[2J.png\n"
     record = {"taskId": "t", "state": "fail" if field == "failMsg" else "success", "failMsg": odd, "failCode": odd}
     record |= {"resultJson": json.dumps({"resultUrls": [odd]}), "param": json.dumps({"callBackUrl": odd})}
@@ -109,7 +109,7 @@ async def test_a_record_with_nul_bytes_and_half_characters_is_survived(rig: Rig,
     assert rig.names() == []
 
 
-async def test_an_answer_nested_ten_thousand_deep_is_not_heard(rig: Rig) -> None:
+async def test_an_answer_nested_ten_thousand_levels_deep_counts_as_unreachable(rig: Rig) -> None:
     deep = b'{"code":200,"data":{"state":"success","resultJson":' + b"[" * 10_000 + b"]" * 10_000 + b"}}"
     inside = json.dumps({"code": 200, "data": {"state": "success", "resultJson": "[" * 10_000 + "]" * 10_000}})
     async with origin(ok(deep), ok(inside.encode())) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
@@ -119,7 +119,7 @@ async def test_an_answer_nested_ten_thousand_deep_is_not_heard(rig: Rig) -> None
     assert (await rig.books.generation(generation_id))["status"] == "queued"
 
 
-async def test_a_head_of_ten_megabytes_from_kie_is_not_heard(rig: Rig) -> None:
+async def test_a_response_header_of_ten_megabytes_counts_as_unreachable(rig: Rig) -> None:
     head = bare(b"{}", "X-Big: " + "x" * 10_000_000)
     async with origin(head) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
@@ -130,7 +130,7 @@ async def test_a_head_of_ten_megabytes_from_kie_is_not_heard(rig: Rig) -> None:
 USERS = ["../../../etc/cron.d/x", "..", "a/b", "a\\b", "%2e%2e%2f", "x" * 400, "\u202etxt.exe", "user\nid", "-rf", " "]
 
 
-async def test_a_user_who_is_no_id_gets_a_path_of_plain_letters(dsn: str, tmp_path: Path) -> None:
+async def test_a_user_id_of_strange_characters_gets_a_path_of_plain_letters(dsn: str, tmp_path: Path) -> None:
     async with opened_rig(dsn, tmp_path) as rig:
         await rig.pool.execute("ALTER TABLE public.generations DROP COLUMN user_id CASCADE")
         await rig.pool.execute("ALTER TABLE public.generations ADD user_id text")
@@ -144,36 +144,36 @@ async def test_a_user_who_is_no_id_gets_a_path_of_plain_letters(dsn: str, tmp_pa
     assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/image/[0-9a-f-]{36}_0\.png", name) for name in names)
 
 
-PARTED = {
+LONG_TEXTS = {
     "the reason of a failure": {"state": "fail", "failMsg": "x" * 490 + f" {KEY} " + "y " * 9000, "failCode": "7"},
     "the code of a failure": {"state": "fail", "failMsg": "no", "failCode": "x" * 50 + f" {KEY}"},
     "an unknown state": {"state": "x" * 190 + f" {KEY}"},
 }
 
 
-@pytest.mark.parametrize("what", PARTED)
-async def test_no_part_of_a_key_is_kept_where_long_words_are_cut(rig: Rig, what: str) -> None:
-    record = {"taskId": "t", **PARTED[what]}
+@pytest.mark.parametrize("what", LONG_TEXTS)
+async def test_no_part_of_a_key_is_kept_where_a_long_text_is_cut(rig: Rig, what: str) -> None:
+    record = {"taskId": "t", **LONG_TEXTS[what]}
     async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, KIE_API_KEY=KEY) as built:
         generation_id = await rig.insert("t")
         with capture_logs() as lines:
             visited = await rig.visit(built, generation_id)
     why = await rig.pool.fetchval("SELECT why FROM reconciler.work WHERE generation_id = $1", generation_id)
     error = (await rig.books.generation(generation_id))["error"]
-    told = f"{lines} {visited} {why} {error}"
-    assert KEY[:4] not in told
+    kept = f"{lines} {visited} {why} {error}"
+    assert KEY[:4] not in kept
     assert max(map(len, (why or "", error or ""))) < 600
 
 
-OTHERS = {
+OTHER_TASKS = {
     "a success": {"state": "success", "resultJson": '{"resultUrls": ["http://localhost:9/r/other.png"]}'},
     "a failure": {"state": "fail", "failMsg": "no luck", "failCode": "500"},
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
-async def test_what_kie_says_of_another_task_moves_nothing(rig: Rig, what: str) -> None:
-    record = {"taskId": "others", **OTHERS[what]}
+@pytest.mark.parametrize("what", OTHER_TASKS)
+async def test_an_answer_about_another_task_changes_nothing(rig: Rig, what: str) -> None:
+    record = {"taskId": "others", **OTHER_TASKS[what]}
     async with answering(PNG, record) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
         generation_id = await rig.insert("t")
         visited = await rig.visit(built, generation_id)
@@ -183,4 +183,4 @@ async def test_what_kie_says_of_another_task_moves_nothing(rig: Rig, what: str) 
     assert isinstance(visited.decision, Reschedule)
     assert visited.seen == Unreachable("other_task", "the record is of others")
     assert (await rig.books.generation(generation_id))["status"] == "queued"
-    assert (files(kie), rig.names(), counted) == ([], [], 1)
+    assert (file_paths(kie), rig.names(), counted) == ([], [], 1)

@@ -1,4 +1,4 @@
-"""Rows that move while a visit is under way: cancelled, deleted, given another task, ended by somebody else."""
+"""Rows that change during a visit: cancelled, deleted, given another task, ended by the application."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reconciler.worker.visit import VisitOutcome
 from testkit.waiting import until
 from tests.worker.rig import Rig
 
-OTHERS = "https://elsewhere.example/made-by-another-hand.png"
+APPLICATIONS_ADDRESS = "https://elsewhere.example/made-by-the-application.png"
 
 
 @asynccontextmanager
 async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[asyncio.Task[VisitOutcome | None]]:
-    """A visit in the middle of its last download; the file comes to its end when the block does."""
+    """A visit in the middle of its last download, which ends with the block."""
     task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
     n = len(task.results) - 1
     rig.kie.slow_seconds = 60.0
@@ -89,7 +89,7 @@ async def test_a_row_that_is_deleted_while_it_rests_is_forgotten_at_its_next_vis
         async def forgotten() -> bool:
             return await rig.books.work(generation_id) is None
 
-        await until(forgotten, what="the books are closed")
+        await until(forgotten, what="the row is forgotten")
     orphans = [row["path"] for row in await rig.pool.fetch("SELECT path FROM reconciler.orphans")]
     assert orphans == rig.names()
 
@@ -136,10 +136,10 @@ async def test_progress_that_the_application_wrote_meanwhile_does_not_stop_the_d
     await rig.proves(generation_id)
 
 
-async def test_what_another_hand_delivered_meanwhile_is_left_to_it(rig: Rig, parts: Parts) -> None:
+async def test_a_result_that_the_application_delivered_meanwhile_is_left_alone(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     async with fetching(rig, parts, generation_id) as visiting:
-        await rig.books.change(generation_id, f"status = 'success', asset_url = '{OTHERS}'")
+        await rig.books.change(generation_id, f"status = 'success', asset_url = '{APPLICATIONS_ADDRESS}'")
         before = await rig.books.generation(generation_id)
     visited = await visiting
     assert visited is not None
@@ -147,7 +147,7 @@ async def test_what_another_hand_delivered_meanwhile_is_left_to_it(rig: Rig, par
     assert await rig.books.generation(generation_id) == before
 
 
-async def test_a_success_that_another_hand_wrote_without_an_asset_is_completed(rig: Rig, parts: Parts) -> None:
+async def test_a_success_that_the_application_wrote_without_an_asset_is_completed(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     async with fetching(rig, parts, generation_id) as visiting:
         await rig.books.change(generation_id, "status = 'success'")
@@ -157,7 +157,7 @@ async def test_a_success_that_another_hand_wrote_without_an_asset_is_completed(r
     await rig.proves(generation_id)
 
 
-async def test_whoever_was_overtaken_writes_nothing_more(rig: Rig, parts: Parts) -> None:
+async def test_a_visit_that_was_overtaken_writes_nothing_more(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(results=(MediaSpec(), MediaSpec(ext="webp")))
     async with rig.instance() as successor, fetching(rig, parts, generation_id) as visiting:
         await rig.abandoned(generation_id)

@@ -1,4 +1,4 @@
-"""Everything KIE can answer, over real HTTP, and what becomes of the row: state, reason, finding, next look."""
+"""Everything KIE can answer, over real HTTP, and the row afterwards: state, reason, finding, next poll."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.worker.rig import Rig
 
 @dataclass(frozen=True)
 class Answer:
-    """What comes instead of a record, what is made of it, and how long the first rest is at most."""
+    """What comes instead of a record, how it is understood, and the bounds of the first wait in seconds."""
 
     fault: str
     seen: type
     reason: str = ""
     finding: str | None = None
-    rest: tuple[float, float] = (5, 10)
+    wait: tuple[float, float] = (5, 10)
 
 
-UNHEARD = (
+NO_VERDICT = (
     Answer("record.http_401", Unreachable, "unauthorized", "key_rejected"),
     Answer("record.body_401", Unreachable, "unauthorized", "key_rejected"),
     Answer("record.body_402", Unreachable, "no_credits", "unpaid_account"),
@@ -52,13 +52,13 @@ UNHEARD = (
 )
 
 
-@pytest.mark.parametrize("answer", UNHEARD, ids=lambda answer: answer.fault)
-async def test_what_is_not_the_providers_word_fails_nothing_and_is_asked_again(
+@pytest.mark.parametrize("answer", NO_VERDICT, ids=lambda answer: answer.fault)
+async def test_an_answer_that_is_no_verdict_fails_nothing_and_is_polled_again(
     rig: Rig, parts: Parts, answer: Answer
 ) -> None:
     generation_id = await rig.order()
     task = (await rig.books.generation(generation_id))["task_id"]
-    # The client itself repeats a GET once whose kept connection is cut.
+    # The client repeats a GET once where its kept connection is cut.
     rig.kie.strike(answer.fault, task=task, times=2 if answer.fault == "record.reset" else 1)
     visited = await rig.visit(parts, generation_id)
 
@@ -71,21 +71,21 @@ async def test_what_is_not_the_providers_word_fails_nothing_and_is_asked_again(
     assert answer.reason in work["why"]
     assert work["finding"] == answer.finding
     assert (work["misses"], work["looks"]) == (1, 1)
-    least, most = answer.rest
+    least, most = answer.wait
     assert least - 1 < work["due_in"] <= most
-    assert parts.metrics.polls.labels(answer.seen.__name__.lower())._value.get() == 1
+    assert parts.metrics.polls.labels(answer.seen.word)._value.get() == 1
 
     await rig.pool.execute("UPDATE reconciler.budget SET next_at = now(), rests_until = NULL")
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
 
 
-async def test_who_was_too_fast_leaves_the_key_alone_for_the_window_of_its_limit(rig: Rig, parts: Parts) -> None:
+async def test_after_a_429_the_key_rests_for_the_window_of_its_limit(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     rig.kie.strike("record.http_429")
     await rig.visit(parts, generation_id)
-    left = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
-    assert 8 < await rig.pool.fetchval(left) <= 10
+    resting = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
+    assert 8 < await rig.pool.fetchval(resting) <= 10
     assert not parts.budget.spare(parts.keys[0].key_hash)
 
 
@@ -97,7 +97,7 @@ async def test_a_success_in_an_unusual_envelope_is_a_success(rig: Rig, parts: Pa
     await rig.proves(generation_id)
 
 
-async def test_a_kie_that_does_not_answer_at_all_is_not_heard(rig: Rig) -> None:
+async def test_a_kie_that_does_not_answer_counts_as_unreachable(rig: Rig) -> None:
     generation_id = await rig.order()
     async with rig.instance(KIE_MARKET_BASE_URL="http://127.0.0.1:9") as parts:
         visited = await rig.visit(parts, generation_id)
@@ -109,7 +109,7 @@ async def test_a_kie_that_does_not_answer_at_all_is_not_heard(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("state", "becomes"), [("waiting", "queued"), ("queuing", "queued"), ("generating", "generating")]
 )
-async def test_a_task_that_runs_is_looked_at_again_and_only_generating_is_progress(
+async def test_a_running_task_is_polled_again_and_only_generating_counts_as_progress(
     rig: Rig, parts: Parts, state: str, becomes: str
 ) -> None:
     generation_id = await rig.order(life=never(state))
@@ -123,7 +123,7 @@ async def test_a_task_that_runs_is_looked_at_again_and_only_generating_is_progre
     assert 2 <= work["due_in"] + 1 < 300
 
 
-async def test_a_task_that_kie_denies_is_asked_about_again(rig: Rig, parts: Parts) -> None:
+async def test_a_task_that_kie_does_not_know_is_polled_again(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert("f" * 32)
     visited = await rig.visit(parts, generation_id)
     assert isinstance(visited.seen, TaskUnknown)
@@ -133,7 +133,7 @@ async def test_a_task_that_kie_denies_is_asked_about_again(rig: Rig, parts: Part
     assert work["why"].startswith("KIE does not know the task")
 
 
-async def test_a_refusal_fails_the_generation_with_the_providers_words(rig: Rig, parts: Parts) -> None:
+async def test_a_failure_fails_the_generation_with_the_providers_message(rig: Rig, parts: Parts) -> None:
     failure = Failure(code="430", message="Your prompt was flagged")
     generation_id = await rig.order(fate="fail", failure=failure)
     visited = await rig.visit(parts, generation_id)
@@ -145,7 +145,7 @@ async def test_a_refusal_fails_the_generation_with_the_providers_words(rig: Rig,
     assert parts.metrics.deliveries.labels("failed", "sync")._value.get() == 1
 
 
-async def test_a_success_is_delivered_in_the_visit_that_hears_of_it(rig: Rig, parts: Parts) -> None:
+async def test_a_success_is_delivered_in_the_visit_that_sees_it(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     visited = await rig.visit(parts, generation_id)
     assert isinstance(visited.decision, Finish)
@@ -157,7 +157,7 @@ async def test_a_success_is_delivered_in_the_visit_that_hears_of_it(rig: Rig, pa
 
 
 @pytest.mark.parametrize("fault", ["result.empty", "result.null"])
-async def test_a_success_without_output_is_believed_only_after_five_looks(rig: Rig, parts: Parts, fault: str) -> None:
+async def test_a_success_without_output_is_believed_only_after_five_polls(rig: Rig, parts: Parts, fault: str) -> None:
     generation_id = await rig.order()
     rig.kie.strike(fault, times=5)
     waits = []
@@ -195,10 +195,10 @@ async def test_a_row_without_a_task_waits_for_one_and_kie_is_not_asked(rig: Rig,
     await rig.proves(generation_id)
 
 
-async def test_what_an_observer_saw_fail_is_failed_by_whoever_works_afterwards(rig: Rig) -> None:
+async def test_a_failure_seen_by_an_observer_is_written_by_the_next_working_instance(rig: Rig) -> None:
     refused = await rig.order(fate="fail")
-    async with rig.instance(observe=True) as watching:
-        await rig.visit(watching, refused)
+    async with rig.instance(observe=True) as observer:
+        await rig.visit(observer, refused)
     async with rig.instance() as built, rig.working(built):
         built.work.wake(refused)
 

@@ -1,4 +1,4 @@
-"""A row whose createTask answer was lost: a callback offers its task, KIE says whose it is, and it is delivered."""
+"""A row whose createTask answer was lost: a callback offers its task, KIE's record confirms it, and it is delivered."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def address(generation_id: str) -> str:
 
 
 async def offer(rig: Rig, generation_id: str, task_id: str) -> None:
-    """A callback of this task came to an address that named this generation."""
+    """Store a callback of this task that came to an address with this generation's id."""
     body = json.dumps({"code": 200, "msg": "success", "data": {"taskId": task_id, "state": "success"}})
     sql = "INSERT INTO reconciler.callbacks (task_id, generation_id, body, digest) VALUES ($1, $2, $3, md5($1))"
     await rig.pool.execute(sql, task_id, generation_id, body)
 
 
 async def orphaned(rig: Rig, *, age: float = 0.0, **order: Unpack[TaskSpec]) -> tuple[str, str]:
-    """A row whose task was made and told by a callback, and whose id nobody could save; the row's id and the task's."""
+    """A row without its task's id, and the task, which a callback offers; the ids of both."""
     generation_id = await rig.insert(None, age=age)
     made: TaskSpec = {"callback_url": address(generation_id), **order}
     task_id = rig.kie.add_task(**made)
@@ -38,7 +38,7 @@ async def orphaned(rig: Rig, *, age: float = 0.0, **order: Unpack[TaskSpec]) -> 
     return generation_id, task_id
 
 
-async def rests(rig: Rig, generation_id: str) -> Any:
+async def resting(rig: Rig, generation_id: str) -> Any:
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["lease"] is None
@@ -46,7 +46,9 @@ async def rests(rig: Rig, generation_id: str) -> Any:
     return work
 
 
-async def test_a_lost_answer_is_settled_by_the_callback_and_delivered_in_the_same_visit(rig: Rig, parts: Parts) -> None:
+async def test_a_task_whose_id_was_lost_is_found_by_its_callback_and_delivered_in_the_same_visit(
+    rig: Rig, parts: Parts
+) -> None:
     generation_id, task_id = await orphaned(rig)
     with capture_logs() as lines:
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
@@ -76,13 +78,13 @@ async def test_a_failure_of_the_adopted_task_fails_the_row_by_kies_word(rig: Rig
     assert (generation["task_id"], generation["status"]) == (task_id, "failed")
 
 
-@pytest.mark.parametrize("named", ["another generation", "nobody", "twice"])
-async def test_a_task_that_kie_does_not_call_the_rows_own_is_refused_and_told(
+@pytest.mark.parametrize("named", ["another generation", "none", "two"])
+async def test_a_task_that_kie_does_not_attribute_to_the_row_is_refused_with_a_finding(
     rig: Rig, parts: Parts, named: str
 ) -> None:
     generation_id = await rig.insert(None, age=601)
     other = await rig.insert(None)
-    addresses = {"another generation": address(other), "twice": f"{address(generation_id)}&generation={other}"}
+    addresses = {"another generation": address(other), "two": f"{address(generation_id)}&generation={other}"}
     order: TaskSpec = {"callback_url": addresses[named]} if named in addresses else {}
     task_id = rig.kie.add_task(**order)
     await offer(rig, generation_id, task_id)
@@ -90,23 +92,23 @@ async def test_a_task_that_kie_does_not_call_the_rows_own_is_refused_and_told(
     visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
     assert isinstance(visited.decision, Reschedule)
     assert await rig.books.generation(generation_id) == before
-    work = await rests(rig, generation_id)
+    work = await resting(rig, generation_id)
     assert (work["misses"], work["finding"]) == (1, "no_task")
     assert work["why"] == (
         f"no task id yet; a callback offers one, but the record of {task_id} names another generation or none"
     )
 
 
-async def test_a_task_that_kie_does_not_know_is_asked_about_ever_more_slowly(rig: Rig, parts: Parts) -> None:
+async def test_an_offered_task_that_kie_does_not_know_is_polled_ever_more_slowly(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert(None)
     await offer(rig, generation_id, "invented")
     waits = []
     for _ in range(4):
         await rig.visit(parts, generation_id, Trigger.CALLBACK)
-        waits.append((await rests(rig, generation_id))["due_in"])
+        waits.append((await resting(rig, generation_id))["due_in"])
     assert waits == sorted(waits)
     assert waits[-1] > 30
-    work = await rests(rig, generation_id)
+    work = await resting(rig, generation_id)
     assert work["why"] == "no task id yet; a callback offers one, but KIE does not know invented"
 
 
@@ -118,7 +120,7 @@ async def test_a_forged_offer_does_not_hide_the_true_one(rig: Rig, parts: Parts)
     assert (await rig.proves(generation_id))["task_id"] == task_id
 
 
-async def test_kies_word_counts_also_where_another_row_has_the_task(rig: Rig, parts: Parts) -> None:
+async def test_a_task_is_attached_by_kies_record_even_where_another_row_has_it(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await orphaned(rig)
     other = await rig.insert(task_id)
     for name in (generation_id, other):
@@ -135,7 +137,7 @@ async def test_a_table_that_takes_a_task_once_makes_the_second_row_wait_with_a_f
     finally:
         await rig.pool.execute("DROP INDEX public.one_row_a_task")
     assert isinstance(visited.decision, Reschedule)
-    work = await rests(rig, generation_id)
+    work = await resting(rig, generation_id)
     assert work["finding"] == "no_task"
     assert "the table refuses the task id" in work["why"]
 
@@ -145,7 +147,7 @@ async def test_every_key_of_the_ring_is_asked_and_the_right_one_remembered(rig: 
     async with rig.instance(**POOLED) as parts:
         await rig.visit(parts, generation_id, Trigger.CALLBACK)
         assert (await rig.proves(generation_id))["task_id"] == task_id
-        # Two that did not know it, one that did; the last asks for the result.
+        # Two keys that do not know it, one that does; the last request asks for the result.
         assert rig.kie.counts.records <= 4
 
 
@@ -155,7 +157,7 @@ async def test_while_kie_is_away_the_offer_waits_and_is_taken_when_it_comes_back
     for _ in range(3):
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
         assert isinstance(visited.decision, Reschedule)
-    work = await rests(rig, generation_id)
+    work = await resting(rig, generation_id)
     assert work["why"] == (
         f"no task id yet; a callback offers one, but KIE could not be asked about {task_id} (server_error)"
     )
@@ -179,7 +181,7 @@ async def test_an_observer_adopts_nothing(rig: Rig) -> None:
 async def test_createtask_and_the_callback_at_once_end_in_one_delivery(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await orphaned(rig)
     visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.CALLBACK))
-    await until(lambda: rig.kie.counts.records >= 1, what="KIE is asked whose it is")
+    await until(lambda: rig.kie.counts.records >= 1, what="KIE is asked about the offered task")
     await rig.pool.execute(
         "UPDATE public.generations SET task_id = $2, status = 'generating' WHERE id::text = $1 AND task_id IS NULL",
         generation_id, task_id,
@@ -191,7 +193,7 @@ async def test_createtask_and_the_callback_at_once_end_in_one_delivery(rig: Rig,
     assert await rig.books.events(generation_id) == ["succeeded"]
 
 
-async def test_a_callback_that_came_while_nobody_could_work_is_found_by_the_sweep(rig: Rig, parts: Parts) -> None:
+async def test_a_callback_that_came_while_no_instance_ran_is_found_by_the_sweep(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert(None)
     await rig.visit(parts, generation_id)
     task_id = rig.kie.add_task(callback_url=address(generation_id))

@@ -1,4 +1,4 @@
-"""What a visit tells: one line for each end, and figures that add up."""
+"""What a visit logs and measures: one line for each end, and figures that add up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.simulator import Failure, MediaSpec, never
 from tests.worker.rig import Rig
 
 
-async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> None:
+async def test_a_delivery_is_logged_once_and_counted(rig: Rig, parts: Parts) -> None:
     task = rig.kie.add_task(life=100.0, results=(MediaSpec(size=10_000), MediaSpec("video", "mp4", size=20_000)))
     rig.kie.skip(103)
     generation_id = await rig.insert(task, age=120)
@@ -35,15 +35,15 @@ async def test_a_delivery_is_told_once_and_counted(rig: Rig, parts: Parts) -> No
 
 
 def examples(parts: Parts) -> set[str]:
-    """The generations that are named beside the figures in OpenMetrics."""
+    """The generations that the exemplars of OpenMetrics name."""
     text, _ = parts.metrics.exposition("application/openmetrics-text; version=1.0.0")
     samples = [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
-    named = [dict(sample.exemplar.labels) for sample in samples if sample.exemplar]
-    assert len(named) == 3, "created to delivered, completed to delivered, completed to seen"
-    return {labels["generation_id"] for labels in named}
+    exemplars = [dict(sample.exemplar.labels) for sample in samples if sample.exemplar]
+    assert len(exemplars) == 3, "created to delivered, completed to delivered, completed to seen"
+    return {labels["generation_id"] for labels in exemplars}
 
 
-async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
+async def test_every_step_of_an_asset_is_logged_with_its_size_and_time(rig: Rig, parts: Parts) -> None:
     task = rig.kie.add_task(results=(MediaSpec(size=10_000), MediaSpec("video", "mp4", size=20_000)))
     generation_id = await rig.insert(task)
     with capture_logs() as lines:
@@ -60,20 +60,20 @@ async def test_every_step_of_an_asset_is_told_with_its_size_and_time(rig: Rig, p
     assert sorted(line["path"] for line in steps if "path" in line) == rig.names()
 
 
-async def test_the_two_ways_to_fail_are_told_apart(rig: Rig, parts: Parts) -> None:
+async def test_a_failure_and_a_give_up_are_logged_apart(rig: Rig, parts: Parts) -> None:
     refused = await rig.order(fate="fail", failure=Failure("500", "no luck"))
     late = await rig.order(life=never(), age=90_000)
     with capture_logs() as lines:
         await rig.visit(parts, refused)
         await rig.visit(parts, late)
-    told = {line["event"]: line["reason"] for line in lines if line["event"].startswith("generation.")}
-    assert told == {
+    reasons = {line["event"]: line["reason"] for line in lines if line["event"].startswith("generation.")}
+    assert reasons == {
         "generation.failed": "no luck (500)",
         "generation.gave_up": "gave up after 24 h; last: KIE says waiting",
     }
 
 
-async def test_a_miss_is_counted_under_its_stage_and_its_reason(rig: Rig, parts: Parts) -> None:
+async def test_a_failed_attempt_is_counted_under_its_stage_and_its_reason(rig: Rig, parts: Parts) -> None:
     for fault in ("record.http_500", "file.500"):
         generation_id = await rig.order()
         rig.kie.strike(fault)

@@ -1,4 +1,4 @@
-"""A key that KIE calls too fast rests for a minute at most, and keeps no row of another key waiting."""
+"""A key that KIE answers with 429 rests for a minute at most and delays no row of another key."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from testkit.waiting import until
 from tests.wire import Answer, ok, origin
 from tests.worker.rig import Rig
 
-LEFT = "SELECT max(extract(epoch FROM rests_until - clock_timestamp()))::float8 FROM reconciler.budget"
+RESTS = "SELECT max(extract(epoch FROM rests_until - clock_timestamp()))::float8 FROM reconciler.budget"
 KEYS = {"KIE_API_KEY": "", "KIE_API_KEY_PHOTO": "slow-key", "KIE_API_KEY_VIDEO": "good-key"}
 
 
 def too_fast(*headers: str) -> Answer:
-    """KIE: it takes no question of the slow key, and every other task is on its way."""
+    """A KIE that answers 429 to the slow key and "waiting" to the others."""
 
     async def answer(writer: asyncio.StreamWriter, head: str) -> None:
         if "Bearer slow-key" in head:
             writer.write(ok(b'{"code":429,"msg":"Rate limit exceeded"}', *headers, status="429 Too Many Requests"))
         else:
-            told = {"code": 200, "msg": "success", "data": {"taskId": "t", "state": "waiting"}}
-            writer.write(ok(json.dumps(told).encode()))
+            record = {"code": 200, "msg": "success", "data": {"taskId": "t", "state": "waiting"}}
+            writer.write(ok(json.dumps(record).encode()))
 
     return answer
 
@@ -40,10 +40,10 @@ async def test_a_key_rests_as_long_as_kie_says_but_a_minute_at_most(rig: Rig, sa
         visited = await rig.visit(built, generation_id)
         assert isinstance(visited.decision, Reschedule)
         assert (visited.decision.early - visited.at).total_seconds() <= 60
-        assert rests - 1 < await rig.pool.fetchval(LEFT) <= rests
+        assert rests - 1 < await rig.pool.fetchval(RESTS) <= rests
 
 
-async def test_a_row_whose_key_rests_rests_as_well_and_has_missed_nothing(rig: Rig) -> None:
+async def test_a_row_whose_key_rests_is_rescheduled_without_a_failure(rig: Rig) -> None:
     async with origin(too_fast()) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, **KEYS) as built:
         await built.budget.empty(key_hash("slow-key"), 40.0)
         generation_id = await rig.insert("a", kind="image")
@@ -62,7 +62,7 @@ async def test_a_row_whose_key_rests_rests_as_well_and_has_missed_nothing(rig: R
 async def test_one_keys_rest_keeps_no_row_of_another_key_waiting(rig: Rig, said: str) -> None:
     answer = too_fast(*filter(None, [said]))
     async with origin(answer) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, **KEYS) as built:
-        few = rig.broad(built, asking=4)
+        few = rig.broad(built, polling=4)
         await rig.visit(few, await rig.insert("first", kind="image"))
         async with rig.working(few):
             for n in range(30):

@@ -1,4 +1,4 @@
-"""What storage does wrong, seen from a visit: nothing is called delivered that is not proven, nothing is sent twice."""
+"""Faults of the storage, seen from a visit: only proven results are delivered, and nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_storage_that_is_away_keeps_the_row_waiting_without_another_down
 
 
 async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(supabase_rig: Rig) -> None:
-    """L12: the bucket takes audio/mp3 and not audio/mpeg, say."""
+    """L12: for example a bucket that takes audio/mp3 and not audio/mpeg."""
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].allowed_mime_types = ["image/png"]
@@ -63,7 +63,7 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     await rig.proves(generation_id)
 
 
-async def test_a_result_that_the_bucket_never_takes_ends_by_our_giving_up(supabase_rig: Rig) -> None:
+async def test_a_result_that_the_bucket_never_takes_is_given_up(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].file_size_limit = 1000
@@ -98,30 +98,30 @@ async def test_an_answer_lost_after_the_bytes_arrived_costs_no_second_upload(sup
 
 
 async def test_an_object_that_is_not_what_we_sent_is_no_success(supabase_rig: Rig) -> None:
-    """Law 2: size and hash are proof, what storage echoes of our own words is not."""
+    """Law 2: size and hash are proof; metadata of ours that storage echoes is not."""
     rig = supabase_rig
     assert rig.storage is not None
     generation_id = await rig.order()
     async with rig.instance() as parts:
-        put = parts.ways.store.put
+        put = parts.store.put
 
         async def put_and_spoil(*args: object, **more: object) -> None:
             await put(*args, **more)  # type: ignore[arg-type]
             for thing in rig.storage.objects.values():  # type: ignore[union-attr]
                 spoil(thing)
 
-        parts.ways.store.put = put_and_spoil  # type: ignore[method-assign]
+        parts.store.put = put_and_spoil  # type: ignore[method-assign]
         visited = await rig.visit(parts, generation_id)
         assert isinstance(visited.seen, DeliveryFailed)
         assert (visited.seen.stage, visited.seen.reason) == ("prove", "proof_failed")
         assert (await rig.books.generation(generation_id))["status"] == "queued"
         assert await rig.receipts(generation_id) == []
-        parts.ways.store.put = put  # type: ignore[method-assign]
+        parts.store.put = put  # type: ignore[method-assign]
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)
 
 
-async def test_an_upload_that_was_broken_off_is_gone_on_with_by_another_instance(supabase_rig: Rig) -> None:
+async def test_an_interrupted_upload_is_resumed_by_another_instance(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     generation_id = await rig.order(results=(FILM,))
@@ -154,12 +154,12 @@ async def test_two_instances_on_one_generation_write_one_content(supabase_rig: R
 
 
 def spoil(thing: Thing) -> None:
-    """Let other bytes of the same size lie there, under the names and notes that we gave ours."""
+    """Replace the object's bytes by others of the same size and keep its metadata."""
     thing.content = bytes(reversed(thing.read()))
     thing.md5 = hashlib.md5(thing.content).hexdigest()
     thing.etag = f'"{thing.md5}"'
 
 
 async def user_path(rig: Rig, generation_id: str) -> str:
-    """Where the results of a generation lie, up to their number."""
+    """The paths of a generation's results, up to their number."""
     return f"{(await rig.books.generation(generation_id))['user_id']}/image/{generation_id}"

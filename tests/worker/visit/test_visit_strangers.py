@@ -1,4 +1,4 @@
-"""What a stranger could write into the table, were its policies open: it harms no rows but the stranger's own."""
+"""What another user could write into a table with open policies: it harms only that user's rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ STRANGER = "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"
 STATUSES = ("queued", "generating", "success", "failed", "cancelled")
 
 
-async def whole(rig: Rig, generation_id: str) -> Mapping[str, Any]:
-    """The row with the version that PostgreSQL gave it."""
+async def versioned(rig: Rig, generation_id: str) -> Mapping[str, Any]:
+    """The row with PostgreSQL's version of it."""
     sql = "SELECT g.*, xmin::text AS version FROM public.generations g WHERE id::text = $1"
     return dict(await rig.pool.fetchrow(sql, generation_id))
 
@@ -32,13 +32,13 @@ async def write(rig: Rig, generation_id: str, **columns: object) -> None:
 async def test_a_row_with_anothers_task_changes_nothing_of_the_others(rig: Rig, parts: Parts) -> None:
     victims = await rig.order()
     await rig.visit(parts, victims)
-    before = await whole(rig, victims)
+    before = await versioned(rig, victims)
     strangers = await rig.insert(before["task_id"], user_id=STRANGER)
     await rig.visit(parts, strangers)
     await write(rig, strangers, status="cancelled", asset_url="https://evil.example/x.png")
     await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", strangers)
     await parts.work.once(strangers, Trigger.POLL)
-    assert await whole(rig, victims) == before
+    assert await versioned(rig, victims) == before
     await rig.proves(victims)
     assert rig.kie.counts.creates == 0
 
@@ -67,10 +67,10 @@ async def test_huge_and_odd_texts_keep_no_good_row_waiting(rig: Rig) -> None:
         await rig.insert("no-such-task", user_id=STRANGER, **columns)
     for task_id in (huge[:2_000], "x" * 8_000, "../../x", "a b\n", "\u202e", "' OR 1=1 --", "%00"):
         await rig.insert(task_id, user_id=STRANGER)
-    everybody = [row["id"] for row in await rig.pool.fetch("SELECT id::text FROM public.generations")]
+    strangers = [row["id"] for row in await rig.pool.fetch("SELECT id::text FROM public.generations")]
     good = await rig.order()
     async with rig.instance() as built, rig.working(built):
-        for generation_id in (*everybody, good):
+        for generation_id in (*strangers, good):
             built.work.wake(generation_id)
         await rig.delivered(good, within=15)
     await rig.proves(good)
@@ -78,7 +78,7 @@ async def test_huge_and_odd_texts_keep_no_good_row_waiting(rig: Rig) -> None:
     assert [row["status"] for row in statuses] == ["queued"]
 
 
-async def test_games_with_ones_own_status_move_no_other_row_and_order_nothing(rig: Rig) -> None:
+async def test_changing_the_status_of_an_own_row_moves_no_other_row_and_orders_nothing(rig: Rig) -> None:
     dice = random.Random(7)
     own = [await rig.order() for _ in range(6)]
     await rig.pool.execute("UPDATE public.generations SET user_id = $1", STRANGER)
@@ -86,7 +86,7 @@ async def test_games_with_ones_own_status_move_no_other_row_and_order_nothing(ri
     async with rig.instance() as built, rig.working(built):
         built.work.wake(done)
         await rig.delivered(done)
-        before = await whole(rig, done)
+        before = await versioned(rig, done)
         for _ in range(60):
             row, status = dice.choice(own), dice.choice(STATUSES)
             await write(rig, row, status=status, asset_url=dice.choice([None, "", "https://evil.example/x"]))
@@ -98,7 +98,7 @@ async def test_games_with_ones_own_status_move_no_other_row_and_order_nothing(ri
             await write(rig, row, status="queued", asset_url=None)
             built.work.wake(row)
             await rig.delivered(row)
-    assert await whole(rig, done) == before
+    assert await versioned(rig, done) == before
     for row in (good, *own):
         await rig.proves(row)
     assert rig.kie.counts.creates == 0

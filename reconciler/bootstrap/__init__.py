@@ -1,0 +1,327 @@
+"""The composition root: builds every part from the settings, and closes it again. Nothing else builds parts.
+
+Here is what the commands and the daemon share. What only the daemon needs is in `http.py` (the API) and `periodic.py`
+(the periodic tasks and the listener), so that no command loads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from reconciler import tracing
+from reconciler.domain.model import Policy
+from reconciler.kie.client import KieClient, key_hash
+from reconciler.logs.redaction import Redaction
+from reconciler.media.fetch import Fetcher
+from reconciler.media.spool import SpoolDirectory
+from reconciler.metrics import Metrics
+from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
+from reconciler.operations.actions import Operator
+from reconciler.operations.doctor.examine import DoctorClients
+from reconciler.operations.explain import ExplainTerms
+from reconciler.postgres.claims.claims import Claims
+from reconciler.postgres.eligibility import EligibleRows
+from reconciler.postgres.inbox import Inbox
+from reconciler.postgres.ledger.ledger import Ledger
+from reconciler.postgres.ledger.reopen import Reopener
+from reconciler.postgres.ledger.verification import VerificationQueue
+from reconciler.postgres.outbox import Outbox
+from reconciler.postgres.pool import Database
+from reconciler.postgres.preflight import traceable, usable
+from reconciler.postgres.rate_limit import RateLimit
+from reconciler.postgres.reports.activity import ActivityReader
+from reconciler.postgres.reports.reports import Reports, ReportScope
+from reconciler.postgres.schema import TableShape
+from reconciler.settings import Settings
+from reconciler.storage import Store
+from reconciler.storage.local import LocalStore
+from reconciler.storage.supabase import SupabaseStore
+from reconciler.tracing import UNTRACED, Tracing
+from reconciler.webhooks.client import TIMEOUT, WebhookClient
+from reconciler.webhooks.sender import WebhookSender
+from reconciler.worker.deliver import Deliverer
+from reconciler.worker.periodic.verification import Verification
+from reconciler.worker.poll import Poller
+from reconciler.worker.route import RingKey
+from reconciler.worker.visit import CurrentPolicy, Visitor
+from reconciler.worker.visit_sinks import log_visit, measure_visit, trace_visit
+from reconciler.worker.worker import Worker
+
+log = structlog.get_logger()
+
+MIN_POLLING = 4
+MAX_POLLING = 64
+QUEUE_SECONDS = 2.0
+"""How long a visit may queue for a request to KIE; the rate times this is how many visits may poll at once."""
+
+ANSWER_SECONDS = 10.0
+"""How long KIE may take to answer about a task; it answers within a second, so a longer wait is a dead connection."""
+
+ORDER_SECONDS = 30.0
+"""How long KIE may take to answer createTask; it answers within a second."""
+
+CALLBACK_CONNECTIONS = 2
+"""Connections that only callbacks use; one stores thousands of callbacks a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the daemon and the commands work with.
+
+    `ordering_kie` opens a connection for every request; only createTask uses it.
+    """
+
+    settings: Settings
+    instance: uuid.UUID
+    metrics: Metrics
+    database: Database
+    shape: TableShape
+    reports: Reports
+    claims: Claims
+    ledger: Ledger
+    inbox: Inbox
+    kie: KieClient
+    ordering_kie: KieClient
+    store: Store
+    budget: RateLimit
+    keys: tuple[RingKey, ...]
+    current: CurrentPolicy
+    deliveries: Deliverer
+    work: Worker
+    audit: Verification
+
+
+@contextlib.asynccontextmanager
+async def parts(
+    settings: Settings, *, observe: bool = False, metrics: Metrics | None = None, instance: uuid.UUID | None = None
+) -> AsyncIterator[Parts]:
+    """Build the parts, and close them at the end.
+
+    Raises Config where a person must mend something, Transient while the database or storage is away.
+    """
+    settings.require("database_url", "kie_api_key", "storage")
+    async with contextlib.AsyncExitStack() as stack:
+        yield await _build(settings, metrics or Metrics(), instance or uuid.uuid4(), stack, observe=observe)
+
+
+async def _build(
+    settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
+) -> Parts:
+    database, shape = await _database(settings, metrics, stack)
+    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), shape)
+    store = await _checked_store(settings, stack)
+    fetcher = await _fetcher(settings, stack)
+    kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
+    ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, keep_alive=False))
+    tracing = await _tracing(settings, database, instance, stack)
+    structlog.contextvars.bind_contextvars(instance=str(instance))
+    keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
+    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
+    current = CurrentPolicy(limits)
+    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
+    term = settings.lease_seconds
+    claims = Claims(database, shape, eligible, instance=instance, term=term, traced=tracing.on)
+    handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
+    ledger = Ledger(database, shape, handover=handover, second_look=second_look)
+    budget = RateLimit(database, settings.poll_rate)
+    poller = Poller(kie, inbox, budget, keys, metrics, tracing)
+    spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
+    deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics, tracing, slots=settings.concurrency)
+    sinks = (log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing))
+    visitor = Visitor(ledger, poller, deliverer, policy=current, metrics=metrics, tracing=tracing, sinks=sinks)
+    work = _worker(settings, claims, ledger, visitor, metrics)
+    return Parts(
+        settings=settings,
+        instance=instance,
+        metrics=metrics,
+        database=database,
+        shape=shape,
+        reports=Reports(database, shape, report_scope(settings)),
+        claims=claims,
+        ledger=ledger,
+        inbox=inbox,
+        kie=kie,
+        ordering_kie=_kie(settings, ordering, patience=ORDER_SECONDS),
+        store=store,
+        budget=budget,
+        keys=keys,
+        current=current,
+        deliveries=deliverer,
+        work=work,
+        audit=Verification(VerificationQueue(database, shape), store, metrics, stir=work.stir, observe=observe),
+    )
+
+
+async def _database(
+    settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack
+) -> tuple[Database, TableShape]:
+    database = _connections(settings, min(4 + settings.concurrency, 20), stack)
+    try:
+        return database, await usable(database, settings.task_pattern)
+    finally:
+        # Only now: until the new pool has an answer, what the attempt before saw is still true.
+        metrics.database_up.set_function(lambda: database.trouble is None)
+
+
+def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
+    """A pool that opens with its first statement, and closes with the stack."""
+    database = Database(settings.database_url.get_secret_value(), size=size)
+    stack.push_async_callback(database.close)
+    return database
+
+
+@contextlib.asynccontextmanager
+async def reports(settings: Settings) -> AsyncIterator[Reports]:
+    """Build only what reads reports of the tables."""
+    async with _one_connection(settings) as (database, shape):
+        yield Reports(database, shape, report_scope(settings))
+
+
+@contextlib.asynccontextmanager
+async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
+    """Build only what reads what the replicas are doing."""
+    async with _one_connection(settings) as (database, _):
+        yield ActivityReader(database, alive=report_scope(settings).alive)
+
+
+@contextlib.asynccontextmanager
+async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
+    database = Database(settings.database_url.get_secret_value(), size=1)
+    try:
+        yield database, await usable(database, settings.task_pattern)
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def doctor_clients(settings: Settings) -> AsyncIterator[DoctorClients]:
+    """Build what `doctor` checks with; nothing is asked yet, so nothing needs to be there."""
+    settings.require("database_url", "kie_api_key", "storage")
+    async with contextlib.AsyncExitStack() as stack:
+        store = _store(settings, slots=2)
+        stack.push_async_callback(store.close)
+        session = await stack.enter_async_context(kie_session())
+        yield DoctorClients(
+            settings=settings,
+            store=store,
+            room=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            kie=_kie(settings, session),
+            web=await stack.enter_async_context(json_client()),
+        )
+
+
+async def _checked_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:
+    store = _store(settings, slots=settings.concurrency * 2)
+    stack.push_async_callback(store.close)
+    await store.check()
+    return store
+
+
+async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetcher:
+    session = media_session(allow_private=settings.allow_private_hosts, slots=settings.concurrency * 2)
+    return Fetcher(
+        await stack.enter_async_context(session),
+        hosts=settings.result_hosts,
+        max_bytes=settings.max_asset_bytes,
+        allow_private=settings.allow_private_hosts,
+    )
+
+
+def _kie(settings: Settings, session: aiohttp.ClientSession, **limits: float) -> KieClient:
+    """A client that can use every key of the ring."""
+    return KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets(), **limits)
+
+
+def _ring(settings: Settings) -> dict[str, str]:
+    """KIE's keys by their hashes."""
+    secrets = (key.secret.get_secret_value() for key in settings.kie_keys())
+    return {key_hash(secret): secret for secret in secrets}
+
+
+def _spool_dir(settings: Settings) -> Path:
+    return settings.spool_dir or Path(tempfile.gettempdir()) / f"kie-reconciler-{os.getuid()}"
+
+
+async def _tracing(
+    settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
+) -> Tracing:
+    """The tracing that the environment asks for; none while the column that joins a trace is missing."""
+    if not tracing.wanted(os.environ):
+        return UNTRACED
+    if not await traceable(database):
+        log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
+        return UNTRACED
+    redact = Redaction(settings.secrets()).text
+    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=redact)
+    stack.push_async_callback(chosen.close)
+    return chosen
+
+
+def _store(settings: Settings, slots: int) -> Store:
+    if settings.storage_backend == "local":
+        settings.require("public_url")
+        assert settings.storage_local_dir is not None
+        return LocalStore(settings.storage_local_dir, settings.public_url)
+    return SupabaseStore(
+        settings.supabase_url,
+        settings.supabase_service_role_key.get_secret_value(),
+        bucket=settings.storage_bucket,
+        session=storage_session(slots=slots),
+        client=json_client(),
+    )
+
+
+def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor, metrics: Metrics) -> Worker:
+    rate = settings.poll_rate * len(settings.kie_keys())
+    return Worker(
+        claims,
+        ledger,
+        visitor,
+        metrics,
+        max_polling=max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS))),
+        lease_seconds=settings.lease_seconds,
+        sweep_seconds=settings.sweep_seconds,
+        request_gap=1 / rate,
+    )
+
+
+@contextlib.asynccontextmanager
+async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
+    """Build the sender of webhooks; None without an address for them, and where this instance only observes."""
+    settings = built.settings
+    if not settings.notify_url or built.current.limits.observe:
+        yield None
+        return
+    async with json_client(timeout=TIMEOUT) as client:
+        receiver = WebhookClient(client, settings.notify_url, settings.notify_secret.get_secret_value())
+        yield WebhookSender(Outbox(built.database), receiver, built.metrics)
+
+
+def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
+    """Return what operations work with."""
+    reopener = Reopener(built.database, built.shape)
+    return Operator(built.work, built.reports, reopener, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
+
+
+def report_scope(settings: Settings) -> ReportScope:
+    """Return what the reports count as eligible, stuck and alive."""
+    return ReportScope(
+        providers=settings.providers,
+        task_pattern=settings.task_pattern,
+        result_hosts=settings.result_hosts,
+        their_hosts=settings.their_hosts,
+        stuck_after=settings.stuck_after,
+        alive=timedelta(seconds=2 * settings.lease_seconds),
+        announces=bool(settings.notify_url),
+    )

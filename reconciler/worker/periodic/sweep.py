@@ -1,0 +1,85 @@
+"""Finds every generation that no notification announced; this is why every notification may be lost.
+
+A listener that hears nothing makes the sweep run three times as often. When listening starts anew, the daemon runs a
+sweep at once (`Scheduler.run_beside`).
+"""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from reconciler.metrics import Metrics
+from reconciler.postgres.claims.claims import Claims
+from reconciler.worker.worker import Worker
+
+log = structlog.get_logger()
+
+
+class ListenerStatus:
+    """Whether notifications arrive, according to the listener's canary."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._canary_at = time.monotonic()
+        self.listening = False
+
+    @property
+    def canary_age(self) -> float:
+        """Seconds since a canary last came back, or since the start."""
+        return time.monotonic() - self._canary_at
+
+    def record_canary(self, seconds: float | None) -> None:
+        """Record that a canary came back after so many seconds, None when it did not come back."""
+        self.listening = seconds is not None
+        if self.listening:
+            self._canary_at = time.monotonic()
+        self._metrics.heard_canary(seconds, time.time())
+
+
+class Sweep:
+    """Takes up eligible rows that are not in the bookkeeping yet; `finished` says whether any sweep has ended."""
+
+    name = "sweep"
+    first_after = 0.0
+
+    def __init__(self, claims: Claims, worker: Worker, metrics: Metrics, *, interval: float) -> None:
+        self._claims = claims
+        self._worker = worker
+        self._metrics = metrics
+        self.interval = interval
+        self.finished = False
+        self._finished_at = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since a sweep last ended, or since the start."""
+        return time.monotonic() - self._finished_at
+
+    async def run_once(self) -> None:
+        """Take up new rows, and make the worker look for what is due."""
+        found = await self._claims.discover()
+        if found:
+            log.info("sweep.found", generations=found)
+        self._worker.stir()
+        self.finished = True
+        self._finished_at = time.monotonic()
+        self._metrics.last_sweep.set(time.time())
+
+
+class MakeUpSweep:
+    """Sweeps three times as often while the listener hears nothing."""
+
+    name = "make_up"
+    interval = 1.0
+    first_after = 0.0
+
+    def __init__(self, sweep: Sweep, listener: ListenerStatus) -> None:
+        self._sweep = sweep
+        self._listener = listener
+
+    async def run_once(self) -> None:
+        """Sweep if nothing is heard and the last sweep ended more than a third of the interval ago."""
+        if not self._listener.listening and self._sweep.age > self._sweep.interval / 3:
+            await self._sweep.run_once()

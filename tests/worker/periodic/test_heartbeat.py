@@ -1,0 +1,66 @@
+"""The heartbeat: what the other replicas see of this one, and which of them leads."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+
+from reconciler.bootstrap import Parts
+from reconciler.errors import Transient
+from reconciler.postgres.reports.activity import ActivityReader
+from reconciler.worker.periodic.leadership import Leadership
+from testkit.rows import HOUR
+from tests.worker.periodic.daemon_tasks import built, task
+from tests.worker.rig import Rig
+
+
+async def test_a_replica_shows_what_it_does_each_second_only_while_it_is_watched(rig: Rig, parts: Parts) -> None:
+    seen = "SELECT seen_at FROM reconciler.instances"
+    periodic = built(parts)
+    show = task(periodic, "show")
+    await periodic.heartbeat.run_once()
+    first = await rig.pool.fetchval(seen)
+    await show.run_once()
+    assert await rig.pool.fetchval(seen) == first
+
+    await ActivityReader(parts.database, alive=HOUR).watch()
+    await periodic.heartbeat.run_once()
+    second = await rig.pool.fetchval(seen)
+    await show.run_once()
+    third = await rig.pool.fetchval(seen)
+    assert first < second < third
+
+    await rig.pool.execute("UPDATE reconciler.watching SET until = now()")
+    await show.run_once()
+    fourth = await rig.pool.fetchval(seen)
+    await show.run_once()
+    assert third < fourth == await rig.pool.fetchval(seen)
+
+
+async def test_a_leader_that_gets_no_answer_leads_until_its_trust_window_ends(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> bool:
+        raise Transient("the database is away", code="database_away")
+
+    periodic = built(parts)
+    heartbeat, leadership = periodic.heartbeat, periodic.heartbeat._leadership
+    await heartbeat.run_once()
+    assert leadership.leads
+    monkeypatch.setattr(heartbeat._heartbeat, "lead", away)
+    with pytest.raises(Transient):
+        await heartbeat.run_once()
+    assert leadership.leads
+    leadership._leads_until -= 2 * heartbeat.interval
+    assert not leadership.leads
+
+
+@pytest.mark.parametrize(("now", "leads"), [(119.9, True), (120.0, False)])
+def test_the_trust_window_begins_before_the_question(now: float, leads: bool) -> None:
+    leadership = Leadership(trust_window=20.0)
+    leadership.record(True, asked_at=100.0)
+    with mock.patch("reconciler.worker.periodic.leadership.time.monotonic", return_value=now):
+        assert leadership.leads is leads
+        leadership.record(False, asked_at=now)
+        assert not leadership.leads
