@@ -1,4 +1,4 @@
-"""Every statement that the daemon has for the database, said once over rows made for it.
+"""Runs every statement that the daemon has for the database once, over rows made for it.
 
 `database` is anything with the methods of `Database`: one opened as the least privileged role, or one that watches
 the plans.

@@ -1,4 +1,4 @@
-"""The page for operators tells of every metric, finding, reason, SQL file, and of nothing that is not there."""
+"""docs/OPERATIONS.md lists every metric, finding, reason and SQL file, and nothing that does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as operators and scripts meet it: words, exit codes, one line for what is wrong, the questions."""
+"""The command line as operators and scripts use it: words, exit codes, one line for each mistake."""
 
 from __future__ import annotations
 
@@ -101,7 +101,15 @@ async def test_wrong_configuration_is_two_in_one_line_without_secrets(
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["stuck"], ["explain", "x"], ["top"], ["migrate"], ["backfill", "--dry-run"]]
+    "words",
+    [
+        ["status"],
+        ["migrate"],
+        *(
+            pytest.param(words, marks=pytest.mark.soak)
+            for words in (["stuck"], ["explain", "x"], ["top"], ["backfill", "--dry-run"])
+        ),
+    ],
 )
 async def test_a_database_that_is_away_is_one(tmp_path: Path, words: list[str]) -> None:
     environment = {"DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/db"}
