@@ -126,9 +126,11 @@ async def _build(
     tracing = await _tracing(settings, database, instance, stack)
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
+    limits = Policy(
+        settings.give_up_after, provider_hosts=settings.provider_hosts, observe=observe, key_count=len(keys)
+    )
     current = CurrentPolicy(limits)
-    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
+    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     term = settings.lease_seconds
     claims = Claims(database, table, eligible, instance=instance, term=term, traced=tracing.on)
     handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
@@ -258,13 +260,13 @@ async def _tracing(
     settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
 ) -> Tracing:
     """The tracing that the environment asks for; none while the column that joins a trace is missing."""
-    if not tracing.wanted(os.environ):
+    if not tracing.is_enabled(os.environ):
         return UNTRACED
     if not await traceable(database):
         log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
         return UNTRACED
     redact = Redaction(settings.secrets()).text
-    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=redact)
+    chosen = tracing.chosen(os.environ, instance=str(instance), redact=redact)
     stack.push_async_callback(chosen.close)
     return chosen
 
@@ -321,7 +323,7 @@ def report_scope(settings: Settings) -> ReportScope:
         providers=settings.providers,
         task_pattern=settings.task_pattern,
         result_hosts=settings.result_hosts,
-        their_hosts=settings.their_hosts,
+        their_hosts=settings.provider_hosts,
         stuck_after=settings.stuck_after,
         alive=timedelta(seconds=2 * settings.lease_seconds),
         announces=bool(settings.notify_url),

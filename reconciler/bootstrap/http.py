@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.bootstrap import Parts, operator, report_scope
-from reconciler.domain.poll_interval import FASTEST
+from reconciler.domain.poll_interval import MIN_INTERVAL
 from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
@@ -45,7 +45,7 @@ def authenticator(settings: Settings) -> Authenticator:
 
 def route_services(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
-    shared = operator(parts, pause=FASTEST)
+    shared = operator(parts, pause=MIN_INTERVAL)
     return RouteServices(
         worker=parts.work,
         reports=parts.reports,

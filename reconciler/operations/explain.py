@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from reconciler.domain.decide import MEDIA_LIFE
-from reconciler.domain.findings import FindingThresholds, Snapshot, findings, span
+from reconciler.domain.findings import FindingThresholds, Snapshot, findings, format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import points_at_provider
 from reconciler.postgres.eligibility import LONGEST_TASK
@@ -41,7 +41,7 @@ def explain(details: GenerationDetails, settings: Settings) -> dict[str, str]:
 def _at(when: datetime, now: datetime) -> str:
     """Return a moment, after its distance from now."""
     seconds = (when - now).total_seconds()
-    away = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+    away = f"in {format_seconds(seconds)}" if seconds > 0 else f"{format_seconds(-seconds)} ago"
     return f"{away} ({when:%Y-%m-%d %H:%M:%S %Z})"
 
 
@@ -107,7 +107,9 @@ def _results(details: GenerationDetails) -> str:
         parts.append("An address is dead, so KIE is asked for new ones.")
     if details.work and details.work.delivered_at is not None:
         after = (details.work.delivered_at - details.generation.created_at).total_seconds()
-        parts.append(f"Delivered {_at(details.work.delivered_at, details.now)}, {span(after)} after its creation.")
+        parts.append(
+            f"Delivered {_at(details.work.delivered_at, details.now)}, {format_seconds(after)} after its creation."
+        )
     return " ".join(parts)
 
 
@@ -171,7 +173,7 @@ def ended(details: GenerationDetails, settings: Settings) -> bool:
             return False
         # With a receipt the host proves nothing: on one machine storage and provider can share it.
         stored = any((row.asset_url or "").endswith(receipt.path) for receipt in details.receipts)
-        return stored or (bool(row.asset_url) and not points_at_provider(row.asset_url, settings.their_hosts))
+        return stored or (bool(row.asset_url) and not points_at_provider(row.asset_url, settings.provider_hosts))
     return not (row.status == "failed" and details.known is not None and details.known.due_at is not None)
 
 
@@ -222,7 +224,7 @@ def _left_alone(details: GenerationDetails, settings: Settings) -> str:
 
 def _next_visit(work: Bookkeeping, now: datetime) -> str:
     if work.due_at is None or work.due_at <= now:
-        late = "" if work.due_at is None else f" for {span((now - work.due_at).total_seconds())}"
+        late = "" if work.due_at is None else f" for {format_seconds((now - work.due_at).total_seconds())}"
         return f"Its next visit has been due{late}: it waits for its turn among the requests to KIE."
     early = work.early_at
     sooner = f"; from {early:%H:%M:%S} on if a request is to spare" if early and now < early < work.due_at else ""
@@ -257,5 +259,5 @@ def _announcement(event: PastEvent) -> str:
     if event.announced_at is not None:
         return f"announced {event.announced_at:%H:%M:%S}"
     if event.dead_at is not None:
-        return f"not announced: given up after {span((event.dead_at - event.at).total_seconds())}"
+        return f"not announced: given up after {format_seconds((event.dead_at - event.at).total_seconds())}"
     return "not announced"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler.domain.model import DurationModel
-from reconciler.domain.poll_interval import curve_for, fit, hazard, theta
+from reconciler.domain.poll_interval import duration_model, fit, hazard, poll_price
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import CREATED, IN_FLIGHT, text_of
 from reconciler.postgres.schema import TableShape
@@ -48,7 +48,7 @@ class LearnedPace:
     """The learned curves by model, and theta, the price of one poll in seconds of expected waste."""
 
     curves: Mapping[str, DurationModel]
-    theta: float
+    poll_price: float
 
 
 class PollStats:
@@ -83,7 +83,9 @@ SELECT {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_
             ages[row["model"] or _ALL].append(row["age"])
         fits = {model: fit(took, ages[model]) for model, took in samples.items()}
         curves = {model: curve for model, curve in fits.items() if curve is not None}
-        price = theta((hazard(curve_for(row["model"], row["kind"], curves), row["age"]) for row in running), self._rate)
+        price = poll_price(
+            (hazard(duration_model(row["model"], row["kind"], curves), row["age"]) for row in running), self._rate
+        )
         await self._keep(curves, {model: len(took) for model, took in samples.items()}, price)
         return LearnedPace(curves, price)
 

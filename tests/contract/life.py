@@ -1,4 +1,4 @@
-"""Every statement that the daemon has for the database, said once over rows made for it.
+"""Runs every statement that the daemon has for the database once, over rows made for it.
 
 `database` is anything with the methods of `Database`: one opened as the least privileged role, or one that watches
 the plans.
@@ -69,7 +69,7 @@ class Life:
         """Look again later; the row begins to generate."""
         claim, row = await self.claim(generation_id)
         now = datetime.now(UTC)
-        await self.ledger.rest(row, claim, Reschedule(now + timedelta(hours=1), now, "working", begun=True))
+        await self.ledger.rest(row, claim, Reschedule(now + timedelta(hours=1), now, "working", set_generating=True))
 
     async def fail(self, generation_id: str) -> str | None:
         """The provider's own word."""

@@ -1,4 +1,4 @@
-"""What programs are promised of `--json`: the fields on the page for operators are those that are printed."""
+"""docs/OPERATIONS.md lists exactly the fields that `--json` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However much has grown old, it is deleted in short statements that read no row twice: nobody waits long for them.
+"""Old rows are deleted in short statements that read no row twice and hold no lock for long, however many there are.
 
 MANY_OLD says how many failed rows and events there are. The figures are printed with `-s`; docs/OPERATIONS.md has
 those of a million.

@@ -32,7 +32,7 @@ async def owner(lasting_dsn: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def life(lasting_dsn: str, owner: Any) -> AsyncIterator[Life]:
-    """The daemon as a login whose only rights are those of the role."""
+    """The daemon under a login with the rights of the role only."""
     async with member(lasting_dsn, "reconciler") as address:
         database = Database(address)
         async with database.transaction() as connection:

@@ -101,7 +101,15 @@ async def test_wrong_configuration_is_exit_2_with_one_line_and_no_secret(
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["stuck"], ["explain", "x"], ["top"], ["migrate"], ["backfill", "--dry-run"]]
+    "words",
+    [
+        ["status"],
+        ["migrate"],
+        *(
+            pytest.param(words, marks=pytest.mark.soak)
+            for words in (["stuck"], ["explain", "x"], ["top"], ["backfill", "--dry-run"])
+        ),
+    ],
 )
 async def test_a_database_that_is_away_is_exit_1(tmp_path: Path, words: list[str]) -> None:
     environment = {"DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/db"}

@@ -94,7 +94,7 @@ FATE: ContextVar[Fate | None] = ContextVar("FATE", default=None)
 
 
 class Fateful(pool.PlainConnection):
-    """A connection whose statements meet the fate of the step that says them."""
+    """A connection; each statement meets the fate of the step that executes it."""
 
     async def _met(self, query: str, say: Callable[[], Awaitable[Any]]) -> Any:
         fate = FATE.get()

@@ -16,7 +16,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from reconciler.domain.model import OPEN, Trigger
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.simulator import Fault, never
-from reconciler.simulator.api.callback_bodies import body_of
+from reconciler.simulator.api.callback_bodies import callback_body
 from tests.model.calls import KINDS, media, said, scene
 from tests.model.fate import Fate, Manner
 from tests.model.stage import insert
@@ -56,7 +56,7 @@ class Model(World):
         if awake and not fate.dead and followed:
             await self.stage.look(replica, Fate())
         if awake and not followed:
-            # Whoever was woken died before it looked.
+            # The instance that was woken died before it looked.
             self.stage.replicas[replica].work._wakes.clear()
 
     # Our own orders.
@@ -74,7 +74,7 @@ class Model(World):
     )
     def orders(self, replica: int, at: int, manner: Manner, fault: str | None, count: int, key: str | None) -> None:
         kie = self.stage.kie
-        # Whoever stands still may order later: this is also what becomes of that.
+        # A frozen instance may order later: this checks the result of that too.
         lost = [Fault("callback.lost", math.inf)]
         kie.usual["nano-banana-2"] = {"life": never(), "results": media(count), "faults": lost}
         if fault:
@@ -113,7 +113,7 @@ class Model(World):
             task = own[0]
         else:
             return
-        body = body_of(scene(kie, kie.tasks[task], "success"))
+        body = callback_body(scene(kie, kie.tasks[task], "success"))
         self.do(self.called(self.replica(replica), body, row, self.fate(at, manner), followed=True))
 
     # The instances.
@@ -205,7 +205,7 @@ class Model(World):
     @precondition(lambda self: self.stage.asleep is not None)
     @rule(kill=st.sampled_from([False, False, True]))
     def wakes_up(self, kill: bool) -> None:
-        """Whoever stood still goes on as if no time had passed, or is killed there."""
+        """A frozen instance goes on as if no time had passed, or is killed there."""
         self.do(self.woken(kill=kill))
 
     async def woken(self, *, kill: bool) -> None:
@@ -243,7 +243,7 @@ class Model(World):
         if self.stage.asleep is not None:
             await self.woken(kill=False)
             await self.watch.look()
-        # And two rows that nobody tells of.
+        # And two rows that are not announced.
         for status in ("queued", "success"):
             task = await self.made()
             self.rows.append(await insert(self.stage.rig.pool, task_id=task, status=status))
@@ -253,7 +253,7 @@ class Model(World):
             if task.life.seconds == math.inf:
                 kie.end(task.id)
             if named := named_by(task.callback_url):
-                await self.called(0, body_of(scene(kie, task, task.life.end)), named, Fate(), followed=False)
+                await self.called(0, callback_body(scene(kie, task, task.life.end)), named, Fate(), followed=False)
         for turn in range(8):
             await self.stage.passes(6 * 3600)
             await self.stage.sweep(turn % 3, Fate())
@@ -277,7 +277,7 @@ class Model(World):
         task = kie.tasks[generation["task_id"]]
         assert generation["status"] not in OPEN, f"{row} is still in flight: {self.watch.last['work'].get(row)}"
         if generation["status"] == "success" and task.life.end == "success":
-            # What KIE had refused was left; that it takes this back is found out when somebody asks for it.
+            # What KIE had refused was left; that it takes this back is found out when an operator asks for it.
             assert generation["asset_url"] or task.id in self.watch.refused, f"{row} has no asset"
             assert not (generation["asset_url"] or "").startswith(kie.origin), (
                 f"{row} still shows the provider's address"

@@ -126,7 +126,7 @@ class Provider(Simulator):
 
 @dataclass
 class Asleep:
-    """A step that stands still within one instance, which nobody else drives meanwhile."""
+    """A step that is frozen within one instance; no other step of the instance runs meanwhile."""
 
     replica: int
     task: asyncio.Task[Any]
@@ -200,7 +200,7 @@ class Stage:
         return await ended(asleep.task)
 
     async def lost(self) -> Mapping[str, str | None]:
-        """The books about every row whose lease has gone to somebody else while its holder stood still."""
+        """The bookkeeping of every row with a lease that another instance took while its holder was frozen."""
         assert self.asleep is not None
         held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].work._held.values()]
         sql = "SELECT lease FROM reconciler.work WHERE generation_id = $1"
@@ -230,7 +230,7 @@ class Stage:
         await self.drive(replica, step, fate)
 
     async def sweep(self, replica: int, fate: Fate) -> None:
-        """Find what nobody told of, then look."""
+        """Find what was not announced, then look."""
         await self.drive(replica, self.replicas[replica].claims.discover, fate)
         if self.asleep is None or self.asleep.replica != replica:
             await self.look(replica, Fate())
@@ -274,7 +274,7 @@ class Stage:
         return await self.drive(replica, lambda: reopening.reopen(generation_id), fate) is True
 
     def broken(self) -> float:
-        """Visits that broke, by what nobody foresaw."""
+        """Visits that ended with an unexpected error."""
         return sum(parts.metrics.failures.labels("visit", "broke")._value.get() for parts in self.replicas)
 
 

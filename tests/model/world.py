@@ -99,7 +99,7 @@ class World(RuleBasedStateMachine):
         return Fate(at, manner)
 
     async def made(self, state: str = "waiting", count: int = 1) -> str:
-        """A task at KIE that somebody else has ordered."""
+        """A task at KIE that another application has ordered."""
         task = self.stage.kie.add_task(life=never(state), results=media(count))
         self.watch.counts[task].add(count)
         return task

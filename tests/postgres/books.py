@@ -146,7 +146,7 @@ def resting(seconds: float = 60.0, *, begun: bool = False) -> Reschedule:
     """Return a reschedule in so many seconds, early from a quarter of them on."""
     now = datetime.now(UTC)
     return Reschedule(
-        now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", begun=begun
+        now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", set_generating=begun
     )
 
 

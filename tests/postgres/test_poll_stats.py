@@ -50,7 +50,7 @@ async def test_every_replica_recalls_the_learned_figures(books: Books) -> None:
 
 
 async def test_too_few_times_and_times_of_no_model_make_no_curve(books: Books) -> None:
-    await measured(books, "rare", [10.0] * (poll_interval.LEAST_COMPLETIONS - 1))
+    await measured(books, "rare", [10.0] * (poll_interval.MIN_COMPLETIONS - 1))
     await measured(books, "", [10.0] * 100)
     assert (await poll_stats(books).learn()).curves == {}
 
@@ -84,8 +84,8 @@ async def test_the_price_of_a_poll_is_that_of_the_tasks_in_flight(books: Books) 
     learned = await poll_stats(books, rate=0.5).learn()
     image, video = poll_interval.PRIORS["image"], poll_interval.PRIORS["video"]
     hazards = [poll_interval.hazard(image, 30)] * 8 + [poll_interval.hazard(video, 150)]
-    assert learned.theta == pytest.approx(poll_interval.theta(hazards, 0.5), rel=0.05)
-    assert learned.theta > poll_interval.LEAST_THETA
+    assert learned.poll_price == pytest.approx(poll_interval.poll_price(hazards, 0.5), rel=0.05)
+    assert learned.poll_price > poll_interval.MIN_POLL_PRICE
 
 
 async def test_rows_that_need_no_poll_cost_nothing(books: Books) -> None:
@@ -97,7 +97,7 @@ async def test_rows_that_need_no_poll_cost_nothing(books: Books) -> None:
     await books.set(unanswered, "answered_at = NULL")
     ended = await in_flight(books, 30)
     await books.change(ended, "status = 'cancelled'")
-    assert await poll_stats(books, rate=0.001).learn() == LearnedPace({}, poll_interval.LEAST_THETA)
+    assert await poll_stats(books, rate=0.001).learn() == LearnedPace({}, poll_interval.MIN_POLL_PRICE)
 
 
 async def test_learning_again_replaces_the_former_figures(books: Books) -> None:

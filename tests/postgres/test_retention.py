@@ -59,7 +59,8 @@ async def test_a_failure_of_which_a_part_is_stored_is_kept(books: Books) -> None
 async def test_a_failure_that_we_concluded_and_that_may_still_succeed_is_kept(books: Books) -> None:
     row, claim = await books.held(await books.insert(age=20 * DAY))
     assert (
-        await books.ledger().fail(row, claim, Fail("gave up", until=row.created_at + timedelta(days=30))) == "gave_up"
+        await books.ledger().fail(row, claim, Fail("gave up", recheck_at=row.created_at + timedelta(days=30)))
+        == "gave_up"
     )
     assert await failed(books, 14) == 0
 

@@ -105,7 +105,7 @@ async def test_rows_that_row_security_hides_are_not_deleted_rows(dsn: str) -> No
             assert await books.ledger().finish(row, claim, delivered(2)) == "succeeded"
             given_up = await owner.insert()
             row, claim = await books.held(given_up)
-            await books.ledger().fail(row, claim, Fail("gave up", until=datetime.now(UTC)))
+            await books.ledger().fail(row, claim, Fail("gave up", recheck_at=datetime.now(UTC)))
             held = await owner.insert()
             _, claim = await books.held(held)
             await owner.pool.execute("ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY")

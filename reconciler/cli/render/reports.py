@@ -9,7 +9,7 @@ from datetime import timedelta
 from rich.filesize import decimal
 
 from reconciler.cli.render.console import show_line, show_pairs, show_table
-from reconciler.domain.findings import span
+from reconciler.domain.findings import format_seconds
 from reconciler.operations.explain import explain, history, sentences
 from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
@@ -37,9 +37,9 @@ def show_status(status: StatusReport) -> None:
 def show_stuck(stuck: Sequence[StuckGeneration], after: timedelta) -> None:
     """Print the generations in flight for too long, the oldest first."""
     if not stuck:
-        show_line(f"nothing is in flight for longer than {span(after.total_seconds())}")
+        show_line(f"nothing is in flight for longer than {format_seconds(after.total_seconds())}")
         return
-    rows = ((row.id, row.task_id, row.kind, row.model, row.status, span(row.age), row.why) for row in stuck)
+    rows = ((row.id, row.task_id, row.kind, row.model, row.status, format_seconds(row.age), row.why) for row in stuck)
     show_table(("generation", "task", "kind", "model", "status", "age", "why"), rows)
 
 
@@ -55,4 +55,4 @@ def show_explanation(details: GenerationDetails, settings: Settings) -> None:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else span(seconds)
+    return "-" if seconds is None else format_seconds(seconds)

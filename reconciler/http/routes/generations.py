@@ -17,7 +17,7 @@ from pydantic.config import JsonDict
 
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import display_url
-from reconciler.domain.poll_interval import expected, progress
+from reconciler.domain.poll_interval import median_seconds, progress
 from reconciler.errors import Permanent
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
@@ -143,7 +143,7 @@ def item(row: ListedGeneration) -> dict[str, object]:
         "created_at": row.created_at,
         "started_at": started,
         "completed_at": row.completed_at,
-        "expected_seconds": round(expected(row.curve), 1),
+        "expected_seconds": round(median_seconds(row.curve), 1),
         "progress": round(progress(row.curve, age), 3) if row.status in OPEN else None,
     }
 

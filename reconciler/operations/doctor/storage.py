@@ -130,7 +130,7 @@ def judge_bucket(trouble: NotKnown | None, name: str) -> Check:
 def _read_rules(store: Store) -> BucketRules:
     """Return the bucket's rules as the store's last `check` read them."""
     if isinstance(store, SupabaseStore):
-        types, size = store.taken
+        types, size = store.accepted
         return BucketRules(types, size)
     return BucketRules()
 
@@ -210,13 +210,13 @@ async def _probe(
 
 
 async def _put(store: Store, spool_dir: SpoolDirectory, request: PutRequest, content: bytes) -> None:
-    async def begun(_: str) -> None:
+    async def upload_started(_: str) -> None:
         """Do nothing: the probe is too small for a resumable upload."""
 
     async with spool_dir.spool() as spool:
         await spool.write(content)
         await spool.seal()
-        await store.put(request, spool, ours=lambda: True, begun=begun)
+        await store.put(request, spool, holds_lease=lambda: True, upload_started=upload_started)
         await prove(store, request.path, size=spool.size, sha256=spool.sha256, md5=spool.md5)
 
 

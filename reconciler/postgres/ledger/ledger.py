@@ -86,11 +86,11 @@ class Ledger:
 
         Raises Permanent (code "row_refused") where the application's table refuses `generating`.
         """
-        begun = rest.begun and self._table.writes_generating
+        generating = rest.set_generating and self._table.writes_generating
         facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
-        statement = self._rest_begun if begun else self._rest
-        with _refusals() if begun else nullcontext():
-            await self._write(statement, claim, woken=claim.woken, until=rest.until, early=rest.early, **facts)
+        statement = self._rest_begun if generating else self._rest
+        with _refusals() if generating else nullcontext():
+            await self._write(statement, claim, woken=claim.woken, until=rest.due_at, early=rest.earliest, **facts)
 
     async def leave(self, row: Row, claim: Claim, why: str) -> None:
         """Keep the facts and look at this row no more until it changes."""
@@ -178,8 +178,8 @@ class Ledger:
         Permanent (code "hook_failed" when the hook throws, "row_refused" when the application's table refuses the
         failure); nothing was written then.
         """
-        kind = "failed" if fail.until is None else "gave_up"
-        reason = {"reason": fail.reason, "until": fail.until, "kind": kind}
+        kind = "failed" if fail.recheck_at is None else "gave_up"
+        reason = {"reason": fail.reason, "until": fail.recheck_at, "kind": kind}
         statement = self._fail(**_fence(claim), **reason, task_id=row.task_id, status_read=row.status)
 
         async def once() -> str | None:

@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 
 from reconciler.domain.model import DurationModel
-from reconciler.domain.poll_interval import curve_for
+from reconciler.domain.poll_interval import duration_model
 from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import text_of
@@ -280,7 +280,7 @@ def _listed(record: Mapping[str, Any], table: TableShape) -> ListedGeneration:
         preview_url=_address(record["preview_url"]),
         asset_urls=addresses(record["asset_urls"]),
         result_urls=addresses(record["result_urls"]),
-        curve=curve_for(model, kind, learned),
+        curve=duration_model(model, kind, learned),
         place=json.dumps([record["place"], record["id"]]),
     )
 

@@ -130,7 +130,7 @@ class Reports:
             listening=True,
             oldest=max((row["oldest"] for row in in_flight), default=None),
             stuck=sum(row["stuck"] for row in in_flight),
-            unheard=sum(row["unheard"] for row in waiting),
+            unreachable=sum(row["unheard"] for row in waiting),
             expiring=sum(row["expiring"] for row in waiting),
             media_deadline=min((row["left"] for row in waiting if row["left"] is not None), default=None),
             waiting=findings,
@@ -140,7 +140,7 @@ class Reports:
             events_dead=outbox["dead"] if self._scope.announces else 0,
             queue_usage=outbox["queue_usage"],
             instances=outbox["instances"],
-            looks_per_delivery=outbox["looks"],
+            polls_per_delivery=outbox["looks"],
             overdue=outbox["overdue"],
             lost=outbox["lost"],
         )

@@ -148,7 +148,7 @@ async def test_a_rest_writes_time_and_reason_and_ends_the_lease(books: Books) ->
     await books.ledger().rest(replace(row, failures=3), claim, rest)
     work = await books.work(row.id)
     assert work is not None
-    assert (work["lease"], work["due_at"], work["early_at"]) == (None, rest.until, rest.early)
+    assert (work["lease"], work["due_at"], work["early_at"]) == (None, rest.due_at, rest.earliest)
     assert (work["why"], work["finding"], work["misses"]) == ("KIE: rate_limited", "unpaid_account", 3)
 
 
@@ -167,7 +167,7 @@ async def test_a_failure_that_is_handed_over_is_announced_once(books: Books) -> 
     generation_id = await books.insert(status="generating")
     for _ in range(3):
         row, claim = await books.held(generation_id)
-        assert await ledger.fail(row, claim, Fail("gave up", until=datetime.now(UTC))) == "gave_up"
+        assert await ledger.fail(row, claim, Fail("gave up", recheck_at=datetime.now(UTC))) == "gave_up"
     assert await books.events(generation_id) == ["gave_up"]
     with pytest.raises(LeaseLost):
-        await ledger.fail(row, claim, Fail("gave up", until=datetime.now(UTC)))
+        await ledger.fail(row, claim, Fail("gave up", recheck_at=datetime.now(UTC)))

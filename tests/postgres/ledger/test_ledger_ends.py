@@ -161,7 +161,7 @@ async def test_a_refusal_writes_failed_its_reason_and_its_event_together(books: 
 async def test_our_own_give_up_is_looked_at_again_later(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     until = datetime.now(UTC) + timedelta(hours=1)
-    assert await books.ledger().fail(row, claim, Fail("gave up", until=until)) == "gave_up"
+    assert await books.ledger().fail(row, claim, Fail("gave up", recheck_at=until)) == "gave_up"
     work = await books.work(row.id)
     assert work is not None
     assert (work["due_at"], work["gave_up"], work["early_at"]) == (until, True, None)

@@ -24,7 +24,7 @@ ENDS: dict[str, Write] = {
     "leave": lambda ledger, row, claim: ledger.leave(row, claim, "done"),
     "finish": lambda ledger, row, claim: ledger.finish(row, claim, delivered()),
     "fail": lambda ledger, row, claim: ledger.fail(row, claim, Fail("refused")),
-    "give up": lambda ledger, row, claim: ledger.fail(row, claim, Fail("late", until=SOON)),
+    "give up": lambda ledger, row, claim: ledger.fail(row, claim, Fail("late", recheck_at=SOON)),
 }
 STEPS: dict[str, Write] = {
     "adopt": lambda ledger, row, claim: ledger.adopt(row, claim, "task-2"),

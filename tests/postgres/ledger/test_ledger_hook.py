@@ -54,7 +54,7 @@ async def test_the_hook_is_called_once_and_sees_the_failure(books: Books) -> Non
 
 async def test_a_generation_that_fails_twice_is_refunded_once(books: Books) -> None:
     row, claim = await books.held(await books.insert())
-    await books.ledger().fail(row, claim, Fail("first", until=datetime.now(UTC)))
+    await books.ledger().fail(row, claim, Fail("first", recheck_at=datetime.now(UTC)))
     await books.change(row.id, "status = 'queued'")
     row, claim = await books.held(row.id)
     await books.ledger().fail(row, claim, Fail("second"))
@@ -64,7 +64,7 @@ async def test_a_generation_that_fails_twice_is_refunded_once(books: Books) -> N
 
 async def test_a_recovery_says_that_the_user_was_refunded(books: Books) -> None:
     row, claim = await books.held(await books.insert())
-    await books.ledger().fail(row, claim, Fail("gave up", until=datetime.now(UTC)))
+    await books.ledger().fail(row, claim, Fail("gave up", recheck_at=datetime.now(UTC)))
     row, claim = await books.held(row.id)
     row = await books.stored(row, claim)
     assert await books.ledger().finish(row, claim, delivered()) == "recovered"

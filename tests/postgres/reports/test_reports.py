@@ -166,7 +166,7 @@ async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports:
 
     assert snapshot.in_flight == {"generating": 5, "queued": 1}
     assert snapshot.waiting == {"key_rejected": 2, "parked": 1}
-    assert (snapshot.unheard, snapshot.stuck) == (3, 5)
+    assert (snapshot.unreachable, snapshot.stuck) == (3, 5)
     assert snapshot.oldest == pytest.approx(3600, abs=5)
 
 
