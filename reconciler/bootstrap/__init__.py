@@ -153,7 +153,7 @@ async def _build(
         ledger=ledger,
         inbox=inbox,
         kie=kie,
-        ordering_kie=_kie(settings, ordering, patience=ORDER_SECONDS),
+        ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
         store=store,
         budget=budget,
         keys=keys,
@@ -241,9 +241,11 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
     )
 
 
-def _kie(settings: Settings, session: aiohttp.ClientSession, **limits: float) -> KieClient:
+def _kie(settings: Settings, session: aiohttp.ClientSession, *, timeout: float = 60.0) -> KieClient:
     """A client that can use every key of the ring."""
-    return KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets(), **limits)
+    return KieClient(
+        session, settings.kie_market_base_url, _ring(settings), timeout=timeout, secrets=settings.secrets()
+    )
 
 
 def _ring(settings: Settings) -> dict[str, str]:
