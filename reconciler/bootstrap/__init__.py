@@ -86,7 +86,7 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     database: Database
-    shape: TableShape
+    table: TableShape
     reports: Reports
     claims: Claims
     ledger: Ledger
@@ -118,8 +118,8 @@ async def parts(
 async def _build(
     settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
 ) -> Parts:
-    database, shape = await _database(settings, metrics, stack)
-    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), shape)
+    database, table = await _database(settings, metrics, stack)
+    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), table)
     store = await _checked_store(settings, stack)
     fetcher = await _fetcher(settings, stack)
     kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
@@ -127,13 +127,15 @@ async def _build(
     tracing = await _tracing(settings, database, instance, stack)
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Policy(settings.give_up_after, their_hosts=settings.their_hosts, observe=observe, keys=len(keys))
+    limits = Policy(
+        settings.give_up_after, provider_hosts=settings.provider_hosts, observe=observe, key_count=len(keys)
+    )
     current = CurrentPolicy(limits)
-    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.their_hosts)
+    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     term = settings.lease_seconds
-    claims = Claims(database, shape, eligible, instance=instance, term=term, traced=tracing.on)
+    claims = Claims(database, table, eligible, instance=instance, term=term, traced=tracing.on)
     handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
-    ledger = Ledger(database, shape, handover=handover, second_look=second_look)
+    ledger = Ledger(database, table, handover=handover, second_look=second_look)
     budget = RateLimit(database, settings.poll_rate)
     poller = Poller(kie, inbox, budget, keys, metrics, tracing)
     spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
@@ -146,8 +148,8 @@ async def _build(
         instance=instance,
         metrics=metrics,
         database=database,
-        shape=shape,
-        reports=Reports(database, shape, report_scope(settings)),
+        table=table,
+        reports=Reports(database, table, report_scope(settings)),
         claims=claims,
         ledger=ledger,
         inbox=inbox,
@@ -159,7 +161,9 @@ async def _build(
         current=current,
         deliveries=deliverer,
         work=work,
-        audit=Verification(VerificationQueue(database, shape), store, metrics, stir=work.stir, observe=observe),
+        audit=Verification(
+            VerificationQueue(database, table, term=term), store, metrics, stir=work.stir, observe=observe
+        ),
     )
 
 
@@ -184,8 +188,8 @@ def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack
 @contextlib.asynccontextmanager
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build only what reads reports of the tables."""
-    async with _one_connection(settings) as (database, shape):
-        yield Reports(database, shape, report_scope(settings))
+    async with _one_connection(settings) as (database, table):
+        yield Reports(database, table, report_scope(settings))
 
 
 @contextlib.asynccontextmanager
@@ -257,13 +261,13 @@ async def _tracing(
     settings: Settings, database: Database, instance: uuid.UUID, stack: contextlib.AsyncExitStack
 ) -> Tracing:
     """The tracing that the environment asks for; none while the column that joins a trace is missing."""
-    if not tracing.wanted(os.environ):
+    if not tracing.is_enabled(os.environ):
         return UNTRACED
     if not await traceable(database):
         log.warning("tracing.unavailable", do="run: kie-reconciler migrate")
         return UNTRACED
     redact = Redaction(settings.secrets()).text
-    chosen = tracing.chosen(os.environ, instance=str(instance), discreet=redact)
+    chosen = tracing.chosen(os.environ, instance=str(instance), redact=redact)
     stack.push_async_callback(chosen.close)
     return chosen
 
@@ -310,7 +314,7 @@ async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what operations work with."""
-    reopener = Reopener(built.database, built.shape)
+    reopener = Reopener(built.database, built.table, term=built.settings.lease_seconds)
     return Operator(built.work, built.reports, reopener, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
 
 
@@ -320,7 +324,7 @@ def report_scope(settings: Settings) -> ReportScope:
         providers=settings.providers,
         task_pattern=settings.task_pattern,
         result_hosts=settings.result_hosts,
-        their_hosts=settings.their_hosts,
+        their_hosts=settings.provider_hosts,
         stuck_after=settings.stuck_after,
         alive=timedelta(seconds=2 * settings.lease_seconds),
         announces=bool(settings.notify_url),

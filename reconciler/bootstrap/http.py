@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from reconciler.bootstrap import Parts, operator, report_scope
-from reconciler.domain.poll_interval import FASTEST
+from reconciler.domain.poll_interval import MIN_INTERVAL
 from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
@@ -45,14 +45,14 @@ def authenticator(settings: Settings) -> Authenticator:
 
 def route_services(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
-    shared = operator(parts, pause=FASTEST)
+    shared = operator(parts, pause=MIN_INTERVAL)
     return RouteServices(
         worker=parts.work,
         reports=parts.reports,
         operator=shared,
-        hub=Hub(ChangeFeed(parts.database, parts.shape)),
+        hub=Hub(ChangeFeed(parts.database, parts.table)),
         inbox=parts.inbox,
-        generation_list=GenerationList(parts.database, parts.shape, report_scope(parts.settings)),
+        generation_list=GenerationList(parts.database, parts.table, report_scope(parts.settings)),
         single_flight=SingleFlight(shared),
         link_refresher=download_url.LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
         task_creator=task_creator(parts),
@@ -63,7 +63,7 @@ def task_creator(parts: Parts) -> TaskCreator:
     """Return what orders tasks from KIE."""
     settings = parts.settings
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
-    requests = CreateRequests(parts.database, parts.shape, rate=settings.create_rate, provider=provider)
+    requests = CreateRequests(parts.database, parts.table, rate=settings.create_rate, provider=provider)
     return TaskCreator(
         parts.ordering_kie,
         requests,

@@ -63,8 +63,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         probes=probes,
         thresholds=FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds),
     )
-    poll_stats = PollStats(database, parts.shape, rate=settings.poll_rate * len(parts.keys))
-    retention = Retention(database, parts.shape, announces=bool(settings.notify_url))
+    poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(parts.keys))
+    retention = Retention(database, parts.table, term=settings.lease_seconds, webhooks=bool(settings.notify_url))
     # An instance that only observes deletes no row of the application's.
     failed_days = 0 if parts.current.limits.observe else settings.failed_retention_days
     pulse = Pulse()

@@ -63,7 +63,8 @@ async def _audited(settings: Settings, since: timedelta, broken: list[BrokenDeli
             typer.echo(f"{one.generation_id}  {one.word}  {one.why}")
 
     async with parts(settings) as built:
-        reading = AuditReading(VerificationQueue(built.database, built.shape), built.audit, on_broken)
+        queue = VerificationQueue(built.database, built.table, term=settings.lease_seconds)
+        reading = AuditReading(queue, built.audit, on_broken)
         return await audit(operator(built, at_once=settings.concurrency), reading, since)
 
 
@@ -94,6 +95,6 @@ async def _cleaned(settings: Settings, older: timedelta, *, dry_run: bool) -> tu
     from reconciler.worker.prune import delete_failed, remove_orphans
 
     async with parts(settings) as built:
-        upkeep = Retention(built.database, built.shape)
+        upkeep = Retention(built.database, built.table, term=settings.lease_seconds)
         failed = await delete_failed(upkeep, older, dry_run=dry_run)
         return failed, await remove_orphans(upkeep, built.store, dry_run=dry_run)

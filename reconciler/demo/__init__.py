@@ -1,8 +1,8 @@
-"""The whole job on one machine: database, KIE, storage, daemon, and a shop that orders.
+"""The demo: database, simulated KIE, local storage, the daemon, and a shop that orders generations, on one machine.
 
-`main` is called by the command line; nothing else of the project knows the demo.
+The command line calls `main`. The tests also use the embedded PostgreSQL.
 """
 
-from reconciler.demo.play import main
+from reconciler.demo.run import main
 
 __all__ = ["main"]

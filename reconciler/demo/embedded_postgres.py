@@ -1,7 +1,6 @@
-"""An embedded PostgreSQL for demo and tests: a private server that dies with whoever started it.
+"""An embedded PostgreSQL for the demo and the tests: a private server that ends with the process that started it.
 
-Here live making its folder, starting, waiting until it answers, and stopping. Nothing here makes
-tables. The demo and the tests call it; the daemon never does.
+It creates its folder, starts, waits until it answers, and stops. It creates no tables. The daemon never uses it.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ PORT_ATTEMPTS = 5
 
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
-# Safe when the server crashes, not when the machine does; synchronous_commit=off would be neither.
+# Data survives a crash of the server, but not of the machine; synchronous_commit=off would survive neither.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 _INITDB = ("-U", "postgres", "-A", "password", "-E", "UTF8", "--locale=C", "--no-sync")
 
-# Its standard input ends when the starting process ends, however that comes about. The second
-# argument is a folder to remove afterwards, empty where the folder is the caller's.
+# Its standard input ends when the starting process ends in any way. The second argument is a folder to remove
+# afterwards, empty if the folder is the caller's.
 _GUARD = """
 read -r _
 kill -INT "$1" 2>/dev/null
@@ -47,20 +46,21 @@ rm -rf "$2"
 """
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that no process uses at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Postgres:
-    """One server on 127.0.0.1; a context manager that stops it and removes a folder it made."""
+    """One server on 127.0.0.1; a context manager that stops it and removes the folder it created."""
 
-    def __init__(self, folder: Path, *, bin_dir: Path, ours: bool, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, *, bin_dir: Path, owns_folder: bool, settings: Mapping[str, str]) -> None:
         self.bin_dir = bin_dir
         self.folder = folder
         self.port = 0
-        self._ours = ours
+        self._owns_folder = owns_folder
         self._settings = dict(settings)
         self._account = choose_account()
         self._server: subprocess.Popen[bytes] | None = None
@@ -77,15 +77,14 @@ class Postgres:
     ) -> Postgres:
         """Start a server and wait until it answers.
 
-        A `folder` is made where it is missing, taken up again where it holds data, and kept;
-        without one a temporary folder is used. Raises Config where there are no programs, or
-        where they will not start.
+        A `folder` is created if missing, reused if it holds data, and kept; without one a temporary folder is used.
+        Raises Config if the programs are missing or do not start.
         """
         bin_dir = bin_dir or find_binaries(os.environ)
-        ours = folder is None
+        owns_folder = folder is None
         where = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="kie-reconciler-pg-"))
         durability = {} if fsync else _NOT_DURABLE
-        server = cls(where, bin_dir=bin_dir, ours=ours, settings={**durability, **settings})
+        server = cls(where, bin_dir=bin_dir, owns_folder=owns_folder, settings={**durability, **settings})
         with ExitStack() as undo:
             undo.callback(server.close)
             server._initialise()
@@ -95,24 +94,24 @@ class Postgres:
 
     @property
     def pid(self) -> int:
-        """The server's process; Config where it is stopped."""
+        """The id of the server's process; raises Config if it is stopped."""
         if self._server is None:
             raise Config("This embedded PostgreSQL is stopped", code="embedded_postgres")
         return self._server.pid
 
     @property
     def password(self) -> str:
-        """The password of `postgres`: other people on this machine can reach the port, too."""
+        """The password of `postgres`: other users of this machine can reach the port too."""
         return (self.folder / "password").read_text()
 
     def dsn(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
-        """The address of a database; `password` is that of `postgres` unless given."""
+        """Return the address of a database; `password` defaults to that of `postgres`."""
         secret = self.password if password is None else password
         login = f"{quote(user, safe='')}:{quote(secret, safe='')}"
         return f"postgresql://{login}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Stop the server and keep its data; `immediate` is a crash, recovered from at restart."""
+        """Stop the server and keep its data; `immediate` is a crash, from which a restart recovers."""
         server, self._server = self._server, None
         if server is not None:
             server.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
@@ -127,14 +126,14 @@ class Postgres:
             guard.communicate()
 
     def restart(self) -> None:
-        """Start again on the same folder and port, stopping first where it runs."""
+        """Start again with the same folder and port; stop first if it runs."""
         self.stop()
         self._launch()
 
     def close(self) -> None:
-        """Stop, and remove the folder where it was made by `start`."""
+        """Stop, and remove the folder if `start` created it."""
         self.stop()
-        if self._ours:
+        if self._owns_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -163,15 +162,15 @@ class Postgres:
         program = str(self.bin_dir / "initdb")
         command = [program, "-D", str(self._cluster), *_INITDB, f"--pwfile={secret}"]
         if self._account.spawn(command, log=self._log).wait() != 0:
-            raise Config(f"initdb failed: {self._last_words()}", code="embedded_postgres")
+            raise Config(f"initdb failed: {self._end_of_log()}", code="embedded_postgres")
 
     def _launch_on_a_free_port(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self._launch()
             except Config as error:
-                # Somebody else may take the port between our look and the server's.
+                # Another process may take the port before the server does.
                 if attempt == PORT_ATTEMPTS or "in use" not in str(error):
                     raise
             else:
@@ -181,7 +180,7 @@ class Postgres:
         program = str(self.bin_dir / "postgres")
         command = [program, "-D", str(self._cluster), *self._options()]
         self._server = self._account.spawn(command, log=self._log)
-        to_remove = str(self.folder) if self._ours else ""
+        to_remove = str(self.folder) if self._owns_folder else ""
         self._guard = subprocess.Popen(  # noqa: S603 - a fixed script, its values are arguments
             ["/bin/sh", "-c", _GUARD, "guard", str(self._server.pid), to_remove],
             stdin=subprocess.PIPE,
@@ -205,19 +204,19 @@ class Postgres:
         deadline = time.monotonic() + START_SECONDS
         while not self._ready(server.pid):
             if server.poll() is not None or time.monotonic() > deadline:
-                words = self._last_words()
+                words = self._end_of_log()
                 self.stop()
                 raise Config(f"PostgreSQL did not start: {words}", code="embedded_postgres")
             time.sleep(0.005)
 
     def _ready(self, pid: int) -> bool:
-        # Outside fact: line 1 of postmaster.pid is the process, line 8 its state, padded.
+        # Line 1 of postmaster.pid is the process id, line 8 its padded state.
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         log = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
-        return " / ".join(line.strip() for line in log[-4:]) or "it said nothing"
+        return " / ".join(line.strip() for line in log[-4:]) or "its log is empty"

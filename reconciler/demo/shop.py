@@ -1,6 +1,6 @@
-"""The shop of the demo: orders tasks from the local KIE and inserts rows, as the web application does.
+"""The shop of the demo: orders tasks from the simulator and inserts rows, as the web application does.
 
-It knows what it ordered, and so what must arrive.
+It records what it ordered, so that the results can be verified.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VALUES ($1, $2, $3, 'kie', $4, 'generating', $5, '{}') RETURNING id::text
 
 @dataclass(frozen=True, slots=True)
 class WishedGeneration:
-    """One generation to order: what KIE is to make of it, and how long it takes there in KIE's seconds."""
+    """One generation to order: its results, and how long its task takes in simulated seconds."""
 
     kind: str
     model: str
@@ -54,7 +54,7 @@ class OrderedGeneration:
 
 
 def wishes(count: int) -> list[WishedGeneration]:
-    """Return so many wishes: of 24 they are 16 images (one of six, one refused), 6 videos and 2 pieces of audio."""
+    """Return this many wishes; 24 are 16 images (one of six results, one refused), 6 videos and 2 sounds."""
     return list(islice(cycle(_two_dozen()), count))
 
 
@@ -82,7 +82,7 @@ def _image(ext: str, size: int) -> MediaSpec:
 async def order(
     wish: WishedGeneration, kie: Simulator, client: httpx.AsyncClient, pool: asyncpg.Pool
 ) -> OrderedGeneration:
-    """Ask KIE for a task over HTTP and insert the row that the daemon is to find."""
+    """Order a task over HTTP and insert its row, which the daemon finds."""
     prompt = "one soft tone" if wish.kind == "audio" else _SCENES[round(wish.seconds) % len(_SCENES)]
     kie.orders.append(TaskSpec(life=_life(wish), fate="fail" if wish.fails else "success", results=wish.results))
     answer = await client.post(

@@ -1,6 +1,6 @@
-"""What the demo shows: one line a generation while it runs, and a summary when all is over.
+"""The screen of the demo: one line for each generation.
 
-On a terminal the lines move; elsewhere a line is printed whenever a generation changes.
+On a terminal the lines are updated; elsewhere a line is printed whenever a generation changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLOURS = {"generating": "yellow", "success": "green", "failed": "red"}
 
 @dataclass(frozen=True, slots=True)
 class ProgressLine:
-    """One generation as it now stands; `age` in seconds, `size` in bytes."""
+    """The present state of one generation; `age` in seconds, `size` in bytes."""
 
     ordered: OrderedGeneration
     status: str
@@ -40,24 +40,24 @@ class DemoView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
-        self._told: dict[str, str] = {}
-        self._began = time.monotonic()
+        self._shown: dict[str, str] = {}
+        self._started = time.monotonic()
 
     def shown(self) -> AbstractContextManager[object]:
-        """The context in which `show` may be called."""
+        """Return the context in which `show` may be called."""
         return self._live or nullcontext()
 
     def show(self, lines: Sequence[ProgressLine], transfers: Mapping[str, Transfer]) -> None:
-        """Show every generation as it stands, with the transfers that are under way."""
+        """Show every generation and its running transfers."""
         if self._live is not None:
             self._live.update(_table(lines, transfers))
             return
         for line in lines:
             word = _state(line, transfers.get(line.ordered.generation_id))
-            if self._told.get(line.ordered.generation_id) != word:
-                self._told[line.ordered.generation_id] = word
+            if self._shown.get(line.ordered.generation_id) != word:
+                self._shown[line.ordered.generation_id] = word
                 size = f" {decimal(line.size)}" if line.size else ""
-                since = time.monotonic() - self._began
+                since = time.monotonic() - self._started
                 self._console.print(
                     f"{since:6.1f} s  {line.ordered.generation_id[:8]}  {line.ordered.wish.model:28} {word}{size}",
                     highlight=False,

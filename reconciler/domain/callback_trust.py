@@ -1,7 +1,7 @@
-"""When a callback's payload counts: KIE cannot be asked, for long enough, and every callback of the task agrees.
+"""When the content of callbacks is trusted: KIE's API is unreachable for long enough, and all callbacks agree.
 
-KIE signs a callback's task id and its time, not what it says; so a payload is a hint, and the record is the word. Pure;
-the visit gathers the claims and asks here, and nobody else believes a payload.
+KIE's signature covers a callback's task id and time, not its content, so normally only the API's record counts. Pure.
+Only the visit calls this; no other module trusts the content of a callback.
 """
 
 from __future__ import annotations
@@ -10,29 +10,34 @@ from collections.abc import Iterable
 
 from reconciler.domain.model import CallbackResult, Failed, Observation, Ready, Row, Unreachable
 
-LOOKS = 3
-"""So many looks in a row must have found KIE out of reach, the last one included."""
+FAILED_POLLS = 3
+"""This many polls in a row, the last one included, must have failed to reach KIE."""
 
-_REJECTED = frozenset({"unauthorized", "key_missing"})
-_ANSWERED = frozenset({"unknown_state", "bad_result", "failed_without_record"})
-"""KIE did speak about the task, in words that nobody understands: that may contradict the payload."""
+_KEY_REJECTED = frozenset({"unauthorized", "key_missing"})
+_NOT_UNDERSTOOD = frozenset({"unknown_state", "bad_result", "failed_without_record"})
+"""KIE did answer about the task, in words that the dialect cannot read: they may contradict the callback."""
 
 
-def payload_counts(row: Row, seen: Unreachable, keys: int) -> bool:
-    """Whether callbacks may be listened to; `row` has not absorbed `seen` yet."""
-    if not seen.asked or seen.reason in _ANSWERED:
+def may_trust(row: Row, unreachable: Unreachable, key_count: int) -> bool:
+    """Return whether callbacks may be read; `row` has not absorbed `unreachable` yet."""
+    if not unreachable.request_sent or unreachable.reason in _NOT_UNDERSTOOD:
         return False
-    # An answer that KIE does not know the task is a miss, too, and no sign that it is out of reach.
-    # Another key of the ring may be the one that made the task, and KIE can be asked with it.
-    rejected = seen.reason in _REJECTED and (row.acknowledged_at is not None or row.unknowns + 1 >= keys)
-    return rejected or row.failures - row.unknowns >= LOOKS - 1
+    # While another API key may have made the task, KIE can still be asked with it.
+    no_key_left = row.acknowledged_at is not None or row.unknowns + 1 >= key_count
+    if unreachable.reason in _KEY_REJECTED and no_key_left:
+        return True
+    # "Task unknown" counts as a failed poll too, but KIE was reached.
+    return row.failures - row.unknowns >= FAILED_POLLS - 1
 
 
-def believed(row: Row, seen: Unreachable, claims: Iterable[Observation], keys: int) -> CallbackResult | Unreachable:
-    """Return the success that the claims agree on, else what was seen: a failure needs KIE's own word."""
-    ended = [claim for claim in claims if isinstance(claim, Ready | Failed)]
-    told = {claim.sources for claim in ended if isinstance(claim, Ready)}
-    if not payload_counts(row, seen, keys) or len(told) != 1 or any(isinstance(claim, Failed) for claim in ended):
-        return seen
-    said = next(claim for claim in ended if isinstance(claim, Ready))
-    return CallbackResult(said, seen) if said.sources else seen
+def trusted_result(
+    row: Row, unreachable: Unreachable, callbacks: Iterable[Observation], key_count: int
+) -> CallbackResult | Unreachable:
+    """Return the success that all callbacks agree on, else `unreachable`; a failure needs KIE's own record."""
+    ended = [callback for callback in callbacks if isinstance(callback, Ready | Failed)]
+    successes = {callback.sources: callback for callback in reversed(ended) if isinstance(callback, Ready)}
+    contradicted = len(successes) != 1 or any(isinstance(callback, Failed) for callback in ended)
+    if contradicted or not may_trust(row, unreachable, key_count):
+        return unreachable
+    (ready,) = successes.values()
+    return CallbackResult(ready, unreachable) if ready.sources else unreachable

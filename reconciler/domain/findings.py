@@ -1,7 +1,7 @@
-"""What is amiss, said so that somebody can act: a snapshot of the whole table in, findings out.
+"""The findings: each problem of the whole system, with what it means and what an operator does about it.
 
-The leader takes the snapshot and passes the findings on; nothing here reads a clock or the database. Names are stable:
-alerts and runbooks hang on them.
+Pure: the leader takes a `Snapshot` of the table, calls `findings` and publishes the result. The names are stable,
+because alerts and runbooks refer to them.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ NAMES = (
     "no_task",
     "row_waits",
 )
-"""Every finding there can be."""
+"""The names of all findings."""
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing amiss: how many it concerns, what it means in one sentence, what to do in another.
+    """One problem: how many generations or parts it concerns, what it means, and what to do.
 
-    `page` is for what loses a paid result or stops every delivery unless somebody acts; the rest is `warn`.
+    Severity `page` means that a paid result is lost or every delivery stops unless an operator acts; all others `warn`.
     """
 
     name: str
@@ -58,13 +58,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole table at one moment; ages in seconds.
+    """The figures of the whole table at one moment; ages are in seconds.
 
-    `waiting` counts rows by the finding they rest with, `unheard` those in flight with three misses in a row or more,
-    `expiring` undelivered results past half of their address's life. `canary_age` and `sweep_age` count from the last
-    that came back or ended, before the first from the start. `unannounced` (given up: `events_dead`) is
-    zero where nobody is to be told. `overdue` are due and in nobody's hands: they wait for a request to spare. `lost`
-    was delivered, and was found gone for good within the last day.
+    `canary_age` and `sweep_age` count from the last canary that came back and the last sweep that ended, or from the
+    start of the process. `unreachable` counts rows in flight with three or more failed polls in a row. `expiring`
+    counts undelivered results past half of their address's life. `waiting` counts rows by the finding they are
+    rescheduled with. `unannounced` and `events_dead` count events not yet sent and given up; without a receiver both
+    are zero. `overdue` counts rows that are due and unclaimed: they wait for the rate limit. `lost` counts delivered
+    results that were found gone for good within the last day.
     """
 
     in_flight: Mapping[str, int]
@@ -73,7 +74,7 @@ class Snapshot:
     listening: bool
     oldest: float | None = None
     stuck: int = 0
-    unheard: int = 0
+    unreachable: int = 0
     expiring: int = 0
     media_deadline: float | None = None
     waiting: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
@@ -88,13 +89,13 @@ class Snapshot:
     events_dead: int = 0
     queue_usage: float = 0.0
     instances: int = 1
-    looks_per_delivery: float | None = None
+    polls_per_delivery: float | None = None
     overdue: int = 0
     lost: int = 0
 
 
-SILENT_SECONDS = 30.0
-"""A canary is sent every ten seconds and comes back within five: after these, two were lost."""
+CANARY_SECONDS = 30.0
+"""A canary is sent every ten seconds and comes back within five: after 30 s two were lost."""
 
 UNANNOUNCED_SECONDS = 600.0
 QUEUE_SHARE = 0.5
@@ -102,7 +103,7 @@ QUEUE_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FindingThresholds:
-    """What the settings say about when a figure is amiss."""
+    """The settings that decide from which figure on there is a finding."""
 
     stuck_after: timedelta = timedelta(minutes=10)
     sweep_seconds: float = 15.0
@@ -129,88 +130,92 @@ _ADVICE: Mapping[str, _Advice] = MappingProxyType(
         ),
         "storage_refuses": _Advice(
             "page",
-            "Storage refuses what should be stored, or nobody can open it ({n} concerned).",
-            "`kie-reconciler stuck` and `doctor` say what is refused: mend the bucket's types, size limit or policies.",
+            "Storage refuses objects, or browsers cannot read them ({n} concerned).",
+            "Run `kie-reconciler stuck` and `doctor` to see why; fix the bucket's types, size limit or policies.",
         ),
         "host_unlisted": _Advice(
             "warn",
-            "Results lie at a host that is not listed ({n} generations).",
+            "Results are on a host that is not listed ({n} generations).",
             "If the host is KIE's, add it to RECONCILER_RESULT_HOSTS.",
         ),
         "hook_failed": _Advice(
             "warn",
             "reconciler.on_failed threw, so failures are not written ({n} generations).",
-            "Mend the function; failure and refund are then written together.",
+            "Fix the function; failure and refund are then written together.",
         ),
         "row_refused": _Advice(
             "warn",
-            "The application's table refuses what should be written ({n} generations).",
-            "Run `kie-reconciler explain ID`; mend the trigger, constraint or column that it names.",
+            "The application's table rejects our write ({n} generations).",
+            "Run `kie-reconciler explain ID`; fix the trigger, constraint or column that it names.",
         ),
         "parked": _Advice(
             "warn",
-            "The time is up, and nothing heard allows to fail them ({n} generations).",
+            "RECONCILER_GIVE_UP_AFTER has passed, but KIE gives no answer that allows failing them ({n} generations).",
             "Run `kie-reconciler explain ID`; the task may belong to another key or account.",
         ),
         "empty_success": _Advice(
             "warn",
             "KIE reports success without any output ({n} generations).",
-            "Nothing yet: they fail with that reason when KIE keeps saying it.",
+            "Wait: they fail with this reason if KIE keeps answering so.",
         ),
         "no_task": _Advice(
             "warn",
-            "There is no task id to ask about ({n} generations).",
-            "See how the application creates tasks, and which rows it leaves without an id.",
+            "The row has no task id, so KIE cannot be asked ({n} generations).",
+            "Check how the application creates tasks, and why it leaves rows without an id.",
         ),
         "row_waits": _Advice(
             "warn",
-            "Something has to be mended before these can go on ({n} generations).",
-            "Run `kie-reconciler stuck`; it tells what each one waits for.",
+            "These can continue only after a problem is fixed ({n} generations).",
+            "Run `kie-reconciler stuck`; it shows what each one waits for.",
         ),
     }
 )
 
 
-def findings(snapshot: Snapshot, bounds: FindingThresholds) -> tuple[Finding, ...]:
-    """Return what is amiss: first what pages somebody, then in the order of NAMES."""
+def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding, ...]:
+    """Return the open findings: first those with severity `page`, then in the order of NAMES."""
     found = [
-        *_of_rows(snapshot, bounds),
-        *_of_listening(snapshot),
-        *_of_rounds(snapshot, bounds),
-        *_of_waiting(snapshot),
+        *_row_findings(snapshot, thresholds),
+        *_listener_findings(snapshot),
+        *_periodic_findings(snapshot, thresholds),
+        *_waiting_findings(snapshot),
     ]
     return tuple(sorted(found, key=lambda finding: (finding.severity != "page", NAMES.index(finding.name))))
 
 
-def _of_rows(snapshot: Snapshot, bounds: FindingThresholds) -> Iterator[Finding]:
+def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
     if snapshot.stuck:
-        says = f"{snapshot.stuck} in flight for longer than {span(bounds.stuck_after.total_seconds())}."
-        do = "Run `kie-reconciler stuck`; it tells why each one has not ended."
+        says = f"{snapshot.stuck} in flight for longer than {format_seconds(thresholds.stuck_after.total_seconds())}."
+        do = "Run `kie-reconciler stuck`; it shows why each one has not ended."
         yield Finding("stuck", snapshot.stuck, "warn", says, do)
     if snapshot.expiring:
-        first = "" if snapshot.media_deadline is None else f", the first in {span(max(snapshot.media_deadline, 0))}"
-        says = f"{snapshot.expiring} results are not stored and their addresses die{first}."
-        do = "Run `kie-reconciler stuck` and `explain` its oldest; remove what stops the delivery."
+        first = (
+            ""
+            if snapshot.media_deadline is None
+            else f", the first in {format_seconds(max(snapshot.media_deadline, 0))}"
+        )
+        says = f"{snapshot.expiring} results are not stored, and their addresses expire{first}."
+        do = "Run `kie-reconciler stuck`, then `explain` with the oldest; remove what stops the delivery."
         yield Finding("media_expiring", snapshot.expiring, "page", says, do)
     if snapshot.lost:
-        says = f"{snapshot.lost} delivered results have gone from storage within a day, and KIE has them no more."
-        do = "Bring them back from a backup of the storage; `kie-reconciler audit` lists them."
+        says = f"{snapshot.lost} delivered results disappeared from storage within a day, and KIE no longer has them."
+        do = "Restore them from a backup of the storage; `kie-reconciler audit` lists them."
         yield Finding("lost", snapshot.lost, "page", says, do)
-    if snapshot.unheard >= 3 and 2 * snapshot.unheard > sum(snapshot.in_flight.values()):
-        says = f"KIE tells nothing about {snapshot.unheard} generations, most of those in flight."
-        do = "See `kie-reconciler stuck` and KIE's status page; nothing is lost meanwhile, all is asked again."
-        yield Finding("provider_silent", snapshot.unheard, "warn", says, do)
+    if snapshot.unreachable >= 3 and 2 * snapshot.unreachable > sum(snapshot.in_flight.values()):
+        says = f"KIE gives no usable answer about {snapshot.unreachable} generations, most of those in flight."
+        do = "See `kie-reconciler stuck` and KIE's status page; nothing is lost, every row is polled again."
+        yield Finding("provider_silent", snapshot.unreachable, "warn", says, do)
 
 
-def _of_listening(snapshot: Snapshot) -> Iterator[Finding]:
+def _listener_findings(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.transaction_pooler:
-        says = "DATABASE_URL leads to a pooler in transaction mode, where notifications never come."
-        do = "Give it the direct or the session-mode address; until then the sweep finds every row."
+        says = "DATABASE_URL leads to a pooler in transaction mode, where LISTEN does not work."
+        do = "Set it to the direct or the session-mode address; until then the sweep finds every row."
         yield Finding("transaction_pooler", 1, "warn", says, do)
-    # The pooler explains the deafness: two findings would send somebody looking twice.
-    elif not snapshot.listening or snapshot.canary_age > SILENT_SECONDS:
-        says = f"No notification has come back for {span(snapshot.canary_age)}; the sweep alone finds rows."
-        do = "If it does not heal by itself, look at what stands between the daemon and the database."
+    # The pooler is the cause of missing notifications: one cause, one finding.
+    elif not snapshot.listening or snapshot.canary_age > CANARY_SECONDS:
+        says = f"No notification has come back for {format_seconds(snapshot.canary_age)}; only the sweep finds rows."
+        do = "If it does not recover by itself, check the network between the daemon and the database."
         yield Finding("deaf_listener", 1, "warn", says, do)
     if snapshot.queue_usage > QUEUE_SHARE:
         says = f"PostgreSQL's notification queue is {snapshot.queue_usage:.0%} full; once full, every commit fails."
@@ -218,36 +223,37 @@ def _of_listening(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("notification_queue", 1, "page", says, do)
 
 
-def _of_rounds(snapshot: Snapshot, bounds: FindingThresholds) -> Iterator[Finding]:
-    if snapshot.sweep_age > 3 * bounds.sweep_seconds:
-        says = f"No sweep has ended for {span(snapshot.sweep_age)}."
-        do = "Look at the database's load and at the log."
+def _periodic_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
+    if snapshot.sweep_age > 3 * thresholds.sweep_seconds:
+        says = f"No sweep has ended for {format_seconds(snapshot.sweep_age)}."
+        do = "Check the database's load and the log."
         yield Finding("late_sweep", 1, "page", says, do)
     if snapshot.schema_behind:
         says = f"The database lacks {snapshot.schema_behind} of this version's migrations."
         yield Finding("schema_behind", snapshot.schema_behind, "warn", says, "Run `kie-reconciler migrate`.")
     if snapshot.unannounced and snapshot.unannounced_age > UNANNOUNCED_SECONDS:
-        says = f"{snapshot.unannounced} events are not announced, the oldest for {span(snapshot.unannounced_age)}."
-        do = "See whether the receiver at RECONCILER_NOTIFY_URL answers with 2xx."
+        age = format_seconds(snapshot.unannounced_age)
+        says = f"{snapshot.unannounced} events are not delivered, the oldest for {age}."
+        do = "Check whether the receiver at RECONCILER_NOTIFY_URL answers with 2xx."
         yield Finding("outbox_growing", snapshot.unannounced, "warn", says, do)
     if snapshot.events_dead:
-        says = f"{snapshot.events_dead} events were given up: RECONCILER_NOTIFY_URL did not take them for three days."
-        do = "Mend the receiver, then send them again as docs/OPERATIONS.md says."
+        says = f"{snapshot.events_dead} events were given up: RECONCILER_NOTIFY_URL did not accept them for three days."
+        do = "Fix the receiver, then send them again as docs/OPERATIONS.md says."
         yield Finding("events_dead", snapshot.events_dead, "warn", says, do)
 
 
-def _of_waiting(snapshot: Snapshot) -> Iterator[Finding]:
-    parts = {
+def _waiting_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    keys_and_bucket = {
         "unpaid_account": snapshot.keys_unpaid,
         "key_rejected": snapshot.keys_rejected,
         "storage_refuses": snapshot.bucket_closed,
     }
-    strangers = sum(count for word, count in snapshot.waiting.items() if word not in _ADVICE)
+    others = sum(count for word, count in snapshot.waiting.items() if word not in _ADVICE)
     for name, advice in _ADVICE.items():
-        # A key or a bucket and the rows that wait for it are one trouble, not two.
-        count = max(snapshot.waiting.get(name, 0), parts.get(name, 0))
+        # A key or bucket and the rows that wait for it are one problem.
+        count = max(snapshot.waiting.get(name, 0), keys_and_bucket.get(name, 0))
         if name == "row_waits":
-            count += strangers
+            count += others
         if not count:
             continue
         do = advice.do
@@ -256,10 +262,10 @@ def _of_waiting(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(name, count, advice.severity, advice.says.format(n=count), do)
 
 
-def span(seconds: float) -> str:
-    """Return a time as a person says it: seconds up to two minutes, then minutes, hours, days."""
+def format_seconds(seconds: float) -> str:
+    """Return a duration as text: seconds up to two minutes, then minutes, hours, days."""
     size, unit = next(
-        (each for each in ((86400, "d"), (3600, "h"), (60, "min")) if abs(seconds) >= 2 * each[0]), (1, "s")
+        (unit for unit in ((86400, "d"), (3600, "h"), (60, "min")) if abs(seconds) >= 2 * unit[0]), (1, "s")
     )
     count = seconds / size
     return f"{round(count, 1 if abs(count) < 10 else 0):g} {unit}"

@@ -1,7 +1,7 @@
-"""The nouns: what a row is, what can be observed about its task, what can be decided.
+"""The values of the domain: a row, the observations of its task, the decisions about it.
 
-Frozen values only, no behaviour beyond one-line questions; `decide.py` holds the opinions. The `word` of an observation
-or a decision is its stable name in metrics, traces and logs.
+Frozen dataclasses without behaviour; `absorb` adds an observation to a row, `decide` returns a decision. The `word` of
+an observation or a decision is its stable name in metrics, traces and logs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import ClassVar
 
 OPEN = ("queued", "generating", "pending", "processing")
-"""Statuses in flight; the last two are an older application's words."""
+"""The statuses of rows in flight; older applications write the last two."""
 
 SUCCEEDED = ("success", "completed")
-"""Statuses that claim success; `completed` is an older application's word."""
+"""The statuses that mean success; older applications write `completed`."""
 
 
 class Trigger(StrEnum):
@@ -33,10 +33,10 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One result of a task and how far its object in our storage has come.
+    """One result of a task, and the state of its object in our storage.
 
-    `path` is the object's key in the bucket; it is written before the bytes are sent. `version` and `verified_by` are
-    the receipt, None until the object was stored and proven. `upload` is the last segment of a resumable upload's
+    `path` is the object's key in the bucket; it is saved before any byte is sent. `version` and `verified_by` are the
+    receipt, None until the object is stored and verified. `upload` is the last path segment of a resumable upload's
     address.
     """
 
@@ -52,17 +52,21 @@ class Asset:
 
     @property
     def stored(self) -> bool:
-        """Whether there is proof that the object is in our storage."""
+        """Whether the object is verified to be in our storage."""
         return self.verified_by is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A generation as the application wrote it, and what we know of its task.
+    """A generation: the application's row, and our bookkeeping about its task.
 
-    First the application's row, since when it has its task (None: it had no other), the tasks that callbacks offer to a
-    row without one, newest first, why KIE refused to make one, and whether another task was delivered before this one;
-    then our bookkeeping about `task_id`, empty where that has just been replaced.
+    The first block is the application's row. `task_since` is when the row got its present task, None if it had no other
+    one. `offered` lists the tasks that callbacks name for a row without a task, newest first. `create_refusal` is KIE's
+    reason for not making a task. `made_again` is true if another task of this row was delivered before.
+
+    The second block is about `task_id` only, and empty where the task was just replaced. `stale` means that the source
+    addresses must be asked for again. `polls` counts all polls; `failures`, `unknowns` and `empties` count consecutive
+    failures, answers "unknown task" and successes without output.
     """
 
     id: str
@@ -101,32 +105,32 @@ class Row:
     @property
     def delivered(self) -> bool:
         """Whether every source has a receipt."""
-        done = {asset.n for asset in self.assets if asset.stored}
-        return bool(self.sources) and done >= set(range(len(self.sources)))
+        stored = {asset.n for asset in self.assets if asset.stored}
+        return bool(self.sources) and stored >= set(range(len(self.sources)))
 
 
 @dataclass(frozen=True, slots=True)
 class NotPolled:
-    """Nothing has been heard in this visit yet."""
+    """The provider has not been polled in this visit yet."""
 
     word: ClassVar[str] = "silence"
 
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """The provider knows the task and has not finished; `begun` once it says that it generates."""
+    """The provider knows the task and has not finished it; `generating` is false while the task is queued."""
 
     word: ClassVar[str] = "working"
 
     state: str
-    begun: bool = False
+    generating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The provider calls the task done; `sources` may be empty (a success without output).
+    """The provider says that the task succeeded; `sources` may be empty.
 
-    `completed_at` and `duration` are the provider's own figures, None where it gave none.
+    `completed_at` and `duration` are the provider's figures, None if it gave none.
     """
 
     word: ClassVar[str] = "ready"
@@ -138,7 +142,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The provider's own word that the task failed for good."""
+    """The provider says that the task failed for good."""
 
     word: ClassVar[str] = "refused"
 
@@ -148,7 +152,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class TaskUnknown:
-    """The provider answered that it does not know the task (null data, "recordInfo is null", 404)."""
+    """The provider does not know the task (null data, "recordInfo is null", 404)."""
 
     word: ClassVar[str] = "unknown"
 
@@ -157,24 +161,27 @@ class TaskUnknown:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """No word was had; `reason` is a stable word, `retry_after` in seconds; `asked` is false where nothing was sent."""
+    """The provider gave no usable answer.
+
+    `reason` is a stable word. `retry_after` is in seconds. `request_sent` is false if no request was sent.
+    """
 
     word: ClassVar[str] = "unheard"
 
     reason: str
     detail: str = ""
     retry_after: float | None = None
-    asked: bool = True
+    request_sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackResult:
-    """KIE could not be asked, and the task's callbacks agree on what it brought: their word, not the provider's."""
+    """The provider is unreachable, and all callbacks of the task report the same result."""
 
     word: ClassVar[str] = "told"
 
-    said: Ready
-    unheard: Unreachable
+    ready: Ready
+    unreachable: Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +195,20 @@ class TaskIdentified:
 
 @dataclass(frozen=True, slots=True)
 class TaskNotIdentified:
-    """No offered task is known to be this generation's; `heard` is false where KIE could not be asked about one."""
+    """No offered task is known to be this generation's; `all_answered` is false if KIE gave no answer about one."""
 
     word: ClassVar[str] = "unidentified"
 
     reason: str
-    heard: bool = True
+    all_answered: bool = True
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The delivery ended: every source is in our storage, proven.
+    """The delivery ended: every source is verified to be in our storage.
 
-    `unwritten` is the one asset whose receipt is still to be written, beside the success.
+    `unwritten` is the one asset whose receipt is written together with the success.
     """
 
     word: ClassVar[str] = "stored"
@@ -212,9 +219,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFailed:
-    """The delivery stopped at some source; what was stored before stays stored.
+    """The delivery stopped at one source; the assets stored before stay stored.
 
-    `gone` means that an address is dead and must be asked for again; `settled` that repeating alone will not help.
+    `gone` means that an address is dead and must be asked for again. `permanent` means that a retry alone cannot help.
     """
 
     word: ClassVar[str] = "unstored"
@@ -224,7 +231,7 @@ class DeliveryFailed:
     reason: str
     detail: str = ""
     gone: bool = False
-    settled: bool = False
+    permanent: bool = False
     retry_after: float | None = None
 
 
@@ -245,7 +252,7 @@ Observation = (
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing more to do until the row changes; `lost`: what was delivered is gone, and nothing brings it back."""
+    """Do nothing until the row changes; `lost` means that a delivered object is gone and KIE no longer has it."""
 
     word: ClassVar[str] = "leave"
 
@@ -255,21 +262,21 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask the provider for the task's record."""
+    """Request the task's record from the provider."""
 
     word: ClassVar[str] = "ask"
 
 
 @dataclass(frozen=True, slots=True)
 class IdentifyTask:
-    """Ask the provider which of the offered tasks is this generation's."""
+    """Request the records of the offered tasks, to find the one that was made for this generation."""
 
     word: ClassVar[str] = "identify"
 
 
 @dataclass(frozen=True, slots=True)
 class AttachTask:
-    """Write the task's id into the row that has none, and begin again with the row as it then is."""
+    """Write this task's id into the row that has none, and start the visit again with that row."""
 
     word: ClassVar[str] = "adopt"
 
@@ -278,24 +285,25 @@ class AttachTask:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Bring every source that has no receipt into our storage."""
+    """Copy every source that has no receipt into our storage."""
 
     word: ClassVar[str] = "deliver"
 
 
 @dataclass(frozen=True, slots=True)
 class Reschedule:
-    """Look again at `until`, or from `early` on when a request is to spare; `begun` moves queued to generating.
+    """Visit the row again at `due_at`, or from `earliest` on if the rate limit has a spare request.
 
-    `finding` is the stable word under which an operator hears of it, None where nothing is amiss.
+    `set_generating` changes status queued to generating. `finding` is the name of the operator's finding, None if there
+    is none.
     """
 
     word: ClassVar[str] = "rest"
 
-    until: datetime
-    early: datetime
+    due_at: datetime
+    earliest: datetime
     reason: str
-    begun: bool = False
+    set_generating: bool = False
     finding: str | None = None
 
 
@@ -308,12 +316,12 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Write failed with this reason; `until` is set when it is our word and not the provider's: then we look again."""
+    """Write failed with this reason; `recheck_at` is set if we gave up ourselves: the task is polled again then."""
 
     word: ClassVar[str] = "fail"
 
     reason: str
-    until: datetime | None = None
+    recheck_at: datetime | None = None
 
 
 Decision = Done | Poll | IdentifyTask | AttachTask | Deliver | Reschedule | Finish | Fail
@@ -321,7 +329,7 @@ Decision = Done | Poll | IdentifyTask | AttachTask | Deliver | Reschedule | Fini
 
 @dataclass(frozen=True, slots=True)
 class DurationModel:
-    """How long tasks of one model take: the logarithm of the seconds is normal with this mean and spread."""
+    """How long tasks of one model take: a log-normal distribution of seconds."""
 
     mu: float
     sigma: float
@@ -329,17 +337,18 @@ class DurationModel:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the settings and the last snapshot allow; `jitter` is a number in [0, 1) drawn by the caller.
+    """What the settings and the present load allow.
 
-    `theta` is the price of one look in seconds of expected waste, `curves` the learned times by model, `spare` whether
-    a request may go out at once, `keys` how many keys the ring has.
+    `poll_price` is the cost of one poll in seconds of expected waste. `duration_models` are the learned ones, by model
+    name. `spare_request` is true if the rate limit allows a request now. `key_count` is the number of API keys.
+    `jitter` is a number in [0, 1) that the caller draws.
     """
 
     give_up_after: timedelta = timedelta(hours=24)
-    theta: float = 1.0
-    curves: Mapping[str, DurationModel] = field(default_factory=lambda: MappingProxyType({}))
-    their_hosts: tuple[str, ...] = ()
+    poll_price: float = 1.0
+    duration_models: Mapping[str, DurationModel] = field(default_factory=lambda: MappingProxyType({}))
+    provider_hosts: tuple[str, ...] = ()
     observe: bool = False
-    spare: bool = True
-    keys: int = 1
+    spare_request: bool = True
+    key_count: int = 1
     jitter: float = 0.5

@@ -1,8 +1,7 @@
-"""Names and addresses: which types we keep, where an object lies, which address a reader sees.
+"""Media types, object keys in the bucket, and rules about addresses: hosts, the display address, the callback address.
 
-No bytes are looked at here (media/sniff.py does) and nothing is resolved or connected to.
-Called by fetch and deliver for types and keys, by the doors for what they show, by the sweep and
-backfill for what still has to be healed.
+Pure: no bytes are read (`media/sniff.py` does that) and no name is resolved. Fetch and deliver use the types and keys,
+the HTTP API the display address, sweep and backfill the rules about the provider's hosts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 
 class Kind(StrEnum):
-    """What a result is, by its sniffed type."""
+    """The kind of a result, from its sniffed type."""
 
     IMAGE = "image"
     VIDEO = "video"
@@ -41,47 +40,41 @@ TYPES: Mapping[str, tuple[Kind, str]] = MappingProxyType(
         "audio/aac": (Kind.AUDIO, "aac"),
     }
 )
-"""The sniffed types that are kept, each with its kind and extension."""
+"""The media types that are stored, each with its kind and file extension."""
 
-PROVIDER_HOSTS = (
-    "aiquickdraw.com",
-    "kie.ai",
-    "redpandaai.co",
-    "r2.cloudflarestorage.com",
-    "suno.ai",
-)
-"""Where KIE keeps results, as suffixes."""
+PROVIDER_HOSTS = ("aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai")
+"""The hosts of KIE's results, as suffixes."""
 
-AMBIGUOUS = re.compile(r"[\s\\\x00-\x1f\x7f]")
-"""Blanks, control characters and backslashes in an address are read differently by different parsers."""
+AMBIGUOUS_CHARACTERS = re.compile(r"[\s\\\x00-\x1f\x7f]")
+"""Different URL parsers read whitespace, control characters and backslashes differently."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_MARKED = re.compile(r".*\.[0-9a-f]{32}")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_REPLACED_ID = re.compile(r".*\.[0-9a-f]{32}")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def object_key(*, user_id: str | None, kind: Kind, generation_id: str, n: int, ext: str) -> str:
-    """The path of result `n` in the bucket; a retry of the same result gets the same path.
+    """Return the key of result `n` in the bucket; a retry of the same result gets the same key.
 
-    Two different pairs of ids never share a path, whatever characters they are made of.
+    Two different pairs of ids never share a key.
     """
-    owner = "_" if user_id is None else segment(user_id)
-    return f"{owner}/{kind.value}/{segment(generation_id)}_{n}.{ext}"
+    owner = "_" if user_id is None else path_segment(user_id)
+    return f"{owner}/{kind.value}/{path_segment(generation_id)}_{n}.{ext}"
 
 
-def segment(name: str) -> str:
-    """One part of a path that stands for this id, and for no other."""
-    # "_" stands for nobody, and what already looks like a replacement could be somebody's.
-    if name != "_" and _PLAIN.fullmatch(name) and not _MARKED.fullmatch(name):
+def path_segment(name: str) -> str:
+    """Return one part of a key that stands for this id, and for no other."""
+    # "_" stands for a row without a user, and an id that looks like a replacement could be that of another id.
+    if name != "_" and _PLAIN_ID.fullmatch(name) and not _REPLACED_ID.fullmatch(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{_UNWRITABLE.sub('-', name)[:64] or '-'}.{digest}"
 
 
 def display_url(asset_url: str | None, result_urls: Sequence[str] | None, preview_url: str | None) -> str | None:
-    """The address a reader is shown: our storage, else the provider's first, else the preview.
+    """Return the address to show: the stored object, else the provider's first result, else the preview.
 
-    Anything but an http or https address is passed over: rows are hostile input.
+    Addresses that are not http or https are skipped: rows are hostile input.
     """
     for url in (asset_url, *(result_urls or ())[:1], preview_url):
         if url and _host(url):
@@ -90,44 +83,44 @@ def display_url(asset_url: str | None, result_urls: Sequence[str] | None, previe
 
 
 def host_listed(url: str, suffixes: Sequence[str]) -> bool:
-    """Whether the address is on one of these hosts or below one; `*` lists every host."""
+    """Return whether the address is on one of these hosts or a subdomain; `*` matches every host."""
     host = _host(url)
-    return host is not None and any(suffix == "*" or _below(host, suffix) for suffix in suffixes)
+    return host is not None and any(suffix == "*" or _is_host_or_subdomain(host, suffix) for suffix in suffixes)
 
 
 def points_at_provider(url: str | None, suffixes: Sequence[str]) -> bool:
-    """Whether the address is the provider's own, which dies, and not our storage's.
+    """Return whether the address is on one of the provider's hosts, where it expires.
 
-    `*` says which results may be fetched, not who owns them; alone it means the known hosts.
+    `*` allows fetching from every host, but does not make every host the provider's: it is ignored here. Without any
+    other suffix, PROVIDER_HOSTS count.
     """
-    named = [suffix for suffix in suffixes if suffix != "*"] or PROVIDER_HOSTS
-    return url is not None and host_listed(url, named)
+    hosts = [suffix for suffix in suffixes if suffix != "*"] or PROVIDER_HOSTS
+    return url is not None and host_listed(url, hosts)
 
 
 CALLBACK_PATH = "/api/kie/callback"
 
 
 def callback_address(base: str, secret: str, generation_id: str) -> str:
-    """Return where KIE calls back about one generation: `base` with or without the path, the secret where there is one.
+    """Return the address at which KIE calls back about one generation; `base` may hold CALLBACK_PATH already.
 
-    It holds a secret: never to be logged.
+    Never log it: it contains the secret, if there is one.
     """
     parts = urlsplit(base)
     path = parts.path.rstrip("/")
-    proof = {"secret": secret} if secret else {}
-    query = {**dict(parse_qsl(parts.query)), **proof, "generation": generation_id}
-    whole = path if path.endswith(CALLBACK_PATH) else path + CALLBACK_PATH
-    return parts._replace(path=whole, query=urlencode(query, quote_via=quote), fragment="").geturl()
+    credentials = {"secret": secret} if secret else {}
+    query = {**dict(parse_qsl(parts.query)), **credentials, "generation": generation_id}
+    callback_path = path if path.endswith(CALLBACK_PATH) else path + CALLBACK_PATH
+    return parts._replace(path=callback_path, query=urlencode(query, quote_via=quote), fragment="").geturl()
 
 
-def _below(host: str, suffix: str) -> bool:
+def _is_host_or_subdomain(host: str, suffix: str) -> bool:
     suffix = suffix.strip().strip(".").lower()
     return bool(suffix) and (host == suffix or host.endswith(f".{suffix}"))
 
 
 def _host(url: str) -> str | None:
-    # Backslashes and blanks are read differently by different clients: no host, so no trust.
-    if AMBIGUOUS.search(url):
+    if AMBIGUOUS_CHARACTERS.search(url):
         return None
     try:
         parts = urlsplit(url)

@@ -1,7 +1,8 @@
-"""When to look again: how long tasks take, what waiting costs, how failures slow the pace.
+"""How long to wait between two polls of a task, and after failures.
 
-All times are seconds; nothing here reads a clock or throws dice. `decide` asks for gaps and waits, the leader for theta
-and learned curves, the doors for what a reader is told to expect. Who gets the next request is not decided here.
+All times are seconds; nothing here reads a clock or draws random numbers. `decide` asks for intervals and waits, the
+leader for the poll price and the learned duration models, the HTTP API for the progress that it shows. Which row gets
+the next request is decided in `worker/`.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from types import MappingProxyType
 
 from reconciler.domain.model import DurationModel
 
-FASTEST = 2.0
-"""No task is asked about more often than this."""
+MIN_INTERVAL = 2.0
+"""No task is polled more often than this."""
 
-SLOWEST = 300.0
-"""A task is asked about at least this often, until a tenth of its age is more."""
+MAX_INTERVAL = 300.0
+"""No interval is longer, until a tenth of the task's age is more."""
 
-DOUBT = 0.01
-"""The share of tasks believed never to end."""
+NEVER_ENDS = 0.01
+"""The share of tasks assumed never to end."""
 
-LEAST_THETA = 0.1
-"""At this price an image in its likeliest moment is asked about every two seconds."""
+MIN_POLL_PRICE = 0.1
+"""At this price an image is polled every two seconds in the moment when it most likely ends."""
 
-MOST_PROGRESS = 0.95
-"""What a task that has not ended is never said to have passed."""
+MAX_PROGRESS = 0.95
+"""The progress that a running task never exceeds."""
 
-HEEDED = 60.0
-"""A Retry-After keeps us from asking for no longer than this: what is said in the middle of an outage outlasts it."""
+MAX_RETRY_AFTER = 60.0
+"""A spare request may go out after this time even if Retry-After is longer: servers exaggerate it in an outage."""
 
-LEAST_COMPLETIONS = 20
-"""Fewer completion times than this make no curve."""
+MIN_COMPLETIONS = 20
+"""A duration model is learned from no fewer completion times than this."""
 
 PRIORS: Mapping[str | None, DurationModel] = MappingProxyType(
     {
@@ -43,157 +44,154 @@ PRIORS: Mapping[str | None, DurationModel] = MappingProxyType(
         None: DurationModel(mu=math.log(60), sigma=1.0),
     }
 )
-"""Believed until a model is known; measured were 12 to 112 s for images, 56 to 786 s for videos."""
+"""Used until a model's own times are known; measured: 12 to 112 s for images, 56 to 786 s for videos."""
 
-_LEAST_SIGMA = 0.15
-_MOST_SIGMA = 2.0
-_LEAST_AGE = 1e-3
+_MIN_SIGMA = 0.15
+_MAX_SIGMA = 2.0
+_MIN_AGE = 1e-3
 _HOUR = 3600.0
 _DECILES = tuple(n / 10 for n in range(1, 10))
 
 
-def curve_for(model: str | None, kind: str | None, curves: Mapping[str, DurationModel]) -> DurationModel:
-    """Return the model's learned curve, else what is believed of its kind."""
-    learned = curves.get(model) if model is not None else None
-    return learned or PRIORS.get(kind) or PRIORS[None]
+def duration_model(model: str | None, kind: str | None, learned: Mapping[str, DurationModel]) -> DurationModel:
+    """Return the duration model learned for this AI model, else the prior of its kind."""
+    known = learned.get(model) if model is not None else None
+    return known or PRIORS.get(kind) or PRIORS[None]
 
 
-def expected(curve: DurationModel) -> float:
-    """Return the seconds after which half of such tasks are done."""
-    return math.exp(curve.mu)
+def median_seconds(model: DurationModel) -> float:
+    """Return the seconds after which half of the tasks are done."""
+    return math.exp(model.mu)
 
 
-def progress(curve: DurationModel, age: float) -> float:
-    """Return how far along a reader is told that a task of this age is: the share done by then, 0.95 at most.
-
-    It never says done, because only the result says that.
-    """
-    return MOST_PROGRESS * (1 - _survival(curve, age))
+def progress(model: DurationModel, age: float) -> float:
+    """Return the progress to show for a running task of this age: the share of tasks done by then, 0.95 at most."""
+    return MAX_PROGRESS * (1 - _survival(model, age))
 
 
-def unfinished(curve: DurationModel, age: float) -> float:
-    """Return the chance that a task is not done at this age, the doubt that it ever ends included."""
-    return DOUBT + (1 - DOUBT) * _survival(curve, age)
+def unfinished(model: DurationModel, age: float) -> float:
+    """Return the probability that a task is not done at this age; a share NEVER_ENDS of all tasks never is."""
+    return NEVER_ENDS + (1 - NEVER_ENDS) * _survival(model, age)
 
 
-def hazard(curve: DurationModel, age: float) -> float:
-    """Return the chance per second that a task of this age, not done yet, ends now."""
-    z = _z(curve, age)
-    # One exponential, so that neither a tiny age nor a tiny density is ever a divisor.
-    density = math.exp(-z * z / 2 - math.log(max(age, _LEAST_AGE)))
-    density /= _bounded(curve.sigma) * math.sqrt(2 * math.pi)
-    return (1 - DOUBT) * density / unfinished(curve, age)
+def hazard(model: DurationModel, age: float) -> float:
+    """Return the probability per second that a task of this age, not done yet, ends now."""
+    z = _standard_score(model, age)
+    # One exponential, so that no tiny age or density is a divisor.
+    density = math.exp(-z * z / 2 - math.log(max(age, _MIN_AGE)))
+    density /= _bounded_sigma(model.sigma) * math.sqrt(2 * math.pi)
+    return (1 - NEVER_ENDS) * density / unfinished(model, age)
 
 
-def expected_waste(curve: DurationModel, since: float, until: float) -> float:
-    """Return the delay expected to pile up between two ages of a task not done at the first.
+def expected_waste(model: DurationModel, since: float, until: float) -> float:
+    """Return the expected seconds between a task's end and the age `until`, if it is not done at the age `since`.
 
     It is the integral over u of P(done by u | not done at `since`), in closed form.
     """
     if until <= since:
         return 0.0
-    ran_on = _lived(curve, until) - _lived(curve, since)
-    missed = _survival(curve, since) * (until - since) - ran_on
-    return max(0.0, (1 - DOUBT) * missed / unfinished(curve, since))
+    running = _mean_seconds_run(model, until) - _mean_seconds_run(model, since)
+    wasted = _survival(model, since) * (until - since) - running
+    return max(0.0, (1 - NEVER_ENDS) * wasted / unfinished(model, since))
 
 
-def theta(hazards: Iterable[float], rate: float) -> float:
-    """Return the price of one look, in seconds of waste, that spends `rate` looks a second.
+def poll_price(hazards: Iterable[float], rate: float) -> float:
+    """Return the price of one poll, in seconds of expected waste, at which these tasks get `rate` polls a second.
 
-    `rate` is above zero. The factor allows for hazards that change between looks (simulated).
+    `rate` is above zero. The factor 0.6 corrects for hazards that change between polls; it comes from a simulation.
     """
-    wanted = math.fsum(math.sqrt(chance / 2) for chance in hazards)
-    return max(LEAST_THETA, 0.6 * (wanted / rate) ** 2)
+    demand = math.fsum(math.sqrt(hazard / 2) for hazard in hazards)
+    return max(MIN_POLL_PRICE, 0.6 * (demand / rate) ** 2)
 
 
-def gap(curve: DurationModel, age: float, theta: float) -> float:
-    """Return the seconds to the next look at a task seen unfinished at this age.
+def interval(model: DurationModel, age: float, price: float) -> float:
+    """Return the seconds until the next poll of a task that is not done at this age.
 
-    The gap ends when the expected waste reaches theta. While the hazard stands still that is
-    sqrt(2 theta / hazard); but a young task's hazard is zero and rises, so the waste is followed.
+    The interval ends when the expected waste reaches the poll price. For a constant hazard that is
+    sqrt(2 price / hazard). A young task's hazard rises from zero, so the waste itself is solved for.
     """
-    longest = min(max(SLOWEST, age / 10), 6 * _HOUR)
-    return max(FASTEST, _until_wasted(curve, age, max(theta, LEAST_THETA), longest))
+    longest = min(max(MAX_INTERVAL, age / 10), 6 * _HOUR)
+    return max(MIN_INTERVAL, _seconds_until_waste(model, age, max(price, MIN_POLL_PRICE), longest))
 
 
-def _until_wasted(curve: DurationModel, age: float, theta: float, longest: float) -> float:
-    found = longest
-    # Newton from above: the waste is convex, so a step never passes the answer.
-    while (beyond := expected_waste(curve, age, age + found) - theta) > 0.01 * theta:
-        found -= beyond / (1 - unfinished(curve, age + found) / unfinished(curve, age))
-    return found
+def _seconds_until_waste(model: DurationModel, age: float, price: float, longest: float) -> float:
+    seconds = longest
+    # Newton's method from above: the waste is convex, so no step passes the solution.
+    while (excess := expected_waste(model, age, age + seconds) - price) > 0.01 * price:
+        seconds -= excess / (1 - unfinished(model, age + seconds) / unfinished(model, age))
+    return seconds
 
 
 def fit(samples: Sequence[float], running: Sequence[float]) -> DurationModel | None:
-    """Return the curve through the deciles of completion times, None while too little is known.
+    """Return the duration model through the deciles of completion times, None if too few are known.
 
-    The ages of tasks still running count as censored (Kaplan and Meier): without them only the fast
-    ones would be believed. Deciles, so that stray times do not bend the curve.
+    The ages of tasks still running count as censored (Kaplan-Meier): without them only fast tasks would count. A line
+    through the deciles ignores stray times.
     """
-    completions = sorted(took for took in samples if took > 0)
-    if len(completions) < LEAST_COMPLETIONS:
+    completions = sorted(seconds for seconds in samples if seconds > 0)
+    if len(completions) < MIN_COMPLETIONS:
         return None
-    reached = _reached(completions, sorted(running))
-    # Short of the median, the curve would be guessed from its fast tail.
+    reached = _decile_times(completions, sorted(running))
+    # Without the median, the fast tail alone would decide.
     if len(reached) < 5:
         return None
     scores = [NormalDist().inv_cdf(level) for level in _DECILES[: len(reached)]]
     line = linear_regression(scores, [math.log(seconds) for seconds in reached])
-    return DurationModel(mu=line.intercept, sigma=_bounded(line.slope))
+    return DurationModel(mu=line.intercept, sigma=_bounded_sigma(line.slope))
 
 
-def _reached(completions: Sequence[float], running: Sequence[float]) -> list[float]:
-    """Return the times at which the deciles were reached, as far as they were; both are sorted."""
+def _decile_times(completions: Sequence[float], running: Sequence[float]) -> list[float]:
+    """Return the times at which the deciles were reached, as far as they were; both inputs are sorted."""
     times: list[float] = []
     alive = 1.0
-    for nth, took in enumerate(completions):
-        at_risk = len(completions) - nth + len(running) - bisect_left(running, took)
+    for index, seconds in enumerate(completions):
+        at_risk = len(completions) - index + len(running) - bisect_left(running, seconds)
         alive *= 1 - 1 / at_risk
         passed = sum(1 - alive > level - 1e-9 for level in _DECILES)
-        times += [took] * (passed - len(times))
+        times += [seconds] * (passed - len(times))
     return times
 
 
-def backoff(misses: int, jitter: float, retry_after: float | None = None) -> float:
-    """Return the seconds to wait after so many misses in a row: 5 at first, 900 at most.
+def backoff(failures: int, jitter: float, retry_after: float | None = None) -> float:
+    """Return the seconds to wait after this many failures in a row: 5 at first, 900 at most.
 
-    `jitter` in [0, 1) spreads them. Never under `retry_after`, which is believed up to six hours.
+    `jitter` in [0, 1) spreads them. The wait is never shorter than `retry_after`, up to six hours.
     """
-    doublings = min(max(misses - 1, 0), 7)
+    doublings = min(max(failures - 1, 0), 7)
     wait = min(5.0 * 2.0**doublings, 450.0) * (1 + jitter)
     return max(wait, min(retry_after or 0.0, 6 * _HOUR))
 
 
-def behind(refusals: int) -> float:
-    """Return the seconds until a write refused so often in a row is tried again: 300 at first, an hour at most."""
-    return min(300.0 * 2.0 ** min(max(refusals - 1, 0), 4), _HOUR)
+def rejected_write_wait(rejections: int) -> float:
+    """Return the seconds until a rejected write is tried again: 300 after the first rejection, an hour at most."""
+    return min(300.0 * 2.0 ** min(max(rejections - 1, 0), 4), _HOUR)
 
 
-def parked(age: float) -> float:
-    """Return the seconds between looks at a row past its time that nothing allows to fail."""
+def parked_wait(age: float) -> float:
+    """Return the seconds between polls of a parked row, which is past its time and may not be failed."""
     return min(max(age / 48, _HOUR / 2), 6 * _HOUR)
 
 
-def _bounded(sigma: float) -> float:
-    """Return a spread that is neither certainty, which nobody has, nor a number that overflows."""
-    return min(max(sigma, _LEAST_SIGMA), _MOST_SIGMA)
+def _bounded_sigma(sigma: float) -> float:
+    """Return a spread above zero, which would be certainty, and small enough not to overflow."""
+    return min(max(sigma, _MIN_SIGMA), _MAX_SIGMA)
 
 
-def _z(curve: DurationModel, age: float) -> float:
-    return (math.log(max(age, _LEAST_AGE)) - curve.mu) / _bounded(curve.sigma)
+def _standard_score(model: DurationModel, age: float) -> float:
+    return (math.log(max(age, _MIN_AGE)) - model.mu) / _bounded_sigma(model.sigma)
 
 
-def _below(z: float) -> float:
+def _normal_cdf(z: float) -> float:
     """Return the share of a normal distribution below z."""
     return math.erfc(-z / math.sqrt(2)) / 2
 
 
-def _survival(curve: DurationModel, age: float) -> float:
-    return _below(-_z(curve, age))
+def _survival(model: DurationModel, age: float) -> float:
+    return _normal_cdf(-_standard_score(model, age))
 
 
-def _lived(curve: DurationModel, age: float) -> float:
-    """Return the seconds a task has run by this age on average: the integral of its survival."""
-    sigma = _bounded(curve.sigma)
-    mean = math.exp(curve.mu + sigma * sigma / 2)
-    return age * _survival(curve, age) + mean * _below(_z(curve, age) - sigma)
+def _mean_seconds_run(model: DurationModel, age: float) -> float:
+    """Return the mean seconds that a task has run by this age: the integral of its survival."""
+    sigma = _bounded_sigma(model.sigma)
+    mean = math.exp(model.mu + sigma * sigma / 2)
+    return age * _survival(model, age) + mean * _normal_cdf(_standard_score(model, age) - sigma)

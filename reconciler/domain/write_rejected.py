@@ -1,6 +1,6 @@
-"""The opinion about a row whose last word could not be written: the application's table or its hook refuses it.
+"""When a row is visited again after the application's table or its hook has rejected our write.
 
-Pure, like `decide`, whose decision was refused. Called by the visit only.
+Pure. Only the visit calls this, with the decision of `decide` that could not be written.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from reconciler.domain import poll_interval
 from reconciler.domain.model import Decision, Finish, Reschedule, Row
 
 
-def held_up(row: Row, decision: Decision, now: datetime, *, why: str, finding: str) -> tuple[Row, Reschedule]:
-    """Return how a row rests whose last word the application's table or hook refuses."""
+def retry_rejected_write(
+    row: Row, decision: Decision, now: datetime, *, reason: str, finding: str
+) -> tuple[Row, Reschedule]:
+    """Return the row, and the Reschedule that replaces the rejected decision."""
     if isinstance(decision, Reschedule):
-        # Only `generating` was refused: that must not keep the result waiting.
-        return row, replace(decision, begun=False, reason=why, finding=finding)
-    refusals = 1
+        # Only `generating` was rejected: that must not delay the result.
+        return row, replace(decision, set_generating=False, reason=reason, finding=finding)
+    rejections = 1
     if isinstance(decision, Finish):
-        # Nothing else is left to be done for it, so nothing else counts its misses.
+        # Only the final write is left for this row, so its rejections are the row's failures.
         row = replace(row, failures=row.failures + 1)
-        refusals = row.failures
-    until = now + timedelta(seconds=poll_interval.behind(refusals))
-    return row, Reschedule(until, until, why, finding=finding)
+        rejections = row.failures
+    due = now + timedelta(seconds=poll_interval.rejected_write_wait(rejections))
+    return row, Reschedule(due, due, reason, finding=finding)

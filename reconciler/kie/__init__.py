@@ -1,4 +1,4 @@
-"""KIE's API: the client, the createTask request, the proofs of its callbacks, and the dialects of its answers.
+"""KIE's API: the client, the createTask request, the proofs of its callbacks, and the dialects of its records.
 
-Only `create_task` reaches a paid endpoint. `dialects` is pure.
+Only `create_task.py` reaches a paid endpoint. `dialects` is pure. Which key is used and when is decided in `worker/`.
 """

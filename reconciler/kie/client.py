@@ -1,10 +1,8 @@
-"""KIE's API as this daemon needs it: a task's record, a fresh address for a result, the credit.
+"""The client of KIE's API: a task's record, a new address for a result, the credit of an account.
 
-Over aiohttp by itself: most tasks are asked about again and again, and under httpx each of these questions took three
-times the CPU.
-
-Which key is used and when is the engine's affair, what a record means is a dialect's
-(`providers/`). createTask is not here but in `creating.py`, which only `worker/create/create_task.py` may reach.
+It uses aiohttp directly, because a poll through httpx takes three times the CPU. Which key is used and when is decided
+in `worker/`; what a record means is decided in `dialects/`. createTask is in `create_task.py`, which only
+`worker/create/create_task.py` may import.
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ import aiohttp
 from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
-from reconciler.kie.dialects.lenient import FINE
+from reconciler.kie.dialects.parsing import SUCCESS_CODES
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
 
 MAX_BODY = 4 << 20
 
-_LONGEST_TASK = 8192
+_MAX_TASK_ID = 8192
 
 BROKEN = (aiohttp.ClientError, OSError, ValueError)
-"""What an exchange raises that did not end: the client says nonsense in some answers by a plain ValueError."""
+"""The errors of a request whose outcome is unknown; aiohttp raises a plain ValueError for some malformed answers."""
 
 _URL_PATH = "/api/v1/common/download-url"
 _CREDIT_PATH = "/api/v1/chat/credit"
@@ -38,9 +36,9 @@ _GONE = frozenset({404, 410})
 
 @dataclass(frozen=True, slots=True)
 class KieReply:
-    """An HTTP answer, not judged: `body` is the JSON, None when it is none.
+    """An HTTP answer; `body` is the parsed JSON, None if it was not JSON.
 
-    `retry_after` is in seconds, None where nothing was said.
+    `retry_after` is in seconds, None if the answer had none.
     """
 
     status: int
@@ -49,9 +47,9 @@ class KieReply:
 
 
 class KieClient:
-    """The API behind one base address, asked with one key of the ring at a time.
+    """The API at one base address, with one API key for each request.
 
-    `date` is the Date header of the last answer, None where it had none.
+    `date` is the Date header of the last answer, None if it had none.
     """
 
     def __init__(
@@ -60,66 +58,67 @@ class KieClient:
         base_url: str,
         keys: Mapping[str, str],
         *,
-        patience: float = 60.0,
+        timeout: float = 60.0,
         secrets: Iterable[str] = (),
     ) -> None:
-        """Keys are secrets by their hash; `patience` is the seconds one answer may take in all.
+        """`keys` maps hashes to API keys; `timeout` is the seconds that one answer may take in all.
 
-        `secrets` are what KIE may have been told besides, and what `discreet` takes out together with the keys.
+        `secrets` are further texts that `redact` removes besides the keys, because KIE may repeat them.
         """
         self.date: str | None = None
         self._session = session
         self._base = base_url.rstrip("/")
         self._bearers = {name: f"Bearer {secret}" for name, secret in keys.items()}
-        self._patience = patience
+        self._timeout = timeout
         self._redaction = Redaction((*keys.values(), *secrets))
-        self._ending = 0
+        self._connections_to_close = 0
 
-    def discreet(self, said: str, most: int) -> str:
-        """What KIE said, fit to be kept and shown: it may repeat the request, and with it a key or a signed address.
+    def redact(self, message: str, max_length: int) -> str:
+        """Return a message of KIE without secrets, cut to `max_length` characters.
 
-        At most `most` letters of it: it must not have been cut before, since half a key is not known as one.
+        A message may repeat the request, and with it a key or a signed address. Pass it uncut: half a key would not be
+        recognised.
         """
-        return self._redaction.text(said)[:most].rstrip()
+        return self._redaction.text(message)[:max_length].rstrip()
 
     def renew(self) -> None:
-        """Let each open connection end with its next answer: one of them is an answer behind, and would stay so."""
-        # The client gives out first what has waited longest, so that none is passed over.
-        self._ending = CONNECTIONS
+        """Close each open connection after its next answer, because one of them may be one answer behind."""
+        # aiohttp uses the connection first that has been idle longest, so this reaches every one.
+        self._connections_to_close = CONNECTIONS
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> KieReply:
-        """What KIE says about this task at this dialect's path."""
+        """Return KIE's answer about this task at this dialect's path; raise Transient if there is none."""
         return await self._ask("GET", path, key_hash, task_id=task_id)
 
     async def download_url(self, url: str, *, key_hash: str) -> str:
-        """A fresh address for a result, good for 20 minutes by KIE's documentation.
+        """Return a new address for a result; it works for 20 minutes, according to KIE's documentation.
 
-        Gone when KIE no longer has it, Permanent when the address is not one of KIE's.
+        Raises Gone if KIE no longer has the result, Permanent if the address is not one of KIE's.
         """
-        # json= would fail on what JSON can carry and UTF-8 cannot.
+        # json= would fail on half surrogate pairs, which JSON can carry and UTF-8 cannot.
         content = json.dumps({"url": url}).encode("ascii")
         reply = await self._ask("POST", _URL_PATH, key_hash, content=content)
-        minted = _worth(reply, "download_url")
-        if not isinstance(minted, str) or not minted:
-            raise Transient("KIE minted no address", code="kie_no_address")
-        return minted
+        address = _data(reply, "download_url")
+        if not isinstance(address, str) or not address:
+            raise Transient("KIE's download-url answer holds no address", code="kie_no_address")
+        return address
 
     async def credit(self, *, key_hash: str) -> float:
-        """What is left on the account of this key, in KIE's credits."""
+        """Return the credits that are left on the account of this key."""
         reply = await self._ask("GET", _CREDIT_PATH, key_hash)
-        left = _worth(reply, "credit")
-        if isinstance(left, bool) or not isinstance(left, (int, float, str)):
-            raise Transient("KIE told no credit", code="kie_no_credit")
+        credit = _data(reply, "credit")
+        if isinstance(credit, bool) or not isinstance(credit, (int, float, str)):
+            raise Transient("KIE's credit answer holds no number", code="kie_no_credit")
         try:
-            return float(left)
+            return float(credit)
         except (ValueError, OverflowError):
-            raise Transient("KIE told no credit", code="kie_no_credit") from None
+            raise Transient("KIE's credit answer holds no number", code="kie_no_credit") from None
 
     async def post(self, path: str, content: bytes, *, key_hash: str) -> KieReply:
-        """Send one request once, for a caller who must tell what was not sent from what was not heard.
+        """Send one request once; the errors tell whether it was sent.
 
-        Raises Transient where nothing was sent (key_missing, unaskable) or the answer is too large; TimeoutError and
-        what is BROKEN come through.
+        Raises Transient if it was not sent (key_missing, unaskable) or the answer is too large. TimeoutError and the
+        errors in BROKEN mean that the outcome is unknown.
         """
         return await self._exchange("POST", path, key_hash, content=content)
 
@@ -131,7 +130,7 @@ class KieClient:
         except TimeoutError:
             raise Transient("KIE does not answer in time", code="timeout") from None
         except BROKEN as error:
-            # Only the kind: an error's text may repeat the header it chokes on.
+            # Only the class name: the text of the error may repeat a header with the key.
             raise Transient(f"KIE is away ({type(error).__name__})", code="network") from None
 
     async def _exchange(
@@ -140,18 +139,18 @@ class KieClient:
         url, headers = self._url(path, task_id), self._headers(key_hash)
         if content is not None:
             headers["Content-Type"] = "application/json"
-        async with asyncio.timeout(self._patience):
-            asked = self._session.request(method, url, data=content, headers=headers, allow_redirects=False)
-            async with asked as response:
-                body = await _bounded(response)
+        async with asyncio.timeout(self._timeout):
+            request = self._session.request(method, url, data=content, headers=headers, allow_redirects=False)
+            async with request as response:
+                body = await _read_body(response)
         self.date = response.headers.get("Date")
-        return KieReply(response.status, _json(body), retry_after(response.headers.get("Retry-After")))
+        return KieReply(response.status, _parse_json(body), retry_after(response.headers.get("Retry-After")))
 
     def _url(self, path: str, task_id: str | None) -> URL:
         url = URL(self._base + path)
         if task_id is None:
             return url
-        if len(task_id) > _LONGEST_TASK:
+        if len(task_id) > _MAX_TASK_ID:
             raise _unaskable()
         try:
             return url.with_query(taskId=task_id)
@@ -162,39 +161,39 @@ class KieClient:
         bearer = self._bearers.get(key_hash)
         if bearer is None:
             raise Transient(
-                "the key this task was made with is not configured",
+                "the API key that created this task is not configured",
                 code="key_missing",
-                hint="put the key back, KIE knows its tasks by it",
+                hint="set that key again: KIE shows a task only to the key that created it",
             )
         if not bearer.isprintable():
             raise _unaskable()
         headers = {"Authorization": bearer, "Accept": "application/json"}
-        if self._ending:
-            self._ending -= 1
+        if self._connections_to_close:
+            self._connections_to_close -= 1
             headers["Connection"] = "close"
         return headers
 
 
 def key_hash(secret: str) -> str:
-    """The name of a key that may be written down: the first 16 hex digits of its sha256."""
+    """Return a name for a key that is no secret: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(secret.encode()).hexdigest()[:16]
 
 
 def _unaskable() -> Transient:
-    return Transient("KIE cannot be asked with this id or this key", code="unaskable")
+    return Transient("this task id or this key cannot be sent to KIE", code="unaskable")
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    # Unpacked here, not by the client: it would unpack a bomb first and let us count afterwards.
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    # Decompressed here, because aiohttp would decompress a bomb first and let us count afterwards.
     encoded = response.headers.get("Content-Encoding", "identity").lower() in {"gzip", "deflate"}
-    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoded else None
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoded else None
     body = bytearray()
     async for raw in response.content.iter_any():
-        if unpack is not None and unpack.eof:
-            # The unpacker would keep all that follows the stream. Left unread, it costs the connection.
+        if decompressor is not None and decompressor.eof:
+            # The decompressor would keep every byte after the stream. Left unread, they cost only the connection.
             break
         try:
-            body += raw if unpack is None else unpack.decompress(raw, MAX_BODY + 1 - len(body))
+            body += raw if decompressor is None else decompressor.decompress(raw, MAX_BODY + 1 - len(body))
         except zlib.error:
             return b""
         if len(body) > MAX_BODY:
@@ -202,41 +201,41 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _json(body: bytes) -> object | None:
+def _parse_json(body: bytes) -> object | None:
     try:
-        found: object = json.loads(body)
+        parsed: object = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return found
+    return parsed
 
 
-def _worth(reply: KieReply, what: str) -> object:
+def _data(reply: KieReply, endpoint: str) -> object:
     if not isinstance(reply.body, dict):
-        raise Transient(f"KIE's {what} answer is no JSON", code="not_json")
-    code = _code(reply)
-    if reply.status == 200 and code in FINE:
-        found: object = reply.body.get("data")
-        return found
-    raise _refusal(code, reply, what)
+        raise Transient(f"KIE's {endpoint} answer is no JSON", code="not_json")
+    code = _answer_code(reply)
+    if reply.status == 200 and code in SUCCESS_CODES:
+        data: object = reply.body.get("data")
+        return data
+    raise _to_error(code, reply, endpoint)
 
 
-def _code(reply: KieReply) -> int:
-    # The body's word counts; the status only where the body has none or is the milder of the two.
-    said = reply.body.get("code") if isinstance(reply.body, dict) else None
-    if isinstance(said, str) and said.isascii() and said.isdigit():
-        said = int(said[:6])
-    if isinstance(said, bool) or not isinstance(said, int):
+def _answer_code(reply: KieReply) -> int:
+    # The body's code counts; the status only if the body has none, or says success of a failed request.
+    code = reply.body.get("code") if isinstance(reply.body, dict) else None
+    if isinstance(code, str) and code.isascii() and code.isdigit():
+        code = int(code[:6])
+    if isinstance(code, bool) or not isinstance(code, int):
         return reply.status
-    return reply.status if said in FINE and reply.status >= 400 else said
+    return reply.status if code in SUCCESS_CODES and reply.status >= 400 else code
 
 
-def _refusal(code: int, reply: KieReply, what: str) -> ReconcilerError:
-    said = f"KIE answers {what} with {code}"
+def _to_error(code: int, reply: KieReply, endpoint: str) -> ReconcilerError:
+    message = f"KIE answers {endpoint} with {code}"
     if code == 401:
-        return Permanent(said, code="key_rejected", hint="KIE rejects this key: check it")
+        return Permanent(message, code="key_rejected", hint="KIE rejects this key: check it")
     if code in _GONE:
-        return Gone(said, code=f"kie_{code}")
+        return Gone(message, code=f"kie_{code}")
     if code in {400, 422}:
-        return Permanent(said, code=f"{what}_refused")
+        return Permanent(message, code=f"{endpoint}_refused")
     code_word = "rate_limited" if code == 429 else "kie_refused"
-    return Transient(said, code=code_word, retry_after=reply.retry_after)
+    return Transient(message, code=code_word, retry_after=reply.retry_after)

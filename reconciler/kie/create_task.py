@@ -1,7 +1,7 @@
-"""createTask at KIE: the one request that spends money, sent once and never again.
+"""createTask at KIE: the one request that spends money. It is sent once and never again.
 
-What came of it is told as one of four outcomes. Nothing here repeats anything: it is a POST, which aiohttp does not
-send again, over a connection of its own. Only `worker/create/create_task.py` may import this; import-linter holds that.
+Its result is one of four outcomes. Nothing here retries, and aiohttp does not resend a POST. Only
+`worker/create/create_task.py` may import this module; import-linter checks that.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import aiohttp
 
 from reconciler.errors import Transient
 from reconciler.kie.client import BROKEN, KieClient, KieReply
-from reconciler.kie.dialects.callback import names_task, task_ids
-from reconciler.kie.dialects.envelope import too_fast
-from reconciler.kie.dialects.lenient import FINE, clean, number
+from reconciler.kie.dialects.callback import mentions_task_id, task_ids
+from reconciler.kie.dialects.envelope import is_rate_limit_message
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, integer, printable_line
 
 PATH = "/api/v1/jobs/createTask"
 
 RATE_LIMITED = 429
 
-# What KIE's pages list for a request that made no task. Every other code may be a gateway's word for an answer of KIE's
-# that got lost: 408, 502, 503, 504 and 52x are.
-_NO = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
+# The codes that KIE's pages list for a request that made no task. With any other code a gateway may report that it lost
+# KIE's answer: 408, 502, 503, 504 and 52x do.
+_REFUSAL_CODES = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_LONGEST_MESSAGE = 500
+_MAX_MESSAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class CreateAccepted:
 
 @dataclass(frozen=True, slots=True)
 class CreateRefused:
-    """KIE's definite word that it made none; `retry_after` in seconds, None where it said nothing."""
+    """KIE refused: it made no task. `retry_after` is in seconds, None if KIE named none."""
 
     code: int
     message: str
@@ -48,14 +48,14 @@ class CreateRefused:
 
 @dataclass(frozen=True, slots=True)
 class CreateNotSent:
-    """KIE cannot have heard the request: no connection was made, or the request could not be written."""
+    """The request did not reach KIE: there was no connection, or the request could not be built."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CreateUncertain:
-    """KIE may have made a task, and did not tell."""
+    """KIE may have made a task: its answer is missing or unclear."""
 
     reason: str
 
@@ -63,45 +63,45 @@ class CreateUncertain:
 CreateOutcome = CreateAccepted | CreateRefused | CreateNotSent | CreateUncertain
 
 
-async def create_task(kie: KieClient, asked: Mapping[str, object], *, key_hash: str) -> CreateOutcome:
-    """Ask KIE for one task; `asked` is the request's body, JSON throughout."""
-    content = json.dumps(asked).encode("ascii")
+async def create_task(kie: KieClient, request: Mapping[str, object], *, key_hash: str) -> CreateOutcome:
+    """Send one createTask request with this JSON body, and return its outcome."""
+    content = json.dumps(request).encode("ascii")
     try:
-        return _discreet(judged(await kie.post(PATH, content, key_hash=key_hash)), kie)
+        return _without_secrets(read_reply(await kie.post(PATH, content, key_hash=key_hash)), kie)
     except Transient as error:
         return CreateUncertain(str(error)) if error.code == "too_large" else CreateNotSent(str(error))
     except (TimeoutError, *BROKEN) as error:
         if isinstance(error, _NEVER_CONNECTED):
             return CreateNotSent(f"KIE cannot be reached ({type(error).__name__})")
-        # Only the kind: an error's text may repeat the header it chokes on.
+        # Only the class name: the text of the error may repeat a header with the key.
         return CreateUncertain(f"the connection to KIE broke ({type(error).__name__})")
 
 
-def _discreet(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:
+def _without_secrets(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:
     match outcome:
         case CreateRefused():
-            return replace(outcome, message=kie.discreet(outcome.message, _LONGEST_MESSAGE))
+            return replace(outcome, message=kie.redact(outcome.message, _MAX_MESSAGE))
         case CreateUncertain(reason) | CreateNotSent(reason):
-            return replace(outcome, reason=kie.discreet(reason, _LONGEST_MESSAGE))
+            return replace(outcome, reason=kie.redact(reason, _MAX_MESSAGE))
         case CreateAccepted():
             return outcome
         case _:
             assert_never(outcome)
 
 
-def judged(reply: KieReply) -> CreateOutcome:
-    """Return what an answer means; whatever is not clearly yes or no is uncertain."""
+def read_reply(reply: KieReply) -> CreateOutcome:
+    """Return the outcome in an answer; uncertain unless it is clearly a success or a refusal."""
     if not isinstance(reply.body, dict):
         return CreateUncertain(f"KIE answered HTTP {reply.status} without its envelope")
-    code = number(reply.body.get("code"))
-    said = clean(reply.body.get("msg") or reply.body.get("message"))
-    if code not in FINE:
-        if code not in _NO or names_task(reply.body):
-            return CreateUncertain(f"KIE answered HTTP {reply.status}, code {code}: {said}")
-        # One wording comes with codes of its own.
-        code = RATE_LIMITED if too_fast(said) else code
-        return CreateRefused(code, said or "KIE refused without a reason", reply.retry_after)
-    named = task_ids(reply.body)
-    if len(named) != 1:
-        return CreateUncertain(f"KIE answered HTTP {reply.status} with success and {len(named)} task ids")
-    return CreateAccepted(next(iter(named)))
+    code = integer(reply.body.get("code"))
+    message = printable_line(reply.body.get("msg") or reply.body.get("message"))
+    if code not in SUCCESS_CODES:
+        if code not in _REFUSAL_CODES or mentions_task_id(reply.body):
+            return CreateUncertain(f"KIE answered HTTP {reply.status}, code {code}: {message}")
+        # KIE reports its rate limit with various codes.
+        code = RATE_LIMITED if is_rate_limit_message(message) else code
+        return CreateRefused(code, message or "KIE refused without a reason", reply.retry_after)
+    ids = task_ids(reply.body)
+    if len(ids) != 1:
+        return CreateUncertain(f"KIE answered HTTP {reply.status} with success and {len(ids)} task ids")
+    return CreateAccepted(next(iter(ids)))

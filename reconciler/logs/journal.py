@@ -1,6 +1,6 @@
-"""What systemd's journal is told about a line: how bad it is, by a prefix that the journal takes off again.
+"""Adds the priority of a line for systemd's journal, as a prefix that the journal removes.
 
-Only `setup` asks. The prefixes are those of sd-daemon(3), and JOURNAL_STREAM is told in systemd.exec(5).
+Only `setup` calls this. sd-daemon(3) describes the prefixes, systemd.exec(5) describes JOURNAL_STREAM.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
 def reads(stream: TextIO) -> bool:
-    """Whether what is written here goes to the journal: JOURNAL_STREAM names the device and inode of this stream."""
+    """Return whether this stream goes to the journal: JOURNAL_STREAM names its device and inode."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(stream.fileno())
@@ -24,13 +24,13 @@ def reads(stream: TextIO) -> bool:
 
 
 class Prefixed:
-    """What `render` makes of an event, with its priority before every line: the journal knows lines only."""
+    """Renders an event and puts its priority before every line, because the journal splits at line ends."""
 
     def __init__(self, render: Processor) -> None:
         self._render = render
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        """The event's lines."""
+        """Return the lines of the event."""
         prefix = f"<{_PRIORITIES[event['level']]}>"
         rendered = self._render(logger, method, event)
         return "\n".join(prefix + line for line in str(rendered).split("\n"))

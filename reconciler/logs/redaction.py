@@ -1,7 +1,6 @@
-"""What never appears in a line of the log: secrets we know, and whatever has the shape of one.
+"""Removes secrets from log events and texts: the known ones, and everything that has the form of one.
 
-Pure text work. `setup` makes it a step of the log; tracing and the edges of KIE and storage take secrets out of texts
-with it.
+Pure. `setup` makes it a structlog processor; tracing, the KIE client and storage remove secrets from messages with it.
 """
 
 from __future__ import annotations
@@ -21,33 +20,32 @@ _DEEPEST = 8
 _SHORTEST_SECRET = 4
 
 _SECRET_NAME = re.compile(
-    r"authorization|api[-_]?key|token|secret|passw|cookie|signature|hmac|credential|dsn",
-    re.IGNORECASE,
+    r"authorization|api[-_]?key|token|secret|passw|cookie|signature|hmac|credential|dsn", re.IGNORECASE
 )
 
 _NAMED_VALUE = r"((?:secret|token|signature|api[-_]?key|password)(?:(?:=|\\u003d)[\"']?|[\"']\s*:\s*[\"']))[^\s&\"'<>]+"
 
 
-def _unsigned(found: re.Match[str]) -> str:
+def _redact_query(found: re.Match[str]) -> str:
     return f"{found[1]}?{REDACTED}" if found[2] else found[0]
 
 
-def _unless_one_part(found: re.Match[str]) -> str:
+def _redact_if_two_parts(found: re.Match[str]) -> str:
     return REDACTED if found[1] else found[0]
 
 
-# Each shape takes in all that it has looked at, also where the end is missing that makes it a secret: begun anew inside
-# of that, a look would take the square of a length that strangers choose.
+# Each pattern also consumes text that begins like a secret and is none. If the search restarted inside that text, it
+# would take quadratic time in a length that strangers choose.
 _SHAPES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), instead)
-    for pattern, instead in (
-        # Who logs in at an address.
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        # User and password in an address.
         (r"://[^\s/?#\"'<>]*@", f"://{REDACTED}@"),
-        # A signed address is signed in its query.
-        (r"(\b(?:https?|wss?)://[^\s?#\"'<>]*)([?#][^\s\"'<>]*)?", _unsigned),
+        # The query of an address may hold a signature.
+        (r"(\b(?:https?|wss?)://[^\s?#\"'<>]*)([?#][^\s\"'<>]*)?", _redact_query),
         (r"\b(bearer)\s+[^\s\"',;]+", rf"\1 {REDACTED}"),
         # A JSON web token.
-        (r"\beyJ[\w-]{5,}(\.[\w-]+(?:\.[\w-]*)?)?", _unless_one_part),
+        (r"\beyJ[\w-]{5,}(\.[\w-]+(?:\.[\w-]*)?)?", _redact_if_two_parts),
         # A key of a Supabase project.
         (r"\bsb_(?:secret|publishable)_[\w-]+", REDACTED),
         (_NAMED_VALUE, rf"\1{REDACTED}"),
@@ -55,8 +53,8 @@ _SHAPES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
 )
 
 
-def _written(secret: str) -> list[str]:
-    """Patterns of a secret: as addresses and JSON write it, each letter escaped or not, and as it is."""
+def _secret_patterns(secret: str) -> list[str]:
+    """Return the patterns of a secret: as it is, and with each character escaped as in addresses and JSON, or not."""
     plain, escaped = re.escape(secret), "".join(map(_escaped, secret))
     return [plain] if plain == escaped else [escaped, plain]
 
@@ -66,22 +64,22 @@ def _escaped(letter: str) -> str:
     if percent == letter:
         return re.escape(letter)
     forms = [percent, json.dumps(letter)[1:-1], f"\\u{ord(letter):04x}", f"\\{letter}"]
-    # JSON has no backslash alone: with it there would be many ways to read a row of them.
+    # A backslash is never alone in JSON; allowing that would make a row of them ambiguous and slow to match.
     forms += [letter] if letter != "\\" else []
     return f"(?i:{'|'.join(map(re.escape, forms))})"
 
 
-# Whatever has one of the shapes has one of these; most texts (ids, times, words) have none, and need only this look.
-_SUSPECT = ("://", "bearer", "eyj", "sb_", "secret", "token", "signature", "api_key", "api-key", "apikey", "password")
+# Every text that matches one of the patterns contains one of these. Most texts contain none and need no pattern.
+_MARKS = ("://", "bearer", "eyj", "sb_", "secret", "token", "signature", "api_key", "api-key", "apikey", "password")
 
 
-def _suspect(value: str) -> bool:
-    # Outside of ASCII there are letters which the shapes take for one of theirs and lower() does not.
+def _may_hold_secret(value: str) -> bool:
+    # Ignoring case, the patterns match some letters beyond ASCII that lower() does not map to ASCII.
     if not value.isascii():
         return True
     lowered = value.lower()
-    # A loop: any() over a generator takes thrice as long, and every text of every line comes here.
-    for mark in _SUSPECT:  # noqa: SIM110
+    # A loop, because any() over a generator takes three times as long, and every text of every line comes here.
+    for mark in _MARKS:  # noqa: SIM110
         if mark in lowered:
             return True
     return False
@@ -93,25 +91,25 @@ def _names_a_secret(name: str) -> bool:
 
 
 class Redaction:
-    """Takes secrets out of a value of any shape; as a step of structlog, out of a whole event."""
+    """Removes secrets from a value of any type; as a structlog processor, from a whole event."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         longest_first = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET}, key=len, reverse=True)
-        written = [pattern for text in longest_first for pattern in _written(text)]
+        written = [pattern for text in longest_first for pattern in _secret_patterns(text)]
         self._known = re.compile("|".join(written)) if written else None
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """The event without secrets, in the same order, made of what JSON can say."""
+        """Return the event without secrets, in the same order, of JSON types only."""
         return {name: self._named(name, value, 0) for name, value in event.items()}
 
     def text(self, value: str) -> str:
-        """A text without known secrets and without anything that has the shape of one."""
+        """Return the text without known secrets and without everything that has the form of one."""
         if self._known:
             value = self._known.sub(REDACTED, value)
-        if not _suspect(value):
+        if not _may_hold_secret(value):
             return value
-        for shape, instead in _SHAPES:
-            value = shape.sub(instead, value)
+        for shape, replacement in _SHAPES:
+            value = shape.sub(replacement, value)
         return value
 
     def _named(self, name: str, value: object, depth: int) -> object:

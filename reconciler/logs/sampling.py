@@ -1,7 +1,8 @@
-"""Keeps an outage from writing a line a row and second: of what repeats, the first few are told and then one a minute.
+"""Drops repeated warnings: of each sort, the first few are logged and then one a minute.
 
-`Repeats` counts and knows no clock; `Sampling` is the step of structlog that asks it. What is left out is owed: the
-next line of its sort, or a `lines.suppressed`, says how much it was. Only `setup` builds them.
+Without it an outage would write a line for every row and second. `RepeatCounter` counts and reads no clock; `Sampling`
+is the structlog processor that uses it. The next line of the same sort, or a `lines.suppressed`, says how many were
+dropped. Only `setup` builds them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from structlog.typing import EventDict, WrappedLogger
 SortKey = tuple[tuple[str, object], ...]
 
 WORDS = ("event", "code", "stage", "round", "finding", "status", "logger")
-"""The fields that make two warnings one sort: stable words all, never an id or what others wrote."""
+"""The fields whose values make the sort of a warning: stable words, never ids or foreign text."""
 
 ALWAYS = frozenset(
     {
@@ -30,26 +31,26 @@ ALWAYS = frozenset(
         "lines.suppressed",
     }
 )
-"""Warnings that come once for what they tell of: each of them is written."""
+"""Warnings that occur once for each cause; each of them is logged."""
 
 LAST = "daemon.stopped"
-"""Behind this line nothing follows that could tell of what is owed."""
+"""The last line of the process: before it every dropped warning is reported."""
 
 
 @dataclass(slots=True)
 class _Sort:
-    """What is known of one sort: when it was last seen, when last told, how often told, how often left out since."""
+    """One sort: when it last occurred and was last logged, how often it was logged, and how many were dropped since."""
 
-    seen: float
-    at: float
-    times: int = 1
+    last_seen: float
+    logged_at: float
+    logged: int = 1
     suppressed: int = 0
 
 
 class RepeatCounter:
-    """Tells the first `few` of a sort and then one in `window` seconds; a sort unseen for a window begins anew.
+    """Counts warnings by sort: `few` are logged at once, then one in `window` seconds.
 
-    At most `most` sorts are remembered.
+    A sort that did not occur for `window` seconds starts again. At most `most` sorts are remembered.
     """
 
     def __init__(self, *, few: int = 5, window: float = 60.0, most: int = 256) -> None:
@@ -59,40 +60,40 @@ class RepeatCounter:
         self._sorts: OrderedDict[SortKey, _Sort] = OrderedDict()
 
     def ask(self, sort: SortKey, now: float) -> int | None:
-        """How many of this sort were left out since the last was told; None where this one is left out, too."""
-        told = self._sorts.get(sort)
-        if told is None:
+        """Return how many of this sort were dropped since the last one was logged; None to drop this one too."""
+        known = self._sorts.get(sort)
+        if known is None:
             self._sorts[sort] = _Sort(now, now)
             return 0
         self._sorts.move_to_end(sort)
-        if now - told.seen >= self._window:
-            told.times = 0
-        told.seen = now
-        if told.times >= self._few and now - told.at < self._window:
-            told.suppressed += 1
+        if now - known.last_seen >= self._window:
+            known.logged = 0
+        known.last_seen = now
+        if known.logged >= self._few and now - known.logged_at < self._window:
+            known.suppressed += 1
             return None
-        suppressed, told.suppressed = told.suppressed, 0
-        told.at, told.times = now, told.times + 1
+        suppressed, known.suppressed = known.suppressed, 0
+        known.logged_at, known.logged = now, known.logged + 1
         return suppressed
 
-    def owed(self, now: float, *, all_of_it: bool = False) -> list[tuple[SortKey, int]]:
-        """Forget the sorts that have ended, or are one too many, and return how many of each were left out untold."""
-        owed = []
+    def expire(self, now: float, *, everything: bool = False) -> list[tuple[SortKey, int]]:
+        """Forget the sorts that have ended or are too many; return how many of each were dropped and not reported."""
+        unreported = []
         while self._sorts:
-            sort, told = next(iter(self._sorts.items()))
-            ended = now - told.seen >= self._window or len(self._sorts) > self._most
-            if not ended and not all_of_it:
+            sort, known = next(iter(self._sorts.items()))
+            ended = now - known.last_seen >= self._window or len(self._sorts) > self._most
+            if not ended and not everything:
                 break
             del self._sorts[sort]
-            if told.suppressed:
-                owed.append((sort, told.suppressed))
-        return owed
+            if known.suppressed:
+                unreported.append((sort, known.suppressed))
+        return unreported
 
 
 class Sampling:
-    """Lets a warning through, with `suppressed` where others of its sort were left out, or drops it.
+    """A structlog processor: passes a warning on, with the number of dropped ones in `suppressed`, or drops it.
 
-    Other levels always pass: an error is never lost, and what succeeds is told once anyway. `clock` is in seconds.
+    Other levels always pass. `clock` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -102,20 +103,20 @@ class Sampling:
         self._lock = threading.Lock()
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """The event, or DropEvent; before it, lines for what is owed of others."""
+        """Return the event or raise DropEvent; first report the dropped warnings of sorts that have ended."""
         repeats = event["level"] == "warning" and event["event"] not in ALWAYS
         now = self._clock()
         with self._lock:
             suppressed = self._repeats.ask(_sort(event), now) if repeats else 0
-            owed = self._repeats.owed(now, all_of_it=event["event"] == LAST)
-        for sort, count in owed:
-            told = dict(sort)
-            structlog.get_logger().warning("lines.suppressed", of=told.pop("event"), suppressed=count, **told)
+            unreported = self._repeats.expire(now, everything=event["event"] == LAST)
+        for sort, count in unreported:
+            fields = dict(sort)
+            structlog.get_logger().warning("lines.suppressed", of=fields.pop("event"), suppressed=count, **fields)
         if suppressed is None:
             raise structlog.DropEvent
         return {**event, "suppressed": suppressed} if suppressed else event
 
 
 def _sort(event: EventDict) -> SortKey:
-    # As text: what a field holds may be of a kind that cannot be looked up.
+    # As text, because a field's value may not be hashable.
     return tuple((word, str(event[word])) for word in WORDS if word in event)

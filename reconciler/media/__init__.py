@@ -1,1 +1,4 @@
-"""A result on its way to our storage: fetched, recognised by its bytes, held in the spool."""
+"""The path of a result from its host to our storage: fetched, sniffed, spooled.
+
+Nothing here knows rows or decides what is fetched: `worker/deliver.py` calls `fetch.py`, and a backend reads the spool.
+"""

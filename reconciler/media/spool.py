@@ -1,7 +1,7 @@
-"""Where a result lies between its source and our storage: in memory while small, else on disk.
+"""Holds a result between its host and our storage: in memory while small, else in a file.
 
-Hashes are taken while the bytes pass. What the bytes are is not asked here (`sniff.py`). Fetch
-writes a spool, storage reads it.
+The hashes are computed while the bytes pass. Fetch writes a spool, a storage backend reads it; `sniff.py` recognises
+the type.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PIECE = 1 << 20
 HEAD = 4096
 
 Chunk = bytes | memoryview
-"""Some bytes of a body: read from disk, or where they lie in memory."""
+"""A part of a body: read from disk, or a view of memory."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SpoolDirectory:
-    """The folder where spools lie, and how many bytes all of them together may take.
+    """The folder of all spools, and the limit of their bytes together.
 
-    Files have no name there, so the kernel takes back what a dead process held.
+    The files have no names, so the kernel frees those of a dead process.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -42,18 +42,18 @@ class SpoolDirectory:
         except OSError as error:
             raise Config(
                 f"the spool folder {folder} cannot be written: {error.strerror or error}",
-                hint="give RECONCILER_SPOOL_DIR a folder of the daemon's own",
+                hint="set RECONCILER_SPOOL_DIR to a folder that only the daemon uses",
             ) from None
         self.folder = folder
         self.max_bytes = max_bytes
         self.used = 0
 
     def spool(self) -> Spool:
-        """An empty spool; its bytes are given back when its `async with` ends."""
+        """Return an empty spool; its bytes are released when its `async with` ends."""
         return Spool(self)
 
-    def take(self, size: int) -> None:
-        """Count `size` more bytes; Transient (spool_full) when there is no room for them."""
+    def reserve(self, size: int) -> None:
+        """Reserve `size` bytes; raise Transient (spool_full) if the limit would be exceeded."""
         if self.used + size > self.max_bytes:
             raise Transient(
                 "the spool is full",
@@ -62,23 +62,23 @@ class SpoolDirectory:
             )
         self.used += size
 
-    def give_back(self, size: int) -> None:
-        """Count `size` bytes less."""
+    def release(self, size: int) -> None:
+        """Release `size` bytes."""
         self.used -= size
 
 
 class Spool:
-    """One body: `size` and `head` (its first 4096 bytes) at any time, its hashes once sealed."""
+    """One body: `size` and `head` (the first 4096 bytes) at any time, the hashes after sealing."""
 
-    def __init__(self, room: SpoolDirectory) -> None:
+    def __init__(self, directory: SpoolDirectory) -> None:
         self.size = 0
         self.head = b""
         self.sha256 = ""
         self.md5 = ""
-        self._room = room
-        # Memory of its own, given back whole: on the heap, bodies leave holes between what lives longer.
+        self._directory = directory
+        # An anonymous mmap, which returns its memory to the kernel: on the heap, bodies would leave holes.
         self._piece: mmap.mmap | None = None
-        self._held = 0
+        self._piece_size = 0
         self._file: FileIO | None = None
         self._writing: asyncio.Future[None] | None = None
         self._sha256 = hashlib.sha256()
@@ -88,48 +88,45 @@ class Spool:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._room.give_back(self.size)
-        # Not closed: a request that was cut may still show its bytes to the kernel.
+        self._directory.release(self.size)
+        # Not closed: the socket of an aborted request may still refer to this memory.
         self._piece = None
         if self._writing is not None:
-            # After a cancellation a thread may still write: its file must not be closed under
-            # it, the number could by then be another file's.
+            # After a cancellation a thread may still be writing. If the file were closed now, its descriptor could
+            # already belong to another file.
             self._writing.add_done_callback(self._close)
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next bytes; Transient (spool_full) when there is no room for them."""
-        self._room.take(len(chunk))
+        """Append bytes; raise Transient (spool_full) if the limit would be exceeded."""
+        self._directory.reserve(len(chunk))
         self.size += len(chunk)
         if len(self.head) < HEAD:
             self.head += chunk[: HEAD - len(self.head)]
-        rest = memoryview(chunk)
-        while rest:
-            if self._held == PIECE:
-                await self._hand_over()
+        remaining = memoryview(chunk)
+        while remaining:
+            if self._piece_size == PIECE:
+                await self._write_piece()
             if self._piece is None:
                 self._piece = mmap.mmap(-1, PIECE)
-            more = rest[: PIECE - self._held]
-            self._piece[self._held : self._held + len(more)] = more
-            self._held += len(more)
-            rest = rest[len(more) :]
+            part = remaining[: PIECE - self._piece_size]
+            self._piece[self._piece_size : self._piece_size + len(part)] = part
+            self._piece_size += len(part)
+            remaining = remaining[len(part) :]
 
     async def seal(self) -> None:
-        """Bring everything to its place and fix the hashes; nothing is written afterwards."""
+        """Write everything that is pending and set the hashes; call no `write` after this."""
         if self._writing is None:
             self._hash(self._in_memory())
         else:
-            await self._hand_over()
-            await self._written()
+            await self._write_piece()
+            await self._wait_for_write()
         self.sha256 = self._sha256.hexdigest()
         self.md5 = self._md5.hexdigest()
 
     async def chunks(self, start: int = 0, end: int | None = None, piece: int = PIECE) -> AsyncIterator[Chunk]:
-        """The bytes from `start` to before `end`, at most `piece` at a time; what is in memory is shown, not copied."""
+        """Yield the bytes from `start` to before `end`, at most `piece` at a time; memory is viewed, not copied."""
         end = self.size if end is None else min(end, self.size)
         while start < end:
             stop = min(start + piece, end)
@@ -140,16 +137,16 @@ class Spool:
             start = stop
 
     def _in_memory(self) -> memoryview:
-        return memoryview(self._piece or b"")[: self._held]
+        return memoryview(self._piece or b"")[: self._piece_size]
 
-    async def _hand_over(self) -> None:
-        # One piece is with the thread while the next comes in, never two.
-        await self._written()
-        whole, self._piece, self._held = self._in_memory(), None, 0
+    async def _write_piece(self) -> None:
+        # A thread writes one piece while the next one is received, never two.
+        await self._wait_for_write()
+        piece, self._piece, self._piece_size = self._in_memory(), None, 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(None, self._absorb, whole)
+        self._writing = loop.run_in_executor(None, self._write_to_file, piece)
 
-    async def _written(self) -> None:
+    async def _wait_for_write(self) -> None:
         if self._writing is None:
             return
         await asyncio.wait({self._writing})
@@ -158,14 +155,14 @@ class Spool:
         except OSError as error:
             raise _disk_error(error) from None
 
-    def _absorb(self, piece: memoryview) -> None:
+    def _write_to_file(self, piece: memoryview) -> None:
         if self._file is None:
-            # Whoever tidies a folder for temporary files sees nothing in ours, and takes it away.
-            self._room.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(buffering=0, dir=self._room.folder)  # noqa: SIM115
-        rest = piece
-        while rest:
-            rest = rest[self._file.write(rest) :]
+            # A cleaner of temporary files may have removed the folder, because it looks empty.
+            self._directory.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(buffering=0, dir=self._directory.folder)  # noqa: SIM115
+        remaining = piece
+        while remaining:
+            remaining = remaining[self._file.write(remaining) :]
         self._hash(piece)
 
     def _hash(self, piece: memoryview) -> None:
@@ -174,12 +171,12 @@ class Spool:
 
     async def _read(self, file: int, start: int, stop: int) -> bytes:
         try:
-            found = await asyncio.to_thread(os.pread, file, stop - start, start)
+            data = await asyncio.to_thread(os.pread, file, stop - start, start)
         except OSError as error:
             raise _disk_error(error) from None
-        if len(found) != stop - start:
+        if len(data) != stop - start:
             raise Transient("the spool lost bytes", code="spool_error")
-        return found
+        return data
 
     def _close(self, writing: asyncio.Future[None]) -> None:
         if not writing.cancelled():

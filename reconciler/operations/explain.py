@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from reconciler.domain.decide import MEDIA_LIFE
-from reconciler.domain.findings import FindingThresholds, Snapshot, findings, span
+from reconciler.domain.findings import FindingThresholds, Snapshot, findings, format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import points_at_provider
 from reconciler.postgres.eligibility import LONGEST_TASK
@@ -33,7 +33,7 @@ class ExplainTerms:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Take them from the settings."""
-        return cls(settings.give_up_after, settings.their_hosts, settings.providers, settings.task_pattern)
+        return cls(settings.give_up_after, settings.provider_hosts, settings.providers, settings.task_pattern)
 
 
 def story(case: GenerationDetails, terms: ExplainTerms) -> dict[str, str]:
@@ -58,7 +58,7 @@ def whole(case: GenerationDetails, terms: ExplainTerms) -> dict[str, str]:
 def _at(when: datetime, now: datetime) -> str:
     """A moment with its distance, which is what one reads first."""
     seconds = (when - now).total_seconds()
-    away = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+    away = f"in {format_seconds(seconds)}" if seconds > 0 else f"{format_seconds(-seconds)} ago"
     return f"{away} ({when:%Y-%m-%d %H:%M:%S %Z})"
 
 
@@ -122,7 +122,7 @@ def _results(case: GenerationDetails) -> str:
         told.append("An address is dead, so KIE is asked for new ones.")
     if case.work and case.work.delivered_at is not None:
         after = (case.work.delivered_at - case.generation.created_at).total_seconds()
-        told.append(f"Delivered {_at(case.work.delivered_at, case.now)}, {span(after)} after its creation.")
+        told.append(f"Delivered {_at(case.work.delivered_at, case.now)}, {format_seconds(after)} after its creation.")
     return " ".join(told)
 
 
@@ -233,7 +233,7 @@ def _left_alone(case: GenerationDetails, terms: ExplainTerms) -> str:
 
 def _look(work: Bookkeeping, now: datetime) -> str:
     if work.due_at is None or work.due_at <= now:
-        late = "" if work.due_at is None else f" for {span((now - work.due_at).total_seconds())}"
+        late = "" if work.due_at is None else f" for {format_seconds((now - work.due_at).total_seconds())}"
         return f"Its next look has been due{late}: it waits for its turn among the requests to KIE."
     early = work.early_at
     sooner = f"; from {early:%H:%M:%S} on when a request is to spare" if early and now < early < work.due_at else ""
@@ -268,5 +268,5 @@ def _told(event: PastEvent) -> str:
     if event.announced_at is not None:
         return f"announced {event.announced_at:%H:%M:%S}"
     if event.dead_at is not None:
-        return f"not announced: given up after {span((event.dead_at - event.at).total_seconds())}"
+        return f"not announced: given up after {format_seconds((event.dead_at - event.at).total_seconds())}"
     return "not announced"

@@ -1,7 +1,7 @@
-"""What an operator can set: names, defaults, and what must be set together.
+"""The settings: their names, types and defaults, and the rules about several of them.
 
-Here is the list and `load`; `values.py` reads one value from text, `sources.py` finds the texts.
-Built once by the composition root or a command, never at import.
+`load` reads them; `values.py` parses one value from text, `sources.py` finds the texts. The composition root or a
+command loads them once, nothing does so at import.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from reconciler.settings.values import (
 _UNSET = SecretStr("")
 _SHARED_PREFIXES = ("DATABASE_", "SUPABASE_", "KIE_", "LOG_")
 
-_OTHERS = ("RECONCILER_ENV_FILE", "RECONCILER_PG_BIN")
-"""What is read elsewhere: the file to load, and the programs of the demo's database."""
+_READ_ELSEWHERE = ("RECONCILER_ENV_FILE", "RECONCILER_PG_BIN")
+"""The variables that other modules read: the file to load, and the programs of the demo's database."""
 
-_WHERE = {
+_WHERE_TO_FIND = {
     "database_url": "Supabase dashboard, Connect: the direct address or the session pooler's",
     "supabase_url": "Supabase dashboard, Project Settings, Data API",
     "supabase_service_role_key": "Supabase dashboard, Project Settings, API Keys",
@@ -54,14 +54,14 @@ _WHERE = {
 
 
 def variable(attribute: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     name = attribute.upper()
     return name if name.startswith(_SHARED_PREFIXES) else f"RECONCILER_{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class KieKey:
-    """One key for KIE; `kind` is what it is meant for (None: anything), `pool` a spare of many."""
+    """One API key for KIE; `kind` is the media it is used for (None: any), `pool` marks one of a pool."""
 
     secret: SecretStr
     kind: Literal["image", "video"] | None = None
@@ -69,7 +69,7 @@ class KieKey:
 
 
 class Settings(BaseSettings):
-    """Every setting with its default; a secret that is not set is an empty, false SecretStr."""
+    """All settings with their defaults; a secret that is not set is an empty SecretStr, which is false."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -135,28 +135,29 @@ class Settings(BaseSettings):
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` gives."""
-        # The library's own reading of .env files expands ${…}, and would look at the environment
-        # whatever the caller gave.
+        """Use only the values that `load` passes."""
+        # The library would expand ${…} in .env files, and read the environment even if the caller passed another one.
         return (init_settings,)
 
     @model_validator(mode="after")
-    def _announcements_are_signed(self) -> Self:
+    def _webhooks_are_signed(self) -> Self:
         if self.notify_url and not self.notify_secret:
-            raise ValueError("RECONCILER_NOTIFY_URL needs RECONCILER_NOTIFY_SECRET beside it")
+            raise ValueError("RECONCILER_NOTIFY_URL needs RECONCILER_NOTIFY_SECRET too")
         return self
 
     def require(self, *names: str) -> None:
-        """Raise Config naming each of these settings that is not set, and where to get it.
+        """Raise Config that names each of these settings that is not set, and where to find its value.
 
-        `storage` stands for whatever the storage backend needs; any key of KIE's satisfies
-        `kie_api_key`.
+        `storage` means all that the storage backend needs; any API key for KIE satisfies `kie_api_key`.
         """
         missing = [name for name in self._expand(names) if not self._is_set(name)]
         if not missing:
             return
-        told = [f"{variable(name)} ({_WHERE[name]})" if name in _WHERE else variable(name) for name in missing]
-        raise Config(f"Not set: {'; '.join(told)}", code="missing_settings")
+        missing_variables = [
+            f"{variable(name)} ({_WHERE_TO_FIND[name]})" if name in _WHERE_TO_FIND else variable(name)
+            for name in missing
+        ]
+        raise Config(f"Not set: {'; '.join(missing_variables)}", code="missing_settings")
 
     def _expand(self, names: tuple[str, ...]) -> Iterator[str]:
         for name in names:
@@ -171,40 +172,38 @@ class Settings(BaseSettings):
         return bool(self.kie_keys() if name == "kie_api_key" else getattr(self, name))
 
     @property
-    def their_hosts(self) -> tuple[str, ...]:
-        """Whose addresses are KIE's: where results may come from can be narrowed, its own hosts stay its own."""
+    def provider_hosts(self) -> tuple[str, ...]:
+        """The hosts of KIE: `result_hosts`, and the known ones even if `result_hosts` does not name them."""
         return tuple(dict.fromkeys((*self.result_hosts, *PROVIDER_HOSTS)))
 
     def kie_keys(self) -> tuple[KieKey, ...]:
-        """KIE's keys in order of preference, each secret once."""
-        found = [
+        """Return the API keys for KIE in order of preference, each secret once."""
+        keys = [
             KieKey(self.kie_api_key),
             KieKey(self.kie_api_key_photo, kind="image"),
             KieKey(self.kie_api_key_video, kind="video"),
-            *(
-                KieKey(SecretStr(one), kind="image", pool=True)
-                for one in words(self.kie_api_key_photo_pool.get_secret_value())
-            ),
-            *(
-                KieKey(SecretStr(one), kind="video", pool=True)
-                for one in words(self.kie_api_key_video_pool.get_secret_value())
-            ),
+            *(KieKey(secret, kind="image", pool=True) for secret in _pool(self.kie_api_key_photo_pool)),
+            *(KieKey(secret, kind="video", pool=True) for secret in _pool(self.kie_api_key_video_pool)),
         ]
-        kept: dict[str, KieKey] = {}
-        for key in found:
+        unique: dict[str, KieKey] = {}
+        for key in keys:
             if key.secret:
-                kept.setdefault(key.secret.get_secret_value(), key)
-        return tuple(kept.values())
+                unique.setdefault(key.secret.get_secret_value(), key)
+        return tuple(unique.values())
 
     def secrets(self) -> tuple[str, ...]:
-        """Every text that must never be seen in a log, the database's password among them."""
-        whole = [getattr(self, name).get_secret_value() for name in _secret_attributes()]
+        """Return every text that must never appear in a log, also the database's password."""
+        secrets = [getattr(self, name).get_secret_value() for name in _secret_attributes()]
         keys = [key.secret.get_secret_value() for key in self.kie_keys()]
-        written = urlsplit(self.database_url.get_secret_value()).netloc.rpartition("@")[0]
-        password = written.partition(":")[2]
+        user_info = urlsplit(self.database_url.get_secret_value()).netloc.rpartition("@")[0]
+        password = user_info.partition(":")[2]
         return tuple(
-            dict.fromkeys(text for text in (*whole, *keys, password, unquote(password), self.notify_url) if text)
+            dict.fromkeys(text for text in (*secrets, *keys, password, unquote(password), self.notify_url) if text)
         )
+
+
+def _pool(keys: SecretStr) -> list[SecretStr]:
+    return [SecretStr(secret) for secret in words(keys.get_secret_value())]
 
 
 def _secret_attributes() -> tuple[str, ...]:
@@ -213,28 +212,28 @@ def _secret_attributes() -> tuple[str, ...]:
 
 
 def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
-    """Read the settings from the process environment and the files it names.
+    """Return the settings from the process environment and the files it names.
 
-    Raises Config with one line that names each variable that is wrong, and no value.
+    Raises Config with one line that names each wrong variable, but no value.
     """
-    found = gather(
+    values = gather(
         os.environ if environ is None else environ,
         Path.cwd() if cwd is None else cwd,
         names=[variable(name) for name in Settings.model_fields],
         secrets=[variable(name) for name in _secret_attributes()],
     )
     try:
-        return Settings.model_validate(found)
+        return Settings.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
         raise Config("; ".join(_sentence(problem) for problem in problems)) from None
 
 
 def strangers(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[str, ...]:
-    """Return the names that begin as ours or KIE's settings do and are none; the same sources as `load`."""
-    found = named(os.environ if environ is None else environ, Path.cwd() if cwd is None else cwd)
-    known = {*(variable(name) for name in Settings.model_fields), *_OTHERS}
-    return tuple(sorted(name for name in found - known if name.startswith(("RECONCILER_", "KIE_"))))
+    """Return the names with prefix RECONCILER_ or KIE_ that are no settings, from the same sources as `load`."""
+    set_names = named(os.environ if environ is None else environ, Path.cwd() if cwd is None else cwd)
+    known = {*(variable(name) for name in Settings.model_fields), *_READ_ELSEWHERE}
+    return tuple(sorted(name for name in set_names - known if name.startswith(("RECONCILER_", "KIE_"))))
 
 
 def _sentence(problem: Any) -> str:

@@ -1,6 +1,6 @@
-"""Where the values of settings come from: the environment, two files, and a folder of secrets.
+"""Finds the texts of settings: in the environment, two files, and a folder of secrets.
 
-The files are parsed, never sourced: nothing in them is expanded or run. Only `load` calls this.
+The files are parsed, never sourced: nothing in them is expanded or run. Only `load` and `strangers` call this.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from reconciler.errors import Config
 
 
 def gather(environ: Mapping[str, str], cwd: Path, *, names: Iterable[str], secrets: Iterable[str]) -> dict[str, str]:
-    """The value of every one of `names` that is set somewhere; the first source that has it wins.
+    """Return the value of each of `names` that is set; the first source that has it wins.
 
-    In order: `environ`, `.env` in `cwd`, the file of RECONCILER_ENV_FILE, and for `secrets` the
-    folder of CREDENTIALS_DIRECTORY. A blank value counts as not set. Raises Config where a file
-    that was named is missing or cannot be read, or a value is no text.
+    The sources in order: `environ`, `.env` in `cwd`, the file of RECONCILER_ENV_FILE, and for `secrets` the folder of
+    CREDENTIALS_DIRECTORY. A blank value counts as not set. Raises Config if a named file is missing or unreadable, or a
+    value is no text.
     """
-    layers = [_meant(layer) for layer in _layers(environ, cwd)]
+    layers = [_without_blanks(layer) for layer in _layers(environ, cwd)]
     if folder := environ.get("CREDENTIALS_DIRECTORY"):
-        layers.append(_meant(_credentials(Path(folder), secrets)))
+        layers.append(_without_blanks(_credentials(Path(folder), secrets)))
     merged = {name: value for layer in reversed(layers) for name, value in layer.items()}
     found = {name: merged[name] for name in names if name in merged}
     for name, value in found.items():
-        # Outside fact: Python keeps bytes of the environment that are no UTF-8 as halves of characters.
+        # Python represents bytes of the environment that are not UTF-8 as lone surrogates.
         if value.encode(errors="replace").decode() != value:
             raise Config(f"{name} is not UTF-8 text")
     return found
 
 
 def named(environ: Mapping[str, str], cwd: Path) -> frozenset[str]:
-    """Every name that the environment and the two files hold, whatever it means; Config as `gather`."""
+    """Return every name in the environment and the two files; errors as `gather`."""
     return frozenset(name for layer in _layers(environ, cwd) for name in layer)
 
 
@@ -48,12 +48,12 @@ def _layers(environ: Mapping[str, str], cwd: Path) -> list[Mapping[str, str | No
     return layers
 
 
-def _meant(values: Mapping[str, str | None]) -> dict[str, str]:
-    """The values that say something, without the blanks around them."""
-    kept = {name: text for name, value in values.items() if (text := (value or "").strip())}
-    if public := kept.get("NEXT_PUBLIC_SUPABASE_URL"):
-        kept.setdefault("SUPABASE_URL", public)
-    return kept
+def _without_blanks(values: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the values that are not blank, stripped of whitespace."""
+    stripped = {name: text for name, value in values.items() if (text := (value or "").strip())}
+    if public := stripped.get("NEXT_PUBLIC_SUPABASE_URL"):
+        stripped.setdefault("SUPABASE_URL", public)
+    return stripped
 
 
 def _file(path: Path) -> dict[str, str | None]:
@@ -79,5 +79,5 @@ def _credentials(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    # The text of a decoding error would repeat bytes of the file.
+    # The text of a decoding error repeats bytes of the file, which may be secret.
     return error.strerror or "unknown" if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -1,7 +1,7 @@
-"""The kinds of value a setting may have, and how each is read from text.
+"""The types of settings, and how each is parsed from text.
 
-Every check raises ValueError with the end of a sentence that begins with the setting's name, and
-never repeats the value: it may be a secret.
+Every check raises ValueError with the end of a sentence that begins with the setting's name. It never repeats the
+value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 36500 * 86400
-"""A hundred years: beside them, moments are still ones that Python and PostgreSQL can tell."""
+"""A hundred years: Python and PostgreSQL can still represent times that far away."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _DATABASE = (
     "must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
@@ -37,13 +37,13 @@ def _seconds(value: object) -> object:
 
 
 def duration(value: object) -> object:
-    """Read what is typed, bare seconds or with a unit, as a timedelta; ValueError where it is none, others stay."""
+    """Parse a text of seconds, or of a number and a unit, into a timedelta; return other types unchanged."""
     seconds = _seconds(value)
     return timedelta(seconds=seconds) if isinstance(seconds, float) else seconds
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The parts of a list separated by commas or blanks, each once, in order."""
+    """Return the parts of a list separated by commas or blanks, each once, in order."""
     return tuple(dict.fromkeys(part for part in re.split(r"[\s,]+", text) if part))
 
 
@@ -64,14 +64,14 @@ def _lower(value: object) -> object:
 
 
 def _exact_address(value: str) -> str:
-    wrong = "must be an address such as https://example.com"
+    message = "must be an address such as https://example.com"
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise ValueError(wrong) from None
+        raise ValueError(message) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
-        raise ValueError(wrong)
+        raise ValueError(message)
     return value
 
 
@@ -91,33 +91,33 @@ def _database(value: SecretStr) -> SecretStr:
 
 
 def _has_host(parts: SplitResult) -> bool:
-    # Outside fact: libpq and asyncpg accept several hosts, and a socket folder as ?host=.
+    # libpq and asyncpg accept several hosts, and a socket folder as ?host=.
     hosts = parts.netloc.rpartition("@")[2]
-    named = [urlsplit(f"//{host}") for host in hosts.split(",")]
-    with_ports = [(host.hostname, host.port) for host in named]
-    elsewhere = ",".join(parse_qs(parts.query).get("host", ())).split(",")
-    for name in (*(name for name, _ in with_ports if name), *elsewhere):
-        # The resolver raises what nobody expects where a part of a name is empty or too long.
+    addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    with_ports = [(host.hostname, host.port) for host in addresses]
+    parameter_hosts = ",".join(parse_qs(parts.query).get("host", ())).split(",")
+    for name in (*(name for name, _ in with_ports if name), *parameter_hosts):
+        # The resolver raises UnicodeError for an empty or too long label; here that is a ValueError.
         if not name.startswith("/"):
             name.encode("idna")
-    return all(name for name, _ in with_ports) or elsewhere != [""]
+    return all(name for name, _ in with_ports) or parameter_hosts != [""]
 
 
 def _has_parameters(parts: SplitResult) -> bool:
-    named = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
-    return all(port.isdecimal() for ports in named.get("port", ()) for port in ports.split(","))
+    parameters = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+    return all(port.isdecimal() for ports in parameters.get("port", ()) for port in ports.split(","))
 
 
 def _header(value: SecretStr) -> SecretStr:
-    # An HTTP client that meets such a value complains by printing it.
+    # An HTTP client prints such a value in its error.
     if not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
-        raise ValueError("holds a blank or a character that no header can carry")
+        raise ValueError("contains a blank or a character that no header can carry")
     return value
 
 
 def _signing(value: SecretStr) -> SecretStr:
-    # Outside fact: Standard Webhooks has keys of 24 bytes or more, as base64 behind whsec_; its libraries read what is
-    # no base64 each in another way, so that nobody could verify what was signed with it.
+    # Standard Webhooks requires keys of 24 bytes or more, as base64 after whsec_. Its libraries read invalid base64 in
+    # different ways, so a receiver could not verify the signature.
     text = value.get_secret_value().removeprefix("whsec_").rstrip("=")
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

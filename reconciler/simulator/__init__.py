@@ -1,11 +1,11 @@
-"""A local KIE that speaks real HTTP: the fake behind `kie-reconciler simulate`, the demo, the tests and the benchmarks.
+"""A local KIE over real HTTP, for `kie-reconciler simulate`, the demo, the tests and the benchmarks.
 
-`Simulator` is the whole of it; `MediaSpec`, `Failure` and `never` describe what a task brings. Nothing of the daemon is
-imported here.
+`Simulator` is the server; `MediaSpec`, `Failure` and `never` describe tasks. `api/` answers requests, `records/` writes
+the records of every dialect, `media/` generates result files. Nothing of the daemon is imported here.
 """
 
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.simulator import Simulator
 from reconciler.simulator.tasks import Failure, SimulatedTask, TaskSpec, never
 

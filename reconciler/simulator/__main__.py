@@ -1,4 +1,4 @@
-"""`python -m reconciler.simulator`: the simulator without the rest of the program."""
+"""`python -m reconciler.simulator`: runs the simulator without the rest of the package."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speed", type=float, default=1.0, help="20: a task of 100 s takes 5")
-    parser.add_argument("--replay", type=Path, metavar="DIR", help="a folder of recordings to live again")
-    parser.add_argument("--faults", type=float, nargs="?", const=1 / 3, default=0.0, help="share of what goes wrong")
+    parser.add_argument("--replay", type=Path, metavar="DIR", help="a folder of recordings to replay")
+    parser.add_argument("--faults", type=float, nargs="?", const=1 / 3, default=0.0, help="share of requests that fail")
     parser.add_argument("--media-size", type=int, metavar="BYTES", help="size of every result")
-    parser.add_argument("--file-rate", type=float, metavar="BYTES", help="bytes a second of all files together")
+    parser.add_argument("--file-rate", type=float, metavar="BYTES", help="bytes per second of all files together")
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--hmac-key", help="sign callbacks with it")
     parser.add_argument("--key", action="append", default=[], dest="keys", help="accept this key (repeatable)")
-    parser.add_argument("--no-limits", action="store_false", dest="limits", help="never answer 429 by itself")
+    parser.add_argument("--no-limits", action="store_false", dest="limits", help="no rate limits")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    given = vars(_arguments())
-    recordings = given.pop("replay")
-    serve(Simulator(**given), recordings)
+    """Serve until a signal stops it."""
+    options = vars(_arguments())
+    recordings = options.pop("replay")
+    serve(Simulator(**options), recordings)
 
 
 if __name__ == "__main__":

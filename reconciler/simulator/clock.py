@@ -1,7 +1,7 @@
-"""The simulator's time: monotonic, faster than the wall by `speed`, and movable by hand.
+"""The simulated time: monotonic, faster than real time by `speed`, and it can be moved forward.
 
-Task lives and links are measured in KIE's seconds, which this clock counts. Epoch times told to clients are real ones,
-so that a client's own arithmetic ("how long ago did it end?") stays right at any speed.
+The lives of tasks and links are in simulated seconds. Unix times in answers are real, so that a client computes ages
+correctly at any speed.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import time
 
 
 class Clock:
-    """Seconds of KIE's time since the simulator was made."""
+    """Counts simulated seconds since the simulator was created."""
 
     def __init__(self, speed: float = 1.0) -> None:
         if speed <= 0:
             raise ValueError("the speed must be above 0")
         self.speed = speed
-        self._wall = time.time()
-        self._began = time.monotonic()
+        self._start_time = time.time()
+        self._started = time.monotonic()
         self._skipped = 0.0
 
     def now(self) -> float:
-        """KIE's seconds since the beginning."""
-        return (time.monotonic() - self._began) * self.speed + self._skipped
+        """Return the simulated seconds since the start."""
+        return (time.monotonic() - self._started) * self.speed + self._skipped
 
     def skip(self, seconds: float) -> None:
-        """Let so many of KIE's seconds have passed at once."""
+        """Move the time forward by this many simulated seconds."""
         self._skipped += seconds
 
     def epoch(self, at: float) -> float:
-        """The real Unix time of a moment of KIE's time; a skip moves what lies before it into the past."""
-        return self._wall + (at - self._skipped) / self.speed
+        """Return the real Unix time of a simulated time; a skip moves earlier times into the past."""
+        return self._start_time + (at - self._skipped) / self.speed
 
     def real(self, seconds: float) -> float:
-        """How long so many of KIE's seconds take on the wall."""
+        """Return the real seconds that these simulated seconds take."""
         return seconds / self.speed

@@ -1,9 +1,8 @@
-"""What can go wrong on the way and when it does: by order for one task or for all, or at random from a seed.
+"""The faults that the simulator can inject: as ordered for one task or for all, or at random from a seed.
 
-A fault is named `stage.what`; the stages are create, record, result, file, plain (a file by its plain address, not
-by a minted link), link, callback, and
-early (a callback that comes before its record says success). Nothing here answers requests:
-`web.py`, `files.py` and `callbacks.py` ask whether a fault strikes and act it out.
+A fault is named `stage.what`. The stages are create, record, result, file, plain (a file at its plain address, not by a
+download-url link), link, callback, and early (a callback before its record says success). Nothing here answers
+requests: the modules of `api/` ask for the next fault and act it out.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import math
 from dataclasses import dataclass
 from types import MappingProxyType
 
-KNOWN = MappingProxyType(
+FAULTS = MappingProxyType(
     {
         "create": frozenset(
             {"lost", "reset", "html_502", "http_429", "body_402", "body_422", "body_455", "body_500"}
@@ -41,7 +40,7 @@ KNOWN = MappingProxyType(
         ),
     }
 )  # fmt: skip
-AT_RANDOM = MappingProxyType(
+RANDOM_FAULTS = MappingProxyType(
     {
         "record": ("http_429", "body_429", "frequency", "http_500", "body_500", "html_502", "html_520", "cloudflare",
                    "truncated", "null", "unknown_state", "body_422", "body_455", "reset"),
@@ -57,7 +56,7 @@ AT_RANDOM = MappingProxyType(
 
 @dataclass(slots=True)
 class Fault:
-    """One fault, how often it still strikes (`math.inf`: always) and, for files, on which result (None: any)."""
+    """One fault, how often it still occurs (`math.inf`: always) and, for files, for which result (None: any)."""
 
     name: str
     times: float = 1
@@ -65,12 +64,12 @@ class Fault:
 
     def __post_init__(self) -> None:
         stage, _, what = self.name.partition(".")
-        if what not in KNOWN.get(stage, frozenset()):
+        if what not in FAULTS.get(stage, frozenset()):
             raise ValueError(f"no such fault: {self.name!r}")
 
 
-def take(faults: list[Fault], stage: str, n: int | None = None) -> str | None:
-    """The next ordered fault of this stage, used up by one; None where there is none."""
+def next_fault(faults: list[Fault], stage: str, n: int | None = None) -> str | None:
+    """Return the next ordered fault of this stage and count it down; None if there is none."""
     for fault in faults:
         at, _, what = fault.name.partition(".")
         if at == stage and fault.times > 0 and (fault.n is None or fault.n == n):
@@ -79,15 +78,15 @@ def take(faults: list[Fault], stage: str, n: int | None = None) -> str | None:
     return None
 
 
-def draw(*what: object) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
+def random_number(*what: object) -> float:
+    """Return a number in [0, 1) that depends only on the arguments."""
     digest = hashlib.blake2b("/".join(map(str, what)).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big") / (1 << 56)
 
 
-def at_random(stage: str, share: float, *what: object) -> str | None:
-    """A fault of this stage with this probability, decided by `what` alone."""
-    names = AT_RANDOM.get(stage, ())
-    if not names or draw(stage, "whether", *what) >= share:
+def random_fault(stage: str, share: float, *what: object) -> str | None:
+    """Return a fault of this stage with this probability, which depends only on `what`; else None."""
+    names = RANDOM_FAULTS.get(stage, ())
+    if not names or random_number(stage, "whether", *what) >= share:
         return None
-    return names[math.floor(draw(stage, "which", *what) * len(names))]
+    return names[math.floor(random_number(stage, "which", *what) * len(names))]

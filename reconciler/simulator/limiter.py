@@ -1,4 +1,4 @@
-"""KIE's rate limits: so many requests of one key in a sliding window; what is over is rejected, not queued."""
+"""KIE's rate limits: a number of requests for each key in a sliding window; more are rejected, not queued."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import deque
 
 
 class Limiter:
-    """At most `most` requests in `window` seconds for each key; told the time."""
+    """Allows `most` requests in `window` seconds for each key."""
 
     def __init__(self, most: int, window: float) -> None:
         self._most = most
         self._window = window
-        self._seen: dict[str, deque[float]] = {}
+        self._times: dict[str, deque[float]] = {}
 
     def allows(self, key: str, now: float) -> bool:
-        """Count one request of this key unless it is one too many."""
-        seen = self._seen.setdefault(key, deque(maxlen=self._most))
-        if len(seen) == self._most and now - seen[0] < self._window:
+        """Count one request of this key and return True; return False if it exceeds the limit."""
+        times = self._times.setdefault(key, deque(maxlen=self._most))
+        if len(times) == self._most and now - times[0] < self._window:
             return False
-        seen.append(now)
+        times.append(now)
         return True

@@ -1,4 +1,4 @@
-"""How this KIE behaves: every switch of the simulator, readable and changeable while it runs."""
+"""The options of the simulator; they can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ FORTNIGHT = 14 * 86400.0
 
 @dataclass(kw_only=True)
 class Options:
-    """The switches; the defaults are what was seen of KIE itself, unless a sentence says otherwise.
+    """The options; unless noted, the defaults are what KIE itself does.
 
-    `speed` shortens every life (20: a task of 100 s takes 5). `keys` are the accepted bearer tokens; empty accepts any.
-    `faults` is the share of requests that go wrong, at most `fault_times` times for each task and stage.
+    `speed` shortens the life of every task (20: a task of 100 s takes 5 s). `keys` are the accepted bearer tokens;
+    empty accepts any. `faults` is the share of requests that fail, at most `fault_times` times for each task and stage.
     """
 
     seed: int = 0
@@ -31,15 +31,15 @@ class Options:
     """How long each MiB of a slow file takes in real time."""
 
     limits: bool = True
-    """20 creates in 10 s and 10 records in 1 s for each key, in real time."""
+    """Whether to limit each key to 20 creates in 10 s and 10 records in 1 s, in real time."""
     http_429: bool = True
     """Whether the limiter answers with HTTP 429 (as documented) or with HTTP 200 and code 429."""
     http_errors: bool = False
     """Whether refusals carry their code as HTTP status too; KIE answers 200."""
     compress: bool = True
-    """gzip, chunked and Set-Cookie, as behind Cloudflare; costs a few microseconds an answer."""
+    """Whether to send gzip, chunked bodies and Set-Cookie, as Cloudflare does; costs microseconds an answer."""
     latency: float = 0.0
-    """Real seconds before an answer; KIE's median was 0.32."""
+    """Real seconds before an answer; KIE's median is 0.32."""
 
     extras: bool = False
     """Whether records carry updateTime, progress and creditsConsumed."""
@@ -48,10 +48,10 @@ class Options:
     cost_in_ms: bool = False
 
     file_rate: float | None = None
-    """Bytes a second of all files together; None sends as fast as it can."""
+    """Bytes per second of all files together; None: no limit."""
 
     media_size: int | None = None
-    """The size of results of tasks made over HTTP; None draws one by kind."""
+    """The size of results of tasks created over HTTP; None: random by kind."""
     media_lasts: float = FORTNIGHT
     link_lasts: float = 1200.0
     credits: float = 5916.25

@@ -1,6 +1,6 @@
-"""The simulator as a process of its own: says where it listens, runs until it is told to stop.
+"""Runs the simulator as a process: prints its address and serves until a signal stops it.
 
-Called by `kie-reconciler simulate` and by `python -m reconciler.simulator`.
+`kie-reconciler simulate` and `python -m reconciler.simulator` call it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reconciler.simulator.simulator import Simulator
 
 
 def serve(kie: Simulator, recordings: Path | None = None) -> None:
-    """Run until SIGTERM or SIGINT; the address is the first line on stdout, a line for each replayed task follows."""
+    """Serve until SIGTERM or SIGINT; stdout gets the address first, then a line for each replayed task."""
     asyncio.run(_serve(kie, recordings))
 
 

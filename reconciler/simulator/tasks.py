@@ -1,7 +1,7 @@
-"""What a task is and how it lives: pure values and timelines, told the time and never reading it.
+"""Simulated tasks and their lives: values that get the time as an argument.
 
-The words of a life: a state KIE knows (waiting, queuing, generating), or `unknown` while KIE denies the task, or `null`
-while it answers with empty data. The end is `success` or `fail`. Called by `world.py`, `web.py` and the twins.
+The steps of a life are states of KIE (waiting, queuing, generating), `unknown` while KIE does not know the task, or
+`null` while it answers without data. A life ends with `success` or `fail`.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 
 UNKNOWN = "unknown"
 NULL = "null"
 Wrap = Callable[[Sequence[str]], object]
 PENDING = frozenset({UNKNOWN, NULL, "waiting", "queuing", "generating"})
-ENDS = frozenset({"success", "fail"})
+FINAL_STATES = frozenset({"success", "fail"})
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLife:
-    """Steps of (state, seconds of KIE's time) and the end they lead to; a step of infinite length never ends."""
+    """Steps of (state, simulated seconds) and the final state; a step of infinite length never ends."""
 
     steps: tuple[tuple[str, float], ...] = ()
     end: str = "success"
 
     def __post_init__(self) -> None:
-        wrong = [state for state, _ in self.steps if state not in PENDING]
-        if wrong or self.end not in ENDS:
-            raise ValueError(f"no such states: {wrong or self.end}")
+        invalid = [state for state, _ in self.steps if state not in PENDING]
+        if invalid or self.end not in FINAL_STATES:
+            raise ValueError(f"no such states: {invalid or self.end}")
 
     @property
     def seconds(self) -> float:
-        """How long it takes, infinite for a task that never ends."""
+        """The seconds of the whole life, infinite for a task that never ends."""
         return sum(seconds for _, seconds in self.steps)
 
     def state(self, age: float) -> str:
-        """The state at this age in seconds."""
+        """Return the state at this age in seconds."""
         for state, seconds in self.steps:
             if age < seconds:
                 return state
@@ -49,18 +49,18 @@ class TaskLife:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task failed, in KIE's words."""
+    """The code and message of a failed task."""
 
     code: str = "500"
     message: str = "Internal server error"
 
 
 class TaskSpec(TypedDict, total=False):
-    """What may be said about a new task; whatever is left out has an ordinary value.
+    """The description of a new task; every missing field has a default.
 
-    `life` is a number of seconds in `waiting`, or steps; `math.inf` never ends. `key` None lets every key see the task.
-    `wrap` turns the results' addresses into what is written into resultJson. `variant` picks another shape that a
-    family is known to answer in: gpt4o "snake", luma "undelivered", veo "empty".
+    `life` is a number of seconds in `waiting`, or steps; `math.inf` never ends. With `key` None every key sees the
+    task. `wrap` builds resultJson from the addresses of the results. `variant` selects another known form of a
+    dialect's records: gpt4o "snake", luma "undelivered", veo "empty".
     """
 
     model: str
@@ -81,7 +81,7 @@ class TaskSpec(TypedDict, total=False):
 
 @dataclass(slots=True)
 class SimulatedTask:
-    """One task, what was asked about it, and the answers already made for it."""
+    """One task, the requests about it, and its cached answers."""
 
     id: str
     family: str
@@ -110,26 +110,26 @@ class SimulatedTask:
 
     @property
     def files(self) -> tuple[MediaSpec, ...]:
-        """Results, then the pictures that some families send along."""
+        """The results, then the additional images of some dialects."""
         return self.results + self.covers
 
     @property
     def ends(self) -> float:
-        """KIE's time at which it ends, infinite where it never does."""
+        """The simulated time at which it ends, infinite if it never ends."""
         return self.born + self.life.seconds
 
     def state(self, now: float) -> str:
-        """Its state at this moment of KIE's time."""
+        """Return its state at this simulated time."""
         return self.life.state(now - self.born)
 
 
-def life_of(life: float | Sequence[tuple[str, float]], end: str) -> TaskLife:
-    """A life from what an `TaskSpec` says about it."""
+def task_life(life: float | Sequence[tuple[str, float]], end: str) -> TaskLife:
+    """Return the life that a `TaskSpec` describes."""
     if isinstance(life, (int, float)):
         return TaskLife((("waiting", float(life)),) if life else (), end)
     return TaskLife(tuple((state, float(seconds)) for state, seconds in life), end)
 
 
 def never(state: str = "waiting") -> tuple[tuple[str, float], ...]:
-    """The steps of a task that stays in one state for ever."""
+    """Return the steps of a task that stays in one state forever."""
     return ((state, math.inf),)

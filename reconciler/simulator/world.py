@@ -1,7 +1,7 @@
-"""Everything this KIE knows: tasks, files, links, counters, faults in wait. No HTTP here.
+"""The state of the simulator: tasks, files, links, counters, ordered faults. No HTTP here.
 
-The part of the simulator that a test or a benchmark talks to in its own process. Extended by `simulator.py`; read by
-`web.py`, `files.py` and `callbacks.py`.
+Tests and benchmarks use it directly in their own process. Extended by `simulator.py`; read by
+`api/api.py`, `api/file_host.py` and `api/callbacks.py`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from uuid import UUID
 from reconciler.simulator import faults
 from reconciler.simulator.clock import Clock
 from reconciler.simulator.faults import Fault
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.options import Options
-from reconciler.simulator.paths import path_of
-from reconciler.simulator.plans import ordinary
-from reconciler.simulator.records.families import FAMILIES
-from reconciler.simulator.tasks import SimulatedTask, TaskLife, TaskSpec, life_of
+from reconciler.simulator.records.dialects import DIALECTS
+from reconciler.simulator.result_paths import result_path
+from reconciler.simulator.task_plans import default_results
+from reconciler.simulator.tasks import SimulatedTask, TaskLife, TaskSpec, task_life
 
-COVER = MediaSpec(kind="image", ext="jpg", size=20_000)
+COVER_IMAGE = MediaSpec(kind="image", ext="jpg", size=20_000)
 COVERS = {"suno_stems": 1, "runway": 1, "aleph": 1, "flux_kontext": 1}
 
 
 @dataclass(slots=True)
 class RequestCounts:
-    """What was asked of this KIE so far; `faults` counts by name what went wrong."""
+    """The number of requests so far; `faults` counts faults by name."""
 
     creates: int = 0
     records: int = 0
@@ -47,18 +47,18 @@ class RequestCounts:
 
 @dataclass(kw_only=True)
 class World(Options):
-    """The state of one simulated KIE."""
+    """The state of one simulator."""
 
     tasks: dict[str, SimulatedTask] = field(default_factory=dict)
     counts: RequestCounts = field(default_factory=RequestCounts)
     origin: str = "http://127.0.0.1"
     links: dict[str, float] = field(default_factory=dict)
-    """Signatures of minted links and when, in KIE's time, each dies."""
+    """The signatures of download-url links, and the simulated time at which each expires."""
     orders: deque[TaskSpec] = field(default_factory=deque)
-    """What becomes of the next tasks that are made over HTTP; afterwards they are drawn."""
+    """The descriptions of the next tasks created over HTTP; later tasks are random."""
 
     usual: dict[str, TaskSpec] = field(default_factory=dict)
-    """What becomes of tasks of a model, where it is not to be drawn."""
+    """The description of all tasks of a model, instead of a random one."""
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.speed)
@@ -67,16 +67,16 @@ class World(Options):
         self._listeners: list[Callable[[SimulatedTask], None]] = []
 
     def add_task(self, **order: Unpack[TaskSpec]) -> str:
-        """Make a task without HTTP and return its id; without an order it has already brought a small picture."""
+        """Create a task without HTTP and return its id; by default it has already succeeded with a small image."""
         family = order.get("family", "market")
-        model = order.get("model") or FAMILIES[family].model or "nano-banana-2"
+        model = order.get("model") or DIALECTS[family].model or "nano-banana-2"
         task = SimulatedTask(
             id=order.get("task_id") or self._new_id(family),
             family=family,
             model=model,
-            life=life_of(order.get("life", 0.0), order.get("fate", "success")),
+            life=task_life(order.get("life", 0.0), order.get("fate", "success")),
             born=self.clock.now(),
-            results=tuple(order.get("results", ordinary(family, model))),
+            results=tuple(order.get("results", default_results(family, model))),
         )
         if order.get("task_id") in self.tasks:
             raise ValueError(f"there is a task {order['task_id']!r} already")
@@ -85,61 +85,63 @@ class World(Options):
                 setattr(task, name, order[name])
         task.param = order.get("param") or _param(task, order.get("request", {"prompt": "a picture"}))
         task.faults = list(order.get("faults", ()))
-        self._enter(task)
+        self._register(task)
         return task.id
 
-    def _enter(self, task: SimulatedTask) -> None:
+    def _register(self, task: SimulatedTask) -> None:
         self.tasks[task.id] = task
-        self._lay_out(task)
-        for tell in self._listeners:
-            tell(task)
+        self._assign_paths(task)
+        for listener in self._listeners:
+            listener(task)
 
-    def _lay_out(self, task: SimulatedTask) -> None:
-        """Give every file of a task its path."""
-        task.covers = (COVER,) * (len(task.results) if task.family == "suno" else COVERS.get(task.family, 0))
+    def _assign_paths(self, task: SimulatedTask) -> None:
+        """Assign a path to every file of a task."""
+        task.covers = (COVER_IMAGE,) * (len(task.results) if task.family == "suno" else COVERS.get(task.family, 0))
         ends = task.ends if task.ends < math.inf else task.born
         second = int(self.clock.epoch(ends))
-        task.paths = tuple(path_of(task.id, task.model, n, second, media) for n, media in enumerate(task.files))
+        task.paths = tuple(result_path(task.id, task.model, n, second, media) for n, media in enumerate(task.files))
         task.downloads = [0] * len(task.paths)
         task.completed = [0] * len(task.paths)
         self._files.update((path, (task, n)) for n, path in enumerate(task.paths))
 
     def _new_id(self, family: str) -> str:
-        digest = f"{int(faults.draw(self.seed, 'id', len(self.tasks)) * 2**56):014x}"
-        digest += f"{int(faults.draw(self.seed, 'more', len(self.tasks)) * 2**56):014x}" + f"{len(self.tasks):04x}"
+        digest = f"{int(faults.random_number(self.seed, 'id', len(self.tasks)) * 2**56):014x}"
+        digest += (
+            f"{int(faults.random_number(self.seed, 'more', len(self.tasks)) * 2**56):014x}" + f"{len(self.tasks):04x}"
+        )
         if family == "veo":
             return f"veo_task_{digest}"
         return str(UUID(digest[-32:])) if family == "runway" else digest[-32:]
 
     def end(self, task_id: str, fate: str = "success", results: Sequence[MediaSpec] | None = None) -> None:
-        """Let a task end now, whatever its life was to be."""
+        """End a task now, before the end of its life."""
         task = self.tasks[task_id]
         task.life = TaskLife((("waiting", self.clock.now() - task.born),), fate)
         task.answers.clear()
         if results is not None:
             task.results = tuple(results)
-            self._lay_out(task)
-        for tell in self._listeners:
-            tell(task)
+            self._assign_paths(task)
+        for listener in self._listeners:
+            listener(task)
 
     def skip(self, seconds: float) -> None:
-        """Let so many of KIE's seconds pass at once, for lives, links and files alike."""
+        """Move the time forward by this many simulated seconds."""
         self.clock.skip(seconds)
         for task in self.tasks.values():
             task.answers.clear()
-            for tell in self._listeners:
-                tell(task)
+            for listener in self._listeners:
+                listener(task)
 
-    def on_change(self, tell: Callable[[SimulatedTask], None]) -> None:
-        """Call `tell` with every task that is new or whose end has moved."""
-        self._listeners.append(tell)
+    def on_change(self, listener: Callable[[SimulatedTask], None]) -> None:
+        """Call `listener` with every task that is new or whose end has changed."""
+        self._listeners.append(listener)
 
     def addresses(self, task: SimulatedTask) -> list[str]:
-        """Where the files of a task lie, covers last."""
+        """Return the addresses of the files of a task, additional images last."""
         return [self.origin + path for path in task.paths]
 
     def file_at(self, path: str) -> tuple[SimulatedTask, int] | None:
-        """The task and the number of the file at this path, None where there is none (any more, or yet)."""
+        """Return the task and the number of the file at this path, None if there is none at present."""
         found = self._files.get(path)
         if found is None:
             return None
@@ -147,35 +149,35 @@ class World(Options):
         return found if 0 <= age < self.media_lasts else None
 
     def known(self, path: str) -> SimulatedTask | None:
-        """The task that a path belongs to, whether or not the file is there now."""
+        """Return the task that a path belongs to, even if the file does not exist now."""
         found = self._files.get(path)
         return None if found is None else found[0]
 
     def file(self, task_id: str, n: int = 0) -> MediaSpec:
-        """The file that result `n` of a task is."""
+        """Return the file of result `n` of a task."""
         return self.tasks[task_id].files[n]
 
     def sha256(self, task_id: str, n: int = 0) -> str:
-        """The SHA-256 that result `n` must have wherever it arrives."""
+        """Return the SHA-256 of result `n` of a task."""
         return self.file(task_id, n).sha256(task_id, n)
 
     def strike(self, name: str, *, task: str | None = None, times: float = 1, n: int | None = None) -> None:
-        """Order a fault: for one task, or for whoever asks next; `math.inf` until `calm`."""
+        """Order a fault for one task, or for the next request; `math.inf` times lasts until `calm`."""
         fault = Fault(name, times, n)
         (self._ordered if task is None else self.tasks[task].faults).append(fault)
 
     def calm(self, share: float = 0.0) -> None:
-        """End every ordered fault; from now on this share of requests goes wrong at random."""
+        """Remove every ordered fault; from now on this share of requests fails at random."""
         self._ordered.clear()
         for task in self.tasks.values():
             task.faults.clear()
         self.faults = share
 
     def fault(self, stage: str, task: SimulatedTask | None = None, n: int | None = None) -> str | None:
-        """The fault that strikes this request, counted and used up."""
-        what = faults.take(task.faults, stage, n) if task and task.faults else None
+        """Return the fault for this request and count it; None if there is none."""
+        what = faults.next_fault(task.faults, stage, n) if task and task.faults else None
         if what is None and self._ordered:
-            what = faults.take(self._ordered, stage, n)
+            what = faults.next_fault(self._ordered, stage, n)
         if what is None and self.faults and task:
             what = self._by_chance(stage, task, n)
         if what is not None:
@@ -184,16 +186,16 @@ class World(Options):
 
     def _by_chance(self, stage: str, task: SimulatedTask, n: int | None) -> str | None:
         place = f"{stage}/{n}"
-        struck, asked = task.struck.get(place, (0, 0))
+        struck, requests = task.struck.get(place, (0, 0))
         if struck >= self.fault_times:
             return None
-        what = faults.at_random(stage, self.faults, self.seed, task.id, place, asked)
-        task.struck[place] = (struck + (what is not None), asked + 1)
+        what = faults.random_fault(stage, self.faults, self.seed, task.id, place, requests)
+        task.struck[place] = (struck + (what is not None), requests + 1)
         return what
 
 
 def _param(task: SimulatedTask, request: Mapping[str, object]) -> str:
-    """What KIE echoes of a request: for the market its input is JSON inside JSON inside JSON."""
+    """Return the request as KIE repeats it in records; for the market its input is JSON in JSON in JSON."""
     if task.family != "market":
         return json.dumps(request, separators=(",", ":"), ensure_ascii=False)
     text = json.dumps({**request, "nsfw_checker": False}, separators=(",", ":"), ensure_ascii=False)

@@ -1,6 +1,7 @@
-"""A folder as a store: for one machine, for `demo`, and for trying things out.
+"""The local backend: objects are files in one folder, for one machine, for `demo` and for tests.
 
-Objects appear whole or not at all: they are written beside and renamed. `doors` serves them under /files/.
+An object appears whole or not at all: it is written to another file first and then renamed. The HTTP server serves the
+folder under /files/.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from typing import BinaryIO
 
 from reconciler.errors import Config, LeaseLost, Permanent, Transient
 from reconciler.media.spool import Spool
-from reconciler.storage import MISSING, PIECE, ObjectStat, PutRequest, proper
+from reconciler.storage.store import MISSING, PIECE, ObjectStat, PutRequest, checked_path
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_PARTS = ".parts"
-_ABANDONED = 86_400.0
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PARTS_FOLDER = ".parts"
+_ABANDONED_SECONDS = 86_400.0
 
 
 class LocalStore:
-    """One folder; `public_url` is where browsers reach the daemon."""
+    """One folder; `public_url` is the address at which browsers reach the daemon."""
 
     def __init__(self, folder: Path, public_url: str) -> None:
         self._folder = folder.absolute()
-        self._parts = self._folder / _PARTS
+        self._parts = self._folder / _PARTS_FOLDER
         self._public = f"{public_url.rstrip('/')}/files"
-        self._made = False
+        self._parts_created = False
 
     async def check(self) -> None:
-        """Config when the folder cannot be written; unfinished files a day old are swept away."""
+        """Raise Config if the folder cannot be written; delete unfinished files that are a day old."""
         try:
             await asyncio.to_thread(self._prepare)
         except OSError as error:
@@ -46,59 +47,59 @@ class LocalStore:
 
     async def put(
         self,
-        what: PutRequest,
+        request: PutRequest,
         spool: Spool,
         *,
-        ours: Callable[[], bool],
-        begun: Callable[[str], Awaitable[None]],  # noqa: ARG002
+        holds_lease: Callable[[], bool],
+        upload_started: Callable[[str], Awaitable[None]],  # noqa: ARG002
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Store a sealed spool; see Store. Nothing is resumable here, so `begun` is never told."""
-        target = self._place(what.path)
+        """Store a sealed spool; see Store. Nothing is resumable here, so `upload_started` is never called."""
+        target = self._file_path(request.path)
         part = self._parts / secrets.token_hex(16)
-        with _disk():
+        with _translate_disk_errors():
             file = await asyncio.to_thread(self._open, part)
         try:
-            done = 0
+            written = 0
             async for piece in spool.chunks(piece=PIECE):
-                _hold(ours)
-                with _disk():
+                _check_lease(holds_lease)
+                with _translate_disk_errors():
                     await asyncio.to_thread(file.write, piece)
-                done += len(piece)
+                written += len(piece)
                 if progress is not None:
-                    progress(done, spool.size)
-            _hold(ours)
-            with _disk():
+                    progress(written, spool.size)
+            _check_lease(holds_lease)
+            with _translate_disk_errors():
                 await asyncio.to_thread(self._commit, file, part, target)
         finally:
-            # In a thread: after a cancellation the last write may still hold the file.
-            await asyncio.to_thread(_discard, file, part)
+            # In a thread: after a cancellation the last write may still be using the file.
+            await asyncio.to_thread(_close_and_delete, file, part)
 
     async def stat(self, path: str) -> ObjectStat | None:
-        """What the file system says; without an ETag, so that proof means reading."""
-        target = self._place(path)
-        with _disk():
+        """Return what the file system knows; there is no ETag, so a proof reads the file."""
+        target = self._file_path(path)
+        with _translate_disk_errors():
             try:
                 found = await asyncio.to_thread(target.stat)
             except (FileNotFoundError, NotADirectoryError):
-                # A disk that is not mounted has lost nothing.
-                if await asyncio.to_thread(self._empty):
+                # If the disk is not mounted, the object is not lost.
+                if await asyncio.to_thread(self._is_empty):
                     raise Transient("the storage folder is not there", code="storage_disk") from None
                 return None
         version = f"{found.st_ino:x}-{found.st_mtime_ns:x}"
         return ObjectStat(size=found.st_size, etag=None, version=version, mime=None, metadata={})
 
     async def read(self, path: str) -> AsyncGenerator[bytes, None]:
-        """The file's bytes, a MiB at a time."""
-        target = self._place(path)
-        with _disk():
+        """Yield the file's bytes, a MiB at a time."""
+        target = self._file_path(path)
+        with _translate_disk_errors():
             try:
                 file = await asyncio.to_thread(target.open, "rb")
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise Permanent("the object is not there", code=MISSING) from error
         try:
             while True:
-                with _disk():
+                with _translate_disk_errors():
                     piece = await asyncio.to_thread(file.read, PIECE)
                 if not piece:
                     return
@@ -108,39 +109,39 @@ class LocalStore:
 
     async def remove(self, paths: Sequence[str]) -> None:
         """Remove these files; their folders stay."""
-        targets = [self._place(path) for path in paths]
-        with _disk():
+        targets = [self._file_path(path) for path in paths]
+        with _translate_disk_errors():
             await asyncio.to_thread(_unlink, targets)
 
     def address(self, path: str) -> str:
-        """Where the daemon's own web server shows it."""
-        return f"{self._public}/{proper(path)}"
+        """Return the address at the daemon's own web server."""
+        return f"{self._public}/{checked_path(path)}"
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is kept open."""
 
-    def _place(self, path: str) -> Path:
-        target = self._folder / proper(path)
+    def _file_path(self, path: str) -> Path:
+        target = self._folder / checked_path(path)
         if not target.resolve().is_relative_to(self._folder.resolve()):
             raise Permanent(f"a link leads out of the storage folder: {path}", code="bad_path")
         return target
 
-    def _empty(self) -> bool:
+    def _is_empty(self) -> bool:
         return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
 
     def _make_parts(self) -> None:
-        # Made once: where they are gone afterwards the disk is, and what is made in its place hides that.
-        if self._made and not self._parts.is_dir():
+        # Created once: if the folder is gone later, the disk is not mounted, and a new folder would hide that.
+        if self._parts_created and not self._parts.is_dir():
             raise FileNotFoundError(errno.ENOENT, "it is not there any more; is its disk mounted?")
         self._parts.mkdir(parents=True, exist_ok=True)
-        self._made = True
+        self._parts_created = True
 
     def _prepare(self) -> None:
         self._make_parts()
         probe = self._parts / secrets.token_hex(16)
         probe.write_bytes(b"")
         probe.unlink()
-        oldest = time.time() - _ABANDONED
+        oldest = time.time() - _ABANDONED_SECONDS
         for part in self._parts.iterdir():
             if part.stat().st_mtime < oldest:
                 part.unlink(missing_ok=True)
@@ -152,17 +153,17 @@ class LocalStore:
     def _commit(self, file: BinaryIO, part: Path, target: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
-        _make(target.parent)
+        _make_folder(target.parent)
         part.replace(target)
         _sync_folder(target.parent)
 
 
-def _hold(ours: Callable[[], bool]) -> None:
-    if not ours():
+def _check_lease(holds_lease: Callable[[], bool]) -> None:
+    if not holds_lease():
         raise LeaseLost
 
 
-def _discard(file: BinaryIO, part: Path) -> None:
+def _close_and_delete(file: BinaryIO, part: Path) -> None:
     file.close()
     part.unlink(missing_ok=True)
 
@@ -172,10 +173,10 @@ def _unlink(targets: Sequence[Path]) -> None:
         target.unlink(missing_ok=True)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
-    _make(folder.parent)
+    _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
 
@@ -189,10 +190,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk() -> Iterator[None]:
+def _translate_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL:
             raise Transient("the storage disk is full", code="storage_full", hint="free disk space") from error
         raise Transient(f"the storage folder cannot be used: {error.strerror}", code="storage_disk") from error

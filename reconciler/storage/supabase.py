@@ -1,7 +1,7 @@
-"""Supabase Storage as a store: questions through the supabase client's storage part, bytes over aiohttp.
+"""The Supabase Storage backend: one bucket of one project.
 
-Bytes below 6 MiB go as one raw body with its length (a form costs more, a chunked body bypasses the bucket's limit),
-larger ones through `tus.py`. What a refusal means is said in `refusals.py`.
+Objects below 6 MiB are sent as one raw body with its length: a form costs more, and a chunked body bypasses the
+bucket's size limit. Larger ones go through `tus.py`. `errors.py` translates refusals.
 """
 
 from __future__ import annotations
@@ -11,49 +11,52 @@ import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 import httpx
 
-# Not through `supabase` itself: its other parts (auth, realtime, tables) took a quarter of a second of every start.
+# Not `supabase` itself: importing its other parts (auth, realtime, tables) takes a quarter of a second.
 from storage3 import AsyncStorageClient
 
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage import MISSING, PIECE, UNPROVEN, ObjectStat, PutRequest, plain_md5, proper, prove, tus
-from reconciler.storage.refusals import KEY_HINT, heard, refusal, translated, unreachable, words
+from reconciler.storage import tus
+from reconciler.storage.errors import KEY_HINT, read_refusal, read_text, to_error, translate_errors, unreachable_error
+from reconciler.storage.proof import UNPROVEN, plain_md5, prove
+from reconciler.storage.store import MISSING, PIECE, ObjectStat, PutRequest, checked_path
 from reconciler.storage.tus import Tus, TusUpload
 
 _BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    """What the bucket takes; None means anything."""
+class _BucketRules:
+    """The types and the size that the bucket accepts; None means any."""
 
     types: tuple[str, ...] | None
     size: int | None
 
     def refuse(self, bucket: str, mime: str, size: int) -> Permanent | None:
-        """Why the bucket would refuse this, None where it would not."""
+        """Return why the bucket would refuse this object, None if it would not."""
         if self.types is not None and mime not in self.types and f"{mime.partition('/')[0]}/*" not in self.types:
             return Permanent(
-                f"bucket {bucket} does not take {mime}: it allows {', '.join(self.types) or 'nothing'}",
+                f"bucket {bucket} does not accept {mime}: it allows {', '.join(self.types) or 'nothing'}",
                 code="bucket_refuses_type",
                 hint=f"add {mime} to the bucket's allowed MIME types",
             )
         if self.size is not None and size > self.size:
             return Permanent(
-                f"bucket {bucket} takes at most {self.size} bytes, this is {size}",
+                f"bucket {bucket} accepts at most {self.size} bytes, this object has {size}",
                 code="bucket_refuses_size",
                 hint="raise the bucket's file size limit",
             )
         return None
 
 
-def _stat(said: str) -> ObjectStat:
+def _parse_stat(text: str) -> ObjectStat:
     try:
-        found = json.loads(said)
+        found = json.loads(text)
         return ObjectStat(
             size=int(found["size"]),
             etag=found.get("etag"),
@@ -62,19 +65,19 @@ def _stat(said: str) -> ObjectStat:
             metadata={str(name): str(value) for name, value in (found.get("metadata") or {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Transient("storage answered something else than JSON", code="not_json") from error
+        raise Transient("storage did not answer with JSON", code="not_json") from error
 
 
 class SupabaseStore:
-    """One bucket of one project; `session` carries bytes, `client` questions, and close() closes both."""
+    """One bucket of one project; close() closes `session` and `client`."""
 
     def __init__(
         self, url: str, key: str, *, bucket: str, session: aiohttp.ClientSession, client: httpx.AsyncClient
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise Config("the address of storage is none of the web", hint="check SUPABASE_URL")
+            raise Config("the address of storage is not an http or https address", hint="check SUPABASE_URL")
         if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise Config("the storage key is empty or holds characters that no key has", hint=KEY_HINT)
+            raise Config("the storage key is empty or contains characters that no key has", hint=KEY_HINT)
         base = f"{url.rstrip('/')}/storage/v1"
         self._headers = {"Authorization": f"Bearer {key}", "apikey": key}
         self._storage = AsyncStorageClient(f"{base}/", self._headers, http_client=client)
@@ -85,126 +88,120 @@ class SupabaseStore:
         self._public = f"{base}/object/public/{bucket}"
         self._session = session
         self._client = client
-        self._rules: _Rules | None = None
+        self._rules: _BucketRules | None = None
         self._tus = Tus(session, endpoint=f"{base}/upload/resumable", bucket=bucket, headers=self._headers)
 
     async def check(self) -> None:
-        """Config when the bucket is missing or private or the key rejected, Transient when storage is away."""
+        """Raise Config if the bucket is missing or private or the key rejected, Transient if storage is unreachable."""
         try:
-            public = await self._learn()
+            public = await self._load_rules()
         except Permanent as error:
             if error.code == MISSING:
-                raise Config("storage answers, but not as Supabase does", hint="check SUPABASE_URL") from error
+                raise Config("the server answers, but not as Supabase Storage", hint="check SUPABASE_URL") from error
             raise Config(str(error), code=error.code, hint=error.hint) from error
         if not public:
             raise Config(
-                f"bucket {self._bucket} is private, so nobody could open what is stored in it",
+                f"bucket {self._bucket} is private, so browsers cannot open its objects",
                 code="bucket_private",
                 hint="make the bucket public",
             )
 
     @property
-    def taken(self) -> tuple[tuple[str, ...] | None, int | None]:
-        """The types and the largest size that the bucket takes, as it said when it was last asked; None: any."""
+    def accepted(self) -> tuple[tuple[str, ...] | None, int | None]:
+        """The types and the largest size that the bucket accepted when its rules were last loaded; None: any."""
         return (None, None) if self._rules is None else (self._rules.types, self._rules.size)
 
     async def put(
         self,
-        what: PutRequest,
+        request: PutRequest,
         spool: Spool,
         *,
-        ours: Callable[[], bool],
-        begun: Callable[[str], Awaitable[None]],
+        holds_lease: Callable[[], bool],
+        upload_started: Callable[[str], Awaitable[None]],
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Store a sealed spool; see Store. A type or size the bucket refuses is refused before a byte is sent."""
-        proper(what.path)
-        await self._admit(what.mime, spool.size)
-
-        async def there() -> bool:
-            return await self._there(what.path, spool)
-
-        async def proven() -> bool:
-            return await self._proven(what.path, spool)
-
-        sending = TusUpload(what, spool, ours=ours, begun=begun, there=there, proven=proven, progress=progress)
+        """Store a sealed spool; see Store. A type or size that the bucket refuses is refused before a byte is sent."""
+        checked_path(request.path)
+        await self._check_rules(request.mime, spool.size)
+        exists, proven = (partial(check, request.path, spool) for check in (self._exists, self._proven))
+        upload = TusUpload(request, spool, holds_lease, upload_started, exists, proven, progress)
         try:
             if spool.size >= tus.PIECE:
-                await self._tus.send(sending)
+                await self._tus.send(upload)
             else:
-                await self._whole(sending)
+                await self._send_whole(upload)
         except Permanent as error:
             if error.code in ("bucket_refuses_type", "bucket_refuses_size"):
                 self._rules = None
             raise
 
     async def stat(self, path: str) -> ObjectStat | None:
-        """What storage says of this path, None where nothing is."""
-        # Asked after every put, and so not through the client, which takes three times the CPU for this question.
-        url = f"{self._info}/{proper(path)}"
+        """Return what storage knows about the object at this path, None if there is none."""
+        # Called after every put, so not through the client, which takes three times the CPU for this request.
+        url = f"{self._info}/{checked_path(path)}"
         try:
             async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise refusal(await heard(response, rest=True))
-                return _stat(await words(response))
+                    raise to_error(await read_refusal(response, rest=True))
+                return _parse_stat(await read_text(response))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable(error) from error
+            raise unreachable_error(error) from error
         except Permanent as error:
             if error.code != MISSING:
                 raise
             return None
 
     async def read(self, path: str) -> AsyncGenerator[bytes, None]:
-        """The object's bytes from storage itself, past every cache."""
-        url, gathered = f"{self._objects}/{proper(path)}", bytearray()
+        """Yield the object's bytes from storage itself, not from a cache."""
+        url, buffer = f"{self._objects}/{checked_path(path)}", bytearray()
         try:
             async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise refusal(await heard(response, rest=True))
+                    raise to_error(await read_refusal(response, rest=True))
                 async for chunk in response.content.iter_any():
-                    gathered += chunk
-                    if len(gathered) >= PIECE:
-                        piece, gathered = bytes(gathered), bytearray()
+                    buffer += chunk
+                    if len(buffer) >= PIECE:
+                        piece, buffer = bytes(buffer), bytearray()
                         yield piece
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable(error) from error
-        if gathered:
-            yield bytes(gathered)
+            raise unreachable_error(error) from error
+        if buffer:
+            yield bytes(buffer)
 
     async def remove(self, paths: Sequence[str]) -> None:
         """Remove these objects, a hundred at a time."""
         for start in range(0, len(paths), _BATCH):
-            with translated():
-                await self._files.remove([proper(path) for path in paths[start : start + _BATCH]])
+            with translate_errors():
+                await self._files.remove([checked_path(path) for path in paths[start : start + _BATCH]])
 
     def address(self, path: str) -> str:
-        """The public address: storage3 builds the same one, but only for those who can wait."""
-        return f"{self._public}/{proper(path)}"
+        """Return the public address; storage3 builds the same one, but only in a coroutine."""
+        return f"{self._public}/{checked_path(path)}"
 
     async def close(self) -> None:
         """Close both clients."""
         await self._session.close()
         await self._client.aclose()
 
-    async def _learn(self) -> bool:
-        """Read the bucket's rules; whether it is public."""
-        with translated():
+    async def _load_rules(self) -> bool:
+        """Load the bucket's rules; return whether it is public."""
+        with translate_errors():
             bucket = await self._storage.get_bucket(self._bucket)
         types = None if bucket.allowed_mime_types is None else tuple(bucket.allowed_mime_types)
-        self._rules = _Rules(types, bucket.file_size_limit)
+        self._rules = _BucketRules(types, bucket.file_size_limit)
         return bucket.public
 
-    async def _admit(self, mime: str, size: int) -> None:
+    async def _check_rules(self, mime: str, size: int) -> None:
         if self._rules is not None and self._rules.refuse(self._bucket, mime, size) is None:
             return
-        # Nothing is refused by yesterday's rules.
-        await self._learn()
+        # The rules may have changed: load them before refusing.
+        await self._load_rules()
         refused = self._rules and self._rules.refuse(self._bucket, mime, size)
         if refused:
             raise refused
 
-    async def _there(self, path: str, spool: Spool) -> bool:
-        """Whether the object is there and looks like these bytes; not a proof, only a reason not to send them again."""
+    async def _exists(self, path: str, spool: Spool) -> bool:
+        """Whether an object of this size and hash is stored; no proof, but a reason not to send it again."""
         stat = await self.stat(path)
         if stat is None or stat.size != spool.size:
             return False
@@ -219,54 +216,54 @@ class SupabaseStore:
             return False
         return True
 
-    async def _whole(self, sending: TusUpload) -> None:
-        """Send the bytes as one body, and look before sending them a second time."""
-        for last in (False, True):
-            refused = await self._post(sending)
-            if refused is None:
+    async def _send_whole(self, upload: TusUpload) -> None:
+        """Send the bytes as one body, once more if a connection error leaves no object behind."""
+        for is_last in (False, True):
+            error = await self._post(upload)
+            if error is None:
                 break
-            if not isinstance(refused, Transient):
-                raise refused
-            if refused.code != "storage_busy" and await self._arrived(sending):
+            if not isinstance(error, Transient):
+                raise error
+            if error.code != "storage_busy" and await self._arrived(upload):
                 break
-            if last or refused.code != "network":
-                raise refused
-        sending.tell(sending.spool.size)
+            if is_last or error.code != "network":
+                raise error
+        upload.report(upload.spool.size)
 
-    async def _post(self, sending: TusUpload) -> ReconcilerError | None:
-        size, path = sending.spool.size, sending.what.path
-        sending.hold()
+    async def _post(self, upload: TusUpload) -> ReconcilerError | None:
+        size, path = upload.spool.size, upload.request.path
+        upload.check_lease()
         headers = {
             **self._headers,
-            "Content-Type": sending.what.mime,
+            "Content-Type": upload.request.mime,
             "Content-Length": str(size),
-            # A row may be given another task, whose result has the same path: browsers must ask again some day.
+            # Another task of the row may replace the object at this path, so caches must revalidate it.
             "Cache-Control": f"max-age={tus.CACHE_SECONDS}",
             "x-upsert": "true",
-            "x-metadata": base64.b64encode(sending.marks.encode()).decode(),
+            "x-metadata": base64.b64encode(upload.metadata.encode()).decode(),
         }
-        sent: Chunk | AsyncIterator[Chunk] = sending.body(0, size)
+        body: Chunk | AsyncIterator[Chunk] = upload.body(0, size)
         if size <= PIECE:
-            # In one piece, and from where it lies: nothing is copied.
-            (sent,) = [piece async for piece in sending.body(0, size)]
+            # In one piece, directly from the spool's memory: nothing is copied.
+            (body,) = [piece async for piece in upload.body(0, size)]
         try:
             async with (
-                asyncio.timeout(tus.PATIENCE),
+                asyncio.timeout(tus.TIMEOUT),
                 self._session.post(
-                    f"{self._objects}/{path}", data=sent, headers=headers, allow_redirects=False
+                    f"{self._objects}/{path}", data=body, headers=headers, allow_redirects=False
                 ) as response,
             ):
                 if response.status != 200:
-                    return refusal(await heard(response, rest=True))
-                if f'"{self._bucket}/{path}"' in await words(response):
+                    return to_error(await read_refusal(response, rest=True))
+                if f'"{self._bucket}/{path}"' in await read_text(response):
                     return None
-                return Transient("storage answered something else than the key", code="not_json")
+                return Transient("storage did not answer with the object's key", code="not_json")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            sending.hold()
-            return unreachable(error)
+            upload.check_lease()
+            return unreachable_error(error)
 
-    async def _arrived(self, sending: TusUpload) -> bool:
+    async def _arrived(self, upload: TusUpload) -> bool:
         try:
-            return await sending.there()
+            return await upload.exists()
         except Transient:
             return False

@@ -1,7 +1,8 @@
-"""Large objects in pieces of 6 MiB over TUS, resumable by any instance that has the same bytes.
+"""Resumable uploads of large objects in pieces of 6 MiB over TUS.
 
-The server's Upload-Offset is the only truth about how far an upload is: a piece that was cut counts in part, a stalled
-one may be answered with less than was sent. Called by `supabase.py`.
+Any instance that has the same bytes can resume an upload. Only the server's Upload-Offset says how far an upload is: an
+interrupted piece may be kept in part, and a stalled piece may be answered with less than was sent. `supabase.py` calls
+this.
 """
 
 from __future__ import annotations
@@ -18,62 +19,62 @@ import aiohttp
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage import MISSING, PutRequest
-from reconciler.storage.refusals import heard, refusal, unreachable
+from reconciler.storage.errors import read_refusal, to_error, unreachable_error
+from reconciler.storage.store import MISSING, PutRequest
 
 PIECE = 6 << 20
-"""The hosted service takes pieces of exactly this size, but for the last."""
+"""The hosted service requires pieces of exactly this size, except for the last."""
 
 CACHE_SECONDS = 3600
-PATIENCE = 180.0
-_VAIN = 3
+TIMEOUT = 180.0
+_MAX_FUTILE_PIECES = 3
 
-_Answering = AbstractAsyncContextManager[aiohttp.ClientResponse]
+_Response = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
 @dataclass(frozen=True, slots=True)
 class TusUpload:
-    """One put: the bytes, whom to ask before each piece, whom to tell, and how to see what became of it.
+    """One put and its callbacks, as in `Store.put`.
 
-    `there` says whether an object that looks like these bytes is in place, `proven` whether it is these bytes.
+    `exists` returns whether an object of this size and hash is stored, `proven` whether it holds these bytes.
     """
 
-    what: PutRequest
+    request: PutRequest
     spool: Spool
-    ours: Callable[[], bool]
-    begun: Callable[[str], Awaitable[None]]
-    there: Callable[[], Awaitable[bool]]
+    holds_lease: Callable[[], bool]
+    started: Callable[[str], Awaitable[None]]
+    exists: Callable[[], Awaitable[bool]]
     proven: Callable[[], Awaitable[bool]]
     progress: Callable[[int, int], None] | None = None
 
-    def hold(self) -> None:
-        """LeaseLost unless the generation is still ours."""
-        if not self.ours():
+    def check_lease(self) -> None:
+        """Raise LeaseLost if the lease is lost."""
+        if not self.holds_lease():
             raise LeaseLost
 
-    def tell(self, stored: int) -> None:
-        """Report how far it is."""
+    def report(self, stored: int) -> None:
+        """Report how many bytes are stored."""
         if self.progress is not None:
             self.progress(stored, self.spool.size)
 
     @property
-    def marks(self) -> str:
-        """What is written beside the object, as JSON: whose it is, never a proof."""
-        return json.dumps({"sha256": self.spool.sha256, "lease": self.what.lease})
+    def metadata(self) -> str:
+        """The metadata of the object, as JSON: it says whose object it is, and is no proof."""
+        return json.dumps({"sha256": self.spool.sha256, "lease": self.request.lease})
 
     async def body(self, start: int, end: int) -> AsyncIterator[Chunk]:
-        """The bytes from `start` to before `end`, as long as the generation is ours."""
+        """Yield the bytes from `start` to before `end`; raise LeaseLost if the lease is lost."""
         async for piece in self.spool.chunks(start, end):
-            self.hold()
+            self.check_lease()
             yield piece
 
 
-class _Vanished(Exception):
-    """The server does not know this upload any more, or it is not one of these bytes."""
+class _UploadGone(Exception):
+    """The server no longer knows this upload, or it is an upload of other bytes."""
 
 
 class Tus:
-    """The resumable uploads into one bucket; `endpoint` is ours, whatever Location says."""
+    """Resumable uploads into one bucket, always at `endpoint`: the host in the Location header is ignored."""
 
     def __init__(
         self, session: aiohttp.ClientSession, *, endpoint: str, bucket: str, headers: Mapping[str, str]
@@ -83,97 +84,93 @@ class Tus:
         self._bucket = bucket
         self._headers = {**headers, "Tus-Resumable": "1.0.0", "x-upsert": "true"}
 
-    async def send(self, sending: TusUpload) -> None:
-        """Store the bytes, going on where an earlier upload of them stopped."""
-        if sending.what.upload is not None and await self._resumed(sending.what.upload, sending):
+    async def send(self, job: TusUpload) -> None:
+        """Store the bytes, resuming an earlier upload of them if there is one."""
+        if job.request.upload is not None and await self._resume(job.request.upload, job):
             return
-        upload = await self._begin(sending)
+        upload = await self._create(job)
         try:
-            await self._push(upload, 0, sending)
-        except _Vanished:
-            if not await sending.there():
+            await self._send_pieces(upload, 0, job)
+        except _UploadGone:
+            if not await job.exists():
                 raise Transient("storage lost the upload", code="upload_lost") from None
 
-    async def _resumed(self, upload: str, sending: TusUpload) -> bool:
-        """Go on with an earlier upload; False where there is nothing to go on with."""
-        # An earlier attempt may have come further than it knew.
-        if await sending.there():
-            if await sending.proven():
+    async def _resume(self, upload: str, job: TusUpload) -> bool:
+        """Resume an earlier upload; return False if there is nothing to resume."""
+        # The earlier attempt may have finished without getting the answer.
+        if await job.exists():
+            if await job.proven():
                 return True
-            # What it finished are not these bytes, and finishing it again would not change them.
+            # It stored other bytes, and finishing it again would not change them.
             await self._terminate(upload)
             return False
         try:
-            await self._push(upload, await self._found(upload, sending), sending)
-        except _Vanished:
+            await self._send_pieces(upload, await self._resume_offset(upload, job), job)
+        except _UploadGone:
             return False
         return True
 
-    async def _found(self, upload: str, sending: TusUpload) -> int:
-        """How far an earlier upload is; terminated and _Vanished unless it is one of these bytes."""
-        offset, headers = await self._ask(upload)
-        if headers.get("Upload-Length") == str(sending.spool.size) and _same(headers, sending):
+    async def _resume_offset(self, upload: str, job: TusUpload) -> int:
+        """Return the offset of an earlier upload; if it is of other bytes, terminate it and raise _UploadGone."""
+        offset, headers = await self._get_offset(upload)
+        if headers.get("Upload-Length") == str(job.spool.size) and _is_same_upload(headers, job):
             return offset
         await self._terminate(upload)
-        raise _Vanished
+        raise _UploadGone
 
-    async def _begin(self, sending: TusUpload) -> str:
-        sending.hold()
-        headers = {
-            **self._headers,
-            "Upload-Length": str(sending.spool.size),
-            "Upload-Metadata": self._metadata(sending),
-        }
+    async def _create(self, job: TusUpload) -> str:
+        job.check_lease()
+        headers = {**self._headers, "Upload-Length": str(job.spool.size), "Upload-Metadata": self._metadata_header(job)}
         try:
             async with (
-                asyncio.timeout(PATIENCE),
+                asyncio.timeout(TIMEOUT),
                 self._session.post(self._endpoint, headers=headers, allow_redirects=False) as response,
             ):
                 if response.status != 201:
-                    raise refusal(await heard(response))
+                    raise to_error(await read_refusal(response))
                 upload = response.headers.get("Location", "").rstrip("/").rpartition("/")[2]
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable(error) from error
+            raise unreachable_error(error) from error
         if not upload:
-            raise Transient("storage began an upload without a name", code="not_json")
-        await sending.begun(upload)
+            raise Transient("storage started an upload without a name", code="not_json")
+        await job.started(upload)
         return upload
 
-    async def _push(self, upload: str, offset: int, sending: TusUpload) -> None:
-        size, best, vain, settled = sending.spool.size, offset, 0, False
-        while not settled:
-            sending.hold()
-            if offset >= size and await sending.there():
+    async def _send_pieces(self, upload: str, offset: int, job: TusUpload) -> None:
+        size, furthest, futile, finished = job.spool.size, offset, 0, False
+        while not finished:
+            job.check_lease()
+            if offset >= size and await job.exists():
                 return
-            # At the end this is an empty piece: it makes the server finish what it has not finished.
-            offset, settled, refused = await self._piece(upload, offset, sending)
-            sending.tell(offset)
-            settled = settled and offset == size
-            vain = 0 if offset > best else vain + 1
-            best = max(best, offset)
-            if vain > _VAIN:
-                raise refused or Transient("the upload does not move", code="upload_stalled")
+            # At the end this piece is empty: it makes the server complete the upload.
+            offset, finished, error = await self._send_piece(upload, offset, job)
+            job.report(offset)
+            finished = finished and offset == size
+            futile = 0 if offset > furthest else futile + 1
+            furthest = max(furthest, offset)
+            if futile > _MAX_FUTILE_PIECES:
+                raise error or Transient("the upload makes no progress", code="upload_stalled")
 
-    async def _piece(self, upload: str, offset: int, sending: TusUpload) -> tuple[int, bool, ReconcilerError | None]:
-        """Send one piece; where the server is then, whether it said so itself, and why if it did not."""
-        end = min(offset + PIECE, sending.spool.size)
+    async def _send_piece(self, upload: str, offset: int, job: TusUpload) -> tuple[int, bool, ReconcilerError | None]:
+        """Send one piece; return the new offset, whether the answer named it, and else the error."""
+        end = min(offset + PIECE, job.spool.size)
         try:
-            async with asyncio.timeout(PATIENCE), self._patch(upload, offset, end, sending) as response:
-                told = response.headers.get("Upload-Offset", "")
-                if response.status == 204 and told.isdigit():
-                    return int(told), True, None
-                refused = refusal(await heard(response))
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            sending.hold()
-            refused = unreachable(error)
-        if refused.code == "storage_busy" or (isinstance(refused, Permanent) and refused.code != MISSING):
-            raise refused
-        # Whatever was said of the piece, it may have been kept in part: only the server knows.
-        after, _ = await self._ask(upload)
-        return after, False, refused
+            async with asyncio.timeout(TIMEOUT), self._patch(upload, offset, end, job) as response:
+                new_offset = response.headers.get("Upload-Offset", "")
+                if response.status == 204 and new_offset.isdigit():
+                    return int(new_offset), True, None
+                error = to_error(await read_refusal(response))
+        except (TimeoutError, aiohttp.ClientError, OSError) as failure:
+            job.check_lease()
+            error = unreachable_error(failure)
+        if error.code == "storage_busy" or (isinstance(error, Permanent) and error.code != MISSING):
+            raise error
+        # The server may have kept a part of the piece.
+        after, _ = await self._get_offset(upload)
+        return after, False, error
 
     def _patch(
-        self, upload: str, offset: int, end: int, sending: TusUpload
+        self, upload: str, offset: int, end: int, job: TusUpload
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {
             **self._headers,
@@ -181,58 +178,58 @@ class Tus:
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(end - offset),
         }
-        body = sending.body(offset, end) if end > offset else None
-        return self._session.patch(self._one(upload), data=body, headers=headers, allow_redirects=False)
+        body = job.body(offset, end) if end > offset else None
+        return self._session.patch(self._url(upload), data=body, headers=headers, allow_redirects=False)
 
-    async def _ask(self, upload: str) -> tuple[int, Mapping[str, str]]:
+    async def _get_offset(self, upload: str) -> tuple[int, Mapping[str, str]]:
         try:
             async with (
-                asyncio.timeout(PATIENCE),
-                self._session.head(self._one(upload), headers=self._headers, allow_redirects=False) as response,
+                asyncio.timeout(TIMEOUT),
+                self._session.head(self._url(upload), headers=self._headers, allow_redirects=False) as response,
             ):
                 if response.status in (404, 410):
-                    raise _Vanished
-                told = response.headers.get("Upload-Offset", "")
-                if response.status != 200 or not told.isdigit():
-                    raise refusal(await heard(response))
-                return int(told), response.headers
+                    raise _UploadGone
+                offset = response.headers.get("Upload-Offset", "")
+                if response.status != 200 or not offset.isdigit():
+                    raise to_error(await read_refusal(response))
+                return int(offset), response.headers
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable(error) from error
+            raise unreachable_error(error) from error
 
     async def _terminate(self, upload: str) -> None:
         try:
             async with (
-                asyncio.timeout(PATIENCE),
-                self._session.delete(self._one(upload), headers=self._headers, allow_redirects=False),
+                asyncio.timeout(TIMEOUT),
+                self._session.delete(self._url(upload), headers=self._headers, allow_redirects=False),
             ):
                 return
         except (TimeoutError, aiohttp.ClientError, OSError):
-            # It expires by itself; nothing waits for this.
+            # The upload expires by itself.
             return
 
-    def _one(self, upload: str) -> str:
+    def _url(self, upload: str) -> str:
         return f"{self._endpoint}/{upload}"
 
-    def _metadata(self, sending: TusUpload) -> str:
-        said = {
+    def _metadata_header(self, job: TusUpload) -> str:
+        fields = {
             "bucketName": self._bucket,
-            "objectName": sending.what.path,
-            "contentType": sending.what.mime,
+            "objectName": job.request.path,
+            "contentType": job.request.mime,
             "cacheControl": str(CACHE_SECONDS),
-            "metadata": sending.marks,
+            "metadata": job.metadata,
         }
-        return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in said.items())
+        return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in fields.items())
 
 
-def _same(headers: Mapping[str, str], sending: TusUpload) -> bool:
-    """Whether an upload was begun for this path and these bytes, as far as the server tells."""
+def _is_same_upload(headers: Mapping[str, str], job: TusUpload) -> bool:
+    """Whether an upload was created for this path and these bytes, as far as the server's answer shows."""
     try:
-        said = {
+        fields = {
             name: base64.b64decode(value, validate=True).decode()
             for name, _, value in (pair.strip().partition(" ") for pair in headers["Upload-Metadata"].split(","))
         }
-        marks = json.loads(said.get("metadata", "{}"))
+        metadata = json.loads(fields.get("metadata", "{}"))
     except (KeyError, ValueError, binascii.Error):
         return True
-    same_path = said.get("objectName", sending.what.path) == sending.what.path
-    return same_path and marks.get("sha256", sending.spool.sha256) == sending.spool.sha256
+    same_path = fields.get("objectName", job.request.path) == job.request.path
+    return same_path and metadata.get("sha256", job.spool.sha256) == job.spool.sha256

@@ -1,7 +1,7 @@
-"""What a visit tells of its steps, to OpenTelemetry where the environment asks for it and to nobody elsewhere.
+"""Tracing of visits: spans for OpenTelemetry if the environment enables it, else nothing.
 
-The composition root chooses once; visits and deliveries tell. What is sent how is in `otel.py`, which alone imports the
-library, and only where tracing is on.
+The composition root chooses once; visits and deliveries record spans. `otel.py` sends them, and alone imports the
+library, only if tracing is on.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ Value = str | int | float | bool | None
 
 
 class Span(Protocol):
-    """One step under way."""
+    """A step in progress."""
 
     def note(self, **values: Value) -> None:
-        """Say more of this step, in the words of the log's fields."""
+        """Add attributes, named like the fields of the log."""
 
-    def failed(self, code: str, says: str) -> None:
-        """Say that this step brought nothing, by a stable word and for a person."""
+    def failed(self, code: str, message: str) -> None:
+        """Mark this step as failed, with a stable code and a message."""
 
 
 class Tracing(Protocol):
-    """What visits tell; `on` says whether anybody listens."""
+    """Records the spans of visits; `on` is false if they go nowhere."""
 
     on: bool
 
     def visit(self, generation_id: str, traceparent: str | None, **values: Value) -> AbstractContextManager[Span]:
-        """Begin a visit: a part of the generation's trace, whichever replica began that."""
+        """Start the span of a visit, in the generation's trace, which another replica may have started."""
 
     def step(self, name: str, generation_id: str, **values: Value) -> AbstractContextManager[Span]:
-        """Begin a step of the visit that this task makes; an error that leaves it is told."""
+        """Start the span of a step of the current visit; an exception that leaves it marks it as failed."""
 
     def ended(self, generation_id: str, traceparent: str | None, since: datetime, **values: Value) -> None:
-        """Tell the whole way of a generation that has ended, of which everything else was a part."""
+        """Record the root span of a generation that has ended."""
 
     async def close(self) -> None:
-        """Send what is left, for a short time."""
+        """Send the remaining spans; give up after a short time."""
 
 
-class _Nothing:
+class _NoSpan:
     def __enter__(self) -> Self:
         return self
 
@@ -57,38 +57,38 @@ class _Nothing:
     def note(self, **values: Value) -> None:
         pass
 
-    def failed(self, code: str, says: str) -> None:
+    def failed(self, code: str, message: str) -> None:
         pass
 
 
-_NOTHING = _Nothing()
+_NO_SPAN = _NoSpan()
 
 
 class Untraced:
-    """Nobody listens: every call costs a call."""
+    """Records nothing."""
 
     on = False
 
     def visit(self, generation_id: str, traceparent: str | None, **values: Value) -> AbstractContextManager[Span]:
-        """A visit that nobody hears of."""
-        return _NOTHING
+        """Return a span that records nothing."""
+        return _NO_SPAN
 
     def step(self, name: str, generation_id: str, **values: Value) -> AbstractContextManager[Span]:
-        """A step that nobody hears of."""
-        return _NOTHING
+        """Return a span that records nothing."""
+        return _NO_SPAN
 
     def ended(self, generation_id: str, traceparent: str | None, since: datetime, **values: Value) -> None:
-        """An end that nobody hears of."""
+        """Record nothing."""
 
     async def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing."""
 
 
 UNTRACED = Untraced()
 
 
-def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own variables ask for traces: an endpoint or an exporter, and nothing against it."""
+def is_enabled(environment: Mapping[str, str]) -> bool:
+    """Return whether OpenTelemetry's variables name an endpoint or exporter, and do not disable tracing."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if exporter == "none" or environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
@@ -96,27 +96,27 @@ def wanted(environment: Mapping[str, str]) -> bool:
     return bool(exporter or any(environment.get(name) for name in endpoints))
 
 
-def chosen(environment: Mapping[str, str], *, instance: str, discreet: Callable[[str], str]) -> Tracing:
-    """What the environment asks for; where that cannot be had, a warning and nothing.
+def chosen(environment: Mapping[str, str], *, instance: str, redact: Callable[[str], str]) -> Tracing:
+    """Return the tracing that the environment enables; if it is not available, log a warning and return UNTRACED.
 
-    `discreet` takes secrets out of a text.
+    `redact` removes secrets from a text.
     """
-    if not wanted(environment):
+    if not is_enabled(environment):
         return UNTRACED
-    if not _possible(environment):
+    if not _is_supported(environment):
         log.warning(
             "tracing.unavailable", do="traces are sent by the exporter otlp with the protocol http/protobuf only"
         )
         return UNTRACED
     try:
-        from reconciler.tracing.otel import Otel  # noqa: PLC0415 - an extra, and nothing of it is loaded unless asked for
+        from reconciler.tracing.otel import Otel  # noqa: PLC0415 - an optional dependency
     except ImportError:
         log.warning("tracing.unavailable", do="pip install 'kie-reconciler[otel]'")
         return UNTRACED
-    return Otel(instance=instance, discreet=discreet)
+    return Otel(instance=instance, redact=redact)
 
 
-def _possible(environment: Mapping[str, str]) -> bool:
+def _is_supported(environment: Mapping[str, str]) -> bool:
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     protocols = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     protocol = next((environment[name] for name in protocols if environment.get(name)), "http/protobuf")

@@ -1,7 +1,8 @@
-"""Sends the steps of visits to a collector as OpenTelemetry's spans: OTLP over HTTP, set up by its standard variables.
+"""Sends the spans of visits to a collector by OTLP over HTTP, configured by OpenTelemetry's standard variables.
 
-A generation has one trace over all replicas. Its root, `generation`, is told when it ends, under the very id that the
-first claim has written down and every visit names as its parent. Only `chosen` imports this.
+A generation has one trace over all replicas. The first claim saves the id of its root span `generation`, and every
+visit uses that id as its parent. The root span is recorded under it when the generation ends. Only `chosen` imports
+this.
 """
 
 from __future__ import annotations
@@ -31,42 +32,42 @@ from reconciler.tracing import Value
 log = structlog.get_logger()
 
 CLOSING = 2.0
-"""Seconds that a stop waits for a collector, which may be away."""
+"""Seconds that a stop waits for the collector, which may be unreachable."""
 
 
 class Otel:
-    """Tells a collector; `exporter` stands in for the one that the environment describes."""
+    """Tracing to a collector; `exporter` replaces the one that the environment configures."""
 
     on = True
 
-    def __init__(self, *, instance: str, discreet: Callable[[str], str], exporter: SpanExporter | None = None) -> None:
-        # What it cannot send it says as an error every few seconds; `traces.not_exported` says it, too.
+    def __init__(self, *, instance: str, redact: Callable[[str], str], exporter: SpanExporter | None = None) -> None:
+        # The library logs an error every few seconds if it cannot send; `traces.not_exported` reports that already.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        ours = {"service.name": "kie-reconciler", "service.version": __version__, "service.instance.id": instance}
-        resource = Resource.create(dict(Resource(ours).merge(OTELResourceDetector().detect()).attributes))
+        attributes = {"service.name": "kie-reconciler", "service.version": __version__, "service.instance.id": instance}
+        resource = Resource.create(dict(Resource(attributes).merge(OTELResourceDetector().detect()).attributes))
         self._ids = _Ids()
-        self._discreet = discreet
+        self._redact = redact
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Exporting(exporter or OTLPSpanExporter())))
+        self._provider.add_span_processor(BatchSpanProcessor(_LoggingExporter(exporter or OTLPSpanExporter())))
         self._tracer = self._provider.get_tracer("kie-reconciler", __version__)
 
     def visit(self, generation_id: str, traceparent: str | None, **values: Value) -> _Step:
-        """Begin a visit: a part of the generation's trace, whichever replica began that."""
+        """Start the span of a visit, in the generation's trace, which another replica may have started."""
         step = self.step("visit", generation_id, **values)
         step.context = _context(traceparent)
         return step
 
     def step(self, name: str, generation_id: str, **values: Value) -> _Step:
-        """Begin a step of the visit that this task makes; an error that leaves it is told."""
-        step = _Step(self._tracer, name, self._discreet)
+        """Start the span of a step of the current visit; an exception that leaves it marks it as failed."""
+        step = _Step(self._tracer, name, self._redact)
         step.note(generation_id=generation_id, **values)
         return step
 
     def ended(self, generation_id: str, traceparent: str | None, since: datetime, **values: Value) -> None:
-        """Tell the whole way of a generation that has ended, of which everything else was a part."""
+        """Record the root span of a generation that has ended."""
         root = get_current_span(_context(traceparent)).get_span_context()
         step = self.step("generation", generation_id, **values)
-        step.context, step.began = Context(), int(since.timestamp() * 1e9)
+        step.context, step.start_time = Context(), int(since.timestamp() * 1e9)
         if root.is_valid:
             self._ids.next = root.trace_id, root.span_id
         try:
@@ -76,16 +77,16 @@ class Otel:
             self._ids.next = None
 
     async def close(self) -> None:
-        """Send what is left, for a short time."""
+        """Send the remaining spans; give up after a short time."""
         loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
         def close() -> None:
             self._provider.shutdown()
-            # The loop may have ended before the collector answered.
+            # The event loop may have ended before the collector answers.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(closed.set)
 
-        # Not the loop's own threads: it waits for them at its end.
+        # Not a thread of the event loop's executor: the loop waits for those at its end.
         threading.Thread(target=close, name="traces", daemon=True).start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING):
@@ -93,34 +94,34 @@ class Otel:
 
 
 class _Step:
-    """A span that begins with a `with` and ends with it."""
+    """A span that starts and ends with its `with` block."""
 
-    def __init__(self, tracer: Tracer, name: str, discreet: Callable[[str], str]) -> None:
+    def __init__(self, tracer: Tracer, name: str, redact: Callable[[str], str]) -> None:
         self.context: Context | None = None
-        self.began: int | None = None
+        self.start_time: int | None = None
         self._tracer = tracer
         self._name = name
-        self._discreet = discreet
+        self._redact = redact
         self._values: dict[str, str | int | float | bool] = {}
         self._failed: Status | None = None
-        self._under_way = contextlib.ExitStack()
+        self._exit_stack = contextlib.ExitStack()
 
     def note(self, **values: Value) -> None:
-        """Say more of this step, in the words of the log's fields."""
+        """Add attributes, named like the fields of the log."""
         for name, value in values.items():
             if value is not None:
-                self._values[name] = self._discreet(value) if isinstance(value, str) else value
+                self._values[name] = self._redact(value) if isinstance(value, str) else value
 
-    def failed(self, code: str, says: str) -> None:
-        """Say that this step brought nothing, by a stable word and for a person."""
+    def failed(self, code: str, message: str) -> None:
+        """Mark this step as failed, with a stable code and a message."""
         self._values["code"] = code
-        self._failed = Status(StatusCode.ERROR, self._discreet(says))
+        self._failed = Status(StatusCode.ERROR, self._redact(message))
 
     def __enter__(self) -> Self:
-        begun = self._tracer.start_as_current_span(
-            self._name, self.context, start_time=self.began, record_exception=False, set_status_on_exception=False
+        span = self._tracer.start_as_current_span(
+            self._name, self.context, start_time=self.start_time, record_exception=False, set_status_on_exception=False
         )
-        self._span = self._under_way.enter_context(begun)
+        self._span = self._exit_stack.enter_context(span)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -129,11 +130,11 @@ class _Step:
         self._span.set_attributes(self._values)
         if self._failed is not None:
             self._span.set_status(self._failed)
-        self._under_way.close()
+        self._exit_stack.close()
 
 
 class _Ids(RandomIdGenerator):
-    """Random ids, but for a span whose ids were drawn before."""
+    """Random ids, except for a span whose ids are given in `next`."""
 
     next: tuple[int, int] | None = None
 
@@ -144,8 +145,8 @@ class _Ids(RandomIdGenerator):
         return super().generate_span_id() if self.next is None else self.next[1]
 
 
-class _Exporting(SpanExporter):
-    """An exporter that says in our own log when the collector takes nothing."""
+class _LoggingExporter(SpanExporter):
+    """An exporter that logs in our log if the collector does not accept the spans."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter

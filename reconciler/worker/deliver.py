@@ -166,7 +166,9 @@ class Deliverer:
         progress.enter("store", asset.size)
         request = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)
         with self.metrics.storing("put"):
-            await self.store.put(request, spool, ours=lease.trusted, begun=begun, progress=progress.move)
+            await self.store.put(
+                request, spool, holds_lease=lease.trusted, upload_started=begun, progress=progress.move
+            )
 
 
 def _logger(row: Row, n: int) -> Any:
@@ -195,6 +197,6 @@ def _delivery_failed(error: ReconcilerError, stage: str, assets: tuple[Asset, ..
         error.code,
         detail=str(error),
         gone=isinstance(error, Gone),
-        settled=isinstance(error, Permanent),
+        permanent=isinstance(error, Permanent),
         retry_after=error.retry_after if isinstance(error, Transient) else None,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from reconciler.domain import poll_interval
-from reconciler.domain.callback_trust import believed, payload_counts
+from reconciler.domain.callback_trust import may_trust, trusted_result
 from reconciler.domain.model import (
     CallbackResult,
     Failed,
@@ -68,16 +68,16 @@ class Poller:
         """
         chosen = route(row, self.keys)
         seen, _ = await self._record(row, row.task_id or "", chosen)
-        if isinstance(seen, Unreachable) and payload_counts(row, seen, len(self.keys)):
+        if isinstance(seen, Unreachable) and may_trust(row, seen, len(self.keys)):
             return row, await self._callback_result(row, seen)
         return _remembering(row, seen, chosen), seen
 
     async def _callback_result(self, row: Row, unreachable: Unreachable) -> CallbackResult | Unreachable:
         bodies = await self.inbox.said(row.task_id or "")
-        seen = believed(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
+        seen = trusted_result(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
         if isinstance(seen, CallbackResult):
             logger = log.bind(generation_id=row.id, task_id=row.task_id)
-            logger.warning("callback.believed", addresses=len(seen.said.sources), unheard=unreachable.reason)
+            logger.warning("callback.believed", addresses=len(seen.ready.sources), unheard=unreachable.reason)
         return seen
 
     async def identify(self, row: Row) -> tuple[Row, Observation]:
@@ -99,7 +99,9 @@ class Poller:
                 case _:
                     reasons.append(f"the record of {task_id} names another generation or none")
         waits = [seen.retry_after for seen in unreachable if seen.retry_after is not None]
-        return row, TaskNotIdentified("; ".join(reasons), heard=not unreachable, retry_after=max(waits, default=None))
+        return row, TaskNotIdentified(
+            "; ".join(reasons), all_answered=not unreachable, retry_after=max(waits, default=None)
+        )
 
     async def _with_any_key(self, row: Row, task_id: str) -> tuple[Route, Observation, object]:
         """Ask with each key of the ring until one knows the task; a rejected key comes before "unknown" as the answer.
@@ -121,7 +123,7 @@ class Poller:
         try:
             await self.rate_limit.take(chosen.key_hash)
         except KeyResting as resting:
-            return Unreachable("rate_limited", str(resting), resting.retry_after, asked=False), None
+            return Unreachable("rate_limited", str(resting), resting.retry_after, request_sent=False), None
         began = time.monotonic()
         with self.tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
             seen, record = await self._request(task_id, chosen)
@@ -149,10 +151,10 @@ class Poller:
         """Return the observation without our secrets, which KIE may repeat: it is stored, logged and shown to users."""
         match seen:
             case Failed():
-                code = None if seen.code is None else self.kie.discreet(seen.code, _LONGEST_CODE)
-                return replace(seen, message=self.kie.discreet(seen.message, _LONGEST_MESSAGE), code=code)
+                code = None if seen.code is None else self.kie.redact(seen.code, _LONGEST_CODE)
+                return replace(seen, message=self.kie.redact(seen.message, _LONGEST_MESSAGE), code=code)
             case Unreachable():
-                return replace(seen, detail=self.kie.discreet(seen.detail, _LONGEST_DETAIL))
+                return replace(seen, detail=self.kie.redact(seen.detail, _LONGEST_DETAIL))
             case _:
                 return seen
 
@@ -163,7 +165,7 @@ class Poller:
             outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
             self.metrics.missed("ask", seen.reason)
             if seen.reason == "rate_limited":
-                await self.rate_limit.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.HEEDED))
+                await self.rate_limit.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER))
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)
         self.metrics.polls.labels(seen.word).inc()
 

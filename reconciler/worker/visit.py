@@ -18,7 +18,7 @@ import structlog
 
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide
-from reconciler.domain.eligibility import repairing
+from reconciler.domain.eligibility import is_repair
 from reconciler.domain.model import (
     Asset,
     AttachTask,
@@ -39,7 +39,7 @@ from reconciler.domain.model import (
     Stored,
     Trigger,
 )
-from reconciler.domain.write_rejected import held_up
+from reconciler.domain.write_rejected import retry_rejected_write
 from reconciler.errors import Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim
@@ -76,8 +76,8 @@ class VisitOutcome:
         match self.decision:
             case Finish():
                 return "repaired" if self.event == "repaired" else "delivered"
-            case Fail(until=until):
-                return "failed" if until is None else "gave_up"
+            case Fail(recheck_at=recheck_at):
+                return "failed" if recheck_at is None else "gave_up"
             case Done(lost=True):
                 return "lost"
         return None
@@ -95,11 +95,11 @@ class CurrentPolicy:
 
     def learn(self, curves: Mapping[str, DurationModel], theta: float) -> None:
         """Poll by these durations of models and this price of a request from now on."""
-        self.limits = replace(self.limits, curves=curves, theta=theta)
+        self.limits = replace(self.limits, duration_models=curves, poll_price=theta)
 
     def draw(self, *, spare: bool) -> Policy:
         """Return the policy of one decision, with a fresh jitter."""
-        return replace(self.limits, spare=spare, jitter=random.random())
+        return replace(self.limits, spare_request=spare, jitter=random.random())
 
 
 @dataclass(eq=False)
@@ -159,7 +159,7 @@ class Visitor:
                 case Deliver():
                     lease.stop_polling()
                     # A repair polls a task that completed long ago, which is no lag of ours.
-                    if isinstance(seen, Ready) and seen.completed_at is not None and not repairing(row):
+                    if isinstance(seen, Ready) and seen.completed_at is not None and not is_repair(row):
                         self.metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
                     seen = await self.deliverer.deliver(row, lease)
                 case AttachTask() | Finish() | Fail() | Reschedule() | Done():
@@ -180,7 +180,7 @@ class Visitor:
                         log.info("generation.adopted", generation_id=row.id, task_id=task_id)
                     again = True
                 case Finish():
-                    write = ledger.repaired if repairing(row) else ledger.finish
+                    write = ledger.repaired if is_repair(row) else ledger.finish
                     event = await write(row, claim, self.deliverer.results(row, _unwritten(outcome.seen)))
                     again = event is None
                 case Fail() as decision:
@@ -202,7 +202,9 @@ class Visitor:
         """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored."""
         if (receipt := _unwritten(outcome.seen)) is not None:
             await self.ledger.stored(outcome.row, outcome.claim, receipt)
-        row, rest = held_up(outcome.row, outcome.decision, outcome.at, why=str(error), finding=error.code)
+        row, rest = retry_rejected_write(
+            outcome.row, outcome.decision, outcome.at, reason=str(error), finding=error.code
+        )
         await self.ledger.rest(row, outcome.claim, rest)
         return replace(outcome, row=row, decision=rest)
 

@@ -28,12 +28,12 @@ def log_visit(outcome: VisitOutcome) -> None:
             size = sum(asset.size for asset in row.assets)
             age = round((outcome.at - row.created_at).total_seconds() * 1000)
             logger.info("generation.delivered", assets=len(row.sources), bytes=size, ms=age, event_kind=outcome.event)
-        case Fail(reason, until=None):
+        case Fail(reason, recheck_at=None):
             logger.warning("generation.failed", reason=reason)
         case Fail(reason):
             logger.warning("generation.gave_up", reason=reason)
         case Reschedule() as rest:
-            logger.debug("generation.rested", why=rest.reason, until=rest.until.isoformat())
+            logger.debug("generation.rested", why=rest.reason, until=rest.due_at.isoformat())
         case Done(reason, lost=True):
             logger.error("generation.lost", why=reason)
         case Done(reason):

@@ -42,11 +42,11 @@ async def queued(owner: asyncpg.Connection, count: int = 5) -> list[str]:
 class Life:
     """One instance's whole vocabulary towards a database."""
 
-    def __init__(self, database: Any, shape: TableShape) -> None:
+    def __init__(self, database: Any, table: TableShape) -> None:
         self.database = database
-        self.shape = shape
-        self.claims = Claims(database, shape, REACH, instance=uuid4(), term=30)
-        self.ledger = Ledger(database, shape)
+        self.table = table
+        self.claims = Claims(database, table, REACH, instance=uuid4(), term=30)
+        self.ledger = Ledger(database, table)
 
     async def claim(self, generation_id: str) -> tuple[Claim, Row]:
         """Claim one generation and read it."""
@@ -69,7 +69,7 @@ class Life:
         """Look again later; the row begins to generate."""
         claim, row = await self.claim(generation_id)
         now = datetime.now(UTC)
-        await self.ledger.rest(row, claim, Reschedule(now + timedelta(hours=1), now, "working", begun=True))
+        await self.ledger.rest(row, claim, Reschedule(now + timedelta(hours=1), now, "working", set_generating=True))
 
     async def fail(self, generation_id: str) -> str | None:
         """The provider's own word."""
@@ -91,11 +91,11 @@ class Life:
         await presence.beat({})
         assert await presence.lead()
         await presence.leave()
-        tempo = PollStats(self.database, self.shape, rate=5)
+        tempo = PollStats(self.database, self.table, rate=5)
         await tempo.learn()
         assert await tempo.recall()
         await tempo.trim()
-        upkeep = Retention(self.database, self.shape)
+        upkeep = Retention(self.database, self.table, term=30)
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
 

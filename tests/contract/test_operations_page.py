@@ -23,7 +23,7 @@ from tests.contract.life import Life, queued
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()
-CODED = ("media/fetch", "media/sniff", "media/spool", "storage/refusals", "storage/tus")
+CODED = ("media/fetch", "media/sniff", "media/spool", "storage/errors", "storage/tus")
 SERVER_WIDE = re.compile(r"DROP ROLE|GRANT reconciler TO")
 """What would reach beyond the one database that a test has."""
 
@@ -85,7 +85,7 @@ def test_the_table_wide_figures_are_those_that_others_than_the_leader_forget() -
 
 def test_every_finding_is_told_with_its_severity_in_order_and_no_other_is() -> None:
     everything = {"in_flight": {"queued": 5}, "canary_age": 1e6, "sweep_age": 1e6, "listening": False, "stuck": 1}
-    everything |= {"unheard": 5, "expiring": 1, "lost": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
+    everything |= {"unreachable": 5, "expiring": 1, "lost": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
     for pooled in (False, True):

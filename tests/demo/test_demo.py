@@ -1,4 +1,4 @@
-"""The demo: it proves what arrived, and says which generation lacks a byte."""
+"""The demo verifies every object, and names a generation with a missing byte."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reconciler.demo import play
+from reconciler.demo import run
 from reconciler.demo.proof import prove_all
 from reconciler.demo.shop import order, wishes
 from reconciler.demo.view import DemoView
 
 
-def test_two_dozen_wishes_are_sixteen_images_six_videos_and_two_pieces_of_audio() -> None:
+def test_twenty_four_wishes_are_sixteen_images_six_videos_and_two_sounds() -> None:
     ordered = wishes(24)
     kinds = [wish.kind for wish in ordered]
     assert (kinds.count("image"), kinds.count("video"), kinds.count("audio")) == (16, 6, 2)
@@ -22,9 +22,9 @@ def test_two_dozen_wishes_are_sixteen_images_six_videos_and_two_pieces_of_audio(
 
 
 async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture[str]) -> None:
-    async with play._stage(faults=False) as stage:
+    async with run._stage(faults=False) as stage:
         orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(4)]
-        await play._watch(orders, stage, DemoView(Console()))
+        await run._watch(orders, stage, DemoView(Console()))
         assert (await prove_all(orders, stage.kie, stage.client, stage.pool)).faults == ()
 
         delivered = orders[2]
@@ -37,8 +37,8 @@ async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture
     assert "success" in capsys.readouterr().out
 
 
-async def test_the_address_of_the_page_opens_it_on_live_rows() -> None:
-    async with play._stage(faults=False) as stage:
+async def test_the_printed_address_opens_the_page_with_live_rows() -> None:
+    async with run._stage(faults=False) as stage:
         await order(wishes(1)[0], stage.kie, stage.client, stage.pool)
         address, _, token = stage.page.partition("#token=")
         assert "<title>" in (await stage.client.get(address)).text

@@ -1,4 +1,4 @@
-"""The properties of the two pure functions: total, in order, short, harmless, and always able to deliver."""
+"""Properties of `absorb` and `decide` over arbitrary rows, observations and policies."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ from reconciler.domain.model import (
     Unreachable,
 )
 from tests.domain.worlds import (
+    CALLBACK_RESULT,
+    DELIVERY_FAILED,
+    FAILED,
     IDENTIFIED,
-    LIMITS,
+    NOT_IDENTIFIED,
+    NOT_SENT,
     NOW,
     OBSERVATIONS,
+    POLICIES,
     READY,
-    REFUSED,
     SOURCES,
     STORED,
+    TASK_UNKNOWN,
     THEIRS,
-    TOLD,
-    UNASKED,
-    UNHEARD,
-    UNIDENTIFIED,
-    UNKNOWN,
-    UNSTORED,
+    UNREACHABLE,
     WORKING,
     World,
     always,
+    row_after_write,
     row_in_flight,
     rows,
     stored,
     visit,
-    written,
 )
 
-ANSWERS = WORKING | READY | REFUSED | UNKNOWN | UNHEARD | UNASKED | TOLD
-WORLDS = st.builds(always, ANSWERS, STORED | UNSTORED, IDENTIFIED | UNIDENTIFIED)
-BAD_ANSWERS = WORKING | UNKNOWN | UNHEARD | UNASKED | st.builds(Ready, SOURCES.filter(bool)) | TOLD
+ANSWERS = WORKING | READY | FAILED | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | CALLBACK_RESULT
+WORLDS = st.builds(always, ANSWERS, STORED | DELIVERY_FAILED, IDENTIFIED | NOT_IDENTIFIED)
+BAD_ANSWERS = WORKING | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | st.builds(Ready, SOURCES.filter(bool)) | CALLBACK_RESULT
 RECENT = timedelta(days=9)
 STARTED = {"status": st.sampled_from(OPEN), "asset_url": st.none(), "gave_up": st.just(False)}
 WITH_TASK = rows(RECENT, task_id=st.just("t"), **STARTED)
@@ -70,137 +70,138 @@ OFFERED = rows(RECENT, task_id=st.none(), offered=st.just(("t",)), sources=st.ju
 IN_FLIGHT = WITH_TASK | OFFERED
 
 
-def decided(row: Row, seen: Observation, limits: Policy) -> Decision:
-    return decide(absorb(row, seen, NOW), seen, NOW, limits)
+def decided(row: Row, observation: Observation, policy: Policy) -> Decision:
+    return decide(absorb(row, observation, NOW), observation, NOW, policy)
 
 
-def mendable(row: Row) -> bool:
-    """The three exceptions in which a row that ended may still be moved."""
+def may_change_after_end(row: Row) -> bool:
+    """Whether one of the exceptions applies in which a row that ended may still change."""
     healed = row.status in SUCCEEDED and row.asset_url in {None, "", THEIRS}
     return healed or (row.status == "failed" and (row.gave_up or row.reopened))
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_there_is_a_decision_for_every_row_and_every_observation(row: Row, seen: Observation, limits: Policy):
-    assert isinstance(decided(row, seen, limits), Decision)
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_there_is_a_decision_for_every_row_and_every_observation(row: Row, observation: Observation, policy: Policy):
+    assert isinstance(decided(row, observation, policy), Decision)
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_asking_follows_only_silence(row: Row, seen: Observation, limits: Policy):
-    if isinstance(decided(row, seen, limits), Poll | IdentifyTask):
-        assert isinstance(seen, NotPolled)
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_a_poll_follows_only_the_start_of_a_visit(row: Row, observation: Observation, policy: Policy):
+    if isinstance(decided(row, observation, policy), Poll | IdentifyTask):
+        assert isinstance(observation, NotPolled)
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_delivering_follows_only_silence_the_providers_word_or_what_stands_for_it(
-    row: Row, seen: Observation, limits: Policy
-):
-    if isinstance(decided(row, seen, limits), Deliver):
-        assert isinstance(seen, NotPolled | Ready | CallbackResult)
-        assert absorb(row, seen, NOW).sources
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_a_delivery_follows_only_the_start_of_a_visit_or_a_success(row: Row, observation: Observation, policy: Policy):
+    if isinstance(decided(row, observation, policy), Deliver):
+        assert isinstance(observation, NotPolled | Ready | CallbackResult)
+        assert absorb(row, observation, NOW).sources
 
 
-@given(rows(), STORED | UNSTORED, LIMITS)
-def test_after_a_delivery_the_visit_ends(row: Row, seen: Stored | DeliveryFailed, limits: Policy):
-    assert isinstance(decided(row, seen, limits), Finish | Reschedule | Fail | Done)
+@given(rows(), STORED | DELIVERY_FAILED, POLICIES)
+def test_after_a_delivery_the_visit_ends(row: Row, observation: Stored | DeliveryFailed, policy: Policy):
+    assert isinstance(decided(row, observation, policy), Finish | Reschedule | Fail | Done)
 
 
-@given(rows(), WORLDS, LIMITS)
-def test_a_visit_ends_within_three_decisions(row: Row, world: World, limits: Policy):
-    steps = list(visit(row, world, NOW, limits))
+@given(rows(), WORLDS, POLICIES)
+def test_a_visit_ends_within_three_decisions(row: Row, world: World, policy: Policy):
+    steps = list(visit(row, world, NOW, policy))
 
     assert len(steps) <= 3
     assert isinstance(steps[-1][2], Finish | Reschedule | Fail | Done | AttachTask)
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_a_task_is_adopted_only_where_kie_names_the_row(row: Row, seen: Observation, limits: Policy):
-    if isinstance(decided(row, seen, limits), AttachTask):
-        assert isinstance(seen, TaskIdentified)
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_a_task_is_attached_only_if_kie_names_the_row(row: Row, observation: Observation, policy: Policy):
+    if isinstance(decided(row, observation, policy), AttachTask):
+        assert isinstance(observation, TaskIdentified)
 
 
-@given(rows(), WORLDS, LIMITS)
-def test_only_a_row_in_flight_without_a_task_gets_one(row: Row, world: World, limits: Policy):
-    if any(isinstance(decision, IdentifyTask | AttachTask) for _, _, decision in visit(row, world, NOW, limits)):
+@given(rows(), WORLDS, POLICIES)
+def test_only_a_row_in_flight_without_a_task_gets_one(row: Row, world: World, policy: Policy):
+    if any(isinstance(decision, IdentifyTask | AttachTask) for _, _, decision in visit(row, world, NOW, policy)):
         assert row.task_id is None
         assert row.offered
         assert row.status in OPEN
 
 
-@given(rows(), TOLD, LIMITS)
-def test_what_only_a_callback_said_ends_no_row_and_acknowledges_nothing(row: Row, seen: CallbackResult, limits: Policy):
-    after = absorb(row, seen, NOW)
+@given(rows(), CALLBACK_RESULT, POLICIES)
+def test_a_callback_alone_fails_no_row_and_acknowledges_nothing(row: Row, observation: CallbackResult, policy: Policy):
+    after = absorb(row, observation, NOW)
 
     assert (after.acknowledged_at, after.answered_at) == (row.acknowledged_at, row.answered_at)
-    decision = decide(after, seen, NOW, limits)
+    decision = decide(after, observation, NOW, policy)
     if isinstance(decision, Fail):
-        assert decision == decided(row, seen.unheard, limits)
+        assert decision == decided(row, observation.unreachable, policy)
 
 
-@given(rows(), OBSERVATIONS, LIMITS.filter(lambda limits: limits.their_hosts != ("example.com",)))
-def test_a_row_that_ended_is_left_but_for_three_exceptions(row: Row, seen: Observation, limits: Policy):
-    decision = decided(row, seen, limits)
+@given(rows(), OBSERVATIONS, POLICIES.filter(lambda policy: policy.provider_hosts != ("example.com",)))
+def test_a_row_that_ended_does_not_change_but_for_the_exceptions(row: Row, observation: Observation, policy: Policy):
+    decision = decided(row, observation, policy)
 
     if row.status not in OPEN:
         assert not isinstance(decision, Fail)
-        # What storage has lost is delivered once more to where the row shows it: that moves no row.
-        shows_ours = row.status in SUCCEEDED and row.reopened
-        assert mendable(row) or shows_ours or isinstance(decision, Done)
+        # A repair stores the object again at the address that the row shows: the row itself does not change.
+        repaired = row.status in SUCCEEDED and row.reopened
+        assert may_change_after_end(row) or repaired or isinstance(decision, Done)
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_only_a_queued_row_that_is_not_just_observed_begins(row: Row, seen: Observation, limits: Policy):
-    decision = decided(row, seen, limits)
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_only_a_queued_row_is_set_to_generating_and_never_in_observe_mode(
+    row: Row, observation: Observation, policy: Policy
+):
+    decision = decided(row, observation, policy)
 
-    if isinstance(decision, Reschedule) and decision.begun:
+    if isinstance(decision, Reschedule) and decision.set_generating:
         assert row.status == "queued"
-        assert not limits.observe
+        assert not policy.observe
 
 
-@given(rows(), WORLDS, LIMITS)
-def test_an_observer_stores_and_writes_nothing(row: Row, world: World, limits: Policy):
-    for _, _, decision in visit(row, world, NOW, replace(limits, observe=True)):
+@given(rows(), WORLDS, POLICIES)
+def test_observe_mode_stores_and_writes_nothing(row: Row, world: World, policy: Policy):
+    for _, _, decision in visit(row, world, NOW, replace(policy, observe=True)):
         assert isinstance(decision, Poll | Reschedule | Done)
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_a_row_rests_until_some_time_of_the_next_six_hours(row: Row, seen: Observation, limits: Policy):
-    decision = decided(row, seen, limits)
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_a_row_is_due_again_within_six_hours(row: Row, observation: Observation, policy: Policy):
+    decision = decided(row, observation, policy)
 
-    if isinstance(decision, Reschedule | Fail) and decision.until is not None:
-        assert NOW < decision.until <= NOW + timedelta(hours=6)
+    if isinstance(decision, Fail) and decision.recheck_at is not None:
+        assert NOW < decision.recheck_at <= NOW + timedelta(hours=6)
     if isinstance(decision, Reschedule):
-        assert NOW < decision.early <= decision.until
+        assert decision.due_at <= NOW + timedelta(hours=6)
+        assert NOW < decision.earliest <= decision.due_at
 
 
-@given(IN_FLIGHT, UNHEARD, LIMITS)
-def test_a_row_rests_as_long_as_the_provider_asked_for(row: Row, seen: Unreachable, limits: Policy):
-    decision = decided(row, seen, limits)
+@given(IN_FLIGHT, UNREACHABLE, POLICIES)
+def test_a_row_waits_for_the_providers_retry_after(row: Row, observation: Unreachable, policy: Policy):
+    decision = decided(row, observation, policy)
 
     if isinstance(decision, Reschedule):
-        asked = timedelta(seconds=min(seen.retry_after or 0, 6 * 3600))
-        assert decision.until - NOW >= asked - timedelta(milliseconds=1)
-        # What is said in an outage may outlast it: a spare request does not wait for all of it.
-        assert decision.early - NOW >= min(asked, timedelta(minutes=1)) - timedelta(milliseconds=1)
+        asked = timedelta(seconds=min(observation.retry_after or 0, 6 * 3600))
+        assert decision.due_at - NOW >= asked - timedelta(milliseconds=1)
+        # A Retry-After from an outage may outlast the outage: a spare request need not wait for all of it.
+        assert decision.earliest - NOW >= min(asked, timedelta(minutes=1)) - timedelta(milliseconds=1)
 
 
-@given(IN_FLIGHT.filter(lambda row: row.task_id), UNASKED, LIMITS)
-def test_a_row_that_could_not_be_asked_about_waits_a_minute_at_most_and_has_missed_nothing(
-    row: Row, seen: Unreachable, limits: Policy
+@given(IN_FLIGHT.filter(lambda row: row.task_id), NOT_SENT, POLICIES)
+def test_a_row_that_was_not_polled_waits_a_minute_at_most_and_counts_no_failure(
+    row: Row, observation: Unreachable, policy: Policy
 ):
-    after = absorb(row, seen, NOW)
-    decision = decide(after, seen, NOW, limits)
+    after = absorb(row, observation, NOW)
+    decision = decide(after, observation, NOW, policy)
 
     assert replace(after, reason=row.reason) == row
     assert isinstance(decision, Reschedule)
-    assert timedelta(seconds=2) <= decision.early - NOW <= timedelta(minutes=1)
-    assert (decision.until, decision.finding) == (decision.early, row.finding)
+    assert timedelta(seconds=2) <= decision.earliest - NOW <= timedelta(minutes=1)
+    assert (decision.due_at, decision.finding) == (decision.earliest, row.finding)
 
 
-@given(rows(), OBSERVATIONS, LIMITS)
-def test_every_finding_left_on_a_row_has_a_name_that_operators_know(row: Row, seen: Observation, limits: Policy):
-    after = absorb(row, seen, NOW)
-    decision = decide(after, seen, NOW, limits)
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_every_finding_of_a_row_has_a_documented_name(row: Row, observation: Observation, policy: Policy):
+    after = absorb(row, observation, NOW)
+    decision = decide(after, observation, NOW, policy)
 
     assert after.finding is None or after.finding in NAMES
     if isinstance(decision, Reschedule):
@@ -208,37 +209,41 @@ def test_every_finding_left_on_a_row_has_a_name_that_operators_know(row: Row, se
 
 
 @given(rows(), OBSERVATIONS)
-def test_absorbing_changes_nothing_that_the_application_wrote(row: Row, seen: Observation):
-    after = absorb(row, seen, NOW)
+def test_absorb_does_not_change_the_applications_columns(row: Row, observation: Observation):
+    after = absorb(row, observation, NOW)
 
     for name in ("id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at"):
         assert getattr(after, name) == getattr(row, name)
 
 
 @given(rows(), OBSERVATIONS)
-def test_only_deliveries_change_assets_and_only_answers_count_as_looks(row: Row, seen: Observation):
-    after = absorb(row, seen, NOW)
-    answered = not isinstance(seen, NotPolled | Stored | DeliveryFailed) and getattr(seen, "asked", True)
+def test_only_deliveries_change_assets_and_only_requests_count_as_polls(row: Row, observation: Observation):
+    after = absorb(row, observation, NOW)
+    counts = not isinstance(observation, NotPolled | Stored | DeliveryFailed) and getattr(
+        observation, "request_sent", True
+    )
 
-    assert after.assets == (seen.assets if isinstance(seen, Stored | DeliveryFailed) else row.assets)
-    assert after.polls == row.polls + answered
-    assert after.polled_at == (NOW if answered else row.polled_at)
+    assert after.assets == (observation.assets if isinstance(observation, Stored | DeliveryFailed) else row.assets)
+    assert after.polls == row.polls + counts
+    assert after.polled_at == (NOW if counts else row.polled_at)
 
 
 @given(rows(), OBSERVATIONS)
-def test_sources_are_frozen_in_number_once_one_of_them_is_stored(row: Row, seen: Observation):
-    after = absorb(row, seen, NOW)
+def test_the_number_of_sources_is_fixed_once_one_is_stored(row: Row, observation: Observation):
+    after = absorb(row, observation, NOW)
 
     if row.sources and any(asset.stored for asset in row.assets):
         assert len(after.sources) == len(row.sources)
     if after.sources != row.sources:
-        assert isinstance(seen, Ready | CallbackResult)
-        assert after.sources == (seen.said if isinstance(seen, CallbackResult) else seen).sources
+        assert isinstance(observation, Ready | CallbackResult)
+        assert after.sources == (observation.ready if isinstance(observation, CallbackResult) else observation).sources
 
 
 @given(rows(), OBSERVATIONS)
-def test_what_was_acknowledged_stays_so_and_no_media_lives_longer_by_being_asked_about(row: Row, seen: Observation):
-    after = absorb(row, seen, NOW)
+def test_an_acknowledged_task_stays_so_and_polls_do_not_extend_the_life_of_the_media(
+    row: Row, observation: Observation
+):
+    after = absorb(row, observation, NOW)
 
     assert row.acknowledged_at is None or after.acknowledged_at == row.acknowledged_at
     assert row.media_deadline is None or after.media_deadline == row.media_deadline
@@ -249,53 +254,53 @@ def test_what_was_acknowledged_stays_so_and_no_media_lives_longer_by_being_asked
 
 
 @given(rows())
-def test_silence_teaches_nothing(row: Row):
+def test_absorbing_not_polled_changes_nothing(row: Row):
     assert absorb(row, NotPolled(), NOW) == row
 
 
 def good(row: Row) -> World:
-    """KIE tells as many results as it told before, and each can be stored."""
+    """Return a world in which KIE reports as many results as before, and each can be stored."""
     sources = tuple(f"{THEIRS}?{n}" for n in range(len(row.sources) or 2))
-    return World(asked=lambda _: Ready(sources, NOW), delivered=lambda row: stored(len(row.sources)))
+    return World(poll=lambda _: Ready(sources, NOW), deliver=lambda row: stored(len(row.sources)))
 
 
-def until_delivered(row: Row, limits: Policy, now: datetime) -> list[datetime]:
-    """The times of the passes in a good world, the last of which delivers; at most four."""
+def until_delivered(row: Row, policy: Policy, now: datetime) -> list[datetime]:
+    """Return the times of the visits in a good world, at most four; the last one delivers."""
     visits = [now]
     for _ in range(4):
-        row, _, decision = list(visit(row, good(row), visits[-1], limits))[-1]
+        row, _, decision = list(visit(row, good(row), visits[-1], policy))[-1]
         if isinstance(decision, Finish):
             assert row.delivered
             return visits
-        row, until = written(row, decision)
-        assert until is not None, f"left: {decision}"
-        visits.append(until)
+        row, next_visit = row_after_write(row, decision)
+        assert next_visit is not None, f"done: {decision}"
+        visits.append(next_visit)
     raise AssertionError(f"still not delivered: {decision}")
 
 
-@given(IN_FLIGHT, st.lists(st.tuples(BAD_ANSWERS, UNSTORED, UNIDENTIFIED), max_size=6), LIMITS)
-def test_from_any_row_after_any_bad_visits_a_world_that_turns_good_delivers(
-    row: Row, bad: list[tuple[Observation, Observation, Observation]], limits: Policy
+@given(IN_FLIGHT, st.lists(st.tuples(BAD_ANSWERS, DELIVERY_FAILED, NOT_IDENTIFIED), max_size=6), POLICIES)
+def test_any_row_is_delivered_after_any_failed_visits_once_everything_works(
+    row: Row, bad: list[tuple[Observation, Observation, Observation]], policy: Policy
 ):
-    limits, now = replace(limits, observe=False, spare=True), NOW
-    for answer, end, whose in bad:
-        row, _, decision = list(visit(row, always(answer, end, whose), now, limits))[-1]
+    policy, now = replace(policy, observe=False, spare_request=True), NOW
+    for answer, end, identification in bad:
+        row, _, decision = list(visit(row, always(answer, end, identification), now, policy))[-1]
         if isinstance(decision, Finish):
             return
-        row, until = written(row, decision)
-        assert until is not None, f"left: {decision}"
-        now = until
+        row, next_visit = row_after_write(row, decision)
+        assert next_visit is not None, f"done: {decision}"
+        now = next_visit
 
-    until_delivered(row, limits, now)
-
-
-def test_a_busy_budget_delays_a_first_look_but_not_for_ever():
-    until_delivered(row_in_flight(polls=0, created_at=NOW), Policy(spare=False), NOW)
+    until_delivered(row, policy, now)
 
 
-def test_a_completion_time_long_before_the_row_does_not_end_the_media():
-    seen = Ready((THEIRS,), completed_at=datetime(1970, 1, 21, tzinfo=UTC))
-    before = absorb(row_in_flight(), seen, NOW)
+def test_a_busy_rate_limit_delays_a_first_poll_but_not_forever():
+    until_delivered(row_in_flight(polls=0, created_at=NOW), Policy(spare_request=False), NOW)
+
+
+def test_a_completion_time_long_before_the_row_does_not_end_the_life_of_the_media():
+    observation = Ready((THEIRS,), completed_at=datetime(1970, 1, 21, tzinfo=UTC))
+    before = absorb(row_in_flight(), observation, NOW)
     lost = DeliveryFailed((), "fetch", "timeout")
 
     assert isinstance(decide(absorb(before, lost, NOW), lost, NOW, Policy()), Reschedule)
@@ -303,12 +308,12 @@ def test_a_completion_time_long_before_the_row_does_not_end_the_media():
 
 @given(WITH_TASK, st.data())
 def test_a_crash_between_any_two_steps_of_a_visit_loses_nothing(row: Row, data: st.DataObject):
-    """What was noted before the crash is the next visit's start."""
+    """The next visit starts from what was saved before the crash."""
     steps = list(visit(row, good(row), NOW, Policy()))
-    kept, seen, _ = data.draw(st.sampled_from(steps))
+    row_at_crash, observation, _ = data.draw(st.sampled_from(steps))
 
-    end = list(visit(kept, good(kept), NOW, Policy()))[-1]
+    end = list(visit(row_at_crash, good(row_at_crash), NOW, Policy()))[-1]
 
     assert isinstance(end[2], Finish)
     assert end[0].delivered
-    assert seen in [step[1] for step in steps]
+    assert observation in [step[1] for step in steps]

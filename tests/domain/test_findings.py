@@ -1,4 +1,4 @@
-"""What is amiss, from one snapshot of the whole table."""
+"""The findings of one snapshot of the whole table."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.findings import NAMES, Finding, FindingThresholds, Snapshot, findings, span
+from reconciler.domain.findings import NAMES, Finding, FindingThresholds, Snapshot, findings, format_seconds
 
-WELL = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
-BOUNDS = FindingThresholds()
+HEALTHY = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
+THRESHOLDS = FindingThresholds()
 
-AMISS = {
+FIGURES = {
     "stuck": {"stuck": 3},
     "media_expiring": {"expiring": 2, "media_deadline": 5 * 3600.0},
     "lost": {"lost": 1},
-    "provider_silent": {"unheard": 30},
+    "provider_silent": {"unreachable": 30},
     "deaf_listener": {"canary_age": 31.0},
     "transaction_pooler": {"transaction_pooler": True},
     "late_sweep": {"sweep_age": 46.0},
@@ -35,25 +35,25 @@ AMISS = {
     "parked": {"waiting": {"parked": 4}},
     "empty_success": {"waiting": {"empty_success": 4}},
     "no_task": {"waiting": {"no_task": 4}},
-    "row_waits": {"waiting": {"a word of a later version": 4}},
+    "row_waits": {"waiting": {"a finding of a later version": 4}},
 }
 
 
 def found(**figures: object) -> dict[str, Finding]:
-    return {finding.name: finding for finding in findings(replace(WELL, **figures), BOUNDS)}
+    return {finding.name: finding for finding in findings(replace(HEALTHY, **figures), THRESHOLDS)}
 
 
-def test_nothing_amiss_finds_nothing():
-    assert findings(WELL, BOUNDS) == ()
+def test_a_healthy_system_has_no_findings():
+    assert findings(HEALTHY, THRESHOLDS) == ()
 
 
-def test_each_name_has_its_figure():
-    assert set(AMISS) == set(NAMES)
+def test_each_finding_has_its_figure_here():
+    assert set(FIGURES) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_trouble_alone_is_the_only_finding_and_says_what_to_do(name: str):
-    (finding,) = findings(replace(WELL, **AMISS[name]), BOUNDS)
+def test_each_problem_alone_is_the_only_finding_and_says_what_to_do(name: str):
+    (finding,) = findings(replace(HEALTHY, **FIGURES[name]), THRESHOLDS)
 
     assert finding.name == name
     assert finding.count > 0
@@ -62,15 +62,15 @@ def test_each_trouble_alone_is_the_only_finding_and_says_what_to_do(name: str):
     assert "{" not in finding.says
 
 
-def test_all_at_once_are_told_paging_ones_first_and_none_twice():
-    everything = {key: value for figures in AMISS.values() for key, value in figures.items() if key != "waiting"}
-    waiting = {word: 1 for figures in AMISS.values() for word in figures.get("waiting", {})}
+def test_all_findings_at_once_come_paging_first_and_none_twice():
+    everything = {key: value for figures in FIGURES.values() for key, value in figures.items() if key != "waiting"}
+    waiting = {word: 1 for figures in FIGURES.values() for word in figures.get("waiting", {})}
 
-    told = findings(replace(WELL, **everything, waiting=waiting), BOUNDS)
+    open_findings = findings(replace(HEALTHY, **everything, waiting=waiting), THRESHOLDS)
 
-    names = [finding.name for finding in told]
+    names = [finding.name for finding in open_findings]
     assert sorted(names) == sorted(set(NAMES) - {"deaf_listener"})
-    severities = [finding.severity for finding in told]
+    severities = [finding.severity for finding in open_findings]
     assert severities == sorted(severities)
     assert [name for name in NAMES if name in names[: severities.count("page")]] == names[: severities.count("page")]
 
@@ -79,8 +79,8 @@ def test_all_at_once_are_told_paging_ones_first_and_none_twice():
     "name",
     ["media_expiring", "lost", "late_sweep", "unpaid_account", "key_rejected", "storage_refuses", "notification_queue"],
 )
-def test_what_stops_deliveries_or_loses_results_pages_somebody(name: str):
-    assert found(**AMISS[name])[name].severity == "page"
+def test_a_finding_that_stops_deliveries_or_loses_results_pages(name: str):
+    assert found(**FIGURES[name])[name].severity == "page"
 
 
 @pytest.mark.parametrize(
@@ -91,19 +91,19 @@ def test_what_stops_deliveries_or_loses_results_pages_somebody(name: str):
         {"queue_usage": 0.5},
         {"unannounced": 12, "unannounced_age": 600.0},
         {"unannounced": 0, "unannounced_age": 900.0},
-        {"unheard": 21},
+        {"unreachable": 21},
     ],
 )
-def test_a_figure_at_its_bound_is_not_amiss(figures: dict[str, object]):
+def test_a_figure_at_its_threshold_is_no_finding(figures: dict[str, object]):
     assert found(**figures) == {}
 
 
-def test_two_silent_rows_do_not_make_a_silent_provider():
-    assert found(in_flight={"generating": 2}, unheard=2) == {}
-    assert "provider_silent" in found(in_flight={"generating": 3}, unheard=3)
+def test_two_unreachable_rows_do_not_make_a_silent_provider():
+    assert found(in_flight={"generating": 2}, unreachable=2) == {}
+    assert "provider_silent" in found(in_flight={"generating": 3}, unreachable=3)
 
 
-def test_a_cut_listener_is_deaf_even_before_its_canary_is_late():
+def test_a_disconnected_listener_is_a_finding_before_its_canary_is_late():
     assert "deaf_listener" in found(listening=False)
 
 
@@ -112,10 +112,10 @@ def test_a_transaction_pooler_explains_a_deaf_listener():
 
 
 def test_a_slower_sweep_is_given_more_time():
-    slow = replace(BOUNDS, sweep_seconds=60.0)
+    slow = replace(THRESHOLDS, sweep_seconds=60.0)
 
-    assert findings(replace(WELL, sweep_age=170.0), slow) == ()
-    assert findings(replace(WELL, sweep_age=181.0), slow)[0].name == "late_sweep"
+    assert findings(replace(HEALTHY, sweep_age=170.0), slow) == ()
+    assert findings(replace(HEALTHY, sweep_age=181.0), slow)[0].name == "late_sweep"
 
 
 def test_a_rejected_key_and_the_rows_that_wait_for_it_are_counted_once():
@@ -124,11 +124,11 @@ def test_a_rejected_key_and_the_rows_that_wait_for_it_are_counted_once():
     assert found(keys_unpaid=2)["unpaid_account"].count == 2
 
 
-def test_words_without_advice_are_added_up():
+def test_unknown_findings_of_rows_are_added_up():
     assert found(waiting={"odd": 2, "odder": 3})["row_waits"].count == 5
 
 
-def test_unlisted_hosts_are_named_but_not_without_end():
+def test_unlisted_hosts_are_named_up_to_five():
     hosts = tuple(f"cdn{n}.example" for n in range(9))
 
     advice = found(waiting={"host_unlisted": 9}, unlisted_hosts=hosts)["host_unlisted"].do
@@ -139,7 +139,7 @@ def test_unlisted_hosts_are_named_but_not_without_end():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0.5, "0.5 s"),
         (119, "119 s"),
@@ -152,24 +152,24 @@ def test_unlisted_hosts_are_named_but_not_without_end():
         (9000, "2.5 h"),
     ],
 )
-def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert span(seconds) == said
+def test_durations_are_formatted_as_people_say_them(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
 
 
-def test_an_address_that_has_died_dies_in_no_time():
+def test_an_address_that_has_expired_expires_in_zero_seconds():
     assert "the first in 0 s." in found(expiring=1, media_deadline=-5)["media_expiring"].says
-    assert found(expiring=1)["media_expiring"].says.endswith("addresses die.")
+    assert found(expiring=1)["media_expiring"].says.endswith("addresses expire.")
 
 
 def test_stuck_says_the_time_that_was_set():
-    hour = replace(BOUNDS, stuck_after=timedelta(hours=3))
+    hour = replace(THRESHOLDS, stuck_after=timedelta(hours=3))
 
-    assert "3 h" in findings(replace(WELL, stuck=1), hour)[0].says
+    assert "3 h" in findings(replace(HEALTHY, stuck=1), hour)[0].says
 
 
 SANE = {
     "stuck": st.integers(0, 9),
-    "unheard": st.integers(0, 60),
+    "unreachable": st.integers(0, 60),
     "expiring": st.integers(0, 9),
     "media_deadline": st.none() | st.floats(-1e6, 1e6),
     "canary_age": st.floats(0, 1e6),
@@ -183,9 +183,9 @@ SANE = {
 
 @given(st.fixed_dictionaries(SANE))
 def test_findings_are_total_unique_and_known(figures: dict[str, object]):
-    told = findings(replace(WELL, **figures), BOUNDS)
+    open_findings = findings(replace(HEALTHY, **figures), THRESHOLDS)
 
-    names = [finding.name for finding in told]
+    names = [finding.name for finding in open_findings]
     assert len(names) == len(set(names))
     assert set(names) <= set(NAMES)
-    assert all(finding.count > 0 for finding in told)
+    assert all(finding.count > 0 for finding in open_findings)

@@ -1,4 +1,4 @@
-"""What objects are called, which address a reader sees, and whose host an address is on."""
+"""Object keys, the display address, the provider's hosts, the callback address."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def key(user_id: str | None = "u1", generation_id: str = "g1", n: int = 0) -> st
     return object_key(user_id=user_id, kind=Kind.IMAGE, generation_id=generation_id, n=n, ext="png")
 
 
-def test_every_type_that_is_kept_has_a_kind_its_mime_names_and_an_extension_of_its_own():
+def test_every_stored_type_has_the_kind_of_its_mime_type_and_a_unique_extension():
     assert all(mime.split("/")[0] == kind.value for mime, (kind, _) in TYPES.items())
     assert len({ext for _, ext in TYPES.values()}) == len(TYPES)
     assert TYPES["image/jpeg"] == (Kind.IMAGE, "jpg")
@@ -38,17 +38,17 @@ def test_every_type_that_is_kept_has_a_kind_its_mime_names_and_an_extension_of_i
     assert TYPES["audio/mp4"] == (Kind.AUDIO, "m4a")
 
 
-def test_an_object_lies_under_its_owner_its_kind_its_generation_and_its_number():
-    found = object_key(user_id="u-1", kind=Kind.VIDEO, generation_id="9f.3_a", n=5, ext="mp4")
+def test_a_key_consists_of_user_kind_generation_and_number():
+    path = object_key(user_id="u-1", kind=Kind.VIDEO, generation_id="9f.3_a", n=5, ext="mp4")
 
-    assert found == "u-1/video/9f.3_a_5.mp4"
+    assert path == "u-1/video/9f.3_a_5.mp4"
 
 
-def test_an_object_of_nobody_lies_under_an_underscore():
+def test_the_key_of_a_row_without_a_user_begins_with_an_underscore():
     assert key(user_id=None) == "_/image/g1_0.png"
 
 
-def test_a_user_called_underscore_is_not_nobody():
+def test_a_user_called_underscore_differs_from_no_user():
     assert key(user_id="_") != key(user_id=None)
 
 
@@ -82,20 +82,20 @@ def test_a_hostile_id_becomes_one_harmless_name(hostile):
 @example("a/b", "a-b")
 @example("a/b", "a\\b")
 @example("x" * 200, "x" * 201)
-def test_two_different_ids_never_share_a_path(first, second):
+def test_two_different_ids_never_share_a_key(first, second):
     assert (first == second) == (key(user_id=first) == key(user_id=second))
     assert (first == second) == (key(generation_id=first) == key(generation_id=second))
 
 
 @given(st.text())
-def test_an_id_that_copies_a_replacement_gets_another_path(name):
+def test_an_id_that_looks_like_a_replacement_gets_another_key(name):
     replaced = key(user_id=f"{name}/").split("/")[0]
 
     assert key(user_id=replaced) != key(user_id=f"{name}/")
 
 
 @pytest.mark.parametrize(
-    ("asset_url", "result_urls", "preview_url", "shown"),
+    ("asset_url", "result_urls", "preview_url", "expected"),
     [
         pytest.param(OURS, [THEIRS], PREVIEW, OURS, id="our storage comes first"),
         pytest.param(None, [THEIRS, OURS], PREVIEW, THEIRS, id="then the first result"),
@@ -108,8 +108,8 @@ def test_an_id_that_copies_a_replacement_gets_another_path(name):
         pytest.param(None, ["/relative", THEIRS], None, None, id="nor a relative path"),
     ],
 )
-def test_a_reader_is_shown_the_best_address_there_is(asset_url, result_urls, preview_url, shown):
-    assert display_url(asset_url, result_urls, preview_url) == shown
+def test_the_best_available_address_is_displayed(asset_url, result_urls, preview_url, expected):
+    assert display_url(asset_url, result_urls, preview_url) == expected
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_reader_is_shown_the_best_address_there_is(asset_url, result_urls, pre
         pytest.param("", False, id="nothing"),
     ],
 )
-def test_a_host_is_listed_on_label_borders_only(url, listed):
+def test_a_suffix_matches_whole_labels_of_a_host_only(url, listed):
     assert host_listed(url, ("example.org", "kie.ai")) is listed
 
 
@@ -142,29 +142,29 @@ def test_a_suffix_may_be_written_with_a_dot_and_blanks_and_capitals():
     assert host_listed("https://cdn.kie.ai/x", (" .KIE.ai ",))
 
 
-def test_an_empty_suffix_lists_nothing():
+def test_an_empty_suffix_matches_no_host():
     assert not host_listed("https://cdn.kie.ai/x", ("", "."))
 
 
-def test_a_star_lists_every_host_but_not_every_string():
+def test_a_star_matches_every_host_but_not_every_string():
     assert host_listed("https://anywhere.example/x", ("*",))
     assert not host_listed("anywhere.example/x", ("*",))
 
 
 @pytest.mark.parametrize(
-    ("url", "suffixes", "theirs"),
+    ("url", "suffixes", "expected"),
     [
         pytest.param(THEIRS, PROVIDER_HOSTS, True, id="a result at the provider"),
         pytest.param(OURS, PROVIDER_HOSTS, False, id="an object in our storage"),
         pytest.param(None, PROVIDER_HOSTS, False, id="no address"),
-        pytest.param(OURS, ("*",), False, id="a star does not make our storage theirs"),
+        pytest.param(OURS, ("*",), False, id="a star does not make our storage the provider's"),
         pytest.param(THEIRS, ("*",), True, id="a star alone means the known hosts"),
         pytest.param("https://a.example/x", ("*", "a.example"), True, id="a named host counts"),
-        pytest.param(THEIRS, ("a.example",), False, id="an own list replaces the known hosts"),
+        pytest.param(THEIRS, ("a.example",), False, id="a configured list replaces the known hosts"),
     ],
 )
-def test_an_address_is_the_providers_when_its_host_is(url, suffixes, theirs):
-    assert points_at_provider(url, suffixes) is theirs
+def test_an_address_is_the_providers_if_its_host_is(url, suffixes, expected):
+    assert points_at_provider(url, suffixes) is expected
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_an_address_is_the_providers_when_its_host_is(url, suffixes, theirs):
         "https://shop.example/api/kie/callback/",
     ],
 )
-def test_kie_calls_back_at_one_address_whether_the_path_was_given_or_not(base: str) -> None:
+def test_the_callback_address_is_the_same_with_or_without_the_path(base: str) -> None:
     assert callback_address(base, "", "g1") == "https://shop.example/api/kie/callback?generation=g1"
 
 
-def test_secret_and_generation_travel_whole_in_a_callback_s_address() -> None:
+def test_secret_and_generation_are_escaped_in_a_callback_address() -> None:
     address = urlsplit(callback_address("https://shop.example/kie?tenant=7&secret=old#x", "a&b=c d+é", "g/1?"))
     assert (address.path, address.fragment) == ("/kie/api/kie/callback", "")
-    told = parse_qs(address.query, strict_parsing=True)
-    assert told == {"tenant": ["7"], "secret": ["a&b=c d+é"], "generation": ["g/1?"]}
+    query = parse_qs(address.query, strict_parsing=True)
+    assert query == {"tenant": ["7"], "secret": ["a&b=c d+é"], "generation": ["g/1?"]}

@@ -1,4 +1,4 @@
-"""Arbitrary rows, observations and limits, and a world in which a row is visited until it rests."""
+"""Hypothesis strategies for rows, observations and policies, and a simulated visit of one row."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from reconciler.domain.model import (
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 OURS = "https://ours.supabase.co/storage/v1/object/public/generations/u/image/g_0.png"
 THEIRS = "https://tempfile.aiquickdraw.com/r/a.png"
-DEAF = (
+UNREACHABLE_REASONS = (
     "timeout", "network", "not_json", "too_large", "unauthorized", "no_credits", "forbidden", "key_capped",
     "rate_limited", "maintenance", "http_5xx", "unknown_state", "host_unlisted",
 )  # fmt: skip
 
 
 def row_in_flight(**facts: object) -> Row:
-    """A row in flight, ten minutes old, asked about once; anything else as told."""
+    """Return a row in flight, ten minutes old and polled once; `facts` replace its columns."""
     known: dict[str, object] = {
         "id": "g",
         "user_id": "u",
@@ -66,8 +66,8 @@ def row_in_flight(**facts: object) -> Row:
 
 
 def asset(n: int, *, stored: bool = True) -> Asset:
-    proof = "etag-md5" if stored else None
-    return Asset(n, f"u/image/g_{n}.png", "image/png", 9, "5" * 64, "d" * 32, version=proof, verified_by=proof)
+    receipt = "etag-md5" if stored else None
+    return Asset(n, f"u/image/g_{n}.png", "image/png", 9, "5" * 64, "d" * 32, version=receipt, verified_by=receipt)
 
 
 def stored(many: int) -> Stored:
@@ -86,7 +86,7 @@ SPAN = st.timedeltas(timedelta(), timedelta(hours=2))
 
 
 def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[object]) -> st.SearchStrategy[Row]:
-    """Any row, also those that only a crash or another version can have left behind."""
+    """Generate any row, also those that only a crash or another version can leave behind."""
     known: dict[str, st.SearchStrategy[object]] = {
         "id": st.just("g"),
         "user_id": st.none() | st.just("u"),
@@ -119,117 +119,119 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
     return st.builds(Row, **(known | facts))
 
 
-WAITS = st.none() | st.floats(0, 1e9)
+RETRY_AFTERS = st.none() | st.floats(0, 1e9)
 WORKING = st.builds(Working, st.sampled_from(["waiting", "queuing", "generating"]), st.booleans())
 READY = st.builds(Ready, SOURCES, st.none() | ago(timedelta(days=60)), st.none() | SPAN)
-REFUSED = st.builds(Failed, st.just("prohibited"), st.none() | st.just("400"))
-UNKNOWN = st.builds(TaskUnknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
-UNHEARD = st.builds(Unreachable, st.sampled_from(DEAF), st.just("") | st.just("words"), WAITS)
-UNASKED = st.builds(Unreachable, st.just("rate_limited"), st.just("the key rests"), WAITS, st.just(False))
-TOLD = st.builds(CallbackResult, READY, UNHEARD)
+FAILED = st.builds(Failed, st.just("prohibited"), st.none() | st.just("400"))
+TASK_UNKNOWN = st.builds(TaskUnknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
+UNREACHABLE = st.builds(Unreachable, st.sampled_from(UNREACHABLE_REASONS), st.just("") | st.just("words"), RETRY_AFTERS)
+NOT_SENT = st.builds(Unreachable, st.just("rate_limited"), st.just("the key rests"), RETRY_AFTERS, st.just(False))
+CALLBACK_RESULT = st.builds(CallbackResult, READY, UNREACHABLE)
 IDENTIFIED = st.builds(TaskIdentified, st.just("t"))
-UNIDENTIFIED = st.builds(TaskNotIdentified, st.just("KIE does not know t"), st.booleans(), WAITS)
-UNSTORED = st.builds(
+NOT_IDENTIFIED = st.builds(TaskNotIdentified, st.just("KIE does not know t"), st.booleans(), RETRY_AFTERS)
+DELIVERY_FAILED = st.builds(
     DeliveryFailed,
     ASSETS,
     st.sampled_from(["fetch", "store", "prove"]),
     st.sampled_from(["timeout", "host_unlisted", "bucket_refuses_type", "proof_failed", "http_404"]),
     gone=st.booleans(),
-    settled=st.booleans(),
-    retry_after=WAITS,
+    permanent=st.booleans(),
+    retry_after=RETRY_AFTERS,
 )
 STORED = st.builds(Stored, ASSETS)
 OBSERVATIONS = st.one_of(
     st.just(NotPolled()),
     WORKING,
     READY,
-    REFUSED,
-    UNKNOWN,
-    UNHEARD,
-    UNASKED,
-    TOLD,
+    FAILED,
+    TASK_UNKNOWN,
+    UNREACHABLE,
+    NOT_SENT,
+    CALLBACK_RESULT,
     IDENTIFIED,
-    UNIDENTIFIED,
-    UNSTORED,
+    NOT_IDENTIFIED,
+    DELIVERY_FAILED,
     STORED,
 )
 
-LIMITS = st.builds(
+POLICIES = st.builds(
     Policy,
     give_up_after=st.sampled_from([timedelta(minutes=10), timedelta(hours=24), timedelta(days=30)]),
-    theta=st.floats(0, 1e4),
-    curves=st.just({}) | st.just({"m": DurationModel(3.0, 0.3)}),
-    their_hosts=st.sampled_from([(), ("*",), ("example.com",)]),
+    poll_price=st.floats(0, 1e4),
+    duration_models=st.just({}) | st.just({"m": DurationModel(3.0, 0.3)}),
+    provider_hosts=st.sampled_from([(), ("*",), ("example.com",)]),
     observe=st.booleans(),
-    spare=st.booleans(),
+    spare_request=st.booleans(),
     jitter=st.floats(0, 1, exclude_max=True),
 )
 
-CALM = Policy(jitter=0.0)
+NO_JITTER = Policy(jitter=0.0)
 
 Answer = Callable[[Row], Observation]
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What KIE says when asked about the row's task and about offered ones, and how a delivery ends."""
+    """What a poll, a delivery and the identification of an offered task answer for a row."""
 
-    asked: Answer
-    delivered: Answer
-    identified: Answer = lambda row: TaskIdentified(row.offered[0])
-
-
-def always(answer: Observation, end: Observation, whose: Observation | None = None) -> World:
-    return World(lambda _: answer, lambda _: end, lambda row: whose or TaskIdentified(row.offered[0]))
+    poll: Answer
+    deliver: Answer
+    identify: Answer = lambda row: TaskIdentified(row.offered[0])
 
 
-def visit(row: Row, world: World, now: datetime, limits: Policy) -> Iterator[tuple[Row, Observation, Decision]]:
-    """One pass of a visit: every row, what was seen, what was decided; it ends at the first end, or at AttachTask."""
-    seen: Observation = NotPolled()
+def always(poll: Observation, delivery: Observation, identification: Observation | None = None) -> World:
+    """Return a world in which every poll and every delivery ends the same way."""
+    return World(lambda _: poll, lambda _: delivery, lambda row: identification or TaskIdentified(row.offered[0]))
+
+
+def visit(row: Row, world: World, now: datetime, policy: Policy) -> Iterator[tuple[Row, Observation, Decision]]:
+    """Yield the row, the observation and the decision of every step of one visit; it ends like a real one."""
+    observation: Observation = NotPolled()
     while True:
-        row = absorb(row, seen, now)
-        decision = decide(row, seen, now, limits)
-        yield row, seen, decision
+        row = absorb(row, observation, now)
+        decision = decide(row, observation, now, policy)
+        yield row, observation, decision
         match decision:
             case Poll():
-                seen = world.asked(row)
+                observation = world.poll(row)
             case IdentifyTask():
-                seen = world.identified(row)
+                observation = world.identify(row)
             case Deliver():
-                seen = world.delivered(row)
+                observation = world.deliver(row)
             case _:
                 return
 
 
-def written(row: Row, decision: Decision) -> tuple[Row, datetime | None]:
-    """The row as the ledger leaves it, and when it is looked at again; None = never by itself."""
+def row_after_write(row: Row, decision: Decision) -> tuple[Row, datetime | None]:
+    """Return the row as the ledger writes it, and when it is visited again; None: never by itself."""
     match decision:
         case Finish():
             return replace(row, status="success", asset_url=OURS, gave_up=False), None
-        case Fail(reason, until):
-            return replace(row, status="failed", gave_up=until is not None, reason=reason), until
+        case Fail(reason, recheck_at):
+            return replace(row, status="failed", gave_up=recheck_at is not None, reason=reason), recheck_at
         case Reschedule():
-            status = "generating" if decision.begun else row.status
-            return replace(row, status=status, reason=decision.reason, finding=decision.finding), decision.until
+            status = "generating" if decision.set_generating else row.status
+            return replace(row, status=status, reason=decision.reason, finding=decision.finding), decision.due_at
         case AttachTask(task_id):
-            # The visit begins again at once, with the row read anew.
+            # The visit starts again at once, with the row read again.
             status = "generating" if row.status == "queued" else row.status
             return replace(row, task_id=task_id, status=status, offered=()), row.polled_at
-        case Done(why):
-            return replace(row, reason=why), None
+        case Done(reason):
+            return replace(row, reason=reason), None
         case _:
             raise AssertionError(f"{decision} ends no visit")
 
 
-def after(row: Row, *seen: Observation, limits: Policy = CALM) -> tuple[Row, Decision]:
-    """What is decided at the last of some observations."""
-    decision: Decision = Done("nothing seen")
-    for each in seen:
-        row = absorb(row, each, NOW)
-        decision = decide(row, each, NOW, limits)
+def after(row: Row, *observations: Observation, policy: Policy = NO_JITTER) -> tuple[Row, Decision]:
+    """Return the row and the decision after the last of these observations."""
+    decision: Decision = Done("no observation")
+    for observation in observations:
+        row = absorb(row, observation, NOW)
+        decision = decide(row, observation, NOW, policy)
     return row, decision
 
 
-def rest(decision: Decision) -> timedelta:
+def wait(decision: Decision) -> timedelta:
+    """Return the time until a rescheduled row is due."""
     assert isinstance(decision, Reschedule)
-    return decision.until - NOW
+    return decision.due_at - NOW

@@ -1,4 +1,4 @@
-"""KIE's API at the wire: every answer is bounded and handed on, no key ever shows."""
+"""The client of KIE's API: every answer is limited in size, and no key is ever shown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def kie(session: aiohttp.ClientSession, server: Origin, patience: float = 60.0) -> KieClient:
-    return KieClient(session, server.url + "/", {KEY: SECRET}, patience=patience)
+    return KieClient(session, server.url + "/", {KEY: SECRET}, timeout=patience)
 
 
 def envelope(code: object, value: object, msg: str = "success") -> bytes:
@@ -46,7 +46,7 @@ async def record(session: aiohttp.ClientSession, *answers: bytes | Answer, task_
         return await kie(session, server).record(task_id, path=MARKET, key_hash=KEY)
 
 
-async def test_a_record_is_asked_for_with_the_key_and_handed_on_unjudged(session: aiohttp.ClientSession) -> None:
+async def test_a_record_is_requested_with_the_key_and_returned_as_it_is(session: aiohttp.ClientSession) -> None:
     async with origin(ok(envelope(200, {"state": "waiting"}))) as server:
         reply = await kie(session, server).record("a1", path=MARKET, key_hash=KEY)
     assert reply == KieReply(status=200, body={"code": 200, "msg": "success", "data": {"state": "waiting"}})
@@ -68,7 +68,7 @@ async def test_each_key_of_the_ring_is_found_by_its_hash(session: aiohttp.Client
     assert bearers == [f"authorization: bearer {secret}" for secret in reversed(secrets)]
 
 
-async def test_a_key_that_is_not_configured_is_waited_for(session: aiohttp.ClientSession) -> None:
+async def test_a_key_that_is_not_configured_is_a_transient_error(session: aiohttp.ClientSession) -> None:
     async with origin(ok(b"{}")) as server:
         with pytest.raises(Transient) as caught:
             await kie(session, server).record("T", path=MARKET, key_hash="0" * 16)
@@ -82,7 +82,7 @@ def test_a_key_is_named_by_the_start_of_its_sha256() -> None:
 
 
 @pytest.mark.parametrize("task_id", ["a b", "x&taskId=y", "../../admin", "#", "ü", "%00", "a\r\nX: y", "'; DROP"])
-async def test_a_task_id_cannot_leave_its_place(session: aiohttp.ClientSession, task_id: str) -> None:
+async def test_a_task_id_cannot_change_the_path_or_the_query(session: aiohttp.ClientSession, task_id: str) -> None:
     async with origin(ok(b"{}")) as server:
         await kie(session, server).record(task_id, path=MARKET, key_hash=KEY)
     parts = urlsplit(server.paths[0])
@@ -90,7 +90,7 @@ async def test_a_task_id_cannot_leave_its_place(session: aiohttp.ClientSession, 
     assert parse_qs(parts.query, strict_parsing=True) == {"taskId": [task_id]}
 
 
-async def test_a_task_id_of_a_megabyte_is_not_asked_about(session: aiohttp.ClientSession) -> None:
+async def test_a_task_id_of_a_megabyte_is_not_sent(session: aiohttp.ClientSession) -> None:
     with pytest.raises(Transient) as caught:
         await record(session, ok(b"{}"), task_id="x" * 1_000_000)
     assert caught.value.code == "unaskable"
@@ -109,13 +109,15 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("what", NOT_JSON)
-async def test_what_is_no_json_has_no_body_and_keeps_its_status(session: aiohttp.ClientSession, what: str) -> None:
+async def test_an_answer_without_json_has_no_body_and_keeps_its_status(
+    session: aiohttp.ClientSession, what: str
+) -> None:
     reply = await record(session, ok(NOT_JSON[what], status="502 Bad Gateway"))
     assert reply == KieReply(status=502, body=None)
 
 
 @pytest.mark.parametrize("value", [[1], "text", 5, True, {"nested": None}])
-async def test_json_of_any_shape_is_handed_on(session: aiohttp.ClientSession, value: object) -> None:
+async def test_json_of_any_form_is_returned(session: aiohttp.ClientSession, value: object) -> None:
     assert (await record(session, ok(json.dumps(value).encode()))).body == value
 
 
@@ -125,12 +127,12 @@ async def test_every_status_is_a_reply_and_not_an_error(session: aiohttp.ClientS
     assert reply.status == int(status[:3])
 
 
-async def test_a_busy_kie_says_how_long_to_wait(session: aiohttp.ClientSession) -> None:
+async def test_the_retry_after_of_a_busy_kie_is_returned(session: aiohttp.ClientSession) -> None:
     reply = await record(session, ok(b"{}", "Retry-After: 9", status="429 T"))
     assert reply.retry_after == 9.0
 
 
-async def test_packed_answers_are_unpacked(session: aiohttp.ClientSession) -> None:
+async def test_compressed_answers_are_decompressed(session: aiohttp.ClientSession) -> None:
     body = envelope(200, {"state": "waiting"})
     in_chunks = [gzip.compress(body)[:7], gzip.compress(body)[7:]]
     answers = [
@@ -143,7 +145,7 @@ async def test_packed_answers_are_unpacked(session: aiohttp.ClientSession) -> No
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br"])
-async def test_what_cannot_be_unpacked_has_no_body(session: aiohttp.ClientSession, encoding: str) -> None:
+async def test_an_answer_that_cannot_be_decompressed_has_no_body(session: aiohttp.ClientSession, encoding: str) -> None:
     reply = await record(session, ok(b"\x00\x01rubbish", f"Content-Encoding: {encoding}"))
     assert reply.body is None
 
@@ -174,13 +176,15 @@ async def endless(writer: asyncio.StreamWriter, head: str) -> None:
     ],
     ids=["large", "bomb", "endless"],
 )
-async def test_an_answer_is_bounded_packed_or_not(session: aiohttp.ClientSession, answer: bytes | Answer) -> None:
+async def test_an_answer_is_limited_in_size_compressed_or_not(
+    session: aiohttp.ClientSession, answer: bytes | Answer
+) -> None:
     with pytest.raises(Transient) as caught:
         await record(session, answer)
     assert caught.value.code == "too_large"
 
 
-async def test_a_bomb_is_not_unpacked_to_be_counted(session: aiohttp.ClientSession) -> None:
+async def test_a_decompression_bomb_is_not_decompressed_to_its_end(session: aiohttp.ClientSession) -> None:
     packed()
     tracemalloc.start()
     try:
@@ -192,7 +196,7 @@ async def test_a_bomb_is_not_unpacked_to_be_counted(session: aiohttp.ClientSessi
     assert peak < 4 * MAX_BODY
 
 
-async def test_what_follows_a_finished_stream_is_neither_kept_nor_waited_for(session: aiohttp.ClientSession) -> None:
+async def test_bytes_after_a_finished_stream_are_neither_kept_nor_waited_for(session: aiohttp.ClientSession) -> None:
     async def finished(writer: asyncio.StreamWriter, head: str) -> None:
         writer.write(bare(gzip.compress(envelope(200, "whole")), "Content-Encoding: gzip"))
         while True:
@@ -213,7 +217,7 @@ async def test_an_answer_of_the_largest_size_is_read(session: aiohttp.ClientSess
     "answer",
     [b"", b"SSH-2.0\r\n\r\n", ok(b"{}", length=50), bare(chunked(b"{}", end=False), "Transfer-Encoding: chunked")],
 )
-async def test_a_line_that_breaks_is_a_network_failure(session: aiohttp.ClientSession, answer: bytes) -> None:
+async def test_a_connection_that_breaks_is_a_network_failure(session: aiohttp.ClientSession, answer: bytes) -> None:
     with pytest.raises(Transient) as caught:
         await record(session, answer)
     assert caught.value.code == "network"
@@ -244,14 +248,16 @@ async def trickle(writer: asyncio.StreamWriter, head: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "silence", "patience"), [(silent, 0.1, 60), (trickle, 30, 0.2)])
-async def test_neither_silence_nor_a_trickle_is_waited_out(answer: Answer, silence: float, patience: float) -> None:
+async def test_neither_silence_nor_a_trickle_exceeds_the_timeout(
+    answer: Answer, silence: float, patience: float
+) -> None:
     async with kie_session(timeout=silence) as session, origin(answer) as server:
         with pytest.raises(Transient) as caught:
             await kie(session, server, patience).record("T", path=MARKET, key_hash=KEY)
     assert caught.value.code == "timeout"
 
 
-async def test_the_key_shows_in_no_error_and_no_repr(session: aiohttp.ClientSession) -> None:
+async def test_no_error_and_no_repr_shows_the_key(session: aiohttp.ClientSession) -> None:
     broken = [b"", b"junk\r\n\r\n", ok(b"{}", length=9), ok(b'"' + bytes(MAX_BODY) + b'"')]
     secrets = [SECRET, SECRET + "\n", SECRET + "ü", SECRET + "\x00"]
     async with origin(*broken) as server:
@@ -263,7 +269,7 @@ async def test_the_key_shows_in_no_error_and_no_repr(session: aiohttp.ClientSess
             assert SECRET not in shown
 
 
-async def test_a_fresh_address_is_minted(session: aiohttp.ClientSession) -> None:
+async def test_a_new_address_for_a_result_is_returned(session: aiohttp.ClientSession) -> None:
     minted = "https://x.r2.cloudflarestorage.com/a?X-Amz-Expires=1200"
     async with origin(ok(envelope(200, minted))) as server:
         url = "https://tempfile.aiquickdraw.com/ü\ud800.png"
@@ -294,7 +300,7 @@ async def test_a_fresh_address_is_minted(session: aiohttp.ClientSession) -> None
         (ok(b"[]"), Transient, "not_json"),
     ],
 )
-async def test_an_address_that_cannot_be_minted_says_what_to_do(
+async def test_an_error_of_download_url_says_what_to_do(
     session: aiohttp.ClientSession, answer: bytes, kind: type[ReconcilerError], code: str
 ) -> None:
     async with origin(answer) as server:
@@ -312,7 +318,7 @@ async def test_the_credit_is_a_number(session: aiohttp.ClientSession, code: obje
 
 
 @pytest.mark.parametrize("value", [None, True, "many", {}, [5]])
-async def test_a_credit_that_is_no_number_is_asked_for_again(session: aiohttp.ClientSession, value: object) -> None:
+async def test_a_credit_that_is_no_number_is_a_transient_error(session: aiohttp.ClientSession, value: object) -> None:
     async with origin(ok(envelope(200, value))) as server:
         with pytest.raises(Transient) as caught:
             await kie(session, server).credit(key_hash=KEY)

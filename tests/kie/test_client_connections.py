@@ -1,4 +1,4 @@
-"""Which connections to KIE are used again, and which are given up."""
+"""Which connections to KIE are reused, and which are closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def test_a_packed_answer_whose_end_comes_apart_keeps_its_connection(
+async def test_a_compressed_answer_whose_end_comes_separately_keeps_its_connection(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, unpacked, unpacker = 0, asyncio.Event(), zlib.decompressobj
@@ -53,7 +53,7 @@ async def test_a_packed_answer_whose_end_comes_apart_keeps_its_connection(
     assert opened == 1
 
 
-async def test_a_connection_that_is_an_answer_behind_is_given_up_once_that_is_known(
+async def test_a_connection_that_is_an_answer_behind_is_closed_once_that_is_known(
     session: aiohttp.ClientSession,
 ) -> None:
     opened = 0

@@ -1,4 +1,4 @@
-"""createTask at the wire: sent once, and every answer is a yes, a no, or openly neither."""
+"""createTask: it is sent once, and every answer is a success, a refusal, or uncertain."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def certificates() -> ssl.SSLContext:
 async def session(
     certificates: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    # Reading the certificates takes longer than any test here, and none of them speaks TLS.
+    # Loading the certificates takes longer than any test here, and no test uses TLS.
     monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: certificates)
     async with kie_session(timeout=5.0, keep_alive=False) as opened:
         yield opened
@@ -55,12 +55,12 @@ def envelope(code: object, value: object, msg: str = "success") -> bytes:
 async def ordered(
     session: aiohttp.ClientSession, server: Origin, patience: float = 20.0, secret: str = SECRET
 ) -> CreateOutcome:
-    kie = KieClient(session, server.url, {key_hash(secret): secret}, patience=patience)
+    kie = KieClient(session, server.url, {key_hash(secret): secret}, timeout=patience)
     return await create_task(kie, ORDER, key_hash=key_hash(secret))
 
 
 async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patience: float = 20.0) -> CreateOutcome:
-    """What comes of one order; it must have been sent exactly once."""
+    """Return the outcome of one order, which must have been sent exactly once."""
     async with origin(answer) as server:
         outcome = await ordered(session, server, patience)
     assert len(server.heads) == 1
@@ -94,7 +94,7 @@ REFUSALS = (400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501
 
 @pytest.mark.parametrize("status", ["200 OK", "402 Payment Required", "500 Internal Server Error"])
 @pytest.mark.parametrize("code", REFUSALS)
-async def test_a_code_in_the_envelope_is_a_refusal_whatever_the_status(
+async def test_a_refusal_code_in_the_envelope_is_a_refusal_with_any_http_status(
     session: aiohttp.ClientSession, code: int, status: str
 ) -> None:
     refused = await answered(session, ok(envelope(code, None, "no"), status=status))
@@ -105,7 +105,7 @@ async def test_a_code_in_the_envelope_is_a_refusal_whatever_the_status(
 @pytest.mark.parametrize(
     "code", [-1, 1, 201, 202, 302, 405, 408, 409, 425, 499, 502, 503, 504, 520, 521, 522, 523, 524, 531, 999]
 )
-async def test_a_code_that_a_gateway_may_say_is_no_refusal(
+async def test_a_code_that_a_gateway_may_send_is_no_refusal(
     session: aiohttp.ClientSession, code: int, status: str
 ) -> None:
     outcome = await answered(session, ok(envelope(code, None, "Gateway Timeout"), status=status))
@@ -119,16 +119,18 @@ async def test_a_code_that_a_gateway_may_say_is_no_refusal(
     ids=repr,
 )
 @pytest.mark.parametrize("code", [402, 429, 500, 501])
-async def test_who_names_a_task_refuses_nothing(session: aiohttp.ClientSession, code: int, named: object) -> None:
+async def test_a_refusal_that_names_a_task_is_uncertain(
+    session: aiohttp.ClientSession, code: int, named: object
+) -> None:
     assert isinstance(await answered(session, ok(envelope(code, named, "no"))), CreateUncertain)
 
 
-async def test_a_task_beside_the_refusal_refuses_nothing_either(session: aiohttp.ClientSession) -> None:
+async def test_a_task_next_to_a_refusal_is_uncertain_too(session: aiohttp.ClientSession) -> None:
     said = json.dumps({"code": 500, "msg": "no", "data": None, "taskId": TASK}).encode()
     assert isinstance(await answered(session, ok(said)), CreateUncertain)
 
 
-async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(session: aiohttp.ClientSession) -> None:
+async def test_a_refusal_has_its_retry_after_and_a_reason_of_limited_length(session: aiohttp.ClientSession) -> None:
     said = ok(envelope(429, None, "too\r\nfast\x00 " + "x" * 5000), "Retry-After: 7", status="429 Too Many Requests")
     refused = await answered(session, said)
     assert isinstance(refused, CreateRefused)
@@ -137,7 +139,7 @@ async def test_a_refusal_carries_its_wait_and_a_bounded_line_of_reason(session: 
     assert len(refused.message) == 500
 
 
-async def test_the_wording_of_the_rate_counts_as_the_rate(session: aiohttp.ClientSession) -> None:
+async def test_a_rate_limit_message_counts_as_code_429(session: aiohttp.ClientSession) -> None:
     said = envelope(500, None, "Your call frequency is too high. Please try again later.")
     refused = await answered(session, ok(said))
     assert isinstance(refused, CreateRefused)
@@ -178,24 +180,22 @@ DOUBTFUL: dict[str, bytes | Answer] = {
 
 
 @pytest.mark.parametrize("what", DOUBTFUL)
-async def test_what_is_neither_yes_nor_no_is_uncertain_and_not_sent_again(
-    session: aiohttp.ClientSession, what: str
-) -> None:
+async def test_an_unclear_answer_is_uncertain_and_not_sent_again(session: aiohttp.ClientSession, what: str) -> None:
     assert isinstance(await answered(session, DOUBTFUL[what]), CreateUncertain)
 
 
-async def test_silence_is_uncertain_when_patience_ends(session: aiohttp.ClientSession) -> None:
+async def test_silence_is_uncertain_after_the_timeout(session: aiohttp.ClientSession) -> None:
     assert isinstance(await answered(session, silent, patience=0.2), CreateUncertain)
 
 
-async def test_a_refused_connection_is_a_definite_no(session: aiohttp.ClientSession) -> None:
+async def test_a_refused_connection_is_not_sent(session: aiohttp.ClientSession) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         outcome = await ordered(session, Origin(f"http://127.0.0.1:{taken.getsockname()[1]}"))
     assert isinstance(outcome, CreateNotSent)
 
 
-async def test_a_name_that_leads_nowhere_is_a_definite_no(
+async def test_an_unknown_host_name_is_not_sent(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nowhere(*_: object, **__: object) -> list[object]:
@@ -205,8 +205,8 @@ async def test_a_name_that_leads_nowhere_is_a_definite_no(
     assert isinstance(await ordered(session, Origin("http://nowhere.invalid:80")), CreateNotSent)
 
 
-async def test_a_server_that_takes_no_connection_is_a_definite_no(certificates: ssl.SSLContext) -> None:
-    # Its queue of one is full: a further connection is neither taken nor refused.
+async def test_a_server_that_accepts_no_connection_is_not_sent(certificates: ssl.SSLContext) -> None:
+    # Its queue of one is full: another connection is neither accepted nor refused.
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -225,8 +225,8 @@ async def test_a_key_that_is_not_configured_sends_nothing(session: aiohttp.Clien
     assert server.connections == 0
 
 
-async def test_every_order_has_a_connection_of_its_own(session: aiohttp.ClientSession) -> None:
-    # This server would keep its connections; only we close them.
+async def test_every_order_uses_its_own_connection(session: aiohttp.ClientSession) -> None:
+    # This server keeps its connections open; only the client closes them.
     opened = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -248,8 +248,8 @@ async def test_every_order_has_a_connection_of_its_own(session: aiohttp.ClientSe
     assert opened == 3
 
 
-async def test_no_order_waits_for_the_answers_of_others(session: aiohttp.ClientSession) -> None:
-    # KIE answers nobody before it has heard all: where one waits for another's connection, none ever ends.
+async def test_no_order_waits_for_the_answer_to_another(session: aiohttp.ClientSession) -> None:
+    # This KIE answers only after it has received all orders: an order that waits for a connection would never end.
     everybody = asyncio.Event()
 
     async def slowly(writer: asyncio.StreamWriter, head: str) -> None:
@@ -285,7 +285,7 @@ async def test_no_part_of_a_key_is_left_where_a_long_reason_is_cut(
     assert SECRET[:3] not in repr(outcome)
 
 
-async def test_an_order_that_comes_back_escaped_does_not_tell_the_callbacks_secret(
+async def test_an_order_that_is_repeated_escaped_does_not_show_the_callbacks_secret(
     session: aiohttp.ClientSession,
 ) -> None:
     secret = "cbSecret/Zm9v+bar=="
@@ -299,8 +299,8 @@ async def test_an_order_that_comes_back_escaped_does_not_tell_the_callbacks_secr
     assert outcome.message.startswith("bad request: ")
 
 
-def test_nobody_else_knows_where_tasks_are_made() -> None:
-    # The simulator stands in for KIE, and the demo's shop orders from it.
+def test_no_other_module_knows_the_path_of_create_task() -> None:
+    # The simulator replaces KIE, and the demo's shop orders from it.
     knowing = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")

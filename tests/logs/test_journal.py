@@ -1,4 +1,4 @@
-"""Under systemd every line tells the journal how bad it is, once; elsewhere no line does."""
+"""Under systemd every line has one priority prefix for the journal; elsewhere no line has one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stream(tmp_path: Path) -> Iterator[TextIO]:
 
 
 def name(stream: TextIO) -> str:
-    """What systemd puts into JOURNAL_STREAM when this is where the journal reads."""
+    """Return the JOURNAL_STREAM that systemd sets for this stream."""
     status = os.fstat(stream.fileno())
     return f"{status.st_dev}:{status.st_ino}"
 
@@ -72,7 +72,7 @@ def test_every_line_of_a_traceback_has_its_priority_once(stream: TextIO, monkeyp
     assert last.startswith("<6>")
 
 
-def test_what_libraries_log_has_its_priority_too(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_libraries_have_a_priority_too(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", name(stream))
     begun(stream, "json")
     logging.getLogger("somebody").error("odd")
@@ -80,7 +80,7 @@ def test_what_libraries_log_has_its_priority_too(stream: TextIO, monkeypatch: py
 
 
 @pytest.mark.parametrize("told", [None, "", "1:2", "nonsense", ":"])
-def test_where_the_journal_does_not_read_no_line_has_a_prefix(
+def test_without_the_journal_no_line_has_a_prefix(
     stream: TextIO, monkeypatch: pytest.MonkeyPatch, told: str | None
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
@@ -90,7 +90,7 @@ def test_where_the_journal_does_not_read_no_line_has_a_prefix(
     assert [line[:1] for line in lines(stream)] == ["{"]
 
 
-def test_a_process_that_inherited_the_name_and_writes_elsewhere_has_no_prefix(
+def test_a_process_that_inherited_journal_stream_but_writes_elsewhere_has_no_prefix(
     stream: TextIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with (tmp_path / "elsewhere").open("w") as other:

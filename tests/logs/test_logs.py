@@ -1,4 +1,4 @@
-"""Lines of the log are events that machines and people can read, and hold no secret anywhere."""
+"""Log lines: events as JSON or for a terminal, without any secret."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIGNED = "https://files.example/a/b.png?X-Amz-Signature=deadbeef&Expires=1"
 
 
 class Log:
-    """A log that was set up, and what it has written."""
+    """A log after setup, and its output."""
 
     def __init__(self, **options: Any) -> None:
         self.stream = io.StringIO()
@@ -50,7 +50,7 @@ def _as_before() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
 
 
-def test_an_event_is_one_line_of_json_that_begins_with_when_how_bad_and_what() -> None:
+def test_an_event_is_one_line_of_json_that_begins_with_timestamp_level_and_event() -> None:
     log = Log()
     structlog.contextvars.bind_contextvars(instance="i-1")
     before = datetime.now(UTC)
@@ -65,7 +65,7 @@ def test_an_event_is_one_line_of_json_that_begins_with_when_how_bad_and_what() -
     assert before <= datetime.fromisoformat(event["timestamp"]) <= datetime.now(UTC)
 
 
-def test_what_is_bound_to_the_context_is_on_every_line() -> None:
+def test_context_variables_are_on_every_line() -> None:
     log = Log()
     with structlog.contextvars.bound_contextvars(generation_id="g", task_id="t"):
         structlog.get_logger().info("visit.ended")
@@ -79,7 +79,7 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert log.text == ""
 
 
-def test_the_form_for_people_is_chosen_or_follows_from_a_terminal() -> None:
+def test_the_console_form_is_chosen_or_follows_from_a_terminal() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -98,13 +98,13 @@ def test_the_form_for_people_is_chosen_or_follows_from_a_terminal() -> None:
     assert on_terminal.text == ""
 
 
-def test_what_others_wrote_cannot_command_the_terminal() -> None:
+def test_foreign_text_cannot_control_the_terminal() -> None:
     log = Log(form="console")
     structlog.get_logger().info("generation.refused", reason="\x1b[2Jgone")
     assert "\x1b" not in log.text
 
 
-def test_a_logger_made_and_used_before_setup_follows_it_and_can_be_captured() -> None:
+def test_a_logger_created_before_setup_follows_it_and_can_be_captured() -> None:
     early = structlog.get_logger()
     Log()
     early.info("first.used")
@@ -133,7 +133,7 @@ def test_a_known_secret_is_nowhere_in_a_line(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_secret_in_an_exception_or_its_cause_is_taken_out(form: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_secret_in_an_exception_or_its_cause_is_removed(form: str, recwarn: pytest.WarningsRecorder) -> None:
     log = Log(form=form)
 
     def fail() -> None:
@@ -154,12 +154,12 @@ def test_a_secret_in_an_exception_or_its_cause_is_taken_out(form: str, recwarn: 
     assert "deadbeef" not in log.text
 
 
-def test_a_percent_encoded_secret_is_taken_out_too() -> None:
+def test_a_percent_encoded_secret_is_removed_too() -> None:
     redaction = Redaction(["pass@word/1"])
     assert "pass%40word%2F1" not in redaction.text("at x://u/pass%40word%2F1")
 
 
-def test_of_two_secrets_the_longer_is_taken_out_whole() -> None:
+def test_of_two_secrets_the_longer_is_removed_whole() -> None:
     assert Redaction(["abcd", "abcdefgh"]).text("<abcdefgh>") == f"<{REDACTED}>"
 
 
@@ -168,7 +168,7 @@ def test_of_two_secrets_the_longer_is_taken_out_whole() -> None:
     ["Authorization", "apikey", "api_key", "X-Api-Key", "api_token", "Set-Cookie", "client_secret",
      "password", "x-webhook-signature", "hmac_key", "dsn"],
 )  # fmt: skip
-def test_what_is_called_a_secret_is_taken_out_whatever_it_looks_like(name: str) -> None:
+def test_a_field_with_a_secret_name_is_removed_in_any_form(name: str) -> None:
     log = Log()
     structlog.get_logger().info("request.sent", **{name: "plain"}, headers={name: ["plain"]})
     assert log.events[0][name] == REDACTED
@@ -188,7 +188,7 @@ def test_what_is_called_a_secret_is_taken_out_whatever_it_looks_like(name: str) 
         ("{'api_key': 'k1', 'n': 1}", f"{{'api_key': '{REDACTED}', 'n': 1}}"),
     ],
 )
-def test_what_has_the_shape_of_a_secret_is_taken_out_and_the_rest_stays(text: str, left: str) -> None:
+def test_text_in_the_form_of_a_secret_is_removed_and_the_rest_stays(text: str, left: str) -> None:
     assert Redaction().text(text) == left
 
 
@@ -196,11 +196,11 @@ def test_what_has_the_shape_of_a_secret_is_taken_out_and_the_rest_stays(text: st
     "text",
     ["token expired: signature mismatch", "https://files.example/a/b.png", "a=1&b=2", "no secret"],
 )
-def test_what_holds_no_secret_is_left_alone(text: str) -> None:
+def test_text_without_a_secret_does_not_change(text: str) -> None:
     assert Redaction([SECRET]).text(text) == text
 
 
-def test_values_of_other_types_become_what_json_can_say() -> None:
+def test_values_of_other_types_become_json_types() -> None:
     log = Log()
     structlog.get_logger().info(
         "visit.ended", took=timedelta(seconds=1.5), at=datetime(2026, 1, 2, tzinfo=UTC),
@@ -220,7 +220,7 @@ def test_a_value_that_contains_itself_does_not_stop_the_log() -> None:
     assert log.events[0]["event"] == "visit.ended"
 
 
-def test_what_libraries_log_takes_the_same_way() -> None:
+def test_messages_of_libraries_take_the_same_path() -> None:
     log = Log()
     structlog.contextvars.bind_contextvars(instance="i-1")
     logging.getLogger("somebody").warning("GET %s with %s", SIGNED, SECRET)
@@ -233,7 +233,7 @@ def test_what_libraries_log_takes_the_same_way() -> None:
     assert event["instance"] == "i-1"
 
 
-def test_a_library_that_logs_wrongly_is_logged_as_far_as_it_can_be() -> None:
+def test_a_malformed_message_of_a_library_is_logged_as_far_as_possible() -> None:
     log = Log()
     logging.getLogger("somebody").error("%d", "no number")
     logging.getLogger("somebody").log(35, "between the levels")
@@ -241,7 +241,7 @@ def test_a_library_that_logs_wrongly_is_logged_as_far_as_it_can_be() -> None:
 
 
 @pytest.mark.parametrize("trouble", [OSError(errno.EPIPE, "gone"), ValueError("closed"), OSError(errno.ENOSPC, "full")])
-def test_a_log_nobody_reads_stops_nothing(trouble: Exception) -> None:
+def test_a_log_that_cannot_be_written_stops_nothing(trouble: Exception) -> None:
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
             raise trouble

@@ -1,4 +1,4 @@
-"""What strangers choose, a method or an id, costs the log no more than its length and hides no secret behind it."""
+"""Hostile text in a log line takes linear time and hides no secret."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _as_before() -> Iterator[None]:
 
 
 def seconds(text: str) -> float:
-    """The processor's time for one look at this text, the best of several."""
+    """Return the processor time of one redaction of this text, the best of several."""
     redaction = Redaction([SECRET])
     taken = []
     for _ in range(5):
@@ -55,10 +55,10 @@ def seconds(text: str) -> float:
 
 
 @pytest.mark.parametrize("what", REPEATED)
-def test_four_times_the_text_takes_about_four_times_as_long(what: str) -> None:
+def test_redacting_four_times_the_text_takes_about_four_times_as_long(what: str) -> None:
     before, again = REPEATED[what]
     short, long = (before + again * (size // len(again)) for size in (16 << 10, 64 << 10))
-    # Below a tenth of a millisecond the clock tells nothing.
+    # Below a tenth of a millisecond the clock is not precise enough.
     assert seconds(long) / max(seconds(short), 1e-4) < 8
 
 
@@ -72,7 +72,7 @@ def test_four_times_the_text_takes_about_four_times_as_long(what: str) -> None:
         ("eyJhbGciOi and eyJhbGciOi.eyJzdWIi", f"eyJhbGciOi and {REDACTED}"),
     ],
 )
-def test_what_is_passed_over_once_hides_no_secret_behind_it(text: str, left: str) -> None:
+def test_text_that_begins_like_a_secret_hides_no_secret_after_it(text: str, left: str) -> None:
     assert Redaction().text(text) == left
 
 
@@ -90,7 +90,7 @@ ESCAPED = {
 
 
 @pytest.mark.parametrize("how", ESCAPED)
-def test_a_known_secret_is_taken_out_however_it_is_escaped(how: str) -> None:
+def test_a_known_secret_is_removed_in_every_escaped_form(how: str) -> None:
     assert Redaction([CALLBACK]).text(f"echo <{ESCAPED[how]}>") == f"echo <{ESCAPED[how]}>".replace(
         ESCAPED[how].strip('"'), REDACTED
     )
@@ -99,7 +99,7 @@ def test_a_known_secret_is_taken_out_however_it_is_escaped(how: str) -> None:
 @pytest.mark.parametrize(
     "secret", ['quo"ted', "back\\slash", "line\nbreak", "Schlüssel", "🔑-of-all", "a&b<c>d", "50%25off"]
 )
-def test_a_secret_of_any_letters_is_found_as_addresses_and_json_write_it(secret: str) -> None:
+def test_a_secret_of_any_characters_is_found_as_escaped_in_addresses_and_json(secret: str) -> None:
     redaction = Redaction([secret])
     for written in (
         secret,
@@ -110,12 +110,12 @@ def test_a_secret_of_any_letters_is_found_as_addresses_and_json_write_it(secret:
         assert redaction.text(f"<{written}>") == f"<{REDACTED}>"
 
 
-def test_a_named_value_is_taken_out_where_its_sign_is_escaped() -> None:
+def test_a_named_value_is_removed_if_its_equals_sign_is_escaped() -> None:
     assert Redaction().text(r'"cb?secret\u003dabc\u0026n=1"') == rf'"cb?secret\u003d{REDACTED}"'
 
 
 def line(**fields: object) -> dict[str, object]:
-    """The line of one event with these fields."""
+    """Return the log line of one event with these fields."""
     stream = io.StringIO()
     setup(form="json", secrets=[SECRET], stream=stream)
     structlog.get_logger().info("visit.ended", **fields)
@@ -124,12 +124,12 @@ def line(**fields: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["generation_id", "task_id"])
-def test_an_id_is_told_up_to_a_length_wherever_it_comes_from(name: str) -> None:
+def test_an_id_is_cut_to_a_maximum_length(name: str) -> None:
     assert line(**{name: "x" * LONGEST_ID})[name] == "x" * LONGEST_ID
     told = line(**{name: "x" * 20_000})[name]
     assert told == "x" * (LONGEST_ID - 1) + "…"
 
 
-def test_a_secret_in_an_id_is_taken_out_before_the_id_is_cut() -> None:
+def test_a_secret_in_an_id_is_removed_before_the_id_is_cut() -> None:
     told = line(task_id="x" * (LONGEST_ID - 8) + SECRET)["task_id"]
     assert SECRET[:4] not in str(told)

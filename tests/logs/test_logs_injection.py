@@ -1,4 +1,4 @@
-"""Whatever others write into a value, an error or a name stays inside its own line of the log."""
+"""Foreign text in a value, an error or a name stays inside its own log line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _as_before() -> Iterator[None]:
 
 
 def written(form: Literal["json", "console"], text: str) -> str:
-    """One event with this text as a value, inside values, and in the error that it tells of."""
+    """Log one event with this text as a value, inside values, and in its error."""
     stream = io.StringIO()
     setup(form=form, stream=stream)
     try:
@@ -40,7 +40,7 @@ def written(form: Literal["json", "console"], text: str) -> str:
 
 @given(st.text())
 @example(FORGED)
-def test_an_event_is_one_line_of_json_whatever_is_in_it(text: str) -> None:
+def test_an_event_with_any_text_is_one_line_of_json(text: str) -> None:
     lines = written("json", text)
     assert lines.splitlines() == [lines.removesuffix("\n")]
     assert json.loads(lines)["event"] == "visit.broke"
@@ -48,7 +48,7 @@ def test_an_event_is_one_line_of_json_whatever_is_in_it(text: str) -> None:
 
 @given(st.text())
 @example(FORGED)
-def test_on_a_terminal_nothing_begins_a_line_or_moves_the_cursor_but_we(text: str) -> None:
+def test_on_a_terminal_foreign_text_begins_no_line_and_moves_no_cursor(text: str) -> None:
     first, *more = written("console", text).removesuffix("\n").split("\n")
     assert "visit.broke" in first
     assert all(line.startswith("  ") for line in more)

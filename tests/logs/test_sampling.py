@@ -1,4 +1,4 @@
-"""What repeats during an outage is told a few times and then once a minute, and nothing is left out untold."""
+"""Repeated warnings are logged a few times and then once a minute, and every dropped one is counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reconciler.worker.route import RingKey
 
 
 class Log:
-    """A log whose clock stands where it is put, in seconds."""
+    """A log with a clock that the test sets, in seconds."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
@@ -38,7 +38,7 @@ class Log:
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
     def suppressed(self, name: str) -> int:
-        """How many events of this name were left out, by what the lines say."""
+        """Return how many events of this name were dropped, according to the lines."""
         return sum(one.get("suppressed", 0) for one in self.events if name in (one["event"], one.get("of")))
 
     def told(self, name: str) -> int:
@@ -55,7 +55,7 @@ def log() -> Iterator[Log]:
 
 
 class Free:
-    """A budget with a request to spare at any time."""
+    """A rate limit that always has a spare request."""
 
     async def take(self, key_hash: str) -> None:
         pass
@@ -64,7 +64,7 @@ class Free:
         pass
 
 
-async def test_a_thousand_looks_in_vain_are_a_few_lines_that_add_up_to_a_thousand(log: Log) -> None:
+async def test_a_thousand_failed_polls_are_a_few_lines_that_add_up_to_a_thousand(log: Log) -> None:
     key = RingKey("k", None)
     async with kie_session() as session:
         free: Any = Free()
@@ -76,26 +76,26 @@ async def test_a_thousand_looks_in_vain_are_a_few_lines_that_add_up_to_a_thousan
             _, seen = await asking.ask(row)
             assert isinstance(seen, Unreachable)
     structlog.get_logger().info("daemon.stopped")
-    # 200 seconds: five lines at once, one a minute, and the last word.
+    # 200 seconds: five lines at once, one a minute, and the final report.
     assert log.told("kie.request_failed") == 5 + 3
     assert log.told("kie.request_failed") + log.suppressed("kie.request_failed") == 1000
     assert {one["code"] for one in log.events if one["event"] == "kie.request_failed"} == {"network"}
 
 
-def test_another_reason_is_told_at_once(log: Log) -> None:
+def test_another_reason_is_logged_at_once(log: Log) -> None:
     for _ in range(20):
         structlog.get_logger().warning("kie.request_failed", code="timeout")
     structlog.get_logger().warning("kie.request_failed", code="server_error")
     assert [one["code"] for one in log.events] == ["timeout"] * 5 + ["server_error"]
 
 
-def test_what_differs_in_ids_and_texts_only_is_one_sort(log: Log) -> None:
+def test_warnings_that_differ_only_in_ids_and_texts_are_one_sort(log: Log) -> None:
     for n in range(20):
         structlog.get_logger().warning("visit.interrupted", code="network", generation_id=n, reason=f"no way to {n}")
     assert len(log.events) == 5
 
 
-def test_what_was_left_out_when_an_outage_ends_is_told_by_a_line_of_its_own(log: Log) -> None:
+def test_warnings_dropped_before_the_end_of_an_outage_are_reported_by_a_separate_line(log: Log) -> None:
     for _ in range(20):
         structlog.get_logger().warning("claims.failed", code="away")
     log.now = 59.9
@@ -109,7 +109,7 @@ def test_what_was_left_out_when_an_outage_ends_is_told_by_a_line_of_its_own(log:
     assert log.told("lines.suppressed") == 1
 
 
-def test_a_new_outage_is_told_from_its_beginning(log: Log) -> None:
+def test_a_new_outage_is_logged_from_its_beginning(log: Log) -> None:
     for began in (0.0, 120.0):
         log.now = began
         for _ in range(20):
@@ -117,7 +117,7 @@ def test_a_new_outage_is_told_from_its_beginning(log: Log) -> None:
     assert log.told("claims.failed") == 10
 
 
-def test_the_last_line_leaves_nothing_untold(log: Log) -> None:
+def test_the_last_line_reports_every_dropped_warning(log: Log) -> None:
     for _ in range(20):
         structlog.get_logger().warning("claims.failed", code="away")
     structlog.get_logger().info("daemon.stopped")
@@ -126,24 +126,24 @@ def test_the_last_line_leaves_nothing_untold(log: Log) -> None:
 
 
 @pytest.mark.parametrize("level", ["error", "exception", "critical", "info", "debug"])
-def test_only_warnings_are_ever_left_out(log: Log, level: str) -> None:
+def test_only_warnings_are_ever_dropped(log: Log, level: str) -> None:
     for _ in range(100):
         getattr(structlog.get_logger(), level)("visit.broke", code="same")
     assert log.told("visit.broke") == 100
 
 
 @pytest.mark.parametrize("name", sorted(ALWAYS))
-def test_what_comes_once_for_what_it_tells_of_is_never_left_out(log: Log, name: str) -> None:
+def test_warnings_that_occur_once_for_each_cause_are_never_dropped(log: Log, name: str) -> None:
     for _ in range(100):
         structlog.get_logger().warning(name, reason="same")
     assert log.told(name) == 100
 
 
-def test_ends_of_generations_are_among_what_is_never_left_out() -> None:
+def test_the_ends_of_generations_are_never_dropped() -> None:
     assert {"generation.failed", "generation.gave_up", "event.dead", "create.unknown"} <= ALWAYS
 
 
-def test_a_field_that_cannot_be_looked_up_stops_no_line(log: Log) -> None:
+def test_a_field_that_is_not_hashable_stops_no_line(log: Log) -> None:
     structlog.get_logger().warning("callback.refused", status=["odd"])
     assert log.told("callback.refused") == 1
 
@@ -152,7 +152,7 @@ _steps = st.lists(st.tuples(st.sampled_from("abcde"), st.floats(0, 90)), max_siz
 
 
 @given(_steps)
-def test_told_and_owed_add_up_to_the_truth_whatever_comes_and_no_more_sorts_are_kept_than_may_be(
+def test_logged_and_dropped_warnings_add_up_and_the_number_of_sorts_is_limited(
     steps: list[tuple[str, float]],
 ) -> None:
     repeats, now = RepeatCounter(few=2, window=60.0, most=3), 0.0
@@ -161,15 +161,15 @@ def test_told_and_owed_add_up_to_the_truth_whatever_comes_and_no_more_sorts_are_
         now += seconds
         suppressed = repeats.ask((("event", name),), now)
         counted[name] += 0 if suppressed is None else 1 + suppressed
-        for ((_, owing),), count in repeats.owed(now):
+        for ((_, owing),), count in repeats.expire(now):
             counted[str(owing)] += count
         assert len(repeats._sorts) <= 3
-    for ((_, owing),), count in repeats.owed(now, all_of_it=True):
+    for ((_, owing),), count in repeats.expire(now, everything=True):
         counted[str(owing)] += count
     assert +counted == Counter(name for name, _ in steps)
 
 
-def test_within_a_window_no_more_are_told_than_the_few_and_one() -> None:
+def test_within_a_window_no_more_than_the_few_and_one_are_logged() -> None:
     repeats = RepeatCounter(few=5, window=60.0)
     passed = [repeats.ask((("event", "e"),), now / 10) for now in range(600)]
     assert [one for one in passed if one is not None] == [0] * 5

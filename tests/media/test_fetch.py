@@ -1,4 +1,4 @@
-"""Fetching: what KIE promised comes whole and of a kept type, or an error says what to do."""
+"""Fetching: a result arrives whole and with an accepted type, or an error says what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def failure(fetcher: Fetcher, room: SpoolDirectory, source: str) -> Reconc
     return caught.value
 
 
-async def test_a_result_comes_whole_typed_and_hashed(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_a_result_is_downloaded_whole_with_type_and_hashes(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG, "Content-Type: text/html")) as server, room.spool() as spool:
         mime = await fetcher.fetch(f"{server.url}/r/T_1_a.png", spool)
         assert mime == "image/png", "the bytes are believed, not the header"
@@ -59,7 +59,7 @@ async def test_a_result_comes_whole_typed_and_hashed(fetcher: Fetcher, room: Spo
     assert "authorization:" not in head
 
 
-async def test_a_body_without_a_length_is_taken_to_its_end(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_a_body_without_a_length_is_read_to_its_end(fetcher: Fetcher, room: SpoolDirectory) -> None:
     until_close = bare(PNG)
     in_chunks = bare(chunked(PNG[:9], PNG[9:5000], PNG[5000:]), "Transfer-Encoding: chunked")
     async with origin(until_close, in_chunks) as server:
@@ -69,7 +69,7 @@ async def test_a_body_without_a_length_is_taken_to_its_end(fetcher: Fetcher, roo
                 assert spool.size == len(PNG)
 
 
-async def test_progress_is_told_as_bytes_come(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_progress_is_reported_as_bytes_arrive(fetcher: Fetcher, room: SpoolDirectory) -> None:
     told: list[tuple[int, int | None]] = []
     async with origin(ok(PNG), bare(PNG)) as server:
         for _ in range(2):
@@ -81,14 +81,14 @@ async def test_progress_is_told_as_bytes_come(fetcher: Fetcher, room: SpoolDirec
 
 
 async def test_the_address_is_sent_byte_for_byte(fetcher: Fetcher, room: SpoolDirectory) -> None:
-    # A signature covers the path as it was minted; normalising it would be refused.
+    # A signature covers the exact path; a normalised one would be refused.
     path = "/a%2fb/%41==~'(x)?X-Amz-Signature=%2B+/:@&&b=%7e"
     async with origin(ok(PNG)) as server, room.spool() as spool:
         await fetcher.fetch(server.url + path, spool)
     assert server.paths == [path]
 
 
-async def test_an_address_in_other_letters_is_sent_encoded(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_an_address_that_is_not_ascii_is_sent_encoded(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG)) as server, room.spool() as spool:
         await fetcher.fetch(f"{server.url}/ü/文.png", spool)
     assert server.paths == ["/%C3%BC/%E6%96%87.png"]
@@ -111,7 +111,7 @@ async def test_an_address_in_other_letters_is_sent_encoded(fetcher: Fetcher, roo
         ("300 Multiple Choices", Transient, "http_3xx"),
     ],
 )
-async def test_each_status_says_whether_to_wait_or_to_ask_for_a_new_address(
+async def test_each_status_means_waiting_or_a_new_address(
     fetcher: Fetcher, room: SpoolDirectory, status: str, kind: type[ReconcilerError], code: str
 ) -> None:
     async with origin(ok(PNG, status=status)) as server:
@@ -120,7 +120,7 @@ async def test_each_status_says_whether_to_wait_or_to_ask_for_a_new_address(
     assert error.code == code
 
 
-async def test_a_busy_source_says_how_long_to_wait(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_the_retry_after_of_a_busy_source_is_kept(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(b"", "Retry-After: 17", status="503 Away")) as server:
         error = await failure(fetcher, room, server.url)
     assert isinstance(error, Transient)
@@ -153,7 +153,7 @@ LYING = {
 
 
 @pytest.mark.parametrize("what", LYING)
-async def test_a_source_that_lies_or_breaks_off_is_asked_again(
+async def test_a_wrong_length_or_an_interrupted_body_is_a_transient_error(
     fetcher: Fetcher, room: SpoolDirectory, what: str
 ) -> None:
     answer, code = LYING[what]
@@ -164,7 +164,7 @@ async def test_a_source_that_lies_or_breaks_off_is_asked_again(
     assert room.used == 0
 
 
-async def test_what_follows_the_promised_length_is_never_taken(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_bytes_after_the_announced_length_are_never_stored(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(ok(PNG + b"<script>", length=len(PNG))) as server, room.spool() as spool:
         # It is noticed when it comes with the last bytes, and left in the socket when it comes later.
         with suppress(Transient):
@@ -182,7 +182,7 @@ async def test_what_follows_the_promised_length_is_never_taken(fetcher: Fetcher,
         (ok(PNG, length=(1 << 20) + 1), "too_large"),
     ],
 )
-async def test_what_may_never_be_stored_is_refused_for_good(
+async def test_a_body_that_may_not_be_stored_is_a_permanent_error(
     fetcher: Fetcher, room: SpoolDirectory, answer: bytes, code: str
 ) -> None:
     async with origin(answer) as server:
@@ -197,14 +197,14 @@ async def test_identity_is_no_encoding(fetcher: Fetcher, room: SpoolDirectory) -
 
 
 async def endless(writer: asyncio.StreamWriter, head: str) -> None:
-    """A body that never ends, as fast as it is read."""
+    """Send a body that never ends, as fast as it is read."""
     writer.write(bare(MP4))
     while True:
         writer.write(bytes(1 << 16))
         await writer.drain()
 
 
-async def test_an_endless_body_is_cut_where_the_limit_is(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_an_endless_body_is_stopped_at_the_limit(fetcher: Fetcher, room: SpoolDirectory) -> None:
     async with origin(endless) as server:
         error = await failure(fetcher, room, server.url)
     assert type(error) is Permanent
@@ -246,13 +246,15 @@ async def stalled(writer: asyncio.StreamWriter, head: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [silent, stalled])
-async def test_silence_is_not_waited_out(session: aiohttp.ClientSession, room: SpoolDirectory, answer: object) -> None:
+async def test_silence_ends_with_a_timeout(
+    session: aiohttp.ClientSession, room: SpoolDirectory, answer: object
+) -> None:
     fetcher = Fetcher(
         session,
         hosts=("*",),
         max_bytes=1 << 20,
         allow_private=True,
-        patience=FetchTimeouts(idle=0.1, start=30),
+        timeouts=FetchTimeouts(idle=0.1, start=30),
     )
     async with origin(answer) as server:  # type: ignore[arg-type]
         error = await failure(fetcher, room, server.url)
@@ -261,7 +263,7 @@ async def test_silence_is_not_waited_out(session: aiohttp.ClientSession, room: S
 
 
 async def drip(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    """One piece every 10 ms: never silent, never done."""
+    """Send one piece every 10 ms: never silent, never complete."""
     never = asyncio.Event()
     while True:
         writer.write(piece)
@@ -283,7 +285,7 @@ async def slow_head(writer: asyncio.StreamWriter, head: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [slow_body, slow_head])
-async def test_a_trickle_is_cut_off_although_it_is_never_silent(
+async def test_a_trickle_ends_with_a_timeout_although_it_is_never_silent(
     session: aiohttp.ClientSession, room: SpoolDirectory, answer: object
 ) -> None:
     fetcher = Fetcher(
@@ -291,7 +293,7 @@ async def test_a_trickle_is_cut_off_although_it_is_never_silent(
         hosts=("*",),
         max_bytes=1 << 20,
         allow_private=True,
-        patience=FetchTimeouts(idle=20, start=0.3),
+        timeouts=FetchTimeouts(idle=20, start=0.3),
     )
     async with origin(answer) as server:  # type: ignore[arg-type]
         error = await failure(fetcher, room, server.url)
@@ -299,7 +301,7 @@ async def test_a_trickle_is_cut_off_although_it_is_never_silent(
     assert error.code == "timeout"
 
 
-async def test_a_large_file_is_given_time_by_its_size(session: aiohttp.ClientSession, room: SpoolDirectory) -> None:
+async def test_a_large_file_gets_more_time(session: aiohttp.ClientSession, room: SpoolDirectory) -> None:
     async def steady(writer: asyncio.StreamWriter, head: str) -> None:
         writer.write(ok(MP4, length=len(MP4) + 4 * PIECE))
         never = asyncio.Event()
@@ -311,9 +313,9 @@ async def test_a_large_file_is_given_time_by_its_size(session: aiohttp.ClientSes
             except TimeoutError:
                 continue
 
-    # In all 0.8 s, where 0.5 s are given at the start: only what came earns the rest.
+    # It takes 0.8 s, but only 0.5 s are allowed at the start: received bytes extend the deadline.
     patience = FetchTimeouts(idle=20, start=0.5, pace=2 * PIECE)
-    fetcher = Fetcher(session, hosts=("*",), max_bytes=1 << 30, allow_private=True, patience=patience)
+    fetcher = Fetcher(session, hosts=("*",), max_bytes=1 << 30, allow_private=True, timeouts=patience)
     async with origin(steady) as server, room.spool() as spool:
         assert await fetcher.fetch(server.url, spool) == "video/mp4"
 
@@ -345,7 +347,7 @@ async def test_a_cancelled_fetch_stays_cancelled(fetcher: Fetcher, room: SpoolDi
             await task
 
 
-async def test_a_signed_address_never_shows_in_an_error(fetcher: Fetcher, room: SpoolDirectory) -> None:
+async def test_no_error_shows_a_signed_address(fetcher: Fetcher, room: SpoolDirectory) -> None:
     answers = [ok(PNG, status="403 Forbidden"), ok(PNG, length=1 << 19), b"junk", b""]
     for answer in answers:
         async with origin(answer) as server:

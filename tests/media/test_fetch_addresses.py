@@ -1,4 +1,4 @@
-"""Which addresses are fetched at all: KIE's word is followed only to public hosts that are listed."""
+"""Which addresses are fetched: only those on listed hosts with public IP addresses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def refusal(fetcher: Fetcher, room: SpoolDirectory, source: str) -> Reconc
 
 
 def leads_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
-    """Every name leads to these addresses; returns the names that were looked up."""
+    """Resolve every name to these addresses; return the names that were looked up."""
     looked_up: list[str] = []
 
     def answer(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
@@ -107,13 +107,17 @@ LITERALS = [
 
 
 @pytest.mark.parametrize("host", LITERALS)
-async def test_no_literal_address_leads_inside(strict: aiohttp.ClientSession, room: SpoolDirectory, host: str) -> None:
+async def test_no_literal_private_address_is_fetched(
+    strict: aiohttp.ClientSession, room: SpoolDirectory, host: str
+) -> None:
     error = await refusal(public(strict), room, f"http://{host}/latest/meta-data/")
     assert error.code == "address_refused"
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "0x7f.1", "0x7f000001"])
-async def test_no_name_leads_to_this_machine(strict: aiohttp.ClientSession, room: SpoolDirectory, host: str) -> None:
+async def test_no_name_of_this_machine_is_fetched(
+    strict: aiohttp.ClientSession, room: SpoolDirectory, host: str
+) -> None:
     async with origin(ok(PNG)) as server:
         error = await refusal(public(strict), room, f"http://{host}:{server.port}/")
     assert error.code == "address_refused"
@@ -124,7 +128,7 @@ async def test_no_name_leads_to_this_machine(strict: aiohttp.ClientSession, room
     "addresses",
     [["127.0.0.1"], ["10.1.2.3", "192.168.0.9"], ["::1", "127.0.0.1"], ["::ffff:127.0.0.1"]],
 )
-async def test_a_listed_name_that_leads_inside_is_refused(
+async def test_a_listed_name_with_a_private_address_is_refused(
     strict: aiohttp.ClientSession,
     room: SpoolDirectory,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,7 +161,7 @@ async def test_the_connection_goes_to_an_address_that_was_checked(
 
 
 @pytest.mark.parametrize("scheme", ["ftp", "file", "data", "javascript", "gopher", "ws", "unix"])
-async def test_other_schemes_are_not_spoken(strict: aiohttp.ClientSession, room: SpoolDirectory, scheme: str) -> None:
+async def test_other_schemes_are_refused(strict: aiohttp.ClientSession, room: SpoolDirectory, scheme: str) -> None:
     error = await refusal(public(strict), room, f"{scheme}://tempfile.aiquickdraw.com/x.png")
     assert error.code == "scheme"
 
@@ -197,7 +201,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("source", MALFORMED, ids=range(len(MALFORMED)))
-async def test_what_two_parsers_could_read_differently_is_no_address(
+async def test_an_ambiguous_address_is_refused(
     strict: aiohttp.ClientSession, room: SpoolDirectory, source: str
 ) -> None:
     error = await refusal(public(strict, *LISTED), room, source)
@@ -213,7 +217,7 @@ async def test_no_host_or_a_relative_address_is_refused(strict: aiohttp.ClientSe
     "host",
     ["evil.com", "aiquickdraw.com.evil.com", "notaiquickdraw.com", "evil-kie.ai", "ai", "[2606::1]"],
 )
-async def test_an_unlisted_host_is_named_and_not_asked(
+async def test_an_unlisted_host_is_named_and_not_contacted(
     strict: aiohttp.ClientSession, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     looked_up = leads_to(monkeypatch, "127.0.0.1")
@@ -236,7 +240,7 @@ async def test_after_a_dead_or_refused_address_another_may_fill_the_same_spool(
 
 
 @pytest.mark.parametrize("host", ["aiquickdraw.com", "tempfile.AIQUICKDRAW.com", "a.b.kie.ai."])
-async def test_a_listed_host_and_those_below_it_are_asked(
+async def test_a_listed_host_and_its_subdomains_are_fetched(
     lenient: aiohttp.ClientSession, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     async with origin(ok(PNG)) as server, room.spool() as spool:
@@ -311,14 +315,12 @@ async def test_a_redirect_to_an_unlisted_host_is_not_followed(
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-async def test_an_address_of_version_six_is_fetched_like_any_other(
-    lenient: aiohttp.ClientSession, room: SpoolDirectory
-) -> None:
+async def test_an_ipv6_address_is_fetched_like_any_other(lenient: aiohttp.ClientSession, room: SpoolDirectory) -> None:
     async with origin(ok(PNG), host="::1") as server, room.spool() as spool:
         assert await anywhere(lenient).fetch(server.url, spool) == "image/png"
 
 
-async def test_private_addresses_are_fetched_only_where_that_is_configured(
+async def test_private_addresses_are_fetched_only_if_configured(
     strict: aiohttp.ClientSession, lenient: aiohttp.ClientSession, room: SpoolDirectory
 ) -> None:
     async with origin(ok(PNG)) as server:

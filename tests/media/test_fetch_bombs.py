@@ -1,4 +1,4 @@
-"""Bodies that would burst if anybody opened them: nothing here unpacks or decodes what it stores."""
+"""Decompression bombs: nothing decompresses or decodes a body that is stored."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def vast_picture() -> bytes:
-    """A PNG of a few hundred kilobytes that says it has 2^31-1 by 2^31-1 pixels, all of them black."""
+    """Return a PNG of a few hundred kilobytes that declares 2^31-1 by 2^31-1 black pixels."""
     head = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
     pixels = _chunk(b"IDAT", zlib.compress(bytes(BURST), 9))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + pixels + _chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("encoding", ["Content-Encoding: gzip", "Content-Encoding: deflate, gzip"])
-async def test_a_packed_body_is_refused_and_not_unpacked(
+async def test_a_compressed_body_is_refused_and_not_decompressed(
     fetcher: Fetcher, tmp_path: Path, packed: bytes, encoding: str
 ) -> None:
     tracemalloc.start()
@@ -64,7 +64,7 @@ async def test_a_packed_body_is_refused_and_not_unpacked(
     assert peak < 10 << 20
 
 
-async def test_a_body_packed_by_its_transfer_is_not_unpacked_either(
+async def test_a_body_with_a_compressed_transfer_is_not_decompressed_either(
     fetcher: Fetcher, tmp_path: Path, packed: bytes
 ) -> None:
     answer = bare(chunked(packed), "Transfer-Encoding: gzip, chunked")
@@ -74,7 +74,7 @@ async def test_a_body_packed_by_its_transfer_is_not_unpacked_either(
         assert spool.size <= len(packed)
 
 
-async def test_a_picture_that_claims_to_be_vast_is_carried_and_never_opened(fetcher: Fetcher, tmp_path: Path) -> None:
+async def test_an_image_that_declares_a_huge_size_is_stored_and_never_decoded(fetcher: Fetcher, tmp_path: Path) -> None:
     picture = vast_picture()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""A name that leads elsewhere at the second look: only addresses that were checked are ever connected to."""
+"""DNS rebinding: a connection is made only to an IP address that was checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTSIDE = "127.0.0.2"
 
 @pytest.fixture
 async def session(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session to which one address of this machine is the open internet."""
+    """Return a session that takes one address of this machine for a public one."""
     real = addresses.is_public
     monkeypatch.setattr(addresses, "is_public", lambda address: address == OUTSIDE or real(address))
     async with media_session(allow_private=False, slots=4) as opened:
@@ -32,7 +32,7 @@ async def session(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.Clie
 
 @pytest.fixture
 def name(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where the name leads at each look, the last for all further ones."""
+    """Resolve the name to these addresses, one for each lookup; the last one for all further lookups."""
     answers = [OUTSIDE, "127.0.0.1"]
 
     def answer(host: str, port: int, *_: object, **__: object) -> list[object]:
@@ -44,7 +44,7 @@ def name(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def forget(session: aiohttp.ClientSession) -> None:
-    """Let the next look be a new one: names are remembered for some seconds."""
+    """Clear the DNS cache, so that the next lookup is a new one."""
     assert isinstance(session.connector, aiohttp.TCPConnector)
     session.connector.clear_dns_cache()
 
@@ -64,7 +64,7 @@ async def test_the_second_fetch_of_a_name_is_checked_like_the_first(
     assert (outside.connections, inside.connections) == (1, 0)
 
 
-async def test_a_redirect_to_the_same_name_that_leads_inside_by_now_is_refused(
+async def test_a_redirect_to_the_same_name_with_a_private_address_by_now_is_refused(
     session: aiohttp.ClientSession, name: list[str], tmp_path: Path
 ) -> None:
     async def onward(writer: asyncio.StreamWriter, head: str) -> None:

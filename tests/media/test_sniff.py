@@ -1,4 +1,4 @@
-"""Sniffing: bytes are believed, names and headers are not."""
+"""The type of a file is recognised by its bytes alone."""
 
 from __future__ import annotations
 
@@ -135,34 +135,34 @@ def flat(table: dict[str, list[bytes]]) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(("mime", "head"), flat(KEPT))
-def test_every_kept_type_is_known_by_its_bytes(mime: str, head: bytes) -> None:
+def test_every_accepted_type_is_recognised_by_its_bytes(mime: str, head: bytes) -> None:
     assert sniff(head[:4096]) == mime
 
 
-def test_the_types_that_can_be_known_are_those_that_are_kept() -> None:
+def test_the_recognised_types_are_the_accepted_ones() -> None:
     assert set(KEPT) == set(TYPES)
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_active_and_unknown_content_is_refused_for_good(what: str) -> None:
+def test_active_and_unknown_content_is_a_permanent_error(what: str) -> None:
     with pytest.raises(Permanent) as caught:
         sniff(REFUSED[what])
     assert caught.value.code == "type_refused"
 
 
 @pytest.mark.parametrize("what", PAGES)
-def test_a_page_instead_of_a_file_is_asked_for_again(what: str) -> None:
+def test_a_page_instead_of_a_file_is_a_transient_error(what: str) -> None:
     with pytest.raises(Transient) as caught:
         sniff(PAGES[what])
     assert caught.value.code == "not_media"
 
 
-def test_the_refusal_names_what_came() -> None:
+def test_the_refusal_names_the_type() -> None:
     with pytest.raises(Permanent, match="application/pdf"):
         sniff(REFUSED["pdf"])
 
 
-def test_no_cut_of_a_head_breaks_the_sniffer() -> None:
+def test_no_truncated_head_raises_another_error() -> None:
     for _, head in [*flat(KEPT), *((w, h) for w, h in REFUSED.items())]:
         for length in range(64):
             try:

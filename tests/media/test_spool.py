@@ -1,4 +1,4 @@
-"""The spool: small bodies stay in memory, large ones leave it, and nothing is left behind."""
+"""The spool: small bodies stay in memory, large ones go to disk, and no file is left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def room(tmp_path: Path) -> SpoolDirectory:
 
 
 def pattern(size: int) -> bytes:
-    """Bytes of which no two parts look alike."""
+    """Return bytes without repeated parts."""
     return b"".join(i.to_bytes(4) for i in range(size // 4 + 1))[:size]
 
 
@@ -51,7 +51,7 @@ SIZES = [0, 1, HEAD - 1, HEAD, HEAD + 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE 
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_what_was_written_is_read_and_hashed(room: SpoolDirectory, size: int) -> None:
+async def test_written_bytes_are_read_back_and_hashed(room: SpoolDirectory, size: int) -> None:
     body = pattern(size)
     async with room.spool() as spool:
         await fill(spool, body)
@@ -64,7 +64,7 @@ async def test_what_was_written_is_read_and_hashed(room: SpoolDirectory, size: i
 
 
 @pytest.mark.parametrize("size", [5 * HEAD, 2 * PIECE + 99])
-async def test_any_span_comes_in_pieces_no_larger_than_asked(room: SpoolDirectory, size: int) -> None:
+async def test_any_range_is_read_in_pieces_of_at_most_the_given_size(room: SpoolDirectory, size: int) -> None:
     body = pattern(size)
     async with room.spool() as spool:
         await fill(spool, body, step=3000)
@@ -84,7 +84,7 @@ async def test_a_body_in_tiny_chunks_is_the_same_body(room: SpoolDirectory) -> N
 
 
 @pytest.mark.parametrize(("size", "files"), [(PIECE, 0), (PIECE + 1, 1)])
-async def test_only_what_exceeds_a_mebibyte_goes_to_disk(room: SpoolDirectory, size: int, files: int) -> None:
+async def test_only_a_body_of_more_than_a_mebibyte_goes_to_disk(room: SpoolDirectory, size: int, files: int) -> None:
     process = psutil.Process()
     before = process.num_fds()
     async with room.spool() as spool:
@@ -92,7 +92,7 @@ async def test_only_what_exceeds_a_mebibyte_goes_to_disk(room: SpoolDirectory, s
         assert process.num_fds() - before == files
 
 
-async def test_small_bodies_never_cross_to_a_thread(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_bodies_never_use_a_thread(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a thread was asked")
 
@@ -102,7 +102,7 @@ async def test_small_bodies_never_cross_to_a_thread(room: SpoolDirectory, monkey
         assert len(await content(spool)) == PIECE
 
 
-async def test_a_small_body_is_shown_where_it_lies_and_stays_there_while_it_is_shown(room: SpoolDirectory) -> None:
+async def test_a_small_body_is_viewed_in_memory_without_a_copy(room: SpoolDirectory) -> None:
     body = pattern(70_000)
     async with room.spool() as spool:
         await fill(spool, body, step=3000)
@@ -112,17 +112,17 @@ async def test_a_small_body_is_shown_where_it_lies_and_stays_there_while_it_is_s
     assert shown == body, "a request that was cut may still send it"
 
 
-async def test_a_large_body_crosses_to_the_thread_in_pieces_of_a_mebibyte(
+async def test_a_large_body_goes_to_the_thread_in_pieces_of_a_mebibyte(
     room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[int] = []
-    absorb = Spool._absorb
+    write_to_file = Spool._write_to_file
 
     def counted(self: Spool, piece: memoryview) -> None:
         handed.append(len(piece))
-        absorb(self, piece)
+        write_to_file(self, piece)
 
-    monkeypatch.setattr(Spool, "_absorb", counted)
+    monkeypatch.setattr(Spool, "_write_to_file", counted)
     async with room.spool() as spool:
         await fill(spool, bytes(10 * PIECE), step=1 << 16)
     assert handed == [PIECE] * 10, "a hop costs more than hashing 64 KB does"
@@ -135,7 +135,7 @@ async def test_the_folder_is_private_and_its_files_have_no_names(room: SpoolDire
         assert names(room.folder) == [], "nobody can open it, and no crash can leave it"
 
 
-async def test_a_folder_that_was_tidied_away_is_made_anew(room: SpoolDirectory) -> None:
+async def test_a_folder_that_was_removed_is_created_again(room: SpoolDirectory) -> None:
     room.folder.rmdir()
     async with room.spool() as spool:
         await fill(spool, pattern(2 * PIECE))
@@ -144,9 +144,9 @@ async def test_a_folder_that_was_tidied_away_is_made_anew(room: SpoolDirectory) 
 
 async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from reconciler.media.spool import Room\n"
+        "import asyncio, sys; from pathlib import Path; from reconciler.media.spool import SpoolDirectory\n"
         "async def main():\n"
-        "    async with Room(Path(sys.argv[1]), 1 << 30).spool() as spool:\n"
+        "    async with SpoolDirectory(Path(sys.argv[1]), 1 << 30).spool() as spool:\n"
         "        for _ in range(4): await spool.write(bytes(1 << 20))\n"
         "        print(spool.size, flush=True); sys.stdin.read()\n"
         "asyncio.run(main())"
@@ -165,11 +165,11 @@ async def test_a_killed_process_leaves_nothing_on_the_disk(tmp_path: Path) -> No
         child.kill()
         await child.wait()
         SpoolDirectory(tmp_path, 64 * PIECE)
-        assert await content(ours) == pattern(2 * PIECE), "a neighbour's death harms nobody"
+        assert await content(ours) == pattern(2 * PIECE), "a killed process does not affect another one"
         assert names(tmp_path) == []
 
 
-async def test_all_spools_together_are_bounded_and_give_their_room_back(tmp_path: Path) -> None:
+async def test_all_spools_together_are_limited_and_release_their_bytes(tmp_path: Path) -> None:
     room = SpoolDirectory(tmp_path, 1000)
     async with room.spool() as first:
         await first.write(bytes(600))
@@ -183,8 +183,8 @@ async def test_all_spools_together_are_bounded_and_give_their_room_back(tmp_path
     assert room.used == 0
 
 
-async def test_a_full_disk_is_waited_out(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    # This device answers every write with the kernel's own ENOSPC.
+async def test_a_full_disk_is_a_transient_error(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every write to this device fails with ENOSPC.
     full = FileIO("/dev/full", "wb")
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
     async with room.spool() as spool:
@@ -194,9 +194,7 @@ async def test_a_full_disk_is_waited_out(room: SpoolDirectory, monkeypatch: pyte
     assert room.used == 0
 
 
-async def test_a_disk_that_fails_in_another_way_is_told_apart(
-    room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_disk_error_has_another_code(room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     unwritable = FileIO("/dev/null", "rb")
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: unwritable)
     async with room.spool() as spool:
@@ -205,7 +203,7 @@ async def test_a_disk_that_fails_in_another_way_is_told_apart(
     assert caught.value.code == "spool_error"
 
 
-async def test_bytes_that_vanish_from_the_disk_are_noticed(room: SpoolDirectory) -> None:
+async def test_bytes_missing_on_the_disk_are_noticed(room: SpoolDirectory) -> None:
     async with room.spool() as spool:
         await fill(spool, pattern(2 * PIECE))
         assert spool._file is not None
@@ -215,7 +213,7 @@ async def test_bytes_that_vanish_from_the_disk_are_noticed(room: SpoolDirectory)
     assert caught.value.code == "spool_error"
 
 
-async def test_leaving_while_a_thread_writes_closes_the_file_after_it(
+async def test_the_file_is_closed_only_after_the_writing_thread_ends(
     room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, loop = psutil.Process(), asyncio.get_running_loop()
@@ -224,16 +222,16 @@ async def test_leaving_while_a_thread_writes_closes_the_file_after_it(
     closed_under_writer: list[bool] = []
     entered = asyncio.Event()
     left: Future[None] = Future()
-    absorb = Spool._absorb
+    write_to_file = Spool._write_to_file
 
     def slow(self: Spool, piece: memoryview) -> None:
-        absorb(self, piece)
+        write_to_file(self, piece)
         loop.call_soon_threadsafe(entered.set)
         left.result(10)
         assert self._file is not None
         closed_under_writer.append(self._file.closed)
 
-    monkeypatch.setattr(Spool, "_absorb", slow)
+    monkeypatch.setattr(Spool, "_write_to_file", slow)
 
     async def visit() -> None:
         async with room.spool() as spool:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from reconciler.simulator import MediaSpec, SimulatedTask, Simulator
-from reconciler.simulator.api.callback_bodies import body_of, tampered
-from reconciler.simulator.records.records import Scene
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.api.callback_bodies import callback_body, tampered
+from reconciler.simulator.records.records import TaskSnapshot
+from reconciler.simulator.records.snapshots import take_snapshot
 from reconciler.simulator.tasks import TaskLife
 
 Body = Mapping[str, object]
@@ -23,10 +23,10 @@ def media(count: int) -> list[MediaSpec]:
     return [MediaSpec(size=2000 + 700 * n) for n in range(count)]
 
 
-def scene(kie: Simulator, task: SimulatedTask, state: str) -> Scene:
+def scene(kie: Simulator, task: SimulatedTask, state: str) -> TaskSnapshot:
     """The task as if it had ended so, now at the latest."""
     life = TaskLife((("waiting", kie.clock.now() - task.born),))
-    return scene_of(kie, task if task.ends < math.inf else replace(task, life=life), state)
+    return take_snapshot(kie, task if task.ends < math.inf else replace(task, life=life), state)
 
 
 def said(kie: Simulator, task: SimulatedTask, kind: str) -> Body | None:
@@ -34,14 +34,16 @@ def said(kie: Simulator, task: SimulatedTask, kind: str) -> Body | None:
     match kind:
         case "true":
             state = task.state(kie.clock.now())
-            return body_of(scene(kie, task, state)) if state in {"success", "fail"} else None
+            return callback_body(scene(kie, task, state)) if state in {"success", "fail"} else None
         case "early":
-            return body_of(scene(kie, task, "success"))
+            return callback_body(scene(kie, task, "success"))
         case "forged":
             other = kie.tasks[kie.add_task(results=media(len(task.results)))]
-            return _parsed(json.dumps(body_of(scene(kie, other, "success"))).replace(f'"{other.id}"', f'"{task.id}"'))
+            return _parsed(
+                json.dumps(callback_body(scene(kie, other, "success"))).replace(f'"{other.id}"', f'"{task.id}"')
+            )
         case "tampered":
-            return _parsed(tampered(body_of(scene(kie, task, "success"))))
+            return _parsed(tampered(callback_body(scene(kie, task, "success"))))
         case "failure":
             return {"code": 501, "msg": "failed", "data": {"taskId": task.id, "state": "fail", "failMsg": "a lie"}}
         case "unknown":

@@ -129,6 +129,6 @@ def fateful() -> Iterator[None]:
         return await fate.meet(f"{method} {url}"[:60], lambda: send(session, method, url, **more), broken)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "Plain", Fateful)
+        patch.setattr(pool, "PlainConnection", Fateful)
         patch.setattr(aiohttp.ClientSession, "_request", request)
         yield

@@ -16,7 +16,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from reconciler.domain.model import OPEN, Trigger
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.simulator import Fault, never
-from reconciler.simulator.api.callback_bodies import body_of
+from reconciler.simulator.api.callback_bodies import callback_body
 from tests.model.calls import KINDS, media, said, scene
 from tests.model.fate import Fate, Manner
 from tests.model.stage import insert
@@ -113,7 +113,7 @@ class Model(World):
             task = own[0]
         else:
             return
-        body = body_of(scene(kie, kie.tasks[task], "success"))
+        body = callback_body(scene(kie, kie.tasks[task], "success"))
         self.do(self.called(self.replica(replica), body, row, self.fate(at, manner), followed=True))
 
     # The instances.
@@ -253,7 +253,7 @@ class Model(World):
             if task.life.seconds == math.inf:
                 kie.end(task.id)
             if named := named_by(task.callback_url):
-                await self.called(0, body_of(scene(kie, task, task.life.end)), named, Fate(), followed=False)
+                await self.called(0, callback_body(scene(kie, task, task.life.end)), named, Fate(), followed=False)
         for turn in range(8):
             await self.stage.passes(6 * 3600)
             await self.stage.sweep(turn % 3, Fate())

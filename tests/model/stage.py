@@ -162,7 +162,7 @@ class Stage:
             parts.work._early_at = 0.0
             parts.budget._granted.clear()
             parts.claims._turns = cycle(range(2))
-            parts.claims.doubts._since = None
+            parts.claims.unacknowledged._since = None
 
     async def seen(self, after: int) -> Mapping[str, Any]:
         """Everything that is written down, and the daemon's changes of the application's table since `after`."""
@@ -270,7 +270,7 @@ class Stage:
     async def retry(self, replica: int, generation_id: str, fate: Fate) -> bool:
         """Reopen a failed row as an operator does."""
         parts = self.replicas[replica]
-        reopening = Reopener(parts.database, parts.shape)
+        reopening = Reopener(parts.database, parts.table, term=parts.settings.lease_seconds)
         return await self.drive(replica, lambda: reopening.reopen(generation_id), fate) is True
 
     def broken(self) -> float:

@@ -37,8 +37,8 @@ async def parts(rig: Rig) -> AsyncIterator[Parts]:
 async def audited(parts: Parts, since: timedelta = WEEK) -> tuple[AuditTotals, list[BrokenDelivery]]:
     broken: list[BrokenDelivery] = []
     terms = ExplainTerms(timedelta(days=1), ("localhost",))
-    desk = Operator(parts.work, parts.reports, Reopener(parts.database, parts.shape), terms, at_once=4)
-    reading = AuditReading(VerificationQueue(parts.database, parts.shape), parts.audit, broken.append)
+    desk = Operator(parts.work, parts.reports, Reopener(parts.database, parts.table, term=30), terms, at_once=4)
+    reading = AuditReading(VerificationQueue(parts.database, parts.table, term=30), parts.audit, broken.append)
     return await audit(desk, reading, since), broken
 
 

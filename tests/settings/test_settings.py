@@ -1,4 +1,4 @@
-"""Settings are checked one by one, told by name when they are wrong, and never show a secret."""
+"""Settings: defaults, types, errors that name the variable, and no secret in any output."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ NOT_BUILT = frozenset(
         "RECONCILER_USER_CREATE_RATE",
     }
 )
-"""Settings that the contract promises and that no version has yet."""
+"""Settings in the contract that no version has yet."""
 
 
 @pytest.fixture
 def given(tmp_path: Path) -> Given:
-    """Load from these variables alone, in an empty working directory."""
+    """Load the settings from these variables only, in an empty working directory."""
 
     def loaded(environ: Mapping[str, str] | None = None, **variables: str) -> Settings:
         return load({**(environ or {}), **variables}, tmp_path)
@@ -45,7 +45,7 @@ def given(tmp_path: Path) -> Given:
     return loaded
 
 
-def test_with_nothing_set_every_setting_has_the_default_the_contract_promises(given: Given) -> None:
+def test_without_variables_every_setting_has_the_default_of_the_contract(given: Given) -> None:
     settings = given()
     assert settings.kie_market_base_url == "https://api.kie.ai"
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 9464)
@@ -68,7 +68,7 @@ def test_with_nothing_set_every_setting_has_the_default_the_contract_promises(gi
 
 
 @pytest.mark.skipif(not CONTRACT.exists(), reason="the contract is not beside this repository")
-def test_every_setting_is_in_the_contract_and_the_other_way_round() -> None:
+def test_the_contract_and_the_code_have_the_same_settings() -> None:
     section = CONTRACT.read_text().split("## Settings")[1].split("## HTTP")[0]
     first_cells = [line for line in section.splitlines() if line.startswith("| `")]
     promised = set(re.findall(r"`([A-Z][A-Z_]{5,})`", "\n".join(first_cells)))
@@ -80,7 +80,7 @@ def test_every_setting_is_in_the_contract_and_the_other_way_round() -> None:
     ("text", "seconds"),
     [("90", 90), ("90s", 90), ("10m", 600), ("24h", 86400), ("30d", 2592000), ("1.5 H", 5400)],
 )
-def test_durations_are_read_with_their_units(given: Given, text: str, seconds: float) -> None:
+def test_durations_are_parsed_with_their_units(given: Given, text: str, seconds: float) -> None:
     settings = given(RECONCILER_GIVE_UP_AFTER=text, RECONCILER_LEASE_SECONDS=text)
     assert settings.give_up_after == timedelta(seconds=seconds)
     assert settings.lease_seconds == seconds
@@ -90,7 +90,7 @@ def test_durations_are_read_with_their_units(given: Given, text: str, seconds: f
     ("text", "size"),
     [("1048576", 1048576), ("512MiB", 512 << 20), ("5 GiB", 5 << 30), ("1.5 KiB", 1536)],
 )
-def test_sizes_are_read_with_their_units(given: Given, text: str, size: int) -> None:
+def test_sizes_are_parsed_with_their_units(given: Given, text: str, size: int) -> None:
     assert given(RECONCILER_MAX_ASSET_BYTES=text).max_asset_bytes == size
 
 
@@ -104,7 +104,7 @@ def test_a_star_alone_lets_results_come_from_any_host(given: Given) -> None:
     assert given(RECONCILER_RESULT_HOSTS="*").result_hosts == ("*",)
 
 
-def test_words_with_few_choices_are_read_in_any_case(given: Given) -> None:
+def test_choices_are_accepted_in_any_case(given: Given) -> None:
     settings = given(LOG_LEVEL="WARNING", LOG_FORMAT="Console", RECONCILER_ON_FAIL="Handover")
     assert (settings.log_level, settings.log_format) == ("warning", "console")
     assert settings.on_fail == "handover"
@@ -119,7 +119,7 @@ def test_words_with_few_choices_are_read_in_any_case(given: Given) -> None:
         "postgresql://u@/app?host=/var/run/postgresql",
     ],
 )
-def test_addresses_of_databases_in_every_usual_form_are_taken(given: Given, address: str) -> None:
+def test_database_addresses_in_every_usual_form_are_accepted(given: Given, address: str) -> None:
     assert given(DATABASE_URL=address).database_url.get_secret_value() == address
 
 
@@ -144,7 +144,7 @@ def test_addresses_of_databases_in_every_usual_form_are_taken(given: Given, addr
         "postgresql://u:hunter2@/d?host=db..example",
     ],
 )
-def test_a_malformed_database_address_is_told_by_an_example_and_not_printed(given: Given, address: str) -> None:
+def test_a_malformed_database_address_is_explained_by_an_example_and_not_printed(given: Given, address: str) -> None:
     with pytest.raises(Config, match="DATABASE_URL must look like postgresql://") as caught:
         given(DATABASE_URL=address)
     assert "hunter2" not in str(caught.value)
@@ -180,11 +180,11 @@ def test_a_malformed_database_address_is_told_by_an_example_and_not_printed(give
         ("KIE_MARKET_BASE_URL", "api.kie.ai", "must be an address such as https://example.com"),
         ("SUPABASE_URL", "https://a b", "must be an address such as https://example.com"),
         ("SUPABASE_URL", "https://h:port", "must be an address such as https://example.com"),
-        ("KIE_API_KEY", "two words", "holds a blank or a character that no header can carry"),
+        ("KIE_API_KEY", "two words", "contains a blank or a character that no header can carry"),
         ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
     ],
 )
-def test_a_wrong_value_is_told_in_one_line_with_its_name_and_without_the_value(
+def test_the_error_for_a_wrong_value_is_one_line_with_its_name_and_without_the_value(
     given: Given, name: str, value: str, told: str
 ) -> None:
     with pytest.raises(Config) as caught:
@@ -197,17 +197,17 @@ def test_a_wrong_value_is_told_in_one_line_with_its_name_and_without_the_value(
         assert value not in line
 
 
-def test_every_wrong_value_is_told_at_once(given: Given) -> None:
+def test_one_error_names_every_wrong_value(given: Given) -> None:
     with pytest.raises(Config, match=r"RECONCILER_HTTP_PORT .*; RECONCILER_CONCURRENCY "):
         given(RECONCILER_HTTP_PORT="x", RECONCILER_CONCURRENCY="y")
 
 
-def test_announcing_needs_the_secret_that_signs(given: Given) -> None:
+def test_a_notify_url_needs_the_secret_that_signs(given: Given) -> None:
     with pytest.raises(Config, match=r"^RECONCILER_NOTIFY_URL needs RECONCILER_NOTIFY_SECRET"):
         given(RECONCILER_NOTIFY_URL="https://hook.example/in")
 
 
-def test_what_a_command_needs_and_lacks_is_named_with_where_to_get_it(given: Given) -> None:
+def test_a_missing_required_setting_is_named_with_where_to_find_it(given: Given) -> None:
     settings = given(DATABASE_URL="postgresql://u:p@h/d")
     settings.require("database_url")
     with pytest.raises(Config) as caught:
@@ -230,14 +230,14 @@ def test_what_a_command_needs_and_lacks_is_named_with_where_to_get_it(given: Giv
         "A" * 33,
     ],
 )
-def test_a_secret_that_no_library_of_receivers_would_read_alike_is_refused_by_name(given: Given, secret: str) -> None:
+def test_a_signing_secret_that_receivers_libraries_read_differently_is_refused(given: Given, secret: str) -> None:
     with pytest.raises(Config, match=r"^RECONCILER_NOTIFY_SECRET must be whsec_") as caught:
         given(RECONCILER_NOTIFY_URL="https://hook.example/in", RECONCILER_NOTIFY_SECRET=secret)
     assert secret not in str(caught.value) or secret == "whsec_"
 
 
 @pytest.mark.parametrize("secret", ["whsec_" + "QUJD" * 8, "QUJD" * 8, "whsec_" + "QUJD" * 8 + "QUI", "0f" * 16])
-def test_a_secret_is_taken_as_the_libraries_of_receivers_take_it(given: Given, secret: str) -> None:
+def test_a_signing_secret_is_accepted_in_the_forms_that_receivers_libraries_accept(given: Given, secret: str) -> None:
     address = "https://hook.example/in/"
     settings = given(RECONCILER_NOTIFY_URL=address, RECONCILER_NOTIFY_SECRET=secret)
     assert settings.notify_secret.get_secret_value() == secret
@@ -251,7 +251,7 @@ def test_local_storage_needs_a_folder_and_nothing_of_supabase(given: Given) -> N
     given(RECONCILER_STORAGE_BACKEND="local", RECONCILER_STORAGE_LOCAL_DIR="/srv/results").require("storage")
 
 
-def test_any_key_of_kie_is_enough(given: Given) -> None:
+def test_any_api_key_for_kie_is_enough(given: Given) -> None:
     given(KIE_API_KEY_VIDEO_POOL="a b").require("kie_api_key")
 
 
@@ -296,7 +296,7 @@ def test_no_secret_is_in_any_text_form_of_the_settings(given: Given) -> None:
         assert secret not in shown
 
 
-def test_every_secret_is_listed_for_the_log_in_each_form_it_may_appear(given: Given) -> None:
+def test_every_secret_is_listed_in_each_form_in_which_a_log_may_contain_it(given: Given) -> None:
     listed = given(SECRETS).secrets()
     assert set(listed) >= {*SECRETS.values(), "pass%40word", "pass@word", "pool-secret-2"}
     assert "" not in given().secrets()

@@ -1,4 +1,4 @@
-"""Settings come from the environment, two files and a folder of secrets, the first found wins."""
+"""Sources of settings: the environment, two files and a folder of secrets; the first one wins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_environment_wins_over_dotenv_and_dotenv_over_the_named_file(tmp_pat
     assert settings.concurrency == 4
 
 
-def test_dotenv_itself_may_name_the_further_file(tmp_path: Path) -> None:
+def test_dotenv_may_name_the_second_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("RECONCILER_ENV_FILE=.env.local\n")
     (tmp_path / ".env.local").write_text("export KIE_API_KEY='from-the-application'  # theirs\n")
     settings = load({}, tmp_path)
@@ -47,14 +47,14 @@ def test_a_named_file_that_is_missing_is_a_configuration_error(tmp_path: Path) -
         load({"RECONCILER_ENV_FILE": "nowhere.env"}, tmp_path)
 
 
-def test_a_file_that_is_no_text_is_told_without_its_bytes(tmp_path: Path) -> None:
+def test_the_error_for_a_file_that_is_no_text_does_not_show_its_bytes(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"KIE_API_KEY=se\xffcret\n")
     with pytest.raises(Config, match="cannot be read: it is not UTF-8 text") as caught:
         load({}, tmp_path)
     assert "se" + "\\xff" not in repr(caught.value)
 
 
-def test_secrets_may_lie_in_the_folder_of_credentials(tmp_path: Path) -> None:
+def test_secrets_are_read_from_the_folder_of_credentials(tmp_path: Path) -> None:
     (tmp_path / "KIE_API_KEY").write_text("from-a-credential\n")
     (tmp_path / "DATABASE_URL").write_text("postgresql://u:p@h/d\n")
     (tmp_path / "RECONCILER_HTTP_PORT").write_text("77\n")
@@ -70,7 +70,7 @@ def test_the_environment_wins_over_a_credential(tmp_path: Path) -> None:
     assert load(environ, tmp_path).kie_api_key.get_secret_value() == "from-the-environment"
 
 
-def test_an_unreadable_credential_is_told_by_name(tmp_path: Path) -> None:
+def test_the_error_for_an_unreadable_credential_names_it(tmp_path: Path) -> None:
     (tmp_path / "KIE_API_KEY").mkdir()
     with pytest.raises(Config, match="KIE_API_KEY cannot be read"):
         load({"CREDENTIALS_DIRECTORY": str(tmp_path)}, tmp_path)
@@ -83,12 +83,12 @@ def test_a_blank_value_counts_as_not_set_and_hides_nothing(tmp_path: Path, blank
     assert (settings.http_port, settings.poll_rate) == (2, 5)
 
 
-def test_the_applications_public_name_of_the_project_is_understood(tmp_path: Path) -> None:
+def test_the_applications_public_name_of_supabase_url_is_accepted(tmp_path: Path) -> None:
     settings = load({"NEXT_PUBLIC_SUPABASE_URL": "https://a.example/"}, tmp_path)
     assert settings.supabase_url == "https://a.example"
 
 
-def test_the_plain_name_of_the_project_wins_within_one_source(tmp_path: Path) -> None:
+def test_supabase_url_wins_over_the_public_name_within_one_source(tmp_path: Path) -> None:
     both = {"NEXT_PUBLIC_SUPABASE_URL": "https://a.example", "SUPABASE_URL": "https://b.example"}
     assert load(both, tmp_path).supabase_url == "https://b.example"
 
@@ -101,6 +101,6 @@ def test_the_public_name_in_the_environment_wins_over_the_plain_one_in_a_file(
     assert settings.supabase_url == "https://environment.example"
 
 
-def test_a_value_that_is_no_text_is_told_by_name(tmp_path: Path) -> None:
+def test_the_error_for_a_value_that_is_no_text_names_it(tmp_path: Path) -> None:
     with pytest.raises(Config, match="KIE_CALLBACK_SECRET is not UTF-8 text"):
         load({"KIE_CALLBACK_SECRET": os.fsdecode(b"hunter\xff2")}, tmp_path)

@@ -1,4 +1,4 @@
-"""A plain client for the simulated KIE: what its tests ask it with."""
+"""A plain HTTP client for tests of the simulator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from reconciler.simulator import Simulator
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import DIALECTS
 
 
 @dataclass
@@ -21,27 +21,27 @@ class Asking:
     session: aiohttp.ClientSession
 
     async def get(self, path: str, **query: str) -> tuple[int, Any]:
-        """HTTP status and body of a GET."""
+        """Return the HTTP status and body of a GET."""
         async with self.session.get(self.kie.url + path, params=query) as answer:
             return answer.status, await answer.json(content_type=None)
 
     async def post(self, path: str, body: object) -> tuple[int, Any]:
-        """HTTP status and body of a POST."""
+        """Return the HTTP status and body of a POST."""
         async with self.session.post(self.kie.url + path, json=body) as answer:
             return answer.status, await answer.json(content_type=None)
 
     async def record(self, task_id: str) -> tuple[int, Any]:
-        """HTTP status and envelope of the record of a task, from its family's own route."""
-        return await self.get(FAMILIES[self.kie.tasks[task_id].family].status, taskId=task_id)
+        """Return the HTTP status and envelope of a task's record, from its dialect's route."""
+        return await self.get(DIALECTS[self.kie.tasks[task_id].family].status, taskId=task_id)
 
     async def state(self, task_id: str) -> str:
-        """The state a market record tells."""
+        """Return the state in a market record."""
         return str((await self.record(task_id))[1]["data"]["state"])
 
 
 @asynccontextmanager
 async def asking(kie: Simulator, key: str = "key") -> AsyncIterator[Asking]:
-    """A client for this simulator."""
+    """Return a client for this simulator."""
     headers = {"Authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=20)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:

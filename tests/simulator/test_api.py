@@ -1,4 +1,4 @@
-"""The simulated KIE answers as KIE was seen to answer."""
+"""The simulator answers as KIE does."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SEEN = [
 ]  # fmt: skip
 
 
-async def test_a_record_has_the_ten_keys_that_were_seen_in_their_order() -> None:
+async def test_a_record_has_the_ten_recorded_keys_in_their_order() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         for life in (0.0, math.inf):
             status, body = await ask.record(kie.add_task(life=life))
             assert (status, list(body), list(body["data"])) == (200, ["code", "msg", "data"], SEEN)
 
 
-async def test_what_is_not_known_yet_is_null_or_empty_but_never_absent() -> None:
+async def test_unknown_fields_are_null_or_empty_but_never_absent() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         told = (await ask.record(kie.add_task(life=math.inf)))[1]["data"]
         assert told["resultJson"] == ""
         assert [told[name] for name in ("failCode", "failMsg", "costTime", "completeTime")] == [None] * 4
 
 
-async def test_cost_is_told_in_seconds_and_agrees_with_the_times_beside_it() -> None:
+async def test_cost_is_in_seconds_and_agrees_with_the_times() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(life=188)
         kie.skip(200)
@@ -43,14 +43,14 @@ async def test_cost_is_told_in_seconds_and_agrees_with_the_times_beside_it() -> 
         assert (await ask.record(task))[1]["data"]["costTime"] == pytest.approx(188_000, abs=1)
 
 
-async def test_three_more_keys_and_empty_words_can_be_switched_on() -> None:
+async def test_three_more_keys_and_empty_texts_can_be_enabled() -> None:
     async with Simulator(extras=True, blanks=True) as kie, asking(kie) as ask:
         told = (await ask.record(kie.add_task()))[1]["data"]
         assert list(told) == [*SEEN, "updateTime", "progress", "creditsConsumed"]
         assert (told["failCode"], told["failMsg"], told["progress"]) == ("", "", 100)
 
 
-async def test_the_input_comes_back_as_json_in_json_with_the_callback_address_beside_it() -> None:
+async def test_the_input_is_repeated_as_json_in_json_with_the_callback_address() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         request = {"model": "wan/2-7-r2v", "input": {"prompt": 'a "cat"'}, "callBackUrl": "http://127.0.0.1:1/cb"}
         _, made = await ask.post("/api/v1/jobs/createTask", request)
@@ -77,7 +77,7 @@ async def test_a_life_runs_through_its_states_as_time_passes() -> None:
         assert (told["state"], told["failCode"], told["failMsg"]) == ("fail", "422", "Invalid prompt")
 
 
-async def test_time_can_run_faster_than_the_wall() -> None:
+async def test_time_can_run_faster_than_real_time() -> None:
     async with (
         Simulator(speed=1000, limits=False) as kie,
         Simulator() as slow,
@@ -104,7 +104,7 @@ async def test_a_task_belongs_to_the_key_that_made_it() -> None:
         assert (await other.record(task))[1]["msg"] == "recordInfo is null"
 
 
-async def test_a_wrong_key_is_refused_in_the_body_or_where_told_so_by_status() -> None:
+async def test_a_wrong_key_is_refused_in_the_body_or_by_status() -> None:
     async with Simulator(keys=("right",)) as kie, asking(kie, "wrong") as ask:
         assert (await ask.get("/api/v1/chat/credit"))[1]["code"] == 401
         assert (await ask.get("/api/v1/chat/credit"))[0] == 200
@@ -132,7 +132,7 @@ async def test_the_twenty_first_create_within_ten_seconds_makes_no_task() -> Non
         assert len(kie.tasks) == kie.counts.creates == 20
 
 
-async def test_an_answer_is_compressed_and_chunked_unless_that_is_switched_off() -> None:
+async def test_an_answer_is_compressed_and_chunked_unless_disabled() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         address = f"{kie.url}/api/v1/jobs/recordInfo?taskId={kie.add_task()}"
         async with ask.session.get(address) as answer:
@@ -154,7 +154,7 @@ async def test_credit_is_a_bare_number_and_falls_with_every_task() -> None:
         assert (await ask.get("/api/v1/chat/credit"))[1]["data"] < 100.5
 
 
-async def test_orders_decide_what_becomes_of_tasks_made_over_http() -> None:
+async def test_orders_describe_the_next_tasks_created_over_http() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         kie.orders.append({"life": never("generating"), "results": [MediaSpec("video", "mp4", 10_000)]})
         _, made = await ask.post("/api/v1/jobs/createTask", {"model": "m", "input": {}})
@@ -165,7 +165,7 @@ async def test_orders_decide_what_becomes_of_tasks_made_over_http() -> None:
         assert kie.addresses(kie.tasks[task])[0].endswith(".mp4")
 
 
-async def test_results_can_be_wrapped_in_every_shape_that_was_documented() -> None:
+async def test_results_can_have_every_documented_form() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         two = [MediaSpec(), MediaSpec()]
         wrapped = kie.add_task(results=two, wrap=lambda urls: {"resultUrls": [urls[0]], "lastFrameUrl": [urls[1]]})

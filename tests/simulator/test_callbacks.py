@@ -1,4 +1,4 @@
-"""The simulated KIE calls back as KIE does: where the id sits, how it is signed, how often it tries."""
+"""The simulator's callbacks: the field of the id, the signature, the retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from reconciler.simulator import Failure, Fault, Simulator, TaskSpec
 from reconciler.simulator.api.callbacks import sign
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import DIALECTS
 from testkit.waiting import until
 from tests.simulator.client import asking
 
@@ -22,7 +22,7 @@ SNAKES = {"suno", "runway", "suno_wav", "suno_stems", "suno_video", "suno_cover"
 
 @dataclass
 class Ear:
-    """Where callbacks arrive; answers with the given statuses, then with 200."""
+    """A receiver of callbacks; it answers with the given statuses, then with 200."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
@@ -47,18 +47,18 @@ async def ear(*statuses: int) -> AsyncIterator[Ear]:
 
 
 async def called(kie: Simulator, listening: Ear, count: int = 1, **order: object) -> str:
-    """A task that has called back so often."""
+    """Return a task that has sent this many callbacks."""
     told: TaskSpec = {"callback_url": listening.url, **order}  # type: ignore[typeddict-item]
     task = kie.add_task(**told)
     await until(lambda: len(listening.heard) >= count, what="the callback")
     return task
 
 
-def test_the_signature_is_the_one_of_the_self_made_vector() -> None:
+def test_the_signature_equals_the_test_vector() -> None:
     assert sign("test-key", "abc123", 1700000000) == "diYY62zxsP2BFxtYj0YyvQeMUZQI0yiCknnho5HSdmY="
 
 
-async def test_the_market_calls_with_the_record_when_the_task_ends_and_not_before() -> None:
+async def test_the_market_sends_the_record_when_the_task_ends_and_not_before() -> None:
     async with Simulator() as kie, ear() as listening, asking(kie) as ask:
         task = kie.add_task(life=3600, callback_url=listening.url)
         kie.skip(3599)
@@ -71,7 +71,7 @@ async def test_the_market_calls_with_the_record_when_the_task_ends_and_not_befor
         assert "X-Webhook-Signature" not in headers
 
 
-async def test_a_failure_is_called_with_code_501_and_no_result() -> None:
+async def test_a_failure_is_sent_with_code_501_and_no_result() -> None:
     async with Simulator() as kie, ear() as listening:
         await called(kie, listening, fate="fail", failure=Failure("422", "no"))
         body = listening.heard[0][1]
@@ -79,9 +79,9 @@ async def test_a_failure_is_called_with_code_501_and_no_result() -> None:
         assert (body["data"]["failCode"], body["data"]["failMsg"]) == ("422", "no")
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"suno"}))
+@pytest.mark.parametrize("name", sorted(set(DIALECTS) - {"suno"}))
 @pytest.mark.parametrize("fate", ["success", "fail"])
-async def test_every_family_puts_the_id_in_its_own_place(name: str, fate: str) -> None:
+async def test_every_dialect_has_the_id_in_its_own_field(name: str, fate: str) -> None:
     async with Simulator() as kie, ear() as listening:
         task = await called(kie, listening, family=name, fate=fate)
         body = listening.heard[0][1]
@@ -92,7 +92,7 @@ async def test_every_family_puts_the_id_in_its_own_place(name: str, fate: str) -
         assert (first in json.dumps(body)) == (fate == "success")
 
 
-async def test_suno_calls_three_times_and_only_the_last_is_complete() -> None:
+async def test_suno_sends_three_callbacks_and_only_the_last_is_complete() -> None:
     async with Simulator() as kie, ear() as listening:
         task = kie.add_task(family="suno", life=100, callback_url=listening.url)
         for count, stage in enumerate(("text", "first", "complete"), 1):
@@ -104,10 +104,10 @@ async def test_suno_calls_three_times_and_only_the_last_is_complete() -> None:
         assert kie.tasks[task].callbacks == 3
 
 
-async def test_a_callback_that_is_not_taken_is_tried_three_times_more_and_then_no_more() -> None:
+async def test_a_callback_that_is_not_accepted_is_retried_three_times() -> None:
     async with Simulator(callback_gap=0.01) as kie, ear(500, 503, 401, 404, 500) as listening:
         task = await called(kie, listening, count=4)
-        await until(lambda: not kie._courier._sending, what="the end of trying")
+        await until(lambda: not kie._callbacks._sending, what="the end of trying")
         assert kie.tasks[task].call_answers == [500, 503, 401, 404]
         assert kie.counts.acknowledged == 0
         again = await called(kie, listening, count=6)
@@ -115,7 +115,7 @@ async def test_a_callback_that_is_not_taken_is_tried_three_times_more_and_then_n
         assert kie.tasks[again].call_answers == [500, 200]
 
 
-async def test_a_key_signs_id_and_time_and_nothing_else() -> None:
+async def test_the_signature_covers_id_and_time_only() -> None:
     async with Simulator(hmac_key="k") as kie, ear() as listening:
         task = await called(kie, listening)
         headers, _ = listening.heard[0]
@@ -123,7 +123,7 @@ async def test_a_key_signs_id_and_time_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("what", ["forged", "unsigned", "stale", "tampered", "two_ids"])
-async def test_a_callback_can_be_a_lie(what: str) -> None:
+async def test_a_callback_can_be_forged(what: str) -> None:
     async with Simulator(hmac_key="k") as kie, ear() as listening:
         task = await called(kie, listening, faults=[Fault(f"callback.{what}")])
         headers, body = listening.heard[0]

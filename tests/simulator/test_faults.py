@@ -1,4 +1,4 @@
-"""What goes wrong on the way goes wrong as ordered, as often as ordered, and never for ever by chance."""
+"""Faults occur as ordered and as often as ordered, and random ones never occur forever."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import media_session
 from reconciler.simulator import Fault, MediaSpec, Simulator
-from reconciler.simulator.faults import AT_RANDOM, KNOWN
+from reconciler.simulator.faults import FAULTS, RANDOM_FAULTS
 from tests.simulator.client import Asking, asking
 
 T = TypeVar("T")
 AGAIN = 2
-"""aiohttp asks once more by itself when a GET's connection was cut before an answer."""
+"""aiohttp retries a GET once by itself if its connection was cut before an answer."""
 CUT = {"reset", "hang"}
 HARMLESS = {"code_zero", "code_string"}
 NULL = {"null", "body_404", "http_404", "body_422"}
 
 
 async def look(ask: Asking, task: str) -> object:
-    """What a reader makes of the record, whatever comes instead of it."""
+    """Return the observation in the answer to a poll."""
     family = by_name("market")
     assert family is not None
     address = f"{ask.kie.url}{family.path}?taskId={task}"
@@ -44,8 +44,8 @@ async def look(ask: Asking, task: str) -> object:
         return judge(family, answer.status, body)
 
 
-@pytest.mark.parametrize("what", sorted(KNOWN["record"]))
-async def test_a_spoilt_record_is_never_taken_for_a_failure_and_the_next_one_is_good(what: str) -> None:
+@pytest.mark.parametrize("what", sorted(FAULTS["record"]))
+async def test_a_faulty_record_is_never_taken_for_a_failure_and_the_next_one_is_good(what: str) -> None:
     async with Simulator(hang_seconds=0.05) as kie, asking(kie) as ask:
         task = kie.add_task(faults=[Fault(f"record.{what}", times=AGAIN if what in CUT else 1)])
         if what in CUT:
@@ -60,7 +60,7 @@ async def test_a_spoilt_record_is_never_taken_for_a_failure_and_the_next_one_is_
 
 
 @pytest.mark.parametrize(("what", "expected"), [("invalid_json", Unreachable), ("object", Ready), ("empty", Ready)])
-async def test_a_spoilt_result_comes_once(what: str, expected: type) -> None:
+async def test_a_faulty_result_occurs_once(what: str, expected: type) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task()
         kie.strike(f"result.{what}", task=task)
@@ -77,8 +77,8 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", sorted(KNOWN["file"]))
-async def test_a_spoilt_file_is_noticed_and_the_next_one_is_whole(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", sorted(FAULTS["file"]))
+async def test_a_faulty_file_is_noticed_and_the_next_one_is_whole(what: str, tmp_path: Path) -> None:
     async with (
         Simulator(hang_seconds=0.05, slow_seconds=0.1) as kie,
         media_session(allow_private=True, slots=2) as http,
@@ -121,7 +121,7 @@ async def test_a_create_can_be_accepted_and_its_answer_lost() -> None:
         assert (len(kie.tasks), kie.counts.creates) == (1, 1)
 
 
-async def test_an_outage_for_all_lasts_until_it_is_calmed() -> None:
+async def test_an_outage_lasts_until_calm_is_called() -> None:
     async with Simulator(limits=False) as kie, asking(kie) as ask:
         tasks = [kie.add_task() for _ in range(3)]
         kie.strike("record.html_502", times=math.inf)
@@ -132,7 +132,7 @@ async def test_an_outage_for_all_lasts_until_it_is_calmed() -> None:
             assert isinstance(await look(ask, task), Ready)
 
 
-async def test_a_fault_may_strike_one_result_of_many() -> None:
+async def test_a_fault_can_be_ordered_for_one_result_of_many() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(results=[MediaSpec(), MediaSpec()], faults=[Fault("file.404", n=1)])
         for address, status in zip(kie.addresses(kie.tasks[task]), (200, 404), strict=True):
@@ -146,7 +146,7 @@ def test_an_unknown_fault_is_refused_where_it_is_ordered() -> None:
             Fault(name)
 
 
-def test_chance_strikes_a_third_of_all_and_each_task_at_most_so_often() -> None:
+def test_random_faults_hit_a_third_of_all_and_each_task_a_limited_number_of_times() -> None:
     kie = Simulator(seed=3, faults=1 / 3, fault_times=2)
     struck = []
     for _ in range(600):
@@ -157,17 +157,17 @@ def test_chance_strikes_a_third_of_all_and_each_task_at_most_so_often() -> None:
     assert 0.27 < sum(struck) / len(struck) < 0.40
 
 
-def test_chance_is_decided_by_the_seed_and_knows_only_faults_that_exist() -> None:
+def test_random_faults_depend_on_the_seed_and_are_all_known() -> None:
     def strikes(seed: int) -> list[str | None]:
         kie = Simulator(seed=seed, faults=0.5, fault_times=100)
         task = kie.tasks[kie.add_task(task_id="one")]
-        return [kie.fault(stage, task, 0) for stage in AT_RANDOM for _ in range(20)]
+        return [kie.fault(stage, task, 0) for stage in RANDOM_FAULTS for _ in range(20)]
 
     assert strikes(1) == strikes(1) != strikes(2)
-    assert all(set(names) <= KNOWN[stage] for stage, names in AT_RANDOM.items())
+    assert all(set(names) <= FAULTS[stage] for stage, names in RANDOM_FAULTS.items())
 
 
-async def test_a_third_of_everything_goes_wrong_and_yet_all_of_it_arrives(tmp_path: Path) -> None:
+async def test_everything_arrives_although_a_third_of_all_requests_fail(tmp_path: Path) -> None:
     quick = {"slow_seconds": 0.02, "limits": False}
     async with Simulator(seed=5, faults=1 / 3, **quick) as kie, asking(kie) as ask:
         async with media_session(allow_private=True, slots=2) as http:
@@ -191,7 +191,7 @@ async def bring(fetcher: Fetcher, room: SpoolDirectory, source: str) -> str:
 
 
 async def persist(attempt: Callable[[], Awaitable[T]]) -> T:
-    """What an attempt brings at last; a task and a file each go wrong only so often."""
+    """Retry an attempt until it succeeds: a task and a file each fail a limited number of times."""
     for _ in range(6):
         try:
             if brought := await attempt():

@@ -1,4 +1,4 @@
-"""Result files are made on the fly, the same every time, and served as a file host serves them."""
+"""Result files are generated on demand, the same every time, and served like those of a file host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from reconciler.domain.object_keys import TYPES
 from reconciler.media.sniff import sniff
 from reconciler.simulator import MediaSpec, Simulator
-from reconciler.simulator.media import heads
+from reconciler.simulator.media import file_headers
 from tests.simulator.client import Asking, asking
 
 GIB = 1 << 30
@@ -27,8 +27,8 @@ def whole(media: MediaSpec, task: str = "t", n: int = 0) -> bytes:
     return b"".join(media.chunks(task, n))
 
 
-@pytest.mark.parametrize("form", sorted(heads.FORMS))
-def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
+@pytest.mark.parametrize("form", sorted(file_headers.FORMS))
+def test_every_form_is_recognised_as_its_type(form: str) -> None:
     kind = {"mp3-bare": "mp3"}.get(form, form)
     media = MediaSpec(ext=kind, form=form, size=20_000)
     assert sniff(whole(media)[:4096]) == media.mime
@@ -37,7 +37,7 @@ def test_every_form_is_recognised_as_what_it_is(form: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 17, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) + 5])
 @pytest.mark.parametrize("ext", ["png", "mp3", "mp4"])
-def test_a_file_has_exactly_its_size_and_any_part_of_it_is_that_part(ext: str, size: int) -> None:
+def test_a_file_has_exactly_its_size_and_any_range_is_the_same_part(ext: str, size: int) -> None:
     media = MediaSpec(ext=ext, size=size)
     bytes_ = whole(media)
     assert len(bytes_) == size
@@ -67,14 +67,14 @@ def test_an_mp3_is_whole_frames_from_its_tag_to_its_end(form: str, begins: int) 
     frames = [file[at : at + 384] for at in range(begins, len(file) - 383, 384)]
     # MPEG-1, layer III, no checksum, 128 kbit/s, 48 kHz, no padding, mono: 144 * 128000 / 48000 bytes each.
     assert {frame[:4] for frame in frames} == {b"\xff\xfb\x94\xc0"}
-    # No frame borrows bits of those before it.
+    # No frame uses bits of the frames before it.
     assert {int.from_bytes(frame[4:6]) >> 7 for frame in frames} == {0}
     assert len({frame[100:] for frame in frames}) >= (1 << 20) // 384
 
 
 @pytest.mark.parametrize("size", [500, 20_000, 5 * GIB])
 @pytest.mark.parametrize("ext", ["mp4", "mov"])
-def test_the_boxes_of_a_film_end_where_the_file_ends(ext: str, size: int) -> None:
+def test_the_boxes_of_a_video_end_at_the_end_of_the_file(ext: str, size: int) -> None:
     media, at, kinds = MediaSpec("video", ext, size), 0, []
     while at < size:
         head = b"".join(media.chunks("t", 0, at, at + 16))
@@ -85,7 +85,7 @@ def test_the_boxes_of_a_film_end_where_the_file_ends(ext: str, size: int) -> Non
     assert kinds == ([b"ftyp", b"mdat"] if size == 500 else [b"ftyp", b"moov", b"mdat", b"free"])
 
 
-def test_the_chunks_of_a_wav_end_where_the_file_ends() -> None:
+def test_the_chunks_of_a_wav_end_at_the_end_of_the_file() -> None:
     file, at, kinds = whole(MediaSpec("audio", "wav", 300_000)), 12, []
     while at < len(file):
         kinds.append(file[at : at + 4])
@@ -95,7 +95,7 @@ def test_the_chunks_of_a_wav_end_where_the_file_ends() -> None:
 
 
 def test_an_ogg_page_carries_its_own_checksum() -> None:
-    page = bytearray(heads.head("ogg", 9000, 0))
+    page = bytearray(file_headers.head("ogg", 9000, 0))
     told = int.from_bytes(page[22:26], "little")
     page[22:26] = bytes(4)
     rest = int.from_bytes(page, "big") << 32
@@ -104,7 +104,7 @@ def test_an_ogg_page_carries_its_own_checksum() -> None:
     assert rest == told
 
 
-def test_a_huge_film_is_made_faster_than_it_can_be_hashed() -> None:
+def test_a_huge_video_is_generated_faster_than_it_is_hashed() -> None:
     media = MediaSpec("video", "mp4", 6 * GIB)
     began = time.process_time()
     made = sum(len(piece) for piece in media.chunks("t", 0, 5 * GIB))
@@ -134,7 +134,7 @@ FORMS_SEEN = {
 
 
 @pytest.mark.parametrize("model", FORMS_SEEN)
-def test_a_result_lies_where_its_maker_was_seen_to_put_it(model: str) -> None:
+def test_a_result_has_the_path_form_of_its_vendor(model: str) -> None:
     kind, ext, form = FORMS_SEEN[model]
     kie = Simulator()
     task = kie.tasks[kie.add_task(model=model, results=[MediaSpec(kind, ext)], life=60)]
@@ -154,7 +154,7 @@ async def test_an_address_may_have_no_extension() -> None:
     ("asked", "start", "end"),
     [("bytes=0-0", 0, 1), ("bytes=100-", 100, 5000), ("bytes=-100", 4900, 5000), ("bytes=10-99999", 10, 5000)],
 )
-async def test_a_range_of_a_file_can_be_had(asked: str, start: int, end: int) -> None:
+async def test_a_range_of_a_file_is_served(asked: str, start: int, end: int) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(results=[MediaSpec(size=5000)])
         status, body, headers = await fetch(ask, kie.addresses(kie.tasks[task])[0], Range=asked)
@@ -169,7 +169,7 @@ async def test_an_impossible_range_is_refused(asked: str) -> None:
         assert (await fetch(ask, kie.addresses(kie.tasks[task])[0], Range=asked))[0] == 416
 
 
-async def test_a_file_exists_from_the_end_of_its_task_until_it_is_thrown_away() -> None:
+async def test_a_file_exists_from_the_end_of_its_task_until_it_expires() -> None:
     async with Simulator(media_lasts=86400.0) as kie, asking(kie) as ask:
         task = kie.add_task(life=100)
         address = kie.addresses(kie.tasks[task])[0]
@@ -180,7 +180,7 @@ async def test_a_file_exists_from_the_end_of_its_task_until_it_is_thrown_away() 
         assert (await fetch(ask, address))[0] == 404
 
 
-async def test_a_minted_link_works_for_twenty_minutes_and_opens_what_the_plain_address_refuses() -> None:
+async def test_a_download_link_works_for_twenty_minutes_even_if_the_plain_address_is_refused() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task()
         address = kie.addresses(kie.tasks[task])[0]
@@ -193,7 +193,7 @@ async def test_a_minted_link_works_for_twenty_minutes_and_opens_what_the_plain_a
         assert (await fetch(ask, minted["data"]))[0] == 403
 
 
-async def test_a_strangers_address_is_not_minted() -> None:
+async def test_a_foreign_address_gets_no_download_link() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         kie.add_task()
         for url in ("https://example.com/x.png", kie.url + "/nothing.png", 7):
@@ -201,7 +201,7 @@ async def test_a_strangers_address_is_not_minted() -> None:
             assert answer == (200, {"code": 422, "msg": "url is wrong", "data": None})
 
 
-async def test_all_files_together_keep_to_the_rate_that_they_share() -> None:
+async def test_all_files_together_keep_to_their_shared_rate() -> None:
     async with Simulator(file_rate=2_000_000) as kie, asking(kie) as ask:
         tasks = [kie.tasks[kie.add_task(results=(MediaSpec(size=200_000),))] for _ in range(3)]
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Recorded tasks live again as they lived, and the simulator runs as a process of its own."""
+"""Recorded tasks are replayed as recorded, and the simulator runs as its own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.simulator.client import asking
 ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = ROOT.parent / "shared" / "kie-recordings"
 CLOSE = 0.5
-"""Seconds around a task's end in which the two clocks of a recording do not say who was first."""
+"""Seconds around a task's end in which the two clocks of a recording do not tell the order."""
 TIMES = ("createTime", "completeTime", "costTime")
 
 needs_recordings = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not beside the repository")
@@ -31,7 +31,7 @@ def recorded() -> list[dict]:
 
 
 def settled(record: dict) -> dict:
-    """A record without what a second life must change: the times, and the host of the results."""
+    """Return a record without the parts that a replay changes: the times and the host of the results."""
     told = {name: value for name, value in record.items() if name not in TIMES}
     if told["resultJson"]:
         urls = json.loads(told["resultJson"])["resultUrls"]
@@ -40,7 +40,7 @@ def settled(record: dict) -> dict:
 
 
 @needs_recordings
-async def test_every_poll_of_every_recording_is_answered_as_it_was() -> None:
+async def test_every_poll_of_every_recording_is_answered_as_recorded() -> None:
     async with Simulator(limits=False, media_size=1000) as kie, asking(kie) as ask:
         for whole in recorded():
             (task,) = replay.play(kie, [one for one in replay.load(RECORDINGS) if one.task_id == whole["task_id"]])
@@ -60,7 +60,7 @@ async def test_every_poll_of_every_recording_is_answered_as_it_was() -> None:
 
 
 @needs_recordings
-async def test_a_replayed_tasks_results_lie_at_the_recorded_paths_on_the_simulators_own_host() -> None:
+async def test_a_replayed_tasks_results_have_the_recorded_paths_on_the_simulators_host() -> None:
     async with Simulator(media_size=2000) as kie, asking(kie) as ask:
         for task in replay.play(kie, replay.load(RECORDINGS)):
             kie.end(task)
@@ -79,7 +79,7 @@ async def test_a_new_task_of_a_recorded_model_takes_the_recorded_course() -> Non
         assert (len(task.results), int(task.life.seconds)) == (6, 12)
 
 
-def test_a_recorded_failure_fails_again(tmp_path: Path) -> None:
+def test_a_recorded_failure_is_replayed_as_a_failure(tmp_path: Path) -> None:
     said = {
         "model": "m", "param": "{}", "resultJson": "", "state": "waiting", "createTime": 1000, "completeTime": None,
         "failCode": None, "failMsg": None,
@@ -98,7 +98,7 @@ def test_a_recorded_failure_fails_again(tmp_path: Path) -> None:
     assert (task.life.steps, task.life.end, task.failure.message) == ((("waiting", 30.0),), "fail", "no")
 
 
-async def test_it_runs_as_a_process_says_where_and_stops_when_told() -> None:
+async def test_it_runs_as_a_process_prints_its_address_and_stops_at_a_signal() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "reconciler.simulator", "--speed", "50", "--media-size", "1000", "--key", "k",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
@@ -118,13 +118,13 @@ async def test_it_runs_as_a_process_says_where_and_stops_when_told() -> None:
 @pytest.mark.parametrize(
     "text", ['{"polls": [', '{"polls": [{"at": 1}]}', '{"polls": [{"at": "soon", "body": {"data": {}}}]}']
 )
-def test_a_recording_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+def test_an_invalid_recording_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "torn.json").write_text(text)
     with pytest.raises(Config, match=r"torn\.json"):
         replay.load(tmp_path)
 
 
-def test_a_file_that_is_no_text_is_named_too(tmp_path: Path) -> None:
+def test_a_recording_that_is_no_text_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_bytes(b"\xff")
     with pytest.raises(Config, match=r"torn\.json"):
         replay.load(tmp_path)

@@ -1,4 +1,4 @@
-"""What the storage tests share: a store over the stand-in, spools of known bytes, and a put with nothing special."""
+"""Shared by the storage tests: a store over the stand-in server, spools of known bytes, and a put with defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import aiohttp
 
 from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.net.http_clients import json_client, storage_session
-from reconciler.storage import PutRequest, Receipt, Store, prove
+from reconciler.storage import PutRequest, Store, prove
+from reconciler.storage.store import Receipt
 from reconciler.storage.supabase import SupabaseStore
 from testkit.standins.storage import Bucket, SupabaseStorage
 
@@ -57,7 +58,7 @@ async def kit(
     key: str | None = None,
     quiet: float = 10.0,
 ) -> AsyncIterator[Kit]:
-    """`quiet` is how long, in seconds, a silent storage is waited for."""
+    """Yield a stand-in and a store; `quiet` is the seconds after which a silent server is a timeout."""
     async with SupabaseStorage({"generations": bucket or Bucket()}, direct=direct) as server, AsyncExitStack() as stack:
         store = connected(server.url, key or server.key, bucket=name, quiet=quiet)
         stack.push_async_callback(store.close)
@@ -71,8 +72,8 @@ def connected(url: str, key: str, *, bucket: str = "generations", quiet: float =
 
 
 @asynccontextmanager
-async def filled(room: SpoolDirectory, content: bytes) -> AsyncIterator[Spool]:
-    async with room.spool() as spool:
+async def filled(directory: SpoolDirectory, content: bytes) -> AsyncIterator[Spool]:
+    async with directory.spool() as spool:
         for start in range(0, len(content), MIB):
             await spool.write(content[start : start + MIB])
         await spool.seal()
@@ -88,18 +89,18 @@ async def put(
     mime: str = "image/png",
     upload: str | None = None,
     uploads: list[str] | None = None,
-    ours: Callable[[], bool] = lambda: True,
+    holds_lease: Callable[[], bool] = lambda: True,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    async def begun(upload: str) -> None:
+    async def upload_started(upload: str) -> None:
         if uploads is not None:
             uploads.append(upload)
 
-    what = PutRequest(path, mime, lease="lease-1", upload=upload)
-    await store.put(what, spool, ours=ours, begun=begun, progress=progress)
+    request = PutRequest(path, mime, lease="lease-1", upload=upload)
+    await store.put(request, spool, holds_lease=holds_lease, upload_started=upload_started, progress=progress)
 
 
-def asked(times: int) -> Callable[[], bool]:
-    """Ours for so many questions, then somebody else's."""
-    left = iter([True] * times)
-    return lambda: next(left, False)
+def lease_for(calls: int) -> Callable[[], bool]:
+    """Return a `holds_lease` that is true for this many calls, then false."""
+    answers = iter([True] * calls)
+    return lambda: next(answers, False)

@@ -1,4 +1,4 @@
-"""What both stores must do alike."""
+"""Rules for every storage backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.errors import LeaseLost, Permanent, Transient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.storage import Store, prove
 from reconciler.storage.local import LocalStore
-from tests.storage.storing import PATH, SIZES, asked, filled, kit, noise, put
+from tests.storage.storing import PATH, SIZES, filled, kit, lease_for, noise, put
 
 
 @dataclass
@@ -37,12 +37,12 @@ async def content(store: Store, path: str = PATH) -> bytes:
     return b"".join([piece async for piece in store.read(path)])
 
 
-async def test_the_place_is_usable(world: World) -> None:
+async def test_the_check_of_a_usable_backend_passes(world: World) -> None:
     await world.store.check()
 
 
 @pytest.mark.parametrize("size", [1, *SIZES.values()])
-async def test_what_was_put_can_be_proven_and_read_back(world: World, size: int) -> None:
+async def test_a_stored_object_can_be_proven_and_read_back(world: World, size: int) -> None:
     body = noise(size)
     async with filled(world.room, body) as spool:
         await put(world.store, spool)
@@ -55,11 +55,11 @@ async def test_what_was_put_can_be_proven_and_read_back(world: World, size: int)
 
 
 async def test_progress_ends_at_the_size(world: World) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     async with filled(world.room, noise(SIZES["tus"])) as spool:
-        await put(world.store, spool, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (SIZES["tus"], SIZES["tus"])
-    assert told == sorted(told)
+        await put(world.store, spool, progress=lambda done, total: reported.append((done, total)))
+    assert reported[-1] == (SIZES["tus"], SIZES["tus"])
+    assert reported == sorted(reported)
 
 
 async def test_a_second_put_replaces_the_first_and_changes_the_version(world: World) -> None:
@@ -75,7 +75,7 @@ async def test_a_second_put_replaces_the_first_and_changes_the_version(world: Wo
     assert before.version != after.version
 
 
-async def test_what_is_not_there_has_no_stat_and_no_proof_and_cannot_be_read(world: World) -> None:
+async def test_a_missing_object_has_no_stat_and_no_proof_and_cannot_be_read(world: World) -> None:
     # An empty folder is a disk that is not mounted.
     async with filled(world.room, b"another") as spool:
         await put(world.store, spool, path="user-1/image/another_0.png")
@@ -109,11 +109,11 @@ async def test_other_bytes_are_not_proof(world: World, wrong: bytes) -> None:
 async def test_a_lost_lease_stops_the_put_and_leaves_no_object(world: World, size: int, questions: int) -> None:
     async with filled(world.room, noise(size)) as spool:
         with pytest.raises(LeaseLost):
-            await put(world.store, spool, ours=asked(questions))
+            await put(world.store, spool, holds_lease=lease_for(questions))
     assert await world.store.stat(PATH) is None
 
 
-async def test_removing_takes_away_what_is_there_and_minds_nothing_else(world: World) -> None:
+async def test_removing_deletes_objects_and_ignores_missing_ones(world: World) -> None:
     async with filled(world.room, b"bytes") as spool:
         await put(world.store, spool)
     await world.store.remove([PATH, "user-1/image/never-there.png"])
@@ -124,7 +124,7 @@ async def test_removing_takes_away_what_is_there_and_minds_nothing_else(world: W
 @pytest.mark.parametrize(
     "path", ["../etc/passwd", "a/../b", "/a/b", "a//b", "a/b/", "plain", "a/.hidden", "a/ü.png", "a/b c", "a/b%2f", ""]
 )
-async def test_a_path_is_made_of_ids_or_refused(world: World, path: str) -> None:
+async def test_a_path_that_is_not_made_of_ids_is_refused(world: World, path: str) -> None:
     async with filled(world.room, b"bytes") as spool:
         with pytest.raises(Permanent) as refused:
             await put(world.store, spool, path=path)

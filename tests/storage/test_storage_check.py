@@ -1,4 +1,4 @@
-"""What is said at the start about the bucket and the key, and what each refusal means."""
+"""The check of bucket and key at the start, and the error for each refusal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.errors import Config, Permanent, Transient
 from reconciler.net.http_clients import storage_session
-from reconciler.storage.refusals import StorageAnswer, refusal
+from reconciler.storage.errors import StorageAnswer, to_error
 from reconciler.storage.supabase import SupabaseStore
 from testkit.standins.storage import Bucket, Fault, SupabaseStorage
 from tests.storage.storing import PATH, connected, kit
@@ -21,7 +21,7 @@ async def test_a_public_bucket_and_a_service_key_are_fine(tmp_path: Path) -> Non
         await world.store.check()
 
 
-async def test_a_missing_bucket_is_a_matter_of_configuration(tmp_path: Path) -> None:
+async def test_a_missing_bucket_is_a_configuration_error(tmp_path: Path) -> None:
     async with kit(tmp_path, name="elsewhere") as world:
         with pytest.raises(Config) as wrong:
             await world.store.check()
@@ -29,7 +29,7 @@ async def test_a_missing_bucket_is_a_matter_of_configuration(tmp_path: Path) -> 
         assert "RECONCILER_STORAGE_BUCKET" in wrong.value.hint
 
 
-async def test_a_private_bucket_is_a_matter_of_configuration(tmp_path: Path) -> None:
+async def test_a_private_bucket_is_a_configuration_error(tmp_path: Path) -> None:
     async with kit(tmp_path, bucket=Bucket(public=False)) as world:
         with pytest.raises(Config) as wrong:
             await world.store.check()
@@ -37,7 +37,7 @@ async def test_a_private_bucket_is_a_matter_of_configuration(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("why", ["expired", "another project's", "sb_secret_abc", "junk"])
-async def test_a_key_that_storage_rejects_is_a_matter_of_configuration(why: str) -> None:
+async def test_a_key_that_storage_rejects_is_a_configuration_error(why: str) -> None:
     async with SupabaseStorage() as server, SupabaseStorage() as another:
         key = {
             "expired": server.token("service_role", exp=int(time.time()) - 10),
@@ -60,7 +60,7 @@ async def test_an_anon_key_sees_no_bucket_and_the_hint_says_so() -> None:
         assert "service_role" in wrong.value.hint
 
 
-async def test_an_address_where_something_else_answers_is_a_matter_of_configuration() -> None:
+async def test_an_address_of_another_server_is_a_configuration_error() -> None:
     async with SupabaseStorage() as server:
         store = connected(f"{server.url}/elsewhere", server.key)
         with pytest.raises(Config) as wrong:
@@ -72,7 +72,7 @@ async def test_an_address_where_something_else_answers_is_a_matter_of_configurat
 @pytest.mark.parametrize(
     "fault", [Fault("html", status=503), Fault("error"), Fault("garbage"), Fault("html", status=404)]
 )
-async def test_storage_in_trouble_is_no_matter_of_configuration(tmp_path: Path, fault: Fault) -> None:
+async def test_a_failing_storage_is_no_configuration_error(tmp_path: Path, fault: Fault) -> None:
     async with kit(tmp_path) as world:
         world.server.faults.add("bucket", fault)
         with pytest.raises(Transient):
@@ -83,7 +83,7 @@ async def test_storage_in_trouble_is_no_matter_of_configuration(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("url", "key"), [("", "key"), ("not an address", "key"), ("http://127.0.0.1:1", ""), ("http://127.0.0.1:1", "a\nb")]
 )
-async def test_settings_that_cannot_be_right_are_said_at_once(url: str, key: str) -> None:
+async def test_invalid_settings_are_refused_at_once(url: str, key: str) -> None:
     async with storage_session(slots=1) as session, httpx.AsyncClient() as client:
         with pytest.raises(Config) as wrong:
             SupabaseStore(url, key, bucket="generations", session=session, client=client)
@@ -124,11 +124,11 @@ async def test_the_address_is_the_one_that_storage3_gives_and_a_browser_can_open
         (StorageAnswer("400", "something nobody has seen"), Transient, "storage_refused"),
     ],
 )
-def test_each_refusal_has_its_meaning(answer: StorageAnswer, kind: type[Exception], code: str) -> None:
-    error = refusal(answer)
+def test_each_refusal_becomes_its_error(answer: StorageAnswer, kind: type[Exception], code: str) -> None:
+    error = to_error(answer)
     assert isinstance(error, kind)
     assert error.code == code
 
 
 def test_a_long_refusal_is_cut() -> None:
-    assert len(str(refusal(StorageAnswer("400", "x" * 100_000)))) < 300
+    assert len(str(to_error(StorageAnswer("400", "x" * 100_000)))) < 300

@@ -1,4 +1,4 @@
-"""What storage and its gateway do wrong while a small object is stored, and what is made of it."""
+"""Faults of storage and its gateway while a small object is stored."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
-from reconciler.storage.refusals import StorageAnswer, refusal
+from reconciler.storage.errors import StorageAnswer, to_error
 from testkit.standins.storage import Bucket, Fault
 from testkit.waiting import until
-from tests.storage.storing import NAME, PATH, SIZES, Kit, asked, connected, kit, noise, put
+from tests.storage.storing import NAME, PATH, SIZES, Kit, connected, kit, lease_for, noise, put
 
 SMALL = pytest.mark.parametrize("size", [SIZES["memory"], SIZES["generator"]], ids=["memory", "generator"])
 
 
 @SMALL
-async def test_the_bytes_arrive_with_their_type_an_hour_of_cache_and_whose_they_are(tmp_path: Path, size: int) -> None:
+async def test_the_object_is_stored_with_its_type_an_hour_of_cache_and_its_lease(tmp_path: Path, size: int) -> None:
     async with kit(tmp_path) as world:
         spool = await world.spool(noise(size))
         await world.put(spool, mime="image/webp")
@@ -32,9 +32,7 @@ async def test_the_bytes_arrive_with_their_type_an_hour_of_cache_and_whose_they_
 
 
 @SMALL
-async def test_an_answer_lost_after_the_bytes_were_stored_is_not_a_reason_to_send_them_again(
-    tmp_path: Path, size: int
-) -> None:
+async def test_bytes_are_not_sent_again_after_only_the_answer_was_lost(tmp_path: Path, size: int) -> None:
     async with kit(tmp_path) as world:
         spool = await world.spool(noise(size))
         world.server.faults.add("put", Fault("lost"))
@@ -56,7 +54,7 @@ async def test_a_connection_cut_in_the_body_leaves_nothing_and_the_body_is_sent_
         await world.prove(spool)
 
 
-async def test_a_connection_cut_twice_is_left_for_the_next_visit(tmp_path: Path) -> None:
+async def test_after_a_connection_is_cut_twice_the_put_is_left_to_the_next_visit(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         spool = await world.spool(noise(SIZES["memory"]))
         world.server.faults.add("put", Fault("cut", after=1000), times=2)
@@ -69,10 +67,10 @@ async def test_a_connection_cut_twice_is_left_for_the_next_visit(tmp_path: Path)
 
 @pytest.mark.parametrize("size", [SIZES["memory"], 6 * (1 << 20) - 1], ids=["small", "more than the kernel takes in"])
 @pytest.mark.parametrize("kind", ["stall", "deaf"])
-async def test_silence_is_a_timeout_and_is_looked_into_before_anything_else(
+async def test_silence_is_a_timeout_and_the_object_is_checked_first(
     tmp_path: Path, size: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.storage.tus.PATIENCE", 0.4)
+    monkeypatch.setattr("reconciler.storage.tus.TIMEOUT", 0.4)
     async with kit(tmp_path, quiet=0.3, direct=True) as world:
         spool = await world.spool(noise(size))
         world.server.faults.add("put", Fault(kind))  # type: ignore[arg-type]
@@ -100,11 +98,11 @@ TROUBLE = [
         (operation, *trouble)
         for operation in ("put", "info", "bucket", "read", "remove")
         for trouble in TROUBLE
-        # A page with status 200 can only be told from an object by its hash.
+        # Only its hash tells a page with status 200 from an object.
         if (operation, trouble[0].kind) != ("read", "garbage")
     ],
 )
-async def test_a_gateway_or_server_in_trouble_is_waited_for(
+async def test_a_failing_gateway_or_server_is_a_transient_error(
     tmp_path: Path, operation: str, fault: Fault, code: str, retry_after: float | None
 ) -> None:
     async with kit(tmp_path) as world:
@@ -144,7 +142,7 @@ async def test_a_gateway_page_after_the_bytes_were_stored_counts_as_stored(tmp_p
         assert len(world.server.history[NAME]) == 1
 
 
-async def test_the_bytes_of_somebody_else_under_the_same_path_are_not_taken_for_ours(tmp_path: Path) -> None:
+async def test_other_bytes_at_the_same_path_are_not_taken_for_ours(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         await world.put(await world.spool(noise(1000, seed=2)))
         world.server.faults.add("put", Fault("html", status=502))
@@ -152,7 +150,7 @@ async def test_the_bytes_of_somebody_else_under_the_same_path_are_not_taken_for_
             await world.put(await world.spool(noise(1000, seed=3)))
 
 
-async def test_half_an_object_under_our_name_is_not_taken_for_ours(tmp_path: Path) -> None:
+async def test_half_an_object_at_our_path_is_not_taken_for_ours(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         world.server.shelf.etag_of_parts = True
         spool = await world.spool(noise(1000))
@@ -163,7 +161,7 @@ async def test_half_an_object_under_our_name_is_not_taken_for_ours(tmp_path: Pat
             await world.put(spool)
 
 
-async def test_a_slow_answer_is_an_answer(tmp_path: Path) -> None:
+async def test_a_slow_answer_is_accepted(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         world.server.faults.add("put", Fault("slow", seconds=0.2))
         await world.put(await world.spool(b"bytes"))
@@ -175,10 +173,10 @@ async def test_a_slow_answer_is_an_answer(tmp_path: Path) -> None:
     ("why", "code"),
     [("anon", "storage_denied"), ("exp", "storage_key_rejected"), ("junk", "storage_key_rejected")],
 )
-async def test_an_early_refusal_is_seen_though_the_server_reads_no_further(
+async def test_an_early_refusal_is_seen_although_the_server_reads_no_further(
     tmp_path: Path, size: int, why: str, code: str
 ) -> None:
-    """Such a server neither drains nor closes: a client that sends everything first would only see a write timeout."""
+    """Such a server neither reads on nor closes: a client that sends everything first sees only a write timeout."""
     async with kit(tmp_path, direct=True) as world:
         spool = await world.spool(noise(size))
         await world.store.check()
@@ -191,7 +189,7 @@ async def test_an_early_refusal_is_seen_though_the_server_reads_no_further(
 
 
 def _lock(world: Kit, why: str) -> None:
-    """The key is good no longer, or was never good for writing."""
+    """The key has expired, or never allowed writing."""
     server = world.server
     key = {"anon": server.token("anon"), "exp": server.token("service_role", exp=1), "junk": "sb_secret_abc"}[why]
     world.store._headers["Authorization"] = f"Bearer {key}"
@@ -199,7 +197,7 @@ def _lock(world: Kit, why: str) -> None:
 
 
 @pytest.mark.parametrize("mime", ["image/png", "image/gif"])
-async def test_a_type_the_bucket_refuses_is_said_before_a_byte_is_sent(tmp_path: Path, mime: str) -> None:
+async def test_a_type_that_the_bucket_refuses_is_refused_before_a_byte_is_sent(tmp_path: Path, mime: str) -> None:
     bucket = Bucket(allowed_mime_types=["audio/mp3", "video/*"])
     async with kit(tmp_path, bucket=bucket) as world:
         with pytest.raises(Permanent) as refused:
@@ -211,7 +209,7 @@ async def test_a_type_the_bucket_refuses_is_said_before_a_byte_is_sent(tmp_path:
         await world.put(await world.spool(b"bytes"), mime="video/webm")
 
 
-async def test_a_size_the_bucket_refuses_is_said_before_a_byte_is_sent(tmp_path: Path) -> None:
+async def test_a_size_that_the_bucket_refuses_is_refused_before_a_byte_is_sent(tmp_path: Path) -> None:
     async with kit(tmp_path, bucket=Bucket(file_size_limit=1000)) as world:
         await world.put(await world.spool(noise(1000)))
         with pytest.raises(Permanent) as refused:
@@ -220,7 +218,7 @@ async def test_a_size_the_bucket_refuses_is_said_before_a_byte_is_sent(tmp_path:
         assert world.server.requests["put"] == 1
 
 
-async def test_a_rule_that_was_lifted_since_the_start_refuses_nothing(tmp_path: Path) -> None:
+async def test_a_bucket_rule_removed_since_the_start_refuses_nothing(tmp_path: Path) -> None:
     async with kit(tmp_path, bucket=Bucket(allowed_mime_types=["video/mp4"])) as world:
         await world.store.check()
         world.server.buckets["generations"] = Bucket()
@@ -235,7 +233,7 @@ async def test_a_rule_that_was_lifted_since_the_start_refuses_nothing(tmp_path: 
     ],
 )
 @pytest.mark.parametrize("size", [1000, 7 * (1 << 20)], ids=["raw", "tus"])
-async def test_a_rule_made_since_the_start_is_heard_from_the_server_and_then_known(
+async def test_a_bucket_rule_added_since_the_start_is_learned_from_the_first_refusal(
     tmp_path: Path, bucket: Bucket, code: str, size: int
 ) -> None:
     async with kit(tmp_path) as world:
@@ -250,7 +248,7 @@ async def test_a_rule_made_since_the_start_is_heard_from_the_server_and_then_kno
 
 
 @pytest.mark.parametrize("size", [1000, 7 * (1 << 20)], ids=["raw", "tus"])
-async def test_a_bucket_that_went_away_at_run_time_is_named(tmp_path: Path, size: int) -> None:
+async def test_a_bucket_that_disappears_at_run_time_is_named(tmp_path: Path, size: int) -> None:
     async with kit(tmp_path) as world:
         await world.store.check()
         world.server.buckets.clear()
@@ -262,7 +260,7 @@ async def test_a_bucket_that_went_away_at_run_time_is_named(tmp_path: Path, size
         assert refused.value.code == "bucket_missing"
 
 
-async def test_a_storage_that_is_down_is_waited_for_and_found_again(tmp_path: Path) -> None:
+async def test_a_storage_that_is_down_is_a_transient_error_and_works_again_later(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         spool = await world.spool(noise(1000))
         await world.put(spool)
@@ -287,11 +285,11 @@ async def test_two_writers_on_one_path_leave_one_whole_object(tmp_path: Path) ->
         assert len(world.server.history[NAME]) == 2
 
 
-async def test_a_lease_lost_in_the_body_ends_the_matter_without_another_question(tmp_path: Path) -> None:
+async def test_a_lease_lost_in_the_body_ends_the_put_without_another_request(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         await world.store.check()
         with pytest.raises(LeaseLost):
-            await world.put(await world.spool(noise(SIZES["generator"])), ours=asked(2))
+            await world.put(await world.spool(noise(SIZES["generator"])), holds_lease=lease_for(2))
         assert world.server.requests["put"] <= 1
         assert world.server.requests["info"] == 0
 
@@ -319,8 +317,8 @@ async def test_no_error_shows_the_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", range(160, 201, 10))
-def test_no_part_of_a_key_is_left_where_storages_words_are_cut(before: int) -> None:
+def test_no_part_of_a_key_is_left_where_a_message_is_cut(before: int) -> None:
     for secret in ("sb_secret_do_not_show", "eyJhbGciOi.eyJyb2xlIjoic2VydmljZV9yb2xl.c2lnbmF0dXJl"):
-        error = refusal(StorageAnswer("415", "x" * before + f" {secret} " + "y " * 9000))
+        error = to_error(StorageAnswer("415", "x" * before + f" {secret} " + "y " * 9000))
         assert not any(part in str(error) for part in ("sb_", "eyJ"))
         assert len(str(error)) < 250

@@ -1,4 +1,4 @@
-"""The folder as a store: whole files or none, and nothing outside of it."""
+"""The local backend: whole files or none, and nothing outside its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.errors import Config, Permanent, Transient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.storage import prove
 from reconciler.storage.local import LocalStore
-from tests.storage.storing import PATH, asked, filled, noise, put
+from tests.storage.storing import PATH, filled, lease_for, noise, put
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def files(tmp_path: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-async def test_the_file_lies_under_its_path_and_nothing_lies_beside_it(
+async def test_the_file_is_at_its_path_and_no_other_file_is_left(
     tmp_path: Path, store: LocalStore, room: SpoolDirectory
 ) -> None:
     async with filled(room, noise(3 << 20)) as spool:
@@ -66,12 +66,12 @@ async def test_a_lease_lost_at_the_last_moment_leaves_the_old_file(
         await put(store, spool)
     async with filled(room, b"new") as spool:
         with pytest.raises(Exception, match="lease"):
-            await put(store, spool, ours=asked(1))
+            await put(store, spool, holds_lease=lease_for(1))
     assert (tmp_path / "objects" / PATH).read_bytes() == b"old"
     assert files(tmp_path) == [PATH]
 
 
-async def test_who_reads_the_old_file_reads_it_to_its_end(
+async def test_a_reader_of_the_old_file_reads_it_to_its_end(
     tmp_path: Path, store: LocalStore, room: SpoolDirectory
 ) -> None:
     async with filled(room, b"old") as spool:
@@ -110,14 +110,14 @@ async def test_a_link_out_of_the_folder_is_not_followed(
     assert (outside / "secret.png").read_bytes() == b"secret"
 
 
-async def test_a_folder_that_cannot_be_made_is_a_matter_of_configuration(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_created_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Config) as wrong:
         await LocalStore(tmp_path / "file" / "objects", "http://127.0.0.1").check()
     assert "RECONCILER_STORAGE_LOCAL_DIR" in wrong.value.hint
 
 
-async def test_unfinished_files_of_dead_processes_are_swept_after_a_day(tmp_path: Path, store: LocalStore) -> None:
+async def test_unfinished_files_of_dead_processes_are_deleted_after_a_day(tmp_path: Path, store: LocalStore) -> None:
     await store.check()
     parts = tmp_path / "objects" / ".parts"
     (parts / "old").write_bytes(b"")
@@ -127,7 +127,7 @@ async def test_unfinished_files_of_dead_processes_are_swept_after_a_day(tmp_path
     assert [part.name for part in parts.iterdir()] == ["young"]
 
 
-async def test_a_full_disk_is_waited_for_and_leaves_nothing(
+async def test_a_full_disk_is_a_transient_error_and_leaves_nothing(
     tmp_path: Path, store: LocalStore, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(number: int) -> None:
@@ -141,7 +141,7 @@ async def test_a_full_disk_is_waited_for_and_leaves_nothing(
     assert files(tmp_path) == []
 
 
-async def test_a_folder_in_the_place_of_a_file_is_waited_for(
+async def test_a_folder_in_the_place_of_a_file_is_a_transient_error(
     tmp_path: Path, store: LocalStore, room: SpoolDirectory
 ) -> None:
     (tmp_path / "objects" / PATH).mkdir(parents=True)

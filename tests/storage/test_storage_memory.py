@@ -1,4 +1,4 @@
-"""A large object passes through without lying in memory, on its way there and on its way back."""
+"""Storing and proving a large object does not load it into memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 64 * MIB
 
 @pytest.fixture
 async def elsewhere():  # type: ignore[no-untyped-def]
-    """A stand-in in a process of its own, so that only our own memory is measured; its address and key."""
+    """Run a stand-in in its own process, so that only our memory is measured; yield its address and key."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "testkit.standins.storage", cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )

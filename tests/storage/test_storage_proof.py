@@ -1,4 +1,4 @@
-"""What counts as proof that an object is in storage."""
+"""What counts as proof that an object is stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import Permanent, Transient
-from reconciler.storage import ObjectStat, plain_md5, prove
+from reconciler.storage.proof import plain_md5, prove
+from reconciler.storage.store import ObjectStat
 from testkit.standins.storage import Fault
 from tests.storage.storing import NAME, PATH, SIZES, Kit, kit, noise
 
@@ -40,7 +41,7 @@ async def test_an_etag_of_parts_is_no_proof_so_the_object_is_read_back(world: Ki
     assert world.server.requests["read"] == 1
 
 
-async def test_what_we_sent_along_proves_nothing_about_the_bytes(world: Kit) -> None:
+async def test_metadata_that_we_sent_proves_nothing_about_the_bytes(world: Kit) -> None:
     world.server.shelf.etag_of_parts = True
     spool = await world.spool(noise(1000))
     await world.put(spool)
@@ -77,7 +78,7 @@ async def test_a_page_in_place_of_the_object_is_no_proof(world: Kit) -> None:
     assert unproven.value.code == "proof_failed"
 
 
-async def test_a_read_back_that_breaks_off_is_tried_another_time(world: Kit) -> None:
+async def test_an_interrupted_read_back_is_a_transient_error(world: Kit) -> None:
     world.server.shelf.etag_of_parts = True
     spool = await world.spool(noise(3 << 20))
     await world.put(spool)
@@ -89,7 +90,7 @@ async def test_a_read_back_that_breaks_off_is_tried_another_time(world: Kit) -> 
 
 
 class Shifting:
-    """A store whose object is replaced, or removed, while it is read."""
+    """A store whose object is replaced or removed while it is read."""
 
     def __init__(self, stats: list[ObjectStat | None], body: bytes | None) -> None:
         self._stats = iter(stats)
@@ -113,7 +114,7 @@ async def test_an_object_that_changes_while_it_is_read_is_not_proven(after: Obje
     assert unproven.value.code == "proof_failed"
 
 
-async def test_an_object_that_goes_away_before_it_is_read_is_not_proven() -> None:
+async def test_an_object_that_disappears_before_it_is_read_is_not_proven() -> None:
     store = Shifting([ObjectStat(5, None, "v1", None, {})], None)
     with pytest.raises(Transient) as unproven:
         await prove(store, PATH, size=5, sha256="", md5="")  # type: ignore[arg-type]
@@ -131,5 +132,5 @@ async def test_an_object_that_goes_away_before_it_is_read_is_not_proven() -> Non
         (None, None),
     ],
 )
-def test_an_etag_is_an_md5_only_in_its_plain_form(etag: str | None, md5: str | None) -> None:
+def test_an_etag_counts_as_an_md5_only_in_its_plain_form(etag: str | None, md5: str | None) -> None:
     assert plain_md5(etag) == md5

@@ -1,4 +1,4 @@
-"""The stand-in answers the real supabase client as the real server was seen to."""
+"""The stand-in answers the supabase client as the real server does."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_an_overwrite_keeps_the_id_and_changes_the_version(
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "body", "where"),
+    ("range_header", "status", "body", "where"),
     [
         ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
         ("bytes=7-", 206, b"789", "bytes 7-9/10"),
@@ -129,12 +129,12 @@ async def test_an_overwrite_keeps_the_id_and_changes_the_version(
     ],
 )
 async def test_a_public_object_is_served_with_ranges(
-    server: SupabaseStorage, http: httpx.AsyncClient, asked: str, status: int, body: bytes, where: str
+    server: SupabaseStorage, http: httpx.AsyncClient, range_header: str, status: int, body: bytes, where: str
 ) -> None:
     files = (await storage(server, http)).from_("generations")
     await files.upload("a/b.png", b"0123456789", PNG)
     url = await files.get_public_url("a/b.png")
-    answer = await http.get(url, headers={"Range": asked})
+    answer = await http.get(url, headers={"Range": range_header})
     assert (answer.status_code, answer.content, answer.headers["content-range"]) == (status, body, where)
 
 
@@ -163,14 +163,12 @@ NAMED = "bucketName Z2VuZXJhdGlvbnM=,objectName YS9i"
 SEND = {"Content-Type": "application/offset+octet-stream"}
 
 
-async def test_resumable_uploads_keep_the_surprises_of_the_real_ones(
-    server: SupabaseStorage, http: httpx.AsyncClient
-) -> None:
+async def test_resumable_uploads_behave_like_the_real_ones(server: SupabaseStorage, http: httpx.AsyncClient) -> None:
     create = {"Upload-Length": "10", "Upload-Metadata": NAMED}
-    begun = await tus(http, server, "POST", "", headers=create)
-    assert begun.status_code == 201
-    one = "/" + begun.headers["location"].rpartition("/")[2]
-    assert begun.headers["location"].startswith("https://")
+    created = await tus(http, server, "POST", "", headers=create)
+    assert created.status_code == 201
+    one = "/" + created.headers["location"].rpartition("/")[2]
+    assert created.headers["location"].startswith("https://")
     server.resumable.strict = False
     part = await tus(http, server, "PATCH", one, headers={**SEND, "Upload-Offset": "0"}, content=b"01234")
     assert (part.status_code, part.headers["upload-offset"]) == (204, "5")
@@ -209,9 +207,9 @@ async def test_resumable_uploads_answer_with_their_real_status(
     assert answer.status_code == status
 
 
-async def test_pieces_are_six_mebibytes_but_for_the_last(server: SupabaseStorage, http: httpx.AsyncClient) -> None:
-    begun = await tus(http, server, "POST", "", headers={"Upload-Length": str(8 << 20), "Upload-Metadata": NAMED})
-    one = "/" + begun.headers["location"].rpartition("/")[2]
+async def test_pieces_are_six_mebibytes_except_for_the_last(server: SupabaseStorage, http: httpx.AsyncClient) -> None:
+    created = await tus(http, server, "POST", "", headers={"Upload-Length": str(8 << 20), "Upload-Metadata": NAMED})
+    one = "/" + created.headers["location"].rpartition("/")[2]
     short = await tus(http, server, "PATCH", one, headers={**SEND, "Upload-Offset": "0"}, content=noise(1 << 20))
     assert short.status_code == 400
     right = await tus(http, server, "PATCH", one, headers={**SEND, "Upload-Offset": "0"}, content=noise(6 << 20))
@@ -227,7 +225,7 @@ async def test_a_server_without_a_gateway_refuses_early_and_reads_no_further(htt
         await files._client.aclose()
 
 
-async def test_a_large_object_is_kept_on_disk_and_goes_away_with_the_server(tmp_path: Path) -> None:
+async def test_a_large_object_is_kept_on_disk_and_deleted_with_the_server(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         await world.put(await world.spool(noise(9 << 20)))
         (thing,) = world.server.objects.values()
@@ -236,7 +234,7 @@ async def test_a_large_object_is_kept_on_disk_and_goes_away_with_the_server(tmp_
     assert not thing.content.exists()
 
 
-async def test_a_planned_fault_strikes_as_often_as_planned_and_only_its_path(
+async def test_a_planned_fault_occurs_as_often_as_planned_and_only_at_its_path(
     server: SupabaseStorage, http: httpx.AsyncClient
 ) -> None:
     files = (await storage(server, http)).from_("generations")
@@ -248,9 +246,7 @@ async def test_a_planned_fault_strikes_as_often_as_planned_and_only_its_path(
     assert server.faults.left == 0
 
 
-async def test_it_runs_as_a_process_of_its_own_and_tells_what_was_written(
-    tmp_path: Path, http: httpx.AsyncClient
-) -> None:
+async def test_it_runs_as_its_own_process_and_reports_what_was_written(tmp_path: Path, http: httpx.AsyncClient) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "testkit.standins.storage", "--bucket", "generations"),
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Large objects: pieces of 6 MiB, cut, stalled, forgotten and taken over."""
+"""Resumable uploads of large objects: interrupted, stalled, expired, and resumed by another instance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from reconciler.errors import LeaseLost, Permanent, Transient
 from testkit.standins.storage import Fault
 from testkit.waiting import until
-from tests.storage.storing import NAME, PATH, Kit, asked, connected, kit, noise, put
+from tests.storage.storing import NAME, PATH, Kit, connected, kit, lease_for, noise, put
 
 PIECE = 6 << 20
 SIZE = 2 * PIECE + 12345
@@ -25,41 +25,41 @@ async def world(tmp_path: Path) -> AsyncIterator[Kit]:
 
 
 async def _interrupted(world: Kit, questions: int = 9) -> str:
-    """An upload that lost its lease after the first piece; its name."""
+    """Start an upload that loses its lease after the first piece; return its name."""
     spool = await world.spool(BODY)
     with pytest.raises(LeaseLost):
-        await world.put(spool, ours=asked(questions))
+        await world.put(spool, holds_lease=lease_for(questions))
     assert NAME not in world.server.objects
     assert PIECE <= world.server.resumable.uploads[world.uploads[0]].parcel.size < SIZE
     return world.uploads[0]
 
 
-async def test_a_large_object_goes_in_pieces_and_its_upload_is_told_before_the_first(world: Kit) -> None:
+async def test_a_large_object_is_sent_in_pieces_and_its_upload_is_saved_before_the_first(world: Kit) -> None:
     seen: list[int] = []
     spool = await world.spool(BODY)
 
-    def ours() -> bool:
+    def holds_lease() -> bool:
         seen.append(len(world.uploads) * 10 + world.server.requests["patch"])
         return True
 
-    await world.put(spool, ours=ours, mime="video/mp4")
+    await world.put(spool, holds_lease=holds_lease, mime="video/mp4")
     thing = world.server.objects[NAME]
     assert thing.read() == BODY
     assert (thing.mime, thing.cache_control) == ("video/mp4", "max-age=3600")
     assert thing.metadata == {"sha256": spool.sha256, "lease": "lease-1"}
     assert (world.server.requests["create"], world.server.requests["patch"]) == (1, 3)
-    assert not any(moment in (1, 2, 3) for moment in seen), "a piece was sent before its upload was told"
+    assert not any(moment in (1, 2, 3) for moment in seen), "a piece was sent before upload_started was called"
     assert world.server.requests["put"] == 0
 
 
 @pytest.mark.parametrize(("size", "way"), [(PIECE - 1, "raw"), (PIECE, "tus"), (PIECE + 1, "tus")])
-async def test_six_mebibytes_are_where_pieces_begin(world: Kit, size: int, way: str) -> None:
+async def test_objects_from_six_mebibytes_on_are_sent_in_pieces(world: Kit, size: int, way: str) -> None:
     await world.put(await world.spool(noise(size)))
     assert [written.way for written in world.server.history[NAME]] == [way]
 
 
-async def test_the_address_in_location_is_not_believed(world: Kit) -> None:
-    # The stand-in's Location begins with https:// and has no path of ours, as a server behind a gateway writes it.
+async def test_the_address_in_location_is_ignored(world: Kit) -> None:
+    # The stand-in's Location has another scheme and path than ours, as of a server behind a gateway.
     await world.put(await world.spool(BODY))
     assert world.uploads[0] in world.server.resumable.uploads
 
@@ -77,7 +77,7 @@ async def test_the_address_in_location_is_not_believed(world: Kit) -> None:
     ids=lambda fault: fault.kind,
 )
 @pytest.mark.parametrize("keeps", [True, False], ids=["keeps", "forgets"])
-async def test_after_a_broken_piece_the_servers_offset_is_where_it_goes_on(
+async def test_after_a_broken_piece_the_upload_resumes_at_the_servers_offset(
     world: Kit, fault: Fault, keeps: bool
 ) -> None:
     world.server.resumable.keeps = keeps
@@ -90,21 +90,21 @@ async def test_after_a_broken_piece_the_servers_offset_is_where_it_goes_on(
     assert world.server.faults.left == 0
 
 
-async def test_a_last_piece_of_which_less_was_kept_than_sent_is_not_the_last(world: Kit) -> None:
+async def test_a_last_piece_that_was_kept_in_part_is_followed_by_another(world: Kit) -> None:
     world.server.faults.add("patch", Fault("smaller", after=1_000_000))
     await world.put(await world.spool(noise(PIECE)))
     assert world.server.objects[NAME].read() == noise(PIECE)
     assert (world.server.requests["patch"], world.server.requests["head"]) == (2, 0)
 
 
-async def test_the_last_answer_lost_after_the_row_was_written_needs_nothing_more(world: Kit) -> None:
+async def test_a_last_answer_lost_after_the_object_was_stored_needs_no_more_pieces(world: Kit) -> None:
     spool = await world.spool(noise(PIECE))
     world.server.faults.add("patch", Fault("lost"))
     await world.put(spool)
     assert (world.server.requests["patch"], len(world.server.history[NAME])) == (1, 1)
 
 
-async def test_all_bytes_there_but_no_row_is_mended_by_an_empty_piece(world: Kit) -> None:
+async def test_an_upload_with_all_bytes_but_no_object_is_completed_by_an_empty_piece(world: Kit) -> None:
     spool = await world.spool(noise(PIECE))
     world.server.faults.add("patch", Fault("unfinished"))
     await world.put(spool)
@@ -112,14 +112,14 @@ async def test_all_bytes_there_but_no_row_is_mended_by_an_empty_piece(world: Kit
     assert world.server.requests["patch"] == 2
 
 
-async def test_all_bytes_there_over_an_older_object_is_mended_too(world: Kit) -> None:
+async def test_an_upload_with_all_bytes_over_an_older_object_is_completed_too(world: Kit) -> None:
     await world.put(await world.spool(noise(PIECE, seed=2)))
     world.server.faults.add("patch", Fault("unfinished"))
     await world.put(await world.spool(noise(PIECE, seed=3)))
     assert world.server.objects[NAME].read() == noise(PIECE, seed=3)
 
 
-async def test_an_upload_that_does_not_move_is_left_for_the_next_visit(world: Kit) -> None:
+async def test_an_upload_without_progress_is_left_to_the_next_visit(world: Kit) -> None:
     world.server.faults.add("patch", Fault("smaller", after=0), times=10)
     with pytest.raises(Transient) as stuck:
         await world.put(await world.spool(BODY))
@@ -127,14 +127,14 @@ async def test_an_upload_that_does_not_move_is_left_for_the_next_visit(world: Ki
     assert world.server.requests["patch"] <= 5
 
 
-async def test_a_server_that_forgets_what_it_had_does_not_keep_us_for_ever(world: Kit) -> None:
+async def test_a_server_that_loses_bytes_again_and_again_ends_the_upload(world: Kit) -> None:
     world.server.faults.add("patch", Fault("error"), times=100)
     with pytest.raises(Transient) as trouble:
         await world.put(await world.spool(BODY))
     assert trouble.value.code == "storage_5xx"
 
 
-async def test_a_busy_server_is_not_asked_again_at_once(world: Kit) -> None:
+async def test_a_busy_server_is_not_retried_at_once(world: Kit) -> None:
     world.server.faults.add("patch", Fault("limited", seconds=9))
     with pytest.raises(Transient) as busy:
         await world.put(await world.spool(BODY))
@@ -142,12 +142,12 @@ async def test_a_busy_server_is_not_asked_again_at_once(world: Kit) -> None:
     assert world.server.requests["head"] == 0
 
 
-async def test_a_successor_goes_on_where_the_first_writer_stopped(world: Kit) -> None:
+async def test_another_instance_resumes_where_the_first_one_stopped(world: Kit) -> None:
     upload = await _interrupted(world)
     kept, sent = world.server.resumable.uploads[upload].parcel.size, world.server.requests["patch"]
-    successor, told = connected(world.server.url, world.server.key), []
+    successor, events = connected(world.server.url, world.server.key), []
     spool = await world.spool(BODY)
-    await put(successor, spool, upload=upload, uploads=told, progress=lambda done, _: told.append(str(done)))
+    await put(successor, spool, upload=upload, uploads=events, progress=lambda done, _: events.append(str(done)))
     await successor.close()
     assert world.server.objects[NAME].read() == BODY
     assert world.server.requests["create"] == 1
@@ -155,7 +155,7 @@ async def test_a_successor_goes_on_where_the_first_writer_stopped(world: Kit) ->
     await world.prove(spool)
 
 
-async def test_a_successor_of_a_finished_upload_sends_nothing(world: Kit) -> None:
+async def test_another_instance_sends_nothing_after_a_finished_upload(world: Kit) -> None:
     spool = await world.spool(BODY)
     await world.put(spool)
     sent = world.server.requests["patch"]
@@ -163,8 +163,8 @@ async def test_a_successor_of_a_finished_upload_sends_nothing(world: Kit) -> Non
     assert (world.server.requests["patch"], world.server.requests["create"]) == (sent, 1)
 
 
-async def test_a_finished_upload_that_cannot_be_proven_is_begun_anew(world: Kit) -> None:
-    """Going on with it would end in the same wrong object for ever."""
+async def test_a_finished_upload_that_cannot_be_proven_is_started_again(world: Kit) -> None:
+    """Resuming it would always end in the same wrong object."""
     spool = await world.spool(BODY)
     world.server.shelf.etag_of_parts = True
     await world.put(spool)
@@ -176,7 +176,7 @@ async def test_a_finished_upload_that_cannot_be_proven_is_begun_anew(world: Kit)
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_an_upload_that_expired_is_begun_anew(world: Kit, status: int) -> None:
+async def test_an_expired_upload_is_started_again(world: Kit, status: int) -> None:
     upload = await _interrupted(world)
     world.server.faults.add("head", Fault("gone", status=status))
     await world.put(await world.spool(BODY), upload=upload)
@@ -185,7 +185,7 @@ async def test_an_upload_that_expired_is_begun_anew(world: Kit, status: int) -> 
     assert world.uploads[1] != upload
 
 
-async def test_an_upload_that_expires_under_way_is_left_for_the_next_visit(world: Kit) -> None:
+async def test_an_upload_that_expires_while_sending_is_left_to_the_next_visit(world: Kit) -> None:
     world.server.faults.add("patch", Fault("gone", status=404), times=2)
     world.server.faults.add("head", Fault("gone", status=404), times=1)
     with pytest.raises(Transient) as lost:
@@ -193,7 +193,7 @@ async def test_an_upload_that_expires_under_way_is_left_for_the_next_visit(world
     assert lost.value.code == "upload_lost"
 
 
-async def test_an_upload_forgotten_as_soon_as_it_was_finished_was_finished(world: Kit) -> None:
+async def test_an_upload_that_the_server_forgets_on_completion_counts_as_finished(world: Kit) -> None:
     world.server.faults.add("patch", Fault("lost"))
     world.server.faults.add("head", Fault("gone", status=410))
     await world.put(await world.spool(noise(PIECE)))
@@ -201,20 +201,20 @@ async def test_an_upload_forgotten_as_soon_as_it_was_finished_was_finished(world
     assert world.server.requests["create"] == 1
 
 
-async def test_a_key_that_ends_between_two_pieces_is_named_though_head_has_no_words(world: Kit) -> None:
-    def ours() -> bool:
+async def test_a_key_that_expires_between_two_pieces_is_named_although_head_has_no_body(world: Kit) -> None:
+    def holds_lease() -> bool:
         if world.server.requests["patch"] == 1:
             world.store._tus._headers["Authorization"] = f"Bearer {world.server.token('service_role', exp=1)}"
         return True
 
     with pytest.raises(Permanent) as ended:
-        await world.put(await world.spool(BODY), ours=ours)
+        await world.put(await world.spool(BODY), holds_lease=holds_lease)
     assert ended.value.code == "storage_key_rejected"
     assert world.server.requests["patch"] >= 1
 
 
 @pytest.mark.parametrize("other", [noise(SIZE, seed=9), noise(SIZE + 1)], ids=["other bytes", "other length"])
-async def test_an_upload_of_other_bytes_is_terminated_and_begun_anew(world: Kit, other: bytes) -> None:
+async def test_an_upload_of_other_bytes_is_terminated_and_started_again(world: Kit, other: bytes) -> None:
     upload = await _interrupted(world)
     await world.put(await world.spool(other), upload=upload)
     assert upload not in world.server.resumable.uploads
@@ -222,14 +222,14 @@ async def test_an_upload_of_other_bytes_is_terminated_and_begun_anew(world: Kit,
     assert world.server.twice() == {}
 
 
-async def test_an_upload_for_another_path_is_terminated_and_begun_anew(world: Kit) -> None:
+async def test_an_upload_for_another_path_is_terminated_and_started_again(world: Kit) -> None:
     upload = await _interrupted(world)
     await world.put(await world.spool(BODY), upload=upload, path=PATH.replace("image", "video"))
     assert upload not in world.server.resumable.uploads
     assert list(world.server.objects) == [NAME.replace("image", "video")]
 
 
-async def test_where_the_server_tells_no_metadata_the_callers_word_is_taken(world: Kit) -> None:
+async def test_without_metadata_from_the_server_the_saved_upload_is_resumed(world: Kit) -> None:
     upload = await _interrupted(world)
     world.server.resumable.tells_metadata = False
     await world.put(await world.spool(BODY), upload=upload)
@@ -252,7 +252,7 @@ async def test_a_stalled_writer_is_evicted_by_its_successor_and_one_content_is_s
                 await never.wait()
 
     monkeypatch.setattr(spool, "chunks", slowly)
-    first = asyncio.create_task(world.put(spool, ours=lambda: not lost.is_set()))
+    first = asyncio.create_task(world.put(spool, holds_lease=lambda: not lost.is_set()))
     await asyncio.wait_for(stalled.wait(), 10)
     await until(lambda: world.server.resumable.uploads[world.uploads[0]].parcel.size > PIECE, what="half a piece")
     lost.set()
@@ -275,24 +275,24 @@ async def test_a_missing_upsert_is_a_conflict_on_every_piece_so_it_is_always_sen
         await world.put(await world.spool(noise(SIZE, seed=6)))
 
 
-async def test_the_direct_server_that_closes_on_a_conflict_is_asked_where_it_is(tmp_path: Path) -> None:
+async def test_the_offset_is_requested_from_a_server_that_closes_on_a_conflict(tmp_path: Path) -> None:
     async with kit(tmp_path, direct=True) as world:
         upload = await _interrupted(world)
         kept = world.server.resumable.uploads[upload]
-        ask = world.store._tus._ask
+        get_offset = world.store._tus._get_offset
 
         async def lags(name: str):  # type: ignore[no-untyped-def]
-            offset, headers = await ask(name)
-            world.store._tus._ask = ask  # type: ignore[method-assign]
+            offset, headers = await get_offset(name)
+            world.store._tus._get_offset = get_offset  # type: ignore[method-assign]
             return offset - 1, headers
 
-        world.store._tus._ask = lags  # type: ignore[method-assign]
+        world.store._tus._get_offset = lags  # type: ignore[method-assign]
         assert kept.parcel.size >= PIECE
         await world.put(await world.spool(BODY), upload=upload)
         assert world.server.objects[NAME].read() == BODY
 
 
-async def test_a_key_that_ends_under_way_is_named_and_the_upload_goes_on_with_the_next(tmp_path: Path) -> None:
+async def test_a_key_that_expires_while_sending_is_named_and_the_upload_resumes_with_the_next(tmp_path: Path) -> None:
     async with kit(tmp_path) as world:
         upload = await _interrupted(world)
         good = dict(world.store._tus._headers)
@@ -305,7 +305,7 @@ async def test_a_key_that_ends_under_way_is_named_and_the_upload_goes_on_with_th
         assert world.server.objects[NAME].read() == BODY
 
 
-async def test_a_storage_that_restarts_under_way_loses_nothing(world: Kit) -> None:
+async def test_a_storage_that_restarts_while_sending_loses_nothing(world: Kit) -> None:
     spool = await world.spool(BODY)
     world.server.faults.add("patch", Fault("slow", seconds=0))
     world.server.faults.add("patch", Fault("deaf"))

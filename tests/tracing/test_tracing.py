@@ -1,4 +1,4 @@
-"""Traces are told only where the environment asks for them, hold no secret, and cost nobody a delivery."""
+"""Traces are sent only if the environment enables them, contain no secret, and stop no delivery."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opentelemetry.trace import StatusCode
 from reconciler.errors import Transient
 from reconciler.http.openapi import described_app
 from reconciler.logs.redaction import REDACTED, Redaction
-from reconciler.tracing import UNTRACED, chosen, wanted
+from reconciler.tracing import UNTRACED, chosen, is_enabled
 from reconciler.tracing.otel import Otel
 from testkit.standins.collector import Collector
 from testkit.waiting import until
@@ -34,11 +34,11 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Told:
-    """What was told, kept in this process."""
+    """The spans that were recorded, kept in this process."""
 
     def __init__(self) -> None:
         self._kept = InMemorySpanExporter()
-        self.otel = Otel(instance="i-1", discreet=Redaction([SECRET]).text, exporter=self._kept)
+        self.otel = Otel(instance="i-1", redact=Redaction([SECRET]).text, exporter=self._kept)
 
     def spans(self) -> dict[str, ReadableSpan]:
         self.otel._provider.force_flush()
@@ -56,14 +56,14 @@ async def told(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Told]:
 
 @pytest.fixture
 def refused() -> Iterator[str]:
-    """An address at which nobody listens, and nobody else will."""
+    """Return an address without a listener, reserved for this test."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
-    ("environment", "asked"),
+    ("environment", "expected"),
     [
         ({}, False),
         ({"OTEL_SERVICE_NAME": "shop"}, False),
@@ -75,17 +75,17 @@ def refused() -> Iterator[str]:
         ({**ENDPOINT, "OTEL_SDK_DISABLED": "true"}, False),
     ],
 )
-def test_the_standard_variables_say_whether_anything_is_told(environment: dict[str, str], asked: bool) -> None:
-    assert wanted(environment) is asked
+def test_the_standard_variables_decide_whether_tracing_is_enabled(environment: dict[str, str], expected: bool) -> None:
+    assert is_enabled(environment) is expected
 
 
-def test_where_nobody_asks_nothing_of_the_library_that_records_and_sends_is_loaded() -> None:
-    # FastAPI loads the library's interface by itself.
+def test_without_tracing_the_sdk_is_not_loaded() -> None:
+    # FastAPI loads the API package of the library by itself.
     source = """
 import sys
 import reconciler.cli, reconciler.daemon
 from reconciler.tracing import UNTRACED, chosen
-assert chosen({}, instance="i", discreet=str) is UNTRACED
+assert chosen({}, instance="i", redact=str) is UNTRACED
 loaded = [name for name in sys.modules
           if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "reconciler.tracing."))]
 assert not loaded, loaded
@@ -93,13 +93,13 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True, timeout=60)
 
 
-def test_no_file_of_ours_but_one_imports_the_library() -> None:
+def test_only_one_module_imports_the_library() -> None:
     named = {path.relative_to(ROOT).as_posix() for path in (ROOT / "reconciler").rglob("*.py")
              if "import opentelemetry" in (text := path.read_text()) or "from opentelemetry" in text}  # fmt: skip
     assert named == {"reconciler/tracing/otel.py"}
 
 
-def test_what_is_told_to_nobody_is_one_object_that_is_made_once() -> None:
+def test_untraced_spans_are_one_shared_object() -> None:
     with UNTRACED.visit("g", None) as visit, UNTRACED.step("poll", "g", n=1) as step:
         assert visit is step
         step.note(bytes=1)
@@ -107,13 +107,11 @@ def test_what_is_told_to_nobody_is_one_object_that_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("missing", ["sdk.trace", "exporter.otlp.proto.http.trace_exporter"])
-def test_without_the_extra_there_is_one_warning_and_the_rest_goes_on(
-    missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_optional_dependency_there_is_one_warning(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "reconciler.tracing.otel")
     monkeypatch.setitem(sys.modules, f"opentelemetry.{missing}", None)
     with structlog.testing.capture_logs() as lines:
-        assert chosen(ENDPOINT, instance="i", discreet=str) is UNTRACED
+        assert chosen(ENDPOINT, instance="i", redact=str) is UNTRACED
     assert [(line["event"], line["do"]) for line in lines] == [
         ("tracing.unavailable", "pip install 'kie-reconciler[otel]'")
     ]
@@ -124,13 +122,13 @@ def test_without_the_extra_there_is_one_warning_and_the_rest_goes_on(
     [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
      {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}],
 )  # fmt: skip
-def test_what_we_cannot_send_is_said_and_not_tried(odd: dict[str, str]) -> None:
+def test_an_unsupported_exporter_is_one_warning(odd: dict[str, str]) -> None:
     with structlog.testing.capture_logs() as lines:
-        assert chosen({**ENDPOINT, **odd}, instance="i", discreet=str) is UNTRACED
+        assert chosen({**ENDPOINT, **odd}, instance="i", redact=str) is UNTRACED
     assert [line["event"] for line in lines] == ["tracing.unavailable"]
 
 
-def test_an_error_is_told_by_its_code_without_secrets_or_the_query_of_an_address(told: Told) -> None:
+def test_an_error_is_recorded_by_its_code_without_secrets_or_the_query_of_an_address(told: Told) -> None:
     says = f"GET https://files.example/a.png?X-Amz-Signature=deadbeef with {SECRET}"
     with pytest.raises(Transient), told.otel.step("download", "g", n=0, note=says):
         raise Transient(says, code="timeout")
@@ -145,7 +143,7 @@ def test_an_error_is_told_by_its_code_without_secrets_or_the_query_of_an_address
     assert f"https://files.example/a.png?{REDACTED} with {REDACTED}" in text
 
 
-async def test_a_visit_that_is_cut_off_is_told_as_one(told: Told) -> None:
+async def test_a_cancelled_visit_is_recorded_as_one(told: Told) -> None:
     async def visit() -> None:
         with told.otel.visit("g", PARENT):
             await asyncio.Event().wait()
@@ -160,7 +158,7 @@ async def test_a_visit_that_is_cut_off_is_told_as_one(told: Told) -> None:
     assert attributes["code"] == "CancelledError"
 
 
-def test_the_whole_way_has_the_ids_that_the_visits_name_and_began_with_the_row(told: Told) -> None:
+def test_the_root_span_has_the_ids_that_the_visits_name_and_starts_with_the_row(told: Told) -> None:
     created = datetime(2026, 1, 2, tzinfo=UTC)
     with told.otel.visit("g", PARENT):
         told.otel.ended("g", PARENT, created, outcome="delivered")
@@ -178,7 +176,7 @@ def test_the_whole_way_has_the_ids_that_the_visits_name_and_began_with_the_row(t
     assert len({span.context.span_id for span in spans.values()}) == 3
 
 
-def test_steps_say_who_made_them_unless_the_environment_calls_it_otherwise(
+def test_spans_have_our_service_name_unless_the_environment_sets_another(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with told.otel.step("poll", "g"):
@@ -186,18 +184,18 @@ def test_steps_say_who_made_them_unless_the_environment_calls_it_otherwise(
     made = told.spans()["poll"].resource.attributes
     assert (made["service.name"], made["service.instance.id"]) == ("kie-reconciler", "i-1")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
-    renamed = Otel(instance="i-1", discreet=str, exporter=InMemorySpanExporter())
+    renamed = Otel(instance="i-1", redact=str, exporter=InMemorySpanExporter())
     assert renamed._provider.resource.attributes["service.name"] == "shop"
     renamed._provider.shutdown()
 
 
-async def test_a_collector_that_is_away_is_told_in_the_log_and_holds_up_no_end(
+async def test_an_unreachable_collector_is_logged_and_delays_no_stop(
     refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", refused)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    otel = chosen(os.environ, instance="i", discreet=str)
+    otel = chosen(os.environ, instance="i", redact=str)
     with structlog.testing.capture_logs() as lines:
         with otel.step("poll", "g"):
             pass
@@ -208,18 +206,18 @@ async def test_a_collector_that_is_away_is_told_in_the_log_and_holds_up_no_end(
     ]
 
 
-async def test_what_is_left_at_the_end_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_remaining_spans_are_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Collector() as collector:
         for name, value in {**collector.environment(), "OTEL_BSP_SCHEDULE_DELAY": "60000"}.items():
             monkeypatch.setenv(name, value)
-        otel = chosen(os.environ, instance="i", discreet=str)
+        otel = chosen(os.environ, instance="i", redact=str)
         with otel.step("poll", "g"):
             pass
         await otel.close()
         await until(lambda: collector.named("poll"), within=20, what="the last step")
 
 
-async def test_requests_are_told_to_nobody_even_where_the_process_has_a_tracer_of_its_own(
+async def test_requests_are_not_traced_even_if_the_process_has_its_own_tracer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)

@@ -90,7 +90,7 @@ class Rig:
 
     def broad(self, built: Parts, *, polling: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
         """The same instance with other limits: visits that poll at once, seconds of a lease and between two sweeps."""
-        claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
+        claims = Claims(built.database, built.table, REACH, instance=built.instance, term=term)
         work = Worker(
             claims,
             built.ledger,

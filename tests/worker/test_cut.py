@@ -17,8 +17,8 @@ import pytest
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
 from reconciler.simulator import Failure, Fault, MediaSpec, TaskSpec, never
-from reconciler.simulator.api.callback_bodies import body_of
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.api.callback_bodies import callback_body
+from reconciler.simulator.records.snapshots import take_snapshot
 from tests.worker.cuts import Cut, through
 from tests.worker.rig import Rig, opened_rig
 
@@ -92,7 +92,7 @@ async def ordered(rig: Rig, kind: str) -> str:
 
 async def store_callback(rig: Rig, task_id: str, generation_id: str | None) -> None:
     """Store KIE's callback about a finished task."""
-    body = json.dumps(body_of(scene_of(rig.kie, rig.kie.tasks[task_id], "success")))
+    body = json.dumps(callback_body(take_snapshot(rig.kie, rig.kie.tasks[task_id], "success")))
     sql = "INSERT INTO reconciler.callbacks (task_id, generation_id, body) VALUES ($1, $2, $3)"
     await rig.pool.execute(sql, task_id, generation_id, body)
 

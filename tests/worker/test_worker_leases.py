@@ -13,7 +13,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.postgres.claims.claims import Claim, TakenClaims
+from reconciler.postgres.claims.claims import Claim, WakeResult
 from reconciler.simulator import MediaSpec, never
 from reconciler.worker import worker
 from testkit.standins.proxy import Proxy
@@ -171,7 +171,7 @@ def claim(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event,
     drawn, answered = asyncio.Event(), asyncio.Event()
     take = parts.claims.take
 
-    async def slow(wakes: Mapping[str, Trigger]) -> TakenClaims:
+    async def slow(wakes: Mapping[str, Trigger]) -> WakeResult:
         taken = await take(wakes)
         drawn.set()
         await answered.wait()
@@ -324,7 +324,7 @@ async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         take = parts.claims.take
 
-        async def noted(wakes: Mapping[str, Trigger]) -> TakenClaims:
+        async def noted(wakes: Mapping[str, Trigger]) -> WakeResult:
             claimed.extend(wakes)
             return await take(wakes)
 

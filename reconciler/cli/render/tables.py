@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.domain.findings import span
+from reconciler.domain.findings import format_seconds
 from reconciler.operations.explain import ExplainTerms, lines, story, whole
 from reconciler.postgres.reports.generation_details import GenerationDetails
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
@@ -72,9 +72,9 @@ def show_status(status: StatusReport) -> None:
 def show_stuck(stuck: Sequence[StuckGeneration], after: timedelta) -> None:
     """Print the generations in flight for too long, the oldest first."""
     if not stuck:
-        _say(f"nothing is in flight for longer than {span(after.total_seconds())}")
+        _say(f"nothing is in flight for longer than {format_seconds(after.total_seconds())}")
         return
-    rows = ((one.id, one.task_id, one.kind, one.model, one.status, span(one.age), one.why) for one in stuck)
+    rows = ((one.id, one.task_id, one.kind, one.model, one.status, format_seconds(one.age), one.why) for one in stuck)
     _table(("generation", "task", "kind", "model", "status", "age", "why"), rows)
 
 
@@ -122,7 +122,7 @@ class BackfillProgress:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else span(seconds)
+    return "-" if seconds is None else format_seconds(seconds)
 
 
 def _say(told: str) -> None:

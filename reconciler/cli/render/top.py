@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 
 from reconciler.cli.render.tables import as_plain, console, grid, text
-from reconciler.domain.findings import span
+from reconciler.domain.findings import format_seconds
 from reconciler.domain.transfer import Transfer
 from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import WaitingGeneration
@@ -97,7 +97,7 @@ def _replica(rates: ReplicaRates, now: datetime) -> Sequence[RenderableType | in
     return (
         f"{rates.host} pid {rates.pid}",
         "leads" if rates.leads else "",
-        f"{span(max((now - rates.told_at).total_seconds(), 0))} ago",
+        f"{format_seconds(max((now - rates.told_at).total_seconds(), 0))} ago",
         rates.held,
         _count(rates.polls_per_second),
         _count(rates.deliveries_per_second),
@@ -121,7 +121,7 @@ def _transfer(transfer: Transfer) -> Sequence[RenderableType | int]:
         decimal(transfer.done) if moves else "",
         "?" if transfer.total is None else decimal(transfer.total),
         _bytes(transfer.bytes_per_second) if moves else "",
-        span(transfer.seconds),
+        format_seconds(transfer.seconds),
         ProgressBar(total=transfer.total, completed=transfer.done, width=20) if moves and transfer.total else "",
     )
 
@@ -129,7 +129,8 @@ def _transfer(transfer: Transfer) -> Sequence[RenderableType | int]:
 def _waiting(waiting: Sequence[WaitingGeneration]) -> RenderableType:
     names = ("generation", "waits for", "polls", "why not yet")
     return grid(
-        names, ((row.generation_id, span(row.waited), row.looks, row.why or "not polled yet") for row in waiting)
+        names,
+        ((row.generation_id, format_seconds(row.waited), row.looks, row.why or "not polled yet") for row in waiting),
     )
 
 

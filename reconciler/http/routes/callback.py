@@ -144,7 +144,7 @@ def _message(request: Request, raw: bytes) -> CallbackMessage:
     generation_ids = {value for value in request.query_params.getlist("generation") if value.strip()}
     if len(generation_ids) > 1:
         raise Problem(400, "ids_disagree", "the address names more than one generation")
-    generation_ids = {value for value in generation_ids if len(value) <= payload.LONGEST_TASK_ID}
+    generation_ids = {value for value in generation_ids if len(value) <= payload.MAX_TASK_ID}
     digest = hashlib.sha256(raw + b"\n" + "".join(generation_ids).encode()).hexdigest()
     return CallbackMessage(next(iter(task_ids)), next(iter(generation_ids), None), body, digest)
 

@@ -26,7 +26,7 @@ from reconciler.http.routes.generations import ApiModel
 from reconciler.kie.client import KieClient
 from reconciler.metrics import Metrics
 from reconciler.postgres.rate_limit import RateLimit
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, ListedGeneration
+from reconciler.postgres.reports.generation_list import LONGEST_ADDRESS, ListedGeneration
 from reconciler.worker.route import RingKey
 
 EXPIRES_IN = 1200

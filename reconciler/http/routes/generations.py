@@ -1,7 +1,7 @@
 """`GET /api/generations` and `GET /api/generations/{id}`: the caller's generations, with status and results.
 
-The query itself filters by user, so that another user's row looks like a missing one. `postgres/reports/listed.py`
-reads the rows; this module turns them into the API's fields.
+The query itself filters by user, so that another user's row looks like a missing one.
+`postgres/reports/generation_list.py` reads the rows; this module turns them into the API's fields.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pydantic.config import JsonDict
 
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import display_url
-from reconciler.domain.poll_interval import expected, progress
+from reconciler.domain.poll_interval import median_seconds, progress
 from reconciler.errors import Permanent
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.operations.explain import whole
+from reconciler.postgres.reports.generation_list import ListedGeneration
 from reconciler.postgres.reports.generation_list import cursor as cursor_of
-from reconciler.postgres.reports.listed import ListedGeneration
 
 GROUPS = {"working": OPEN, "ready": SUCCEEDED}
 """Values of `status` that stand for several of the application's words."""
@@ -143,7 +143,7 @@ def item(row: ListedGeneration) -> dict[str, object]:
         "created_at": row.created_at,
         "started_at": started,
         "completed_at": row.completed_at,
-        "expected_seconds": round(expected(row.curve), 1),
+        "expected_seconds": round(median_seconds(row.curve), 1),
         "progress": round(progress(row.curve, age), 3) if row.status in OPEN else None,
     }
 

@@ -46,7 +46,7 @@ def _result_hosts(settings: Settings) -> Iterator[str]:
     if "*" in settings.result_hosts:
         yield "https:"
         return
-    for host in settings.their_hosts:
+    for host in settings.provider_hosts:
         if settings.allow_private_hosts and host not in PROVIDER_HOSTS:
             yield f"http://{host}:*"
         yield f"https://{host}"

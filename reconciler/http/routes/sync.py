@@ -18,8 +18,7 @@ from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import ApiModel, assets
 from reconciler.operations.actions import TaskState
 from reconciler.operations.explain import ended
-from reconciler.postgres.reports.generation_list import OF_ONE_TASK
-from reconciler.postgres.reports.listed import ListedGeneration
+from reconciler.postgres.reports.generation_list import OF_ONE_TASK, ListedGeneration
 
 _EXAMPLE: JsonDict = {
     "status": "success",

@@ -1,12 +1,13 @@
-"""KIE's dialects: a record in, an observation out.
+"""The dialects of KIE's records: a record in, an observation out.
 
-One file per dialect, each a `Dialect`; envelope.py judges what is around a record, catalogue.py
-knows which dialect a task is probably written in. Pure and total: no I/O, no clock, no
-randomness, and no answer that makes them raise. The visit calls `candidates`, then `other_task` and `judge`.
+Each model family has its own record format: a `Dialect`. It has 16 modules because there is one file for each dialect.
+`envelope.py` reads what surrounds a record, `catalogue.py` knows in which dialects a task may be written. Pure and
+total: no I/O, no clock, no randomness, and no answer makes them raise. The visit calls `candidates`, `other_task` and
+`judge`.
 """
 
 from reconciler.kie.dialects.catalogue import by_name, candidates
+from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.envelope import judge, other_task
-from reconciler.kie.dialects.family import Dialect
 
 __all__ = ["Dialect", "by_name", "candidates", "judge", "other_task"]

@@ -1,7 +1,8 @@
-"""What a callback says: which task it is about, and what its payload claims has become of that task.
+"""Reads a callback: which task it is about, and what it reports about that task.
 
-Only a claim: KIE signs the task's id and the time and nothing else, so the payload counts only where KIE cannot be
-asked. Source: the callback pages of docs.kie.ai, one for each family. The door takes the ids, the visit the claim.
+KIE signs only the task's id and the time, so the report counts only while KIE cannot be asked (see
+`domain/callback_trust.py`). Source: the callback pages of docs.kie.ai, one for each dialect. The HTTP route reads the
+ids, the visit the report.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import FINE, TASK_KEYS, at, number, unfold, word
-from reconciler.kie.dialects.market import MarketDialect, audio
+from reconciler.kie.dialects.market import MarketDialect, audio_addresses
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, get_path, integer, lower_text, parse_nested
 
-LONGEST_TASK_ID = 300
+MAX_TASK_ID = 300
 
 UNREADABLE: Final = Unreachable("callback_unreadable")
 
-# What the pages of the families list for a task that failed; 401, 402, 429 and 455 say nothing about a task.
-_FAILED = frozenset({400, 413, 422, 451, 500, 501, 531})
+# The codes of failed tasks on the dialects' pages; 401, 402, 429 and 455 say nothing about a task.
+_FAILURE_CODES = frozenset({400, 413, 422, 451, 500, 501, 531})
 _MARKET = MarketDialect()
 
-# Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. What
-# lies beside them (originUrls, image_url, result_image_url) is what was given in, or a poster.
-_PLACES: tuple[tuple[str, ...], ...] = (
+# Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. Their
+# neighbours (originUrls, image_url, result_image_url) are inputs or posters.
+_RESULT_PATHS: tuple[tuple[str, ...], ...] = (
     ("info", "resultUrls"),
     ("info", "result_urls"),
     ("info", "resultImageUrl"),
@@ -38,66 +39,67 @@ _PLACES: tuple[tuple[str, ...], ...] = (
 
 
 def task_ids(body: object) -> frozenset[str]:
-    """Return every task id that the body carries, wherever a family puts it; more than one means a lie.
+    """Return every task id in the body, in the fields of all dialects; more than one means a forged callback.
 
-    Ids are opaque; what is no text, blank, unprintable (no database could hold it) or longer than 300 is none.
+    Ids are opaque. A value that is no text, blank, unprintable or longer than MAX_TASK_ID is no id.
     """
     return frozenset(
         value
-        for value in _said(body)
-        if isinstance(value, str) and value.strip() and len(value) <= LONGEST_TASK_ID and value.isprintable()
+        for value in _task_id_values(body)
+        if isinstance(value, str) and value.strip() and len(value) <= MAX_TASK_ID and value.isprintable()
     )
 
 
-def names_task(body: object) -> bool:
-    """Whether the body says anything for a task's id, even what can be none."""
-    return any(value not in (None, "") for value in _said(body))
+def mentions_task_id(body: object) -> bool:
+    """Return whether the body has any value for a task's id, even an invalid one."""
+    return any(value not in (None, "") for value in _task_id_values(body))
 
 
-def _said(body: object) -> list[object]:
+def _task_id_values(body: object) -> list[object]:
     if not isinstance(body, Mapping):
         return []
-    places = [place for place in (unfold(body.get("data")), body) if isinstance(place, Mapping)]
-    return [place.get(key) for place in places for key in TASK_KEYS]
+    objects = [each for each in (parse_nested(body.get("data")), body) if isinstance(each, Mapping)]
+    return [each.get(key) for each in objects for key in TASK_ID_KEYS]
 
 
 def read(body: object) -> Observation:
-    """Return what the payload claims; `callback_unreadable` where it claims nothing that can be understood."""
+    """Return what the callback reports; Unreachable (callback_unreadable) if it cannot be understood."""
     if not isinstance(body, Mapping):
         return UNREADABLE
-    record = unfold(body.get("data"))
+    record = parse_nested(body.get("data"))
     record = {} if record is None else record
     if not isinstance(record, Mapping):
         return UNREADABLE
-    code, message = number(body.get("code")), body.get("msg") or body.get("message")
+    code, message = integer(body.get("code")), body.get("msg") or body.get("message")
     if "state" in record:
-        seen = _MARKET.read(record)
+        observation = _MARKET.read(record)
     elif "callbackType" in record:
-        seen = _suno(record, message, code)
-    elif code in _FAILED:
-        made = _made(record)
-        seen = UNREADABLE if isinstance(made, Ready) and made.sources else outcome.refused(message, code)
+        observation = _read_suno(record, message, code)
+    elif code in _FAILURE_CODES:
+        observation = _find_results(record)
+        if not (isinstance(observation, Ready) and observation.sources):
+            return outcome.failed(message, code)
     else:
-        seen = _made(record)
-    # A success that its own code contradicts is neither.
-    return UNREADABLE if isinstance(seen, Ready) and code not in FINE else seen
+        observation = _find_results(record)
+    # A success that contradicts its own code is neither success nor failure.
+    return UNREADABLE if isinstance(observation, Ready) and code not in SUCCESS_CODES else observation
 
 
-def _suno(record: Mapping[str, object], message: object, code: int | None) -> Observation:
-    """Suno calls up to three times for one task: text and the first track are steps on the way."""
-    match stage := word(record.get("callbackType")):
+def _read_suno(record: Mapping[str, object], message: object, code: int | None) -> Observation:
+    """Suno sends up to three callbacks for a task: a text and a first track are intermediate states."""
+    match stage := lower_text(record.get("callbackType")):
         case "text" | "first":
-            return Working(stage, begun=True)
+            return Working(stage, generating=True)
         case "complete":
-            return outcome.ready(record, audio(record.get("data")))
+            return outcome.ready(record, audio_addresses(record.get("data")))
         case "error":
-            return outcome.refused(message, code)
+            return outcome.failed(message, code)
         case _:
             return UNREADABLE
 
 
-def _made(record: Mapping[str, object]) -> Observation:
-    for place in _PLACES:
-        if (found := at(record, *place)) is not None:
+def _find_results(record: Mapping[str, object]) -> Observation:
+    for path in _RESULT_PATHS:
+        if (found := get_path(record, *path)) is not None:
             return outcome.ready(record, found)
     return UNREADABLE

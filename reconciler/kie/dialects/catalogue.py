@@ -1,9 +1,8 @@
-"""Which dialect a task is written in, guessed from the model's name and the task's id.
+"""Guesses from the model's name and the task's id in which dialects a task may be written.
 
-A guess only: a task asked in the wrong dialect is unknown there, so the visit goes through the
-candidates after repeated Unknown answers. Model names are the application's own and may be
-anything; those that the market's catalogue has are the market's, also where a family of the same
-name exists.
+A task is unknown at the path of a wrong dialect, so the visit tries the candidates one after another. Model names are
+chosen by the application and may be anything. A name of the market's catalogue means the market first, even if there is
+a dialect of the same name.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 
 from reconciler.kie.dialects import suno
 from reconciler.kie.dialects.aleph import AlephDialect
-from reconciler.kie.dialects.family import Dialect
+from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.flux_kontext import FluxKontextDialect
 from reconciler.kie.dialects.gpt4o import Gpt4oDialect
 from reconciler.kie.dialects.luma import LumaDialect
@@ -40,13 +39,13 @@ _ALL: tuple[Dialect, ...] = (
     suno.VIDEO,
     suno.COVER,
 )
-_NAMED = {family.name: family for family in _ALL}
+_BY_NAME = {dialect.name: dialect for dialect in _ALL}
 
-_TASKS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
+_BY_TASK_ID: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     (r"veo_task_", (_VEO, _MARKET)),
     (r"task_4o_", (_GPT4O, _MARKET)),
 )
-"""Ids as KIE's pages show them; most are 32 hex digits and say nothing."""
+"""The forms of ids on KIE's pages; most ids are 32 hex digits, which tell nothing."""
 
 _VENDORS = (
     r"bytedance|elevenlabs|flux-?2|gemini|google|gpt-image|grok|hailuo|happyhorse|ideogram"
@@ -54,17 +53,17 @@ _VENDORS = (
     r"|sora|topaz|volcengine|wan|z-image"
 )
 _SUNO = r"(.*[^a-z])?suno[^a-z].*"
-_MODELS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
-    # The market's own keys first.
+_BY_MODEL: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
+    # First the market's own names.
     (r"runway/.*aleph.*", (_MARKET, _ALEPH)),
     (r"runway/.*", (_MARKET, _RUNWAY)),
     (r"veo/.*|veo-3-1|google/.*veo.*", (_MARKET, _VEO)),
     (r"ai-music-api/.*", (_MARKET, suno.MUSIC)),
     (r"4o-image-api", (_MARKET, _GPT4O)),
     (r"flux1-kontext", (_MARKET, _FLUX)),
-    # These are in the market only: asking elsewhere would waste requests while a task is young.
+    # Only the market has these: polls elsewhere would be wasted.
     (rf"({_VENDORS})([^a-z].*)?", (_MARKET,)),
-    # Then the families, what is made from music before the music.
+    # Then the other dialects; those of works made from music come before the music.
     (r"(.*[^a-z])?aleph([^a-z].*)?", (_ALEPH, _MARKET, _RUNWAY)),
     (r"(.*[^a-z])?runway(ml)?([^a-z].*)?", (_RUNWAY, _MARKET, _ALEPH)),
     (r"(.*[^a-z])?veo[-_ ]?3.*|veo", (_VEO, _MARKET)),
@@ -83,17 +82,17 @@ _MODELS: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
 
 
 def candidates(model: str | None, task_id: str) -> tuple[Dialect, ...]:
-    """The dialects to ask in, most likely first; the market is always among them."""
-    for pattern, families in _TASKS:
+    """Return the dialects to try, the most likely first; the market is always among them."""
+    for pattern, dialects in _BY_TASK_ID:
         if re.match(pattern, task_id):
-            return families
+            return dialects
     key = (model or "").strip().lower()[:200]
-    for pattern, families in _MODELS:
+    for pattern, dialects in _BY_MODEL:
         if re.fullmatch(pattern, key):
-            return families
+            return dialects
     return _ALL
 
 
 def by_name(name: str) -> Dialect | None:
-    """The dialect that a row was last understood in; None for a name of another version."""
-    return _NAMED.get(name)
+    """Return the dialect with this name, None if this version has none."""
+    return _BY_NAME.get(name)

@@ -1,7 +1,7 @@
-"""Flux Kontext.
+"""The dialect of Flux Kontext.
 
-Source: docs.kie.ai, flux-kontext-api/get-image-details. `originImageUrl` is what was uploaded and
-dies after ten minutes: no result.
+Source: docs.kie.ai, flux-kontext-api/get-image-details. `originImageUrl` is the uploaded image, which expires after ten
+minutes: it is no result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at
+from reconciler.kie.dialects.parsing import get_path
 
 
 class FluxKontextDialect:
@@ -20,5 +20,5 @@ class FluxKontextDialect:
     path = "/api/v1/flux/kontext/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
-        return outcome.by_flag(record, at(record, "response", "resultImageUrl"))
+        """Return the observation in the record."""
+        return outcome.from_success_flag(record, get_path(record, "response", "resultImageUrl"))

@@ -1,4 +1,4 @@
-"""4o image.
+"""The dialect of 4o image.
 
 Source: docs.kie.ai, 4o-image-api/get-4-o-image-details (`resultUrls`) and its quickstart
 (`result_urls`, and `status` beside the flag).
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at, number, word
+from reconciler.kie.dialects.parsing import get_path, integer, lower_text
 
 
 class Gpt4oDialect:
@@ -20,18 +20,18 @@ class Gpt4oDialect:
     path = "/api/v1/gpt4o-image/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says; the word speaks where the flag is absent or still 0."""
-        found = at(record, "response", "resultUrls") or at(record, "response", "result_urls")
-        if number(record.get("successFlag")) not in {None, 0}:
-            return outcome.by_flag(record, found)
-        match word(record.get("status")):
+        """Return the observation in the record; `status` decides if the flag is absent or 0."""
+        found = get_path(record, "response", "resultUrls") or get_path(record, "response", "result_urls")
+        if integer(record.get("successFlag")) not in {None, 0}:
+            return outcome.from_success_flag(record, found)
+        match lower_text(record.get("status")):
             case "generating":
-                return Working("generating", begun=True)
+                return Working("generating", generating=True)
             case "success":
                 return outcome.ready(record, found)
             case "create_task_failed" | "generate_failed":
-                return outcome.refused(record.get("errorMessage"), record.get("errorCode"))
+                return outcome.failed(record.get("errorMessage"), record.get("errorCode"))
             case "":
-                return outcome.by_flag(record, found)
+                return outcome.from_success_flag(record, found)
             case _:
                 return outcome.unknown_state(record.get("status"))

@@ -1,6 +1,6 @@
-"""Luma Modify.
+"""The dialect of Luma Modify.
 
-Source: docs.kie.ai, luma-api/get-luma-modify-details. `originUrls` is the video that was given in.
+Source: docs.kie.ai, luma-api/get-luma-modify-details. `originUrls` is the input video.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at, number
+from reconciler.kie.dialects.parsing import get_path, integer
 
 
 class LumaDialect:
@@ -19,8 +19,8 @@ class LumaDialect:
     path = "/api/v1/modify/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says; 4 means generated, and only KIE's callback failed."""
-        found = at(record, "response", "resultUrls")
-        if number(record.get("successFlag")) == 4:
+        """Return the observation in the record; flag 4 means that only KIE's callback failed."""
+        found = get_path(record, "response", "resultUrls")
+        if integer(record.get("successFlag")) == 4:
             return outcome.ready(record, found)
-        return outcome.by_flag(record, found)
+        return outcome.from_success_flag(record, found)

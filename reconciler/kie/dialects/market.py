@@ -1,9 +1,8 @@
-"""The market: one address for most models, results as JSON inside the string `resultJson`.
+"""The dialect of the market: one path for most models, results as JSON in the string `resultJson`.
 
 Source: docs.kie.ai, market/common/get-task-detail, and recorded traffic. `firstFrameUrl` and
-`lastFrameUrl` are not results: they are stills of the video itself, returned so that the next
-video can begin where this one ends; stored beside it they would count as pictures nobody made.
-`resultWaterMarkUrls` are the same results with a mark on them.
+`lastFrameUrl` are not results: they are frames of the video, for the start of another video.
+`resultWaterMarkUrls` are the same results with a watermark.
 """
 
 from __future__ import annotations
@@ -13,99 +12,98 @@ from types import MappingProxyType
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import MALFORMED, at, unfold, word
+from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested
 
-_MOST_NODES = 10_000
+_MAX_NODES = 10_000
 
 
 class MarketDialect:
-    """`state` says where the task is; waiting and queuing come before generating, or not at all."""
+    """`state` is the state of the task; waiting and queuing come before generating, or not at all."""
 
     name = "market"
     path = "/api/v1/jobs/recordInfo"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
-        match state := word(record.get("state")):
+        """Return the observation in the record."""
+        match state := lower_text(record.get("state")):
             case "waiting" | "queuing" | "queueing":
                 return Working(state)
             case "generating":
-                return Working(state, begun=True)
+                return Working(state, generating=True)
             case "success":
-                return outcome.ready(record, results(record.get("resultJson")))
+                return outcome.ready(record, find_results(record.get("resultJson")))
             case "fail":
-                return outcome.refused(record.get("failMsg"), record.get("failCode"))
+                return outcome.failed(record.get("failMsg"), record.get("failCode"))
             case _:
                 return outcome.unknown_state(record.get("state"))
 
 
-def results(result: object) -> object:
-    """The list of results in any form of `resultJson`, still unchecked.
+def find_results(result: object) -> object:
+    """Return the results in any form of `resultJson`, unchecked.
 
-    A form that is not known is MALFORMED and not empty: a success that holds something we
-    cannot read must not end as a success without output.
+    An unknown form is MALFORMED and not empty: a success with output that we cannot read is no success without output.
     """
-    result = unfold(result)
+    result = parse_nested(result)
     if not isinstance(result, Mapping):
         return result
-    known = [read(result[key]) for key, read in _FORMS.items() if key in result]
-    for found in known:
-        if found not in (None, []):
-            return found
-    return [] if known or not result else outcome.address_in(result)
+    found = [read(result[key]) for key, read in _READERS.items() if key in result]
+    for addresses in found:
+        if addresses not in (None, []):
+            return addresses
+    return [] if found or not result else outcome.find_address(result)
 
 
-def audio(tracks: object) -> object:
-    """The addresses of Suno's tracks; the picture and the stream beside each are not results."""
-    tracks = unfold(tracks)
+def audio_addresses(tracks: object) -> object:
+    """Return the addresses of Suno's tracks; the image and the stream of a track are no results."""
+    tracks = parse_nested(tracks)
     if not isinstance(tracks, list):
         return None if tracks is None else MALFORMED
     keys = ("audioUrl", "audio_url", "sourceAudioUrl", "source_audio_url")
-    return [next((url for key in keys if (url := at(track, key))), None) for track in tracks]
+    return [next((url for key in keys if (url := get_path(track, key))), None) for track in tracks]
 
 
-def _listed(value: object) -> object:
-    value = unfold(value)
+def _address_list(value: object) -> object:
+    value = parse_nested(value)
     return value if value is None or isinstance(value, list | str) else MALFORMED
 
 
-def _object(value: object) -> object:
-    value = unfold(value)
-    if (masks := at(value, "mask_urls")) is not None:
-        return _listed(masks)
-    if isinstance(segments := at(value, "segments"), list):
-        return [at(segment, "maskUrl") for segment in segments]
-    if isinstance(value, Mapping) and isinstance(url := outcome.address_in(value), str):
+def _addresses_in_object(value: object) -> object:
+    value = parse_nested(value)
+    if (masks := get_path(value, "mask_urls")) is not None:
+        return _address_list(masks)
+    if isinstance(segments := get_path(value, "segments"), list):
+        return [get_path(segment, "maskUrl") for segment in segments]
+    if isinstance(value, Mapping) and isinstance(url := outcome.find_address(value), str):
         return url
-    # Text models answer in here; words without an address are a success without media.
+    # Text models answer here; text without an address is a success without media.
     return MALFORMED if _mentions_address(value) else []
 
 
 def _mentions_address(value: object) -> bool:
-    waiting = [value]
-    for _ in range(_MOST_NODES):
-        if not waiting:
+    nodes = [value]
+    for _ in range(_MAX_NODES):
+        if not nodes:
             return False
-        node = waiting.pop()
+        node = nodes.pop()
         if isinstance(node, Mapping):
-            waiting.extend(node.values())
+            nodes.extend(node.values())
         elif isinstance(node, list):
-            waiting.extend(node)
+            nodes.extend(node)
         elif isinstance(node, str) and node.startswith(("http://", "https://")):
             return True
     return True
 
 
-# Documented: resultUrls, resultObject. `data` is how the market answers for ai-music-api models
-# (measured by others, September 2026). The rest is only known from defensive clients.
-_FORMS: Mapping[str, Callable[[object], object]] = MappingProxyType(
+# Documented: resultUrls, resultObject. The market uses `data` for ai-music-api models (measured by others, September
+# 2026). The rest is known only from other clients' code.
+_READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
-        "resultUrls": _listed,
-        "result_urls": _listed,
-        "resultObject": _object,
-        "data": audio,
-        "sunoData": audio,
-        "outputs": _listed,
-        "videoInfo": lambda value: at(value, "videoUrl"),
+        "resultUrls": _address_list,
+        "result_urls": _address_list,
+        "resultObject": _addresses_in_object,
+        "data": audio_addresses,
+        "sunoData": audio_addresses,
+        "outputs": _address_list,
+        "videoInfo": lambda value: get_path(value, "videoUrl"),
     }
 )

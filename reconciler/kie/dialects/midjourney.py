@@ -1,7 +1,7 @@
-"""Midjourney.
+"""The dialect of Midjourney.
 
-Source: docs.kie.ai, mj-api/get-mj-task-details. Its results are objects that hold one address
-each; its callbacks have plain strings in the same place.
+Source: docs.kie.ai, mj-api/get-mj-task-details. Its results are objects with one
+address each; its callbacks have plain strings in the same place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at
+from reconciler.kie.dialects.parsing import get_path
 
 
 class MidjourneyDialect:
@@ -20,5 +20,5 @@ class MidjourneyDialect:
     path = "/api/v1/mj/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
-        return outcome.by_flag(record, at(record, "resultInfoJson", "resultUrls"))
+        """Return the observation in the record."""
+        return outcome.from_success_flag(record, get_path(record, "resultInfoJson", "resultUrls"))

@@ -1,7 +1,7 @@
-"""What a dialect found, said in the house's words: Ready, Failed, Working or not understood.
+"""Builds the observation from the fields that a dialect found: Ready, Failed, Working or Unreachable.
 
-Here the addresses of results are checked (form, length, count); whether their host may be asked
-is decided where they are fetched. Called by the dialects only.
+The form, length and number of result addresses are checked here; their hosts are checked where they are fetched. Only
+the dialects call this.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
-from reconciler.kie.dialects.lenient import FINE, MALFORMED, clean, number, unfold, when
+from reconciler.kie.dialects.parsing import MALFORMED, SUCCESS_CODES, integer, parse_nested, printable_line, timestamp
 
-MOST_RESULTS = 64
-LONGEST_ADDRESS = 4096
-LONGEST_TASK = timedelta(days=1)
+MAX_RESULTS = 64
+MAX_ADDRESS = 4096
+MAX_DURATION = timedelta(days=1)
 
-# A poster or cover art comes beside the video or audio it belongs to: pictures are named last.
+# An object can hold a poster next to its video or audio: the image keys come last.
 _ADDRESS_KEYS = (
     "resultUrl",
     "resultVideoUrl",
@@ -33,71 +33,71 @@ _ADDRESS_KEYS = (
 
 
 def ready(record: Mapping[str, object], found: object) -> Ready | Unreachable:
-    """A success with these results: a list or one of addresses, or of objects that hold one.
+    """Return the success with these results: one or a list of addresses, or of objects that hold one.
 
-    One address that cannot be used makes the whole answer unusable: a part of the results would
-    be taken for all of them. Absent entries are passed over, repeated ones kept once.
+    One invalid address makes the whole answer unusable, because a part of the results would be taken for all. Absent
+    entries are skipped, repeated ones count once.
     """
-    found = unfold(found)
+    found = parse_nested(found)
     items = [] if found is None else found if isinstance(found, list) else [found]
-    if len(items) > MOST_RESULTS:
+    if len(items) > MAX_RESULTS:
         return Unreachable("bad_result", f"{len(items)} results")
     sources: dict[str, None] = {}
     for item in items:
-        address = unfold(address_in(item) if isinstance(item, Mapping) else item)
+        address = parse_nested(find_address(item) if isinstance(item, Mapping) else item)
         if address is None:
             continue
         if not isinstance(address, str) or not _usable(address):
             return Unreachable("bad_result", "a result without a usable address")
         sources[address] = None
-    completed = when(record.get("completeTime"))
+    completed = timestamp(record.get("completeTime"))
     if completed is not None and completed.tzinfo is None:
         completed = None
-    return Ready(tuple(sources), completed_at=completed, duration=_took(record))
+    return Ready(tuple(sources), completed_at=completed, duration=_duration(record))
 
 
-def address_in(item: Mapping[str, object]) -> object:
-    """The address an object holds; None where its place is empty, MALFORMED where there is none."""
+def find_address(item: Mapping[str, object]) -> object:
+    """Return the address in an object; None if its field is null, MALFORMED if it has no such field."""
     for key in _ADDRESS_KEYS:
         if item.get(key) is not None:
             return item[key]
     return None if any(key in item for key in _ADDRESS_KEYS) else MALFORMED
 
 
-def refused(message: object, code: object) -> Failed:
-    """The provider's own word that the task failed; the message is never empty."""
-    text = clean(message) or "KIE says that the task failed, without a reason"
+def failed(message: object, code: object) -> Failed:
+    """Return the failure that the provider reports; its message is never empty."""
+    text = printable_line(message) or "KIE says that the task failed, without a reason"
     return Failed(text, code=error_code(code))
 
 
 def error_code(code: object) -> str | None:
-    """The code as text, None where it names no error."""
-    return None if number(code) in FINE else clean(code) or None
+    """Return the code as text, None if it means no error."""
+    return None if integer(code) in SUCCESS_CODES else printable_line(code) or None
 
 
 def unknown_state(value: object) -> Unreachable:
-    """A state that no page names: it may mean anything, so it means nothing yet."""
-    return Unreachable("unknown_state", clean(value))
+    """Return the observation for an undocumented state, which settles nothing."""
+    return Unreachable("unknown_state", printable_line(value))
 
 
-def by_flag(record: Mapping[str, object], found: object) -> Observation:
-    """The families that count: successFlag 0, 1, 2 and 3.
+def from_success_flag(record: Mapping[str, object], found: object) -> Observation:
+    """Return the observation by successFlag 0, 1, 2 or 3, which several dialects share.
 
-    Their pages call 0 "generating" and have no word for queuing, so 0 is begun.
+    Their pages call 0 "generating" and name no queue.
     """
-    match number(record.get("successFlag")):
+    match integer(record.get("successFlag")):
         case 0:
-            return Working("generating", begun=True)
+            return Working("generating", generating=True)
         case 1:
             return ready(record, found)
         case 2 | 3:
-            return refused(record.get("errorMessage"), record.get("errorCode"))
+            return failed(record.get("errorMessage"), record.get("errorCode"))
         case _:
             return unknown_state(record.get("successFlag"))
 
 
 def _usable(address: str) -> bool:
-    if len(address) > LONGEST_ADDRESS or " " in address or "\\" in address:
+    if len(address) > MAX_ADDRESS or " " in address or "\\" in address:
         return False
     try:
         parts = urlsplit(address)
@@ -106,11 +106,11 @@ def _usable(address: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and address.isprintable()
 
 
-def _took(record: Mapping[str, object]) -> timedelta | None:
-    began, ended = when(record.get("createTime")), when(record.get("completeTime"))
-    if began and ended and (began.tzinfo is None) == (ended.tzinfo is None):
-        took = ended - began
+def _duration(record: Mapping[str, object]) -> timedelta | None:
+    created, completed = timestamp(record.get("createTime")), timestamp(record.get("completeTime"))
+    if created and completed and (created.tzinfo is None) == (completed.tzinfo is None):
+        duration = completed - created
     else:
-        # Documented as milliseconds, seconds in every record seen.
-        took = timedelta(seconds=max(0, min(number(record.get("costTime")) or 0, 10**9)))
-    return took if timedelta() < took <= LONGEST_TASK else None
+        # Documented as milliseconds, but seconds in every recorded answer.
+        duration = timedelta(seconds=max(0, min(integer(record.get("costTime")) or 0, 10**9)))
+    return duration if timedelta() < duration <= MAX_DURATION else None

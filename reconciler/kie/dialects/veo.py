@@ -1,7 +1,7 @@
-"""Veo 3.1, its extensions and its 4K upgrades.
+"""The dialect of Veo 3.1, its extensions and its 4K upgrades.
 
 Source: docs.kie.ai, veo3-api/get-veo-3-video-details. `originUrls` are the same videos before
-they were cut to the wanted shape, `imageUrls` their posters: neither is a result.
+cropping, `imageUrls` their posters: neither is a result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from reconciler.domain.model import Observation
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.lenient import at
+from reconciler.kie.dialects.parsing import get_path
 
 
 class VeoDialect:
@@ -20,5 +20,5 @@ class VeoDialect:
     path = "/api/v1/veo/record-info"
 
     def read(self, record: Mapping[str, object]) -> Observation:
-        """What the record says."""
-        return outcome.by_flag(record, at(record, "response", "resultUrls"))
+        """Return the observation in the record."""
+        return outcome.from_success_flag(record, get_path(record, "response", "resultUrls"))

@@ -1,1 +1,1 @@
-"""The simulated KIE on the wire: routes, envelopes, result files, callbacks, and what goes wrong with them."""
+"""The HTTP side of the simulator: routes, envelopes, result files, callbacks, and their faults."""

@@ -1,6 +1,6 @@
-"""KIE's API over HTTP: making tasks, telling of them, links, credit. One dictionary of routes, no framework in between.
+"""KIE's API over HTTP: createTask, records, download-url links, credit. One dictionary of routes, no framework.
 
-Called by `simulator.py`, which gives it every request that is not for a file.
+`simulator.py` passes it every request below /api.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from reconciler.simulator.api.files import SIGNATURE
-from reconciler.simulator.api.wire import Wire, envelope, pack
+from reconciler.simulator.api.file_host import SIGNATURE
+from reconciler.simulator.api.responses import Responses, compress, envelope
 from reconciler.simulator.limiter import Limiter
-from reconciler.simulator.plans import plan
-from reconciler.simulator.records.families import FAMILIES, SimulatedFamily
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.records.dialects import DIALECTS, SimulatedDialect
+from reconciler.simulator.records.snapshots import take_snapshot
+from reconciler.simulator.task_plans import draw_task
 from reconciler.simulator.tasks import NULL, UNKNOWN, SimulatedTask, TaskSpec
 from reconciler.simulator.world import World
 
 Route = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
-TWISTS = frozenset({"null", "unknown_state", "code_zero", "code_string", "bare_list"})
+CHANGED_ANSWERS = frozenset({"null", "unknown_state", "code_zero", "code_string", "bare_list"})
 
 
 class Api:
     """The API host."""
 
-    def __init__(self, world: World, wire: Wire) -> None:
+    def __init__(self, world: World, responses: Responses) -> None:
         self._world = world
-        self._wire = wire
+        self._responses = responses
         self._creates = Limiter(20, 10.0)
         self._records = Limiter(10, 1.0)
         self._routes: dict[tuple[str, str], Route] = {
@@ -42,7 +42,7 @@ class Api:
             ("POST", "/api/v1/midi/generate"): self._orphan,
             ("GET", "/api/v1/veo/get-1080p-video"): self._veo_1080p,
         }
-        for family in FAMILIES.values():
+        for family in DIALECTS.values():
             self._routes["GET", family.status] = partial(self._record, family)
             for path in family.creates:
                 self._routes["POST", path] = partial(self._create, family)
@@ -50,152 +50,152 @@ class Api:
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request below /api."""
         if self._world.latency:
-            await self._wire.wait(self._world.latency)
+            await self._responses.wait(self._world.latency)
         route = self._routes.get((request.method, request.path))
         if route is None:
-            return self._wire.refuse(request, 404, "Not Found", status=404)
+            return self._responses.refuse(request, 404, "Not Found", status=404)
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not key or (self._world.keys and key not in self._world.keys):
             self._world.counts.refused += 1
-            return self._wire.refuse(request, 401)
+            return self._responses.refuse(request, 401)
         return await route(request, key)
 
     def _limited(self, limiter: Limiter, request: web.BaseRequest, key: str) -> web.Response | None:
         if not self._world.limits or limiter.allows(key, time.monotonic()):
             return None
         self._world.counts.limited += 1
-        return self._wire.refuse(request, 429, status=429 if self._world.http_429 else 200)
+        return self._responses.refuse(request, 429, status=429 if self._world.http_429 else 200)
 
-    async def _create(self, family: SimulatedFamily, request: web.BaseRequest, key: str) -> web.StreamResponse:
-        asked = await _body(request)
+    async def _create(self, family: SimulatedDialect, request: web.BaseRequest, key: str) -> web.StreamResponse:
+        body = await _body(request)
         if (limited := self._limited(self._creates, request, key)) is not None:
             return limited
-        if (message := _complaint(family, asked)) is not None:
-            return self._wire.refuse(request, 422, message)
-        if family.grows and asked.get("taskId") not in self._world.tasks:
+        if (message := _invalid_request(family, body)) is not None:
+            return self._responses.refuse(request, 422, message)
+        if family.grows and body.get("taskId") not in self._world.tasks:
             return await self._orphan(request, key)
         fault = self._world.fault("create")
         if fault is not None and fault != "lost":
-            return await self._wire.spoil(request, fault)
-        task_id = self._world.add_task(**self._order(family, asked, key))
+            return await self._responses.spoil(request, fault)
+        task_id = self._world.add_task(**self._order(family, body, key))
         self._world.counts.creates += 1
         self._world.credits = round(self._world.credits - 4.25, 2)
         if fault == "lost":
-            return await self._wire.spoil(request, "reset")
+            return await self._responses.spoil(request, "reset")
         named = {"taskId": task_id, "recordId": task_id} if family.name == "market" else {"taskId": task_id}
-        return self._wire.accept(request, named)
+        return self._responses.accept(request, named)
 
-    def _order(self, family: SimulatedFamily, asked: dict[str, object], key: str) -> TaskSpec:
-        model = str(asked.get("model") or family.model)
+    def _order(self, family: SimulatedDialect, body: dict[str, object], key: str) -> TaskSpec:
+        model = str(body.get("model") or family.model)
         world = self._world
         if world.orders:
             order = world.orders.popleft()
         elif model in world.usual:
             order = world.usual[model]
         else:
-            order = plan(family.name, model, (world.seed, len(world.tasks)), world.media_size)
-        given = asked.get("input") if family.name == "market" else asked
-        callback = asked.get("callBackUrl")
-        told: TaskSpec = {
+            order = draw_task(family.name, model, (world.seed, len(world.tasks)), world.media_size)
+        given = body.get("input") if family.name == "market" else body
+        callback = body.get("callBackUrl")
+        request_spec: TaskSpec = {
             "family": family.name,
             "model": model,
             "key": key,
             "request": given if isinstance(given, dict) else {},
             "callback_url": callback if isinstance(callback, str) else None,
         }
-        return {**told, **order}
+        return {**request_spec, **order}
 
-    async def _record(self, family: SimulatedFamily, request: web.BaseRequest, key: str) -> web.StreamResponse:
+    async def _record(self, family: SimulatedDialect, request: web.BaseRequest, key: str) -> web.StreamResponse:
         if (limited := self._limited(self._records, request, key)) is not None:
             return limited
         self._world.counts.records += 1
         task_id = request.query.get("taskId")
         if not task_id:
-            return self._wire.refuse(request, 400, "taskId parameter is required")
+            return self._responses.refuse(request, 400, "taskId parameter is required")
         task = self._world.tasks.get(task_id)
         if task is None or task.family != family.name or task.key not in {None, key}:
-            return self._wire.refuse(request, *family.stranger)
+            return self._responses.refuse(request, *family.stranger)
         task.polls += 1
         task.polled_at.append(time.monotonic())
         state = task.state(self._world.clock.now())
-        return await self._tell(family, request, task, state)
+        return await self._answer_record(family, request, task, state)
 
-    async def _tell(
-        self, family: SimulatedFamily, request: web.BaseRequest, task: SimulatedTask, state: str
+    async def _answer_record(
+        self, family: SimulatedDialect, request: web.BaseRequest, task: SimulatedTask, state: str
     ) -> web.StreamResponse:
         fault = self._world.fault("record", task)
-        if fault is not None and fault not in TWISTS:
-            return await self._wire.spoil(request, fault, self._answer(family, task, state)[0])
+        if fault is not None and fault not in CHANGED_ANSWERS:
+            return await self._responses.spoil(request, fault, self._answer(family, task, state)[0])
         if state == UNKNOWN:
-            return self._wire.refuse(request, *family.stranger)
+            return self._responses.refuse(request, *family.stranger)
         body, packed = self._answer(family, task, NULL if fault == "null" else state)
         if fault is not None:
-            return self._wire.reply(request, _twist(body, fault))
-        return self._wire.reply(request, body, packed=packed)
+            return self._responses.reply(request, _change_answer(body, fault))
+        return self._responses.reply(request, body, packed=packed)
 
-    def _answer(self, family: SimulatedFamily, task: SimulatedTask, state: str) -> tuple[bytes, bytes]:
-        """The answer and its compressed form, made once for each state."""
+    def _answer(self, family: SimulatedDialect, task: SimulatedTask, state: str) -> tuple[bytes, bytes]:
+        """Return the answer and its compressed form, built once for each state."""
         world = self._world
         fault = world.fault("result", task) if state == "success" else None
-        made = (state, fault, world.blanks, world.extras, world.cost_in_ms)
-        if made not in task.answers:
-            record = None if state in {NULL, UNKNOWN} else family.record(scene_of(world, task, state, fault))
+        cache_key = (state, fault, world.blanks, world.extras, world.cost_in_ms)
+        if cache_key not in task.answers:
+            record = None if state in {NULL, UNKNOWN} else family.record(take_snapshot(world, task, state, fault))
             body = envelope(200, "success", record)
-            task.answers[made] = (body, pack(body))
-        return task.answers[made]
+            task.answers[cache_key] = (body, compress(body))
+        return task.answers[cache_key]
 
     async def _veo_1080p(self, request: web.BaseRequest, key: str) -> web.StreamResponse:
         task = self._world.tasks.get(request.query.get("taskId", ""))
         if task is None or task.family != "veo" or task.key not in {None, key}:
-            return self._wire.refuse(request, 422, "record is null")
+            return self._responses.refuse(request, 422, "record is null")
         if task.state(self._world.clock.now()) != "success":
-            return self._wire.refuse(request, 422, "1080P is processing. It should be ready in 1-2 minutes.")
-        return self._wire.accept(request, {"resultUrl": self._world.addresses(task)[0]})
+            return self._responses.refuse(request, 422, "1080P is processing. It should be ready in 1-2 minutes.")
+        return self._responses.accept(request, {"resultUrl": self._world.addresses(task)[0]})
 
     async def _orphan(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        return self._wire.refuse(request, 422, "Record does not exist")
+        return self._responses.refuse(request, 422, "Record does not exist")
 
     async def _credit(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         self._world.counts.credits += 1
-        return self._wire.accept(request, self._world.credits)
+        return self._responses.accept(request, self._world.credits)
 
     async def _link(self, request: web.BaseRequest, key: str) -> web.StreamResponse:
-        asked = (await _body(request)).get("url")
-        found = self._world.known(urlsplit(asked).path) if isinstance(asked, str) else None
-        if found is None or not str(asked).startswith(self._world.origin) or found.key not in {None, key}:
-            return self._wire.refuse(request, 422, "url is wrong")
+        body = (await _body(request)).get("url")
+        found = self._world.known(urlsplit(body).path) if isinstance(body, str) else None
+        if found is None or not str(body).startswith(self._world.origin) or found.key not in {None, key}:
+            return self._responses.refuse(request, 422, "url is wrong")
         if (fault := self._world.fault("link", found)) is not None:
-            return await self._wire.spoil(request, fault)
+            return await self._responses.spoil(request, fault)
         self._world.counts.links += 1
-        seed = f"{self._world.seed}/{self._world.counts.links}/{asked}".encode()
+        seed = f"{self._world.seed}/{self._world.counts.links}/{body}".encode()
         signature = hashlib.blake2b(seed, digest_size=32).hexdigest()
         self._world.links[signature] = self._world.clock.now() + self._world.link_lasts
         lasts = round(self._world.link_lasts)
         query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires={lasts}&{SIGNATURE}={signature}"
-        return self._wire.accept(request, f"{str(asked).partition('?')[0]}?{query}")
+        return self._responses.accept(request, f"{str(body).partition('?')[0]}?{query}")
 
 
 async def _body(request: web.BaseRequest) -> dict[str, object]:
     try:
-        asked = json.loads(await request.read())
+        body = json.loads(await request.read())
     except ValueError:
         return {}
-    return asked if isinstance(asked, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
-def _complaint(family: SimulatedFamily, asked: dict[str, object]) -> str | None:
-    """What KIE says to a request that it does not take."""
-    if family.needs_callback and not asked.get("callBackUrl"):
+def _invalid_request(family: SimulatedDialect, body: dict[str, object]) -> str | None:
+    """Return KIE's message for an invalid request, None for a valid one."""
+    if family.needs_callback and not body.get("callBackUrl"):
         return "Please enter callBackUrl."
     if family.name != "market":
-        return None if asked.get("prompt") or asked.get("taskId") or asked.get("uploadUrl") else "prompt is required"
-    if not isinstance(asked.get("model"), str):
+        return None if body.get("prompt") or body.get("taskId") or body.get("uploadUrl") else "prompt is required"
+    if not isinstance(body.get("model"), str):
         return "model is required"
-    return None if isinstance(asked.get("input"), dict) else "input is required"
+    return None if isinstance(body.get("input"), dict) else "input is required"
 
 
-def _twist(body: bytes, fault: str) -> bytes:
-    """A good answer in a shape that only hasty clients stumble over."""
+def _change_answer(body: bytes, fault: str) -> bytes:
+    """Return a good answer in an unusual form that careless clients misread."""
     answer = json.loads(body)
     match fault:
         case "code_zero":

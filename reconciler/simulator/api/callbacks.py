@@ -1,6 +1,6 @@
-"""Callbacks on their way: when each is due, how it is signed, what goes wrong with it, and up to three more tries.
+"""Sends callbacks: when each is due, its signature, its faults, and up to three retries.
 
-The client is the simulator's own: it stands for KIE's network, not for the daemon's. Started by `simulator.py`.
+It uses its own HTTP client, because it represents KIE's network and not the daemon's. `simulator.py` starts it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import time
 
 import aiohttp
 
-from reconciler.simulator.api.callback_bodies import ONCE, STAGES, body_of, tampered
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.api.callback_bodies import CALLBACK_STAGES, SINGLE_CALLBACK, callback_body, tampered
+from reconciler.simulator.records.snapshots import take_snapshot
 from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 
 RETRIES = 3
 EARLY = 0.8
-"""An early callback comes at this part of the life."""
+"""The fraction of the life at which an early callback is sent."""
 
 
 class CallbackSender:
-    """Calls every task's callback address when its time has come."""
+    """Sends the callbacks of every task when they are due."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -44,20 +44,20 @@ class CallbackSender:
         for task in world.tasks.values():
             self.expect(task)
         world.on_change(self.expect)
-        self._round = asyncio.create_task(self._run())
+        self._scheduler = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop calling, also what is being tried again."""
-        for task in (self._round, *self._sending):
+        """Stop all callbacks, also pending retries."""
+        for task in (self._scheduler, *self._sending):
             task.cancel()
-        await asyncio.gather(self._round, *self._sending, return_exceptions=True)
+        await asyncio.gather(self._scheduler, *self._sending, return_exceptions=True)
         await self._session.close()
 
     def expect(self, task: SimulatedTask) -> None:
-        """Note when a task will call; to be told again when its end has moved."""
+        """Schedule the callbacks of a task; call it again if the end of the task changes."""
         if task.callback_url is None or task.ends == math.inf:
             return
-        for stage, part in STAGES.get(task.family, ONCE):
+        for stage, part in CALLBACK_STAGES.get(task.family, SINGLE_CALLBACK):
             if part == 1.0 and task.life.seconds and self._world.fault("early", task):
                 part = EARLY  # noqa: PLW2901
             due = task.born + part * task.life.seconds
@@ -69,7 +69,7 @@ class CallbackSender:
             self._changed.clear()
             now = self._world.clock.now()
             while self._due and self._due[0][0] <= now:
-                self._begin(*heapq.heappop(self._due)[2:])
+                self._send(*heapq.heappop(self._due)[2:])
             wait = self._world.clock.real(self._due[0][0] - now) if self._due else None
             try:
                 async with asyncio.timeout(wait):
@@ -77,7 +77,7 @@ class CallbackSender:
             except TimeoutError:
                 continue
 
-    def _begin(self, task: SimulatedTask, stage: str, ends: float) -> None:
+    def _send(self, task: SimulatedTask, stage: str, ends: float) -> None:
         if ends != task.ends or stage in task.called:
             return
         task.called.add(stage)
@@ -99,9 +99,9 @@ class CallbackSender:
                 return
 
     async def _post(self, task: SimulatedTask, stage: str, fault: str | None) -> bool:
-        """Call once; whether the other side took it."""
+        """Send a callback once; return whether it was accepted."""
         state = task.life.end if stage == "complete" else "generating"
-        body = body_of(scene_of(self._world, task, state), stage)
+        body = callback_body(take_snapshot(self._world, task, state), stage)
         if fault == "two_ids":
             body["taskId"] = "0" * 32
         sent = tampered(body) if fault == "tampered" else json.dumps(body, separators=(",", ":")).encode()
@@ -113,9 +113,9 @@ class CallbackSender:
                 task.call_answers.append(answer.status)
         except (aiohttp.ClientError, TimeoutError, ValueError):
             task.call_answers.append(0)
-        taken = task.call_answers[-1] == 200
-        self._world.counts.acknowledged += taken
-        return taken
+        accepted = task.call_answers[-1] == 200
+        self._world.counts.acknowledged += accepted
+        return accepted
 
     def _signature(self, task: SimulatedTask, fault: str | None) -> dict[str, str]:
         key = self._world.hmac_key
@@ -127,6 +127,6 @@ class CallbackSender:
 
 
 def sign(key: str, task_id: str, at: int) -> str:
-    """KIE's signature: it covers the task's id and the time, not the body."""
+    """Return KIE's signature, which covers the task's id and the time, not the body."""
     digest = hmac.new(key.encode(), f"{task_id}.{at}".encode(), hashlib.sha256).digest()
     return base64.b64encode(digest).decode()

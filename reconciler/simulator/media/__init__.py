@@ -1,1 +1,1 @@
-"""The bytes of simulated results: small pictures, films and sounds that real players accept. Pure."""
+"""The bytes of simulated results: small images, videos and sounds that real players accept. Pure."""

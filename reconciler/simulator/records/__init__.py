@@ -1,1 +1,1 @@
-"""What each family's status route answers about a task: the counterparts of `reconciler/kie/dialects`. Pure."""
+"""Writes the record of a task for every dialect: the counterpart of `reconciler/kie/dialects`. Pure."""

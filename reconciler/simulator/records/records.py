@@ -1,7 +1,7 @@
-"""The twins of KIE's dialects: what each family's status route says about a task, as `data` of the envelope. Pure.
+"""The records of KIE's dialects: what each family's status route says about a task, as `data` of the envelope. Pure.
 
-Shapes come from the API's documents and from recorded answers; they are written here independently of the readers in
-`reconciler/providers`, so that the two can disagree. `families.py` says which route belongs to which.
+The forms come from KIE's documentation and from recorded answers. They are written independently of the readers in
+`reconciler/kie/dialects`, so that tests compare the two. `dialects.py` says which route belongs to which.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Json = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A task at one moment: everything a record may tell; times are Unix seconds."""
+class TaskSnapshot:
+    """A task at one moment, with everything that a record may contain; times are Unix seconds."""
 
     task: SimulatedTask
     state: str
@@ -84,36 +84,36 @@ class Scene:
         return json.dumps(response)[:-9] if self.fault == "invalid_json" else response
 
 
-def market(scene: Scene) -> Json:
+def market(snapshot: TaskSnapshot) -> Json:
     """The ten keys that every recorded answer had, and three more on demand."""
-    task = scene.task
-    nothing = "" if scene.blanks else None
+    task = snapshot.task
+    nothing = "" if snapshot.blanks else None
     cost = None
-    if scene.completed is not None:
-        cost = int((scene.completed - scene.created) * (1000 if scene.cost_in_ms else 1))
+    if snapshot.completed is not None:
+        cost = int((snapshot.completed - snapshot.created) * (1000 if snapshot.cost_in_ms else 1))
     record: Json = {
         "taskId": task.id,
         "model": task.model,
-        "state": scene.state,
+        "state": snapshot.state,
         "param": task.param,
-        "resultJson": _result(scene) if scene.done else "",
-        "failCode": task.failure.code if scene.failed else nothing,
-        "failMsg": task.failure.message if scene.failed else nothing,
+        "resultJson": _result(snapshot) if snapshot.done else "",
+        "failCode": task.failure.code if snapshot.failed else nothing,
+        "failMsg": task.failure.message if snapshot.failed else nothing,
         "costTime": cost,
-        "completeTime": scene.millis(scene.completed),
-        "createTime": scene.millis(scene.created),
+        "completeTime": snapshot.millis(snapshot.completed),
+        "createTime": snapshot.millis(snapshot.created),
     }
-    if scene.extras:
-        record["updateTime"] = scene.millis(scene.completed or scene.created)
-        record["progress"] = 100 if scene.done else 0
-        record["creditsConsumed"] = 4.25 if scene.done else 0
+    if snapshot.extras:
+        record["updateTime"] = snapshot.millis(snapshot.completed or snapshot.created)
+        record["progress"] = 100 if snapshot.done else 0
+        record["creditsConsumed"] = 4.25 if snapshot.done else 0
     return record
 
 
-def _result(scene: Scene) -> object:
-    wrap = scene.task.wrap
-    result = wrap(scene.results) if wrap else {"resultUrls": list(scene.results)}
-    match scene.fault:
+def _result(snapshot: TaskSnapshot) -> object:
+    wrap = snapshot.task.wrap
+    result = wrap(snapshot.results) if wrap else {"resultUrls": list(snapshot.results)}
+    match snapshot.fault:
         case "invalid_json":
             return json.dumps(result, separators=(",", ":"))[:-9]
         case "object":
@@ -124,53 +124,55 @@ def _result(scene: Scene) -> object:
             return json.dumps(result, separators=(",", ":"))
 
 
-def veo(scene: Scene) -> Json:
+def veo(snapshot: TaskSnapshot) -> Json:
     """Veo 3.1: a flag, a response, times in words."""
-    urls = [] if scene.task.variant == "empty" else list(scene.results)
-    response: Json = {"taskId": scene.task.id, "resultUrls": urls, "originUrls": None, "resolution": "720p"}
+    urls = [] if snapshot.task.variant == "empty" else list(snapshot.results)
+    response: Json = {"taskId": snapshot.task.id, "resultUrls": urls, "originUrls": None, "resolution": "720p"}
     return {
-        "taskId": scene.task.id,
-        "paramJson": scene.task.param,
-        "completeTime": scene.words(scene.completed),
-        "response": scene.when_done(response),
-        "successFlag": scene.flag,
-        **scene.error,
-        "createTime": scene.words(scene.created),
+        "taskId": snapshot.task.id,
+        "paramJson": snapshot.task.param,
+        "completeTime": snapshot.words(snapshot.completed),
+        "response": snapshot.when_done(response),
+        "successFlag": snapshot.flag,
+        **snapshot.error,
+        "createTime": snapshot.words(snapshot.created),
         "fallbackFlag": False,
     }
 
 
-def runway(scene: Scene) -> Json:
+def runway(snapshot: TaskSnapshot) -> Json:
     """Runway: states of its own, one film, failCode a number."""
     states = {"waiting": "wait", "queuing": "queueing", NULL: "wait"}
-    video = {"videoId": f"v-{scene.task.id}", "taskId": scene.task.id, **_film(scene, "videoUrl", "imageUrl")}
-    code = scene.task.failure.code
+    video = {"videoId": f"v-{snapshot.task.id}", "taskId": snapshot.task.id, **_video(snapshot, "videoUrl", "imageUrl")}
+    code = snapshot.task.failure.code
     return {
-        "taskId": scene.task.id,
+        "taskId": snapshot.task.id,
         "parentTaskId": "",
         "generateParam": {"prompt": "a film", "imageUrl": "", "expandPrompt": True},
-        "state": states.get(scene.state, scene.state),
-        "generateTime": scene.words(scene.created),
-        "videoInfo": scene.when_done(video),
-        "failCode": (int(code) if code.isdigit() else 500) if scene.failed else 0,
-        "failMsg": scene.task.failure.message if scene.failed else "",
+        "state": states.get(snapshot.state, snapshot.state),
+        "generateTime": snapshot.words(snapshot.created),
+        "videoInfo": snapshot.when_done(video),
+        "failCode": (int(code) if code.isdigit() else 500) if snapshot.failed else 0,
+        "failMsg": snapshot.task.failure.message if snapshot.failed else "",
         "expireFlag": 0,
     }
 
 
-def _film(scene: Scene, film: str, still: str) -> Json:
-    return {film: scene.first, still: scene.still}
+def _video(snapshot: TaskSnapshot, film: str, still: str) -> Json:
+    return {film: snapshot.first, still: snapshot.still}
 
 
-def aleph(scene: Scene) -> Json:
+def aleph(snapshot: TaskSnapshot) -> Json:
     """Aleph: flag 0 is running and failed alike, only the error tells them apart."""
     return {
-        "taskId": scene.task.id,
-        "paramJson": scene.task.param,
-        "response": scene.when_done({"taskId": scene.task.id, **_film(scene, "resultVideoUrl", "resultImageUrl")}),
-        "completeTime": scene.iso(scene.completed),
-        "createTime": scene.iso(scene.created),
-        "successFlag": int(scene.done),
-        "errorCode": scene.error["errorCode"] or 0,
-        "errorMessage": scene.error["errorMessage"] or "",
+        "taskId": snapshot.task.id,
+        "paramJson": snapshot.task.param,
+        "response": snapshot.when_done(
+            {"taskId": snapshot.task.id, **_video(snapshot, "resultVideoUrl", "resultImageUrl")}
+        ),
+        "completeTime": snapshot.iso(snapshot.completed),
+        "createTime": snapshot.iso(snapshot.created),
+        "successFlag": int(snapshot.done),
+        "errorCode": snapshot.error["errorCode"] or 0,
+        "errorMessage": snapshot.error["errorMessage"] or "",
     }

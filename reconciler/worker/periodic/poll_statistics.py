@@ -26,4 +26,4 @@ class PollStatisticsUpdate:
         """Learn, or read what the leader learned, and use it from now on."""
         learned = await (self._poll_stats.learn() if self._leadership.leads else self._poll_stats.recall())
         if learned is not None:
-            self._policy.learn(learned.curves, learned.theta)
+            self._policy.learn(learned.curves, learned.poll_price)

@@ -15,9 +15,9 @@ import structlog
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.http.routes import callback
 from reconciler.postgres.pool import Database
-from reconciler.simulator.api.callback_bodies import body_of, tampered
-from reconciler.simulator.records.families import FAMILIES
-from reconciler.simulator.records.records import Scene
+from reconciler.simulator.api.callback_bodies import callback_body, tampered
+from reconciler.simulator.records.dialects import DIALECTS
+from reconciler.simulator.records.records import TaskSnapshot
 from reconciler.simulator.tasks import SimulatedTask, TaskLife
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
@@ -109,7 +109,7 @@ async def test_every_generation_of_the_task_is_woken(stage: Stage) -> None:
 async def test_one_callback_sent_twice_to_two_replicas_at_once_is_stored_once(stage: Stage) -> None:
     task, database = stage.task(), Database(stage.dsn, size=2)
     generation_id = await stage.books.insert(task_id=task)
-    async with opened_replica(database, stage.books.shape) as other:
+    async with opened_replica(database, stage.books.table) as other:
         replicas = [stage.replica, other]
         answers = await asyncio.gather(*(replica.call(market(task)) for replica in replicas * 2))
         assert [answer.status_code for answer in answers] == [200] * 4
@@ -122,17 +122,17 @@ async def test_one_callback_sent_twice_to_two_replicas_at_once_is_stored_once(st
     assert await stage.books.pool.fetchval("SELECT count FROM reconciler.callbacks WHERE task_id = $1", task) == 4
 
 
-def scene(task_id: str, family: str, state: str) -> Scene:
+def scene(task_id: str, family: str, state: str) -> TaskSnapshot:
     task = SimulatedTask(id=task_id, family=family, model="m", life=TaskLife(), born=0.0)
-    return Scene(task=task, state=state, results=(RESULT,), covers=(RESULT,), created=0.0, completed=9.0)
+    return TaskSnapshot(task=task, state=state, results=(RESULT,), covers=(RESULT,), created=0.0, completed=9.0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIALECTS)
 async def test_the_callback_of_every_family_finds_its_row(stage: Stage, family: str) -> None:
     task = stage.task()
     generation_id = await stage.books.insert(task_id=task)
     for state in ("success", "fail"):
-        assert (await stage.replica.call(body_of(scene(task, family, state)))).status_code == 200
+        assert (await stage.replica.call(callback_body(scene(task, family, state)))).status_code == 200
         assert stage.replica.woken() == {generation_id}
 
 
@@ -141,7 +141,7 @@ async def test_each_of_sunos_three_callbacks_is_stored_and_only_wakes(stage: Sta
     generation_id = await stage.books.insert(task_id=task)
     before = await stage.versions()
     for word in ("text", "first", "complete"):
-        assert (await stage.replica.call(body_of(scene(task, "suno", "generating"), word))).status_code == 200
+        assert (await stage.replica.call(callback_body(scene(task, "suno", "generating"), word))).status_code == 200
         assert stage.replica.woken() == {generation_id}
     assert (await stage.stored(task), await stage.versions()) == (3, before)
 
@@ -238,7 +238,7 @@ async def test_two_mib_are_refused_with_and_without_a_content_length(stage: Stag
 async def test_while_the_database_is_away_the_answer_is_503_so_that_kie_sends_again(stage: Stage) -> None:
     async with Proxy(stage.dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        async with opened_replica(database, stage.books.shape) as replica:
+        async with opened_replica(database, stage.books.table) as replica:
             task = stage.task()
             assert (await replica.call(market(task))).status_code == 202
             await proxy.refuse()
@@ -258,7 +258,7 @@ async def test_a_database_that_does_not_answer_gives_503_before_kie_hangs_up(
     monkeypatch.setattr(callback, "DATABASE_SECONDS", 0.2)
     async with Proxy(stage.dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        async with opened_replica(database, stage.books.shape) as replica:
+        async with opened_replica(database, stage.books.table) as replica:
             await database.open()
             proxy.swallow()
             assert (await replica.call(market(stage.task()))).status_code == 503

@@ -15,7 +15,7 @@ import structlog
 from reconciler.http.routes import download_url
 from reconciler.kie.client import key_hash
 from reconciler.simulator import Simulator
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.media.files import MediaSpec
 from testkit.rows import THEIRS, add, keep
 from tests.http.api import ANN, BOB, ServedApi, opened
 from tests.wire import origin

@@ -1,4 +1,4 @@
-"""What callbacks say: the id in every place where a family puts it, and the claim of every family's payload."""
+"""Callbacks: the task id in every field that a dialect uses, and the report of every dialect."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
-from reconciler.kie.dialects.callback import UNREADABLE, names_task, read, task_ids
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.callback import UNREADABLE, mentions_task_id, read, task_ids
+from reconciler.kie.dialects.parsing import MAX_TEXT
 from tests.kie.dialects.test_total import anything, records
 
 A, B = "https://tempfile.aiquickdraw.com/a.mp4", "https://tempfile.aiquickdraw.com/b.mp4"
@@ -37,16 +37,16 @@ def called(data: object, code: object = 200, msg: object = "success", **more: ob
         {"taskId": "a\0b", "task_id": "\ud800", "data": {"task_id": "one"}},
     ],
 )
-def test_the_id_is_found_wherever_a_family_puts_it(body) -> None:
+def test_the_id_is_found_in_the_fields_of_all_dialects(body) -> None:
     assert task_ids(body) == {"one"}
 
 
 @pytest.mark.parametrize("body", [None, [], "one", 1, {}, {"data": {}}, {"data": ["one"]}, {"data": {"taskId": ["a"]}}])
-def test_what_is_no_id_is_none(body) -> None:
+def test_an_invalid_id_is_no_id(body) -> None:
     assert task_ids(body) == frozenset()
 
 
-def test_ids_that_disagree_are_all_told() -> None:
+def test_ids_that_disagree_are_all_returned() -> None:
     assert task_ids({"taskId": "one", "task_id": "two", "data": {"taskId": "three"}}) == {"one", "two", "three"}
 
 
@@ -64,13 +64,13 @@ def test_an_id_of_300_characters_is_one() -> None:
         {"task_id": ["a"]},
     ],
 )
-def test_what_can_be_no_id_names_a_task_all_the_same(body) -> None:
-    assert names_task(body)
+def test_an_invalid_id_still_mentions_a_task(body) -> None:
+    assert mentions_task_id(body)
 
 
 @pytest.mark.parametrize("body", [None, [], "one", {}, {"data": None}, {"data": ["one"]}, {"taskId": None, "data": {}}])
-def test_where_no_place_of_an_id_is_filled_no_task_is_named(body) -> None:
-    assert not names_task(body)
+def test_without_a_value_for_an_id_no_task_is_mentioned(body) -> None:
+    assert not mentions_task_id(body)
 
 
 def market(**more: object) -> dict[str, object]:
@@ -86,17 +86,17 @@ def test_the_markets_callback_is_read_as_its_record() -> None:
 
 
 @pytest.mark.parametrize("code", [501, 400, 200, None])
-def test_the_markets_failure_is_told_by_its_state(code) -> None:
+def test_the_markets_failure_is_read_from_its_state(code) -> None:
     seen = read(called(market(state="fail", resultJson=None, failCode="422", failMsg="no"), code))
 
     assert seen == Failed("no", code="422")
 
 
-def test_a_state_on_the_way_is_on_the_way() -> None:
-    assert read(called(market(state="generating", resultJson=""))) == Working("generating", begun=True)
+def test_an_intermediate_state_is_working() -> None:
+    assert read(called(market(state="generating", resultJson=""))) == Working("generating", generating=True)
 
 
-def test_a_state_that_no_page_names_is_unheard() -> None:
+def test_an_undocumented_state_is_unreachable() -> None:
     assert read(called(market(state="odd"))) == Unreachable("unknown_state", "odd")
 
 
@@ -118,7 +118,7 @@ def test_a_state_that_no_page_names_is_unheard() -> None:
     ],
     ids=["veo", "veo4k", "4o", "flux", "runway", "aleph", "luma", "midjourney", "wav", "wav_snake", "cover", "empty"],
 )
-def test_a_success_is_read_from_its_familys_place_and_posters_are_no_results(data, sources) -> None:
+def test_a_success_is_read_from_its_dialects_field_and_posters_are_no_results(data, sources) -> None:
     assert read(called(data)) == Ready(sources)
     assert read(called(json.dumps(data), "0")) == Ready(sources)
 
@@ -145,12 +145,12 @@ def track(sound: str) -> dict[str, object]:
     return {"id": "x", "audio_url": sound, "stream_audio_url": POSTER, "image_url": POSTER, "duration": 198.44}
 
 
-def test_only_the_last_of_sunos_three_calls_is_the_end() -> None:
+def test_only_the_last_of_sunos_three_callbacks_is_a_success() -> None:
     def stage(word: str, *sounds: str) -> Observation:
         return read(called({"callbackType": word, "task_id": "t", "data": [track(sound) for sound in sounds]}))
 
-    assert stage("text", "", "") == Working("text", begun=True)
-    assert stage("first", A, "") == Working("first", begun=True)
+    assert stage("text", "", "") == Working("text", generating=True)
+    assert stage("first", A, "") == Working("first", generating=True)
     assert stage("complete", A, B) == Ready((A, B))
     assert stage("encore", A, B) == UNREADABLE
 
@@ -174,12 +174,12 @@ def test_only_the_last_of_sunos_three_calls_is_the_end() -> None:
         called(None, 429),
     ],
 )
-def test_what_says_nothing_or_contradicts_itself_is_unreadable(body) -> None:
+def test_an_empty_or_contradictory_callback_is_unreadable(body) -> None:
     assert read(body) == UNREADABLE
 
 
 @pytest.mark.parametrize("data", [{"info": "words"}, {"resultUrls": "words"}, {"video_url": {"a": 1}}])
-def test_a_place_that_holds_no_address_is_no_result(data) -> None:
+def test_a_result_field_without_an_address_is_no_result(data) -> None:
     assert isinstance(read(called(data)), Unreachable)
 
 
@@ -210,7 +210,7 @@ bodies = st.fixed_dictionaries(
 
 
 @given(body=bodies | anything)
-def test_every_json_is_one_bounded_observation_and_a_bounded_set_of_ids(body) -> None:
+def test_any_json_gives_one_observation_and_ids_of_limited_size(body) -> None:
     seen = read(body)
 
     assert isinstance(seen, typing.get_args(Observation))
@@ -220,13 +220,13 @@ def test_every_json_is_one_bounded_observation_and_a_bounded_set_of_ids(body) ->
         assert "\0" not in one
         assert 0 < len(one) <= 300
     if isinstance(seen, Failed):
-        assert 0 < len(seen.message) <= LONGEST_SAID
+        assert 0 < len(seen.message) <= MAX_TEXT
     if isinstance(seen, Ready):
         assert len(seen.sources) <= 64
         assert all(len(source) <= 4096 and source.startswith(("http://", "https://")) for source in seen.sources)
 
 
-def test_a_body_nested_deeply_is_survived() -> None:
+def test_a_deeply_nested_body_does_not_raise() -> None:
     deep: object = A
     for _ in range(10_000):
         deep = {"data": deep, "info": deep, "resultUrls": deep, "callbackType": deep}

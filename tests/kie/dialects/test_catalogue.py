@@ -1,4 +1,4 @@
-"""Which dialects a task is asked in, by the model's name and the task's id."""
+"""In which dialects a task is polled, by the model's name and the task's id."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def names(model, task_id=HEX):
         "Kling ",
     ],
 )
-def test_a_model_that_only_the_market_has_is_asked_there_alone(model):
+def test_a_model_that_only_the_market_has_is_polled_there_only(model):
     assert names(model) == ["market"]
 
 
@@ -70,7 +70,7 @@ def test_a_model_that_only_the_market_has_is_asked_there_alone(model):
         None,
     ],
 )
-def test_a_model_that_nobody_claims_is_asked_in_the_market_and_then_everywhere(model):
+def test_an_unknown_model_is_polled_in_the_market_and_then_in_every_dialect(model):
     assert names(model) == EVERYBODY
 
 
@@ -87,7 +87,7 @@ def test_a_model_that_nobody_claims_is_asked_in_the_market_and_then_everywhere(m
         ("flux1-kontext", ["market", "flux_kontext"]),
     ],
 )
-def test_a_key_of_the_markets_catalogue_is_the_markets_then_its_familys(model, first):
+def test_a_name_of_the_markets_catalogue_means_the_market_and_then_its_dialect(model, first):
     assert names(model) == first
 
 
@@ -136,36 +136,36 @@ def test_a_key_of_the_markets_catalogue_is_the_markets_then_its_familys(model, f
         ("niji6", "midjourney"),
     ],
 )
-def test_a_familys_model_is_asked_there_first_and_in_the_market_next(model, first):
+def test_a_dialects_model_is_polled_there_first_and_then_in_the_market(model, first):
     assert names(model)[:2] == [first, "market"]
 
 
 @pytest.mark.parametrize("model", [None, "veo-3-1", "kling-3.0/video"])
-def test_a_task_id_of_veos_form_is_veos_whatever_the_model_is_called(model):
+def test_a_task_id_of_veos_form_means_veo_with_any_model_name(model):
     assert names(model, "veo_task_abcdef123456") == ["veo", "market"]
 
 
-def test_a_task_id_of_4os_form_is_4os():
+def test_a_task_id_of_4os_form_means_4o():
     assert names(None, "task_4o_abc123") == ["gpt4o", "market"]
 
 
-def test_a_task_id_that_only_mentions_a_form_says_nothing():
+def test_a_task_id_that_only_contains_a_form_means_nothing():
     assert names(None, "my_veo_task_1") == EVERYBODY
 
 
-def test_no_candidate_comes_twice_and_the_market_is_always_among_them():
+def test_no_candidate_is_repeated_and_the_market_is_always_among_them():
     for model in (None, "veo3", "suno", "runway", "aleph", "suno-wav", "mj", "4o-image-api"):
         found = names(model)
         assert len(found) == len(set(found))
         assert "market" in found
 
 
-def test_a_hostile_name_costs_no_time():
+def test_a_hostile_name_is_matched_quickly():
     assert names("suno-" * 100_000)[0] == "suno"
     assert names("-runway" * 100_000 + "x")[0] == "runway"
 
 
-def test_every_family_is_found_by_its_name_and_has_an_address_of_its_own():
+def test_every_dialect_is_found_by_its_name_and_has_its_own_path():
     found = [by_name(name) for name in EVERYBODY]
 
     assert [family.name for family in found] == EVERYBODY

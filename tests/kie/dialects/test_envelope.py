@@ -1,4 +1,4 @@
-"""Of all that can come back instead of a record, nothing fails a task."""
+"""Law four at the envelope: no answer without a record fails a task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.parsing import MAX_TEXT
 
 MARKET = by_name("market")
 VEO = by_name("veo")
@@ -30,8 +30,8 @@ def body(code, msg="", data=None):
         pytest.param(200.0, id="200 as a float"),
     ],
 )
-def test_every_way_to_write_success_opens_the_record(code):
-    assert judge(MARKET, 200, body(code, "success", RUNNING)) == Working("generating", begun=True)
+def test_the_record_is_read_under_every_form_of_success(code):
+    assert judge(MARKET, 200, body(code, "success", RUNNING)) == Working("generating", generating=True)
 
 
 @pytest.mark.parametrize(
@@ -104,38 +104,38 @@ def test_a_task_that_kie_does_not_know_is_unknown(family, status, answer, reason
         pytest.param(200, body(200, "success", ""), "bad_envelope", id="data is a text"),
     ],
 )
-def test_what_is_no_word_about_the_task_is_unheard(status, answer, reason):
+def test_an_answer_that_is_not_about_the_task_is_unreachable(status, answer, reason):
     seen = judge(MARKET, status, answer)
 
     assert isinstance(seen, Unreachable)
     assert seen.reason == reason
 
 
-def test_a_pause_that_was_asked_for_is_passed_on():
+def test_a_retry_after_is_returned():
     assert judge(MARKET, 429, None, 12.5).retry_after == 12.5
     assert judge(MARKET, 200, body(455), 60.0).retry_after == 60.0
     assert judge(MARKET, 200, body(200, "call frequency is too high"), 3.0).retry_after == 3.0
 
 
-def test_what_kie_said_is_told_as_one_line():
+def test_kies_message_becomes_one_line():
     seen = judge(MARKET, 200, body(500, "first\nsecond\x00\x1b[31m" + "x" * 900))
 
     assert seen.detail == "first second [31m" + "x" * 900
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "expected"),
     [
-        pytest.param("x" * (LONGEST_SAID - 8) + "\nkey", "x" * (LONGEST_SAID - 8) + " key", id="all of it"),
-        pytest.param("x" * (LONGEST_SAID - 8) + "\nkey-of-kie", "x" * (LONGEST_SAID - 8), id="whole words only"),
-        pytest.param("x" * (LONGEST_SAID + 1), "code 500", id="a single word"),
+        pytest.param("x" * (MAX_TEXT - 8) + "\nkey", "x" * (MAX_TEXT - 8) + " key", id="all of it"),
+        pytest.param("x" * (MAX_TEXT - 8) + "\nkey-of-kie", "x" * (MAX_TEXT - 8), id="whole words only"),
+        pytest.param("x" * (MAX_TEXT + 1), "code 500", id="a single word"),
     ],
 )
-def test_what_is_too_long_ends_between_two_words_since_half_a_key_is_not_known_as_one(said, told):
-    assert judge(MARKET, 200, body(500, said)).detail == told
+def test_a_long_message_is_cut_between_two_words_so_that_no_half_key_is_left(message, expected):
+    assert judge(MARKET, 200, body(500, message)).detail == expected
 
 
-def test_code_501_fails_a_task_when_the_record_says_so_too():
+def test_code_501_fails_a_task_if_the_record_reports_a_failure_too():
     assert judge(MARKET, 200, body(501, "Generation failed", FAILED)) == Failed(
         "The generation task failed.", code="501"
     )
@@ -152,34 +152,34 @@ def test_code_501_fails_a_task_when_the_record_says_so_too():
         pytest.param("failed", id="with a text"),
     ],
 )
-def test_code_501_alone_fails_nothing(data):
+def test_code_501_alone_fails_no_task(data):
     seen = judge(MARKET, 200, body(501, "Generation failed", data))
 
     assert seen == Unreachable("failed_without_record", "Generation failed")
 
 
 @pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 408, 422, 429, 433, 455, 500, 505])
-def test_no_other_code_fails_a_task_whatever_it_carries(code):
+def test_no_other_code_fails_a_task_with_any_record(code):
     assert not isinstance(judge(MARKET, 200, body(code, "", FAILED)), Failed)
     assert not isinstance(judge(MARKET, code, body(code, "", FAILED)), Failed)
     assert not isinstance(judge(MARKET, code, FAILED), Failed)
 
 
-def test_a_record_under_a_code_of_success_is_believed():
+def test_a_record_with_a_success_code_counts():
     assert judge(MARKET, 200, body(200, "success", FAILED)) == Failed("The generation task failed.", code="501")
     assert judge(MARKET, 200, body(0, "", {"state": "success", "resultJson": '["https://a.example/x"]'})) == Ready(
         ("https://a.example/x",)
     )
 
 
-def test_a_code_beyond_reason_is_not_repeated_digit_by_digit():
+def test_a_huge_code_is_not_repeated_in_full():
     for family in candidates(None, ""):
         assert len(str(judge(family, 200, {"code": 10**4000, "data": None}))) < 200
 
 
 @pytest.mark.parametrize("record", [{"taskId": "b2"}, {"task_id": "b2"}, {"taskId": "a1", "task_id": "b2"}])
 @pytest.mark.parametrize("code", [200, 501, 404])
-def test_a_record_that_names_another_task_says_nothing_of_ours(record, code):
+def test_a_record_of_another_task_is_unreachable(record, code):
     assert other_task(body(code, "", {**FAILED, **record}), "a1") == Unreachable("other_task", "the record is of b2")
 
 
@@ -195,13 +195,13 @@ def test_a_record_that_names_another_task_says_nothing_of_ours(record, code):
         pytest.param("b2", id="no record"),
     ],
 )
-def test_a_record_that_names_ours_or_none_is_judged(data):
+def test_a_record_that_names_our_task_or_none_is_read(data):
     assert other_task(body(200, "", data), "a1") is None
     assert other_task(data, "a1") is None
     assert other_task(None, "a1") is None
 
 
-def test_the_name_of_another_task_is_told_as_one_bounded_line():
+def test_the_id_of_another_task_is_shown_as_one_line_of_limited_length():
     told = other_task(body(200, "", {"taskId": "b\n2 " + "x" * 10**6}), "a1")
 
     assert told == Unreachable("other_task", "the record is of b 2")

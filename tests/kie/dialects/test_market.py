@@ -1,4 +1,4 @@
-"""The market's records: states, every form of resultJson, and what is refused in them."""
+"""The market's records: states, every form of resultJson, and what makes them unusable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.domain.model import Failed, Ready, Unreachable, Working
 from reconciler.kie.dialects import by_name
-from reconciler.kie.dialects.lenient import LONGEST_SAID
+from reconciler.kie.dialects.parsing import MAX_TEXT
 
 MARKET = by_name("market")
 A = "https://tempfile.aiquickdraw.com/r/a.png"
@@ -26,8 +26,8 @@ def success(result, **more):
     [
         pytest.param("waiting", Working("waiting"), id="waiting has not begun"),
         pytest.param("queuing", Working("queuing"), id="queuing has not begun"),
-        pytest.param("generating", Working("generating", begun=True), id="generating has"),
-        pytest.param(" Generating ", Working("generating", begun=True), id="however it is written"),
+        pytest.param("generating", Working("generating", generating=True), id="generating has"),
+        pytest.param(" Generating ", Working("generating", generating=True), id="however it is written"),
         pytest.param("completed", Unreachable("unknown_state", "completed"), id="a word nobody names"),
         pytest.param("failed", Unreachable("unknown_state", "failed"), id="failed is not fail"),
         pytest.param("", Unreachable("unknown_state"), id="no state"),
@@ -146,7 +146,7 @@ def test_a_string_wrapped_twice_is_read():
         pytest.param({"newForm": [A]}, id="a form that nobody knows"),
     ],
 )
-def test_what_cannot_be_read_is_asked_again_and_never_guessed(result):
+def test_an_unreadable_result_is_unreachable_and_never_guessed(result):
     seen = MARKET.read(success(result if isinstance(result, str) else json.dumps(result)))
 
     assert isinstance(seen, Unreachable)
@@ -176,16 +176,16 @@ def test_64_results_and_4096_characters_are_not_too_much():
         pytest.param("a\x00b\n\tc\x1b d\ud800", None, Failed("a b c d"), id="control characters"),
     ],
 )
-def test_a_failure_is_told_in_the_providers_words(message, code, seen):
+def test_a_failure_has_the_providers_message(message, code, seen):
     record = {"state": "fail", "failMsg": message, "failCode": code, "resultJson": ""}
 
     assert MARKET.read(record) == seen
 
 
-def test_a_long_message_is_told_whole_up_to_the_word_where_it_is_too_long():
-    seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * LONGEST_SAID, "failCode": "z" * 1000})
+def test_a_long_message_is_cut_between_two_words():
+    seen = MARKET.read({"state": "fail", "failMsg": "x" * 600 + " y" * MAX_TEXT, "failCode": "z" * 1000})
 
-    assert seen.message == "x" * 600 + " y" * ((LONGEST_SAID - 601) // 2)
+    assert seen.message == "x" * 600 + " y" * ((MAX_TEXT - 601) // 2)
     assert seen.code == "z" * 1000
 
 
@@ -261,7 +261,7 @@ ENDED = datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
         pytest.param({"completeTime": 5}, None, None, id="the year 1970"),
     ],
 )
-def test_how_long_it_took_is_read_from_whatever_is_given(times, completed_at, took):
+def test_the_duration_is_read_from_any_of_the_times(times, completed_at, took):
     seen = MARKET.read(success({"resultUrls": [A]}, **times))
 
     assert seen == Ready((A,), completed_at, None if took is None else timedelta(seconds=took))

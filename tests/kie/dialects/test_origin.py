@@ -1,4 +1,4 @@
-"""Whose a task is: what its record's callback address names, and nothing that looks like it."""
+"""The generation of a task is read from the callback address in its record, and from no other field."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def record(**param: object) -> dict[str, object]:
         ([ADDRESS], None),
     ],
 )
-def test_the_generation_is_the_one_parameter_of_that_name(address: object, named: str | None) -> None:
+def test_the_generation_is_the_single_query_parameter_of_that_name(address: object, named: str | None) -> None:
     assert generation_named(record(callBackUrl=address, input="{}", model="m")) == named
 
 
@@ -58,7 +58,7 @@ def test_the_generation_is_the_one_parameter_of_that_name(address: object, named
         {"callBackUrl": ADDRESS},
     ],
 )
-def test_what_is_no_plain_echo_of_the_request_names_nothing(param: object) -> None:
+def test_a_param_that_is_not_the_request_names_no_generation(param: object) -> None:
     assert generation_named({"param": param, "callBackUrl": ADDRESS}) is None
 
 
@@ -70,5 +70,5 @@ JSON = st.recursive(
 
 
 @given(JSON | st.dictionaries(st.just("param"), st.text() | JSON.map(json.dumps)))
-def test_no_record_makes_it_raise(found: object) -> None:
+def test_no_record_raises(found: object) -> None:
     assert generation_named(found) is None or isinstance(found, dict)

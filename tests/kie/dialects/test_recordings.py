@@ -36,15 +36,15 @@ class TestRecordedTask:
         assert all(isinstance(one, Working) for one in seen[:-1])
         assert isinstance(seen[-1], Ready)
 
-    def test_every_body_is_of_the_task_that_was_asked_about(self, path):
+    def test_every_body_is_of_the_requested_task(self, path):
         task_id = json.loads(path.read_text())["task_id"]
 
         assert {other_task(body, task_id) for _, body in bodies(path)} == {None}
 
-    def test_begun_is_said_exactly_when_kie_says_generating(self, path):
+    def test_generating_is_set_exactly_if_kie_says_generating(self, path):
         for status, body in list(bodies(path))[:-1]:
             seen = judge(by_name("market"), status, body)
-            assert seen.begun == (body["data"]["state"] == "generating")
+            assert seen.generating == (body["data"]["state"] == "generating")
 
     def test_the_results_are_the_addresses_in_its_result_json_and_no_input(self, path):
         *_, (status, body) = bodies(path)
@@ -52,13 +52,13 @@ class TestRecordedTask:
 
         assert list(judge(by_name("market"), status, body).sources) == written
 
-    def test_its_time_agrees_with_the_seconds_that_kie_gives(self, path):
+    def test_the_duration_agrees_with_the_seconds_that_kie_gives(self, path):
         *_, (status, body) = bodies(path)
 
         took = judge(by_name("market"), status, body).duration
         assert abs(took - timedelta(seconds=body["data"]["costTime"])) <= timedelta(seconds=1)
 
-    def test_the_market_is_asked_first(self, path):
+    def test_the_market_is_the_first_candidate(self, path):
         *_, (_, body) = bodies(path)
 
         assert candidates(body["data"]["model"], body["data"]["taskId"])[0].name == "market"
@@ -71,7 +71,7 @@ def test_an_unknown_task_of_suno_is_unknown():
     assert judge(by_name("suno"), answer["http_status"], answer["body"]) == TaskUnknown("no_data")
 
 
-def test_whatever_other_endpoints_answer_is_read_without_raising():
+def test_answers_of_other_endpoints_do_not_raise():
     for answer in json.loads((FOLDER / "other-endpoints.json").read_text()):
         for family in candidates(None, ""):
             assert judge(family, answer["http_status"], answer["body"])

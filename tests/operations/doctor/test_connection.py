@@ -68,7 +68,7 @@ async def test_a_parameter_that_no_server_knows_is_told_and_not_the_host_suspect
     check = (await shared.look(DATABASE_URL=f"{shared.dsn}?pgbouncer=true"))["database"]
     assert check.word == "FAIL"
     assert "pgbouncer" in check.says
-    assert check.do == "take that parameter out of it"
+    assert check.do == "remove that parameter from it"
 
 
 async def test_a_line_that_loses_notifications_is_deaf(shared: Surgery) -> None:

@@ -214,7 +214,7 @@ async def test_the_callback_decides_an_order_whose_answer_was_lost_and_one_task_
         (task,) = rig.kie.tasks.values()
         rig.kie.end(task.id)
         body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(CallbackMessage(task.id, row["id"], body, "digest"))
+        await Inbox(built.database, built.table).keep(CallbackMessage(task.id, row["id"], body, "digest"))
         async with rig.working(built):
             built.work.wake(row["id"], Trigger.CALLBACK)
             await rig.delivered(row["id"])
@@ -233,7 +233,7 @@ async def test_a_gateway_timeout_in_kies_envelope_fails_no_order(rig: Rig) -> No
         # KIE behind it has made the task, and calls back when that is done.
         task = rig.kie.add_task(callback_url=json.loads(gateway.bodies[0])["callBackUrl"])
         body = {"code": 200, "data": {"taskId": task, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(CallbackMessage(task, row["id"], body, "digest"))
+        await Inbox(built.database, built.table).keep(CallbackMessage(task, row["id"], body, "digest"))
         await rig.visit(built, row["id"], Trigger.CALLBACK)
     await rig.proves(row["id"])
     assert len(gateway.heads) == 1

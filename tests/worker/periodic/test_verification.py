@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.decide import REPAIR_TRIES
+from reconciler.domain.decide import REPAIR_ATTEMPTS
 from reconciler.domain.model import Trigger
 from reconciler.simulator import Fault, MediaSpec
 from testkit.waiting import until
@@ -218,7 +218,7 @@ async def lost(rig: Rig, parts: Parts) -> str:
     await remove(rig, parts, generation_id)
     rig.kie.tasks.clear()
     await parts.audit.run_once()
-    for _ in range(REPAIR_TRIES):
+    for _ in range(REPAIR_ATTEMPTS):
         assert (await rig.books.work(generation_id) or {})["due_at"] is not None
         await rig.visit(parts, generation_id)
     return generation_id

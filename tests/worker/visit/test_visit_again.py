@@ -30,7 +30,7 @@ async def treated_as_new(rig: Rig, parts: Parts, generation_id: str, task_id: st
     """The row is polled again within a minute, and delivered once its new task has ended."""
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
     assert isinstance(visited.decision, Reschedule)
-    assert (visited.decision.until - visited.at).total_seconds() < 60
+    assert (visited.decision.due_at - visited.at).total_seconds() < 60
     rig.kie.end(task_id)
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     assert (await rig.proves(generation_id))["task_id"] == task_id

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Finish, Reschedule, Trigger, Unreachable
 from reconciler.simulator import MediaSpec, never
-from reconciler.simulator.api.callback_bodies import body_of
-from reconciler.simulator.records.scenes import scene_of
+from reconciler.simulator.api.callback_bodies import callback_body
+from reconciler.simulator.records.snapshots import take_snapshot
 from testkit.waiting import until
 from tests.worker.rig import KEY, Rig
 
@@ -23,7 +23,7 @@ DAY = 86_400.0
 
 def true_body(rig: Rig, task_id: str, state: str = "success") -> dict[str, Any]:
     """The body that KIE sends about this task."""
-    return body_of(scene_of(rig.kie, rig.kie.tasks[task_id], state))
+    return callback_body(take_snapshot(rig.kie, rig.kie.tasks[task_id], state))
 
 
 async def store_callback(rig: Rig, task_id: str, body: Mapping[str, object]) -> None:

@@ -174,7 +174,7 @@ async def test_results_on_a_host_that_is_not_listed_wait_for_an_operator(rig: Ri
     async with rig.instance(RECONCILER_RESULT_HOSTS="aiquickdraw.com") as strict:
         visited = await rig.visit(strict, generation_id)
     assert isinstance(visited.seen, DeliveryFailed)
-    assert (visited.seen.reason, visited.seen.settled) == ("host_unlisted", True)
+    assert (visited.seen.reason, visited.seen.permanent) == ("host_unlisted", True)
     assert (rig.kie.counts.links, rig.kie.counts.downloads) == (1, 0)
     work = await rig.books.work(generation_id)
     assert work is not None

@@ -114,7 +114,7 @@ async def test_a_running_task_is_polled_again_and_only_generating_counts_as_prog
 ) -> None:
     generation_id = await rig.order(life=never(state))
     visited = await rig.visit(parts, generation_id)
-    assert visited.seen == Working(state, begun=state == "generating")
+    assert visited.seen == Working(state, generating=state == "generating")
     assert (await rig.books.generation(generation_id))["status"] == becomes
     work = await rig.books.work(generation_id)
     assert work is not None

@@ -39,7 +39,7 @@ async def test_a_key_rests_as_long_as_kie_says_but_a_minute_at_most(rig: Rig, sa
         generation_id = await rig.insert("a", kind="image")
         visited = await rig.visit(built, generation_id)
         assert isinstance(visited.decision, Reschedule)
-        assert (visited.decision.early - visited.at).total_seconds() <= 60
+        assert (visited.decision.earliest - visited.at).total_seconds() <= 60
         assert rests - 1 < await rig.pool.fetchval(RESTS) <= rests
 
 

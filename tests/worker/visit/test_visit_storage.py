@@ -53,7 +53,7 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     async with rig.instance() as parts:
         visited = await rig.visit(parts, generation_id)
         assert isinstance(visited.seen, DeliveryFailed)
-        assert (visited.seen.reason, visited.seen.settled) == ("bucket_refuses_type", True)
+        assert (visited.seen.reason, visited.seen.permanent) == ("bucket_refuses_type", True)
         work = await rig.books.work(generation_id)
         assert work is not None
         assert (work["finding"], work["due_at"] is not None) == ("storage_refuses", True)

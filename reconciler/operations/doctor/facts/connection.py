@@ -16,7 +16,7 @@ import asyncpg
 
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.postgres.connection import SETTINGS, reached
-from reconciler.postgres.pool import permitted, translated
+from reconciler.postgres.errors import permitted, translated
 
 T = TypeVar("T")
 

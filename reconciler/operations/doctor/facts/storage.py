@@ -32,7 +32,7 @@ def probe_of(mime: str) -> PutRequest:
 def rules(store: Store) -> BucketRules:
     """What the bucket said that it takes when it was last asked."""
     if isinstance(store, SupabaseStore):
-        types, size = store.taken
+        types, size = store.accepted
         return BucketRules(types, size)
     return BucketRules()
 
@@ -64,7 +64,7 @@ async def _stored(store: Store, room: SpoolDirectory, what: PutRequest, content:
     async with room.spool() as spool:
         await spool.write(content)
         await spool.seal()
-        await store.put(what, spool, ours=lambda: True, begun=begun)
+        await store.put(what, spool, holds_lease=lambda: True, upload_started=begun)
         await prove(store, what.path, size=spool.size, sha256=spool.sha256, md5=spool.md5)
 
 

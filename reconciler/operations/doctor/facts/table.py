@@ -126,8 +126,8 @@ async def use(connection: asyncpg.Connection, types: Mapping[str, str]) -> Bucke
 
 async def newest(connection: asyncpg.Connection, types: Mapping[str, str]) -> tuple[NewestTask, ...]:
     """The newest task of each model among the last thousand rows that we worked on, in flight or delivered."""
-    shape = TableShape(types)
-    if shape.model_column is None:
+    table = TableShape(types)
+    if table.model_column is None:
         return ()
     rows = await connection.fetch(f"""
         WITH latest AS (
@@ -136,8 +136,8 @@ async def newest(connection: asyncpg.Connection, types: Mapping[str, str]) -> tu
             UNION
             (SELECT generation_id, family, key_hash FROM reconciler.work WHERE delivered_at IS NOT NULL
               ORDER BY delivered_at DESC LIMIT 500))
-        SELECT DISTINCT ON (model) g.{shape.model_column}::text AS model, g.task_id, w.family, w.key_hash
-          FROM latest AS w JOIN public.generations AS g ON g.id = w.generation_id::{shape.id_type}
-         WHERE g.task_id IS NOT NULL AND g.{shape.model_column} IS NOT NULL
+        SELECT DISTINCT ON (model) g.{table.model_column}::text AS model, g.task_id, w.family, w.key_hash
+          FROM latest AS w JOIN public.generations AS g ON g.id = w.generation_id::{table.id_type}
+         WHERE g.task_id IS NOT NULL AND g.{table.model_column} IS NOT NULL
          ORDER BY model, g.created_at DESC LIMIT {MODELS}""")
     return tuple(NewestTask(row["model"], row["task_id"], row["family"], row["key_hash"]) for row in rows)

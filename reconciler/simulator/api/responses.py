@@ -1,6 +1,6 @@
-"""How this KIE puts an answer on the wire, and the ways in which an answer can go wrong there.
+"""Builds HTTP responses as KIE sends them, and acts out the faults of a response.
 
-Knows HTTP and nothing about tasks. Called by `web.py` and `files.py`.
+It knows nothing about tasks. Called by `api/api.py` and `files.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aiohttp import web
 from reconciler.simulator.options import Options
 
 JSON = "application/json;charset=UTF-8"
-EDGE = MappingProxyType(
+CLOUDFLARE_HEADERS = MappingProxyType(
     {
         "Server": "cloudflare",
         "CF-RAY": "9f1e2d3c4b5a6978-FRA",
@@ -39,57 +39,57 @@ MESSAGES = MappingProxyType(
         500: "Server exception, please try again later or contact customer service",
     }
 )
-FREQUENCY = "Your call frequency is too high. Please try again later."
-HTML = (
+RATE_LIMIT_MESSAGE = "Your call frequency is too high. Please try again later."
+HTML_ERROR = (
     "<!DOCTYPE html><html><head><title>api.kie.ai | {0}: {1}</title></head>"
     "<body><h1>{1} <span>Error code {0}</span></h1><p>cloudflare</p></body></html>"
 )
 
 
 def envelope(code: int, message: str, record: object) -> bytes:
-    """KIE's envelope around a record."""
+    """Return KIE's envelope around a record."""
     return json.dumps({"code": code, "msg": message, "data": record}, separators=(",", ":")).encode()
 
 
-class Wire:
-    """Answers in KIE's manner."""
+class Responses:
+    """Builds responses as KIE does."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """Let every request that hangs end now."""
+        """End every hanging request."""
         self._closing.set()
 
     def reply(
         self, request: web.BaseRequest, body: bytes, *, status: int = 200, packed: bytes | None = None
     ) -> web.Response:
-        """JSON, compressed where the client takes it; `packed` is the same body compressed already."""
+        """Return a JSON response, compressed if the client accepts it; `packed` is the compressed body."""
         if not self._options.compress:
             return web.Response(body=body, status=status, headers={"Content-Type": JSON})
-        headers = {"Content-Type": JSON, **EDGE}
+        headers = {"Content-Type": JSON, **CLOUDFLARE_HEADERS}
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             headers["Content-Encoding"] = "gzip"
-            body = packed or pack(body)
+            body = packed or compress(body)
         answer = web.Response(body=body, status=status, headers=headers)
         answer.enable_chunked_encoding()
         return answer
 
     def accept(self, request: web.BaseRequest, record: object) -> web.Response:
-        """Code 200 with a record."""
+        """Return code 200 with a record."""
         return self.reply(request, envelope(200, "success", record))
 
     def refuse(
         self, request: web.BaseRequest, code: int, message: str | None = None, *, status: int | None = None
     ) -> web.Response:
-        """A refusal: HTTP 200 with the code in the body, unless told otherwise."""
+        """Return a refusal: HTTP 200 with the code in the body, unless the options or `status` say otherwise."""
         if status is None:
             status = code if self._options.http_errors and code >= 400 else 200
         return self.reply(request, envelope(code, message or MESSAGES[code], None), status=status)
 
     async def spoil(self, request: web.BaseRequest, what: str, body: bytes = b"") -> web.StreamResponse:
-        """Act out a fault of the transport or of the front door; `body` is what the answer would have been."""
+        """Act out a fault of the transport or of the gateway; `body` is the undisturbed answer."""
         manner, _, number = what.partition("_")
         match manner:
             case "http":
@@ -97,20 +97,20 @@ class Wire:
             case "body":
                 return self.refuse(request, int(number), status=200)
             case "html":
-                text = HTML.format(number, "Bad gateway" if number == "502" else "Web server error")
-                return web.Response(text=text, status=int(number), content_type="text/html", headers=EDGE)
+                text = HTML_ERROR.format(number, "Bad gateway" if number == "502" else "Web server error")
+                return web.Response(text=text, status=int(number), content_type="text/html", headers=CLOUDFLARE_HEADERS)
             case "frequency":
-                return self.refuse(request, 429, FREQUENCY, status=200)
+                return self.refuse(request, 429, RATE_LIMIT_MESSAGE, status=200)
             case "cloudflare":
-                return web.Response(text="error code: 1010", status=403, headers=EDGE)
+                return web.Response(text="error code: 1010", status=403, headers=CLOUDFLARE_HEADERS)
             case "truncated":
                 return web.Response(body=body[: len(body) * 3 // 5], headers={"Content-Type": JSON})
             case "hang":
                 await self.wait(self._options.hang_seconds)
-        return cut(request)
+        return reset_connection(request)
 
     async def wait(self, seconds: float) -> None:
-        """Hold a request for so long, or until the simulator closes."""
+        """Wait for these seconds, or until the simulator closes."""
         try:
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
@@ -118,13 +118,13 @@ class Wire:
             return
 
 
-def pack(body: bytes) -> bytes:
-    """A body as the front door compresses it."""
+def compress(body: bytes) -> bytes:
+    """Return the body as the gateway compresses it."""
     return gzip.compress(body, 1, mtime=0)
 
 
-def cut(request: web.BaseRequest) -> web.Response:
-    """Reset the connection: what the client gets is an error, never an answer."""
+def reset_connection(request: web.BaseRequest) -> web.Response:
+    """Reset the connection, so that the client gets an error and no answer."""
     transport = request.transport
     if transport is not None:
         connection = transport.get_extra_info("socket")

@@ -1,11 +1,10 @@
-"""The demo's one act: build the stage, order, watch, prove, say how it went."""
+"""Runs the demo: starts everything, orders generations, shows their progress, verifies them, prints a summary."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import secrets
-import socket
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from rich.filesize import decimal
 
 from reconciler import daemon, logs, settings
 from reconciler.bootstrap import Parts
-from reconciler.demo.embedded_postgres import Postgres
+from reconciler.demo.embedded_postgres import Postgres, free_port
 from reconciler.demo.proof import DemoProof, prove_all
 from reconciler.demo.shop import KEY, OrderedGeneration, order, wishes
 from reconciler.demo.view import DemoView, ProgressLine
@@ -28,11 +27,11 @@ from reconciler.errors import Transient
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.simulator import Simulator
 
-PATIENCE = 120.0
-"""Seconds until what has not arrived counts as lost."""
+TIMEOUT = 120.0
+"""Seconds after which a missing result counts as lost."""
 
 SPEED = 10.0
-"""How much faster than the real one this KIE lives."""
+"""How much faster than KIE the simulator is."""
 
 _LINES = """
 SELECT g.id::text AS id, g.status, g.error,
@@ -46,7 +45,7 @@ SELECT g.id::text AS id, g.status, g.error,
 
 @dataclass(slots=True)
 class DemoStage:
-    """Everything that runs while the demo does."""
+    """Everything that runs during the demo."""
 
     kie: Simulator
     pool: asyncpg.Pool
@@ -60,41 +59,41 @@ class DemoStage:
 
     @property
     def page(self) -> str:
-        """The history page's address with the operator's token; a fragment never reaches a server or its log."""
+        """The address of the history page with the operator's token in the fragment, which no server gets."""
         return f"{self.address}/#token={self.token}"
 
 
 def main(*, generations: int = 24, serve: bool = False, faults: bool = False) -> int:
-    """Play the demo; the exit code says whether every byte arrived."""
+    """Run the demo; return 0 if every byte arrived."""
     try:
-        return asyncio.run(_play(generations, serve=serve, faults=faults))
+        return asyncio.run(_run(generations, serve=serve, faults=faults))
     except KeyboardInterrupt:
         return 130
 
 
-async def _play(generations: int, *, serve: bool, faults: bool) -> int:
+async def _run(generations: int, *, serve: bool, faults: bool) -> int:
     console = Console()
-    began = time.monotonic()
+    started = time.monotonic()
     async with _stage(faults=faults) as stage:
-        console.print(f"PostgreSQL, a local KIE and the daemon are up after {time.monotonic() - began:.1f} s")
+        console.print(f"PostgreSQL, a local KIE and the daemon are up after {time.monotonic() - started:.1f} s")
         if serve:
             console.print(f"watch it in a browser: {stage.page}", soft_wrap=True, highlight=False)
-        began = time.monotonic()
+        started = time.monotonic()
         orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(generations)]
         ages = await _watch(orders, stage, DemoView(console))
         proof = await prove_all(orders, stage.kie, stage.client, stage.pool)
-        _summary(console, stage, orders, proof, ages, time.monotonic() - began)
+        _summary(console, stage, orders, proof, ages, time.monotonic() - started)
         if serve:
-            console.print(f"up until Ctrl-C: {stage.address}/metrics  {stage.address}/readyz")
+            console.print(f"running until Ctrl-C: {stage.address}/metrics  {stage.address}/readyz")
             console.print(f"the page on live data: {stage.page}", soft_wrap=True, highlight=False)
-            # Ctrl-C is the daemon's here: it drains, and the demo ends with it.
+            # The daemon handles Ctrl-C: it drains, and the demo ends with it.
             await stage.ended.wait()
         return 1 if proof.faults else 0
 
 
 @contextlib.asynccontextmanager
 async def _stage(*, faults: bool) -> AsyncIterator[DemoStage]:
-    """Start database, KIE and daemon in one process and a temporary folder, and take them down again."""
+    """Start database, KIE and daemon in this process and a temporary folder; stop them at the end."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kie-reconciler-demo-")))
         postgres = stack.enter_context(Postgres.start(folder / "postgres"))
@@ -104,20 +103,20 @@ async def _stage(*, faults: bool) -> AsyncIterator[DemoStage]:
         kie = await stack.enter_async_context(simulator)
         pool = await stack.enter_async_context(asyncpg.create_pool(postgres.dsn(), min_size=1, max_size=2))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
-        port = _free_port()
+        port = free_port()
         stage = DemoStage(
             kie, pool, client, f"http://127.0.0.1:{port}", secrets.token_urlsafe(24), folder / "daemon.log"
         )
         logs.setup(form="json", stream=stack.enter_context(stage.log.open("w")))
         stop, up = daemon.StopSignals(), asyncio.Event()
 
-        def begun(parts: Parts) -> None:
+        def daemon_started(parts: Parts) -> None:
             stage.parts.append(parts)
             up.set()
 
         environment = {**_environment(postgres.dsn(), kie, folder, port), "RECONCILER_API_TOKEN": stage.token}
         chosen = settings.load(environment, folder)
-        running = asyncio.create_task(daemon.run(chosen, stop=stop, on_start=begun))
+        running = asyncio.create_task(daemon.run(chosen, stop=stop, on_start=daemon_started))
         running.add_done_callback(lambda _: stage.ended.set())
         waiting = asyncio.create_task(up.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,16 +146,9 @@ def _environment(dsn: str, kie: Simulator, folder: Path, port: int) -> dict[str,
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def _watch(orders: Sequence[OrderedGeneration], stage: DemoStage, view: DemoView) -> list[float]:
-    """Show the generations until all have ended or the patience has; return the ages of the delivered ones."""
-    deadline = time.monotonic() + PATIENCE
+    """Show the generations until all have ended or the timeout is over; return the ages of the delivered ones."""
+    deadline = time.monotonic() + TIMEOUT
     lines: list[ProgressLine] = []
     with view.shown():
         while time.monotonic() < deadline:
@@ -170,8 +162,8 @@ async def _watch(orders: Sequence[OrderedGeneration], stage: DemoStage, view: De
 
 async def _lines(orders: Sequence[OrderedGeneration], pool: asyncpg.Pool) -> list[ProgressLine]:
     rows = {row["id"]: row for row in await pool.fetch(_LINES)}
-    found = ((ordered, rows[ordered.generation_id]) for ordered in orders)
-    return [ProgressLine(ordered, row["status"], row["age"], row["size"], row["error"]) for ordered, row in found]
+    pairs = ((ordered, rows[ordered.generation_id]) for ordered in orders)
+    return [ProgressLine(ordered, row["status"], row["age"], row["size"], row["error"]) for ordered, row in pairs]
 
 
 def _summary(
@@ -192,7 +184,7 @@ def _summary(
                       f"longest {max(ages):.1f} s, at {SPEED:g} times KIE's speed")  # fmt: skip
     if stage.kie.counts.faults:
         count = sum(stage.kie.counts.faults.values())
-        console.print(f"{count} faults on the way: {dict(stage.kie.counts.faults)}")
+        console.print(f"{count} faults were injected: {dict(stage.kie.counts.faults)}")
     for fault in proof.faults:
         console.print(f"[red]missing[/red] {fault}")
     if not proof.faults:

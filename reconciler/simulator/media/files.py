@@ -1,8 +1,8 @@
-"""The bytes of result files: any size, made block by block when they are asked for, the same every time.
+"""Generates the bytes of result files: of any size, block by block, the same every time.
 
-A file is a head of its type (`heads.py`) and then filler that differs from file to file and from block to block, and
-that decoders skip. Nothing is kept but a few heads and one block of filler, with and without MP3 frames in it. Called
-by `files.py`, and by tests and the demo to know what must arrive.
+A file is a header of its type (`file_headers.py`) and filler that decoders skip, which differs between files and
+blocks. Only a few headers and one block of filler are kept in memory. `api/file_host.py` serves the files; tests and
+the demo compare results with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from reconciler.simulator.media import heads, pictures, sounds
+from reconciler.simulator.media import audio, file_headers, images
 
 BLOCK = 1 << 20
 MIME = MappingProxyType(
@@ -41,8 +41,8 @@ MIME = MappingProxyType(
 class MediaSpec:
     """One result of a task: its type and its size in bytes.
 
-    `form` names a head of `heads.FORMS` where the extension alone does not say it ("mp3-bare"); `path` fixes the path
-    in the file's address; `ext` "" leaves the address without an extension and needs a `form`.
+    `form` names a header of `file_headers.FORMS` if the extension does not ("mp3-bare"). `path` fixes the path of the
+    file. `ext` "" gives an address without an extension and needs a `form`.
     """
 
     kind: str = "image"
@@ -52,7 +52,7 @@ class MediaSpec:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.shape not in heads.FORMS:
+        if self.shape not in file_headers.FORMS:
             raise ValueError(f"no head is known for {self.shape!r}")
         if self.size < 0:
             raise ValueError("a file cannot be smaller than nothing")
@@ -86,7 +86,7 @@ class MediaSpec:
             start += len(piece)
 
     def _head(self, stamp: bytes) -> bytes:
-        return _head(self.shape, self.size, stamp[0] % pictures.HUES)
+        return _head(self.shape, self.size, stamp[0] % images.HUES)
 
     def sha256(self, task: str, n: int = 0) -> str:
         """The hexadecimal SHA-256 of the whole file, computed once."""
@@ -99,7 +99,7 @@ class MediaSpec:
 
 @lru_cache(maxsize=512)
 def _head(form: str, size: int, hue: int) -> bytes:
-    return heads.head(form, size if form not in {"png", "jpg", "gif", "webp"} else 0, hue)
+    return file_headers.head(form, size if form not in {"png", "jpg", "gif", "webp"} else 0, hue)
 
 
 class _Filler(NamedTuple):
@@ -118,12 +118,12 @@ def _noise() -> _Filler:
 @lru_cache(maxsize=1)
 def _frames() -> _Filler:
     """The same noise in what MP3 frames have to spare."""
-    step = sounds.FRAME
+    step = audio.FRAME
     content = bytearray(_noise().content + bytes(step))
     for n in range(len(content) // step):
-        lead = sounds.lead(n)
+        lead = audio.frame_start(n)
         content[n * step : n * step + len(lead)] = lead
-    return _Filler(bytes(content), step, sounds.lead(0))
+    return _Filler(bytes(content), step, audio.frame_start(0))
 
 
 def _stamp(task: str, n: int) -> bytes:

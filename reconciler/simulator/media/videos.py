@@ -1,7 +1,7 @@
-"""The same little film as MP4, QuickTime and WebM, behind which every player skips the filler.
+"""One small video as MP4, QuickTime and WebM; players skip the filler after it.
 
-The frames are in `recorded.py`; here they get the boxes and elements of ISO 14496-12, 14496-15 and RFC 9559. Pure.
-Called by `heads.py`.
+The frames are in `recorded_frames.py`; here they get the boxes and elements of ISO 14496-12, 14496-15 and RFC 9559.
+Pure. Called by `file_headers.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
-from reconciler.simulator.media import recorded
+from reconciler.simulator.media import recorded_frames
 
 WIDTH, HEIGHT = 320, 180
 RATE = 12
@@ -28,7 +28,7 @@ def box(kind: bytes, size: int) -> bytes:
 @lru_cache(maxsize=8)
 def mp4(brand: bytes) -> bytes:
     """The film in ISO boxes behind these `ftyp` bytes; a box that players skip may follow."""
-    record, *frames = _parts(recorded.AVC)
+    record, *frames = _parts(recorded_frames.AVC)
     moov = _moov(record, [len(frame) for frame in frames], 0)
     first = len(brand) + len(moov) + 8
     return brand + _moov(record, [len(frame) for frame in frames], first) + _box(b"mdat", *frames)
@@ -37,7 +37,7 @@ def mp4(brand: bytes) -> bytes:
 @lru_cache(maxsize=1)
 def webm() -> bytes:
     """The film as what stands in a WebM's segment: its description and one cluster."""
-    frames = _parts(recorded.VP8)
+    frames = _parts(recorded_frames.VP8)
     duration = struct.pack(">d", 1000 * len(frames) / RATE)
     told = _element("1549a966", _element("2ad7b1", b"\x0f\x42\x40"), _element("4489", duration),
                     _element("4d80", b"simulator"), _element("5741", b"simulator"))  # fmt: skip

@@ -1,7 +1,7 @@
-"""A soft tone as MP3 frames and as WAV, made from nothing but the formats' rules.
+"""A soft tone as MP3 frames and as WAV, built by the rules of the formats.
 
-An MP3 frame says how many of its bits are sound, and decoders skip the rest: that is where the filler goes. Pure.
-Called by `heads.py` and `media.py`.
+An MP3 frame says how many of its bits are sound, and decoders skip the rest, which holds the filler. Pure.
+`file_headers.py` and `files.py` call it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SAMPLES = 8000
 _LOUDNESS = 196
 
 
-def lead(n: int) -> bytes:
+def frame_start(n: int) -> bytes:
     """The first 25 bytes of MP3 frame `n`: header, side information, and two granules of sound.
 
     ISO 11172-3, layer III. One spectral line of 437.5 Hz; a steady tone turns a quarter from granule to granule.

@@ -1,4 +1,4 @@
-"""Result files over HTTP: plain addresses and minted links, whole or in ranges, and what goes wrong with them."""
+"""Result files over HTTP: by plain address or download-url link, whole or in ranges, and their faults."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from reconciler.simulator.api.wire import Wire, cut
-from reconciler.simulator.media.media import MediaSpec
+from reconciler.simulator.api.responses import Responses, reset_connection
+from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 
 SIGNATURE = "X-Amz-Signature"
-PAGE = "<!DOCTYPE html><html><head><title>Error</title></head><body>Please try again later.</body></html>"
+HTML_PAGE = "<!DOCTYPE html><html><head><title>Error</title></head><body>Please try again later.</body></html>"
 SLOW_PIECES = 10
-STEP = 64 << 10
-"""Bytes at once where all files share one rate."""
+SHARED_STEP = 64 << 10
+"""The bytes sent at once if all files share one rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileTransfer:
-    """One file on its way: bytes `start` to `end`, announced as `length` bytes, as far as `stop`."""
+    """One download: bytes `start` to `end`, announced as `length` bytes, sent up to `stop`."""
 
     task: SimulatedTask
     n: int
@@ -33,14 +33,14 @@ class FileTransfer:
 
     @property
     def stop(self) -> int:
-        """Where it really ends: some faults leave half of it out."""
+        """The byte at which sending really ends: some faults send only half."""
         if self.fault in {"short", "reset"}:
             return self.start + (self.end - self.start) // 2
         return self.start if self.fault == "empty" else self.end
 
     @property
     def length(self) -> int | None:
-        """What Content-Length says, None for none."""
+        """The Content-Length, None for none."""
         if self.fault == "no_length":
             return None
         if self.fault == "empty":
@@ -48,16 +48,16 @@ class FileTransfer:
         return self.end - self.start + (4096 if self.fault == "wrong_length" else 0)
 
 
-class Files:
-    """The file host."""
+class FileHost:
+    """Serves result files."""
 
-    def __init__(self, world: World, wire: Wire) -> None:
+    def __init__(self, world: World, responses: Responses) -> None:
         self._world = world
-        self._wire = wire
+        self._responses = responses
         self._free_at = 0.0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer GET or HEAD for any path that is not of the API."""
+        """Answer GET or HEAD for a path outside the API."""
         found = self._world.file_at(request.path)
         signature = request.query.get(SIGNATURE)
         if signature is not None and self._world.links.get(signature, 0.0) < self._world.clock.now():
@@ -75,19 +75,19 @@ class Files:
         return await self._send(request, task, n, fault)
 
     async def _refusal(self, request: web.BaseRequest, fault: str) -> web.StreamResponse | None:
-        """What comes instead of the file, None where the file itself is spoilt."""
+        """Return the answer that replaces the file, None if the fault is in the file itself."""
         match fault:
             case "403" | "404" | "500":
                 return web.Response(status=int(fault), text="<Error/>", content_type="application/xml")
             case "html":
-                return web.Response(text=PAGE, content_type="text/html")
+                return web.Response(text=HTML_PAGE, content_type="text/html")
             case "redirect":
                 query = f"{request.query_string}&via=1" if request.query_string else "via=1"
                 return web.Response(status=302, headers={"Location": f"{request.path}?{query}"})
             case "loop":
                 return web.Response(status=302, headers={"Location": str(request.rel_url)})
             case "hang":
-                return await self._wire.spoil(request, "hang")
+                return await self._responses.spoil(request, "hang")
             case _:
                 return None
 
@@ -95,10 +95,10 @@ class Files:
         self, request: web.BaseRequest, task: SimulatedTask, n: int, fault: str | None
     ) -> web.StreamResponse:
         media = task.files[n]
-        span = _span(request.headers.get("Range"), media.size)
+        span = _byte_range(request.headers.get("Range"), media.size)
         if span is None:
             return web.Response(status=416, headers={"Content-Range": f"bytes */{media.size}"})
-        sending = FileTransfer(task, n, media, *span, fault)
+        transfer = FileTransfer(task, n, media, *span, fault)
         partial = "Range" in request.headers
         response = web.StreamResponse(status=206 if partial else 200)
         response.headers["Content-Type"] = "text/plain" if fault == "wrong_type" else media.mime
@@ -106,48 +106,48 @@ class Files:
         response.headers["ETag"] = f'"{task.id[-32:]}-{n}"'
         if partial:
             response.headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{media.size}"
-        if sending.length is None:
+        if transfer.length is None:
             response.enable_chunked_encoding()
         else:
-            response.content_length = sending.length
+            response.content_length = transfer.length
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._stream(request, response, sending)
+            await self._stream(request, response, transfer)
         return response
 
-    async def _stream(self, request: web.BaseRequest, response: web.StreamResponse, sending: FileTransfer) -> None:
-        pieces = sending.media.chunks(sending.task.id, sending.n, sending.start, sending.stop)
+    async def _stream(self, request: web.BaseRequest, response: web.StreamResponse, transfer: FileTransfer) -> None:
+        pieces = transfer.media.chunks(transfer.task.id, transfer.n, transfer.start, transfer.stop)
         for piece in pieces:
-            if sending.fault == "slow":
+            if transfer.fault == "slow":
                 await self._trickle(response, piece)
             elif self._world.file_rate is not None:
                 await self._shared(response, piece, self._world.file_rate)
             else:
                 await response.write(piece)
             self._world.counts.sent_bytes += len(piece)
-        if sending.fault == "reset":
-            cut(request)
-        elif sending.fault in {"short", "wrong_length"} and request.transport is not None:
+        if transfer.fault == "reset":
+            reset_connection(request)
+        elif transfer.fault in {"short", "wrong_length"} and request.transport is not None:
             request.transport.close()
-        elif sending.stop == sending.media.size:
-            sending.task.completed[sending.n] += 1
+        elif transfer.stop == transfer.media.size:
+            transfer.task.completed[transfer.n] += 1
 
     async def _shared(self, response: web.StreamResponse, piece: memoryview, rate: float) -> None:
-        for start in range(0, len(piece), STEP):
-            part = piece[start : start + STEP]
+        for start in range(0, len(piece), SHARED_STEP):
+            part = piece[start : start + SHARED_STEP]
             self._free_at = max(self._free_at, time.monotonic()) + len(part) / rate
-            await self._wire.wait(self._free_at - time.monotonic())
+            await self._responses.wait(self._free_at - time.monotonic())
             await response.write(part)
 
     async def _trickle(self, response: web.StreamResponse, piece: memoryview) -> None:
         step = max(len(piece) // SLOW_PIECES, 1)
         for start in range(0, len(piece), step):
             await response.write(piece[start : start + step])
-            await self._wire.wait(self._world.slow_seconds / SLOW_PIECES)
+            await self._responses.wait(self._world.slow_seconds / SLOW_PIECES)
 
 
-def _span(header: str | None, size: int) -> tuple[int, int] | None:
-    """The bytes that a Range header asks for, None where there are none such."""
+def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return the bytes that a Range header requests, None if there are none."""
     if header is None:
         return 0, size
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())

@@ -1,6 +1,6 @@
-"""Which family answers where: routes that make tasks, the route that tells of them, the twin that writes the record.
+"""The routes of every dialect: those that create tasks, the one for records, and the function that writes them.
 
-Pure. Read by `web.py` to lay out its routes and by `callbacks.py`.
+Pure. Read by `api/api.py` to lay out its routes and by `callbacks.py`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from reconciler.simulator.records import images, records, suno
-from reconciler.simulator.records.records import Json, Scene
+from reconciler.simulator.records.records import Json, TaskSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedFamily:
-    """One dialect. `stranger` is code and message for a task that this family does not know.
+class SimulatedDialect:
+    """One dialect. `stranger` is the code and message for a task that this dialect does not know.
 
-    `grows` marks a family whose tasks are made from an earlier task, named in the request.
+    `grows` marks a dialect whose tasks are made from an earlier task, which the request names.
     """
 
     name: str
     status: str
     creates: tuple[str, ...]
-    record: Callable[[Scene], Json]
+    record: Callable[[TaskSnapshot], Json]
     model: str = ""
     stranger: tuple[int, str] = (422, "record is null")
     needs_callback: bool = False
@@ -31,21 +31,21 @@ class SimulatedFamily:
 
 
 _ALL = (
-    SimulatedFamily(
+    SimulatedDialect(
         name="market",
         status="/api/v1/jobs/recordInfo",
         creates=("/api/v1/jobs/createTask",),
         record=records.market,
         stranger=(422, "recordInfo is null"),
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="veo",
         status="/api/v1/veo/record-info",
         creates=("/api/v1/veo/generate", "/api/v1/veo/extend", "/api/v1/veo/get-4k-video"),
         record=records.veo,
         model="veo3_fast",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="suno",
         status="/api/v1/generate/record-info",
         creates=(
@@ -59,70 +59,70 @@ _ALL = (
         stranger=(200, "success"),
         needs_callback=True,
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="runway",
         status="/api/v1/runway/record-detail",
         creates=("/api/v1/runway/generate", "/api/v1/runway/extend"),
         record=records.runway,
         model="runway",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="aleph",
         status="/api/v1/aleph/record-info",
         creates=("/api/v1/aleph/generate",),
         record=records.aleph,
         model="runway-aleph",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="gpt4o",
         status="/api/v1/gpt4o-image/record-info",
         creates=("/api/v1/gpt4o-image/generate",),
         record=images.gpt4o,
         model="gpt-4o-image",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="flux_kontext",
         status="/api/v1/flux/kontext/record-info",
         creates=("/api/v1/flux/kontext/generate",),
         record=images.flux_kontext,
         model="flux-kontext-pro",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="midjourney",
         status="/api/v1/mj/record-info",
         creates=("/api/v1/mj/generate",),
         record=images.midjourney,
         model="midjourney",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="luma",
         status="/api/v1/modify/record-info",
         creates=("/api/v1/modify/generate",),
         record=images.luma,
         model="luma-modify",
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="suno_wav",
         status="/api/v1/wav/record-info",
         creates=("/api/v1/wav/generate",),
         record=suno.wav,
         grows=True,
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="suno_stems",
         status="/api/v1/vocal-removal/record-info",
         creates=("/api/v1/vocal-removal/generate",),
         record=suno.stems,
         grows=True,
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="suno_video",
         status="/api/v1/mp4/record-info",
         creates=("/api/v1/mp4/generate",),
         record=suno.video,
         grows=True,
     ),
-    SimulatedFamily(
+    SimulatedDialect(
         name="suno_cover",
         status="/api/v1/suno/cover/record-info",
         creates=("/api/v1/suno/cover/generate",),
@@ -130,4 +130,4 @@ _ALL = (
         grows=True,
     ),
 )
-FAMILIES = MappingProxyType({family.name: family for family in _ALL})
+DIALECTS = MappingProxyType({family.name: family for family in _ALL})

@@ -1,7 +1,7 @@
-"""The first bytes of a result file: what makes it a picture, a film or a sound of its type.
+"""The first bytes of a result file, which make it an image, a video or a sound of its type.
 
-Containers are told the whole file's size, so that the filler behind the head lies inside a box, an element or a chunk
-that players skip. Pure. Called by `media.py`.
+Containers get the size of the whole file, so that the filler after the header is inside a box, an element or a chunk
+that players skip. Pure. `files.py` calls it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import struct
 from collections.abc import Callable
 from types import MappingProxyType
 
-from reconciler.simulator.media import films, pictures, sounds
+from reconciler.simulator.media import audio, images, videos
 
 
 def _boxes(brands: bytes) -> Callable[[int], bytes]:
     """An ISO file: `ftyp`, then one `mdat` box to the end of the file."""
     brand = _ftyp(brands)
-    return lambda size: brand + films.box(b"mdat", size - len(brand))
+    return lambda size: brand + videos.box(b"mdat", size - len(brand))
 
 
 def _film(brands: bytes) -> Callable[[int], bytes]:
@@ -24,8 +24,8 @@ def _film(brands: bytes) -> Callable[[int], bytes]:
     small = _boxes(brands)
 
     def head(size: int) -> bytes:
-        film = films.mp4(_ftyp(brands))
-        return film + films.box(b"free", size - len(film)) if size >= len(film) + 8 else small(size)
+        film = videos.mp4(_ftyp(brands))
+        return film + videos.box(b"free", size - len(film)) if size >= len(film) + 8 else small(size)
 
     return head
 
@@ -38,19 +38,19 @@ def _webm(size: int) -> bytes:
     fields = b"\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08"
     fields += b"\x42\x82\x84webm\x42\x87\x81\x04\x42\x85\x81\x02"
     header = b"\x1a\x45\xdf\xa3" + bytes([0x80 | len(fields)]) + fields
-    begun = header + films.long_element("18538067", size - len(header))
-    film = films.webm()
+    begun = header + videos.long_element("18538067", size - len(header))
+    film = videos.webm()
     if size >= len(begun) + len(film) + 9:
         begun += film
-    return begun + films.long_element("ec", size - len(begun))
+    return begun + videos.long_element("ec", size - len(begun))
 
 
 def _mp3(_: int) -> bytes:
-    return sounds.id3(b"a simulated song")
+    return audio.id3(b"a simulated song")
 
 
 def _mp3_bare(_: int) -> bytes:
-    return sounds.lead(0).ljust(sounds.FRAME, b"\0")
+    return audio.frame_start(0).ljust(audio.FRAME, b"\0")
 
 
 def _aac(_: int) -> bytes:
@@ -87,7 +87,7 @@ _CONTAINERS = MappingProxyType(
         "m4a": _boxes(b"M4A mp42isom"),
         "avif": _boxes(b"avifmif1miaf"),
         "webm": _webm,
-        "wav": sounds.wav,
+        "wav": audio.wav,
         "mp3": _mp3,
         "mp3-bare": _mp3_bare,
         "aac": _aac,
@@ -95,7 +95,7 @@ _CONTAINERS = MappingProxyType(
         "ogg": _ogg,
     }
 )
-_PICTURES = MappingProxyType({"png": pictures.png, "jpg": pictures.jpg, "gif": pictures.gif, "webp": pictures.webp})
+_PICTURES = MappingProxyType({"png": images.png, "jpg": images.jpg, "gif": images.gif, "webp": images.webp})
 FORMS = frozenset(_CONTAINERS) | frozenset(_PICTURES)
 
 

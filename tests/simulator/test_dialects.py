@@ -1,4 +1,4 @@
-"""Each dialect has a twin, written from the same pages as its reader and independently of it: the two must agree."""
+"""The simulator's record of each dialect and its reader were written independently: the two must agree."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, judge
 from reconciler.simulator import Failure, Simulator
-from reconciler.simulator.records.families import FAMILIES
+from reconciler.simulator.records.dialects import DIALECTS
 from tests.simulator.client import Asking, asking
 
-NAMES = sorted(FAMILIES)
+NAMES = sorted(DIALECTS)
 
 
 async def observe(ask: Asking, task: str) -> object:
@@ -21,7 +21,7 @@ async def observe(ask: Asking, task: str) -> object:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_the_reader_finds_the_twins_results_and_nothing_but_them(name: str) -> None:
+async def test_the_reader_finds_exactly_the_simulators_results(name: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(family=name)
         seen = await observe(ask, task)
@@ -32,14 +32,14 @@ async def test_the_reader_finds_the_twins_results_and_nothing_but_them(name: str
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("state", ["waiting", "queuing", "generating"])
-async def test_the_reader_sees_the_twin_working(name: str, state: str) -> None:
+async def test_the_reader_reads_the_simulators_working_states(name: str, state: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         assert isinstance(await observe(ask, kie.add_task(family=name, life=[(state, 100)])), Working)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("code", ["400", "500", "501"])
-async def test_the_reader_hears_the_twins_refusal(name: str, code: str) -> None:
+async def test_the_reader_reads_the_simulators_failure(name: str, code: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         seen = await observe(ask, kie.add_task(family=name, fate="fail", failure=Failure(code, "no cats")))
         assert isinstance(seen, Failed)
@@ -47,7 +47,7 @@ async def test_the_reader_hears_the_twins_refusal(name: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_family_does_not_know_another_familys_task(name: str) -> None:
+async def test_a_dialect_does_not_know_another_dialects_task(name: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(family="veo" if name == "market" else "market")
         family = by_name(name)
@@ -59,7 +59,7 @@ async def test_a_family_does_not_know_another_familys_task(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "variant"), [("gpt4o", "snake"), ("luma", "undelivered"), ("suno", "undelivered"), ("veo", "empty")]
 )
-async def test_odd_successes_are_told_as_the_pages_tell_them(name: str, variant: str) -> None:
+async def test_unusual_successes_have_the_documented_form(name: str, variant: str) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(family=name, variant=variant)
         seen = await observe(ask, task)
@@ -68,10 +68,10 @@ async def test_odd_successes_are_told_as_the_pages_tell_them(name: str, variant:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_create_route_makes_a_task_of_its_family(name: str) -> None:
+async def test_every_create_route_makes_a_task_of_its_dialect(name: str) -> None:
     async with Simulator(speed=0.001) as kie, asking(kie) as ask:
         parent = kie.add_task(family="suno")
-        for path in FAMILIES[name].creates:
+        for path in DIALECTS[name].creates:
             body = {"model": "m", "input": {}, "prompt": "p", "taskId": parent, "callBackUrl": "http://127.0.0.1:9/"}
             status, made = await ask.post(path, body)
             assert (status, made["code"]) == (200, 200)
@@ -79,7 +79,7 @@ async def test_every_create_route_makes_a_task_of_its_family(name: str) -> None:
             assert isinstance(await observe(ask, made["data"]["taskId"]), Working)
 
 
-async def test_suno_insists_on_a_callback_address_and_on_the_song_to_work_on() -> None:
+async def test_suno_requires_a_callback_address_and_an_earlier_song() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         assert (await ask.post("/api/v1/generate", {"prompt": "p"}))[1]["msg"] == "Please enter callBackUrl."
         for name in ("wav", "mp4", "vocal-removal", "midi"):
@@ -87,7 +87,7 @@ async def test_suno_insists_on_a_callback_address_and_on_the_song_to_work_on() -
             assert answer == {"code": 422, "msg": "Record does not exist", "data": None}
 
 
-async def test_veos_larger_film_is_processing_until_it_is_there() -> None:
+async def test_veos_1080p_video_is_processing_until_it_is_ready() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(family="veo", life=60)
         path = "/api/v1/veo/get-1080p-video"
@@ -97,7 +97,7 @@ async def test_veos_larger_film_is_processing_until_it_is_there() -> None:
         assert answer["data"]["resultUrl"] == kie.addresses(kie.tasks[task])[0]
 
 
-async def test_the_pictures_that_come_along_with_films_and_songs_can_be_fetched_too() -> None:
+async def test_the_additional_images_of_videos_and_songs_can_be_downloaded() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         for name in ("suno", "runway", "aleph", "flux_kontext", "suno_stems"):
             task = kie.tasks[kie.add_task(family=name)]

@@ -1,7 +1,7 @@
-"""Small pictures that a browser really shows, made from nothing but their formats' rules.
+"""Small images that browsers can show, built by the rules of their formats.
 
 Each is 96 by 96 pixels in one of a few colours; what follows them in a result file is filler, which decoders ignore.
-Pure. Called by `heads.py`.
+Pure. Called by `file_headers.py`.
 """
 
 from __future__ import annotations

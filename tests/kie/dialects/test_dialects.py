@@ -1,4 +1,4 @@
-"""The dedicated families: their states, where their results lie, what beside them is none."""
+"""The dialects other than the market: their states, their results, and the fields that are no results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ A = "https://tempfile.aiquickdraw.com/p/a.mp4"
 B = "https://tempfile.aiquickdraw.com/p/b.mp4"
 X = "https://tempfile.aiquickdraw.com/p/no-result.png"
 
-BEGUN = Working("generating", begun=True)
+GENERATING = Working("generating", generating=True)
 ERROR = {"errorCode": 400, "errorMessage": "Prompt refused"}
 REFUSED = Failed("Prompt refused", "400")
 
@@ -32,9 +32,9 @@ ONE = {"aleph", "flux_kontext"}
 
 @pytest.mark.parametrize("name", COUNTED)
 class TestFamiliesThatCount:
-    """successFlag: 0 generating, 1 success, 2 and 3 failed; the cover counts otherwise."""
+    """successFlag: 0 generating, 1 success, 2 and 3 failed; Suno's covers differ."""
 
-    def test_1_is_ready_with_the_results_and_nothing_beside_them(self, name):
+    def test_1_is_ready_with_the_results_only(self, name):
         record = {"successFlag": 1, "errorCode": None, "errorMessage": "", **COUNTED[name]}
 
         assert by_name(name).read(record) == Ready((A,) if name in ONE else (A, B))
@@ -51,7 +51,7 @@ class TestFamiliesThatCount:
         assert by_name(name).read({"successFlag": 1, place: None}) == Ready(())
         assert by_name(name).read({"successFlag": 1}) == Ready(())
 
-    def test_results_that_cannot_be_read_are_asked_for_again(self, name):
+    def test_results_that_cannot_be_read_are_unreachable(self, name):
         (place, _), *_ = COUNTED[name].items()
 
         for broken in ("{", [A], 5):
@@ -62,18 +62,18 @@ class TestFamiliesThatCount:
     def test_0_is_running(self, name):
         seen = by_name(name).read({"successFlag": 0, "response": None})
 
-        assert seen == (Working("pending") if name == "suno_cover" else BEGUN)
+        assert seen == (Working("pending") if name == "suno_cover" else GENERATING)
 
-    def test_2_is_refused_in_the_providers_words(self, name):
+    def test_2_is_failed_with_the_providers_message(self, name):
         seen = by_name(name).read({"successFlag": 2, **ERROR})
 
-        assert seen == (BEGUN if name == "suno_cover" else REFUSED)
+        assert seen == (GENERATING if name == "suno_cover" else REFUSED)
 
-    def test_3_is_refused_in_the_providers_words(self, name):
+    def test_3_is_failed_with_the_providers_message(self, name):
         assert by_name(name).read({"successFlag": 3, **ERROR}) == REFUSED
 
     @pytest.mark.parametrize("flag", [None, "", "soon", 9, -1, 0.5, True, [1], {"1": 1}])
-    def test_another_flag_means_nothing_yet(self, name, flag):
+    def test_another_flag_settles_nothing(self, name, flag):
         seen = by_name(name).read({"successFlag": flag, **ERROR, **COUNTED[name]})
 
         assert isinstance(seen, Unreachable)
@@ -91,7 +91,7 @@ def test_veo_4k_has_posters_that_are_no_results():
     assert by_name("veo").read(record) == Ready((A,), None, timedelta(minutes=2))
 
 
-def test_a_family_with_iso_times_gives_the_moment_too():
+def test_a_dialect_with_iso_times_gives_the_completion_time_too():
     record = {
         "successFlag": 1,
         "createTime": "2024-03-20T10:29:00Z",
@@ -112,11 +112,11 @@ def test_luma_4_has_its_results_and_only_the_callback_failed():
 @pytest.mark.parametrize(
     ("fields", "seen"),
     [
-        pytest.param({}, BEGUN, id="no error fields"),
-        pytest.param({"errorCode": 0, "errorMessage": ""}, BEGUN, id="empty error fields"),
-        pytest.param({"errorCode": None, "errorMessage": None}, BEGUN, id="null error fields"),
-        pytest.param({"errorCode": 200, "errorMessage": " "}, BEGUN, id="a code of success"),
-        pytest.param({"errorCode": [], "errorMessage": {}}, BEGUN, id="error fields of no form"),
+        pytest.param({}, GENERATING, id="no error fields"),
+        pytest.param({"errorCode": 0, "errorMessage": ""}, GENERATING, id="empty error fields"),
+        pytest.param({"errorCode": None, "errorMessage": None}, GENERATING, id="null error fields"),
+        pytest.param({"errorCode": 200, "errorMessage": " "}, GENERATING, id="a code of success"),
+        pytest.param({"errorCode": [], "errorMessage": {}}, GENERATING, id="error fields of no form"),
         pytest.param(ERROR, REFUSED, id="both say failed"),
         pytest.param({"errorMessage": "Prompt refused"}, Failed("Prompt refused"), id="a message"),
         pytest.param(
@@ -126,16 +126,16 @@ def test_luma_4_has_its_results_and_only_the_callback_failed():
         ),
     ],
 )
-def test_alephs_0_is_running_unless_an_error_is_named(fields, seen):
+def test_alephs_0_is_running_unless_the_record_names_an_error(fields, seen):
     assert by_name("aleph").read({"successFlag": 0, **fields}) == seen
 
 
 @pytest.mark.parametrize(
     ("fields", "seen"),
     [
-        pytest.param({"successFlag": 0, "status": "GENERATING"}, BEGUN, id="both say generating"),
-        pytest.param({"status": "GENERATING"}, BEGUN, id="the word alone"),
-        pytest.param({"successFlag": 0}, BEGUN, id="the flag alone"),
+        pytest.param({"successFlag": 0, "status": "GENERATING"}, GENERATING, id="both say generating"),
+        pytest.param({"status": "GENERATING"}, GENERATING, id="the word alone"),
+        pytest.param({"successFlag": 0}, GENERATING, id="the flag alone"),
         pytest.param({"successFlag": 0, "status": "SUCCESS"}, Ready((A,)), id="the word is ahead"),
         pytest.param({"successFlag": 1, "status": "GENERATING"}, Ready((A,)), id="the flag is"),
         pytest.param({"successFlag": 1, "status": "NEW"}, Ready((A,)), id="a new word beside 1"),
@@ -146,7 +146,7 @@ def test_alephs_0_is_running_unless_an_error_is_named(fields, seen):
         pytest.param({}, Unreachable("unknown_state"), id="neither"),
     ],
 )
-def test_4o_has_a_flag_and_a_word(fields, seen):
+def test_4o_has_a_flag_and_a_status(fields, seen):
     record = {"response": {"result_urls": [A]}, "progress": "0.48", **fields}
 
     assert by_name("gpt4o").read(record) == seen
@@ -163,14 +163,14 @@ def test_midjourneys_results_may_be_plain_strings():
     [
         pytest.param("wait", Working("wait"), id="wait has not begun"),
         pytest.param("queueing", Working("queueing"), id="queueing has not begun"),
-        pytest.param("generating", BEGUN, id="generating has"),
+        pytest.param("generating", GENERATING, id="generating has"),
         pytest.param("success", Ready((A,)), id="success: the video without its poster"),
         pytest.param("fail", Failed("No luck", "400"), id="fail, its code a number"),
         pytest.param("expired", Unreachable("unknown_state", "expired"), id="a word nobody names"),
         pytest.param(None, Unreachable("unknown_state"), id="no state"),
     ],
 )
-def test_runway_is_judged_by_its_state_alone(state, seen):
+def test_only_the_state_of_runway_counts(state, seen):
     record = {
         "state": state,
         "videoInfo": {"videoId": "v", "videoUrl": A, "imageUrl": X},
@@ -200,16 +200,16 @@ SUNO = {
 @pytest.mark.parametrize("field", ["status", "successFlag"])
 @pytest.mark.parametrize("name", SUNO)
 class TestSuno:
-    """One vocabulary for all that Suno makes, in `status` or in `successFlag`."""
+    """The states that all of Suno's dialects share, in `status` or in `successFlag`."""
 
-    def test_pending_has_not_begun(self, name, field):
+    def test_pending_is_not_generating(self, name, field):
         assert by_name(name).read({field: "PENDING", "response": None}) == Working("pending")
 
     @pytest.mark.parametrize("state", ["TEXT_SUCCESS", "FIRST_SUCCESS"])
-    def test_a_step_on_the_way_is_no_success(self, name, field, state):
+    def test_an_intermediate_state_is_no_success(self, name, field, state):
         seen = by_name(name).read({field: state, "response": SUNO[name][0]})
 
-        assert seen == Working(state.lower(), begun=True)
+        assert seen == Working(state.lower(), generating=True)
 
     def test_success_has_every_result_in_order(self, name, field):
         response, sources = SUNO[name]
@@ -221,7 +221,7 @@ class TestSuno:
         assert by_name(name).read({field: "SUCCESS", "response": response}) == Ready(())
 
     @pytest.mark.parametrize("response", ["{", [A], 5])
-    def test_a_response_that_cannot_be_read_is_asked_for_again(self, name, field, response):
+    def test_a_response_that_cannot_be_read_is_unreachable(self, name, field, response):
         for state in ("SUCCESS", "CALLBACK_EXCEPTION"):
             seen = by_name(name).read({field: state, "response": response})
             assert isinstance(seen, Unreachable)
@@ -237,7 +237,7 @@ class TestSuno:
             "SENSITIVE_WORD_ERROR",
         ],
     )
-    def test_each_failure_is_told(self, name, field, state):
+    def test_each_failure_state_is_failed(self, name, field, state):
         assert by_name(name).read({field: state, **ERROR}) == REFUSED
 
     def test_a_failed_callback_does_not_undo_the_music(self, name, field):
@@ -246,18 +246,18 @@ class TestSuno:
 
         assert by_name(name).read(record) == Ready(sources)
 
-    def test_a_failed_callback_without_music_is_no_end(self, name, field):
-        waiting = Working("callback_exception", begun=True)
+    def test_a_failed_callback_without_music_is_still_working(self, name, field):
+        waiting = Working("callback_exception", generating=True)
 
         assert by_name(name).read({field: "CALLBACK_EXCEPTION"}) == waiting
         assert by_name(name).read({field: "CALLBACK_EXCEPTION", "response": {}}) == waiting
 
     @pytest.mark.parametrize("state", ["PAUSED", "GENERATE_LYRICS_FAILED", "成功"])
-    def test_a_word_that_its_pages_do_not_have_means_nothing_yet(self, name, field, state):
+    def test_an_undocumented_state_settles_nothing(self, name, field, state):
         assert by_name(name).read({field: state}) == Unreachable("unknown_state", state)
 
 
-def test_a_reason_inside_the_response_is_told_where_there_is_no_other():
+def test_a_reason_inside_the_response_is_used_if_there_is_no_other():
     record = {"status": "GENERATE_AUDIO_FAILED", "errorCode": 501, "errorMessage": ""}
 
     seen = by_name("suno").read({**record, "response": {"errorMessage": "Too many words"}})
@@ -265,19 +265,19 @@ def test_a_reason_inside_the_response_is_told_where_there_is_no_other():
     assert seen == Failed("Too many words", "501")
 
 
-def test_the_word_is_believed_before_the_flag():
+def test_the_status_counts_before_the_flag():
     record = {"status": "PENDING", "successFlag": 1, "response": TRACKS}
 
     assert by_name("suno").read(record) == Working("pending")
 
 
-def test_a_track_whose_own_address_is_missing_is_taken_from_its_source():
+def test_a_track_without_its_own_address_uses_the_source_address():
     tracks = [{"audioUrl": "", "sourceAudioUrl": A}, {"audio_url": B}, {"imageUrl": X}]
 
     assert by_name("suno").read({"status": "SUCCESS", "response": {"sunoData": tracks}}) == Ready((A, B))
 
 
-def test_a_track_that_is_no_object_spoils_the_answer():
+def test_a_track_that_is_no_object_makes_the_answer_unusable():
     record = {"status": "SUCCESS", "response": {"sunoData": [5]}}
 
     assert by_name("suno").read(record) == Unreachable("bad_result", "a result without a usable address")

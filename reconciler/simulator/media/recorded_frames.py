@@ -1,6 +1,6 @@
-"""Two seconds of a sun that crosses the sky, as a browser's VideoEncoder wrote them once: 24 pictures of 320 by 180.
+"""Two seconds of video of the sun crossing the sky, encoded by a browser's VideoEncoder: 24 frames of 320 by 180.
 
-Only the frames, each behind its length in two bytes, in base64; `films.py` makes files of them. Pure.
+Only the frames, each after its length in two bytes, in base64; `videos.py` makes files of them. Pure.
 """
 
 from __future__ import annotations
