@@ -27,9 +27,8 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
-from reconciler.operations.actions import Operator
-from reconciler.operations.doctor.examine import DoctorClients
-from reconciler.operations.explain import ExplainTerms
+from reconciler.operations.doctor.runner import Doctor
+from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.inbox import Inbox
@@ -209,19 +208,19 @@ async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, T
 
 
 @contextlib.asynccontextmanager
-async def doctor_clients(settings: Settings) -> AsyncIterator[DoctorClients]:
-    """Build what `doctor` checks with; nothing is asked yet, so nothing needs to be there."""
+async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
+    """Build what the command `doctor` needs; nothing is connected to yet."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
         store = _store(settings, slots=2)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(kie_session())
-        yield DoctorClients(
+        yield Doctor(
             settings=settings,
             store=store,
-            room=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            open_spool=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
             kie=_kie(settings, session),
-            web=await stack.enter_async_context(json_client()),
+            client=await stack.enter_async_context(json_client()),
         )
 
 
@@ -313,9 +312,9 @@ async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
-    """Return what operations work with."""
+    """Return what sync, retry, backfill and audit work with."""
     reopener = Reopener(built.database, built.table, term=built.settings.lease_seconds)
-    return Operator(built.work, built.reports, reopener, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
+    return Operator(built.work, built.reports, reopener, built.settings, at_once=at_once, pause=pause)
 
 
 def report_scope(settings: Settings) -> ReportScope:

@@ -21,7 +21,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 BORDERS = (
     "reconciler/worker/worker.py",
     "reconciler/worker/periodic/scheduler.py",
-    "reconciler/operations/actions.py",
+    "reconciler/operations/backfill.py",
     "reconciler/http/app.py",
 )
 """These modules may catch every exception: around a visit (also a backfill's), a periodic task, a request."""

@@ -19,7 +19,7 @@ from reconciler.domain.findings import NAMES
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings, variable
 from testkit.tables import member
-from tests.contract.test_operations_page import PAGE, rows, section, statements, told, words
+from tests.contract.test_operations_page import PAGE, code_blocks, rows, section, statements, words
 
 ROOT = Path(__file__).resolve().parents[2] / "monitoring"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -192,7 +192,7 @@ def test_a_runbook_says_what_it_means_whom_it_hurts_where_to_look_what_to_do_and
     assert {
         word.lower() for word in re.findall(r"\b(Page|Ticket|page|ticket)\b", text.split("## See")[0])
     } >= severities
-    assert list(told(text, "sh"))
+    assert list(code_blocks(text, "sh"))
     for linked in re.findall(r"\]\(([^)]+)\)", text):
         assert (ROOT / "runbooks" / linked).exists(), linked
 

@@ -9,7 +9,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.operations.actions import kept
+from reconciler.operations.operator import leases_kept
 from reconciler.simulator import never
 from reconciler.worker import poll
 from testkit.waiting import until
@@ -54,7 +54,7 @@ async def test_a_lost_lease_does_not_cancel_the_caller_of_the_visit(rig: Rig, pa
             await brief.work.once(generation_id, Trigger.SYNC)
         return "goes on"
 
-    async with kept(brief.work):
+    async with leases_kept(brief.work):
         asking = asyncio.create_task(ask())
         await until(lambda: rig.kie.counts.faults["file.hang"], what="the download")
         await rig.books.set(generation_id, "lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'")

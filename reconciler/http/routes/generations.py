@@ -22,7 +22,7 @@ from reconciler.errors import Permanent
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
 from reconciler.http.readiness_gate import ReadinessGate
-from reconciler.operations.explain import whole
+from reconciler.operations.explain import explain
 from reconciler.postgres.reports.generation_list import ListedGeneration
 from reconciler.postgres.reports.generation_list import cursor as cursor_of
 
@@ -113,7 +113,7 @@ class GenerationDetail(GenerationItem):
         examples=[
             {
                 "row": "Status generating: image by nano-banana-2.",
-                "next": "Next look in 4 s.",
+                "next": "Next visit in 4 s.",
                 "1.": "2026-07-01 12:00:00 callback received",
             }
         ],
@@ -221,7 +221,7 @@ def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate:
         detail = GenerationDetail.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
             case = await services.reports.case(row.id)
-            detail.story = whole(case, services.operator.terms) if case is not None else {}
+            detail.story = explain(case, services.operator.settings) if case is not None else {}
         return detail
 
 

@@ -14,7 +14,7 @@ from reconciler.bootstrap import Parts
 from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
-from reconciler.operations.explain import ExplainTerms, story
+from reconciler.operations.explain import sentences
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.worker.create.create_task import OutcomeUnknown, TaskCreated, TaskCreator, TaskDeclined
@@ -76,16 +76,16 @@ async def test_the_row_is_written_before_kie_is_asked_and_says_that_the_outcome_
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        lines = story(case, ExplainTerms.of(built.settings))
-        assert lines["KIE"].startswith("createTask: its outcome is unknown since ")
-        assert "never ordered again" in lines["KIE"]
+        lines = sentences(case, built.settings)
+        assert lines["KIE"].startswith("The outcome of createTask is unknown since ")
+        assert "not ordered again" in lines["KIE"]
         await rig.age(row["id"], 3600)
         (stuck,) = await built.reports.stuck()
         assert stuck.why.startswith("createTask: outcome unknown since 2")
         kie.may_answer.set()
         assert await asking == TaskCreated(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        lines = story(case, ExplainTerms.of(built.settings))
+        lines = sentences(case, built.settings)
         assert "createTask" not in "".join(lines.values())
         assert await built.reports.stuck() == (), "it counts from when it got its task"
 
