@@ -120,7 +120,7 @@ async def test_while_the_rate_is_exhausted_requests_are_refused_and_take_no_slot
 ) -> None:
     next_slot = "SELECT next_at FROM reconciler.budget"
     async with with_slow_kie(rows_dsn, kie, tmp_path) as (slow, api):
-        await api.parts.budget.empty(key_hash("key"), 60)
+        await api.parts.budget.pause(key_hash("key"), 60)
         before = await pool.fetchval(next_slot)
         answer = await api.ann.post(LINK, json={"generationId": await add_row(pool, ANN)})
         assert (answer.status_code, answer.json()["error"]) == (429, "too_many_links")

@@ -206,7 +206,7 @@ async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
         queried.append(task_id)
         return await said(task_id)
 
-    monkeypatch.setattr(parts.inbox, "said", counted)
+    monkeypatch.setattr(parts.inbox, "bodies", counted)
     await rig.visit(parts, generation_id, Trigger.CALLBACK)
     await visits_without_kie(rig, parts, generation_id, 2)
     assert queried == []

@@ -45,7 +45,7 @@ async def test_a_key_rests_as_long_as_kie_says_but_a_minute_at_most(rig: Rig, sa
 
 async def test_a_row_whose_key_rests_is_rescheduled_without_a_failure(rig: Rig) -> None:
     async with origin(too_fast()) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, **KEYS) as built:
-        await built.budget.empty(key_hash("slow-key"), 40.0)
+        await built.budget.pause(key_hash("slow-key"), 40.0)
         generation_id = await rig.insert("a", kind="image")
         visited = await rig.visit(built, generation_id)
         assert isinstance(visited.seen, Unreachable)
