@@ -93,12 +93,12 @@ class Parts:
     kie: KieClient
     ordering_kie: KieClient
     store: Store
-    budget: RateLimit
+    rate_limit: RateLimit
     keys: tuple[RingKey, ...]
-    current: CurrentPolicy
-    deliveries: Deliverer
-    work: Worker
-    audit: Verification
+    policy: CurrentPolicy
+    deliverer: Deliverer
+    worker: Worker
+    verification: Verification
 
 
 @contextlib.asynccontextmanager
@@ -155,12 +155,12 @@ async def _build(
         kie=kie,
         ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
         store=store,
-        budget=budget,
+        rate_limit=budget,
         keys=keys,
-        current=current,
-        deliveries=deliverer,
-        work=work,
-        audit=Verification(
+        policy=current,
+        deliverer=deliverer,
+        worker=work,
+        verification=Verification(
             VerificationQueue(database, table, term=term), store, metrics, stir=work.stir, observe=observe
         ),
     )
@@ -305,7 +305,7 @@ def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor
 async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
     """Build the sender of webhooks; None without an address for them, and where this instance only observes."""
     settings = built.settings
-    if not settings.notify_url or built.current.limits.observe:
+    if not settings.notify_url or built.policy.limits.observe:
         yield None
         return
     async with json_client(timeout=TIMEOUT) as client:
@@ -316,7 +316,7 @@ async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
     """Return what sync, retry, backfill and audit work with."""
     reopener = Reopener(built.database, built.table, term=built.settings.lease_seconds)
-    return Operator(built.work, built.reports, reopener, built.settings, at_once=at_once, pause=pause)
+    return Operator(built.worker, built.reports, reopener, built.settings, at_once=at_once, pause=pause)
 
 
 def report_scope(settings: Settings) -> ReportScope:

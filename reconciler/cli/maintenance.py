@@ -51,7 +51,7 @@ def audit(
     async def run() -> AuditTotals:
         async with parts(settings) as built:
             queue = VerificationQueue(built.database, built.table, term=settings.lease_seconds)
-            audit = Audit(operator(built, at_once=settings.concurrency), queue, built.audit, on_broken)
+            audit = Audit(operator(built, at_once=settings.concurrency), queue, built.verification, on_broken)
             return await audit.run(period)
 
     totals = asyncio.run(run())

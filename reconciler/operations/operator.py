@@ -66,7 +66,7 @@ class Operator:
         The caller keeps the leases (`leases_kept`). Raises Transient when the database is away or the process drains.
         """
         deadline = time.monotonic() + self.patience
-        before = await self.reports.case(generation_id)
+        before = await self.reports.details(generation_id)
         if before is None or ended(before, self.settings):
             return TaskState(before)
         await self._wait_for_pause(before)
@@ -80,7 +80,7 @@ class Operator:
         except LeaseLost:
             log.info("lease.lost", generation_id=generation_id)
         while True:
-            details = await self.reports.case(generation_id)
+            details = await self.reports.details(generation_id)
             if details is None or not details.held or time.monotonic() > deadline:
                 return TaskState(details, observation)
             await asyncio.sleep(RECHECK_SECONDS)

@@ -16,7 +16,7 @@ async def retry(operator: Operator, generation_id: str) -> OperationOutcome | No
 
     Raises Permanent where there is nothing to retry, Transient while another instance keeps holding it.
     """
-    details = await operator.reports.case(generation_id)
+    details = await operator.reports.details(generation_id)
     if details is None:
         return None
     _require_retryable(details)
@@ -39,7 +39,7 @@ def _require_retryable(details: GenerationDetails) -> None:
 async def _reopen(operator: Operator, generation_id: str) -> None:
     deadline = time.monotonic() + operator.patience
     while not await operator.reopener.reopen(generation_id):
-        details = await operator.reports.case(generation_id)
+        details = await operator.reports.details(generation_id)
         if details is None or details.generation.status != "failed":
             return
         if time.monotonic() > deadline:

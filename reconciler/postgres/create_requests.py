@@ -149,7 +149,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
  WHERE g.id = :generation_id::text::{table.id_type}""")
         self._save = _save_sql(table)
 
-    async def kept(self, requester: Requester) -> StoredRequest | None:
+    async def find(self, requester: Requester) -> StoredRequest | None:
         """Return the earlier use of this Idempotency-Key, None where there is none or no key."""
         if not requester.key:
             return None
@@ -166,7 +166,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
             return 0.0
         return max(self._window if wait is None else wait, 0.1)
 
-    async def shut(self, key_hash: str, seconds: float) -> None:
+    async def pause(self, key_hash: str, seconds: float) -> None:
         """Grant nothing with this key for so many seconds, a minute at most: KIE says that we are too fast."""
         await self._database.execute(*_CLOSE(key_hash=key_hash, seconds=min(seconds, LONGEST_SHUT)))
 
@@ -207,11 +207,11 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
             raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
         return row and GenerationState(row["status"], row["task_id"])
 
-    async def refused(self, generation_id: str, reason: str | None) -> None:
+    async def note_refusal(self, generation_id: str, reason: str | None) -> None:
         """Keep KIE's reason to refuse an order, or forget it; the next visit fails the row with it."""
         await self._database.execute(*_REFUSED(generation_id=generation_id, reason=reason))
 
-    async def standing(self, generation_id: str) -> GenerationState | None:
+    async def state(self, generation_id: str) -> GenerationState | None:
         """Return the row's state, None when it is gone."""
         row = await self._database.row(*self._standing(generation_id=generation_id))
         return row and GenerationState(row["status"], row["task_id"])

@@ -108,7 +108,7 @@ class Inbox:
             self._spent += max(len(body), LEAST)
         return StoredCallback(row["fresh"], tuple(row["ids"]), row["ended"])
 
-    async def said(self, task_id: str) -> tuple[Mapping[str, object], ...]:
+    async def bodies(self, task_id: str) -> tuple[Mapping[str, object], ...]:
         """Return the bodies that came for this task, the newest first; none where more came than one task can have."""
         rows = await self._database.fetch(*_BODIES(task_id=task_id, limit=FEW + 1))
         if len(rows) > FEW:

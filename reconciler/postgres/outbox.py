@@ -99,11 +99,11 @@ class Outbox:
         events = (build(OutboxEvent, {**row, "payload": json.loads(row["payload"])}) for row in rows)
         return sorted(events, key=lambda event: event.id)
 
-    async def told(self, event: OutboxEvent) -> None:
+    async def mark_sent(self, event: OutboxEvent) -> None:
         """Mark the event as sent."""
         await self._database.execute(*_SENT(id=event.id))
 
-    async def not_told(self, event: OutboxEvent, trouble: str, *, wait: float, last: bool = False) -> bool:
+    async def mark_failed(self, event: OutboxEvent, trouble: str, *, wait: float, last: bool = False) -> bool:
         """Try again in `wait` seconds, or give up where the event is too old or this was the `last` try.
 
         Returns whether it is given up. `trouble` is a word for why. Nothing changes where the claim has run out and

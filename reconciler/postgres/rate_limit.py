@@ -107,7 +107,7 @@ class RateLimit:
         self._granted[key_hash] = time.monotonic() + max(wait, 0.0) + seconds
         return wait
 
-    async def empty(self, key_hash: str, seconds: float) -> None:
+    async def pause(self, key_hash: str, seconds: float) -> None:
         """Let the key rest for so many seconds: KIE said that we are too fast."""
         await self._database.execute(*_EMPTY(key_hash=key_hash, seconds=seconds, far=self._far))
         self._granted[key_hash] = time.monotonic() + seconds

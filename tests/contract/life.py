@@ -86,7 +86,7 @@ class Life:
         await self.claims.early(100)
         await self.claims.next_due()
         await RateLimit(self.database, 1000).take("key")
-        await RateLimit(self.database, 1000).empty("key", 0)
+        await RateLimit(self.database, 1000).pause("key", 0)
         presence = Heartbeat(self.database, uuid4(), term=30)
         await presence.beat({})
         assert await presence.lead()

@@ -24,7 +24,7 @@ async def delivered(rig: Rig) -> tuple[str, Path]:
     """A delivered row and the file of its result."""
     row = await rig.order()
     async with parts(load(rig.environment(), rig.folder)) as built:
-        assert await built.work.once(row, Trigger.SYNC) is not None
+        assert await built.worker.once(row, Trigger.SYNC) is not None
     path = await rig.pool.fetchval("SELECT path FROM reconciler.assets WHERE generation_id = $1", row)
     return row, rig.folder / "stored" / path
 

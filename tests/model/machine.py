@@ -57,7 +57,7 @@ class Model(World):
             await self.stage.look(replica, Fate())
         if awake and not followed:
             # The instance that was woken died before it looked.
-            self.stage.replicas[replica].work._wakes.clear()
+            self.stage.replicas[replica].worker._wakes.clear()
 
     # Our own orders.
 
@@ -189,7 +189,7 @@ class Model(World):
     @rule(which=WHICH, replica=REPLICA, at=AT, manner=MANNER, notified=st.booleans())
     def looks_and_is_struck(self, which: int, replica: int, at: int, manner: Manner, notified: bool) -> None:
         if notified:
-            self.stage.replicas[self.replica(replica)].work.wake(self.row(which))
+            self.stage.replicas[self.replica(replica)].worker.wake(self.row(which))
         self.do(self.stage.look(self.replica(replica), self.fate(at, manner)))
 
     @precondition(lambda self: self.rows)

@@ -158,9 +158,9 @@ class Stage:
         self.storage.faults.clear()
         for parts in self.replicas:
             # What an instance remembers by itself, so that the same steps always have the same effects.
-            parts.work._wakes.clear()
-            parts.work._early_at = 0.0
-            parts.budget._granted.clear()
+            parts.worker._wakes.clear()
+            parts.worker._early_at = 0.0
+            parts.rate_limit._granted.clear()
             parts.claims._turns = cycle(range(2))
             parts.claims.unacknowledged._since = None
 
@@ -175,7 +175,7 @@ class Stage:
         moved = ", ".join(f"{name} = {name} - {i}" for name in _TIMES)
         await self.rig.pool.execute(_PASSES.format(i=i, moved=moved))
         for parts in self.replicas:
-            for lease, _ in parts.work._held.values():
+            for lease, _ in parts.worker._held.values():
                 lease.drawn -= seconds
 
     async def drive(self, replica: int, step: Callable[[], Awaitable[Any]], fate: Fate) -> Any:
@@ -202,7 +202,7 @@ class Stage:
     async def lost(self) -> Mapping[str, str | None]:
         """The bookkeeping of every row with a lease that another instance took while its holder was frozen."""
         assert self.asleep is not None
-        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].work._held.values()]
+        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].worker._held.values()]
         sql = "SELECT lease FROM reconciler.work WHERE generation_id = $1"
         gone = [c.generation_id for c in held if await self.rig.pool.fetchval(sql, c.generation_id) != c.lease]
         return {row: await self.work(row) for row in gone}
@@ -217,11 +217,11 @@ class Stage:
 
     async def once(self, replica: int, generation_id: str, trigger: Trigger, fate: Fate) -> Any:
         parts = self.replicas[replica]
-        return await self.drive(replica, lambda: parts.work.once(generation_id, trigger), fate)
+        return await self.drive(replica, lambda: parts.worker.once(generation_id, trigger), fate)
 
     async def look(self, replica: int, fate: Fate) -> None:
         """One look of the loop: what was woken, what is due; and every visit that it begins."""
-        held = self.replicas[replica].work
+        held = self.replicas[replica].worker
 
         async def step() -> None:
             await held._look()

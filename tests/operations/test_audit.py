@@ -35,7 +35,7 @@ async def parts(rig: Rig) -> AsyncIterator[Parts]:
 async def audited(parts: Parts, since: timedelta = WEEK) -> tuple[AuditTotals, list[BrokenDelivery]]:
     broken: list[BrokenDelivery] = []
     queue = VerificationQueue(parts.database, parts.table, term=30)
-    audit = Audit(bootstrap.operator(parts, at_once=4), queue, parts.audit, broken.append)
+    audit = Audit(bootstrap.operator(parts, at_once=4), queue, parts.verification, broken.append)
     return await audit.run(since), broken
 
 

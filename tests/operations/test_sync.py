@@ -95,7 +95,7 @@ async def test_sync_asks_about_a_new_row_even_if_no_request_is_to_spare(
 ) -> None:
     task = kie.add_task()
     await add(pool, task_id=task)
-    await built.budget.empty(key_hash("key"), 0.5)
+    await built.rate_limit.pause(key_hash("key"), 0.5)
 
     (one,) = await sync(operator, task)
 

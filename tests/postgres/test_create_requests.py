@@ -124,7 +124,7 @@ async def test_a_deleted_row_has_no_state(books: Books) -> None:
     generation_id = await begin(books)
     await books.pool.execute("DELETE FROM public.generations")
     assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) is None
-    assert await create_requests(books).standing(generation_id) is None
+    assert await create_requests(books).state(generation_id) is None
 
 
 async def test_an_id_that_the_table_refuses_raises_permanent(books: Books) -> None:
@@ -142,7 +142,7 @@ async def test_the_login_with_the_fewest_rights_may_order(dsn: str) -> None:
     async with member(dsn, "reconciler") as address, opened(address) as books:
         generation_id = await begin(books, ORDER, Requester(USER, "key-1"))
         assert await create_requests(books).grant(KEY) == 0.0
-        await create_requests(books).shut(KEY, 1.0)
+        await create_requests(books).pause(KEY, 1.0)
         assert await create_requests(books).save(generation_id, "t", key_hash=KEY) == GenerationState("generating", "t")
 
 
@@ -152,7 +152,7 @@ async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> N
     made = await asyncio.gather(*(replicas[n % 2].begin(ORDER, requester, patience=45.0) for n in range(8)))
     (generation_id,) = [one for one in made if one is not None]
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 1
-    stored = await replicas[1].kept(requester)
+    stored = await replicas[1].find(requester)
     assert stored is not None
     assert (stored.generation_id, stored.digest) == (generation_id, ORDER.digest())
     assert stored.standing == GenerationState("queued", None)
@@ -161,8 +161,8 @@ async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> N
 async def test_a_key_belongs_to_its_caller_alone(books: Books) -> None:
     for caller in ("", USER, "another"):
         await begin(books, ORDER, Requester(caller, "key-1"))
-    assert await create_requests(books).kept(Requester("nobody", "key-1")) is None
-    assert await create_requests(books).kept(Requester(USER)) is None
+    assert await create_requests(books).find(Requester("nobody", "key-1")) is None
+    assert await create_requests(books).find(Requester(USER)) is None
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 3
 
 
@@ -202,8 +202,8 @@ async def test_keys_are_forgotten_after_three_days(books: Books) -> None:
         await begin(books, ORDER, Requester("", name))
     await books.pool.execute("UPDATE reconciler.requests SET at = now() - interval '73 hours' WHERE key = 'old'")
     await books.retention().traces()
-    assert await create_requests(books).kept(Requester("", "old")) is None
-    assert await create_requests(books).kept(Requester("", "new")) is not None
+    assert await create_requests(books).find(Requester("", "old")) is None
+    assert await create_requests(books).find(Requester("", "new")) is not None
 
 
 async def recent(books: Books) -> list[datetime]:
@@ -252,9 +252,9 @@ async def test_other_rates_are_as_exact(books: Books, rate: float, count: int, s
 
 async def test_nothing_is_granted_while_kie_says_that_we_are_too_fast(books: Books) -> None:
     mine = create_requests(books)
-    await mine.shut(KEY, 10.0)
+    await mine.pause(KEY, 10.0)
     assert 9.0 < await mine.grant(KEY) <= 10.0
-    await mine.shut(KEY, 3.0)
+    await mine.pause(KEY, 3.0)
     assert await mine.grant(KEY) > 8.0
     await aged(books, 10.0)
     assert await mine.grant(KEY) == 0.0
@@ -262,7 +262,7 @@ async def test_nothing_is_granted_while_kie_says_that_we_are_too_fast(books: Boo
 
 async def test_no_wait_is_longer_than_a_minute_for_any_answer_and_any_clock(books: Books) -> None:
     mine = create_requests(books)
-    await mine.shut(KEY, 86_400.0)
+    await mine.pause(KEY, 86_400.0)
     assert 59.0 < await mine.grant(KEY) <= 60.0
     await aged(books, -3600.0)
     assert [await mine.grant(KEY) for _ in range(20)] == [0.0] * 20

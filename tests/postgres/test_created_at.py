@@ -36,7 +36,7 @@ async def test_every_report_works(rows: Books, at: str) -> None:
     assert (status.in_flight, snapshot.stuck, len(stuck)) == (1, int(at in PAST), int(at in PAST))
     assert snapshot.oldest is not None
     assert snapshot.oldest >= 0
-    case = await reports.case(generation_id)
+    case = await reports.details(generation_id)
     assert case is not None
     assert case.generation.created_at == EPOCH if at in PAST else case.generation.created_at <= case.now
 

@@ -155,8 +155,8 @@ async def test_the_bodies_of_a_task_are_returned_newest_first(books: Books, inbo
     await books.insert(task_id="task-1")
     for n in range(FEW):
         await inbox.keep(message("task-1", digest=f"more-{n}", n=n))
-    assert [body["n"] for body in await inbox.said("task-1")] == [3, 2, 1, 0]
-    assert await inbox.said("nobody") == ()
+    assert [body["n"] for body in await inbox.bodies("task-1")] == [3, 2, 1, 0]
+    assert await inbox.bodies("nobody") == ()
 
 
 @pytest.mark.parametrize("lies", [FEW, MOST + 1])
@@ -167,7 +167,7 @@ async def test_no_body_is_believed_where_forged_ones_may_have_replaced_the_true(
     await inbox.keep(message(digest="true", true=True))
     for n in range(lies):
         await inbox.keep(message(digest=str(n), true=False))
-    assert await inbox.said("task-1") == ()
+    assert await inbox.bodies("task-1") == ()
 
 
 async def test_the_id_of_a_row_with_another_task_neither_finds_it_nor_makes_room(
@@ -233,7 +233,7 @@ ODD = [
 @pytest.mark.parametrize(("sent", "found"), ODD)
 async def test_a_body_that_jsonb_cannot_hold_is_kept_with_replacements(inbox: Inbox, sent: Any, found: Any) -> None:
     await inbox.keep(message(body=sent))
-    assert await inbox.said("task-1") == ({"body": found},)
+    assert await inbox.bodies("task-1") == ({"body": found},)
 
 
 @given(st.text(st.characters() | st.sampled_from('\0\\u"d80\ud800\udc00\U0001f600')))

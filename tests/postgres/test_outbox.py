@@ -77,7 +77,7 @@ async def test_of_one_generation_only_the_earliest_unsent_event_is_claimed(books
         assert {event.id for event in taken} - {other} == {number}
         assert await outbox.take(8) == []
         for event in taken:
-            await outbox.told(event)
+            await outbox.mark_sent(event)
     assert await outbox.take(8) == []
 
 
@@ -88,7 +88,7 @@ async def test_an_event_that_waits_for_its_next_try_delays_its_own_generation_on
     await add(books, "ill", "recovered")
     well = await add(books, "well")
     ill = (await outbox.take(1))[0]
-    assert not await outbox.not_told(ill, "http_500", wait=30)
+    assert not await outbox.mark_failed(ill, "http_500", wait=30)
     assert [event.id for event in await outbox.take(8)] == [well]
     assert 25 < (await rows(books))[0]["left"] <= 30
     assert (await rows(books))[0]["trouble"] == "http_500"
@@ -98,7 +98,7 @@ async def test_an_event_that_was_given_up_delays_no_other(books: Books, outbox: 
     await add(books)
     later = await add(books, kind="recovered")
     (first,) = await outbox.take(8)
-    assert await outbox.not_told(first, "http_410", wait=0, last=True)
+    assert await outbox.mark_failed(first, "http_410", wait=0, last=True)
     assert [event.id for event in await outbox.take(8)] == [later]
     await expire(books)
     assert first.id not in {event.id for event in await outbox.take(8)}
@@ -113,7 +113,7 @@ async def test_no_event_is_claimed_twice_and_none_out_of_turn_by_many_at_once(bo
         while taken := await outbox.take(3):
             sent.extend(taken)
             for event in taken:
-                await outbox.told(event)
+                await outbox.mark_sent(event)
 
     await asyncio.gather(*(instance() for _ in range(5)))
     # An instance may find nothing while the others hold the first event of every remaining generation.
@@ -139,7 +139,7 @@ async def test_it_is_given_up_after_three_days_and_ten_tries_and_kept(
     await add(books, tries=tries - 1)
     await aged(books, age)
     (event,) = await outbox.take(8)
-    assert await outbox.not_told(event, "timeout", wait=5) is dead
+    assert await outbox.mark_failed(event, "timeout", wait=5) is dead
     (row,) = await rows(books)
     assert ((row["dead_at"] is not None), row["trouble"], row["announced_at"]) == (dead, "timeout", None)
 
@@ -156,11 +156,11 @@ async def test_without_its_claim_a_sender_changes_nothing_but_may_mark_it_sent(b
     await expire(books)
     (theirs,) = await outbox.take(8)
     before = await rows(books)
-    assert not await outbox.not_told(mine, "timeout", wait=500, last=True)
+    assert not await outbox.mark_failed(mine, "timeout", wait=500, last=True)
     await outbox.release([mine])
     assert [dict(row) | {"left": 0} for row in await rows(books)] == [dict(row) | {"left": 0} for row in before]
-    await outbox.told(mine)
-    assert not await outbox.not_told(theirs, "timeout", wait=5, last=True)
+    await outbox.mark_sent(mine)
+    assert not await outbox.mark_failed(theirs, "timeout", wait=5, last=True)
     (row,) = await rows(books)
     assert row["announced_at"] is not None
     assert row["dead_at"] is None

@@ -88,7 +88,7 @@ async def test_each_key_has_a_rate_of_its_own(databases: Sequence[Database]) -> 
 async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
     await first.take("key")
-    await first.empty("key", 0.5)
+    await first.pause("key", 0.5)
     assert not first.spare("key")
     assert 0.4 < await second.take("key") <= 0.5
     await until(lambda: first.spare("key"), what="the rest is over")
@@ -96,7 +96,7 @@ async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequenc
 
 async def test_a_long_rest_raises_and_takes_no_slot(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
-    await first.empty("key", 20)
+    await first.pause("key", 20)
     rests = await asyncio.gather(*(second.take("key") for _ in range(3)), return_exceptions=True)
     assert all(isinstance(rest, KeyResting) and 19 < (rest.retry_after or 0) <= 20 for rest in rests)
     assert not second.spare("key")
@@ -123,7 +123,7 @@ async def test_a_time_written_by_a_jumping_clock_delays_no_caller(databases: Seq
     await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
     assert await rate_limit.take("key") <= GAP
     await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
-    await rate_limit.empty("key", 1)
+    await rate_limit.pause("key", 1)
     assert 0 < await rate_limit.take("key") <= 1
 
 
@@ -139,8 +139,8 @@ async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> 
 
 async def test_a_short_rest_does_not_end_a_long_one(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
-    await first.empty("key", 60)
-    await second.empty("key", 1)
+    await first.pause("key", 60)
+    await second.pause("key", 1)
     assert await databases[0].value(LEFT) > 50
 
 
@@ -155,7 +155,7 @@ async def test_a_request_is_spare_only_where_none_was_granted_just_now(databases
 
 async def test_an_impatient_caller_takes_no_slot(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
-    await first.empty("key", 60)
+    await first.pause("key", 60)
     left = "SELECT next_at FROM reconciler.budget"
     before = await databases[0].value(left)
     assert not await second.take_soon("key", 3)

@@ -59,7 +59,7 @@ async def visiting(rig: Rig, instance: Parts, ids: list[str], dice: random.Rando
                 generation_id,
             )
         try:
-            await instance.work.once(generation_id, Trigger.SYNC)
+            await instance.worker.once(generation_id, Trigger.SYNC)
         except (LeaseLost, Transient):
             continue
         if (await rig.books.generation(generation_id))["status"] == "success":

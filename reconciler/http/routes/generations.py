@@ -220,7 +220,7 @@ def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate:
             raise Problem(404, "not_found", "there is no such generation")
         detail = GenerationDetail.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
-            case = await services.reports.case(row.id)
+            case = await services.reports.details(row.id)
             detail.story = explain(case, services.operator.settings) if case is not None else {}
         return detail
 

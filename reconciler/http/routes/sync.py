@@ -102,7 +102,7 @@ def _over(visit: asyncio.Task[TaskState]) -> bool:
 
 async def _continues(services: RouteServices, unfinished: list[str]) -> bool:
     """Whether work on any of these generations continues; their visits are not over, but the row may have ended."""
-    cases = await services.reports.cases(unfinished)
+    cases = await services.reports.details_of(unfinished)
     return not all(ended(case, services.operator.settings) for case in cases)
 
 

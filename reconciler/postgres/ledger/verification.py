@@ -99,7 +99,7 @@ class VerificationQueue:
         rows = await self._database.fetch(*self._since(since=since, after_at=at, after_id=generation_id))
         return [_delivery(row) for row in rows]
 
-    async def kept(self, delivery: VerifiedDelivery) -> None:
+    async def mark_intact(self, delivery: VerifiedDelivery) -> None:
         """Note that the delivery is intact: its next audit is in about a month."""
         if delivery.until is not None:
             await self._database.execute(*_INTACT(generation_id=delivery.generation_id, until=delivery.until))

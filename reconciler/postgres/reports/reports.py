@@ -177,19 +177,19 @@ class Reports:
         statement = self._stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
         return tuple(build(StuckGeneration, row) for row in await self._database.fetch(*statement))
 
-    async def case(self, generation_id: str) -> GenerationDetails | None:
+    async def details(self, generation_id: str) -> GenerationDetails | None:
         """Return the details of one generation, None when there is no such row."""
         key = as_key(generation_id, self._id_type)
         found = await self._details.read([key]) if key is not None else ()
         return found[0] if found else None
 
-    async def cases(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
+    async def details_of(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
         """Return the details of those of these generations that exist, the oldest first."""
         return await self._details.read(ids)
 
     async def explain(self, name: str) -> tuple[GenerationDetails, ...]:
         """Return the details of a generation, or of every generation of a task; empty where neither exists."""
-        found = await self.case(name)
+        found = await self.details(name)
         return (found,) if found else await self._details.read(await self.find_task(name))
 
     async def find_task(self, task_id: str) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ async def test_a_generation_that_is_inserted_later_finds_the_callback_of_its_tas
     assert (await stage.replica.call(market(task), generation=later)).status_code == 202
     await stage.books.insert(id=uuid.UUID(later), task_id=None)
     inbox = stage.replica.readiness_gate.enter().inbox
-    assert await inbox.said(task) == (market(task),)
+    assert await inbox.bodies(task) == (market(task),)
 
 
 async def test_a_callback_changes_no_row_before_kie_has_been_asked(stage: Stage) -> None:

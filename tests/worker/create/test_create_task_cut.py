@@ -216,7 +216,7 @@ async def test_the_callback_decides_an_order_whose_answer_was_lost_and_one_task_
         body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
         await Inbox(built.database, built.table).keep(CallbackMessage(task.id, row["id"], body, "digest"))
         async with rig.working(built):
-            built.work.wake(row["id"], Trigger.CALLBACK)
+            built.worker.wake(row["id"], Trigger.CALLBACK)
             await rig.delivered(row["id"])
         await rig.proves(row["id"])
     assert rig.kie.counts.creates == 1
