@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler.demo import play
+from reconciler.demo import run as demo_run
 from reconciler.operations.doctor import NAMES
 from reconciler.settings import load
 from testkit.commands import run
@@ -12,7 +12,7 @@ from tests.operations.doctor.installation import installation
 
 
 async def test_on_the_parts_of_the_demo_every_check_is_ok(tmp_path: Path) -> None:
-    async with play._stage(faults=False) as stage:
+    async with demo_run._stage(faults=False) as stage:
         settings = stage.parts[-1].settings
         same = ("http_port", "public_url", "storage_local_dir", "spool_dir")
         named = {name: getattr(settings, name) for name in same}
