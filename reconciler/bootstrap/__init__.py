@@ -154,7 +154,7 @@ async def _build(
         ledger=ledger,
         inbox=inbox,
         kie=kie,
-        ordering_kie=_kie(settings, ordering, patience=ORDER_SECONDS),
+        ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
         store=store,
         budget=budget,
         keys=keys,
