@@ -1,16 +1,19 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Half of what the tests do is wait for one another's processes: four of them keep two cores busy.
+# Half of the time a test waits for a process: two workers keep one core busy.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 2)')
-# Where the environment forbids bytecode, every worker would compile every module and rewrite every assertion anew.
+# Without bytecode every worker compiles every module and rewrites every assertion again.
 unexport PYTHONDONTWRITEBYTECODE
+# How many of the slowest tests are listed at the end.
+DURATIONS ?= 15
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=$(DURATIONS)
 STAMP := $(VENV)/.installed
 AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check cover soak chaos bench incidents licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
+.PHONY: help demo test test-all check cover soak chaos bench incidents licenses sbom audit image-test lock bundle install-test boot-test pm2-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +27,13 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: $(STAMP) ## the whole job on this machine: database, a local KIE, storage, the daemon
 	$(BIN)/kie-reconciler demo $(ARGS)
 
-test: $(STAMP) ## every test, against real PostgreSQL
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test: $(STAMP) ## every test but the soaks, against real PostgreSQL; DURATIONS=n lists the n slowest
+	@echo "About 5 minutes on two cores. The soaks are left out: make test-all runs them too."
+	$(PYTEST) -m "not soak" $(ARGS)
+
+test-all: $(STAMP) ## every test, the soaks too
+	@echo "About 12 minutes on two cores."
+	$(PYTEST) --hypothesis-profile=thorough $(ARGS)
 
 soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)
@@ -33,8 +41,8 @@ soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses 
 chaos: $(STAMP) ## a storm of faults over three replicas, a thousand generations: nothing lost, nothing doubled
 	$(BIN)/python -m benchmarks.chaos --seed $(or $(SEED),1) --faults $(or $(FAULTS),500) $(ARGS)
 
-cover: $(STAMP) ## the core and the dialects, every branch
-	$(BIN)/python -m pytest -q -n $(WORKERS) tests/domain tests/kie/dialects tests/operations/doctor --cov=reconciler.domain --cov=reconciler.kie.dialects --cov-branch --cov-report=term-missing --cov-fail-under=100
+cover: $(STAMP) ## every branch of the pure code: domain, dialects, what doctor judges
+	$(BIN)/python -m pytest -q -n $(WORKERS) --hypothesis-profile=thorough tests/domain tests/kie/dialects tests/operations/doctor --cov=reconciler.domain --cov=reconciler.kie.dialects --cov=reconciler.operations.doctor --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 check: $(STAMP) ## style, types, layers, alert rules
 	$(BIN)/ruff check .

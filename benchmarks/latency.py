@@ -16,15 +16,15 @@ from benchmarks.stage import KEY, USER, Stage, first_line, program, stage
 ANSWER = {"code": 200, "msg": "success", "data": {"state": "waiting", "resultJson": ""}}
 
 
-class Ear:
-    """A KIE that knows when each task was first asked about, and calls every task waiting."""
+class TimedKie:
+    """A KIE that notes when each task is first polled, and calls every task waiting."""
 
     def __init__(self) -> None:
         self.url = ""
         self._asked: dict[str, asyncio.Future[float]] = {}
 
     def expect(self, task_id: str) -> asyncio.Future[float]:
-        """Return what will hold the time of the first question about this task."""
+        """Return a future that gets the time of the first poll of this task."""
         return self._asked.setdefault(task_id, asyncio.get_running_loop().create_future())
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -36,15 +36,15 @@ class Ear:
 
 
 @contextlib.asynccontextmanager
-async def _ear() -> AsyncIterator[Ear]:
-    ear, app = Ear(), web.Application()
-    app.router.add_get("/{path:.*}", ear.answer)
+async def _timed_kie() -> AsyncIterator[TimedKie]:
+    timed_kie, app = TimedKie(), web.Application()
+    app.router.add_get("/{path:.*}", timed_kie.answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    ear.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    timed_kie.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        yield ear
+        yield timed_kie
     finally:
         await runner.cleanup()
 
@@ -54,45 +54,45 @@ async def measure(*, rounds: int, count: int) -> list[tuple[list[float], list[fl
     pairs = []
     async with (
         stage(media_size=1000) as on,
-        _ear() as ear,
+        _timed_kie() as timed_kie,
         asyncpg.create_pool(on.dsn, min_size=1, max_size=1) as pool,
     ):
         for _ in range(rounds):
-            with _bare(on, ear):
-                bare = await _times(ear, pool, count)
-            with _daemon(on, ear):
-                ours = await _times(ear, pool, count)
+            with _bare(on, timed_kie):
+                bare = await _times(timed_kie, pool, count)
+            with _daemon(on, timed_kie):
+                ours = await _times(timed_kie, pool, count)
             pairs.append((bare, ours))
     return pairs
 
 
 @contextlib.contextmanager
-def _bare(on: Stage, ear: Ear) -> Iterator[None]:
-    with program("-m", "benchmarks.bare_listen", on.dsn, ear.url, KEY) as process:
+def _bare(on: Stage, timed_kie: TimedKie) -> Iterator[None]:
+    with program("-m", "benchmarks.bare_listen", on.dsn, timed_kie.url, KEY) as process:
         first_line(process)
         yield
 
 
 @contextlib.contextmanager
-def _daemon(on: Stage, ear: Ear) -> Iterator[None]:
-    with program("-m", "reconciler", "run", environment=on.environment(KIE_MARKET_BASE_URL=ear.url)):
+def _daemon(on: Stage, timed_kie: TimedKie) -> Iterator[None]:
+    with program("-m", "reconciler", "run", environment=on.environment(KIE_MARKET_BASE_URL=timed_kie.url)):
         yield
 
 
-async def _times(ear: Ear, pool: asyncpg.Pool, count: int) -> list[float]:
+async def _times(timed_kie: TimedKie, pool: asyncpg.Pool, count: int) -> list[float]:
     await pool.execute("TRUNCATE public.generations, reconciler.work")
-    # The first row shows that somebody listens; it is not counted.
-    await _one(ear, pool)
+    # The first row only proves that the listener is connected; it is not counted.
+    await _one(timed_kie, pool)
     times = []
     for _ in range(count):
-        times.append(await _one(ear, pool))
+        times.append(await _one(timed_kie, pool))
         await asyncio.sleep(0.02)
     return times
 
 
-async def _one(ear: Ear, pool: asyncpg.Pool) -> float:
+async def _one(timed_kie: TimedKie, pool: asyncpg.Pool) -> float:
     task_id = uuid.uuid4().hex
-    asked = ear.expect(task_id)
+    asked = timed_kie.expect(task_id)
     began = time.perf_counter()
     await pool.execute(
         "INSERT INTO public.generations (user_id, kind, model_key, provider, task_id, status)"

@@ -1,4 +1,4 @@
-"""What every measurement stands on: PostgreSQL, a local KIE, a local storage, each a process of its own on loopback."""
+"""The stage of every measurement: PostgreSQL, a local KIE and a local storage, each a process of its own."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def program(*arguments: str, environment: dict[str, str] | None = None) -> Itera
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at yet."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

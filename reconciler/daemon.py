@@ -117,8 +117,8 @@ async def _reconcile(
     services = readiness_gate.services = route_services(built)
     health = readiness_gate.health
     tasks = {
-        asyncio.create_task(built.work.keep(), name="keep"),
-        asyncio.create_task(built.work.run(), name="work"),
+        asyncio.create_task(built.worker.keep(), name="keep"),
+        asyncio.create_task(built.worker.run(), name="work"),
         asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
         asyncio.create_task(services.run(), name="hub"),
         asyncio.create_task(stop.requested.wait(), name="stop"),
@@ -152,13 +152,13 @@ def _status(built: Parts, periodic: PeriodicTasks) -> str:
     """Return what this instance has in hand, and where it leads also what is in flight in the whole table."""
     snapshot = periodic.snapshot.last
     table = "" if snapshot is None else f"; {sum(snapshot.in_flight.values())} in flight, {snapshot.stuck} stuck"
-    return f"{built.work.in_hand} in hand{table}"
+    return f"{built.worker.in_hand} in hand{table}"
 
 
 async def _drain(built: Parts, readiness_gate: ReadinessGate, sender: WebhookSender | None, seconds: float) -> None:
     """Let everything under way end for so many seconds, then cut off visits, orders and webhooks."""
     webhooks = [] if sender is None else [sender.drain(seconds)]
-    await asyncio.gather(built.work.drain(seconds), readiness_gate.drain(seconds), *webhooks)
+    await asyncio.gather(built.worker.drain(seconds), readiness_gate.drain(seconds), *webhooks)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:

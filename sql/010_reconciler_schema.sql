@@ -1,4 +1,4 @@
--- A schema of its own: nothing of ours stands among the application's tables.
+-- A schema of its own: none of our tables stands among the application's.
 
 CREATE SCHEMA IF NOT EXISTS reconciler;
 

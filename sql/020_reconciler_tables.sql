@@ -1,4 +1,4 @@
--- The daemon's own memory. No foreign keys into the application: this schema can be dropped without touching it.
+-- The daemon's bookkeeping. No foreign keys into the application: this schema can be dropped without touching it.
 
 CREATE TABLE IF NOT EXISTS reconciler.work (
     generation_id   text PRIMARY KEY,
@@ -55,14 +55,14 @@ CREATE TABLE IF NOT EXISTS reconciler.assets (
     PRIMARY KEY (generation_id, task_id, n)
 );
 
--- Objects that no row points at any more; removed by cleanup.
+-- Objects that no row names any more; cleanup removes them.
 CREATE TABLE IF NOT EXISTS reconciler.orphans (
     path  text PRIMARY KEY,
     why   text NOT NULL,
     since timestamptz NOT NULL DEFAULT now()
 );
 
--- The outbox: one event for each transition, told at least once.
+-- The outbox: one event for each transition, sent at least once.
 CREATE TABLE IF NOT EXISTS reconciler.events (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     key           text NOT NULL UNIQUE,      -- generation, task, kind and turn: a replayed write adds nothing
@@ -76,7 +76,7 @@ CREATE INDEX IF NOT EXISTS events_unannounced ON reconciler.events (id) WHERE an
 CREATE INDEX IF NOT EXISTS events_generation ON reconciler.events (generation_id);
 CREATE INDEX IF NOT EXISTS events_at ON reconciler.events (at);
 
--- What callbacks said, kept before anything is done about it; also the inbox for tasks that no row knows yet.
+-- Callbacks, kept before anything is done about them; also the inbox for tasks that no row has yet.
 CREATE TABLE IF NOT EXISTS reconciler.callbacks (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task_id       text NOT NULL,
@@ -95,20 +95,20 @@ CREATE TABLE IF NOT EXISTS reconciler.instances (
     seen_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- One row: who draws the snapshot. A lease, not a session lock: session locks break behind poolers.
+-- One row: which instance leads. A lease, not a session lock: session locks break behind poolers.
 CREATE TABLE IF NOT EXISTS reconciler.leader (
     single   boolean PRIMARY KEY DEFAULT true CHECK (single),
     instance uuid NOT NULL,
     until    timestamptz NOT NULL
 );
 
--- One row a key: when its next request may go out. All replicas draw from it.
+-- One row a key: when its next request may be sent. All replicas draw from it.
 CREATE TABLE IF NOT EXISTS reconciler.budget (
     key_hash text PRIMARY KEY,
     next_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- How long tasks took at the provider, newest kept; and what the leader made of them.
+-- How long tasks took at the provider, the newest of each model; and the leader's fit of these times.
 CREATE TABLE IF NOT EXISTS reconciler.timings (
     id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     model text NOT NULL,
@@ -118,7 +118,7 @@ CREATE TABLE IF NOT EXISTS reconciler.timings (
 CREATE INDEX IF NOT EXISTS timings_model ON reconciler.timings (model, id);
 
 CREATE TABLE IF NOT EXISTS reconciler.pace (
-    model text PRIMARY KEY,               -- '' = what holds for all: theta
+    model text PRIMARY KEY,               -- '' = the row of theta, which holds for all models
     mu    double precision,
     sigma double precision,
     n     integer NOT NULL DEFAULT 0,

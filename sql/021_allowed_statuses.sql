@@ -1,4 +1,4 @@
--- What the CHECKs on public.generations.status let through, asked of the CHECKs themselves; null = there is none.
+-- Returns the statuses that the CHECKs on public.generations.status allow, by evaluating them; null = there is none.
 
 CREATE OR REPLACE FUNCTION reconciler.allowed_statuses() RETURNS text[]
     LANGUAGE plpgsql STABLE

@@ -1,17 +1,17 @@
--- What the HTTP face keeps: callbacks told apart, requests told apart, createTask's rate, and how the outbox is doing.
+-- For HTTP: which callbacks and requests are repetitions, the rate of createTask, and the progress of the outbox.
 
 -- The same callback comes up to four times: one body of one task is kept once.
 ALTER TABLE reconciler.callbacks ADD COLUMN IF NOT EXISTS digest text;
 ALTER TABLE reconciler.callbacks ADD COLUMN IF NOT EXISTS count integer NOT NULL DEFAULT 1;
 CREATE UNIQUE INDEX IF NOT EXISTS callbacks_once ON reconciler.callbacks (task_id, digest);
--- A task that nobody could save the id of is found by the generation that its callback names.
+-- A task whose id could not be saved is found by the generation that its callback names.
 CREATE INDEX IF NOT EXISTS callbacks_generation ON reconciler.callbacks (generation_id) WHERE generation_id IS NOT NULL;
 
--- One row an Idempotency-Key and caller: the same key gives the same generation.
+-- One row for each caller and Idempotency-Key: the same key gives the same generation.
 CREATE TABLE IF NOT EXISTS reconciler.requests (
-    caller        text NOT NULL,             -- whose key it is: a user's id, '' for the operator
+    caller        text NOT NULL,             -- a user's id, '' for the operator
     key           text NOT NULL,
-    digest        text NOT NULL,             -- of what was asked: the same key for something else is a mistake
+    digest        text NOT NULL,             -- of the order: the same key with another order is an error
     generation_id text,
     at            timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (caller, key)
@@ -22,19 +22,19 @@ CREATE INDEX IF NOT EXISTS requests_at ON reconciler.requests (at);
 CREATE TABLE IF NOT EXISTS reconciler.creations (
     key_hash text PRIMARY KEY,
     recent   timestamptz[] NOT NULL DEFAULT '{}',
-    shut     timestamptz                     -- the provider said that we are too fast: not before then
+    shut     timestamptz                     -- no request before then: KIE said that we are too fast
 );
 
--- Set with the row that our own createTask writes, before KIE is asked: while the row has no task, nobody knows whether
+-- Set with the row that our own createTask writes, before KIE is asked. While the row has no task, it is unknown whether
 -- KIE has made one.
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS ordered_at timestamptz;
 
--- How often an event was tried to be told, when it is tried again, and why it is not tried any more.
+-- How often sending an event was tried, when it is tried again, and when and why it was given up.
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS tries integer NOT NULL DEFAULT 0;
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS next_at timestamptz;
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS dead_at timestamptz;
 ALTER TABLE reconciler.events ADD COLUMN IF NOT EXISTS trouble text;
--- What is to be told next, the soonest first; and what was given up.
+-- The events to send, the next first; and those that were given up.
 CREATE INDEX IF NOT EXISTS events_due ON reconciler.events (coalesce(next_at, '-infinity'), id)
  WHERE announced_at IS NULL AND dead_at IS NULL;
 CREATE INDEX IF NOT EXISTS events_dead ON reconciler.events (dead_at) WHERE dead_at IS NOT NULL;

@@ -1,4 +1,4 @@
--- When what was delivered is next compared with storage, and since when a result is lost that KIE has no more.
+-- When a delivery is next compared with storage, and since when it is lost because KIE has its result no more.
 
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS audit_at timestamptz;
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS lost_at timestamptz;

@@ -1,2 +1,2 @@
--- Where a generation's trace begins, for all replicas: W3C's traceparent, drawn with the first claim where tracing is on.
+-- The root of a generation's trace, for all replicas: a W3C traceparent, drawn with the first claim where tracing is on.
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS traceparent text;

@@ -1,2 +1,2 @@
--- Until when nobody asks with a key, because KIE said that it was too fast: such a wait is told from that in a queue.
+-- Until when a key rests, because KIE said that it was too fast. Apart from next_at, which also grows with a queue.
 ALTER TABLE reconciler.budget ADD COLUMN IF NOT EXISTS rests_until timestamptz;

@@ -1,2 +1,2 @@
--- What KIE said to a createTask that it refused, until the row has failed for it: the process that heard it may end before.
+-- KIE's reason to refuse a createTask, until the row has failed with it: the process that received it may end before.
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS refused text;

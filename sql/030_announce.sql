@@ -1,5 +1,5 @@
--- What the triggers call. It touches no table, so it needs no rights of its own; and it never fails the application's
--- statement: a hint that is not sent costs one sweep.
+-- The function that the triggers call. It touches no table, so it needs no rights of its own. It never fails the
+-- application's statement: a hint that is not sent costs one sweep.
 
 CREATE OR REPLACE FUNCTION reconciler.announce_generation() RETURNS trigger
     LANGUAGE plpgsql

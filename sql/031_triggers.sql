@@ -1,5 +1,5 @@
 -- @follows public.generations
--- Two triggers that only say which row to look at. To live without them: ALTER TABLE public.generations DISABLE TRIGGER …
+-- Two triggers that only announce which row to visit. To do without them: ALTER TABLE public.generations DISABLE TRIGGER …
 -- (a dropped one comes back with the next migrate); the sweep then finds everything.
 
 DO $$

@@ -1,6 +1,6 @@
 -- @follows public.generations
 -- @builds generations_reconciler_open
--- What the sweep reads: rows in flight, and successes without a stored asset. Small however large the table is.
+-- For the sweep: rows in flight, and successes without a stored asset. It stays small in a table of any size.
 
 CREATE INDEX CONCURRENTLY IF NOT EXISTS generations_reconciler_open ON public.generations (id)
     WHERE status IN ('queued', 'generating', 'pending', 'processing')

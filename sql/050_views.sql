@@ -1,6 +1,6 @@
 -- Monitoring for people and dashboards. The application's table is read through a function, late bound: a view over its
 -- columns would keep the application from changing them. Ages count from created_at, or from when a row got another task;
--- deliveries from our own receipts. updated_at belongs to others.
+-- deliveries from our own receipts. updated_at does not count: any writer may set it.
 
 CREATE OR REPLACE FUNCTION reconciler.first_column(VARIADIC names text[]) RETURNS text
     LANGUAGE sql STABLE
@@ -15,8 +15,8 @@ BEGIN ATOMIC
         'NULL');
 END;
 
--- `ids` are looked for besides `condition`, which is SQL about id, status, asset_url and created_at. A time of creation
--- may be infinite, or of any year: it is told as one that can be counted with.
+-- Returns the rows for which `condition` holds (SQL about id, status, asset_url and created_at), and the rows `ids`. A
+-- time of creation may be infinite, or of any year: it is limited to one that can be calculated with.
 CREATE OR REPLACE FUNCTION reconciler.generations_where(condition text, ids text[] DEFAULT NULL)
     RETURNS TABLE (id text, task_id text, provider text, kind text, model_key text, status text, error text,
                    asset_url text, created_at timestamptz)
@@ -42,7 +42,7 @@ BEGIN
 END
 $$;
 
--- As its owner, because storage.objects is closed to the role reconciler; it tells two numbers.
+-- It runs as its owner, because the role reconciler may not read storage.objects; it returns two numbers.
 CREATE OR REPLACE FUNCTION reconciler.stored_in_bucket(OUT files bigint, OUT bytes bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = ''
@@ -91,7 +91,7 @@ SELECT g.id, g.task_id, g.kind, g.model_key, g.created_at,
  WHERE coalesce(g.provider, 'kie') = 'kie' AND since < now() - interval '10 minutes'
  ORDER BY g.created_at;
 
--- A failure that we wrote has its time in our events; of others only the time of creation is sure.
+-- A failure that we wrote has its time in our events; of others only the time of creation is certain.
 CREATE OR REPLACE VIEW reconciler.failed_last_hour AS
 SELECT g.id, g.task_id, g.kind, g.model_key, g.error, g.created_at, e.at AS failed_at
   FROM reconciler.generations_where(

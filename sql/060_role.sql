@@ -87,7 +87,7 @@ BEGIN
                ) AS wanted (name, rule)
          WHERE NOT EXISTS (SELECT FROM pg_policy
                             WHERE polrelid = 'public.generations'::regclass AND polname = wanted.name)
-           -- What a rule names may be missing from an older table; the next migrate looks again.
+           -- An older table may lack a column that a rule names; the next migrate tries again.
            AND NOT (rule LIKE '%asset_url%' AND NOT EXISTS (
                    SELECT FROM pg_attribute
                     WHERE attrelid = 'public.generations'::regclass AND attname = 'asset_url' AND NOT attisdropped))

@@ -1,4 +1,4 @@
-"""One command as a real process: what it prints, what it says on the side, and how it ends."""
+"""Run one command of `kie-reconciler` as a real process; return its output and its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One `run` as a real process: started, listened to, signalled by its pid."""
+"""One `kie-reconciler run` as a real process: start it, read its log and metrics, send it signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as an application and the daemon would have written them, for tests that begin in the middle."""
+"""Rows as an application or the daemon writes them, for tests that begin in the middle of a generation's life."""
 
 from __future__ import annotations
 

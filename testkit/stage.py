@@ -1,4 +1,4 @@
-"""A database, a KIE, a storage, and any number of daemons on them, all real but for who stands behind the wire."""
+"""The stage of a test: a database, a KIE, a storage and any number of daemons, all of them over real connections."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Rig:
         return [str(path.relative_to(root)) for path in root.rglob("*.*") if path.is_file()]
 
     async def witness(self) -> Witness:
-        """Somebody who sees every change of the application's table from now on."""
+        """Record every change of the application's table from now on."""
         return await Witness.call(self.pool)
 
     async def work(self, generation_id: str) -> asyncpg.Record:
@@ -165,12 +165,12 @@ class Rig:
         return await self.pool.fetchrow("SELECT * FROM reconciler.work WHERE generation_id = $1", generation_id)
 
     async def held(self) -> int:
-        """How many rows are in a replica's hands at this moment."""
+        """How many rows replicas hold by a lease at this moment."""
         held: int = await self.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease_until > now()")
         return held
 
     async def delivering(self) -> list[int]:
-        """The process ids of those who hold rows that KIE has called a success, one for each row."""
+        """The process ids of the replicas that hold rows which KIE has called a success, one for each row."""
         now = self.kie.clock.now()
         done = [task.id for task in self.kie.tasks.values() if task.polls and task.state(now) == "success"]
         rows = await self.pool.fetch(
@@ -181,7 +181,7 @@ class Rig:
         return [row["pid"] for row in rows]
 
     def keeps_to(self, rate: int) -> None:
-        """KIE has refused nobody, and has nowhere heard more than this rate of looks a second over six seconds."""
+        """Assert that KIE sent no 429, and got at most this rate of polls a second over any six seconds."""
         looks = sorted(moment for task in self.kie.tasks.values() for moment in task.polled_at)
         assert self.kie.counts.limited == 0
         assert len(looks) > rate * 6
@@ -190,14 +190,14 @@ class Rig:
             assert last - first > 4, "more than the rate in six seconds"
 
     async def struck(self, fault: str, count: int) -> None:
-        """Wait until a fault of the KIE has met so many requests."""
+        """Wait until this fault of KIE has struck so many requests."""
         counted = self.kie.counts.faults
         await until(lambda: counted[fault] == count, what=f"{fault} for {count} requests")
 
 
 @contextlib.asynccontextmanager
 async def staged(dsn: str, kie: Simulator, folder: Path, storage: SupabaseStorage | None = None) -> AsyncIterator[Rig]:
-    """Begin everything but the replicas, and end all of it."""
+    """Start everything but the replicas; at the end stop all of it."""
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(kie)
         if storage is not None:

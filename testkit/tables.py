@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 
 USER = "11111111-2222-4333-8444-555555555555"
-"""Whose rows the older table holds."""
+"""The user who owns the rows of the older table."""
 
 _OLDER = """
 CREATE TABLE public.generations (

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, the only way a test may wait."""
+"""Waits for a condition, up to a deadline: the only way in which a test may wait."""
 
 from __future__ import annotations
 

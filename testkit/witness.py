@@ -1,4 +1,4 @@
-"""What was done to public.generations, kept by a trigger that the daemon does not know of."""
+"""Records every change of public.generations by a trigger that the daemon does not know."""
 
 from __future__ import annotations
 

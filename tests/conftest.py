@@ -1,4 +1,4 @@
-"""What every test may ask for: a real PostgreSQL and fresh databases in it.
+"""Fixtures of every test: a real PostgreSQL and fresh databases in it.
 
 TEST_DATABASE_URL names a server to use; otherwise one is started per worker, from the programs that
 RECONCILER_TEST_PG chooses (`debian` or `embedded`; unset: whichever is found). DATABASE_URL is
@@ -15,7 +15,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 import structlog
+from hypothesis import settings as hypothesis_settings
 
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.demo.postgres_programs import debian_binaries, wheel_binaries
@@ -33,6 +34,11 @@ T = TypeVar("T")
 OURS = ("KIE_", "SUPABASE_", "NEXT_PUBLIC_SUPABASE_", "RECONCILER_", "LOG_", "PG")
 OTHERS = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
 KEPT = ("RECONCILER_PG_BIN", "RECONCILER_TEST_PG")
+
+# `--hypothesis-profile=thorough` chooses the other one; `make test-all` does.
+hypothesis_settings.register_profile("quick", max_examples=30, deadline=None)
+hypothesis_settings.register_profile("thorough", max_examples=300, deadline=None)
+hypothesis_settings.load_profile("quick")
 
 _EMPTY = """
 DO $$
@@ -53,17 +59,19 @@ $$
 
 
 def pytest_configure() -> None:
-    """What the environment says of a real installation must not reach a test or its processes."""
+    """Remove from the environment what it says about a real installation, and collect no garbage until tests run."""
+    # Collection only adds objects: looking through them for cycles took a fifth of its time.
+    gc.disable()
     for name in list(os.environ):
         if name in OTHERS or (name.startswith(OURS) and name not in KEPT):
             del os.environ[name]
-    # A shell without job control starts what it puts in the background deaf to Ctrl-C, and so every process of ours.
+    # A shell without job control starts background processes, and their children, with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What one PostgreSQL has shown without being asked need not be shown by the next."""
+    """Add `--database`: a second PostgreSQL need not run the tests that use none."""
     parser.addoption("--database", action="store_true", help="only tests that ask a PostgreSQL")
 
 
@@ -78,14 +86,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests live until the end: looking through them for cycles took a tenth of the CPU."""
-    gc.collect()
+    """Collect garbage again, except among the collected tests: they all live until the end."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests have measured."""
+    """Print the figures that tests have measured."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name}: {value}")
@@ -93,7 +101,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
-    """What one test makes of the log is not what the next one finds."""
+    """Undo what a test changes in the logging."""
     root = logging.getLogger()
     level = root.level
     structlog.reset_defaults()
@@ -119,7 +127,7 @@ class External:
         return parts._replace(netloc=f"{login}@{host}", path=path).geturl()
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Somebody else's server is not stopped."""
+        """Skip the test: a server that is not ours is not stopped."""
         pytest.skip("needs a server of its own, and TEST_DATABASE_URL names another")
 
     restart = stop
@@ -135,27 +143,52 @@ def _apart(work: Callable[[], Awaitable[T]]) -> T:
         return thread.submit(lambda: asyncio.run(awaited())).result()
 
 
-def _execute(dsn: str, statement: str) -> None:
-    async def work() -> None:
-        connection = await asyncpg.connect(dsn)
+class Databases:
+    """The databases of one server, made and emptied over connections that stay open, in a thread with its own loop.
+
+    A connection for each statement was most of what it cost the server to prepare a test.
+    """
+
+    def __init__(self, server: Postgres | External) -> None:
+        self._server = server
+        self._thread = ThreadPoolExecutor(1)
+        self._loop = asyncio.new_event_loop()
+        self._open: dict[str, asyncpg.Connection] = {}
+
+    @contextmanager
+    def new(self, template: str = "template0") -> Iterator[str]:
+        """Make a copy of this database; yield its name, and drop it at the end."""
+        name = f"kr_{secrets.token_hex(8)}"
+        # Copied file by file: a third faster than through the log, which is never replayed here.
+        strategy = " STRATEGY file_copy" if isinstance(self._server, Postgres) else ""
+        self.execute(self._server.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}{strategy}")
         try:
-            await connection.execute(statement)
+            yield name
         finally:
-            await connection.close()
+            self.execute(self._server.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
-    _apart(work)
+    def execute(self, dsn: str, statement: str) -> None:
+        """Execute this in the database at this address."""
+        self._thread.submit(self._loop.run_until_complete, self._execute(dsn, statement)).result()
 
+    async def _execute(self, dsn: str, statement: str) -> None:
+        if dsn in self._open:
+            # A test may have ended every connection to its database.
+            with suppress(asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, OSError):
+                await self._open[dsn].execute(statement)
+                return
+        self._open[dsn] = await asyncpg.connect(dsn)
+        await self._open[dsn].execute(statement)
 
-@contextmanager
-def _database(server: Postgres | External, template: str = "template0") -> Iterator[str]:
-    name = f"kr_{secrets.token_hex(8)}"
-    # Copied file by file: a third faster than through the log, which nobody here will replay.
-    strategy = " STRATEGY file_copy" if isinstance(server, Postgres) else ""
-    _execute(server.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}{strategy}")
-    try:
-        yield name
-    finally:
-        _execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+    def close(self) -> None:
+        """Close the connections and end the thread."""
+        self._thread.submit(self._loop.run_until_complete, self._close()).result()
+        self._thread.submit(self._loop.close).result()
+        self._thread.shutdown()
+
+    async def _close(self) -> None:
+        for connection in self._open.values():
+            connection.terminate()
 
 
 @pytest.fixture(scope="session")
@@ -180,40 +213,48 @@ def postgres(pg_programs: Path | None) -> Iterator[Postgres | External]:
 
 
 @pytest.fixture(scope="session")
-def _template(postgres: Postgres | External) -> Iterator[str]:
+def databases(postgres: Postgres | External) -> Iterator[Databases]:
+    """Makes databases in the worker's server."""
+    made = Databases(postgres)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: Postgres | External, databases: Databases) -> Iterator[str]:
     """A database with everything applied: a copy of it is faster than a migration."""
     from reconciler.postgres.migrations.migrate import migrate  # noqa: PLC0415 - most tests need no database
 
-    with _database(postgres) as name:
+    with databases.new() as name:
         _apart(lambda: migrate(postgres.dsn(name), application=True))
         yield name
 
 
 @pytest.fixture
-def empty_dsn(postgres: Postgres | External) -> Iterator[str]:
+def empty_dsn(postgres: Postgres | External, databases: Databases) -> Iterator[str]:
     """The address of a fresh empty database."""
-    with _database(postgres) as name:
+    with databases.new() as name:
         yield postgres.dsn(name)
 
 
 @pytest.fixture
-def dsn(postgres: Postgres | External, _template: str) -> Iterator[str]:
+def dsn(postgres: Postgres | External, databases: Databases, _template: str) -> Iterator[str]:
     """The address of a fresh database with the application's table and our schema."""
-    with _database(postgres, _template) as name:
+    with databases.new(_template) as name:
         yield postgres.dsn(name)
 
 
 @pytest.fixture(scope="session")
-def _worn(postgres: Postgres | External, _template: str) -> Iterator[str]:
+def _worn(postgres: Postgres | External, databases: Databases, _template: str) -> Iterator[str]:
     """One database for every test that changes rows only."""
-    with _database(postgres, _template) as name:
+    with databases.new(_template) as name:
         yield postgres.dsn(name)
 
 
 @pytest.fixture
-def rows_dsn(_worn: str) -> str:
+def rows_dsn(_worn: str, databases: Databases) -> str:
     """Like `dsn` but emptied instead of made anew, which is faster; for tests that change rows and nothing else."""
-    _execute(_worn, _EMPTY)
+    databases.execute(_worn, _EMPTY)
     return _worn
 
 

@@ -1,4 +1,4 @@
-"""The faults: each begins, lasts, and is mended. What they have in common is that nobody was asked before."""
+"""The faults of the storm: each begins without a warning, lasts, and is repaired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: it orders, and looks afterwards whether everything has arrived once. Nothing strikes here."""
+"""The application in the storm: it orders, and checks afterwards that everything has arrived once."""
 
 from __future__ import annotations
 

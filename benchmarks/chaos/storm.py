@@ -1,4 +1,4 @@
-"""The storm itself: generations come, faults strike and overlap, and afterwards everything has arrived once."""
+"""The storm: generations are ordered, faults strike and overlap, and afterwards everything has arrived once."""
 
 from __future__ import annotations
 

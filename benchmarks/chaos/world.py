@@ -1,4 +1,4 @@
-"""What the storm rages over: a PostgreSQL, a KIE and a storage of its own, replicas, and a line to each of them."""
+"""What the storm strikes: a PostgreSQL, a KIE, a storage, replicas, and a proxy before each of them."""
 
 from __future__ import annotations
 

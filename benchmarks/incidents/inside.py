@@ -1,4 +1,4 @@
-"""Incidents inside the house: the database and the way to it, the replicas, their clocks, the rows."""
+"""Incidents on our side: the database and the way to it, the replicas, their clocks, the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Incidents outside the house: KIE and the storage."""
+"""Incidents outside: KIE and the storage."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ async def storage_full(on: Scene) -> AsyncIterator[Look]:
         waiting=ids,
         retry=True,
     )
-    # Its file system is seen through the process, as nobody else has it.
+    # The process has a file system of its own, which can be read only through it.
     (Path("/proc") / str(replica.pid) / "root" / str(disk).lstrip(os.sep) / "filler").unlink()
 
 
 @contextlib.asynccontextmanager
 async def bucket_private(on: Scene) -> AsyncIterator[Look]:
-    """Somebody has made the bucket private while the daemon ran: uploads go on, and nobody can open them."""
+    """The bucket was made private while the daemon ran: uploads go on, and no browser can open them."""
     replica = await on.replica()
     on.storage.buckets["generations"].public = False
     ids = await on.late(2)

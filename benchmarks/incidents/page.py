@@ -1,4 +1,4 @@
-"""The page that the incidents are written to."""
+"""Writes docs/INCIDENTS.md."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ async def shown(prometheus: str, look: Look) -> None:
         names = {alert.name for alert in await true_alerts(prometheus)}
         said = {line["event"] for replica in look.replicas for line in replica.log}
         scraped = (await asked(prometheus, "query", query="up"))["result"]
-        # Before the first scrape nobody is there, and the rules say so for a second.
+        # Before the first scrape no replica is known, and the rules say so for a second.
         return scraped and "DaemonAbsent" not in names and look.alerts <= names and set(look.log) <= said
 
     try:

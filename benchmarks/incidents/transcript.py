@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, alerts, log, `stuck` and `explain`; what is only this machine's is taken out."""
+"""What an operator sees: metrics, alerts, log, `stuck` and `explain`, without what belongs to this machine only."""
 
 from __future__ import annotations
 

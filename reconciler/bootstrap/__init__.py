@@ -27,9 +27,8 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
-from reconciler.operations.actions import Operator
-from reconciler.operations.doctor.examine import DoctorClients
-from reconciler.operations.explain import ExplainTerms
+from reconciler.operations.doctor.runner import Doctor
+from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.inbox import Inbox
@@ -86,7 +85,7 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     database: Database
-    shape: TableShape
+    table: TableShape
     reports: Reports
     claims: Claims
     ledger: Ledger
@@ -94,12 +93,12 @@ class Parts:
     kie: KieClient
     ordering_kie: KieClient
     store: Store
-    budget: RateLimit
+    rate_limit: RateLimit
     keys: tuple[RingKey, ...]
-    current: CurrentPolicy
-    deliveries: Deliverer
-    work: Worker
-    audit: Verification
+    policy: CurrentPolicy
+    deliverer: Deliverer
+    worker: Worker
+    verification: Verification
 
 
 @contextlib.asynccontextmanager
@@ -118,8 +117,8 @@ async def parts(
 async def _build(
     settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
 ) -> Parts:
-    database, shape = await _database(settings, metrics, stack)
-    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), shape)
+    database, table = await _database(settings, metrics, stack)
+    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), table)
     store = await _checked_store(settings, stack)
     fetcher = await _fetcher(settings, stack)
     kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
@@ -133,9 +132,9 @@ async def _build(
     current = CurrentPolicy(limits)
     eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     term = settings.lease_seconds
-    claims = Claims(database, shape, eligible, instance=instance, term=term, traced=tracing.on)
+    claims = Claims(database, table, eligible, instance=instance, term=term, traced=tracing.on)
     handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
-    ledger = Ledger(database, shape, handover=handover, second_look=second_look)
+    ledger = Ledger(database, table, handover=handover, second_look=second_look)
     budget = RateLimit(database, settings.poll_rate)
     poller = Poller(kie, inbox, budget, keys, metrics, tracing)
     spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
@@ -148,20 +147,22 @@ async def _build(
         instance=instance,
         metrics=metrics,
         database=database,
-        shape=shape,
-        reports=Reports(database, shape, report_scope(settings)),
+        table=table,
+        reports=Reports(database, table, report_scope(settings)),
         claims=claims,
         ledger=ledger,
         inbox=inbox,
         kie=kie,
         ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
         store=store,
-        budget=budget,
+        rate_limit=budget,
         keys=keys,
-        current=current,
-        deliveries=deliverer,
-        work=work,
-        audit=Verification(VerificationQueue(database, shape), store, metrics, stir=work.stir, observe=observe),
+        policy=current,
+        deliverer=deliverer,
+        worker=work,
+        verification=Verification(
+            VerificationQueue(database, table, term=term), store, metrics, stir=work.stir, observe=observe
+        ),
     )
 
 
@@ -186,8 +187,8 @@ def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack
 @contextlib.asynccontextmanager
 async def reports(settings: Settings) -> AsyncIterator[Reports]:
     """Build only what reads reports of the tables."""
-    async with _one_connection(settings) as (database, shape):
-        yield Reports(database, shape, report_scope(settings))
+    async with _one_connection(settings) as (database, table):
+        yield Reports(database, table, report_scope(settings))
 
 
 @contextlib.asynccontextmanager
@@ -207,19 +208,19 @@ async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, T
 
 
 @contextlib.asynccontextmanager
-async def doctor_clients(settings: Settings) -> AsyncIterator[DoctorClients]:
-    """Build what `doctor` checks with; nothing is asked yet, so nothing needs to be there."""
+async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
+    """Build what the command `doctor` needs; nothing is connected to yet."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
         store = _store(settings, slots=2)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(kie_session())
-        yield DoctorClients(
+        yield Doctor(
             settings=settings,
             store=store,
-            room=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            open_spool=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
             kie=_kie(settings, session),
-            web=await stack.enter_async_context(json_client()),
+            client=await stack.enter_async_context(json_client()),
         )
 
 
@@ -240,9 +241,11 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
     )
 
 
-def _kie(settings: Settings, session: aiohttp.ClientSession, **limits: float) -> KieClient:
+def _kie(settings: Settings, session: aiohttp.ClientSession, *, timeout: float = 60.0) -> KieClient:
     """A client that can use every key of the ring."""
-    return KieClient(session, settings.kie_market_base_url, _ring(settings), secrets=settings.secrets(), **limits)
+    return KieClient(
+        session, settings.kie_market_base_url, _ring(settings), timeout=timeout, secrets=settings.secrets()
+    )
 
 
 def _ring(settings: Settings) -> dict[str, str]:
@@ -302,7 +305,7 @@ def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor
 async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
     """Build the sender of webhooks; None without an address for them, and where this instance only observes."""
     settings = built.settings
-    if not settings.notify_url or built.current.limits.observe:
+    if not settings.notify_url or built.policy.limits.observe:
         yield None
         return
     async with json_client(timeout=TIMEOUT) as client:
@@ -311,9 +314,9 @@ async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
 
 
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:
-    """Return what operations work with."""
-    reopener = Reopener(built.database, built.shape)
-    return Operator(built.work, built.reports, reopener, ExplainTerms.of(built.settings), at_once=at_once, pause=pause)
+    """Return what sync, retry, backfill and audit work with."""
+    reopener = Reopener(built.database, built.table, term=built.settings.lease_seconds)
+    return Operator(built.worker, built.reports, reopener, built.settings, at_once=at_once, pause=pause)
 
 
 def report_scope(settings: Settings) -> ReportScope:

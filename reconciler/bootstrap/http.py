@@ -47,14 +47,14 @@ def route_services(parts: Parts) -> RouteServices:
     """Return what the routes work with."""
     shared = operator(parts, pause=MIN_INTERVAL)
     return RouteServices(
-        worker=parts.work,
+        worker=parts.worker,
         reports=parts.reports,
         operator=shared,
-        hub=Hub(ChangeFeed(parts.database, parts.shape)),
+        hub=Hub(ChangeFeed(parts.database, parts.table)),
         inbox=parts.inbox,
-        generation_list=GenerationList(parts.database, parts.shape, report_scope(parts.settings)),
+        generation_list=GenerationList(parts.database, parts.table, report_scope(parts.settings)),
         single_flight=SingleFlight(shared),
-        link_refresher=download_url.LinkRefresher(parts.kie, parts.budget, parts.keys, parts.metrics),
+        link_refresher=download_url.LinkRefresher(parts.kie, parts.rate_limit, parts.keys, parts.metrics),
         task_creator=task_creator(parts),
     )
 
@@ -63,7 +63,7 @@ def task_creator(parts: Parts) -> TaskCreator:
     """Return what orders tasks from KIE."""
     settings = parts.settings
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
-    requests = CreateRequests(parts.database, parts.shape, rate=settings.create_rate, provider=provider)
+    requests = CreateRequests(parts.database, parts.table, rate=settings.create_rate, provider=provider)
     return TaskCreator(
         parts.ordering_kie,
         requests,
@@ -71,5 +71,5 @@ def task_creator(parts: Parts) -> TaskCreator:
         parts.metrics,
         keys=parts.keys,
         callback=CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value()),
-        observe=parts.current.limits.observe,
+        observe=parts.policy.limits.observe,
     )

@@ -46,11 +46,11 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     heartbeat = InstanceHeartbeat(
         Heartbeat(database, parts.instance, term=settings.lease_seconds),
         leadership,
-        lambda: doing(parts.deliveries, parts.work, metrics),
+        lambda: doing(parts.deliverer, parts.worker, metrics),
         metrics,
         interval=interval,
     )
-    sweep = Sweep(parts.claims, parts.work, metrics, interval=settings.sweep_seconds)
+    sweep = Sweep(parts.claims, parts.worker, metrics, interval=settings.sweep_seconds)
     listener_status = ListenerStatus(metrics)
     probes = ProbeResults()
     snapshot = SnapshotRefresh(
@@ -63,10 +63,10 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         probes=probes,
         thresholds=FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds),
     )
-    poll_stats = PollStats(database, parts.shape, rate=settings.poll_rate * len(parts.keys))
-    retention = Retention(database, parts.shape, announces=bool(settings.notify_url))
+    poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(parts.keys))
+    retention = Retention(database, parts.table, term=settings.lease_seconds, webhooks=bool(settings.notify_url))
     # An instance that only observes deletes no row of the application's.
-    failed_days = 0 if parts.current.limits.observe else settings.failed_retention_days
+    failed_days = 0 if parts.policy.limits.observe else settings.failed_retention_days
     pulse = Pulse()
     scheduler = Scheduler(
         [
@@ -75,11 +75,11 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
             sweep,
             heartbeat,
             WatchedHeartbeat(heartbeat),
-            parts.audit,
+            parts.verification,
             MemoryRelease(),
             *([] if sender is None else [WebhookDispatch(sender)]),
             snapshot,
-            PollStatisticsUpdate(poll_stats, leadership, parts.current),
+            PollStatisticsUpdate(poll_stats, leadership, parts.policy),
             CreditProbe(parts.kie, leadership, probes, metrics, keys=[key.key_hash for key in parts.keys]),
             BucketProbe(parts.store, leadership, probes),
             RetentionCleanup(retention, poll_stats, leadership, failed_days=failed_days),
@@ -93,7 +93,7 @@ def listener(parts: Parts, periodic: PeriodicTasks, hub: Hub, sender: WebhookSen
 
     def on_generation(generation_id: str) -> None:
         parts.metrics.notifications.inc()
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         hub.wake(generation_id)
 
     def on_connected() -> None:

@@ -1,8 +1,7 @@
-"""The command line: what can be typed, and which exit code an error becomes.
+"""The command line: one file a group of commands, and the exit codes.
 
-0 is done, 1 ran and met a failure, 2 wrong usage or configuration. Data goes to standard output, logs and errors to
-standard error. The commands read what is typed, build what they need and print what they are told; the rest is
-elsewhere.
+Exit 0: done. 1: ran and met a failure. 2: wrong usage or configuration. Data goes to standard output, logs and errors
+to standard error. A command reads its arguments, calls `operations` or the reports, and prints through `render/`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import actions, maintenance, process, reports, top
+from reconciler.cli import actions, doctor, maintenance, migrate, reports, run, sandbox, top
 from reconciler.errors import Config, ReconcilerError
 
 _GENERATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -25,13 +24,13 @@ def main() -> None:
     try:
         application()()
     except ReconcilerError as error:
-        told = "; ".join(part for part in (str(error), error.hint) if part)
-        typer.echo(f"kie-reconciler: {' '.join(told.split())}", err=True)
+        message = "; ".join(part for part in (str(error), error.hint) if part)
+        typer.echo(f"kie-reconciler: {' '.join(message.split())}", err=True)
         sys.exit(2 if isinstance(error, Config) else 1)
 
 
 def application() -> typer.Typer:
-    """Return the commands, each with its example."""
+    """Return all commands, each with its example."""
     app = typer.Typer(
         callback=_options,
         epilog="Example: kie-reconciler demo. Every command has one in its own --help.",
@@ -42,9 +41,9 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     commands: dict[Callable[..., None], str] = {
-        process.run: "run --observe",
-        process.migrate: "migrate --application",
-        reports.doctor: "doctor",
+        run.run: "run --observe",
+        migrate.migrate: "migrate --application",
+        doctor.doctor: "doctor",
         reports.status: "status --json",
         reports.stuck: "stuck",
         reports.explain: f"explain {_GENERATION}",
@@ -54,16 +53,16 @@ def application() -> typer.Typer:
         actions.backfill: "backfill --dry-run",
         maintenance.audit: "audit --since 24h",
         maintenance.cleanup: "cleanup --failed-older-than 30d --dry-run",
-        process.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
-        process.demo: "demo --faults",
+        sandbox.simulate: "simulate --port 8080 --speed 20 --faults 0.3",
+        sandbox.demo: "demo --faults",
     }
     for command, example in commands.items():
         app.command(epilog=f"Example: kie-reconciler {example}")(command)
     return app
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"kie-reconciler {__version__}")
         raise typer.Exit
 
@@ -73,4 +72,4 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Make sure that whoever paid for a KIE.ai generation gets it."""
+    """Deliver the results of KIE.ai generations to the users who paid for them."""

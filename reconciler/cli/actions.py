@@ -1,23 +1,18 @@
-"""The commands that move generations by hand: they need everything that the daemon needs."""
+"""The commands `sync`, `retry` and `backfill`, which visit generations now."""
 
-# ruff: noqa: PLC0415 - see shared.py
+# ruff: noqa: PLC0415 - see options.py
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.options import AsJson, fail, settings_for
-from reconciler.cli.reports import ask
+from reconciler.cli.options import AsJson, ask, fail, operate, settings_for
 
 if TYPE_CHECKING:
-    from reconciler.operations.actions import OperationOutcome, Operator
-    from reconciler.settings import Settings
-
-T = TypeVar("T")
+    from reconciler.operations.operator import OperationOutcome
 
 
 def sync(task_id: Annotated[str, typer.Argument(help="KIE's id of the task.")], *, as_json: AsJson = False) -> None:
@@ -25,9 +20,9 @@ def sync(task_id: Annotated[str, typer.Argument(help="KIE's id of the task.")], 
 
     Exit 0 only when it is delivered or has failed for good.
     """
-    from reconciler.operations import actions
+    from reconciler.operations.sync import sync
 
-    outcomes = _do(settings_for(), lambda desk: actions.sync(desk, task_id))
+    outcomes = operate(settings_for(), lambda operator: sync(operator, task_id))
     if not outcomes:
         fail(f"no generation has the task {task_id}")
     _print_and_exit(outcomes, as_json=as_json)
@@ -36,13 +31,13 @@ def sync(task_id: Annotated[str, typer.Argument(help="KIE's id of the task.")], 
 def retry(
     generation_id: Annotated[str, typer.Argument(help="The generation's id.")], *, as_json: AsJson = False
 ) -> None:
-    """Give one generation another chance.
+    """Try one generation again.
 
-    What was given up or parked is reopened; about what KIE refused, KIE is asked again.
+    It is reopened where we gave it up or parked it. Where KIE refused it, KIE is asked again.
     """
-    from reconciler.operations import actions
+    from reconciler.operations.retry import retry
 
-    outcome = _do(settings_for(), lambda desk: actions.retry(desk, generation_id))
+    outcome = operate(settings_for(), lambda operator: retry(operator, generation_id))
     if outcome is None:
         fail(f"no generation has the id {generation_id}")
     _print_and_exit([outcome], as_json=as_json)
@@ -55,48 +50,39 @@ def backfill(
 ) -> None:
     """Deliver successes that have no stored asset.
 
-    Where asset_url still points at the provider, too. Run it again to go on where it was stopped.
+    Also those whose asset_url still points at the provider. If it is stopped, the next run goes on.
     """
-    from reconciler.cli.render import tables
-    from reconciler.operations import actions
+    from reconciler.cli.render.console import show_json
+    from reconciler.cli.render.outcomes import BackfillProgress, show_outcomes
+    from reconciler.operations.backfill import backfill, find_unstored
 
     if dry_run:
-        found = ask(settings_for("database_url"), actions.unhealed)
+        found = ask(settings_for("database_url"), find_unstored)
         if as_json:
-            tables.show_json({"found": found})
+            show_json({"found": found})
         else:
             typer.echo("\n".join([*found, f"{len(found)} to deliver"]))
         return
-    with tables.BackfillProgress(shown=not as_json) as healing:
-        # Not before the bar is there, so that lines of the log are written above it and not through it.
-        outcomes = _do(
-            settings_for(), lambda desk: actions.backfill(desk, on_page=healing.page, on_outcome=healing.ended)
+    # The bar first: then log lines are written above it and not through it.
+    with BackfillProgress(shown=not as_json) as progress:
+        outcomes = operate(
+            settings_for(), lambda operator: backfill(operator, on_page=progress.page, on_outcome=progress.ended)
         )
-    left = [one for one in outcomes if one.word != "delivered"]
+    not_delivered = [outcome for outcome in outcomes if outcome.word != "delivered"]
     if as_json:
-        tables.show_json({"healed": len(outcomes) - len(left), "left": left})
+        show_json({"healed": len(outcomes) - len(not_delivered), "left": not_delivered})
     else:
-        typer.echo(f"{len(outcomes) - len(left)} healed, {len(left)} not")
-        tables.show_outcomes(left)
-    raise typer.Exit(1 if left else 0)
-
-
-def _do(settings: Settings, chore: Callable[[Operator], Coroutine[Any, Any, T]]) -> T:
-    return asyncio.run(_done(settings, chore))
-
-
-async def _done(settings: Settings, chore: Callable[[Operator], Coroutine[Any, Any, T]]) -> T:
-    from reconciler.bootstrap import operator, parts
-
-    async with parts(settings) as built:
-        return await chore(operator(built, at_once=settings.concurrency))
+        typer.echo(f"{len(outcomes) - len(not_delivered)} delivered, {len(not_delivered)} not")
+        show_outcomes(not_delivered)
+    raise typer.Exit(1 if not_delivered else 0)
 
 
 def _print_and_exit(outcomes: Sequence[OperationOutcome], *, as_json: bool) -> None:
-    from reconciler.cli.render import tables
+    from reconciler.cli.render.console import show_json
+    from reconciler.cli.render.outcomes import show_outcomes
 
     if as_json:
-        tables.show_json(outcomes)
+        show_json(outcomes)
     else:
-        tables.show_outcomes(outcomes)
+        show_outcomes(outcomes)
     raise typer.Exit(0 if all(outcome.settled for outcome in outcomes) else 1)

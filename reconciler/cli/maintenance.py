@@ -1,6 +1,6 @@
-"""The commands that look after what is stored: compare it with its receipts, and take away what nobody needs."""
+"""The commands `audit` and `cleanup`: verify what was delivered, and delete what is no longer needed."""
 
-# ruff: noqa: PLC0415 - see shared.py
+# ruff: noqa: PLC0415 - see options.py
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from reconciler.cli.options import AsJson, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.audit import AuditTotals, BrokenDelivery
-    from reconciler.settings import Settings
 
 
-def _span(text: str) -> timedelta:
+def _duration(text: str) -> timedelta:
     from reconciler.settings.values import duration
 
     try:
-        found = duration(text)
+        parsed = duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    assert isinstance(found, timedelta)
-    return found
+    assert isinstance(parsed, timedelta)
+    return parsed
 
 
 def audit(
@@ -35,65 +34,65 @@ def audit(
 ) -> None:
     """Read back what was delivered, and repair what is broken.
 
-    Every byte is compared with its receipt. Exit 1 when anything was missing or changed, repaired or not.
+    Every byte is compared with its receipt. Exit 1 when anything was missing or changed, even if it was repaired.
     """
-    from reconciler.cli.render import tables
+    from reconciler.bootstrap import operator, parts
+    from reconciler.cli.render.console import show_json
+    from reconciler.operations.audit import Audit
+    from reconciler.postgres.ledger.verification import VerificationQueue
 
-    broken: list[BrokenDelivery] = []
-    totals = asyncio.run(_audited(settings_for(), _span(since), broken, aloud=not as_json))
+    settings, period, broken = settings_for(), _duration(since), []
+
+    def on_broken(delivery: BrokenDelivery) -> None:
+        broken.append(delivery)
+        if not as_json:
+            typer.echo(f"{delivery.generation_id}  {delivery.word}  {delivery.why}")
+
+    async def run() -> AuditTotals:
+        async with parts(settings) as built:
+            queue = VerificationQueue(built.database, built.table, term=settings.lease_seconds)
+            audit = Audit(operator(built, at_once=settings.concurrency), queue, built.verification, on_broken)
+            return await audit.run(period)
+
+    totals = asyncio.run(run())
     if as_json:
-        tables.show_json({"totals": totals, "broken": broken})
+        show_json({"totals": totals, "broken": broken})
     else:
         typer.echo(
             f"{totals.deliveries} deliveries, {totals.objects} objects, {totals.bytes} bytes read back: "
             f"{totals.broken} broken, {totals.repaired} of them repaired; {totals.unread} could not be read, "
-            f"{totals.left} are not shown by their rows"
+            f"{totals.left} are no longer shown by their rows"
         )
     raise typer.Exit(0 if totals.well else 1)
-
-
-async def _audited(settings: Settings, since: timedelta, broken: list[BrokenDelivery], *, aloud: bool) -> AuditTotals:
-    from reconciler.bootstrap import operator, parts
-    from reconciler.operations.audit import AuditReading, audit
-    from reconciler.postgres.ledger.verification import VerificationQueue
-
-    def on_broken(one: BrokenDelivery) -> None:
-        broken.append(one)
-        if aloud:
-            typer.echo(f"{one.generation_id}  {one.word}  {one.why}")
-
-    async with parts(settings) as built:
-        reading = AuditReading(VerificationQueue(built.database, built.shape), built.audit, on_broken)
-        return await audit(operator(built, at_once=settings.concurrency), reading, since)
 
 
 def cleanup(
     *,
     failed_older_than: Annotated[str, typer.Option(metavar="DURATION", help="How old a failure must be: 30d.")] = "30d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete old failures, and stored objects that nobody names.
+    """Delete old failures, and stored objects that no row shows.
 
-    Only failures with nothing stored. An object goes an hour after its row was cancelled, deleted or given another
-    object.
+    Only failures with nothing stored are deleted. An object is deleted an hour after its row was cancelled, deleted or
+    given another object.
     """
-    from reconciler.cli.render import tables
-
-    failed, orphans = asyncio.run(_cleaned(settings_for(), _span(failed_older_than), dry_run=dry_run))
-    if as_json:
-        tables.show_json({"failed": failed, "orphans": orphans, "dry_run": dry_run})
-        return
-    word = "to delete" if dry_run else "deleted"
-    typer.echo("\n".join([*orphans, f"{failed} failed generations {word}, {len(orphans)} objects {word}"]))
-
-
-async def _cleaned(settings: Settings, older: timedelta, *, dry_run: bool) -> tuple[int, list[str]]:
     from reconciler.bootstrap import parts
+    from reconciler.cli.render.console import show_json
     from reconciler.postgres.retention import Retention
     from reconciler.worker.prune import delete_failed, remove_orphans
 
-    async with parts(settings) as built:
-        upkeep = Retention(built.database, built.shape)
-        failed = await delete_failed(upkeep, older, dry_run=dry_run)
-        return failed, await remove_orphans(upkeep, built.store, dry_run=dry_run)
+    settings, age = settings_for(), _duration(failed_older_than)
+
+    async def run() -> tuple[int, list[str]]:
+        async with parts(settings) as built:
+            retention = Retention(built.database, built.table, term=settings.lease_seconds)
+            failed = await delete_failed(retention, age, dry_run=dry_run)
+            return failed, await remove_orphans(retention, built.store, dry_run=dry_run)
+
+    failed, orphans = asyncio.run(run())
+    if as_json:
+        show_json({"failed": failed, "orphans": orphans, "dry_run": dry_run})
+        return
+    word = "to delete" if dry_run else "deleted"
+    typer.echo("\n".join([*orphans, f"{failed} failed generations {word}, {len(orphans)} objects {word}"]))

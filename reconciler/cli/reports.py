@@ -1,37 +1,29 @@
-"""The commands that only ask: of the database, and `doctor` of everything else, too."""
+"""The commands `status`, `stuck` and `explain`, which only ask the database."""
 
-# ruff: noqa: PLC0415 - see shared.py
+# ruff: noqa: PLC0415 - see options.py
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
-from reconciler.cli.options import AsJson, fail, settings_for
-
-if TYPE_CHECKING:
-    from reconciler.operations.doctor import Check
-    from reconciler.postgres.reports.reports import Reports
-    from reconciler.settings import Settings
-
-T = TypeVar("T")
+from reconciler.cli.options import AsJson, ask, fail, settings_for
 
 
 def status(*, as_json: AsJson = False) -> None:
-    """Tell how the last 24 hours went.
+    """Report the last 24 hours.
 
-    With what is in flight or stuck now, and how many replicas are alive.
+    Also what is in flight or stuck now, and how many replicas are alive.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render.console import show_json
+    from reconciler.cli.render.reports import show_status
 
-    told = ask(settings_for("database_url"), lambda reports: reports.status())
+    report = ask(settings_for("database_url"), lambda reports: reports.status())
     if as_json:
-        tables.show_json(told)
+        show_json(report)
     else:
-        tables.show_status(told)
+        show_status(report)
 
 
 def stuck(*, as_json: AsJson = False) -> None:
@@ -39,14 +31,15 @@ def stuck(*, as_json: AsJson = False) -> None:
 
     Longer than RECONCILER_STUCK_AFTER; the oldest first.
     """
-    from reconciler.cli.render import tables
+    from reconciler.cli.render.console import show_json
+    from reconciler.cli.render.reports import show_stuck
 
     settings = settings_for("database_url")
     rows = ask(settings, lambda reports: reports.stuck())
     if as_json:
-        tables.show_json(rows)
+        show_json(rows)
     else:
-        tables.show_stuck(rows, settings.stuck_after)
+        show_stuck(rows, settings.stuck_after)
 
 
 def explain(
@@ -54,58 +47,19 @@ def explain(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Tell everything about one generation.
+    """Explain one generation.
 
-    What is known, why it has not ended, who holds it, which clock runs out first, what happens next and when.
+    What is known, why it has not ended, who holds it, which time runs out first, what happens next and when.
     """
-    from reconciler.cli.render import tables
-    from reconciler.operations.explain import ExplainTerms
+    from reconciler.cli.render.console import show_json
+    from reconciler.cli.render.reports import explanation_as_json, show_explanation
 
     settings = settings_for("database_url")
-    cases = ask(settings, lambda reports: reports.explain(name))
-    if not cases:
+    found = ask(settings, lambda reports: reports.explain(name))
+    if not found:
         fail(f"no generation and no task has the id {name}")
     if as_json:
-        tables.show_json([tables.case_as_json(case, ExplainTerms.of(settings)) for case in cases])
+        show_json([explanation_as_json(details, settings) for details in found])
     else:
-        for case in cases:
-            tables.show_case(case, ExplainTerms.of(settings))
-
-
-def doctor(*, as_json: AsJson = False) -> None:
-    """Look at everything that the daemon needs.
-
-    One line each: ok, warn or FAIL, and what to do. Exit 1 with any FAIL. Nothing is changed; the object that storage
-    is tried with is removed again.
-    """
-    from reconciler import settings
-    from reconciler.cli.render import doctor, tables
-    from reconciler.operations.doctor import failed
-
-    loaded = settings_for("database_url", "kie_api_key", "storage")
-    checks = asyncio.run(_examined(loaded, settings.strangers()))
-    if as_json:
-        tables.show_json(checks)
-    else:
-        doctor.show(checks)
-    raise typer.Exit(1 if failed(checks) else 0)
-
-
-async def _examined(settings: Settings, strangers: tuple[str, ...]) -> tuple[Check, ...]:
-    from reconciler.bootstrap import doctor_clients
-    from reconciler.operations.doctor.examine import examine
-
-    async with doctor_clients(settings) as tools:
-        return await examine(tools, strangers)
-
-
-def ask(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:
-    """Put a question to the reports."""
-    return asyncio.run(_asked(settings, question))
-
-
-async def _asked(settings: Settings, question: Callable[[Reports], Coroutine[Any, Any, T]]) -> T:
-    from reconciler.bootstrap import reports
-
-    async with reports(settings) as answering:
-        return await question(answering)
+        for details in found:
+            show_explanation(details, settings)

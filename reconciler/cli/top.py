@@ -1,6 +1,6 @@
-"""The command that watches: what moves right now, again and again."""
+"""The command `top`: what happens now, refreshed until Ctrl-C."""
 
-# ruff: noqa: PLC0415 - see shared.py
+# ruff: noqa: PLC0415 - see options.py
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 def top(
     *,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two refreshes.")] = 1.0,
     once: Annotated[
-        bool, typer.Option("--once", help="One look at what was told last, up to a third of a lease ago.")
+        bool, typer.Option("--once", help="Show once what the replicas last reported, up to a third of a lease ago.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Watch what moves, until Ctrl-C.
+    """Watch transfers and requests, until Ctrl-C.
 
-    Transfers with bytes and rate, requests to KIE, their budget, who waits for a turn. Each look is one page where
-    there is no terminal, and one line with --json. While it runs every replica tells each second what it is doing.
+    Transfers with bytes and rate, requests to KIE and their rate limit, generations that wait for a turn. Without a
+    terminal each refresh is one page, with --json one line. While it runs, every replica reports each second.
     """
     settings = settings_for("database_url")
-    # It has no other end.
+    # Ctrl-C is the only end.
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_watch(settings, interval=interval, once=once, as_json=as_json))
 
@@ -42,12 +42,12 @@ async def _watch(settings: Settings, *, interval: float, once: bool, as_json: bo
     from reconciler.errors import Transient
     from reconciler.operations.throughput import ThroughputMeter
 
-    motions = ThroughputMeter()
-    async with activity_reader(settings) as eyes:
+    meter = ThroughputMeter()
+    async with activity_reader(settings) as reader:
         with TopScreen(as_json=as_json, once=once) as screen:
             while True:
                 try:
-                    screen.show(motions.at(await _seen(eyes, once=once)))
+                    screen.show(meter.at(await _read(reader, once=once)))
                 except Transient as error:
                     if once:
                         raise
@@ -57,7 +57,7 @@ async def _watch(settings: Settings, *, interval: float, once: bool, as_json: bo
                 await asyncio.sleep(interval)
 
 
-async def _seen(eyes: ActivityReader, *, once: bool) -> ActivitySnapshot:
+async def _read(reader: ActivityReader, *, once: bool) -> ActivitySnapshot:
     if not once:
-        await eyes.watch()
-    return await eyes.look()
+        await reader.watch()
+    return await reader.look()

@@ -153,7 +153,7 @@ async def _watch(orders: Sequence[OrderedGeneration], stage: DemoStage, view: De
     with view.shown():
         while time.monotonic() < deadline:
             lines = await _lines(orders, stage.pool)
-            view.show(lines, stage.parts[-1].deliveries.transfers)
+            view.show(lines, stage.parts[-1].deliverer.transfers)
             if all(line.status in ("success", "failed") for line in lines):
                 break
             await asyncio.sleep(0.2)

@@ -15,7 +15,7 @@ import structlog
 from reconciler.health import Health
 from reconciler.http.live.hub import Hub
 from reconciler.http.problems import unavailable
-from reconciler.operations.actions import Operator
+from reconciler.operations.operator import Operator
 from reconciler.operations.single_flight import SingleFlight
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.reports.generation_list import GenerationList

@@ -1,7 +1,6 @@
-"""The audit that somebody asks for: every object delivered in a time is read back, and what is broken is repaired now.
+"""`audit`: read back every object that was delivered lately, and repair what is broken.
 
-Reading is `worker/periodic/verification.py`, repairing the same visit as everything else. Called by
-the command `audit`.
+`worker/periodic/verification.py` compares, and a repair is an ordinary visit. Called by the command line.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ import structlog
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import ReconcilerError
-from reconciler.operations.actions import Operator, kept, visit
+from reconciler.operations.operator import Operator, leases_kept
 from reconciler.postgres.ledger.verification import VerificationQueue, VerifiedDelivery
 from reconciler.worker.periodic.verification import Verification, VerificationResult
 
 log = structlog.get_logger()
 
-UNREADABLE = 5
-"""So many objects in a row that storage does not give: it is away, and the rest is left for another time."""
+MOST_UNREAD = 5
+"""After so many deliveries in a row that storage does not return, it counts as away and the audit ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenDelivery:
-    """One delivery of which something is missing or changed; `why` is for people.
+    """A delivery of which an object is missing or changed; `why` is a sentence for people.
 
-    `waiting` is repaired by whoever looks next; `lost` KIE has no more.
+    `waiting`: a later visit repairs it. `lost`: KIE no longer has it.
     """
 
     generation_id: str
@@ -41,7 +40,10 @@ class BrokenDelivery:
 
 @dataclass(slots=True)
 class AuditTotals:
-    """What was looked at: deliveries, their objects and bytes, and how many were what."""
+    """The deliveries that were read, their objects and bytes, and the number of deliveries with each result.
+
+    `unread`: storage did not return it. `left`: its row no longer shows it, or it is being repaired.
+    """
 
     deliveries: int = 0
     objects: int = 0
@@ -53,80 +55,84 @@ class AuditTotals:
 
     @property
     def well(self) -> bool:
-        """Whether everything could be read and was whole."""
+        """Return whether every delivery could be read and was whole."""
         return not self.broken and not self.unread
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReading:
-    """What an audit needs: where deliveries are listed, what compares them, who hears of the broken."""
+class Audit:
+    """Compares deliveries with storage and repairs them; `on_broken` gets each one that is broken."""
 
-    audits: VerificationQueue
-    audit: Verification
+    operator: Operator
+    queue: VerificationQueue
+    verification: Verification
     on_broken: Callable[[BrokenDelivery], None]
 
+    async def run(self, since: timedelta) -> AuditTotals:
+        """Read back what was delivered within this time, the oldest first, and repair what is broken.
 
-async def audit(desk: Operator, reading: AuditReading, since: timedelta) -> AuditTotals:
-    """Read back what was delivered within this time, the oldest first, and repair what is broken.
+        Raises storage's error where it returns nothing any more.
+        """
+        totals, unread_in_a_row = AuditTotals(), 0
+        slots = asyncio.Semaphore(self.operator.at_once)
+        async with leases_kept(self.operator.worker):
+            page = await self.queue.page(since)
+            while page:
+                for result in await asyncio.gather(*(self._compare(delivery, slots) for delivery in page)):
+                    if isinstance(result, ReconcilerError):
+                        totals.unread, unread_in_a_row = totals.unread + 1, unread_in_a_row + 1
+                        if unread_in_a_row >= MOST_UNREAD:
+                            raise result
+                        continue
+                    unread_in_a_row = 0
+                    await self._settle(result, totals)
+                page = await self.queue.page(since, page[-1])
+        return totals
 
-    Raises what storage said where it gives nothing any more.
-    """
-    totals, refusals = AuditTotals(), 0
-    slots = asyncio.Semaphore(desk.at_once)
-
-    async def read(one: VerifiedDelivery) -> VerificationResult | ReconcilerError:
+    async def _compare(
+        self, delivery: VerifiedDelivery, slots: asyncio.Semaphore
+    ) -> VerificationResult | ReconcilerError:
         async with slots:
             try:
-                return await reading.audit.compare(one, read=True)
+                return await self.verification.compare(delivery, read=True)
             except ReconcilerError as error:
-                log.warning("audit.away", generation_id=one.generation_id, code=error.code, reason=str(error))
+                log.warning("audit.away", generation_id=delivery.generation_id, code=error.code, reason=str(error))
                 return error
 
-    async with kept(desk.work):
-        page = await reading.audits.page(since)
-        while page:
-            for found in await asyncio.gather(*(read(one) for one in page)):
-                if isinstance(found, ReconcilerError):
-                    totals.unread, refusals = totals.unread + 1, refusals + 1
-                    if refusals >= UNREADABLE:
-                        raise found
-                    continue
-                refusals = 0
-                await _told(desk, reading, found, totals)
-            page = await reading.audits.page(since, page[-1])
-    return totals
+    async def _settle(self, result: VerificationResult, totals: AuditTotals) -> None:
+        if result.verdict == "left":
+            totals.left += 1
+            return
+        totals.deliveries += 1
+        totals.objects += len(result.audited.assets)
+        totals.bytes += sum(asset.size for asset in result.audited.assets)
+        reopened = await self.verification.settle(result)
+        if not result.broken:
+            return
+        totals.broken += 1
+        broken = await self._repair(result, reopened=reopened)
+        totals.repaired += broken.word == "repaired"
+        self.on_broken(broken)
 
+    async def _repair(self, result: VerificationResult, *, reopened: bool) -> BrokenDelivery:
+        delivery = result.audited
 
-async def _told(desk: Operator, reading: AuditReading, found: VerificationResult, totals: AuditTotals) -> None:
-    if found.verdict == "left":
-        totals.left += 1
-        return
-    totals.deliveries += 1
-    totals.objects += len(found.audited.assets)
-    totals.bytes += sum(asset.size for asset in found.audited.assets)
-    reopened = await reading.audit.settle(found)
-    if not found.broken:
-        return
-    totals.broken += 1
-    broken = await _repaired(desk, found, reopened=reopened)
-    totals.repaired += broken.word == "repaired"
-    reading.on_broken(broken)
+        def broken(word: Literal["repaired", "waiting", "lost"], more: str | None = None) -> BrokenDelivery:
+            why = result.why if more is None else f"{result.why}; {more}"
+            return BrokenDelivery(delivery.generation_id, delivery.task_id, word, why)
 
-
-async def _repaired(desk: Operator, found: VerificationResult, *, reopened: bool) -> BrokenDelivery:
-    one = found.audited
-    if found.verdict == "lost":
-        return BrokenDelivery(one.generation_id, one.task_id, "lost", f"{found.why}; KIE had it no more")
-    if not reopened:
-        return BrokenDelivery(one.generation_id, one.task_id, "waiting", f"{found.why}; somebody else has it in hand")
-    try:
-        case = (await visit(desk, one.generation_id, Trigger.SYNC)).case
-    except ReconcilerError as error:
-        return BrokenDelivery(one.generation_id, one.task_id, "waiting", f"{found.why}; {error}")
-    if case is None or case.known is None:
-        return BrokenDelivery(one.generation_id, one.task_id, "lost", f"{found.why}; the application deleted the row")
-    if case.known.due_at is not None:
-        return BrokenDelivery(one.generation_id, one.task_id, "waiting", f"{found.why}; {case.known.why}")
-    if len(case.receipts) < len(one.assets):
-        return BrokenDelivery(one.generation_id, one.task_id, "lost", f"{found.why}; {case.known.why}")
-    return BrokenDelivery(one.generation_id, one.task_id, "repaired", found.why)
+        if result.verdict == "lost":
+            return broken("lost", "KIE no longer has it")
+        if not reopened:
+            return broken("waiting", "another visit holds it")
+        try:
+            details = (await self.operator.visit(delivery.generation_id, Trigger.SYNC)).details
+        except ReconcilerError as error:
+            return broken("waiting", str(error))
+        if details is None or details.known is None:
+            return broken("lost", "the application deleted the row")
+        if details.known.due_at is not None:
+            return broken("waiting", str(details.known.why))
+        if len(details.receipts) < len(delivery.assets):
+            return broken("lost", str(details.known.why))
+        return broken("repaired")

@@ -1,7 +1,7 @@
-"""The visits that are under way because somebody asked for one, and who joins them.
+"""One visit a generation at a time for the route of `sync`: a caller who asks meanwhile joins the visit under way.
 
-A visit goes on when whoever asked goes away; whoever asks about the same generation meanwhile joins it. Across replicas
-the lease does the same: `chores.visit` waits for its holder. Called by the door of `sync`.
+A visit goes on when its caller goes away. Across replicas the lease does the same: `Operator.visit` waits for its
+holder.
 """
 
 from __future__ import annotations
@@ -13,39 +13,38 @@ from functools import partial
 import structlog
 
 from reconciler.domain.model import Trigger
-from reconciler.operations import actions
-from reconciler.operations.actions import Operator, TaskState
+from reconciler.operations.operator import Operator, TaskState
 
 log = structlog.get_logger()
 
 AT_ONCE = 32
-"""Visits that may be under way because of somebody's asking; the others wait for their turn."""
+"""So many of these visits are under way in one process; the others wait for a slot."""
 
 
 class SingleFlight:
-    """The visits under way because somebody asked: one a generation in this process, whoever asks how often."""
+    """The visits that callers of this process wait for, at most one a generation."""
 
-    def __init__(self, desk: Operator) -> None:
-        self._desk = desk
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._under_way: dict[str, asyncio.Task[TaskState]] = {}
+        self._visits: dict[str, asyncio.Task[TaskState]] = {}
 
     def visit(self, generation_id: str, enter: Callable[[], object]) -> asyncio.Task[TaskState]:
         """Begin a visit, or join the one under way; `enter` is called in its task, so that a drain knows of it."""
-        task = self._under_way.get(generation_id)
+        task = self._visits.get(generation_id)
         if task is None:
             task = asyncio.create_task(self._visit(generation_id, enter), name="sync")
-            self._under_way[generation_id] = task
-            task.add_done_callback(partial(self._ended, generation_id))
+            self._visits[generation_id] = task
+            task.add_done_callback(partial(self._end, generation_id))
         return task
 
     async def _visit(self, generation_id: str, enter: Callable[[], object]) -> TaskState:
         enter()
         async with self._slots:
-            return await actions.visit(self._desk, generation_id, Trigger.SYNC)
+            return await self._operator.visit(generation_id, Trigger.SYNC)
 
-    def _ended(self, generation_id: str, task: asyncio.Task[TaskState]) -> None:
-        del self._under_way[generation_id]
-        # Whoever asked may have gone, and then nobody else tells of it.
+    def _end(self, generation_id: str, task: asyncio.Task[TaskState]) -> None:
+        del self._visits[generation_id]
+        # The caller may have gone: then nothing else reports the error.
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("sync.interrupted", generation_id=generation_id, reason=str(error) or type(error).__name__)

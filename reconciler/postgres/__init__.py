@@ -1,5 +1,6 @@
-"""One outside thing each: PostgreSQL, KIE, result hosts, storage, the spool's disk.
+"""Everything about PostgreSQL: the pool, our statements, the application's table as it is, migrations.
 
-Edges raise the errors of `reconciler.errors` and nothing else. Those of the database, of KIE, of fetching and of
-storage do not know each other. The engine and the doors call them; no opinion about a generation lives here.
+Outside this folder only `doctor` and the demo send SQL. It raises the errors of `reconciler.errors` and asyncpg's
+for a refused row. Decisions about a generation do not live here. It has many modules because each small table of ours
+has one.
 """

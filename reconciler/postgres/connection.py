@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL: what every session asks for, and what of DATABASE_URL only a person can mend.
+"""Connections to PostgreSQL: the settings of every session, and the faults of DATABASE_URL that only a person can mend.
 
-Everybody who connects does so through `reached`; what the errors of statements mean is said in `db.py`.
+The pool, the listener, `migrate` and `doctor` connect through `reached`. The errors of statements are in `errors`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTINGS = {
 IGNORED = (
     f"pgbouncer.ini: ignore_startup_parameters = {', '.join(name for name in SETTINGS if name != 'application_name')}"
 )
-"""What a person has to write, as PgBouncer passes on only the parameters that it knows."""
+"""The line that PgBouncer needs, because it passes on only the parameters that it knows."""
 
 UNFIT = (
     asyncpg.UndefinedObjectError,
@@ -37,18 +37,18 @@ UNFIT = (
     asyncpg.InvalidParameterValueError,
     asyncpg.CantChangeRuntimeParamError,
 )
-"""What parameters of the address raise that are meant for somebody else: Prisma's pgbouncer and schema, for example."""
+"""Raised for parameters of the address that are meant for other programs, for example Prisma's pgbouncer and schema."""
 
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 """The parameters of the address that name files."""
 
 
 async def reached(dsn: str, connect: Callable[[], Awaitable[T]]) -> T:
-    """Connect; Config for what the server or this machine will never take of this address."""
+    """Connect; Config where the server or this machine can never accept this address."""
     try:
         return await connect()
     except UNFIT as error:
-        raise Config(f"DATABASE_URL: {error}", hint="take that parameter out of it") from error
+        raise Config(f"DATABASE_URL: {error}", hint="remove that parameter from it") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise Config(f"DATABASE_URL: {error}", hint="grant its login that right, or name another login") from error
     except asyncpg.ProtocolViolationError as error:
@@ -56,7 +56,7 @@ async def reached(dsn: str, connect: Callable[[], Awaitable[T]]) -> T:
             raise
         raise Config(f"a pooler before the database does not take what we set: {error}", hint=IGNORED) from error
     except OSError as error:
-        # A server that is away and a file that is not there raise the same.
+        # A server that is away and a missing file raise the same error.
         if (name := _unreadable(dsn)) is None:
             raise
         raise Config(f"DATABASE_URL: {name} names a file that cannot be read", hint="correct that parameter") from error

@@ -1,35 +1,40 @@
-"""Which of the application's rows are ours at all. Claims and discovery ask by it."""
+"""Which of the application's rows belong to us. Claims, discovery and the reports ask by it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from reconciler.errors import Config
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, TableShape
+from reconciler.postgres.predicates import IS_SUCCESS, OPEN_OR_UNHEALED
+from reconciler.postgres.schema import TableShape
 
 UNREADABLE = "unreadable_pattern"
 """The code of a Config about a pattern that PostgreSQL cannot read."""
 
 LONGEST_TASK = 2000
-"""Bytes of a task's id at most: an index takes 2,704, and one row's must not break the statement for the others."""
+"""The most bytes of a task's id. An index takes 2,704; one row's longer id would break the statement for the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class EligibleRows:
-    """Which of the application's rows are ours at all: their provider, and what their task id looks like."""
+    """Which rows belong to us: by their provider and by what their task's id looks like."""
 
     providers: tuple[str, ...]
     task_pattern: str
     their_hosts: tuple[str, ...]
 
     @property
-    def parameters(self) -> tuple[list[str], str, str]:
-        """What `ours_sql` compares with, in its order."""
-        return list(self.providers), self.task_pattern, _unstored_pattern(self.their_hosts)
+    def parameters(self) -> Mapping[str, object]:
+        """The parameters of `eligible`, by name."""
+        return {
+            "providers": list(self.providers),
+            "task_pattern": self.task_pattern,
+            "unstored_pattern": _unstored_pattern(self.their_hosts),
+        }
 
 
 async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -> None:
@@ -45,9 +50,9 @@ async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -
 
 
 def _unstored_pattern(hosts: Sequence[str]) -> str:
-    """A regular expression for addresses at the provider, and for none where the column takes no NULL.
+    """Return a regular expression for an address at the provider, and for an empty one.
 
-    `*` says what may be fetched, not whose it is.
+    `*` among the hosts allows fetching from anywhere; it does not make every address the provider's.
     """
     names = "|".join(re.escape(host) for host in hosts if host != "*")
     if not names:
@@ -55,21 +60,21 @@ def _unstored_pattern(hosts: Sequence[str]) -> str:
     return rf"^$|^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
 
 
-def owned_sql(shape: TableShape, first: int = 1) -> str:
-    """The rows that are ours by provider and task, by the parameters `first` (providers) and the next (pattern).
+def owned(table: TableShape) -> str:
+    """Return the condition for rows of our providers whose task's id looks like ours (:providers, :task_pattern).
 
-    A task's id that our index could not take is nobody's.
+    A row whose task's id is too long for our index is not ours.
     """
     provider = (
-        f"(g.provider IS NULL OR g.provider = ANY(${first}))"
-        if shape.has("provider")
-        else f"${first}::text[] IS NOT NULL"
+        "(g.provider IS NULL OR g.provider = ANY(:providers))"
+        if table.has("provider")
+        else ":providers::text[] IS NOT NULL"
     )
-    task = f"octet_length(g.task_id) <= {LONGEST_TASK} AND g.task_id ~ ${first + 1}"
+    task = f"octet_length(g.task_id) <= {LONGEST_TASK} AND g.task_id ~ :task_pattern"
     return f"{provider} AND (g.task_id IS NULL OR {task})"
 
 
-def ours_sql(shape: TableShape, first: int, also: str = "false") -> str:
-    """The rows that are ours at all, by the parameters `first` (providers) and the next two (pattern, their hosts)."""
-    return f"""{owned_sql(shape, first)}
-       AND ({OPEN_OR_UNHEALED} OR (g.status IN ('success', 'completed') AND g.asset_url ~ ${first + 2}) OR {also})"""
+def eligible(table: TableShape, also: str = "false") -> str:
+    """Return the condition for owned rows that may need a visit (:unstored_pattern), or for which `also` holds."""
+    return f"""{owned(table)}
+       AND ({OPEN_OR_UNHEALED} OR ({IS_SUCCESS} AND g.asset_url ~ :unstored_pattern) OR {also})"""

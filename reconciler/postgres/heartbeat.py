@@ -1,7 +1,7 @@
-"""Which replicas are alive, and which of them leads for now.
+"""Which replicas are alive, and which of them leads.
 
-The leader draws the table-wide figures, learns the pace and deletes what is too old: all of it harmless when done
-twice, so one lease row is enough. Called by the rounds.
+The leader reads the table-wide figures, learns how long tasks take and deletes what is too old. None of that does harm
+when two replicas do it, so one lease row is enough. The scheduler calls it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from uuid import UUID
 
 from reconciler import __version__
 from reconciler.postgres.pool import Database
+from reconciler.postgres.statement import Statement
 
-_BEAT = """
-INSERT INTO reconciler.instances (id, host, pid, version, doing) VALUES ($1, $2, $3, $4, $5::jsonb)
+# Writes that this instance is alive and its activity; returns whether a `top` is watching.
+_BEAT = Statement("""
+INSERT INTO reconciler.instances (id, host, pid, version, doing)
+VALUES (:instance, :host, :pid, :version, :activity::jsonb)
 ON CONFLICT (id) DO UPDATE SET seen_at = now(), doing = excluded.doing
-RETURNING EXISTS (SELECT FROM reconciler.watching WHERE until > now())
-"""
+RETURNING EXISTS (SELECT FROM reconciler.watching WHERE until > now())""")
 
-_LEAD = """
-INSERT INTO reconciler.leader AS l (instance, until) VALUES ($1, now() + $2::interval)
+# Takes or prolongs the leader's lease where it is ours or has ended; returns a row where we lead. A lease of more than
+# two terms was drawn by a clock that jumped.
+_LEAD = Statement("""
+INSERT INTO reconciler.leader AS l (instance, until) VALUES (:instance, now() + :term::interval)
 ON CONFLICT (single) DO UPDATE SET instance = excluded.instance, until = excluded.until
- WHERE l.instance = excluded.instance OR l.until < now() OR l.until > now() + 2 * $2::interval
-RETURNING true
-"""
+ WHERE l.instance = excluded.instance OR l.until < now() OR l.until > now() + 2 * :term::interval
+RETURNING true""")
 
 
 class Heartbeat:
@@ -38,16 +41,17 @@ class Heartbeat:
         self._instance = instance
         self._term = timedelta(seconds=term)
 
-    async def beat(self, doing: Mapping[str, object]) -> bool:
-        """Tell the others that this instance is alive and what it is doing; whether somebody watches."""
-        who = (self._instance, socket.gethostname(), os.getpid(), __version__)
-        return await self._database.value(_BEAT, *who, json.dumps(doing)) is True
+    async def beat(self, activity: Mapping[str, object]) -> bool:
+        """Write that this instance is alive, and its activity; return whether a `top` is watching."""
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
+        statement = _BEAT(instance=self._instance, activity=json.dumps(activity), **process)
+        return await self._database.value(*statement) is True
 
     async def lead(self) -> bool:
-        """Take or keep the lead; whether it is ours for one term from now."""
-        return await self._database.value(_LEAD, self._instance, self._term) is True
+        """Take or keep the lead; return whether this instance leads for one term from now."""
+        return await self._database.value(*_LEAD(instance=self._instance, term=self._term)) is True
 
     async def leave(self) -> None:
-        """Step down and be gone, so that a successor need not wait for a term to end."""
+        """Step down and sign off, so that a successor does not wait for the end of a term."""
         await self._database.execute("DELETE FROM reconciler.leader WHERE instance = $1", self._instance)
         await self._database.execute("DELETE FROM reconciler.instances WHERE id = $1", self._instance)

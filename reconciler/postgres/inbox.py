@@ -1,8 +1,8 @@
-"""What callbacks said, kept before anything is done about it; also the inbox for tasks that no row knows yet.
+"""Callbacks, kept before anything is done about them; also the inbox for tasks that no row has yet.
 
-A callback is kept, and its generations are found and made due, in one statement whose commit is durable: the answer
-that follows is the only word KIE gets, and whoever gives it may die of it. The door writes here, the visit reads. What
-grows old is deleted in `upkeep.py`.
+A callback is kept, and its generations are found and made due, in one statement whose commit is durable. The HTTP
+answer is the only word that KIE gets, so the process may die right after it. The callback route writes here, the visit
+reads, `retention` deletes.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.domain.model import OPEN
 from reconciler.errors import Permanent, Transient
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports import report_sql
-from reconciler.postgres.reports.generation_details import as_key
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, TableShape
+from reconciler.postgres.predicates import IN_FLIGHT, OPEN_OR_UNHEALED, TASK_ID_IS_INDEXED, may_recover
+from reconciler.postgres.records import as_key
+from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 MOST = 16
-"""Bodies that are kept of one task: Suno says three different things, and nobody has more to say."""
+"""The most bodies that are kept of one task: Suno sends three different ones, and no task needs more."""
 
 FEW = 4
-"""Different bodies of one task that are listened to: where more came some lie, and may have crowded out the truth."""
+"""The most different bodies of one task that are believed: among more, some are forged, and the true may be lost."""
 
 CROWD = 8
-"""Bodies that are kept of the first, and of the last, who offer a task to one generation: the true one is of them."""
+"""How many of the first, and of the last, offers of a task to one generation are kept: the true one is among them."""
 
 STRANGERS = 8 << 20
 """Bytes of callbacks for unknown tasks that one process keeps in an hour: a leaked secret must not fill the disk."""
 
 LEAST = 2 << 10
-"""What even an empty callback counts for: its row, and its places in the indexes."""
+"""The bytes that even an empty callback counts for: its row and its index entries."""
 
 HOUR = 3600.0
 
 PAUSE = 2
-"""Seconds until a generation with a callback is due by itself: time for the wake that follows, so that they are one."""
+"""Seconds until a generation with a callback is due by itself: the wake that follows comes first, so one visit does."""
 
 SMALL = 4 << 20
-"""Bytes up to which the application's table is read through for a task where no index leads to it: milliseconds."""
+"""Bytes up to which the application's table is searched for a task without an index: that takes milliseconds."""
 
-_SAID = "SELECT body FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC LIMIT $2"
+# Returns the newest :limit bodies that came for a task.
+_BODIES = Statement("SELECT body FROM reconciler.callbacks WHERE task_id = :task_id ORDER BY id DESC LIMIT :limit")
 
-_MENDABLE = (
-    "EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = found.id::text AND (w.gave_up OR w.reopened))"
-)
-# A row that is just being written is not waited for: its writer may wait for the application.
-_ROUSED = f"""at_hand AS MATERIALIZED (
+_RECOVERABLE = may_recover("found.id::text")
+# Makes the rows of `found` due and wakes their holders. A row that is being written is passed over: its writer may wait
+# for the application.
+_WAKE = f"""at_hand AS MATERIALIZED (
     SELECT w.generation_id FROM reconciler.work w JOIN found ON w.generation_id = found.id::text
-     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {_MENDABLE})
+     WHERE w.due_at IS NOT NULL AND ({OPEN_OR_UNHEALED} OR {_RECOVERABLE})
      ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED),
-roused AS (
+woken AS (
     UPDATE reconciler.work w
        SET due_at = least(w.due_at, now() + interval '{PAUSE} seconds'), woken = w.woken + 1, trigger = 'callback'
       FROM at_hand WHERE w.generation_id = at_hand.generation_id)"""
@@ -64,7 +64,7 @@ _UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\."
 
 @dataclass(frozen=True, slots=True)
 class CallbackMessage:
-    """One callback; `digest` tells two bodies apart, `generation_id` is what its address named."""
+    """One callback; `digest` differs for two bodies, `generation_id` comes from the callback's address."""
 
     task_id: str
     generation_id: str | None
@@ -74,7 +74,7 @@ class CallbackMessage:
 
 @dataclass(frozen=True, slots=True)
 class StoredCallback:
-    """What became of it: whether nobody had said it before, whose task it is, and whether all of those have ended."""
+    """What keeping it showed: whether the body is new, which generations have the task, whether all have ended."""
 
     fresh: bool
     ids: tuple[str, ...]
@@ -82,39 +82,41 @@ class StoredCallback:
 
 
 class Inbox:
-    """Keeps callbacks and tells what they said."""
+    """Keeps callbacks and returns their bodies."""
 
-    def __init__(self, database: Database, shape: TableShape) -> None:
+    def __init__(self, database: Database, table: TableShape) -> None:
         self._database = database
-        self._id_type = shape.id_type
-        self._keep = _keep_sql(shape)
+        self._id_type = table.id_type
+        self._keep = _keep_sql(table)
         self._spent = 0.0
         self._spent_at = time.monotonic()
 
-    async def keep(self, said: CallbackMessage) -> StoredCallback:
-        """Keep one callback durably; a second of the same body is only counted.
+    async def keep(self, message: CallbackMessage) -> StoredCallback:
+        """Keep one callback durably; the same body once more is only counted.
 
-        Transient when the database is away, or when unknown tasks have said too much in this hour; Permanent when the
+        Transient when the database is away, or when too much came for unknown tasks within an hour; Permanent when the
         body cannot be written as JSON.
         """
-        body = storable(said.body)
-        named = as_key(said.generation_id, self._id_type) if said.generation_id else None
-        row = await self._database.row(self._keep, said.task_id, said.digest, named, body, self._room())
+        body = storable(message.body)
+        key, room = as_key(message.generation_id or "", self._id_type) or None, self._has_room()
+        values = {"task_id": message.task_id, "digest": message.digest, "body": body}
+        row = await self._database.row(*self._keep(generation_id=key, has_room=room, **values))
         assert row is not None
         if row["fresh"] is None:
-            raise Transient("too many callbacks for tasks that nobody knows", code="inbox_full", retry_after=60.0)
+            raise Transient("too many callbacks for unknown tasks in an hour", code="inbox_full", retry_after=60.0)
         if row["fresh"] and not row["ids"]:
             self._spent += max(len(body), LEAST)
         return StoredCallback(row["fresh"], tuple(row["ids"]), row["ended"])
 
-    async def said(self, task_id: str) -> tuple[Mapping[str, object], ...]:
-        """Return what came for this task, the newest first; nothing where more came than one task has to say."""
-        rows = await self._database.fetch(_SAID, task_id, FEW + 1)
+    async def bodies(self, task_id: str) -> tuple[Mapping[str, object], ...]:
+        """Return the bodies that came for this task, the newest first; none where more came than one task can have."""
+        rows = await self._database.fetch(*_BODIES(task_id=task_id, limit=FEW + 1))
         if len(rows) > FEW:
             return ()
         return tuple(json.loads(row["body"]) for row in rows)
 
-    def _room(self) -> bool:
+    def _has_room(self) -> bool:
+        """Whether a callback for an unknown task may be kept now."""
         now = time.monotonic()
         self._spent = max(self._spent - (now - self._spent_at) * STRANGERS / HOUR, 0.0)
         self._spent_at = now
@@ -132,45 +134,46 @@ def storable(body: Mapping[str, object]) -> str:
     return _UNSTORABLE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
 
 
-def _keep_sql(shape: TableShape) -> str:
-    """$1 task, $2 digest, $3 the named generation, $4 body, $5 whether there is room for a task that nobody knows.
+def _keep_sql(table: TableShape) -> Statement:
+    """Find the rows of the task, write the callback, make the rows due; return fresh, ids and ended.
 
-    The name of a row that has another task finds nothing: who knows the secret could else rouse any row, and fill the
+    A row that has another task is not found by its id: else a holder of the secret could wake any row, and fill the
     disk in its name. Whether the table can be searched for a task is asked each time: it grows, and indexes come and
-    go. A row that is just being written is not waited for: its writer may wait for the application.
+    go. Without :has_room a callback for an unknown task is not written, and fresh is null.
     """
-    row = "SELECT g.id, g.status, g.asset_url FROM"
-    open_words = ", ".join(f"'{word}'" for word in OPEN)
-    return f"""
+    columns = "SELECT g.id, g.status, g.asset_url FROM"
+    return Statement(f"""
 WITH searchable (yes) AS MATERIALIZED (
-    SELECT pg_relation_size(to_regclass('public.generations')) < {SMALL} OR {report_sql.INDEXED}),
+    SELECT pg_relation_size(to_regclass('public.generations')) < {SMALL} OR {TASK_ID_IS_INDEXED}),
 found AS MATERIALIZED (
-    {row} public.generations g WHERE g.task_id = $1 AND (SELECT yes FROM searchable)
+    {columns} public.generations g WHERE g.task_id = :task_id AND (SELECT yes FROM searchable)
      UNION
-    {row} reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
-     WHERE w.seen_task = $1 AND g.task_id = $1 AND NOT (SELECT yes FROM searchable)
+    {columns} reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+     WHERE w.seen_task = :task_id AND g.task_id = :task_id AND NOT (SELECT yes FROM searchable)
      UNION
-    {row} public.generations g
-     WHERE g.status IN ({open_words}) AND g.task_id = $1 AND NOT (SELECT yes FROM searchable)
+    {columns} public.generations g
+     WHERE {IN_FLIGHT} AND g.task_id = :task_id AND NOT (SELECT yes FROM searchable)
      UNION
-    {row} public.generations g
-     WHERE g.id = $3::text::{shape.id_type} AND (g.task_id IS NULL OR g.task_id = $1)),
+    {columns} public.generations g
+     WHERE g.id = :generation_id::text::{table.id_type} AND (g.task_id IS NULL OR g.task_id = :task_id)),
 kept AS (
     INSERT INTO reconciler.callbacks AS c (task_id, digest, generation_id, body)
-    SELECT $1, $2, $3, $4::text::jsonb WHERE $5::boolean OR EXISTS (SELECT FROM found)
+    SELECT :task_id, :digest, :generation_id, :body::text::jsonb
+     WHERE :has_room::boolean OR EXISTS (SELECT FROM found)
     ON CONFLICT (task_id, digest) DO UPDATE SET count = c.count + 1
     RETURNING c.count = 1 AS fresh),
 surplus AS (
     DELETE FROM reconciler.callbacks WHERE id = ANY (ARRAY(
-        SELECT id FROM reconciler.callbacks WHERE task_id = $1 ORDER BY id DESC OFFSET {MOST - 1}))),
+        SELECT id FROM reconciler.callbacks WHERE task_id = :task_id ORDER BY id DESC OFFSET {MOST - 1}))),
 crowd AS (
     DELETE FROM reconciler.callbacks WHERE id = ANY (ARRAY(
         SELECT id FROM (
             SELECT id, row_number() OVER (ORDER BY id) AS nth, row_number() OVER (ORDER BY id DESC) AS last
-              FROM reconciler.callbacks WHERE generation_id = $3 AND EXISTS (SELECT FROM found)) AS offers
+              FROM reconciler.callbacks
+             WHERE generation_id = :generation_id AND EXISTS (SELECT FROM found)) AS offers
          WHERE nth > {CROWD} AND last >= {CROWD}))),
-{_ROUSED}
+{_WAKE}
 SELECT (SELECT fresh FROM kept) AS fresh,
        coalesce(array_agg(found.id::text ORDER BY found.id), '{{}}') AS ids,
-       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {_MENDABLE}), false) AS ended
-  FROM found"""
+       coalesce(bool_and(NOT {OPEN_OR_UNHEALED} AND NOT {_RECOVERABLE}), false) AS ended
+  FROM found""")

@@ -1,8 +1,8 @@
-"""Hears NOTIFY on a connection of its own, and knows when it has gone deaf.
+"""Receives NOTIFY on a connection of its own, and notices when it has gone deaf.
 
 Half-open sockets and transaction poolers stay silent for days without an error. So every ten seconds a canary is sent
-from a pooled connection and must come back here within five; otherwise the connection is built anew, and the caller
-sweeps, since whatever was announced meanwhile is lost. A hint lost costs seconds, never a generation.
+from a pooled connection and must come back here within five. Otherwise the connection is rebuilt and the caller sweeps,
+because every notification meanwhile is lost. A lost hint costs seconds, never a generation.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import structlog
 
 from reconciler.errors import ReconcilerError, Transient
 from reconciler.postgres.connection import SETTINGS, reached
-from reconciler.postgres.pool import Database, translated
+from reconciler.postgres.errors import translated
+from reconciler.postgres.pool import Database
 
 CHANNEL = "reconciler_generations"
 EVENTS = "reconciler_events"
 
-_LARGEST = 1 << 63
-"""One above what the outbox's ids, a bigint, can be."""
+_ABOVE_LARGEST = 1 << 63
+"""One more than the largest id of the outbox, a bigint."""
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Listener:
         self._every = every
         self._within = within
         self._canary: str = ""
-        self._heard = asyncio.Event()
+        self._canary_back = asyncio.Event()
         self._lost = asyncio.Event()
 
     async def run(self) -> None:
@@ -84,9 +85,9 @@ class Listener:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
-            await translated(lambda: connection.add_listener(CHANNEL, self._notified))
+            await translated(lambda: connection.add_listener(CHANNEL, self._notification))
             if self._on_event is not None:
-                await translated(lambda: connection.add_listener(EVENTS, self._happened))
+                await translated(lambda: connection.add_listener(EVENTS, self._event))
             self._on_connected()
             log.info("listener.connected")
             while await self._canary_returns():
@@ -98,41 +99,40 @@ class Listener:
             connection.terminate()
 
     async def _canary_returns(self) -> bool:
-        """Send a canary through the pool; whether it came back, and tell how long it took."""
+        """Send a canary through the pool and report its seconds; return whether it came back."""
         self._canary = uuid.uuid4().hex
-        self._heard.clear()
+        self._canary_back.clear()
         sent = time.monotonic()
         await self._database.execute("SELECT pg_notify($1, $2)", CHANNEL, json.dumps({"canary": self._canary}))
         try:
             async with asyncio.timeout(self._within):
-                await self._heard.wait()
+                await self._canary_back.wait()
         except TimeoutError:
             log.warning("listener.deaf", within=self._within)
             return False
         self._on_canary(time.monotonic() - sent)
         return True
 
-    # Plain functions: asyncpg makes coroutine listeners into tasks that nobody holds.
-    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        said = _read(payload)
-        if "canary" in said:
-            if said["canary"] == self._canary:
-                self._heard.set()
-        elif "id" in said:
-            self._on_generation(str(said["id"]))
+    # Plain functions: asyncpg would run coroutine listeners as tasks without a reference, which may vanish.
+    def _notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        fields = _read(payload)
+        if "canary" in fields:
+            if fields["canary"] == self._canary:
+                self._canary_back.set()
+        elif "id" in fields:
+            self._on_generation(str(fields["id"]))
 
-    def _happened(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        said = _read(payload)
-        event = said.get("event")
-        if self._on_event is not None and "id" in said and type(event) is int and 0 < event < _LARGEST:
-            self._on_event(str(said["id"]), event)
+    def _event(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        fields = _read(payload)
+        event = fields.get("event")
+        if self._on_event is not None and "id" in fields and type(event) is int and 0 < event < _ABOVE_LARGEST:
+            self._on_event(str(fields["id"]), event)
 
 
 def _read(payload: str) -> dict[str, Any]:
-    """Read what anybody may have sent; empty where it cannot be read. What is null is not there."""
+    """Return the fields of a payload that anybody may have sent, without nulls; empty where it cannot be read."""
     try:
-        said = json.loads(payload)
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in json.loads(payload).items() if value is not None}
     except (ValueError, AttributeError, RecursionError):
         log.warning("notification.malformed")
         return {}

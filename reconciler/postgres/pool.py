@@ -1,8 +1,8 @@
-"""The connection pool, and what PostgreSQL's errors mean to us.
+"""The connection pool.
 
-Every statement but the listener's, `migrate`'s and `doctor`'s goes through `Database`, one statement a transaction
-unless a caller opens one. What waiting mends becomes Transient, what only a person mends becomes Config; a deadlock or
-a lock timeout runs the statement again.
+Every statement but those of the listener, `migrate` and `doctor` goes through `Database`, one statement a transaction
+unless a caller opens one. Errors that waiting mends become Transient, those that only a person mends become Config
+(`errors`); after a deadlock or a lock timeout the statement runs again.
 """
 
 from __future__ import annotations
@@ -16,47 +16,14 @@ import asyncpg
 
 from reconciler.errors import Config, Transient
 from reconciler.postgres.connection import SETTINGS, reached
+from reconciler.postgres.errors import AWAY, PreparedStatementLost, permitted, translated
 
 T = TypeVar("T")
 
-AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    # A statement begun on a session that the server has just ended, before it has hung up.
-    asyncpg.InternalClientError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.QueryCanceledError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.TargetServerAttributeNotMatched,
-    OSError,
-    TimeoutError,
-)
-"""What a database that is merely away, full, read-only or overloaded raises."""
+ASYNC_COMMIT = "set_config('synchronous_commit', 'off', true)"
+"""Returned by statements that may get lost when the server crashes, because the loss costs only time.
 
-WRONG = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.ClientConfigurationError,
-)
-"""What a wrong password, user, database name or address raises: waiting does not help."""
-
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
-"""What two writers in each other's way raise; the statement is simply run again."""
-
-_TRIES = 3
-
-LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""What prepared statements meet behind a pooler in transaction mode."""
-
-SOON = "set_config('synchronous_commit', 'off', true)"
-"""Returned by statements whose loss in a crash of the server costs only time: their commit need not wait for the disk.
-
-What follows them in the log and does wait (an intention, an end) takes them along.
+Their commit does not wait for the disk. A later commit that does wait (an intention, an end) writes them, too.
 """
 
 
@@ -71,8 +38,8 @@ class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
 class Database:
     """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
-    `patience` is how many seconds a statement may take, more than the server itself allows one; `trouble` is why the
-    last could not be run, None when it was.
+    `patience` is how many seconds a statement may take, more than the server itself allows. `trouble` is why the last
+    statement could not run, None when it ran.
     """
 
     def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0) -> None:
@@ -92,16 +59,16 @@ class Database:
                 self._pool = await translated(self._connect)
 
     async def _connect(self) -> asyncpg.Pool:
-        self._still_open()
-        pool = await reached(self._dsn, self._pooling)
+        self._check_open()
+        pool = await reached(self._dsn, self._create_pool)
         try:
-            self._still_open()
+            self._check_open()
         except asyncpg.InterfaceError:
             pool.terminate()
             raise
         return pool
 
-    async def _pooling(self) -> asyncpg.Pool:
+    async def _create_pool(self) -> asyncpg.Pool:
         return await asyncpg.create_pool(
             self._dsn,
             min_size=1,
@@ -114,7 +81,7 @@ class Database:
             target_session_attrs="read-write",
         )
 
-    def _still_open(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise asyncpg.InterfaceError("the pool was closed")
 
@@ -150,7 +117,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a transaction for the few writes that need more than one statement."""
         await self.open()
-        async with self._lent() as connection:
+        async with self._connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
             failed = True
@@ -162,16 +129,16 @@ class Database:
                 raise
             finally:
                 if failed:
-                    # A connection that is gone has rolled back already; why it went is the error to tell.
+                    # A closed connection has rolled back already. The error to raise is the one that closed it.
                     with contextlib.suppress(asyncpg.InterfaceError):
                         await transaction.rollback()
             await transaction.commit()
 
     @contextlib.asynccontextmanager
-    async def _lent(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool, cut where its user is cancelled or the library has lost track of it.
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection of the pool; cut it where its user is cancelled or asyncpg has lost track of it.
 
-        The library would wait for the server's word on the cancelled statement, which a server that is away never says.
+        asyncpg would wait until the server confirms the cancellation, which a server that is away never does.
         """
         pool = self._pool
         if pool is None:
@@ -184,12 +151,12 @@ class Database:
                 connection.terminate()
             raise
         except AttributeError:
-            # What the library says where another task has cut the connection between two steps of a statement.
+            # asyncpg raises this where another task has cut the connection between two steps of a statement.
             if not connection.is_closed():
                 raise
             raise asyncpg.InterfaceError("the connection was cut") from None
         except TimeoutError:
-            # The server itself ends what takes long: the line is dead, and each connection on it would cost as much.
+            # The server ends long statements itself, so the network is dead: every connection would cost as much time.
             connection.terminate()
             if self._pool is pool:
                 await self._reopen()
@@ -201,14 +168,14 @@ class Database:
         """Run a whole transaction again after a deadlock, and translate its errors."""
         return await permitted(translated, work)
 
-    async def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         async def once() -> T:
-            async with self._lent() as connection:
-                return await ask(connection)
+            async with self._connection() as connection:
+                return await work(connection)
 
         try:
             await self.open()
-            result = await self._prepared(once)
+            result = await self._with_cache(once)
         except Config as error:
             self.trouble = str(error)
             raise
@@ -220,7 +187,7 @@ class Database:
         self.trouble = None
         return result
 
-    async def _prepared(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _with_cache(self, once: Callable[[], Awaitable[T]]) -> T:
         try:
             return await permitted(translated, once)
         except PreparedStatementLost:
@@ -241,46 +208,3 @@ class Database:
     def pooled(self) -> bool:
         """Whether prepared statements got lost, as they do behind a pooler in transaction mode."""
         return self._cache == 0
-
-
-class PreparedStatementLost(Transient):
-    """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
-
-
-async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], work: Callable[[], Awaitable[T]]) -> T:
-    """Await `run(work)`; Config where this login lacks a right, kept from `translated` as `migrate` may go on."""
-    try:
-        return await run(work)
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
-        raise Config(f"the database lacks a table: {error}", hint="run: kie-reconciler migrate") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise Config(
-            f"the database forbids it: {error}",
-            hint="GRANT reconciler TO the login of DATABASE_URL, or use the owner's",
-        ) from error
-
-
-async def translated(work: Callable[[], Awaitable[T]]) -> T:
-    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours."""
-    for left in reversed(range(_TRIES)):
-        try:
-            return await work()
-        except AGAIN as error:
-            if not left:
-                raise Transient(f"the database is busy: {type(error).__name__}", code="database_busy") from error
-        except LOST_PREPARED as error:
-            raise PreparedStatementLost("a prepared statement was lost", code="database_pooled") from error
-        except WRONG as error:
-            raise Config(
-                f"the database refuses us: {type(error).__name__}",
-                hint="check user, password and database name in DATABASE_URL",
-            ) from error
-        except AWAY as error:
-            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
-        except asyncpg.PostgresError as error:
-            # Supavisor says XX000 where its pool is full or the database is lost to it, and hangs up.
-            # And whoever notifies cannot commit while a listener in an open transaction keeps the queue full.
-            if error.severity_en not in {"FATAL", "PANIC"} and error.server_source_function != "PreCommit_Notify":
-                raise
-            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
-    raise AssertionError("unreachable")

@@ -1,6 +1,6 @@
-"""Whether the database has what everything else takes for granted: our tables, and the application's as we need it.
+"""Whether the database has what everything else needs: our tables, and usable columns in the application's.
 
-Asked once, by the composition root, before anything is built on it.
+The composition root calls it once, before it builds anything on the database.
 """
 
 from __future__ import annotations
@@ -17,42 +17,44 @@ log = structlog.get_logger()
 
 
 async def usable(database: Database, pattern: str) -> TableShape:
-    """Look at the tables; Config where they are not usable, or the pattern for task ids is not."""
+    """Return the application's table; Config where the tables, or the pattern for task ids, are not usable."""
 
-    async def look() -> TableShape:
+    async def read() -> TableShape:
         async with database.transaction() as connection:
             return await introspect(connection)
 
-    # Of what nothing runs without: what the first file made, a later one, and the last.
-    for table in ("work", "watching"):
-        if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{table}"):
-            raise Config(f"the table reconciler.{table} is not there", hint="run: kie-reconciler migrate")
+    # Tables that nothing runs without: one of the first file, one of a later file, and a column of the last.
+    for name in ("work", "watching"):
+        if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{name}"):
+            raise Config(f"the table reconciler.{name} is not there", hint="run: kie-reconciler migrate")
     if not await _has(database, "refused"):
         raise Config("the table reconciler.work has no column refused", hint="run: kie-reconciler migrate")
-    shape = await database.run(look)
+    table = await database.run(read)
     await readable(database.value, pattern)
     if files := await missing(database):
         log.warning("schema.behind", files=files, do="run: kie-reconciler migrate")
-    return shape
+    return table
 
 
 async def traceable(database: Database) -> bool:
-    """Whether the column is there that holds a generation's trace together."""
+    """Whether `reconciler.work` has the column that keeps a generation's trace."""
     return await _has(database, "traceparent")
 
 
 async def _has(database: Database, column: str) -> bool:
     """Whether `reconciler.work` has this column."""
-    named = "attrelid = 'reconciler.work'::regclass AND attname = $1"
-    there: bool = await database.value(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {named})", column)
-    return there
+    condition = "attrelid = 'reconciler.work'::regclass AND attname = $1"
+    exists: bool = await database.value(
+        f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {condition})", column
+    )
+    return exists
 
 
 async def missing(database: Database) -> list[str]:
     """Return the migrations that this version has and the database lacks."""
 
-    async def look() -> list[str]:
+    async def read() -> list[str]:
         async with database.transaction() as connection:
             return await behind(connection)
 
-    return await database.run(look)
+    return await database.run(read)

@@ -1,7 +1,7 @@
-"""What grows old: failed generations with nothing stored, objects that nobody names, and our own traces.
+"""What grows old: failed generations with nothing stored, objects that no row names, and our own records.
 
-The leader calls this once an hour, and `cleanup` (`worker/prune.py`); every statement is bounded, so that no lock is
-held for long.
+The leader calls this once an hour, and `cleanup` does (`worker/prune.py`). Every statement is bounded, so that no lock
+is held for long.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from datetime import timedelta
 import asyncpg
 
 from reconciler.postgres.pool import Database
+from reconciler.postgres.predicates import LEASE_IS_FREE, mark_orphans
 from reconciler.postgres.schema import UNSEEN, TableShape
+from reconciler.postgres.statement import Statement
 
 BATCH = 500
 
 REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)
-"""What a foreign key or a trigger of the application's says to a row's deletion."""
+"""Errors by which a foreign key or a trigger of the application refuses to let a row be deleted."""
 
 EVENTS = 5_000
-"""Events that one statement deletes; nobody else writes those."""
+"""Events that one statement deletes; nothing else writes those events any more."""
 
 EVENT_BATCHES = 40
-"""Such statements in one round, so that a shop with a hundred thousand events an hour does not outrun them."""
+"""Such statements in one round: enough for a shop with a hundred thousand events an hour."""
 
-_TRACES = (
+WALK = 20_000
+"""Rows of our bookkeeping that one round compares with the application's table, to find deleted generations."""
+
+_OLD_RECORDS = (
     "DELETE FROM reconciler.instances WHERE seen_at < now() - interval '1 day'",
     """DELETE FROM reconciler.requests WHERE (caller, key) IN (
            SELECT caller, key FROM reconciler.requests WHERE at < now() - interval '3 days' ORDER BY at LIMIT 5000)""",
-    # Only the oldest are looked at. KIE keeps results for 14 days: a task that nobody knew by then is nobody's.
+    # Only the oldest are looked at. KIE keeps results for 14 days: a task that no row had by then belongs to none.
     """DELETE FROM reconciler.callbacks WHERE id IN (
            SELECT oldest.id FROM (SELECT id, task_id, at FROM reconciler.callbacks ORDER BY id LIMIT 50000) oldest
             WHERE at < now() - interval '30 days'
@@ -38,233 +43,246 @@ _TRACES = (
                    AND NOT EXISTS (SELECT FROM reconciler.work w WHERE w.seen_task = oldest.task_id)))""",
 )
 
-# Where somebody is to be told ($1), what is neither told nor given up waits for as long as it takes. As an array, for
-# the planner would take 5,000 ids for a reason to read the whole table, at every batch.
-_EVENTS = f"""
+# Deletes the oldest events of more than 30 days and returns how many; where webhooks are sent (:webhooks), one that was
+# neither sent nor given up stays. As an array: the planner would take 5,000 ids for a reason to read the whole table.
+_OLD_EVENTS = Statement(f"""
 WITH gone AS (
     DELETE FROM reconciler.events WHERE id = ANY (ARRAY(
         SELECT id FROM reconciler.events
-         WHERE at < now() - interval '30 days' AND (announced_at IS NOT NULL OR dead_at IS NOT NULL OR NOT $1)
+         WHERE at < now() - interval '30 days' AND (announced_at IS NOT NULL OR dead_at IS NOT NULL OR NOT :webhooks)
          ORDER BY id LIMIT {EVENTS}))
     RETURNING id)
-SELECT count(*) FROM gone"""
+SELECT count(*) FROM gone""")
 
-_AUDITED = """
+# Reads the next :limit rows of `work` behind :after; gives the deliveries among them that have no time for their audit
+# one within 30 days.
+_ENROL = Statement("""
 WITH stretch AS MATERIALIZED (
-    SELECT generation_id FROM reconciler.work WHERE generation_id > $1 ORDER BY generation_id LIMIT $2),
+    SELECT generation_id FROM reconciler.work WHERE generation_id > :after ORDER BY generation_id LIMIT :limit),
 unaudited AS (
     SELECT w.generation_id FROM reconciler.work w JOIN stretch USING (generation_id)
      WHERE w.delivered_at IS NOT NULL AND w.audit_at IS NULL AND w.due_at IS NULL
      ORDER BY w.generation_id FOR UPDATE OF w SKIP LOCKED)
 UPDATE reconciler.work w SET audit_at = now() + random() * interval '30 days'
-  FROM unaudited WHERE w.generation_id = unaudited.generation_id"""
+  FROM unaudited WHERE w.generation_id = unaudited.generation_id""")
 
-_ORPHANS = """
-SELECT path FROM reconciler.orphans WHERE since < now() - $1::interval AND path > $2 ORDER BY path LIMIT $3"""
+# Returns the next :limit paths behind :after that were marked as orphans longer than :older ago.
+_ORPHANS = Statement("""
+SELECT path FROM reconciler.orphans WHERE since < now() - :older::interval AND path > :after
+ ORDER BY path LIMIT :limit""")
 
-WALK = 20_000
-"""Rows of our bookkeeping that one round looks at for generations that the application has deleted."""
-
-
-_ANYWHERE = """
+# Returns the id at a random place of `work`, no row where the table has fewer than :walk rows.
+_ANYWHERE = Statement("""
 WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass)
-SELECT generation_id FROM reconciler.work WHERE (SELECT rows FROM size) > $1
- ORDER BY generation_id OFFSET (SELECT floor(random() * rows)::bigint FROM size) LIMIT 1"""
+SELECT generation_id FROM reconciler.work WHERE (SELECT rows FROM size) > :walk
+ ORDER BY generation_id OFFSET (SELECT floor(random() * rows)::bigint FROM size) LIMIT 1""")
 
 
 @dataclass(frozen=True, slots=True)
 class DeletedBatch:
-    """How many failed generations one statement deleted; `after` is where to go on, None at the end."""
+    """How many failed generations one statement deleted; `after` is where the next one continues, None at the end."""
 
     count: int
     after: tuple[str, str] | None
 
 
 class Retention:
-    """Deletes what the settings call too old, and what has lost its generation."""
+    """Deletes what the settings call too old, and what has lost its generation.
 
-    def __init__(self, database: Database, shape: TableShape, *, announces: bool = False) -> None:
-        """`announces`: events are told to somebody."""
+    `term` is a lease's length in seconds; `webhooks` is whether events are sent to a receiver.
+    """
+
+    def __init__(self, database: Database, table: TableShape, *, term: float, webhooks: bool = False) -> None:
         self._database = database
-        self._announces = announces
+        self._term = timedelta(seconds=term)
+        self._webhooks = webhooks
         self._walked: str | None = None
-        self._failed = _failed_sql(shape, delete=True)
-        self._would_fail = _failed_sql(shape, delete=False)
-        self._named_first = _named_sql(shape, first=True)
-        self._named = _named_sql(shape, first=False)
-        self._deserted = _deserted_sql(shape)
+        self._delete_failed = _failed_sql(table, delete=True)
+        self._count_failed = _failed_sql(table, delete=False)
+        self._named_first = _named_sql(table, first=True)
+        self._named = _named_sql(table, first=False)
+        self._deserted = _deserted_sql(table)
 
     async def failed(
         self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False
     ) -> DeletedBatch:
         """Delete the next failed generations older than this with nothing stored, or only count them."""
-        sql = self._would_fail if dry_run else self._failed
+        statement = self._count_failed if dry_run else self._delete_failed
         try:
-            return await self._batch(sql, older, after, BATCH)
+            return await self._batch(statement, older, after, BATCH)
         except REFUSED:
             return await self._each(older, after)
 
-    async def _batch(self, sql: str, older: timedelta, after: tuple[str, str] | None, limit: int) -> DeletedBatch:
-        row = await self._database.row(sql, older, *(after or (None, None)), limit)
+    async def _batch(
+        self, statement: Statement, older: timedelta, after: tuple[str, str] | None, limit: int
+    ) -> DeletedBatch:
+        at, generation_id = after or (None, None)
+        row = await self._database.row(*statement(older=older, after_at=at, after_id=generation_id, limit=limit))
         assert row is not None
         return DeletedBatch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
 
     async def _each(self, older: timedelta, after: tuple[str, str] | None) -> DeletedBatch:
-        """Delete a batch's failures one by one, past those that the application's table will not let go."""
+        """Delete a batch one by one and pass over the rows whose deletion the application's table refuses."""
         count = 0
         for _ in range(BATCH):
             try:
-                one = await self._batch(self._failed, older, after, 1)
+                one = await self._batch(self._delete_failed, older, after, 1)
                 count += one.count
             except REFUSED:
-                one = await self._batch(self._would_fail, older, after, 1)
+                one = await self._batch(self._count_failed, older, after, 1)
             after = one.after
             if after is None:
                 break
         return DeletedBatch(count, after)
 
     async def orphans(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
-        """Return marked objects that nobody names, of the next BATCH marks older than this, and where to go on."""
-        rows = await self._database.fetch(_ORPHANS, older, after, BATCH)
+        """Return the orphans among the next BATCH marks older than this that no row names, and where to continue."""
+        rows = await self._database.fetch(*_ORPHANS(older=older, after=after, limit=BATCH))
         marked = [row["path"] for row in rows]
-        named = await self._names(marked) if marked else set()
+        named = await self._named_among(marked) if marked else set()
         return [path for path in marked if path not in named], marked[-1] if len(marked) == BATCH else None
 
-    async def _names(self, marked: Sequence[str]) -> set[str]:
-        """Those of these that somebody names, by a walk over the whole table in short statements."""
+    async def _named_among(self, marked: Sequence[str]) -> set[str]:
+        """Return the paths among these that a row names, by a walk over the whole table in short statements."""
         named: set[str] = set()
-        rows = await self._database.fetch(self._named_first, marked, WALK)
+        rows = await self._database.fetch(*self._named_first(paths=marked, limit=WALK))
         while True:
             *found, end = sorted(rows, key=lambda row: row["looked"] is not None)
             named |= {row["path"] for row in found}
             if end["looked"] < WALK:
                 return named
-            rows = await self._database.fetch(self._named, marked, WALK, end["path"])
+            rows = await self._database.fetch(*self._named(paths=marked, limit=WALK, after=end["path"]))
 
     async def removed(self, paths: Sequence[str]) -> None:
-        """These objects are gone: their marks go."""
+        """Delete the marks of these objects, which are gone from storage."""
         await self._database.execute("DELETE FROM reconciler.orphans WHERE path = ANY($1)", list(paths))
 
     async def enrol(self) -> None:
-        """Give deliveries of the next stretch that have none, being older than audits, a time for theirs."""
-        await self._database.execute(_AUDITED, await self._start(), WALK)
+        """Plan an audit for deliveries of the next stretch that have none, because they are older than audits."""
+        await self._database.execute(*_ENROL(after=await self._start(), limit=WALK))
 
     async def traces(self) -> None:
-        """Delete instances, events and callbacks that nobody will ask about again; an event to be told stays."""
+        """Delete old instances, events, requests and callbacks; an event that is still to be sent stays."""
         for _ in range(EVENT_BATCHES):
-            if await self._database.value(_EVENTS, self._announces) < EVENTS:
+            if await self._database.value(*_OLD_EVENTS(webhooks=self._webhooks)) < EVENTS:
                 break
-        for statement in _TRACES:
-            await self._database.execute(statement)
+        for sql in _OLD_RECORDS:
+            await self._database.execute(sql)
 
     async def deserted(self) -> int:
-        """Forget generations that the application deleted, a stretch of our bookkeeping at a time; return how many.
+        """Forget generations that the application deleted, one stretch of our bookkeeping a call; return how many.
 
-        What was stored for them becomes orphans.
+        Their stored objects become orphans.
         """
-        row = await self._database.row(self._deserted, await self._start())
+        row = await self._database.row(*self._deserted(after=await self._start(), term=self._term))
         assert row is not None
         self._walked = row["upto"] or ""
         deserted: int = row["deserted"]
         return deserted
 
     async def _start(self) -> str:
-        """Where the walk goes on; at first anywhere, since a process seldom lives as long as a walk takes."""
+        """Return where the walk continues; it begins at a random place, as few processes live for a whole walk."""
         if self._walked is None:
-            self._walked = await self._database.value(_ANYWHERE, WALK) or ""
+            self._walked = await self._database.value(*_ANYWHERE(walk=WALK)) or ""
         return self._walked
 
 
-def _failed_sql(shape: TableShape, *, delete: bool) -> str:
-    nothing = [_empty(shape, name) for name in ("result_urls", "asset_urls") if shape.has(name)]
-    place = "coalesce($2::text, '-infinity')"
+_DELETED = "the generation was deleted"
+
+# Objects whose upload began and was never proven may be in storage all the same.
+_FORGET = f""",
+forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id),
+objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.id RETURNING a.path),
+left_behind AS ({mark_orphans(_DELETED, "objects")})"""
+
+
+def _failed_sql(table: TableShape, *, delete: bool) -> Statement:
+    """Read the next :limit failed rows older than :older behind :after_at, :after_id; return count, looked and place.
+
+    With `delete`, delete those that have nothing stored and are not asked about any more, with their bookkeeping.
+    """
+    empty = [_empty(table, name) for name in ("result_urls", "asset_urls") if table.has(name)]
+    place = f"coalesce(:after_at::text, '-infinity')::{table.columns['created_at']}"
     gone = "SELECT id::text AS id FROM old"
     if delete:
         gone = "DELETE FROM public.generations WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id::text AS id"
-    return f"""
+    return Statement(f"""
 WITH stretch AS MATERIALIZED (
     SELECT g.id, g.created_at FROM public.generations g
-     WHERE g.status = 'failed' AND g.asset_url IS NULL AND g.created_at < now() - $1::interval
-       AND g.created_at >= {place}::{shape.columns["created_at"]}
-       AND ($2::text IS NULL OR (g.created_at, g.id)
-                                > ({place}::{shape.columns["created_at"]}, $3::text::{shape.id_type}))
-     ORDER BY g.created_at, g.id LIMIT $4),
+     WHERE g.status = 'failed' AND g.asset_url IS NULL AND g.created_at < now() - :older::interval
+       AND g.created_at >= {place}
+       AND (:after_at::text IS NULL OR (g.created_at, g.id) > ({place}, :after_id::text::{table.id_type}))
+     ORDER BY g.created_at, g.id LIMIT :limit),
 old AS (
     SELECT g.id FROM public.generations g
      WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
-       AND {" AND ".join(["g.status = 'failed'", "g.asset_url IS NULL", *nothing])}
+       AND {" AND ".join(["g.status = 'failed'", "g.asset_url IS NULL", *empty])}
        AND NOT EXISTS (SELECT FROM reconciler.assets a
                         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL)
        AND NOT EXISTS (SELECT FROM reconciler.work w
                         WHERE w.generation_id = g.id::text AND (w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"FOR UPDATE OF g SKIP LOCKED" if delete else ""}),
-gone AS ({gone}){_FORGOTTEN if delete else ""}
+gone AS ({gone}){_FORGET if delete else ""}
 SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM stretch) AS looked, last.at, last.id
   FROM (SELECT NULL) AS one LEFT JOIN (
        SELECT s.created_at::text AS at, s.id::text AS id FROM stretch s ORDER BY s.created_at DESC, s.id DESC LIMIT 1
-       ) AS last ON true"""
+       ) AS last ON true""")
 
 
-# What was begun for them and never proven may be in storage all the same.
-_FORGOTTEN = """,
-forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id),
-objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.id RETURNING a.path),
-left_behind AS (
-    INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects
-    ON CONFLICT DO NOTHING)"""
+def _named_sql(table: TableShape, *, first: bool) -> Statement:
+    """Return the paths among :paths that a receipt, an intention, or one of the next :limit rows (behind :after) names.
 
-
-def _named_sql(shape: TableShape, *, first: bool) -> str:
-    """Of these paths, those that a receipt or an intention names, or one of the next $2 rows by id (after $3).
-
-    The last row tells how many were looked at and where they end.
+    The last row holds the number of rows that were read and the id of the last of them.
     """
-    lists = [name for name in ("asset_urls", "preview_url") if shape.has(name)]
-    names = ["asset_url", *lists, *(["original_path"] if shape.has("original_path") else [])]
-    start = "" if first else f"WHERE g.id > $3::text::{shape.id_type}"
-    addresses = ["SELECT s.asset_url FROM span s", *(_listed_sql(shape.columns[name], name) for name in lists)]
-    if shape.has("original_path"):
+    lists = [name for name in ("asset_urls", "preview_url") if table.has(name)]
+    names = ["asset_url", *lists, *(["original_path"] if table.has("original_path") else [])]
+    start = "" if first else f"WHERE g.id > :after::text::{table.id_type}"
+    addresses = ["SELECT s.asset_url FROM span s", *(_addresses_sql(table.columns[name], name) for name in lists)]
+    if table.has("original_path"):
         addresses.append("SELECT s.original_path::text FROM span s")
-    # The last three parts of an address are a path of ours, whatever the host is called today. By the last one first:
+    # The last three parts of an address are the path, whatever host serves it today. The last part is compared first:
     # an expression for all three costs twenty times as much.
-    return f"""
+    return Statement(f"""
 WITH span AS MATERIALIZED (
-    SELECT g.id, {", ".join(f"g.{name}" for name in names)} FROM public.generations g {start} ORDER BY g.id LIMIT $2),
+    SELECT g.id, {", ".join(f"g.{name}" for name in names)} FROM public.generations g {start}
+     ORDER BY g.id LIMIT :limit),
 shown (address) AS ({" UNION ALL ".join(addresses)})
-SELECT a.path, NULL::bigint AS looked FROM reconciler.assets a WHERE a.path = ANY($1)
+SELECT a.path, NULL::bigint AS looked FROM reconciler.assets a WHERE a.path = ANY(:paths)
  UNION
 SELECT substring(split_part(address, '?', 1) from '[^/]+/[^/]+/[^/]+$'), NULL FROM shown
  WHERE split_part(split_part(address, '?', 1), '/', -1)
-       IN (SELECT split_part(path, '/', -1) FROM unnest($1::text[]) AS path)
+       IN (SELECT split_part(path, '/', -1) FROM unnest(:paths::text[]) AS path)
  UNION ALL
-SELECT (SELECT s.id::text FROM span s ORDER BY s.id DESC LIMIT 1), count(*) FROM span"""
+SELECT (SELECT s.id::text FROM span s ORDER BY s.id DESC LIMIT 1), count(*) FROM span""")
 
 
-def _listed_sql(kind: str, name: str) -> str:
+def _addresses_sql(kind: str, name: str) -> str:
     text = f"to_jsonb(s.{name})::text" if kind.endswith("[]") else rf"replace(s.{name}::text, '\/', '/')"
     return f"""SELECT part FROM span s, string_to_table({text}, '"') AS part"""
 
 
-def _empty(shape: TableShape, column: str) -> str:
-    if shape.columns[column] == "text[]":
+def _empty(table: TableShape, column: str) -> str:
+    if table.columns[column] == "text[]":
         return f"(g.{column} IS NULL OR cardinality(g.{column}) = 0)"
     return f"(g.{column} IS NULL OR g.{column}::text IN ('[]', 'null', ''))"
 
 
-def _deserted_sql(shape: TableShape) -> str:
-    return f"""
+def _deserted_sql(table: TableShape) -> Statement:
+    """Delete bookkeeping and receipts of the next WALK rows behind :after that the application's table has no more.
+
+    Their objects become orphans. Returns how many rows that were, and the last id that was read.
+    """
+    return Statement(f"""
 WITH stretch AS (
-    SELECT generation_id FROM reconciler.work WHERE generation_id > $1 ORDER BY generation_id LIMIT {WALK}),
+    SELECT generation_id FROM reconciler.work WHERE generation_id > :after ORDER BY generation_id LIMIT {WALK}),
 gone AS (
     DELETE FROM reconciler.work w USING stretch
-     WHERE w.generation_id = stretch.generation_id AND (w.lease_until IS NULL OR w.lease_until < now())
-       AND NOT EXISTS (SELECT FROM public.generations g WHERE g.id = stretch.generation_id::{shape.id_type})
-       -- Row security may have been turned on since we began: what it hides is not deleted.
+     WHERE w.generation_id = stretch.generation_id AND {LEASE_IS_FREE}
+       AND NOT EXISTS (SELECT FROM public.generations g WHERE g.id = stretch.generation_id::{table.id_type})
+       -- Row security may have been turned on since we began: a row that it hides was not deleted.
        AND NOT EXISTS ({UNSEEN})
     RETURNING w.generation_id),
 objects AS (
     DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.generation_id RETURNING a.path),
-left_behind AS (
-    INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects
-    ON CONFLICT DO NOTHING)
-SELECT (SELECT count(*) FROM gone) AS deserted, (SELECT max(generation_id) FROM stretch) AS upto"""
+left_behind AS ({mark_orphans(_DELETED, "objects")})
+SELECT (SELECT count(*) FROM gone) AS deserted, (SELECT max(generation_id) FROM stretch) AS upto""")

@@ -1,7 +1,7 @@
 """The application's table as it is: which of the known columns exist, of what type, and which statuses it takes.
 
-Read once at start; nothing here writes. The ledger builds its statements from the TableShape, so a table
-that belongs to somebody else needs no change as long as the required columns are there.
+Read once at start; nothing here writes. Every statement about the application's table is built from the TableShape, so
+that the table needs no change as long as the required columns are there.
 """
 
 from __future__ import annotations
@@ -17,15 +17,6 @@ import asyncpg
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.errors import Config
 
-OPEN_OR_UNHEALED: Final = (
-    "(status IN ('queued', 'generating', 'pending', 'processing')"
-    " OR (status IN ('success', 'completed') AND asset_url IS NULL))"
-)
-"""Rows that may need a visit, as the partial index has it; the same words in the index and in the sweep."""
-
-CREATED: Final = "least(greatest(coalesce(g.created_at::timestamptz, now()), 'epoch'), now())"
-"""When a row `g` was created, as a time that can be read and counted with: theirs may be infinite, or any year."""
-
 REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "id": "uuid PRIMARY KEY DEFAULT gen_random_uuid()",
@@ -36,13 +27,13 @@ REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
         "created_at": "timestamptz NOT NULL DEFAULT now()",
     }
 )
-"""The columns without which nothing runs, and how to add each."""
+"""The columns without which the daemon cannot run, and the type with which each is added."""
 
 WRITTEN: Final = (
     "status", "task_id", "result_urls", "asset_url", "asset_urls", "error", "error_message", "updated_at",
     "original_path", "preview_status", "completed_at",
 )  # fmt: skip
-"""What the daemon changes in the application's rows, where the column is there."""
+"""The columns that the daemon changes in the application's rows, where they exist."""
 
 _MIGRATE: Final = "`kie-reconciler migrate --application` brings the table up to the specification"
 
@@ -73,7 +64,8 @@ SELECT format('GRANT UPDATE (%s) ON public.generations TO %I;', string_agg(quote
 HAVING count(*) > 0
 """
 
-# A policy for everybody is somebody's own rows unless it says true; only one that names us is meant for us.
+# Returns the policies that are missing. A policy for all roles shows each user only their own rows, unless its
+# condition is true; one that names our role is meant for us.
 UNSEEN: Final = """
 SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);',
               'reconciler_' || lower(command) || '_' || current_user, command, current_user)
@@ -92,9 +84,8 @@ SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);
 class TableShape:
     """public.generations as it is.
 
-    `columns` maps each writable column to its type as format_type() prints it. `statuses` is what the CHECK on status
-    lets through, None = anything. `needed` are the columns that an INSERT must fill, `filled` those
-    that take no NULL.
+    `columns` maps each writable column to its type as format_type() prints it. `statuses` are those that the CHECK on
+    status allows, None = any. `needed` are the columns that an INSERT must fill, `filled` those that take no NULL.
     """
 
     columns: Mapping[str, str]
@@ -107,7 +98,7 @@ class TableShape:
         return column in self.columns
 
     def takes(self, status: str) -> bool:
-        """Whether the CHECK on status lets this word through."""
+        """Whether the CHECK on status allows this word."""
         return self.statuses is None or status in self.statuses
 
     @property
@@ -117,7 +108,7 @@ class TableShape:
 
     @property
     def kind_column(self) -> str | None:
-        """The column that says image, video or audio; `type` in older tables."""
+        """The column that holds image, video or audio; `type` in older tables."""
         return self._first("kind", "type")
 
     @property
@@ -145,7 +136,7 @@ class TableShape:
 
 
 async def introspect(connection: asyncpg.Connection) -> TableShape:
-    """Read the table's shape; Config, with the SQL that mends it, where the daemon could not work on it."""
+    """Read the table's columns and statuses; Config, with the SQL that mends it, where the daemon cannot work on it."""
     rows = await connection.fetch(_COLUMNS)
     if not rows:
         raise Config("there is no table public.generations", hint=_MIGRATE)
@@ -157,15 +148,15 @@ async def introspect(connection: asyncpg.Connection) -> TableShape:
                 f"public.generations.{row['attname']} is {row['type']}, not text",
                 hint=f"ALTER TABLE public.generations ALTER COLUMN {row['attname']} TYPE text;",
             )
-    shape = TableShape(
+    table = TableShape(
         columns=MappingProxyType(types),
         statuses=await statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
         filled=frozenset(row["attname"] for row in rows if row["filled"]),
     )
-    _check_statuses(shape)
-    await _check_access(connection, shape)
-    return shape
+    _check_statuses(table)
+    await _check_access(connection, table)
+    return table
 
 
 def _check_required(types: Mapping[str, str]) -> None:
@@ -178,15 +169,15 @@ def _check_required(types: Mapping[str, str]) -> None:
         )
 
 
-def _check_statuses(shape: TableShape) -> None:
-    refused = [word for word in (shape.success, "failed") if not shape.takes(word)]
+def _check_statuses(table: TableShape) -> None:
+    refused = [word for word in (table.success, "failed") if not table.takes(word)]
     if refused:
         raise Config(f"the CHECK on public.generations.status refuses {' and '.join(refused)}", hint=_MIGRATE)
 
 
-async def _check_access(connection: asyncpg.Connection, shape: TableShape) -> None:
-    """Without a grant every statement fails; without a policy rows just vanish, which is worse."""
-    refused = await connection.fetch(_REFUSED, [name for name in WRITTEN if shape.has(name)])
+async def _check_access(connection: asyncpg.Connection, table: TableShape) -> None:
+    """Raise Config without a grant, where every statement fails, or without a policy, where rows silently vanish."""
+    refused = await connection.fetch(_REFUSED, [name for name in WRITTEN if table.has(name)])
     unseen = await connection.fetch(UNSEEN)
     if not refused and not unseen:
         return
@@ -200,7 +191,7 @@ async def _check_access(connection: asyncpg.Connection, shape: TableShape) -> No
 
 
 async def statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
-    """What the CHECKs on status let through, None = anything; they are asked about every word that they or we know."""
+    """Return the statuses that the CHECKs allow, None = any; every word in them or known to us is tried."""
     checks = [row[0] for row in await connection.fetch(_CHECKS)]
     if not checks:
         return None
@@ -209,7 +200,6 @@ async def statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
     listed = [word for text in literals for word in re.split(r'[{},"]+', text)]  # '{one,two}'::text[]
     known = {*OPEN, *SUCCEEDED, "failed", "cancelled", *literals, *filter(None, listed)}
     rows = await connection.fetch(
-        f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}",
-        sorted(known),
+        f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}", sorted(known)
     )
     return frozenset(row[0] for row in rows)

@@ -118,7 +118,7 @@ class WebhookSender:
             await self._record_failure(event, error)
             return False
         self._receiver_failing = False
-        await self._outbox.told(event)
+        await self._outbox.mark_sent(event)
         self._metrics.announcements.labels("told").inc()
         _logger(event).info("event.announced", tries=event.tries, took=round(time.monotonic() - began, 3))
         return True
@@ -127,7 +127,7 @@ class WebhookSender:
         requested = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER) if isinstance(error, Transient) else 0.0
         self._paused_until = max(self._paused_until, time.monotonic() + requested)
         wait = max(pause(event.tries, random.random()), requested)
-        dead = await self._outbox.not_told(event, error.code, wait=wait, last=isinstance(error, Gone))
+        dead = await self._outbox.mark_failed(event, error.code, wait=wait, last=isinstance(error, Gone))
         self._metrics.announcements.labels("dead" if dead else "again").inc()
         logger = _logger(event).bind(tries=event.tries, reason=error.code)
         if dead:

@@ -73,7 +73,7 @@ class Poller:
         return _remembering(row, seen, chosen), seen
 
     async def _callback_result(self, row: Row, unreachable: Unreachable) -> CallbackResult | Unreachable:
-        bodies = await self.inbox.said(row.task_id or "")
+        bodies = await self.inbox.bodies(row.task_id or "")
         seen = trusted_result(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
         if isinstance(seen, CallbackResult):
             logger = log.bind(generation_id=row.id, task_id=row.task_id)
@@ -165,7 +165,7 @@ class Poller:
             outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
             self.metrics.missed("ask", seen.reason)
             if seen.reason == "rate_limited":
-                await self.rate_limit.empty(key_hash, min(seen.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER))
+                await self.rate_limit.pause(key_hash, min(seen.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER))
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)
         self.metrics.polls.labels(seen.word).inc()
 

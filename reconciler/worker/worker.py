@@ -101,7 +101,7 @@ class Worker:
     async def _claim(self) -> float:
         """Claim as many generations as may poll and begin their visits; return the seconds until the next claim."""
         await self._releases.retry()
-        await self._claims.doubts.settle(list(self._held))
+        await self._claims.unacknowledged.settle(list(self._held))
         free = min(self._max_polling - len(self._polling), MAX_HELD - len(self._held))
         if free <= 0:
             return self._sweep
@@ -115,7 +115,7 @@ class Worker:
             return CLAIM_PAUSE
         due = await self._claims.next_due()
         soonest = self._sweep if due is None else min(due, self._early_at - time.monotonic())
-        return min(max(soonest, CLAIM_PAUSE), IDLE_SECONDS if self._claims.doubts.open else self._sweep)
+        return min(max(soonest, CLAIM_PAUSE), IDLE_SECONDS if self._claims.unacknowledged.open else self._sweep)
 
     async def _claim_woken(self, limit: int) -> list[Claim]:
         wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:limit]}

@@ -38,7 +38,7 @@ BEGIN
     SELECT array_agg(attname::text) INTO had
       FROM pg_attribute
      WHERE attrelid = to_regclass('public.generations') AND attnum > 0 AND NOT attisdropped;
-    -- `instead` are older names for the same thing: where one of them is there, nothing is added.
+    -- `instead` are older names of the same column: where one of them exists, nothing is added.
     SELECT string_agg(format('ADD COLUMN %I %s', lacking.name, lacking.kind), ', ' ORDER BY lacking.place) INTO additions
       FROM (VALUES
             (1, 'user_id', 'uuid', '{}'::text[]),

@@ -1,4 +1,4 @@
--- The CHECK on status must know the five statuses of the specification; what the old CHECK or the rows hold stays allowed.
+-- The CHECK on status must know the five statuses of the specification; a status in the old CHECK or in a row stays allowed.
 
 DO $$
 DECLARE

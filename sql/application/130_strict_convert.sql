@@ -1,5 +1,5 @@
 -- @strict
--- The older words become the specification's. Two passes: this one before new writes are bound, 132 for what came between.
+-- The older words become the specification's. Two passes: this one before 131 narrows the CHECK, 132 for rows in between.
 
 UPDATE public.generations
    SET status = CASE status WHEN 'pending' THEN 'queued' WHEN 'processing' THEN 'generating' ELSE 'success' END

@@ -1,4 +1,4 @@
--- A transaction of its own: validating reads the whole table, and does it without keeping anybody from writing.
+-- A transaction of its own: validating reads the whole table, and does not keep the application from writing.
 
 DO $$
 BEGIN

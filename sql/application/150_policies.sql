@@ -1,4 +1,4 @@
--- Who may do what through Supabase's API: the service role everything, a user reads their own rows, nobody else anything.
+-- Rights through Supabase's API: the service role may do everything, a user may read their own rows, others nothing.
 -- Where the table already has a policy for a command, that one stays and ours is not added.
 
 DO $$
@@ -27,7 +27,7 @@ BEGIN
     IF to_regprocedure('auth.uid()') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL THEN
         IF NOT EXISTS (SELECT FROM pg_policies WHERE schemaname = 'public' AND tablename = 'generations'
                           AND cmd IN ('SELECT', 'ALL') AND roles && '{authenticated,public}'::name[]) THEN
-            -- Without row security, or beside somebody's own policy or columns, it would open every user's rows to all.
+            -- Without row security, or beside another policy or right on columns, it would open all rows to every user.
             IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'public.generations'::regclass)
                AND NOT has_any_column_privilege('authenticated', 'public.generations', 'SELECT') THEN
                 GRANT SELECT ON public.generations TO authenticated;

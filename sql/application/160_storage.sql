@@ -1,5 +1,5 @@
--- The public bucket and who may write to it. Reading by address needs no policy: the bucket is public. A SELECT policy for
--- everybody would only let strangers list every user's files, so there is none.
+-- The public bucket and the rights to write to it. Reading by address needs no policy: the bucket is public. A SELECT
+-- policy for all roles would only let strangers list every user's files, so there is none.
 
 DO $$
 BEGIN
@@ -16,7 +16,7 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
--- The service role passes row security by itself at Supabase; elsewhere it may need to be told.
+-- At Supabase the service role bypasses row security; elsewhere it may need a policy.
 DO $$
 BEGIN
     IF to_regclass('storage.objects') IS NOT NULL AND to_regrole('service_role') IS NOT NULL

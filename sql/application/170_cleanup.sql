@@ -1,6 +1,6 @@
--- Deletes failed generations older than so many days of which nothing is stored; answers how many. For a cron of the
--- application; the daemon's own cleanup follows the same rule. As its owner, because the service role may not look into
--- schema reconciler.
+-- Deletes failed generations older than so many days with nothing stored; returns how many. For a cron job of the
+-- application; the daemon's own cleanup follows the same rule. It runs as its owner, because the service role may not
+-- read schema reconciler.
 
 DO $outer$
 DECLARE
@@ -32,7 +32,7 @@ BEGIN
             GRANT EXECUTE ON FUNCTION public.cleanup_old_failed_generations(integer) TO service_role;
         END IF;
     END IF;
-    -- Supabase grants every new function of public to these two, and a grant of their own outlives the REVOKE above.
+    -- Supabase grants every new function of public to these two roles, and their own grant outlives the REVOKE above.
     FOREACH stranger IN ARRAY ARRAY['anon', 'authenticated'] LOOP
         IF to_regrole(stranger) IS NOT NULL
            AND has_function_privilege(stranger, 'public.cleanup_old_failed_generations(integer)', 'EXECUTE') THEN

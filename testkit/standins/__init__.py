@@ -1,1 +1,1 @@
-"""What stands where KIE's or Supabase's servers would: real HTTP on loopback, never a mock inside the code."""
+"""Stand-ins for the servers outside: they speak real HTTP on loopback; no code of the package is replaced."""

@@ -1,4 +1,4 @@
-"""A wall clock that can be set: for a whole process, while it runs; its monotonic clock goes on as it does.
+"""A wall clock that a test can set for a whole running process; the monotonic clock of the process is not changed.
 
 A library of a few lines, compiled on the spot, stands before the C library's own clock.
 """
@@ -56,7 +56,7 @@ time_t time(time_t *told) {
 
 
 class Clock:
-    """A context manager in whose `environment` a process begins that goes by this clock."""
+    """A context manager; a process that is started with its `environment` reads this clock."""
 
     def __init__(self, folder: Path, ahead: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Who takes traces: a collector of OpenTelemetry's protocol over HTTP that remembers every span, and every byte."""
+"""A collector of traces: OpenTelemetry's protocol over HTTP; it records every span and every byte."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def _running(folder: Path, *command: str) -> AsyncIterator[str]:
 
 
 def _routed(folder: Path, pager: str, credentials: str) -> None:
-    """Write the shipped routes into a folder, the pages going to `pager` and mail to nobody."""
+    """Write the shipped routes into a folder, pages go to `pager`, mail goes nowhere."""
     folder.mkdir(parents=True)
     secret = folder / "secret"
     secret.write_text(credentials)

@@ -1,4 +1,4 @@
-"""Who is woken at night: a webhook of Alertmanager's that remembers what it was told, and when."""
+"""The receiver of Alertmanager's webhook; it records each page and its time."""
 
 from __future__ import annotations
 

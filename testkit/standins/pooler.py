@@ -1,4 +1,4 @@
-"""A pooler as hosted databases put one in front: Debian's pgbouncer, on a socket of its own."""
+"""A connection pooler as hosted databases have it: Debian's pgbouncer on a socket of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testkit.waiting import until
 
 _PORT = 6432
 _SOCKET = f".s.PGSQL.{_PORT}"
-"""A port in the name of a file only: nobody listens on it."""
+"""Only a part of the socket's file name: no process listens on this port."""
 
 LIMITS = ", ".join(
     ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]

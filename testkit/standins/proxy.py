@@ -1,4 +1,4 @@
-"""A TCP proxy that stands between us and a server, and fails as networks do: it goes deaf, cuts, and refuses."""
+"""A TCP proxy between the daemon and a server; it fails as networks do: it swallows bytes, cuts, and refuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Proxy:
         await self._cut()
 
     def fill(self) -> None:
-        """Say to whoever connects from now on what Supavisor says when its pool is full: FATAL, with XX000."""
+        """Answer every new connection as Supavisor does when its pool is full: FATAL, with XX000."""
         self._full = True
 
     def mend(self) -> None:
@@ -85,11 +85,11 @@ class Proxy:
         self._lines.add(line)
         ends = [writer.transport]
         try:
-            # A server that is not there hangs up on whoever comes through.
+            # Without a server the proxy closes the client's connection.
             with contextlib.suppress(OSError):
                 there, server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
                 ends.append(server.transport)
-                # Whoever cuts all lines has not seen this one yet.
+                # `refuse` did not know this connection yet when it cut all of them.
                 if self._server is None or not self._server.is_serving() or self._refusing:
                     return
                 self._ends.update(ends)
@@ -116,7 +116,7 @@ class Proxy:
                 if not self._swallowing and target.transport not in self._forgotten:
                     target.write(piece)
                     await target.drain()
-        # Whoever hangs up ends both directions: PostgreSQL has nothing to say after that.
+        # A closed end closes both directions: PostgreSQL sends nothing after that.
         target.transport.abort()
 
 

@@ -1,4 +1,4 @@
-"""Who is told of finished generations: a server that verifies every signature and remembers what it heard."""
+"""The application's webhook receiver; it verifies every signature and records every event."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ began=$(date +%s)
 trap 'code=$?; [ "$code" = 0 ] || { echo; systemctl --no-pager status kie-reconciler; journalctl --no-pager -n 40 -u kie-reconciler; }; echo "$code" >/world/out/code' EXIT
 
 sql() { cd /; su postgres -c "psql -AtXqc \"$1\""; }
-# What stored and source say must be the same bytes, whatever the bookkeeping claims.
+# The stored bytes must be those of the source; the bookkeeping alone proves nothing.
 proven() {
   local stored source
   while IFS='|' read -r stored source; do

@@ -14,7 +14,7 @@ from reconciler.demo.embedded_postgres import Postgres
 from reconciler.simulator import Simulator
 from testkit.stage import KEY, staged
 from testkit.standins.storage import SupabaseStorage
-from tests.conftest import External, _database
+from tests.conftest import Databases, External
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed (make install)")
 
@@ -38,9 +38,9 @@ async def chromium() -> AsyncIterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def stage_dsn(postgres: Postgres | External, _template: str) -> Iterator[str]:
+def stage_dsn(postgres: Postgres | External, databases: Databases, _template: str) -> Iterator[str]:
     """A database for the whole session: the daemon stays on it."""
-    with _database(postgres, _template) as name:
+    with databases.new(_template) as name:
         yield postgres.dsn(name)
 
 

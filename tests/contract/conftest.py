@@ -1,4 +1,4 @@
-"""Databases that several tests share, because a database of its own for each would take longer than the tests."""
+"""Databases that several tests share, since making one for each test takes longer than the tests."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.conftest import _database
+from tests.conftest import Databases
 
 
 @pytest.fixture(scope="module")
-def lasting_dsn(postgres: Any, _template: str) -> Iterator[str]:
+def lasting_dsn(postgres: Any, databases: Databases, _template: str) -> Iterator[str]:
     """A migrated database for all tests of one file; each clears away its own rows."""
-    with _database(postgres, _template) as name:
+    with databases.new(_template) as name:
         yield postgres.dsn(name)
 
 
 @pytest.fixture
 async def undone(postgres: Any, _template: str) -> AsyncIterator[Any]:
-    """A session in a migrated database whose one transaction is rolled back."""
+    """A session in a migrated database; its one transaction is rolled back."""
     connection = await asyncpg.connect(postgres.dsn(_template))
     transaction = connection.transaction()
     await transaction.start()

@@ -1,4 +1,4 @@
-"""The events that the package writes into its log, read from its source: which, how bad, and with which fields."""
+"""Reads from the package's source which events it logs, at which levels and with which fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every statement that the daemon has for the database, said once over rows made for it.
+"""Runs every statement that the daemon has for the database once, over rows made for it.
 
 `database` is anything with the methods of `Database`: one opened as the least privileged role, or one that watches
 the plans.
@@ -42,11 +42,11 @@ async def queued(owner: asyncpg.Connection, count: int = 5) -> list[str]:
 class Life:
     """One instance's whole vocabulary towards a database."""
 
-    def __init__(self, database: Any, shape: TableShape) -> None:
+    def __init__(self, database: Any, table: TableShape) -> None:
         self.database = database
-        self.shape = shape
-        self.claims = Claims(database, shape, REACH, instance=uuid4(), term=30)
-        self.ledger = Ledger(database, shape)
+        self.table = table
+        self.claims = Claims(database, table, REACH, instance=uuid4(), term=30)
+        self.ledger = Ledger(database, table)
 
     async def claim(self, generation_id: str) -> tuple[Claim, Row]:
         """Claim one generation and read it."""
@@ -86,16 +86,16 @@ class Life:
         await self.claims.early(100)
         await self.claims.next_due()
         await RateLimit(self.database, 1000).take("key")
-        await RateLimit(self.database, 1000).empty("key", 0)
+        await RateLimit(self.database, 1000).pause("key", 0)
         presence = Heartbeat(self.database, uuid4(), term=30)
         await presence.beat({})
         assert await presence.lead()
         await presence.leave()
-        tempo = PollStats(self.database, self.shape, rate=5)
+        tempo = PollStats(self.database, self.table, rate=5)
         await tempo.learn()
         assert await tempo.recall()
         await tempo.trim()
-        upkeep = Retention(self.database, self.shape)
+        upkeep = Retention(self.database, self.table, term=30)
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
 

@@ -1,4 +1,4 @@
-"""The checklists for adding something name files and names that are there."""
+"""docs/ADDING.md names only files and names that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What programs are promised of `--json`: the fields on the page for operators are those that are printed."""
+"""docs/OPERATIONS.md lists exactly the fields that `--json` prints."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import timedelta
 from typing import Any, get_type_hints
 
 import asyncpg
 import pytest
 
 from reconciler.bootstrap import reports
-from reconciler.cli.render.tables import case_as_json, show_json
+from reconciler.cli.render.console import show_json
+from reconciler.cli.render.reports import explanation_as_json
 from reconciler.domain.transfer import Transfer
-from reconciler.operations.explain import ExplainTerms
 from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
 from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
@@ -24,7 +23,6 @@ from testkit.rows import HOUR, add, keep, store
 from tests.contract.test_operations_page import rows, section, words
 
 TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for programs"))}
-TERMS = ExplainTerms(timedelta(hours=24), ("kie.ai",))
 
 
 @pytest.mark.parametrize(
@@ -68,10 +66,11 @@ async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[s
     )
     await connection.execute("INSERT INTO reconciler.callbacks (task_id, body) VALUES ('task', '{}')")
     await connection.close()
-    async with reports(load({"DATABASE_URL": rows_dsn}, tmp_path)) as asked:
-        show_json([case_as_json(case, TERMS) for case in await asked.explain(row)])
-    (told,) = json.loads(capsys.readouterr().out)
-    return dict(told)
+    settings = load({"DATABASE_URL": rows_dsn}, tmp_path)
+    async with reports(settings) as asked:
+        show_json([explanation_as_json(details, settings) for details in await asked.explain(row)])
+    (answer,) = json.loads(capsys.readouterr().out)
+    return dict(answer)
 
 
 async def test_everything_that_explain_prints_is_on_the_page(answered: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The house rules that no linter holds: docstrings, borders, names that mean one thing, and tests that wait."""
+"""The house rules that no linter checks: docstrings, borders, names with one meaning, and tests that never sleep."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 BORDERS = (
     "reconciler/worker/worker.py",
     "reconciler/worker/periodic/scheduler.py",
-    "reconciler/operations/actions.py",
+    "reconciler/operations/backfill.py",
     "reconciler/http/app.py",
 )
-"""Where whatever breaks is caught: around a visit (the daemon's, a backfill's), a periodic task, a request."""
+"""These modules may catch every exception: around a visit (also a backfill's), a periodic task, a request."""
 
 MOST_MODULES = 14
+
+GLOSSARY = ROOT / "docs" / "GLOSSARY.md"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOGGING = ("debug", "info", "warning", "error", "exception", "critical")
@@ -127,6 +129,42 @@ def test_events_in_the_log_are_called_noun_dot_verb() -> None:
         if isinstance(node.func, ast.Attribute) and node.func.attr in LOGGING
         if node.args and isinstance(node.args[0], ast.Constant)
         if not re.fullmatch(r"[a-z_]+\.[a-z_]+", str(node.args[0].value))
+    )
+
+
+def rejected_words() -> dict[str, str]:
+    """The words of the glossary's third column, each with the term that stands for it."""
+    lines = [line.strip("| ").split(" | ") for line in GLOSSARY.read_text().splitlines() if line.startswith("| ")]
+    return {word: term for term, _, words in lines[1:] for word in words.split(", ")}
+
+
+def names(files: list[Path]) -> Iterator[tuple[str, str]]:
+    """The names of folders, modules, classes, functions and parameters, each with where it stands."""
+    for folder in {path.parent for path in files}:
+        yield str(folder.relative_to(ROOT)), folder.name
+    for path in files:
+        yield str(path.relative_to(ROOT)), path.stem
+    for place, node in nodes(files):
+        if isinstance(node, ast.ClassDef | Function):
+            yield place, node.name
+        elif isinstance(node, ast.arg):
+            yield place, node.arg
+
+
+def words_of(name: str) -> str:
+    """A name as its words in lower case, an underscore around each."""
+    return f"_{'_'.join(re.findall('[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+', name)).lower()}_"
+
+
+@pytest.mark.skipif(not GLOSSARY.is_file(), reason="there is no glossary")
+def test_no_name_in_the_package_is_a_second_word_for_a_term_of_the_glossary() -> None:
+    rejected = rejected_words()
+    assert len(rejected) > 20
+    none(
+        f"{place} {name}: `{word}` is called `{term}` here"
+        for place, name in names(PACKAGE)
+        for word, term in rejected.items()
+        if f"_{word}_" in words_of(name)
     )
 
 

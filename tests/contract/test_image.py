@@ -1,4 +1,4 @@
-"""What can be read of the image without building it; `make image-test` builds it and lives with it."""
+"""What can be checked in the Dockerfile without building the image; `make image-test` builds and runs it."""
 
 from __future__ import annotations
 

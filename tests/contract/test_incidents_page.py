@@ -1,4 +1,4 @@
-"""The page of incidents has all ten, tells what is there to be seen, and nothing of the machine it was made on."""
+"""docs/INCIDENTS.md holds all ten incidents, what an operator sees of each, and nothing of the machine that made it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever runs beside our own code is listed with its licence, and that licence lets a shop use it as it likes."""
+"""docs/LICENSES.md lists every distribution that runs with the daemon, each under a licence that a shop may use."""
 
 from __future__ import annotations
 

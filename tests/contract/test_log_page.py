@@ -1,4 +1,4 @@
-"""The page for operators tells of every event of the log, with its levels and fields, and of none that is not there."""
+"""docs/OPERATIONS.md lists every event of the log with its levels and fields, and no other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def levels(row: tuple[str, ...]) -> set[str]:
     return set(row[1].removesuffix(" *").split(", "))
 
 
-def test_every_event_is_told_with_its_fields_and_no_other_is(events: dict[str, Written]) -> None:
+def test_every_event_is_listed_with_its_fields_and_no_other_is(events: dict[str, Written]) -> None:
     assert {words(row[0])[0]: set(words(row[2])) for row in TABLE} == {
         name: event.fields for name, event in events.items()
     }

@@ -1,4 +1,4 @@
-"""The alerts in SQL: each is silent on a healthy database, and tells of what was planted for it."""
+"""The alerts in SQL: each is silent on a healthy database, and fires on the fault that is planted for it."""
 
 from __future__ import annotations
 

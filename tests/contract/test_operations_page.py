@@ -1,4 +1,4 @@
-"""The page for operators tells of every metric, finding, reason, SQL file, and of nothing that is not there."""
+"""docs/OPERATIONS.md describes every metric, finding, reason, SQL file and setting, and none that does not exist."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "OPERATIONS.md").read_text()
 CODED = ("media/fetch", "media/sniff", "media/spool", "storage/errors", "storage/tus")
 SERVER_WIDE = re.compile(r"DROP ROLE|GRANT reconciler TO")
-"""What would reach beyond the one database that a test has."""
+"""Statements that change more than the one database of a test."""
 
 
 def section(title: str) -> str:
-    """What stands under a heading of the second level."""
+    """Return the text under a heading of the second level."""
     return re.split(r"\n## ", PAGE.partition(f"\n## {title}\n")[2])[0]
 
 
-def told(text: str, language: str) -> Iterator[str]:
-    """The code blocks of one language, without the indent of a list."""
+def code_blocks(text: str, language: str) -> Iterator[str]:
+    """Return the code blocks of one language, without the indent of a list."""
     for indent, block in re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE):
         yield re.sub(rf"^{indent}", "", block, flags=re.MULTILINE)
 
 
 def statements(text: str) -> list[str]:
-    """The SQL statements of a section, one by one as an operator pastes them."""
-    found = [one.strip() for block in told(text, "sql") for one in re.split(r";\n", block)]
+    """Return the SQL statements of a section, one by one as an operator pastes them."""
+    found = [one.strip() for block in code_blocks(text, "sql") for one in re.split(r";\n", block)]
     return [one for one in found if one and not SERVER_WIDE.search(one)]
 
 
 def rows(text: str) -> list[tuple[str, ...]]:
-    """The cells of a section's tables, headings and rules left out."""
+    """Return the cells of a section's tables, without headings."""
     lines = [line for line in text.splitlines() if line.strip().startswith("| `")]
     return [tuple(cell.strip() for cell in line.strip().strip("|").split("|")) for line in lines]
 
@@ -55,7 +55,7 @@ def words(cell: str) -> tuple[str, ...]:
     return tuple(re.findall(r"`([^`]+)`", cell))
 
 
-def test_every_metric_is_told_with_its_type_and_labels_and_no_other_is() -> None:
+def test_every_metric_is_listed_with_its_type_and_labels_and_no_other_is() -> None:
     registered = {
         (one._name.removeprefix("kie_reconciler_") + ("_total" if one._type == "counter" else ""), one._type,
          tuple(one._labelnames))
@@ -69,9 +69,9 @@ def test_every_metric_that_the_page_names_anywhere_exists() -> None:
     assert set(re.findall(r"kie_reconciler_[a-z_]*[a-z]", PAGE)) <= known
 
 
-def test_the_table_wide_figures_are_those_that_others_than_the_leader_forget() -> None:
+def test_the_metrics_of_the_leader_are_those_that_other_replicas_forget() -> None:
     metrics = Metrics()
-    # What each replica learns by itself is not the leader's to forget.
+    # Each replica learns this by itself, so that it does not forget it.
     metrics.database_up.set(1)
     metrics.forget()
     forgotten = {
@@ -83,7 +83,7 @@ def test_the_table_wide_figures_are_those_that_others_than_the_leader_forget() -
     assert forgotten == leaders
 
 
-def test_every_finding_is_told_with_its_severity_in_order_and_no_other_is() -> None:
+def test_every_finding_is_listed_in_order_with_its_severity_and_no_other_is() -> None:
     everything = {"in_flight": {"queued": 5}, "canary_age": 1e6, "sweep_age": 1e6, "listening": False, "stuck": 1}
     everything |= {"unreachable": 5, "expiring": 1, "lost": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
@@ -101,7 +101,7 @@ def test_every_finding_says_where_to_look_and_what_to_do() -> None:
         assert re.search(r"^Do: ", text, re.MULTILINE), text
 
 
-def test_every_reason_that_explain_can_show_is_told() -> None:
+def test_every_reason_that_explain_can_show_is_listed() -> None:
     coded = {
         node.value.value
         for file in CODED
@@ -113,25 +113,25 @@ def test_every_reason_that_explain_can_show_is_told() -> None:
     assert not {*coded, *_REASONS.values()} - plain
 
 
-def test_every_sql_file_is_told_and_no_other_is() -> None:
+def test_every_sql_file_is_listed_and_no_other_is() -> None:
     files = {path.relative_to(ROOT / "sql").as_posix() for path in (ROOT / "sql").rglob("*.sql")}
     assert {word for row in rows(section("Install and upgrade")) for word in words(row[0])} == files
 
 
-def test_only_commands_and_settings_that_exist_are_told() -> None:
+def test_only_commands_and_settings_that_exist_are_named() -> None:
     commands = {one.name or one.callback.__name__ for one in application().registered_commands if one.callback}
     assert set(re.findall(r"kie-reconciler ([a-z]+)", PAGE)) <= commands
     known = {variable(name) for name in Settings.model_fields}
     assert set(re.findall(r"\b(?:RECONCILER|KIE|SUPABASE|DATABASE|LOG)_[A-Z_]+\b", PAGE)) <= known
 
 
-def test_every_setting_is_told_here_or_in_the_readme() -> None:
+def test_every_setting_is_on_the_page_or_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    told_of = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", readme + PAGE))
-    assert not {variable(name) for name in Settings.model_fields} - told_of
+    named = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", readme + PAGE))
+    assert not {variable(name) for name in Settings.model_fields} - named
 
 
-def test_defaults_are_told_as_they_are() -> None:
+def test_the_defaults_on_the_page_are_right() -> None:
     for row in rows(section("Settings that matter at night")):
         (name,) = words(row[0])
         (default,) = (field.default for key, field in Settings.model_fields.items() if variable(key) == name)
@@ -153,7 +153,7 @@ async def owner(dsn: str) -> AsyncIterator[Any]:
 
 
 @pytest.mark.parametrize("title", ["First ten minutes", "Several replicas", "Findings", "Ordering tasks"])
-async def test_every_statement_for_looking_runs_as_the_daemons_own_login(dsn: str, title: str) -> None:
+async def test_every_statement_that_reads_runs_as_the_daemons_login(dsn: str, title: str) -> None:
     found = statements(section(title))
     assert found
     async with member(dsn, "reconciler") as address:
@@ -179,7 +179,7 @@ async def test_the_hook_on_the_page_refunds_a_failure_for_a_login_without_rights
     assert await owner.fetchval("SELECT why FROM public.charges WHERE refunded_at IS NOT NULL") == "refused (500)"
 
 
-async def test_what_was_given_up_is_told_again_or_forgotten_as_the_page_says(owner: Any) -> None:
+async def test_announcements_that_were_given_up_are_sent_again_or_forgotten_as_the_page_says(owner: Any) -> None:
     from_now, again, forget = statements(section("Announcements"))
     made = """INSERT INTO reconciler.events (key, generation_id, kind, payload, tries, next_at, dead_at)
               VALUES ('waits', 'a', 'failed', '{}', 3, now() + interval '1 hour', NULL),

@@ -1,4 +1,4 @@
-"""The page of reliability has a row for every fault, and every test that it names is there."""
+"""docs/RELIABILITY.md has a row for every fault, and every test that it names exists."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
-from benchmarks.chaos.faults import FAULTS as STORM
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "RELIABILITY.md").read_text()
@@ -26,11 +24,23 @@ FIGURES = {
 
 
 @cache
-def written(path: str) -> frozenset[str]:
-    """The tests of one file: its functions, and the methods of its classes."""
+def written_in(path: str) -> dict[str, bool]:
+    """The tests of one file, functions and methods, each with whether all of it is a soak."""
     tree = ast.parse((ROOT / path).read_text())
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return frozenset(node.name for node in functions if node.name.startswith("test_"))
+    return {
+        node.name: "pytest.mark.soak" in map(ast.unparse, node.decorator_list)
+        for node in functions
+        if node.name.startswith("test_")
+    }
+
+
+def storm_faults() -> set[str]:
+    """The names of the storm's faults, read from the source because tests import no benchmark."""
+    tree = ast.parse((ROOT / "benchmarks" / "chaos" / "faults.py").read_text())
+    (faults,) = (node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FAULTS")
+    (by_name,) = (node for node in ast.walk(faults) if isinstance(node, ast.Dict))
+    return {ast.literal_eval(name) for name in by_name.keys if name is not None}
 
 
 def test_every_fault_has_one_row_and_nothing_else_has() -> None:
@@ -52,8 +62,14 @@ def test_a_row_tells_the_fault_the_defence_with_its_file_and_tests(number: str) 
 def test_every_test_that_the_page_names_exists() -> None:
     named = NAMED.findall(PAGE)
     assert len(named) == PAGE.count("::")
-    gone = [f"{path}::{name}" for path, name in named if not (ROOT / path).is_file() or name not in written(path)]
+    gone = [f"{path}::{name}" for path, name in named if not (ROOT / path).is_file() or name not in written_in(path)]
     assert gone == []
+
+
+@pytest.mark.parametrize("number", FAULTS + LOSSES)
+def test_a_row_names_a_test_that_is_no_soak(number: str) -> None:
+    _, _, told, *_ = ROWS[number]
+    assert [name for path, name in NAMED.findall(told) if not written_in(path)[name]]
 
 
 def test_what_is_open_in_a_row_is_listed_at_the_end() -> None:
@@ -63,7 +79,7 @@ def test_what_is_open_in_a_row_is_listed_at_the_end() -> None:
 
 
 def test_every_fault_of_the_storm_was_measured_alone_five_times_and_lost_and_doubled_nothing() -> None:
-    assert set(FIGURES) == set(STORM)
+    assert set(FIGURES) == storm_faults()
     for name, (times, _, worst, _, met, lost, doubled) in FIGURES.items():
         assert (int(times) >= 5, float(worst) < 60, int(met) > 0, lost, doubled) == (True, True, True, "0", "0"), name
 

@@ -1,4 +1,4 @@
-"""The routes that were promised are there, no other is, and each is described or is a page."""
+"""The promised routes exist, no other does, and each is described or is a page."""
 
 from __future__ import annotations
 

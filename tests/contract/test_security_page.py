@@ -1,4 +1,4 @@
-"""What SECURITY.md promises is held by tests that exist, and what runs is pinned as it says."""
+"""Every test that SECURITY.md names exists, and dependencies are pinned as it says."""
 
 from __future__ import annotations
 

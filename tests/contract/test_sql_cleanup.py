@@ -1,4 +1,4 @@
-"""cleanup_old_failed_generations, as the specification has it: old failures without results, and nothing else."""
+"""cleanup_old_failed_generations deletes old failures without results, and nothing else."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_failure_of_which_a_part_is_stored_stays(undone: Any, proof: str
 
 
 async def test_it_works_on_an_older_table_and_for_the_service_role(empty_dsn: str) -> None:
-    """Whose results are text[], and whose roles may not look into our schema."""
+    """An older table: its results are text[], and its roles may not read our schema."""
     connection = await asyncpg.connect(empty_dsn)
     await supabase_like(connection)
     await older_table(connection, row_security=True)

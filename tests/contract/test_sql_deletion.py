@@ -1,4 +1,4 @@
-"""However much has grown old, it is deleted in short statements that read no row twice: nobody waits long for them.
+"""Old rows are deleted in short statements that read no row twice and hold no lock for long, however many there are.
 
 MANY_OLD says how many failed rows and events there are. The figures are printed with `-s`; docs/OPERATIONS.md has
 those of a million.
@@ -87,7 +87,7 @@ async def test_what_has_grown_old_goes_in_short_statements_that_do_not_read_the_
     await watching.execute(_OLD)
     before = await read(watching)
     database, shop = Database(dsn, size=1), Shop()
-    upkeep = Retention(database, await introspect(watching))
+    upkeep = Retention(database, await introspect(watching), term=30)
     began = time.monotonic()
     async with shop.open(dsn):
         assert await delete_failed(upkeep, timedelta(days=30)) == MANY_OLD

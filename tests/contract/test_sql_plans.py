@@ -1,4 +1,4 @@
-"""However many old rows the application keeps, no statement of the daemon reads them all."""
+"""No statement of the daemon reads all old rows of the application, however many there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from reconciler.postgres.schema import introspect
-from tests.conftest import _apart, _database
+from tests.conftest import Databases, _apart
 from tests.contract.life import VIEWS, Life, queued
 
 OLD_ROWS = int(os.environ.get("OLD_ROWS", "100000"))
@@ -65,7 +65,7 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def large_dsn(postgres: Any, _template: str) -> Iterator[str]:
+def large_dsn(postgres: Any, databases: Databases, _template: str) -> Iterator[str]:
     """A migrated database with many old rows: most delivered, some failed, all with their bookkeeping."""
 
     async def filled(dsn: str) -> None:
@@ -84,7 +84,7 @@ def large_dsn(postgres: Any, _template: str) -> Iterator[str]:
         await connection.execute("ANALYZE public.generations, reconciler.work")
         await connection.close()
 
-    with _database(postgres, _template) as name:
+    with databases.new(_template) as name:
         _apart(lambda: filled(postgres.dsn(name)))
         yield postgres.dsn(name)
 

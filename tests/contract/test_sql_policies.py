@@ -1,4 +1,4 @@
-"""Who may do what through Supabase's API after `migrate --application`."""
+"""What each role may do through Supabase's API after `migrate --application`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from reconciler.postgres.migrations.migrate import migrate
 from testkit.tables import USER, older_table, supabase_like
-from tests.conftest import _apart, _database
+from tests.conftest import Databases, _apart
 
 INSERT = f"INSERT INTO public.generations (user_id, kind) VALUES ('{USER}', 'image')"
 
 
 @pytest.fixture(scope="module")
-def project_dsn(postgres: Any) -> Iterator[str]:
+def project_dsn(postgres: Any, databases: Databases) -> Iterator[str]:
     """A Supabase project as `migrate --application` leaves it, with one user's row and a stranger's."""
 
     async def made(dsn: str) -> None:
@@ -27,7 +27,7 @@ def project_dsn(postgres: Any) -> Iterator[str]:
         await connection.execute(f"{INSERT}, (gen_random_uuid(), 'image')")
         await connection.close()
 
-    with _database(postgres) as name:
+    with databases.new() as name:
         _apart(lambda: made(postgres.dsn(name)))
         yield postgres.dsn(name)
 

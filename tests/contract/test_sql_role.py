@@ -32,12 +32,12 @@ async def owner(lasting_dsn: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def life(lasting_dsn: str, owner: Any) -> AsyncIterator[Life]:
-    """The daemon as a login whose only rights are those of the role."""
+    """The daemon under a login with the rights of the role only."""
     async with member(lasting_dsn, "reconciler") as address:
         database = Database(address)
         async with database.transaction() as connection:
-            shape = await introspect(connection)
-        yield Life(database, shape)
+            table = await introspect(connection)
+        yield Life(database, table)
         await database.close()
 
 
@@ -99,7 +99,7 @@ async def test_retention_deletes_old_failures_without_results(life: Life, owner:
         "UPDATE public.generations SET status = 'failed' WHERE task_id = 'task-1';"
         "UPDATE public.generations SET status = 'success', asset_url = 'https://ours/2.png' WHERE task_id = 'task-2'"
     )
-    assert (await Retention(life.database, life.shape).failed(timedelta(days=30))).count == 1
+    assert (await Retention(life.database, life.table, term=30).failed(timedelta(days=30))).count == 1
     left = await owner.fetch("SELECT task_id FROM public.generations ORDER BY 1")
     assert [row[0] for row in left] == ["task-2", "task-3"]
 

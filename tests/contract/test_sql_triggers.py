@@ -1,4 +1,4 @@
-"""The triggers say which row to look at, say it exactly when it matters, and never stand in the application's way."""
+"""The triggers announce the right row at the right moment, and never fail the application's statement."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CHANNEL = "reconciler_generations"
 END = "no more"
 
 
-class Ear:
-    """A listening session; what was announced since the last question, in order."""
+class Announcements:
+    """A listening session: the payloads that came since the last call of `all`, in order."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -28,9 +28,9 @@ class Ear:
         self._heard.append(payload)
 
     async def all(self) -> list[dict[str, Any]]:
-        """Everything until now: a word of our own comes behind it."""
+        """Return every payload until now; a notification of our own marks the end."""
         await self._connection.execute(f"NOTIFY {CHANNEL}, '{END}'")
-        await until(lambda: END in self._heard, what="our own word comes back")
+        await until(lambda: END in self._heard, what="our own notification")
         payloads, self._heard = self._heard[: self._heard.index(END)], []
         return [json.loads(payload) for payload in payloads]
 
@@ -44,11 +44,11 @@ async def application(lasting_dsn: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def ear(lasting_dsn: str) -> AsyncIterator[Ear]:
+async def announcements(lasting_dsn: str) -> AsyncIterator[Announcements]:
     connection = await asyncpg.connect(lasting_dsn)
-    ear = Ear(connection)
-    await connection.add_listener(CHANNEL, ear.heard)
-    yield ear
+    announcements = Announcements(connection)
+    await connection.add_listener(CHANNEL, announcements.heard)
+    yield announcements
     await connection.close()
 
 
@@ -61,14 +61,14 @@ async def insert(application: Any, task: str | None = "task", status: str = "que
     return made
 
 
-async def test_a_new_row_is_announced_with_id_task_and_status(application: Any, ear: Ear) -> None:
+async def test_a_new_row_is_announced_with_id_task_and_status(application: Any, announcements: Announcements) -> None:
     made = await insert(application)
-    assert await ear.all() == [{"id": made, "task_id": "task", "status": "queued"}]
+    assert await announcements.all() == [{"id": made, "task_id": "task", "status": "queued"}]
 
 
-async def test_a_row_without_a_task_is_announced_too(application: Any, ear: Ear) -> None:
+async def test_a_row_without_a_task_is_announced_too(application: Any, announcements: Announcements) -> None:
     made = await insert(application, task=None)
-    assert await ear.all() == [{"id": made, "task_id": None, "status": "queued"}]
+    assert await announcements.all() == [{"id": made, "task_id": None, "status": "queued"}]
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ async def test_a_row_without_a_task_is_announced_too(application: Any, ear: Ear)
     ],
 )
 async def test_a_change_of_status_or_task_is_announced(
-    application: Any, ear: Ear, change: str, told: dict[str, Any]
+    application: Any, announcements: Announcements, change: str, told: dict[str, Any]
 ) -> None:
     made = await insert(application)
-    await ear.all()
+    await announcements.all()
     await application.execute(f"UPDATE public.generations SET {change}")
-    assert await ear.all() == [{"id": made, **told}]
+    assert await announcements.all() == [{"id": made, **told}]
 
 
 @pytest.mark.parametrize(
@@ -97,20 +97,20 @@ async def test_a_change_of_status_or_task_is_announced(
         "prompt = 'a dog', asset_url = 'https://ours/1.png', updated_at = now(), result_urls = '[]'",
     ],
 )
-async def test_any_other_update_is_not(application: Any, ear: Ear, change: str) -> None:
+async def test_any_other_update_is_not(application: Any, announcements: Announcements, change: str) -> None:
     await insert(application)
-    await ear.all()
+    await announcements.all()
     await application.execute(f"UPDATE public.generations SET {change}")
     await application.execute("DELETE FROM public.generations")
-    assert await ear.all() == []
+    assert await announcements.all() == []
 
 
 @pytest.mark.parametrize(("column", "value"), [("status", "generating"), ("task_id", "another")])
 async def test_what_a_trigger_of_the_application_changes_is_announced(
-    application: Any, ear: Ear, column: str, value: str
+    application: Any, announcements: Announcements, column: str, value: str
 ) -> None:
     made = await insert(application)
-    await ear.all()
+    await announcements.all()
     await application.execute(
         f"CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN NEW.{column} := '{value}'; RETURN NEW; END $$;"
@@ -118,25 +118,25 @@ async def test_what_a_trigger_of_the_application_changes_is_announced(
     )
     await application.execute("UPDATE public.generations SET prompt = 'a dog'")
     await application.execute("DROP FUNCTION public.meddle CASCADE")
-    (told,) = await ear.all()
+    (told,) = await announcements.all()
     assert (told["id"], told[column]) == (made, value)
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "🎨", "\x01", '"'])
 async def test_a_task_id_of_9000_characters_is_inserted_and_announced_in_200(
-    application: Any, ear: Ear, letter: str
+    application: Any, announcements: Announcements, letter: str
 ) -> None:
     made = await insert(application, task=letter * 9_000)
-    assert await ear.all() == [{"id": made, "task_id": letter * 200, "status": "queued"}]
+    assert await announcements.all() == [{"id": made, "task_id": letter * 200, "status": "queued"}]
     assert await application.fetchval("SELECT length(task_id) FROM public.generations") == 9_000
 
 
-async def test_nothing_is_announced_when_the_application_takes_it_back(application: Any, ear: Ear) -> None:
+async def test_a_change_that_is_rolled_back_is_not_announced(application: Any, announcements: Announcements) -> None:
     transaction = application.transaction()
     await transaction.start()
     await insert(application)
     await transaction.rollback()
-    assert await ear.all() == []
+    assert await announcements.all() == []
 
 
 async def test_announcing_writes_no_row_and_takes_no_lock_of_ours(application: Any) -> None:
@@ -166,18 +166,18 @@ async def test_the_application_goes_on_when_announcing_fails(empty_dsn: str) -> 
 
 async def test_whoever_may_insert_needs_no_right_in_our_schema(empty_dsn: str) -> None:
     connection = await asyncpg.connect(empty_dsn)
-    ear = Ear(connection)
-    await connection.add_listener(CHANNEL, ear.heard)
+    announcements = Announcements(connection)
+    await connection.add_listener(CHANNEL, announcements.heard)
     await supabase_like(connection)
     await older_table(connection)
     await migrate(empty_dsn)
-    await ear.all()
+    await announcements.all()
     await connection.execute(
         "SET ROLE service_role;"
         "INSERT INTO public.generations (user_id, type, model_id, model_name, task_id)"
         " VALUES (gen_random_uuid(), 'image', 'm', 'M', 'theirs'); RESET ROLE"
     )
-    assert [told["task_id"] for told in await ear.all()] == ["theirs"]
+    assert [told["task_id"] for told in await announcements.all()] == ["theirs"]
     await connection.close()
 
 

@@ -1,4 +1,4 @@
-"""The specification's monitoring queries as views: their figures on rows made for them."""
+"""The specification's monitoring queries as views: their figures over rows made for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STUCK = "SELECT * FROM reconciler.stuck_over_10_minutes"
 
 
 async def insert(connection: Any, name: str, status: str, minutes: float, **values: str) -> str:
-    """A row made so many minutes ago, whose updated_at a preview has bumped just now."""
+    """A row made so many minutes ago; a preview has just moved its updated_at."""
     row = {"task_id": f"'{name}'", "status": f"'{status}'", "kind": "'image'", "model_key": "'flux'", **values}
     made: str = await connection.fetchval(
         f"INSERT INTO public.generations ({', '.join(row)}, created_at, updated_at)"

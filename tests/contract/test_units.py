@@ -1,4 +1,4 @@
-"""The units: right for systemd, shut in, and in step with the settings that they are made for."""
+"""The systemd units: valid, sandboxed, and in step with the settings."""
 
 from __future__ import annotations
 

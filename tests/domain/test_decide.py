@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.absorb import absorb
@@ -278,7 +278,6 @@ def until_delivered(row: Row, policy: Policy, now: datetime) -> list[datetime]:
     raise AssertionError(f"still not delivered: {decision}")
 
 
-@settings(max_examples=150)
 @given(IN_FLIGHT, st.lists(st.tuples(BAD_ANSWERS, DELIVERY_FAILED, NOT_IDENTIFIED), max_size=6), POLICIES)
 def test_any_row_is_delivered_after_any_failed_visits_once_everything_works(
     row: Row, bad: list[tuple[Observation, Observation, Observation]], policy: Policy

@@ -6,7 +6,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reconciler.domain.object_keys import (
@@ -78,7 +78,6 @@ def test_a_hostile_id_becomes_one_harmless_name(hostile):
         assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,140}", part)
 
 
-@settings(deadline=None)
 @given(st.text(), st.text())
 @example("a/b", "a-b")
 @example("a/b", "a\\b")
@@ -88,7 +87,6 @@ def test_two_different_ids_never_share_a_key(first, second):
     assert (first == second) == (key(generation_id=first) == key(generation_id=second))
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_an_id_that_looks_like_a_replacement_gets_another_key(name):
     replaced = key(user_id=f"{name}/").split("/")[0]

@@ -1,4 +1,4 @@
-"""The stages of these tests: a KIE that answers at once, with a Supabase or with a folder as storage."""
+"""The stage of these tests: a KIE that answers at once, with a Supabase or a folder as storage."""
 
 from __future__ import annotations
 

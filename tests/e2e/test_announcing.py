@@ -1,4 +1,4 @@
-"""Whoever is to be told of finished generations is told: at least once, in order, whatever happens on the way."""
+"""The application's webhook hears of each finished generation at least once and in order, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def written(replica: Replica) -> str:
     return replica._errors.read_text()
 
 
-async def test_what_ends_is_told_in_a_moment_and_no_secret_is_ever_logged(rig: Rig, receiver: Receiver) -> None:
+async def test_an_end_is_announced_within_a_moment_and_no_secret_is_logged(rig: Rig, receiver: Receiver) -> None:
     replica = await rig.run(LOG_LEVEL="debug", **told(receiver))
     good, bad = await rig.order(), await rig.order(fate="fail")
     await rig.delivered([good])
@@ -87,7 +87,8 @@ async def test_a_receiver_that_was_down_hears_everything_in_order_under_the_same
     assert await replica.figure("announcements_total", outcome="again") >= 3
 
 
-async def test_two_replicas_tell_nothing_out_of_turn_and_hardly_anything_twice(rig: Rig, receiver: Receiver) -> None:
+@pytest.mark.soak
+async def test_two_replicas_send_no_event_out_of_order_and_hardly_any_twice(rig: Rig, receiver: Receiver) -> None:
     both, count = asyncio.Event(), itertools.count(1)
 
     async def answer(_: Heard) -> int:
@@ -118,7 +119,7 @@ async def test_two_replicas_tell_nothing_out_of_turn_and_hardly_anything_twice(r
     assert all(await shares())
 
 
-async def test_who_is_killed_between_telling_and_marking_leaves_it_to_the_next_under_the_same_id(
+async def test_a_replica_killed_between_sending_and_marking_leaves_the_event_to_the_next(
     rig: Rig, receiver: Receiver
 ) -> None:
     killed: list[Heard] = []
@@ -141,7 +142,8 @@ async def test_who_is_killed_between_telling_and_marking_leaves_it_to_the_next_u
     assert receiver.of(generation_id)[-1].id == killed[0].id
 
 
-async def test_an_endless_receiver_holds_up_no_delivery_and_no_exit(rig: Rig, receiver: Receiver) -> None:
+@pytest.mark.soak
+async def test_a_receiver_that_never_answers_holds_up_no_delivery_and_no_exit(rig: Rig, receiver: Receiver) -> None:
     receiver.answer = never
     replica = await rig.run(RECONCILER_DRAIN_SECONDS="1", **told(receiver))
     ids = [await rig.order() for _ in range(20)]
@@ -150,13 +152,13 @@ async def test_an_endless_receiver_holds_up_no_delivery_and_no_exit(rig: Rig, re
     replica.signal(signal.SIGTERM)
     assert (await replica.ended(within=10)).code == 0
     receiver.answer = lambda _: 200
-    # Given back on the way out: nobody waits for claims to run out.
+    # Released at the exit: no replica has to wait until the claims end.
     await rig.run(**told(receiver))
     await none_waits(rig)
     assert {one.generation_id for one in receiver.taken} == set(ids)
 
 
-async def test_who_only_observes_tells_nobody(rig: Rig, receiver: Receiver) -> None:
+async def test_an_observer_sends_no_event(rig: Rig, receiver: Receiver) -> None:
     await rig.pool.execute(_HISTORY, 3, 1)
     replica = await rig.run("--observe", **told(receiver))
     task = rig.kie.add_task()

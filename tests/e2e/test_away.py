@@ -1,4 +1,4 @@
-"""What is merely away is waited for, at the start or in the middle; the daemon says why, and goes on by itself."""
+"""A database or storage that is away is waited for; the daemon says why it waits, and goes on by itself."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(own: Rig, own_
     await own.delivered(ids)
 
 
-async def test_a_pooler_without_a_place_is_waited_for_at_the_start_and_later(rig: Rig) -> None:
+async def test_a_full_pooler_is_waited_for_at_the_start_and_later(rig: Rig) -> None:
     async with Proxy(rig.dsn) as pooler:
         pooler.fill()
         replica = await rig.begin(DATABASE_URL=pooler.dsn)

@@ -1,4 +1,4 @@
-"""What only a person can mend ends the daemon at once: exit 2, one line that says what to do, no secret in it."""
+"""A mistake that only a person can correct ends the daemon at once: exit 2 and one line that says what to do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def no_such_database(rig: Rig) -> dict[str, str]:
 
 
 def parameter(words: str, *, named: str) -> Wrong:
-    """An address with a parameter that is meant for somebody else."""
+    """A database address with a parameter that is meant for another program."""
 
     async def wrong(rig: Rig) -> dict[str, str]:
         return {"DATABASE_URL": f"{rig.dsn}?{words}"}
@@ -150,7 +150,25 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+RARE = (
+    "parameters_of_prisma",
+    "a_parameter_of_libpq",
+    "a_value_that_is_none",
+    "a_parameter_of_the_server",
+    "half_a_parameter",
+    "no_right_to_connect",
+    "a_pattern_of_python",
+    "rejected_storage_key",
+    "private_bucket",
+    "migrated_by_an_older_version",
+    "migrated_before_refusals_were_kept",
+)
+"""Soaks: each takes the same way through the daemon as one of the others."""
+
+CASES = [pytest.param(one, marks=[pytest.mark.soak] if one.__name__ in RARE else []) for one in WRONG]
+
+
+@pytest.mark.parametrize("wrong", CASES, ids=lambda wrong: wrong.__name__)
 async def test_it_ends_at_once_in_one_line_that_says_what_to_do(rig: Rig, wrong: Wrong) -> None:
     assert rig.storage is not None
     environment = await wrong(rig)

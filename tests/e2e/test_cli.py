@@ -1,4 +1,4 @@
-"""The command line as operators and scripts meet it: words, exit codes, one line for what is wrong, the questions."""
+"""The command line: help, exit codes, one line for an error, and the commands that only ask."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
     assert all(re.search(rf"^  {command} ", helped.out, re.MULTILINE) for command in COMMANDS)
 
 
-def test_help_is_there_at_once_since_it_loads_nothing_that_only_the_work_needs() -> None:
+def test_help_is_quick_because_it_imports_no_library_that_only_commands_need() -> None:
     loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT)
     assert set(loaded.stderr.split()) >= {"reconciler", "typer"}
     assert set(loaded.stderr.split()) & {"aiohttp", "asyncpg", "fastapi", "httpx", "pydantic", "storage3"} == set()
 
 
-async def test_every_command_has_an_example_of_itself(tmp_path: Path) -> None:
+async def test_the_help_of_every_command_has_an_example(tmp_path: Path) -> None:
     helps = await asyncio.gather(*(run(command, "--help", folder=tmp_path) for command in COMMANDS))
 
     for command, helped in zip(COMMANDS, helps, strict=True):
@@ -55,10 +55,10 @@ async def test_every_command_has_an_example_of_itself(tmp_path: Path) -> None:
         assert f"Example: kie-reconciler {command}" in helped.out
 
 
-async def test_it_tells_its_version(tmp_path: Path) -> None:
-    told = await run("--version", folder=tmp_path)
+async def test_version_is_printed(tmp_path: Path) -> None:
+    ran = await run("--version", folder=tmp_path)
 
-    assert (told.code, told.out) == (0, f"kie-reconciler {__version__}\n")
+    assert (ran.code, ran.out) == (0, f"kie-reconciler {__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ async def test_it_tells_its_version(tmp_path: Path) -> None:
         ["cleanup", "--failed-older-than", "9999999d"],
     ],
 )
-async def test_wrong_usage_is_two(tmp_path: Path, words: list[str]) -> None:
+async def test_wrong_usage_is_exit_2(tmp_path: Path, words: list[str]) -> None:
     ran = await run(*words, folder=tmp_path)
 
     assert (ran.code, ran.out) == (2, "")
@@ -82,7 +82,7 @@ async def test_wrong_usage_is_two(tmp_path: Path, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "words", "told"),
+    ("environment", "words", "message"),
     [
         ({}, ["status"], "DATABASE_URL"),
         ({"DATABASE_URL": f"mysql://me:{SECRET}@host/db"}, ["stuck"], "DATABASE_URL"),
@@ -90,20 +90,28 @@ async def test_wrong_usage_is_two(tmp_path: Path, words: list[str]) -> None:
         ({"RECONCILER_ENV_FILE": "missing.env"}, ["status"], "missing.env"),
     ],
 )
-async def test_wrong_configuration_is_two_in_one_line_without_secrets(
-    tmp_path: Path, environment: dict[str, str], words: list[str], told: str
+async def test_wrong_configuration_is_exit_2_with_one_line_and_no_secret(
+    tmp_path: Path, environment: dict[str, str], words: list[str], message: str
 ) -> None:
     ran = await run(*words, folder=tmp_path, environment=environment)
 
     assert (ran.code, ran.out) == (2, "")
-    assert told in ran.told
+    assert message in ran.told
     assert SECRET not in ran.err
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["stuck"], ["explain", "x"], ["top"], ["migrate"], ["backfill", "--dry-run"]]
+    "words",
+    [
+        ["status"],
+        ["migrate"],
+        *(
+            pytest.param(words, marks=pytest.mark.soak)
+            for words in (["stuck"], ["explain", "x"], ["top"], ["backfill", "--dry-run"])
+        ),
+    ],
 )
-async def test_a_database_that_is_away_is_one(tmp_path: Path, words: list[str]) -> None:
+async def test_a_database_that_is_away_is_exit_1(tmp_path: Path, words: list[str]) -> None:
     environment = {"DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/db"}
 
     ran = await run(*words, folder=tmp_path, environment=environment)
@@ -113,14 +121,14 @@ async def test_a_database_that_is_away_is_one(tmp_path: Path, words: list[str]) 
     assert SECRET not in ran.err
 
 
-async def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, empty_dsn: str) -> None:
+async def test_without_our_tables_the_error_says_what_to_run(tmp_path: Path, empty_dsn: str) -> None:
     ran = await run("status", folder=tmp_path, environment={"DATABASE_URL": empty_dsn})
 
     assert ran.code == 2
     assert "kie-reconciler migrate" in ran.told
 
 
-async def test_migrate_from_nothing_to_up_to_date(tmp_path: Path, empty_dsn: str) -> None:
+async def test_migrate_brings_an_empty_database_up_to_date(tmp_path: Path, empty_dsn: str) -> None:
     environment = {"DATABASE_URL": empty_dsn}
 
     behind = await run("migrate", "--check", folder=tmp_path, environment=environment)
@@ -139,14 +147,14 @@ async def test_migrate_from_nothing_to_up_to_date(tmp_path: Path, empty_dsn: str
     assert (checked.code, checked.answer) == (0, {"missing": []})
 
 
-async def test_migrate_prints_the_sql_without_any_database(tmp_path: Path) -> None:
+async def test_migrate_prints_the_sql_without_a_database(tmp_path: Path) -> None:
     ran = await run("migrate", "--print", folder=tmp_path)
 
     assert ran.code == 0
     assert "CREATE SCHEMA IF NOT EXISTS reconciler" in ran.out
 
 
-async def test_status_as_figures_and_as_json(tmp_path: Path, dsn: str, pool: Any) -> None:
+async def test_status_prints_figures_and_json(tmp_path: Path, dsn: str, pool: Any) -> None:
     done = await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
     await keep(pool, done, delivered_at_in=-3540)
     await store(pool, done, [2_000_000])
@@ -164,7 +172,7 @@ async def test_status_as_figures_and_as_json(tmp_path: Path, dsn: str, pool: Any
     assert answered.answer["mean_seconds"] == pytest.approx(60, abs=1)
 
 
-async def test_stuck_rows_are_no_failure_of_the_command(tmp_path: Path, dsn: str, pool: Any) -> None:
+async def test_stuck_lists_rows_and_is_exit_0(tmp_path: Path, dsn: str, pool: Any) -> None:
     row = await add(pool, "generating", HOUR, task_id="a-task")
     await keep(pool, row, seen_task="a-task", why="KIE: unauthorized")
 
@@ -190,7 +198,7 @@ async def test_what_a_row_holds_cannot_move_the_cursor_nor_be_markup(tmp_path: P
         assert "c[red]d" in ran.out
 
 
-async def test_explain_by_generation_and_by_task(tmp_path: Path, dsn: str, pool: Any) -> None:
+async def test_explain_takes_the_id_of_a_generation_or_of_a_task(tmp_path: Path, dsn: str, pool: Any) -> None:
     row = await add(pool, "generating", HOUR, task_id="a-task")
     twin = await add(pool, "failed", HOUR, task_id="a-task", error="their words")
     environment = {"DATABASE_URL": dsn}
@@ -201,12 +209,12 @@ async def test_explain_by_generation_and_by_task(tmp_path: Path, dsn: str, pool:
     assert one.code == 0
     assert f"generation {row}" in one.out
     assert "No replica is alive: start `kie-reconciler run`." in one.out
-    assert {told["generation"]["id"] for told in both.answer} == {row, twin}
-    assert any("their words" in told["story"]["row"] for told in both.answer)
+    assert {answer["generation"]["id"] for answer in both.answer} == {row, twin}
+    assert any("their words" in answer["story"]["row"] for answer in both.answer)
 
 
 @pytest.mark.parametrize("name", ["nobody", os.fsdecode(b"nobody\xff"), "nobody\n"])
-async def test_an_id_that_nobody_knows_is_one(tmp_path: Path, dsn: str, name: str) -> None:
+async def test_an_unknown_id_is_exit_1(tmp_path: Path, dsn: str, name: str) -> None:
     ran = await run("explain", name, folder=tmp_path, environment={"DATABASE_URL": dsn})
 
     assert (ran.code, ran.out) == (1, "")
@@ -214,7 +222,7 @@ async def test_an_id_that_nobody_knows_is_one(tmp_path: Path, dsn: str, name: st
     assert "Traceback" not in ran.err
 
 
-async def test_simulate_says_where_it_is_and_stops_when_told(tmp_path: Path) -> None:
+async def test_simulate_prints_its_address_and_stops_on_sigterm(tmp_path: Path) -> None:
     process = await begin("simulate", "--seed", "7", folder=tmp_path)
     assert process.stdout is not None
     address = (await process.stdout.readline()).decode().strip()
@@ -231,22 +239,22 @@ async def test_simulate_says_where_it_is_and_stops_when_told(tmp_path: Path) -> 
     assert await asyncio.wait_for(process.wait(), 10) == 0
 
 
-async def test_a_question_that_is_interrupted_ends_tidily(tmp_path: Path) -> None:
+async def test_a_command_that_is_interrupted_ends_without_a_traceback(tmp_path: Path) -> None:
     reached = asyncio.Event()
 
-    open_ones = []
+    writers = []
 
     def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_ones.append(writer)
+        writers.append(writer)
         reached.set()
 
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as deaf:
-        port = deaf.sockets[0].getsockname()[1]
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
         process = await begin("status", folder=tmp_path, DATABASE_URL=f"postgresql://me@127.0.0.1:{port}/db")
         await asyncio.wait_for(reached.wait(), 20)
         process.send_signal(signal.SIGINT)
         out, err = await asyncio.wait_for(process.communicate(), 10)
-        open_ones[0].close()
+        writers[0].close()
 
     assert (process.returncode, out) == (128 + signal.SIGINT, b"")
     assert b"Traceback" not in err

@@ -1,18 +1,18 @@
-"""`doctor` as operators run it: on the demo's stack, and on an installation with faults."""
+"""The command `doctor`: on the demo's parts, and on an installation with faults."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler.demo import play
+from reconciler.demo import run as demo_run
 from reconciler.operations.doctor import NAMES
 from reconciler.settings import load
 from testkit.commands import run
-from tests.operations.doctor.rig import surgery
+from tests.operations.doctor.installation import installation
 
 
-async def test_on_the_demos_stack_all_is_well(tmp_path: Path) -> None:
-    async with play._stage(faults=False) as stage:
+async def test_on_the_parts_of_the_demo_every_check_is_ok(tmp_path: Path) -> None:
+    async with demo_run._stage(faults=False) as stage:
         settings = stage.parts[-1].settings
         same = ("http_port", "public_url", "storage_local_dir", "spool_dir")
         named = {name: getattr(settings, name) for name in same}
@@ -30,10 +30,8 @@ async def test_on_the_demos_stack_all_is_well(tmp_path: Path) -> None:
     assert ran.code == 0
 
 
-async def test_a_person_reads_a_line_a_check_and_below_it_what_to_do_and_no_secret(
-    rows_dsn: str, tmp_path: Path
-) -> None:
-    async with surgery(rows_dsn, tmp_path) as built:
+async def test_each_check_is_a_line_with_what_to_do_below_it_and_no_secret(rows_dsn: str, tmp_path: Path) -> None:
+    async with installation(rows_dsn, tmp_path) as built:
         built.storage.buckets["generations"].public = False
         environment = built.environment(KIE_APIKEY="misspelt-secret")
         ran = await run("doctor", folder=tmp_path, environment=environment)
@@ -47,6 +45,6 @@ async def test_a_person_reads_a_line_a_check_and_below_it_what_to_do_and_no_secr
     assert not [secret for secret in secrets if secret in ran.out + ran.err]
 
 
-async def test_a_configuration_that_lacks_something_is_two(tmp_path: Path) -> None:
+async def test_a_missing_setting_is_exit_2(tmp_path: Path) -> None:
     ran = await run("doctor", folder=tmp_path, environment={"DATABASE_URL": "postgresql://me:word@host/db"})
     assert (ran.code, ran.out, "KIE_API_KEY" in ran.told) == (2, "", True)

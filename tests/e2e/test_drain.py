@@ -1,4 +1,4 @@
-"""How it stops: what is in hand ends or is given back, within the time that was set."""
+"""How a replica stops: it finishes or releases what it holds, within the drain time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ main()
 
 
 async def hanging(rig: Rig, count: int) -> list[str]:
-    """Rows whose files do not come."""
+    """Rows with results that never arrive."""
     ids = []
     for _ in range(count):
         task_id = rig.kie.add_task()
@@ -44,7 +44,7 @@ async def draining(replica: Replica) -> None:
     await until(told, what="a replica that drains")
 
 
-async def test_what_is_in_hand_is_finished_before_it_stops(rig: Rig) -> None:
+async def test_rows_in_hand_are_finished_before_the_exit(rig: Rig) -> None:
     replica = await rig.run()
     rig.kie.latency = 1.0
     ids = [await rig.order() for _ in range(3)]
@@ -59,7 +59,7 @@ async def test_what_is_in_hand_is_finished_before_it_stops(rig: Rig) -> None:
     await rig.delivered(ids, within=0.1)
 
 
-async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_over(rig: Rig) -> None:
+async def test_rows_that_outlast_the_drain_time_are_released_and_taken_over(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="1")
     ids = await hanging(rig, 5)
     await rig.struck("file.hang", 5)
@@ -74,7 +74,7 @@ async def test_what_does_not_end_within_the_drain_time_is_given_back_and_taken_o
     assert rig.storage.twice() == {}
 
 
-async def test_a_second_signal_cuts_short(rig: Rig) -> None:
+async def test_a_second_signal_ends_the_drain(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="600")
     ids = await hanging(rig, 2)
     await rig.struck("file.hang", 2)

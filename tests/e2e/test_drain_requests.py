@@ -1,4 +1,4 @@
-"""How it stops while somebody asks: who is being served gets an answer, who comes later is sent away."""
+"""How a replica stops while clients send requests: it answers those in hand, and refuses new ones with 503."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN = "operators-token"
 
 @asynccontextmanager
 async def operator(replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
-    """The operator at this replica's port."""
+    """An operator's client of this replica."""
     port = replica.said("daemon.started")[0]["port"]
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(
@@ -36,7 +36,7 @@ async def draining(client: httpx.AsyncClient) -> None:
 
 
 def order(client: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
-    """Somebody who orders, and waits for what KIE says."""
+    """Send an order; the task ends with the answer, which waits for KIE."""
     wanted = {"model": "google/nano-banana", "input": {"prompt": "a boat"}, "kind": "image", "userId": USER}
     return asyncio.create_task(client.post("/api/kie/createTask", json=wanted))
 
@@ -50,7 +50,7 @@ async def begun(rig: Rig) -> None:
     await until(written, what="the row of an order")
 
 
-async def test_a_request_in_hand_is_answered_and_a_new_one_is_sent_away(rig: Rig) -> None:
+async def test_a_request_in_hand_is_answered_and_a_new_one_is_refused(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_API_TOKEN=TOKEN)
     rig.kie.latency = 3
     async with operator(replica) as client:
@@ -73,7 +73,7 @@ async def test_a_request_in_hand_is_answered_and_a_new_one_is_sent_away(rig: Rig
 
 @asynccontextmanager
 async def asking(client: httpx.AsyncClient, path: str, body: dict[str, str]) -> AsyncIterator[asyncio.StreamReader]:
-    """Somebody whose request is in hand: what was asked after it has been answered."""
+    """Send a request and yield while it is in hand; a later request has been answered already."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
     content = json.dumps(body)
     lines = [f"POST {path} HTTP/1.1", "Host: here", f"Authorization: Bearer {TOKEN}", "Content-Type: application/json"]
@@ -87,7 +87,7 @@ async def asking(client: httpx.AsyncClient, path: str, body: dict[str, str]) -> 
         writer.close()
 
 
-async def test_what_a_request_works_with_is_there_until_it_is_answered(rig: Rig) -> None:
+async def test_a_request_in_hand_keeps_its_connections_until_it_is_answered(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_API_TOKEN=TOKEN)
     made = await rig.order()
     await rig.delivered([made])
@@ -103,7 +103,7 @@ async def test_what_a_request_works_with_is_there_until_it_is_answered(rig: Rig)
     assert (await replica.ended(within=10)).code == 0
 
 
-async def test_one_that_does_not_end_within_the_drain_time_hears_what_is_known(rig: Rig) -> None:
+async def test_a_request_that_outlasts_the_drain_time_is_answered_with_what_is_known(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_API_TOKEN=TOKEN, RECONCILER_DRAIN_SECONDS="1")
     rig.kie.latency = 20
     async with operator(replica) as client:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL starts as whoever starts it, keeps its data, and dies with its parent."""
+"""The embedded PostgreSQL runs as the user that starts it, keeps its data, and ends with its parent process."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def test_it_does_not_inherit_our_secrets(own: Postgres) -> None:
     assert "KIE_API_KEY" not in psutil.Process(own.pid).environ()
 
 
+@pytest.mark.soak
 async def test_data_and_address_outlive_a_restart(own: Postgres) -> None:
     before = own.dsn()
     await ask(before, "CREATE TABLE kept AS SELECT 7 AS n")
@@ -67,6 +68,7 @@ async def test_data_and_address_outlive_a_restart(own: Postgres) -> None:
     assert await ask(before, "SELECT n FROM kept") == 7
 
 
+@pytest.mark.soak
 async def test_committed_data_outlives_a_crash(own: Postgres) -> None:
     await ask(own.dsn(), "CREATE TABLE committed AS SELECT 8 AS n")
     pid = own.pid
@@ -78,6 +80,7 @@ async def test_committed_data_outlives_a_crash(own: Postgres) -> None:
     assert await ask(own.dsn(), "SELECT n FROM committed") == 8
 
 
+@pytest.mark.soak
 async def test_a_given_folder_is_kept_and_taken_up_again(tmp_path: Path, pg_programs: Path | None) -> None:
     folder = tmp_path / "server"
     with Postgres.start(folder, bin_dir=pg_programs, fsync=True) as first:
@@ -88,7 +91,7 @@ async def test_a_given_folder_is_kept_and_taken_up_again(tmp_path: Path, pg_prog
     assert (folder / "data").is_dir()
 
 
-def test_what_the_server_says_when_it_will_not_start_is_told(pg_programs: Path | None) -> None:
+def test_the_servers_reason_for_not_starting_is_shown(pg_programs: Path | None) -> None:
     with pytest.raises(Config, match="no_such_setting"):
         Postgres.start(bin_dir=pg_programs, settings={"no_such_setting": "1"})
 
@@ -103,6 +106,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.soak
 async def test_it_is_gone_with_its_folder_when_its_parent_is_killed(
     pg_programs: Path | None,
 ) -> None:
@@ -123,6 +127,7 @@ async def test_it_is_gone_with_its_folder_when_its_parent_is_killed(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has an account to drop to")
+@pytest.mark.soak
 async def test_where_namespaces_are_forbidden_root_drops_to_another_account(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -146,7 +151,7 @@ def test_programs_named_by_the_environment_come_first(tmp_path: Path) -> None:
     assert postgres_programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)}) == tmp_path
 
 
-def test_a_wrong_name_for_the_programs_is_told_and_not_passed_over(tmp_path: Path) -> None:
+def test_a_wrong_folder_of_the_programs_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Config, match="RECONCILER_PG_BIN"):
         postgres_programs.find_binaries({"RECONCILER_PG_BIN": str(tmp_path)})
 

@@ -1,4 +1,4 @@
-"""An open page beside a real daemon sees what is delivered, by whichever replica, and survives a replica's end."""
+"""An open page sees each delivery, by whichever replica, and survives the end of the replica that serves it."""
 
 from __future__ import annotations
 

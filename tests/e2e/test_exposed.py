@@ -1,4 +1,4 @@
-"""What a running replica shows to Prometheus, judged by Prometheus's own tool, and held to the alerts that go by it."""
+"""A running replica's metrics: promtool accepts them; alerts, dashboards and runbooks find what they name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GREP = re.compile(r"/metrics \| (grep .*)$", re.MULTILINE)
 
 
 async def exposed(rig: Rig) -> str:
-    """What one replica shows after a delivery, as its own leader."""
+    """The metrics of a lone replica, which leads, after a delivery."""
     replica = await rig.run()
     await rig.delivered([await rig.order()])
 
@@ -31,12 +31,12 @@ async def exposed(rig: Rig) -> str:
 
 
 def read(command: list[str], text: str) -> subprocess.CompletedProcess[str]:
-    """Give a program this to read."""
+    """Run a program with this text on its standard input."""
     return subprocess.run(command, input=text, text=True, capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
-async def test_what_a_replica_shows_is_as_prometheus_wants_it_and_all_that_is_asked_for(rig: Rig) -> None:
+async def test_promtool_accepts_the_metrics_and_monitoring_finds_all_it_names(rig: Rig) -> None:
     text = await exposed(rig)
     shown = set(re.findall(r"^(kie_reconciler_\w+)[ {]", text, re.MULTILINE))
     shipped = [path.read_text() for kind in ("rules/*.yml", "dashboards/*.json") for path in MONITORING.glob(kind)]

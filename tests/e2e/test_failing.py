@@ -1,4 +1,4 @@
-"""What KIE refuses fails once: the row, its event and the application's own refund in one transaction."""
+"""A task that KIE refuses fails once: the row, its event and the application's refund in one transaction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ $$;
 
 
 async def refused(rig: Rig) -> str:
-    """A row whose task KIE refuses."""
+    """A row with a task that KIE refuses."""
     return await rig.order(fate="fail", failure=REFUSED)
 
 
@@ -85,7 +85,7 @@ async def test_a_throwing_hook_rolls_everything_back_and_the_row_waits_with_a_fi
 
 
 @pytest.mark.parametrize("hook", ["", HOOK], ids=["no hook", "a hook"])
-async def test_handover_tells_of_a_failure_once_and_writes_nothing(rig: Rig, hook: str) -> None:
+async def test_handover_records_a_failure_as_one_event_and_writes_no_row(rig: Rig, hook: str) -> None:
     if hook:
         await rig.pool.execute(hook)
     witness = await rig.witness()

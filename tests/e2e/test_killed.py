@@ -1,4 +1,4 @@
-"""Power cuts: replicas killed at any moment, and nothing lost, doubled or moved."""
+"""Replicas are killed at any moment, as by a power cut: nothing is lost, doubled or moved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from testkit.stage import KEY, Rig
 from testkit.waiting import until
 
 SEED = 20
-COUNT = 200
-KILLS = 20
+ROWS_PER_KILL = 10
 
 
 @pytest.fixture
 def kie() -> Simulator:
-    """Files come slowly enough that a kill meets some on their way."""
+    """A KIE with files slow enough that a kill interrupts some of them."""
     return Simulator(keys=(KEY,), limits=False, slow_seconds=0.5, latency=0.02)
 
 
@@ -32,10 +31,10 @@ def results(dice: random.Random) -> list[MediaSpec]:
     ]
 
 
-async def ordered(rig: Rig, dice: random.Random) -> list[str]:
-    """Tasks that end when they are told to, a third of their files slow to come."""
+async def ordered(rig: Rig, dice: random.Random, count: int) -> list[str]:
+    """Insert rows with tasks that end on demand; a third of their files arrive slowly."""
     ids = []
-    for _ in range(COUNT):
+    for _ in range(count):
         ids.append(await rig.order(life=never(dice.choice(("waiting", "generating"))), results=results(dice)))
     for task_id in rig.kie.tasks:
         if dice.random() < 0.3:
@@ -44,7 +43,7 @@ async def ordered(rig: Rig, dice: random.Random) -> list[str]:
 
 
 async def chosen(rig: Rig, replicas: list[Replica], dice: random.Random, *, busy: bool) -> Replica:
-    """Whom the next power cut meets, at its moment; `busy`: one that is delivering."""
+    """Choose the replica to kill and wait for the moment; `busy`: one that is delivering."""
     victim = dice.choice(replicas)
     if busy:
 
@@ -59,14 +58,15 @@ async def chosen(rig: Rig, replicas: list[Replica], dice: random.Random, *, busy
 
 
 @pytest.mark.timeout(180)
-async def test_twenty_kills_lose_nothing_double_nothing_and_move_no_end(rig: Rig) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)], ids=lambda kills: f"{kills} kills")
+async def test_kills_lose_nothing_double_nothing_and_move_no_end(rig: Rig, kills: int) -> None:
     dice = random.Random(SEED)
     witness = await rig.witness()
-    ids = await ordered(rig, dice)
-    tasks = dice.sample(list(rig.kie.tasks), COUNT)
+    ids = await ordered(rig, dice, kills * ROWS_PER_KILL)
+    tasks = dice.sample(list(rig.kie.tasks), len(ids))
     replicas = [await rig.begin(RECONCILER_POLL_RATE="100") for _ in range(2)]
-    for turn in range(KILLS):
-        for task_id in tasks[turn::KILLS]:
+    for turn in range(kills):
+        for task_id in tasks[turn::kills]:
             rig.kie.end(task_id)
         victim = await chosen(rig, replicas, dice, busy=turn % 2 == 0)
         await victim.kill()

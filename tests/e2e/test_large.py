@@ -1,10 +1,12 @@
-"""Results larger than memory, and one whose upload a deploy cuts off shortly before its end."""
+"""Results larger than memory, and an upload that a deploy interrupts shortly before its end."""
 
 from __future__ import annotations
 
 import os
 import signal
 from pathlib import Path
+
+import pytest
 
 from reconciler.simulator import MediaSpec
 from testkit.replica import Replica
@@ -49,6 +51,7 @@ def peak(replica: Replica) -> int:
     return int(line.split()[1]) << 10
 
 
+@pytest.mark.soak
 async def test_a_film_larger_than_memory_is_delivered(rig: Rig) -> None:
     """F16: what is held in memory does not grow with a result."""
     replica = await rig.run()

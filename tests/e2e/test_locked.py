@@ -1,4 +1,4 @@
-"""Starting and working while somebody else holds the application's table: no DDL, and nothing that others wait for."""
+"""The daemon works while another session locks the application's table: no DDL, and no lock that others wait for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CREATE EVENT TRIGGER refused ON ddl_command_start EXECUTE FUNCTION public.refuse
 
 
 async def test_it_starts_and_delivers_beside_a_dump_without_any_ddl(rig: Rig) -> None:
-    """F24: what a dump holds is in nobody's way, since the daemon makes and drops nothing."""
+    """F24: the locks of a dump block nothing, since the daemon makes and drops nothing."""
     await rig.pool.execute(FORBIDDEN)
     dump = await asyncpg.connect(rig.dsn)
     async with dump.transaction(isolation="repeatable_read", readonly=True):
@@ -26,8 +26,8 @@ async def test_it_starts_and_delivers_beside_a_dump_without_any_ddl(rig: Rig) ->
     await dump.close()
 
 
-async def test_a_table_that_somebody_locks_is_waited_for_and_nobody_waits_for_us(rig: Rig) -> None:
-    """F24: also a lock that keeps everybody out costs time only, at the start as well."""
+async def test_a_locked_table_is_waited_for_and_no_session_waits_for_the_daemon(rig: Rig) -> None:
+    """F24: even an exclusive lock costs only time, at the start as well."""
     ids = [await rig.order() for _ in range(3)]
     holder = await asyncpg.connect(rig.dsn)
     async with holder.transaction():
@@ -35,7 +35,7 @@ async def test_a_table_that_somebody_locks_is_waited_for_and_nobody_waits_for_us
         replica = await rig.begin()
         await replica.port()
         waiting = """SELECT mode FROM pg_locks WHERE NOT granted AND relation = 'public.generations'::regclass"""
-        modes = await until(lambda: holder.fetch(waiting), 20, "somebody who waits for the table")
+        modes = await until(lambda: holder.fetch(waiting), 20, "a session that waits for the table")
         assert {row["mode"] for row in modes} <= {"AccessShareLock", "RowShareLock", "RowExclusiveLock"}
         assert replica.running
     await holder.close()

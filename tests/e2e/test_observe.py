@@ -1,4 +1,4 @@
-"""Beside an existing webhook: it watches, and touches nothing."""
+"""`run --observe`, beside an existing webhook: the daemon polls and counts, and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Over an application's older table: with and without bringing it up to the specification."""
+"""The daemon on an application's older table, with and without `migrate --application`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under pm2, with the ecosystem file as it is shipped: a stop under load loses nothing; what crashes or grows is back.
+"""The daemon under pm2, by the shipped ecosystem file: a stop loses nothing, a crashed or grown process comes back.
 
 Needs pm2 (`make pm2-test` installs it); PM2 names its program where it is not on the PATH.
 """

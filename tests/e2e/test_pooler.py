@@ -1,4 +1,4 @@
-"""F3: a real pooler before the database, in both modes; hosted databases show one as their main address."""
+"""F3: a real pooler before the database, in both modes; hosted databases give a pooler's address first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from testkit.standins.pooler import pooler
 from testkit.waiting import until
 
 
-async def test_through_a_pooler_in_transaction_mode_all_is_delivered_and_the_operator_is_told(rig: Rig) -> None:
+async def test_through_a_pooler_in_transaction_mode_all_is_delivered_and_a_finding_says_so(rig: Rig) -> None:
     before = [await rig.order() for _ in range(5)]
     async with pooler(rig.dsn, mode="transaction") as address:
         replica = await rig.run(DATABASE_URL=address)

@@ -1,4 +1,4 @@
-"""The tasks that were recorded at the real KIE, lived again twenty times as fast."""
+"""The tasks that were recorded at the real KIE, replayed twenty times as fast."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def begins(recording: Recording) -> str:
 
 
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings in {RECORDINGS}")
+@pytest.mark.soak
 async def test_every_recorded_task_is_delivered_as_kie_really_sent_it(rig: Rig) -> None:
     recordings = sorted(load(RECORDINGS), key=begins)
     assert len(recordings) == 12

@@ -1,4 +1,4 @@
-"""Several daemons on one database: they share the work and the rate, and take over from those that are gone."""
+"""Several daemons on one database: they share the work and the rate, and take over from dead ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testkit.standins.storage import Fault
 from testkit.waiting import until
 
 ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child=SIGKILL")
-"""Starts a program as the first process of its world, as containers do: its pid is always 1."""
+"""Starts a program in a process namespace of its own, as containers do: its pid is always 1."""
 
 
 _KEPT = """
@@ -47,7 +47,7 @@ async def test_a_successor_with_the_dead_ones_name_and_pid_takes_its_orphans_ove
     assert [identity["pid"] for identity in identities] == [1]
 
 
-async def test_who_slept_past_its_leases_writes_nothing_when_it_wakes(rig: Rig) -> None:
+async def test_a_replica_that_slept_past_its_leases_writes_nothing_when_it_wakes(rig: Rig) -> None:
     assert rig.storage is not None
     witness = await rig.witness()
     sleeper = await rig.run(RECONCILER_CONCURRENCY="30")

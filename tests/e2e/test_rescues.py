@@ -1,4 +1,4 @@
-"""Whoever takes over may be gone in turn: killed while rescuing, or with a loop that stands still."""
+"""A replica that takes over another's rows can fail in turn: it is killed, or its loop stands still."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testkit.standins.storage import Fault
 from testkit.waiting import until
 
 BLOCKED = 8.0
-"""Seconds for which a loop stands still: more than two leases."""
+"""Seconds for which the loop is blocked: more than two leases."""
 
 BLOCKABLE = f"""
 import signal, threading
@@ -36,7 +36,7 @@ async def holds(rig: Rig, replica: Replica, count: int) -> None:
 
 
 async def test_a_rescuer_that_is_killed_is_rescued(rig: Rig) -> None:
-    """F6: the orphans of a replica that was killed while it saw to another's orphans."""
+    """F6: rows of a killed replica that had taken them over from another killed replica."""
     assert rig.storage is not None
     tasks = [rig.kie.add_task() for _ in range(5)]
     for task_id in tasks:
@@ -54,7 +54,7 @@ async def test_a_rescuer_that_is_killed_is_rescued(rig: Rig) -> None:
 
 
 async def answers(replica: Replica) -> int | None:
-    """What /healthz answers within two seconds, None where it says nothing."""
+    """The status that /healthz answers within two seconds, None without an answer."""
     port = await replica.port()
     async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
         try:
@@ -64,7 +64,7 @@ async def answers(replica: Replica) -> int | None:
 
 
 async def test_a_loop_that_stands_still_past_its_leases_stores_nothing_twice(rig: Rig, tmp_path: Path) -> None:
-    """F10: its rows are taken over, it is seen to be silent, and what it sends late is refused."""
+    """F10: its rows are taken over, /healthz shows the standstill, and its late writes are refused."""
     assert rig.storage is not None
     (tmp_path / "sitecustomize.py").write_text(BLOCKABLE)
     witness = await rig.witness()

@@ -1,4 +1,4 @@
-"""Rows as applications leave them: made with any key, twice for one task, cancelled in the middle."""
+"""Unusual rows: tasks made with any key, two rows for one task, rows cancelled, changed or deleted during a visit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_each_of_two_rows_with_one_task_is_delivered(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("status", ["cancelled", "archived"])
-async def test_a_row_that_is_taken_away_in_the_middle_is_left_alone(rig: Rig, status: str) -> None:
+async def test_a_row_that_is_cancelled_during_a_visit_is_left_alone(rig: Rig, status: str) -> None:
     await rig.pool.execute("ALTER TABLE public.generations DROP CONSTRAINT generations_status_check")
     rig.kie.slow_seconds = 3.0
     task_id = rig.kie.add_task()
@@ -58,7 +58,7 @@ async def test_a_row_that_is_taken_away_in_the_middle_is_left_alone(rig: Rig, st
     assert replica.said("visit.broke") == []
 
 
-async def test_a_row_that_is_given_another_task_in_the_middle_gets_that_ones_results(rig: Rig) -> None:
+async def test_a_row_that_gets_another_task_during_a_visit_gets_that_tasks_results(rig: Rig) -> None:
     rig.kie.slow_seconds = 3.0
     first, second = rig.kie.add_task(), rig.kie.add_task(results=[MediaSpec(ext="webp"), MediaSpec()])
     rig.kie.strike("file.slow", task=first)
@@ -70,7 +70,7 @@ async def test_a_row_that_is_given_another_task_in_the_middle_gets_that_ones_res
     assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.events WHERE kind = 'succeeded'") == 1
 
 
-async def test_a_row_that_is_deleted_in_the_middle_leaves_nothing_but_orphans(rig: Rig) -> None:
+async def test_a_row_that_is_deleted_during_a_visit_leaves_only_orphans(rig: Rig) -> None:
     rig.kie.slow_seconds = 3.0
     task_id = rig.kie.add_task(results=[MediaSpec(), MediaSpec(ext="jpg")])
     rig.kie.strike("file.slow", task=task_id, n=1)

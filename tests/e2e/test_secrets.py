@@ -1,4 +1,4 @@
-"""Every secret that can be set is set to something recognisable, everything goes wrong, and none of them is told."""
+"""Every secret is set to a recognisable value, everything fails, and no output of any kind holds one of them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def kie() -> Simulator:
 
 @dataclass
 class Stage:
-    """A rig whose every secret is known, and all that anybody has said so far, by where it was said."""
+    """A stage where every secret is known; `told` holds each text that came out so far, with its place."""
 
     rig: Rig
     receiver: Receiver
@@ -205,7 +205,7 @@ async def odd_callbacks(stage: Stage, replica: Replica) -> None:
     assert len(replica.said("callback.received")) == 5
 
 
-async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie: Simulator) -> None:
+async def test_no_secret_comes_out_while_all_works_and_others_fail(stage: Stage, kie: Simulator) -> None:
     rig = stage.rig
     for fault in ("plain.403", "file.redirect"):
         kie.strike(fault)
@@ -235,7 +235,8 @@ async def test_nothing_is_told_while_all_works_and_others_fail(stage: Stage, kie
     assert signed == []
 
 
-async def test_a_kie_that_repeats_what_it_was_sent_makes_us_repeat_nothing(stage: Stage) -> None:
+@pytest.mark.soak
+async def test_no_secret_comes_out_when_kie_repeats_the_request(stage: Stage) -> None:
     async def echo(writer: asyncio.StreamWriter, head: str) -> None:
         said = f"cannot: {' '.join(head.split())} {heard.bodies[-1].decode()} {SIGNATURE}=1"
         record = {"taskId": "refused-1", "state": "fail", "failMsg": said, "failCode": KEYS[0]}
@@ -264,7 +265,8 @@ async def test_a_kie_that_repeats_what_it_was_sent_makes_us_repeat_nothing(stage
     assert stage.leaks() == []
 
 
-async def test_a_storage_that_repeats_the_key_makes_us_repeat_nothing(stage: Stage) -> None:
+@pytest.mark.soak
+async def test_no_secret_comes_out_when_storage_repeats_the_key(stage: Stage) -> None:
     storage = stage.rig.storage
     assert storage is not None
     replica = await stage.rig.run(**stage.environment)
@@ -283,7 +285,7 @@ async def test_a_storage_that_repeats_the_key_makes_us_repeat_nothing(stage: Sta
     assert stage.leaks() == []
 
 
-async def test_a_secret_that_cannot_be_right_is_named_and_not_told(stage: Stage) -> None:
+async def test_a_malformed_secret_is_named_and_not_shown(stage: Stage) -> None:
     wrong = {name: f"{value} \u00fc" for name, value in stage.environment.items() if name in SECRET_SETTINGS}
     wrong["DATABASE_URL"] = stage.dsn.replace("://", "//")
     more = {"RECONCILER_LEASE_SECONDS": KEYS[0], "LOG_LEVEL": LOGIN, "RECONCILER_RESULT_HOSTS": ","}

@@ -1,4 +1,4 @@
-"""The specification's own four tests: a picture, a video, the callback's log, and sync where no callback comes.
+"""The specification's four acceptance tests: a picture, a video, the callback's log, and sync without a callback.
 
 A shop makes its tasks through the daemon; KIE calls back at an address that a test can cut.
 """
@@ -67,7 +67,7 @@ class Shop:
 
 @pytest.fixture
 async def shop(rig: Rig) -> AsyncIterator[Shop]:
-    """A shop whose callbacks come through a line of their own."""
+    """A shop that receives its callbacks through a proxy."""
     async with Proxy("http://127.0.0.1:9") as line:
         settings = {
             "KIE_CALLBACK_SECRET": SECRET,
@@ -111,7 +111,7 @@ async def test_a_generation_is_made_shown_as_generating_and_then_opens_from_our_
 
 
 async def test_a_callback_is_told_step_by_step_in_the_log(shop: Shop) -> None:
-    # Nobody polls again within two seconds of the first look: what is found sooner was called back.
+    # No poll follows within two seconds of the first: what is found sooner came by callback.
     shop.rig.kie.orders.append({"life": 1.0, "results": (MediaSpec(size=40_000), MediaSpec(ext="webp", size=9_000))})
     made = await shop.create(PICTURE)
     await shop.ended(made["generationId"])

@@ -1,4 +1,4 @@
-"""On a Supabase project: its roles, its row security, and a login that may do no more than the daemon needs."""
+"""On a Supabase project: its roles, its row level security, and a login with the daemon's least privileges."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_login_of_the_role_reconciler_can_do_everything_that_run_does(pr
         await replica.kill()
 
 
-async def test_a_login_that_row_security_hides_the_rows_from_is_told_so(project: Rig) -> None:
+async def test_a_login_that_row_security_shows_no_rows_gets_a_message(project: Rig) -> None:
     async with member(project.dsn) as dsn:
         name = dsn.partition("://")[2].partition(":")[0]
         await project.pool.execute(

@@ -1,4 +1,4 @@
-"""Under a supervisor: every word that systemd hears of a daemon's life, on a real socket from a real process."""
+"""Under systemd: every message that a real daemon sends to the notification socket."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from testkit.replica import ROOT
 from testkit.stage import Rig
-from testkit.standins.listening import Ear
+from testkit.standins.notify_socket import NotifySocket
 from testkit.waiting import until
 
-# A signal that blocks the loop and nothing else of the process, until somebody opens the second pipe.
+# A signal that blocks the loop, and no other thread, until the test opens the second pipe.
 BLOCK = """
 import os, signal
 def block(*_):
@@ -27,13 +27,13 @@ signal.signal(signal.SIGUSR1, block)
 
 
 @pytest.fixture
-async def ear(tmp_path: Path) -> AsyncIterator[Ear]:
-    with Ear(str(tmp_path / "notify")).open() as listening:
-        yield listening
+async def systemd(tmp_path: Path) -> AsyncIterator[NotifySocket]:
+    with NotifySocket(str(tmp_path / "notify")).open() as opened:
+        yield opened
 
 
 async def hanging(rig: Rig) -> str:
-    """A row whose file does not come."""
+    """A row with a result that never arrives."""
     task_id = rig.kie.add_task()
     rig.kie.strike("file.hang", task=task_id)
     generation_id = await rig.insert(task_id)
@@ -41,72 +41,74 @@ async def hanging(rig: Rig) -> str:
     return generation_id
 
 
-async def test_a_life_is_told_from_waiting_over_ready_to_its_end(rig: Rig, ear: Ear) -> None:
+async def test_systemd_hears_of_waiting_ready_draining_and_the_end(rig: Rig, systemd: NotifySocket) -> None:
     assert rig.storage is not None
     await rig.storage.stop()
-    replica = await rig.begin(NOTIFY_SOCKET=ear.address)
-    await ear.heard("STATUS", "waiting: *")
-    assert ear.values("READY") == []
+    replica = await rig.begin(NOTIFY_SOCKET=systemd.address)
+    await systemd.receives("STATUS", "waiting: *")
+    assert systemd.values("READY") == []
     await rig.storage.__aenter__()
-    await ear.heard("READY", "1")
+    await systemd.receives("READY", "1")
     assert await replica.figure("last_sweep_timestamp_seconds") > 0
-    await ear.heard("STATUS", "0 in hand; 0 in flight, 0 stuck")
+    await systemd.receives("STATUS", "0 in hand; 0 in flight, 0 stuck")
     await hanging(rig)
-    await ear.heard("STATUS", "1 in hand*")
-    assert ear.values("STOPPING") == []
+    await systemd.receives("STATUS", "1 in hand*")
+    assert systemd.values("STOPPING") == []
     replica.signal(signal.SIGTERM)
-    await ear.heard("STATUS", "draining, 1 in hand*")
+    await systemd.receives("STATUS", "draining, 1 in hand*")
     replica.signal(signal.SIGTERM)
     assert (await replica.ended(within=10)).code == 0
-    await ear.heard("STATUS", "stopped")
-    assert ear.values("READY") == ear.values("STOPPING") == ["1"]
-    assert ear.values("EXTEND_TIMEOUT_USEC") == ["40000000"]
-    assert ear.values("WATCHDOG") == []
-    assert {one.pid for one in ear.said} == {replica.pid}
+    await systemd.receives("STATUS", "stopped")
+    assert systemd.values("READY") == systemd.values("STOPPING") == ["1"]
+    assert systemd.values("EXTEND_TIMEOUT_USEC") == ["40000000"]
+    assert systemd.values("WATCHDOG") == []
+    assert {one.pid for one in systemd.messages} == {replica.pid}
 
 
-async def test_an_abstract_socket_is_spoken_to_as_well(rig: Rig) -> None:
-    with Ear(f"@kr-{secrets.token_hex(8)}").open() as ear:
-        replica = await rig.begin(NOTIFY_SOCKET=ear.address)
-        await ear.heard("READY", "1")
-        assert {one.pid for one in ear.said} == {replica.pid}
+@pytest.mark.soak
+async def test_an_abstract_socket_works_too(rig: Rig) -> None:
+    with NotifySocket(f"@kr-{secrets.token_hex(8)}").open() as systemd:
+        replica = await rig.begin(NOTIFY_SOCKET=systemd.address)
+        await systemd.receives("READY", "1")
+        assert {one.pid for one in systemd.messages} == {replica.pid}
 
 
-async def test_the_watchdog_is_fed_until_the_loop_is_blocked(rig: Rig, ear: Ear, tmp_path: Path) -> None:
+async def test_the_watchdog_is_fed_until_the_loop_is_blocked(rig: Rig, systemd: NotifySocket, tmp_path: Path) -> None:
     folder = tmp_path / "first"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(BLOCK)
     os.mkfifo(released := tmp_path / "released")
     replica = await rig.begin(
-        NOTIFY_SOCKET=ear.address, WATCHDOG_USEC="400000", PYTHONPATH=f"{folder}:{ROOT}",
+        NOTIFY_SOCKET=systemd.address, WATCHDOG_USEC="400000", PYTHONPATH=f"{folder}:{ROOT}",
         BLOCKED=str(tmp_path / "blocked"), RELEASED=str(released),
     )  # fmt: skip
-    await ear.heard("READY", "1")
-    await ear.fed(2)
+    await systemd.receives("READY", "1")
+    await systemd.receives_watchdog(2)
     replica.signal(signal.SIGUSR1)
     await until((tmp_path / "blocked").exists, what="a blocked loop")
     loop = asyncio.get_running_loop()
-    # What was said before is heard first; what may not come must have had the time to.
+    # First read what was sent before; then leave a forbidden message enough time to arrive.
     for seconds in (0.1, 2.0):
-        before, moment = len(ear.said), loop.time() + seconds
+        before, moment = len(systemd.messages), loop.time() + seconds
         await until(lambda moment=moment: loop.time() >= moment)
-    assert len(ear.said) == before
+    assert len(systemd.messages) == before
     released.write_text("")
-    await ear.fed(2)
+    await systemd.receives_watchdog(2)
 
 
-async def test_the_watchdog_is_fed_while_it_waits_and_while_it_drains(rig: Rig, ear: Ear) -> None:
+@pytest.mark.soak
+async def test_the_watchdog_is_fed_while_it_waits_and_while_it_drains(rig: Rig, systemd: NotifySocket) -> None:
     assert rig.storage is not None
     await rig.storage.stop()
-    replica = await rig.begin(NOTIFY_SOCKET=ear.address, WATCHDOG_USEC="400000", RECONCILER_DRAIN_SECONDS="600")
-    await ear.heard("STATUS", "waiting: *")
-    await ear.fed(2)
+    replica = await rig.begin(NOTIFY_SOCKET=systemd.address, WATCHDOG_USEC="400000", RECONCILER_DRAIN_SECONDS="600")
+    await systemd.receives("STATUS", "waiting: *")
+    await systemd.receives_watchdog(2)
     await rig.storage.__aenter__()
-    await ear.heard("READY", "1")
+    await systemd.receives("READY", "1")
     await hanging(rig)
     replica.signal(signal.SIGTERM)
-    await ear.heard("STOPPING", "1")
-    await ear.fed(4)
+    await systemd.receives("STOPPING", "1")
+    await systemd.receives_watchdog(4)
     assert (await replica.get("/healthz")).status_code == 200
     replica.signal(signal.SIGTERM)
     assert (await replica.ended(within=10)).code == 0

@@ -1,4 +1,4 @@
-"""`top` as an operator meets it: beside a daemon that moves something, on a terminal, in a script, and when it ends."""
+"""`top` as an operator uses it: during a transfer, on a terminal, in a script, and when it is interrupted."""
 
 from __future__ import annotations
 

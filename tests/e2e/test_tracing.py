@@ -1,4 +1,4 @@
-"""Real daemons tell a real collector: one trace a generation over all of them, and no secret."""
+"""Real daemons send traces to a real collector: one trace for each generation over all replicas, and no secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPERATOR = "token-of-the-operator"
 OURS = {"generation", "visit", "poll", "download", "upload", "verify"}
 
 
-async def test_who_takes_over_from_a_dead_replica_goes_on_in_its_trace_and_tells_no_secret(rig: Rig) -> None:
+async def test_a_replica_that_takes_over_continues_the_trace_and_sends_no_secret(rig: Rig) -> None:
     assert rig.storage is not None
     settings = {"KIE_CALLBACK_SECRET": CALLED, "RECONCILER_API_TOKEN": OPERATOR}
     async with Collector() as collector:

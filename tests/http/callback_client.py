@@ -92,12 +92,12 @@ class Replica:
 
 @contextlib.asynccontextmanager
 async def opened_replica(
-    database: Database, shape: TableShape, proofs: CallbackProofs = BY_SECRET
+    database: Database, table: TableShape, proofs: CallbackProofs = BY_SECRET
 ) -> AsyncIterator[Replica]:
     """Serve a replica that takes callbacks."""
     metrics, wakes = Metrics(), WakeRecorder()
     readiness_gate = ReadinessGate(Health(patience=45.0, reason=None))
-    readiness_gate.services = cast("RouteServices", SimpleNamespace(worker=wakes, inbox=Inbox(database, shape)))
+    readiness_gate.services = cast("RouteServices", SimpleNamespace(worker=wakes, inbox=Inbox(database, table)))
     app = application(readiness_gate.health, metrics, routers=[callback.routes(proofs, readiness_gate, metrics)])
     async with (
         serving(app, "127.0.0.1", 0) as port,
@@ -143,7 +143,7 @@ async def opened_stage(dsn: str) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         books = await stack.enter_async_context(opened(dsn))
         replicas = {
-            proofs: await stack.enter_async_context(opened_replica(books.database, books.shape, proofs))
+            proofs: await stack.enter_async_context(opened_replica(books.database, books.table, proofs))
             for proofs in (BY_SECRET, BY_KEY, BY_BOTH, BY_NOTHING)
         }
         yield Stage(dsn, books, replicas)

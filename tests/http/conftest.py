@@ -12,7 +12,7 @@ import pytest
 
 from reconciler import bootstrap, settings
 from reconciler.bootstrap import Parts, parts
-from reconciler.operations.actions import Operator
+from reconciler.operations.operator import Operator
 from reconciler.simulator import Simulator
 from tests.http.api import ServedApi, opened
 
@@ -54,5 +54,5 @@ async def built(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[
 
 
 @pytest.fixture
-def desk(built: Parts) -> Operator:
+def operator(built: Parts) -> Operator:
     return replace(bootstrap.operator(built, at_once=4), patience=20)

@@ -50,14 +50,14 @@ REFUSED = {
 }
 
 
-def configured(bearer: str, task_id: str, generation_id: str) -> SchemathesisConfig:
+def configured(bearer: str, task_id: str, generation_id: str, examples: int) -> SchemathesisConfig:
     """Return a configuration with every check; some parameters name existing rows, so that not everything is a 404."""
     accepted = ["2xx", "401", "403", "404", "409", "429", "5xx"]
     return SchemathesisConfig.from_dict(
         {
             "seed": 20261122,
             "headers": {"Authorization": f"Bearer {bearer}"},
-            "generation": {"max-examples": 8, "deterministic": True},
+            "generation": {"max-examples": examples, "deterministic": True},
             "request-timeout": 10,
             "max-stream-events": 3,
             "continue-on-failure": True,
@@ -92,14 +92,16 @@ def violations(url: str, config: SchemathesisConfig) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("examples", [2, pytest.param(8, marks=pytest.mark.soak)], ids=["few", "many"])
 @pytest.mark.parametrize("bearer", [OPERATOR, token(ANN)], ids=["operator", "user"])
-async def test_every_answer_matches_the_description(bearer: str, api: ServedApi, kie: Simulator, rows_dsn: str) -> None:
+async def test_every_answer_matches_the_description(
+    bearer: str, examples: int, api: ServedApi, kie: Simulator, rows_dsn: str
+) -> None:
     task_id = kie.add_task()
     async with asyncpg.create_pool(rows_dsn, min_size=1, max_size=1) as pool:
         generation_id = await add(pool, "queued", task_id=task_id, user_id=ANN)
     with capture_logs() as lines:
-        found = await asyncio.to_thread(
-            violations, str(api.operator.base_url), configured(bearer, task_id, generation_id)
-        )
+        config = configured(bearer, task_id, generation_id, examples)
+        found = await asyncio.to_thread(violations, str(api.operator.base_url), config)
     assert not found, "\n\n".join(f"{name}\n{example}" for name, example in found.items())
     assert not [line for line in lines if line["event"] == "request.broke"]

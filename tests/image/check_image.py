@@ -1,4 +1,4 @@
-"""The built image, lived with: `make image-test` builds it and runs these; `make test` does not know them."""
+"""Checks of the built image; `make image-test` builds it and runs these, `make test` does not."""
 
 from __future__ import annotations
 

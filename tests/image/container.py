@@ -1,4 +1,4 @@
-"""One container of the image under test: started by podman, asked, stopped. check_image.py uses it."""
+"""One container of the image under test: started by podman, queried, stopped. check_image.py uses it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Free:
     async def take(self, key_hash: str) -> None:
         pass
 
-    async def empty(self, key_hash: str, seconds: float) -> None:
+    async def pause(self, key_hash: str, seconds: float) -> None:
         pass
 
 

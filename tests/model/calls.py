@@ -1,4 +1,4 @@
-"""What callbacks say in the model: the truth, too early or in time, and lies of every kind."""
+"""The callbacks of the model: true ones, too early or in time, and lies of every kind."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ FATE: ContextVar[Fate | None] = ContextVar("FATE", default=None)
 
 
 class Fateful(pool.PlainConnection):
-    """A connection whose statements meet the fate of the step that says them."""
+    """A connection; each statement meets the fate of the step that executes it."""
 
     async def _met(self, query: str, say: Callable[[], Awaitable[Any]]) -> Any:
         fate = FATE.get()
@@ -129,6 +129,6 @@ def fateful() -> Iterator[None]:
         return await fate.meet(f"{method} {url}"[:60], lambda: send(session, method, url, **more), broken)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "Plain", Fateful)
+        patch.setattr(pool, "PlainConnection", Fateful)
         patch.setattr(aiohttp.ClientSession, "_request", request)
         yield

@@ -56,8 +56,8 @@ class Model(World):
         if awake and not fate.dead and followed:
             await self.stage.look(replica, Fate())
         if awake and not followed:
-            # Whoever was woken died before it looked.
-            self.stage.replicas[replica].work._wakes.clear()
+            # The instance that was woken died before it looked.
+            self.stage.replicas[replica].worker._wakes.clear()
 
     # Our own orders.
 
@@ -74,7 +74,7 @@ class Model(World):
     )
     def orders(self, replica: int, at: int, manner: Manner, fault: str | None, count: int, key: str | None) -> None:
         kie = self.stage.kie
-        # Whoever stands still may order later: this is also what becomes of that.
+        # A frozen instance may order later: this checks the result of that too.
         lost = [Fault("callback.lost", math.inf)]
         kie.usual["nano-banana-2"] = {"life": never(), "results": media(count), "faults": lost}
         if fault:
@@ -189,7 +189,7 @@ class Model(World):
     @rule(which=WHICH, replica=REPLICA, at=AT, manner=MANNER, notified=st.booleans())
     def looks_and_is_struck(self, which: int, replica: int, at: int, manner: Manner, notified: bool) -> None:
         if notified:
-            self.stage.replicas[self.replica(replica)].work.wake(self.row(which))
+            self.stage.replicas[self.replica(replica)].worker.wake(self.row(which))
         self.do(self.stage.look(self.replica(replica), self.fate(at, manner)))
 
     @precondition(lambda self: self.rows)
@@ -205,7 +205,7 @@ class Model(World):
     @precondition(lambda self: self.stage.asleep is not None)
     @rule(kill=st.sampled_from([False, False, True]))
     def wakes_up(self, kill: bool) -> None:
-        """Whoever stood still goes on as if no time had passed, or is killed there."""
+        """A frozen instance goes on as if no time had passed, or is killed there."""
         self.do(self.woken(kill=kill))
 
     async def woken(self, *, kill: bool) -> None:
@@ -243,7 +243,7 @@ class Model(World):
         if self.stage.asleep is not None:
             await self.woken(kill=False)
             await self.watch.look()
-        # And two rows that nobody tells of.
+        # And two rows that are not announced.
         for status in ("queued", "success"):
             task = await self.made()
             self.rows.append(await insert(self.stage.rig.pool, task_id=task, status=status))
@@ -277,7 +277,7 @@ class Model(World):
         task = kie.tasks[generation["task_id"]]
         assert generation["status"] not in OPEN, f"{row} is still in flight: {self.watch.last['work'].get(row)}"
         if generation["status"] == "success" and task.life.end == "success":
-            # What KIE had refused was left; that it takes this back is found out when somebody asks for it.
+            # What KIE had refused was left; that it takes this back is found out when an operator asks for it.
             assert generation["asset_url"] or task.id in self.watch.refused, f"{row} has no asset"
             assert not (generation["asset_url"] or "").startswith(kie.origin), (
                 f"{row} still shows the provider's address"

@@ -126,7 +126,7 @@ class Provider(Simulator):
 
 @dataclass
 class Asleep:
-    """A step that stands still within one instance, which nobody else drives meanwhile."""
+    """A step that is frozen within one instance; no other step of the instance runs meanwhile."""
 
     replica: int
     task: asyncio.Task[Any]
@@ -158,11 +158,11 @@ class Stage:
         self.storage.faults.clear()
         for parts in self.replicas:
             # What an instance remembers by itself, so that the same steps always have the same effects.
-            parts.work._wakes.clear()
-            parts.work._early_at = 0.0
-            parts.budget._granted.clear()
+            parts.worker._wakes.clear()
+            parts.worker._early_at = 0.0
+            parts.rate_limit._granted.clear()
             parts.claims._turns = cycle(range(2))
-            parts.claims.doubts._since = None
+            parts.claims.unacknowledged._since = None
 
     async def seen(self, after: int) -> Mapping[str, Any]:
         """Everything that is written down, and the daemon's changes of the application's table since `after`."""
@@ -175,7 +175,7 @@ class Stage:
         moved = ", ".join(f"{name} = {name} - {i}" for name in _TIMES)
         await self.rig.pool.execute(_PASSES.format(i=i, moved=moved))
         for parts in self.replicas:
-            for lease, _ in parts.work._held.values():
+            for lease, _ in parts.worker._held.values():
                 lease.drawn -= seconds
 
     async def drive(self, replica: int, step: Callable[[], Awaitable[Any]], fate: Fate) -> Any:
@@ -200,9 +200,9 @@ class Stage:
         return await ended(asleep.task)
 
     async def lost(self) -> Mapping[str, str | None]:
-        """The books about every row whose lease has gone to somebody else while its holder stood still."""
+        """The bookkeeping of every row with a lease that another instance took while its holder was frozen."""
         assert self.asleep is not None
-        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].work._held.values()]
+        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].worker._held.values()]
         sql = "SELECT lease FROM reconciler.work WHERE generation_id = $1"
         gone = [c.generation_id for c in held if await self.rig.pool.fetchval(sql, c.generation_id) != c.lease]
         return {row: await self.work(row) for row in gone}
@@ -217,11 +217,11 @@ class Stage:
 
     async def once(self, replica: int, generation_id: str, trigger: Trigger, fate: Fate) -> Any:
         parts = self.replicas[replica]
-        return await self.drive(replica, lambda: parts.work.once(generation_id, trigger), fate)
+        return await self.drive(replica, lambda: parts.worker.once(generation_id, trigger), fate)
 
     async def look(self, replica: int, fate: Fate) -> None:
         """One look of the loop: what was woken, what is due; and every visit that it begins."""
-        held = self.replicas[replica].work
+        held = self.replicas[replica].worker
 
         async def step() -> None:
             await held._look()
@@ -230,7 +230,7 @@ class Stage:
         await self.drive(replica, step, fate)
 
     async def sweep(self, replica: int, fate: Fate) -> None:
-        """Find what nobody told of, then look."""
+        """Find what was not announced, then look."""
         await self.drive(replica, self.replicas[replica].claims.discover, fate)
         if self.asleep is None or self.asleep.replica != replica:
             await self.look(replica, Fate())
@@ -270,11 +270,11 @@ class Stage:
     async def retry(self, replica: int, generation_id: str, fate: Fate) -> bool:
         """Reopen a failed row as an operator does."""
         parts = self.replicas[replica]
-        reopening = Reopener(parts.database, parts.shape)
+        reopening = Reopener(parts.database, parts.table, term=parts.settings.lease_seconds)
         return await self.drive(replica, lambda: reopening.reopen(generation_id), fate) is True
 
     def broken(self) -> float:
-        """Visits that broke, by what nobody foresaw."""
+        """Visits that ended with an unexpected error."""
         return sum(parts.metrics.failures.labels("visit", "broke")._value.get() for parts in self.replicas)
 
 

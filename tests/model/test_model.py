@@ -1,4 +1,4 @@
-"""The model test; which bugs it was seen to catch is in PLANTED.md."""
+"""The model test; PLANTED.md lists the bugs that it was seen to catch."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def model(dsn: str, tmp_path: Path) -> Iterator[type[Model]]:
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_whatever_happens_nothing_is_lost_doubled_or_untrue(model: type[Model], shard: int) -> None:
+def test_nothing_is_lost_doubled_or_untrue(model: type[Model], shard: int) -> None:
     run_state_machine_as_test(seed(SEED * SHARDS + shard)(model), settings=PROFILE)

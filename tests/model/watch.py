@@ -74,7 +74,7 @@ class Watch:
             self.ends[row].append("")
 
     def _excuse(self, seen: Mapping[str, Any]) -> None:
-        """Rows whose callbacks may be believed: three looks in a row did not reach KIE, or it rejects the key."""
+        """Rows with callbacks that may be believed: three looks in a row did not reach KIE, or it rejects the key."""
         rejected = any(self.kie.counts.faults[name] for name in ("record.http_401", "record.body_401"))
         for source in (self.last, seen):
             for row, work in source.get("work", {}).items():
@@ -85,7 +85,7 @@ class Watch:
         """One write of the daemon to the application's table."""
         if op == "INSERT":
             self.booked += 1
-            assert self.booked <= self.asked, "a row that nobody asked for"
+            assert self.booked <= self.asked, "a row that was not asked for"
             assert after["task_id"] is None
             return
         assert op == "UPDATE", f"{op} of {before}"
@@ -193,7 +193,7 @@ class Watch:
         assert Counter(seen["refunds"] or ()) == Counter(list(self.failures))
 
     def _orders(self) -> None:
-        assert self.kie.orders_heard == self.ordered, "an order that nobody gave"
+        assert self.kie.orders_heard == self.ordered, "an order that was not given"
         assert self.kie.counts.creates <= self.ordered
 
     def _receipts(self, seen: Mapping[str, Any]) -> None:
@@ -213,7 +213,7 @@ class Watch:
                 assert len(was["sources"] or ()) == len(work["sources"] or ()), "the count of results was not frozen"
 
     def _delivered(self, seen: Mapping[str, Any]) -> None:
-        """What was delivered is still there, as it was, and nobody is about to clean it away."""
+        """What was delivered is still there, unchanged, and is not listed for removal."""
         for row, (task_id, things) in self.delivered.items():
             now = seen["generations"].get(row)
             if now is None or (now["status"], now["task_id"]) != ("success", task_id):

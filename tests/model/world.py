@@ -99,7 +99,7 @@ class World(RuleBasedStateMachine):
         return Fate(at, manner)
 
     async def made(self, state: str = "waiting", count: int = 1) -> str:
-        """A task at KIE that somebody else has ordered."""
+        """A task at KIE that another application has ordered."""
         task = self.stage.kie.add_task(life=never(state), results=media(count))
         self.watch.counts[task].add(count)
         return task
@@ -173,7 +173,7 @@ class World(RuleBasedStateMachine):
         if task is not None and len(task.results) + more <= 4:
             task.results = tuple(media(len(task.results) + more))
             task.answers.clear()
-            self.stage.kie._lay_out(task)
+            self.stage.kie._assign_paths(task)
             self.watch.counts[task.id].add(len(task.results))
 
     @precondition(lambda self: self.rows)

@@ -1,4 +1,4 @@
-"""A person is woken: the daemon, Debian's Prometheus and Alertmanager, and what the project ships for them."""
+"""The daemon, Debian's Prometheus and Alertmanager with the shipped files: a stuck generation pages a person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUCK_AFTER = 5
 CREDENTIALS = "what-the-pager-knows-us-by"
 
 
-async def test_a_generation_that_hangs_wakes_somebody_and_its_delivery_lets_them_sleep(
+async def test_a_stuck_generation_pages_a_person_and_its_delivery_resolves_the_page(
     dsn: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     async with staged(dsn, Simulator(keys=(KEY,), limits=False), tmp_path, SupabaseStorage()) as rig:

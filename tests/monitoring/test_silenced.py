@@ -1,4 +1,4 @@
-"""Which alerts Alertmanager holds back while another one says it all, with the shipped routes."""
+"""Which alerts Alertmanager suppresses while a wider one fires, with the shipped routes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ELSEWHERE = ("LeasesLost", "ticket", "other")
 
 
 async def holds_back(folder: Path, firing: Iterable[Alert], expected: set[Alert]) -> None:
-    """Tell Alertmanager of these alerts, and wait until those that it tells nobody are the expected ones."""
+    """Send these alerts to Alertmanager, and wait until it suppresses exactly the expected ones."""
     posted = [
         {"labels": {"alertname": name, "severity": severity, "cluster": cluster}} for name, severity, cluster in firing
     ]

@@ -1,7 +1,7 @@
-"""The instance on which operations are tried: the same as behind the HTTP routes."""
+"""The parts on which operations are tested: the same as behind the HTTP routes."""
 
 from __future__ import annotations
 
-from tests.http.conftest import built, desk, kie, pool
+from tests.http.conftest import built, kie, operator, pool
 
-__all__ = ["built", "desk", "kie", "pool"]
+__all__ = ["built", "kie", "operator", "pool"]

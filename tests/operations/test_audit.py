@@ -1,4 +1,4 @@
-"""The audit that somebody asks for: every byte is read back, what is broken is told and repaired at once."""
+"""`audit`: every byte is read back, and what is broken is reported and repaired at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler import bootstrap
 from reconciler.bootstrap import Parts
 from reconciler.errors import Transient
-from reconciler.operations.actions import Operator
-from reconciler.operations.audit import AuditReading, AuditTotals, BrokenDelivery, audit
-from reconciler.operations.explain import ExplainTerms
-from reconciler.postgres.ledger.reopen import Reopener
+from reconciler.operations.audit import Audit, AuditTotals, BrokenDelivery
 from reconciler.postgres.ledger.verification import PAGE, VerificationQueue
 from testkit.standins.storage.faults import Fault
 from tests.worker.rig import Rig, opened_rig
@@ -36,10 +34,9 @@ async def parts(rig: Rig) -> AsyncIterator[Parts]:
 
 async def audited(parts: Parts, since: timedelta = WEEK) -> tuple[AuditTotals, list[BrokenDelivery]]:
     broken: list[BrokenDelivery] = []
-    terms = ExplainTerms(timedelta(days=1), ("localhost",))
-    desk = Operator(parts.work, parts.reports, Reopener(parts.database, parts.shape), terms, at_once=4)
-    reading = AuditReading(VerificationQueue(parts.database, parts.shape), parts.audit, broken.append)
-    return await audit(desk, reading, since), broken
+    queue = VerificationQueue(parts.database, parts.table, term=30)
+    audit = Audit(bootstrap.operator(parts, at_once=4), queue, parts.verification, broken.append)
+    return await audit.run(since), broken
 
 
 async def delivered(rig: Rig, parts: Parts) -> str:
@@ -48,8 +45,8 @@ async def delivered(rig: Rig, parts: Parts) -> str:
     return generation_id
 
 
-async def spoil(rig: Rig, generation_id: str) -> None:
-    """Other bytes of the same size, which storage still calls by the old ETag."""
+async def corrupt(rig: Rig, generation_id: str) -> None:
+    """Change the bytes but not their number; storage still shows the old ETag."""
     assert rig.storage is not None
     address = (await rig.books.generation(generation_id))["asset_url"]
     name = address.partition("/object/public/")[2]
@@ -59,7 +56,7 @@ async def spoil(rig: Rig, generation_id: str) -> None:
 
 async def test_bytes_that_changed_behind_their_etag_are_found_and_repaired(rig: Rig, parts: Parts) -> None:
     whole, changed = [await delivered(rig, parts) for _ in range(2)]
-    await spoil(rig, changed)
+    await corrupt(rig, changed)
     totals, broken = await audited(parts)
     assert [(one.generation_id, one.word) for one in broken] == [(changed, "repaired")]
     assert (totals.deliveries, totals.objects, totals.broken, totals.repaired) == (2, 2, 1, 1)
@@ -70,7 +67,7 @@ async def test_bytes_that_changed_behind_their_etag_are_found_and_repaired(rig: 
     assert (totals.well, broken) == (True, [])
 
 
-async def test_only_what_was_delivered_in_that_time_is_read(rig: Rig, parts: Parts) -> None:
+async def test_only_deliveries_within_the_time_are_read(rig: Rig, parts: Parts) -> None:
     old = await delivered(rig, parts)
     await delivered(rig, parts)
     await rig.books.set(old, "delivered_at = now() - interval '8 days'")
@@ -78,7 +75,7 @@ async def test_only_what_was_delivered_in_that_time_is_read(rig: Rig, parts: Par
     assert totals.deliveries == 1
 
 
-async def test_more_than_a_page_is_read_though_all_came_at_one_moment(rig: Rig, parts: Parts) -> None:
+async def test_more_than_one_page_is_read_even_if_all_were_delivered_at_one_moment(rig: Rig, parts: Parts) -> None:
     await rig.pool.execute(
         "INSERT INTO reconciler.work (generation_id, seen_task, delivered_at)"
         " SELECT gen_random_uuid()::text, 'task', date_trunc('day', now()) FROM generate_series(1, $1)",
@@ -88,9 +85,9 @@ async def test_more_than_a_page_is_read_though_all_came_at_one_moment(rig: Rig, 
     assert (totals.left, totals.deliveries, totals.well) == (PAGE + 5, 0, True)
 
 
-async def test_what_kie_has_no_more_is_told_as_lost_and_again_the_next_time(rig: Rig, parts: Parts) -> None:
+async def test_what_kie_no_longer_has_is_lost_and_is_reported_each_time(rig: Rig, parts: Parts) -> None:
     generation_id = await delivered(rig, parts)
-    await spoil(rig, generation_id)
+    await corrupt(rig, generation_id)
     await rig.books.set(generation_id, "media_deadline = now()")
     refused = rig.kie.add_task(fate="fail")
     task_id = (await rig.books.generation(generation_id))["task_id"]
@@ -102,9 +99,9 @@ async def test_what_kie_has_no_more_is_told_as_lost_and_again_the_next_time(rig:
     assert (await rig.books.generation(generation_id))["status"] == "success"
 
 
-async def test_a_repair_that_kie_keeps_waiting_is_told_as_waiting(rig: Rig, parts: Parts) -> None:
+async def test_a_repair_for_which_kie_is_away_is_waiting(rig: Rig, parts: Parts) -> None:
     generation_id = await delivered(rig, parts)
-    await spoil(rig, generation_id)
+    await corrupt(rig, generation_id)
     await rig.books.set(generation_id, "media_deadline = now()")
     await rig.kie.__aexit__(None, None, None)
     _, broken = await audited(parts)
@@ -112,16 +109,16 @@ async def test_a_repair_that_kie_keeps_waiting_is_told_as_waiting(rig: Rig, part
     assert (await rig.books.work(generation_id) or {})["due_at"] is not None
 
 
-async def test_what_somebody_else_has_in_hand_is_left_to_them(rig: Rig, parts: Parts) -> None:
+async def test_a_delivery_that_another_visit_holds_is_waiting(rig: Rig, parts: Parts) -> None:
     generation_id = await delivered(rig, parts)
-    await spoil(rig, generation_id)
+    await corrupt(rig, generation_id)
     await rig.books.set(generation_id, "lease = gen_random_uuid(), lease_until = now() + interval '1 minute'")
     _, broken = await audited(parts)
     assert [one.word for one in broken] == ["waiting"]
     assert len(await rig.receipts(generation_id)) == 1
 
 
-async def test_an_object_that_cannot_be_read_is_counted_and_a_storage_that_is_away_ends_it(
+async def test_an_unreadable_object_is_counted_and_a_storage_that_is_away_ends_the_audit(
     rig: Rig, parts: Parts
 ) -> None:
     assert rig.storage is not None

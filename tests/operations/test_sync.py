@@ -1,4 +1,4 @@
-"""Syncing one task by hand."""
+"""`sync`: one task is visited now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.errors import LeaseLost
 from reconciler.kie.client import key_hash
-from reconciler.operations.actions import Operator, sync
+from reconciler.operations.operator import Operator
+from reconciler.operations.sync import sync
 from reconciler.simulator import Failure, Simulator, never
 from testkit.rows import OURS, add, keep, state
 from testkit.waiting import until
@@ -20,12 +21,12 @@ from testkit.waiting import until
 FILES = "http://127.0.0.1:9/files"
 
 
-async def test_sync_delivers_every_generation_of_the_task(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_delivers_every_generation_of_the_task(kie: Simulator, pool: Any, operator: Operator) -> None:
     task = kie.add_task()
     twins = {await add(pool, "generating", task_id=task), await add(pool, "queued", task_id=task)}
 
-    async with asyncio.timeout(desk.patience / 2):  # nobody is waited for
-        outcomes = await sync(desk, task)
+    async with asyncio.timeout(operator.patience / 2):  # it waits for no lease
+        outcomes = await sync(operator, task)
 
     assert {one.generation_id for one in outcomes} == twins
     for one in outcomes:
@@ -35,75 +36,77 @@ async def test_sync_delivers_every_generation_of_the_task(kie: Simulator, pool: 
     assert (await state(pool, outcomes[0].generation_id))["lease"] is None
 
 
-async def test_sync_tells_kies_reason_where_kie_refused(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_gives_kies_reason_where_kie_refused(kie: Simulator, pool: Any, operator: Operator) -> None:
     task = kie.add_task(fate="fail", failure=Failure("422", "nsfw content"))
     await add(pool, task_id=task)
 
-    (one,) = await sync(desk, task)
+    (one,) = await sync(operator, task)
 
     assert (one.word, one.settled, one.why) == ("failed", True, "nsfw content (422)")
 
 
-async def test_sync_of_a_running_task_is_not_settled(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_of_a_running_task_is_not_settled(kie: Simulator, pool: Any, operator: Operator) -> None:
     task = kie.add_task(life=never("waiting"))
     await add(pool, task_id=task)
 
-    (one,) = await sync(desk, task)
+    (one,) = await sync(operator, task)
 
     assert (one.word, one.settled, one.why) == ("working", False, "KIE says waiting")
 
 
-async def test_sync_knows_no_strangers_task(desk: Operator) -> None:
-    assert await sync(desk, "nobody's") == ()
+async def test_sync_of_an_unknown_task_returns_nothing(operator: Operator) -> None:
+    assert await sync(operator, "nobody's") == ()
 
 
-async def test_sync_does_not_ask_about_what_is_delivered(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_does_not_ask_about_a_delivered_generation(kie: Simulator, pool: Any, operator: Operator) -> None:
     task = kie.add_task()
     await add(pool, "success", task_id=task, asset_url=f"{OURS}/one.png")
 
-    (one,) = await sync(desk, task)
+    (one,) = await sync(operator, task)
 
     assert (one.word, one.asset_url, kie.counts.records) == ("delivered", f"{OURS}/one.png", 0)
 
 
-async def test_sync_leaves_cancelled_rows_alone(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_leaves_cancelled_rows_alone(kie: Simulator, pool: Any, operator: Operator) -> None:
     task = kie.add_task()
     row = await add(pool, "cancelled", task_id=task)
 
-    (one,) = await sync(desk, task)
+    (one,) = await sync(operator, task)
 
     assert (one.word, one.settled) == ("left", False)
     assert "cancelled" in one.why
     assert ((await state(pool, row))["status"], kie.counts.records) == ("cancelled", 0)
 
 
-async def test_sync_says_that_a_row_of_another_provider_is_not_ours(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_says_that_a_row_of_another_provider_is_left_alone(
+    kie: Simulator, pool: Any, operator: Operator
+) -> None:
     task = kie.add_task()
     await add(pool, task_id=task, provider="fal")
 
-    (one,) = await sync(desk, task)
+    (one,) = await sync(operator, task)
 
     assert (one.word, kie.counts.records) == ("left", 0)
-    assert "not one of ours" in one.why
+    assert "leaves it alone" in one.why
 
 
-async def test_sync_asks_about_a_fresh_row_though_no_request_is_to_spare(
-    kie: Simulator, pool: Any, built: Parts, desk: Operator
+async def test_sync_asks_about_a_new_row_even_if_no_request_is_to_spare(
+    kie: Simulator, pool: Any, built: Parts, operator: Operator
 ) -> None:
     task = kie.add_task()
     await add(pool, task_id=task)
-    await built.budget.empty(key_hash("key"), 0.5)
+    await built.rate_limit.pause(key_hash("key"), 0.5)
 
-    (one,) = await sync(desk, task)
+    (one,) = await sync(operator, task)
 
     assert one.word == "delivered"
 
 
-async def test_sync_waits_for_the_instance_that_holds_the_row(kie: Simulator, pool: Any, desk: Operator) -> None:
+async def test_sync_waits_for_the_instance_that_holds_the_row(kie: Simulator, pool: Any, operator: Operator) -> None:
     row = await add(pool)
     await keep(pool, row, lease=uuid4(), instance=uuid4(), lease_until_in=30)
 
-    asking = asyncio.create_task(sync(desk, "task"))
+    asking = asyncio.create_task(sync(operator, "task"))
     await until(lambda: _woken(pool, row), what="the holder is woken")
     done = asking.done()
     await pool.execute("UPDATE public.generations SET status = 'success', asset_url = $1", f"{OURS}/theirs.png")
@@ -114,17 +117,17 @@ async def test_sync_waits_for_the_instance_that_holds_the_row(kie: Simulator, po
     assert (one.word, one.asset_url, kie.counts.records) == ("delivered", f"{OURS}/theirs.png", 0)
 
 
-async def test_sync_does_not_wait_for_ever(pool: Any, desk: Operator) -> None:
+async def test_sync_stops_waiting_when_its_patience_ends(pool: Any, operator: Operator) -> None:
     row = await add(pool)
     await keep(pool, row, lease=uuid4(), instance=uuid4(), lease_until_in=30, why="KIE says waiting")
 
-    (one,) = await sync(replace(desk, patience=0), "task")
+    (one,) = await sync(replace(operator, patience=0), "task")
 
     assert (one.word, one.why) == ("working", "another instance holds it; KIE says waiting")
 
 
-async def test_a_lease_lost_on_the_way_is_no_failure(
-    kie: Simulator, pool: Any, desk: Operator, monkeypatch: pytest.MonkeyPatch
+async def test_a_lease_that_is_lost_during_sync_is_no_failure(
+    kie: Simulator, pool: Any, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = kie.add_task()
     await add(pool, task_id=task)
@@ -132,8 +135,8 @@ async def test_a_lease_lost_on_the_way_is_no_failure(
     async def lost(*_: object) -> None:
         raise LeaseLost
 
-    monkeypatch.setattr(desk.work, "once", lost)
-    (one,) = await sync(desk, task)
+    monkeypatch.setattr(operator.worker, "once", lost)
+    (one,) = await sync(operator, task)
 
     assert one.word in ("working", "left")
 

@@ -1,4 +1,4 @@
-"""What the tests of claims and ledger share: rows as an application writes them, and our books about them."""
+"""Shared by the tests of claims and ledger: rows as an application writes them, and our bookkeeping about them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
 OURS = "https://project.supabase.co/storage/v1/object/public/generations/one_0.png"
 HOSTS = ("aiquickdraw.com", "kie.ai")
-REACH = EligibleRows(providers=("kie",), task_pattern=".+", their_hosts=HOSTS)
+ELIGIBLE = EligibleRows(providers=("kie",), task_pattern=".+", their_hosts=HOSTS)
 
 
 async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0, **columns: Any) -> str:
-    """Insert a generation of this age in seconds as an application does; its id."""
+    """Insert a generation of this age in seconds as an application does; return its id."""
     values = {"status": status, "task_id": "task-1", **columns}
     names = ", ".join([*values, "created_at"])
     places = ", ".join(f"${n}" for n in range(2, len(values) + 2))
@@ -38,21 +38,21 @@ async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0
 
 @dataclass
 class Books:
-    """One database with a claims desk for any number of instances, and a ledger."""
+    """One database, with claims for any number of instances, a ledger and retention."""
 
     pool: asyncpg.Pool
     database: Database
-    shape: TableShape
+    table: TableShape
 
-    def claims(self, *, term: float = 30.0, reach: EligibleRows = REACH) -> Claims:
-        """The claims of an instance of its own."""
-        return Claims(self.database, self.shape, reach, instance=uuid.uuid4(), term=term)
+    def claims(self, *, term: float = 30.0, eligible: EligibleRows = ELIGIBLE) -> Claims:
+        """Return the claims of a new instance."""
+        return Claims(self.database, self.table, eligible, instance=uuid.uuid4(), term=term)
 
-    def upkeep(self) -> Retention:
-        return Retention(self.database, self.shape)
+    def retention(self) -> Retention:
+        return Retention(self.database, self.table, term=30)
 
     def ledger(self, *, handover: bool = False) -> Ledger:
-        return Ledger(self.database, self.shape, handover=handover)
+        return Ledger(self.database, self.table, handover=handover)
 
     async def insert(self, **columns: Any) -> str:
         return await insert(self.pool, **columns)
@@ -94,7 +94,7 @@ class Books:
         }
 
     async def stored(self, row: Row, claim: Claim, *, sources: int = 1) -> Row:
-        """Deliver every source by hand, up to the receipts; the row as it then is."""
+        """Deliver every source by hand, up to the receipts; return the row after that."""
         addresses = tuple(f"{THEIRS}?{n}" for n in range(sources))
         row = replace(row, sources=addresses, reason="KIE says success", duration=timedelta(seconds=12))
         ledger = self.ledger()
@@ -121,19 +121,19 @@ class Books:
 
 @asynccontextmanager
 async def opened(dsn: str) -> AsyncIterator[Books]:
-    """Open the books of this database."""
+    """Open the bookkeeping of this database."""
     database = Database(dsn, size=5)
     async with asyncpg.create_pool(dsn, min_size=1, max_size=5) as pool:
         try:
             async with pool.acquire() as connection:
-                shape = await introspect(connection)
-            yield Books(pool, database, shape)
+                table = await introspect(connection)
+            yield Books(pool, database, table)
         finally:
             await database.close()
 
 
 def asset(n: int = 0, **changes: Any) -> Asset:
-    """An asset as it is intended: named and hashed, not stored."""
+    """Return an intended asset: named and hashed, not stored."""
     named = {"path": f"user/image/generation_{n}.png", "mime": "image/png", "size": 3, "sha256": "aa", "md5": "bb"}
     return Asset(n, **{**named, **changes})
 
@@ -143,7 +143,7 @@ def proven(n: int = 0, **changes: Any) -> Asset:
 
 
 def resting(seconds: float = 60.0, *, begun: bool = False) -> Reschedule:
-    """Look again in so many seconds, or from a quarter of it on."""
+    """Return a reschedule in so many seconds, early from a quarter of them on."""
     now = datetime.now(UTC)
     return Reschedule(
         now + timedelta(seconds=seconds), now + timedelta(seconds=seconds / 4), "KIE says waiting", set_generating=begun

@@ -1,4 +1,4 @@
-"""What a database consists of, as PostgreSQL itself tells it: two databases are alike when these are equal."""
+"""The contents of a database as PostgreSQL's catalog lists them: two databases are alike when these are equal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncpg
 
 _OURS = "('public', 'reconciler')"
 
-# Each gives a name and what stands behind it.
+# Each returns names and definitions.
 _ASKED = {
     "schema": f"""
         SELECT nspname, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(nspacl) AS a)::text
@@ -50,7 +50,7 @@ _ASKED = {
 
 
 async def catalog(connection: asyncpg.Connection) -> dict[str, str]:
-    """Everything in public and reconciler, and every trigger and policy: what it is by its kind and name."""
+    """Return the definitions in public and reconciler, and of every trigger and policy, by kind and name."""
     return {
         f"{kind} {name}": what or ""
         for kind, sql in _ASKED.items()
@@ -59,5 +59,5 @@ async def catalog(connection: asyncpg.Connection) -> dict[str, str]:
 
 
 async def applied(connection: asyncpg.Connection) -> dict[str, str]:
-    """The record of what was applied: the hash of each file."""
+    """Return the hashes of the applied files."""
     return dict(await connection.fetch("SELECT file, sha256 FROM reconciler.schema_version ORDER BY file"))

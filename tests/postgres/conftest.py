@@ -1,4 +1,4 @@
-"""What most edges of the database are tried on: the books of a database that is this test's own."""
+"""The fixture of most tests here: the bookkeeping of a database that belongs to the test."""
 
 from __future__ import annotations
 

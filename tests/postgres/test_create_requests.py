@@ -1,4 +1,4 @@
-"""What createTask keeps: the row before the task, one row a key, the task's id once, and a rate that is exact."""
+"""createTask keeps the row before the task, one row a key, the task's id once, and an exact rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import Config, Permanent
 from reconciler.postgres.create_requests import SLACK, CreateRequests, GenerationState, Order, Requester
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.postgres.retention import Retention
 from testkit.tables import member, older_table
 from tests.postgres.books import USER, Books, opened
 
@@ -24,19 +23,19 @@ NOBODY = Requester("")
 KEY = "0123456789abcdef"
 
 
-def creations(books: Books, rate: float = 20.0) -> CreateRequests:
-    """The creations of one replica."""
-    return CreateRequests(books.database, books.shape, rate=rate, provider="kie")
+def create_requests(books: Books, rate: float = 20.0) -> CreateRequests:
+    """Return the create requests of one replica."""
+    return CreateRequests(books.database, books.table, rate=rate, provider="kie")
 
 
-async def begun(books: Books, order: Order = ORDER, asker: Requester = NOBODY) -> str:
-    made = await creations(books).begin(order, asker, patience=45.0)
+async def begin(books: Books, order: Order = ORDER, requester: Requester = NOBODY) -> str:
+    made = await create_requests(books).begin(order, requester, patience=45.0)
     assert made is not None
     return made
 
 
-async def test_the_row_is_all_that_the_application_would_write(books: Books) -> None:
-    row = await books.generation(await begun(books))
+async def test_the_row_holds_all_that_the_application_would_write(books: Books) -> None:
+    row = await books.generation(await begin(books))
     assert {name: row[name] for name in ("status", "kind", "model_key", "provider", "prompt", "task_id")} == {
         "status": "queued", "kind": "image", "model_key": "nano", "provider": "kie", "prompt": "a lighthouse",
         "task_id": None,
@@ -44,13 +43,13 @@ async def test_the_row_is_all_that_the_application_would_write(books: Books) -> 
     assert (str(row["user_id"]), json.loads(row["options"])) == (USER, {"prompt": "a lighthouse", "n": 2})
 
 
-async def test_an_order_may_name_no_user_its_own_prompt_and_no_key_of_the_application_s(books: Books) -> None:
-    row = await books.generation(await begun(books, Order("m", {"text": "x"}, "audio", prompt="shown")))
+async def test_an_order_may_lack_a_user_and_a_model_key_and_bring_its_own_prompt(books: Books) -> None:
+    row = await books.generation(await begin(books, Order("m", {"text": "x"}, "audio", prompt="shown")))
     assert (row["user_id"], row["prompt"], row["model_key"], row["kind"]) == (None, "shown", "m", "audio")
 
 
-async def test_no_replica_looks_at_the_row_while_kie_is_asked_but_a_callback_is_followed(books: Books) -> None:
-    generation_id = await begun(books)
+async def test_no_replica_visits_the_row_while_kie_is_asked_but_a_callback_is_followed(books: Books) -> None:
+    generation_id = await begin(books)
     claims = books.claims()
     assert await claims.woken({generation_id: Trigger.NOTIFY}) == []
     assert await claims.due(10) == await claims.early(10) == []
@@ -62,15 +61,15 @@ async def test_no_replica_looks_at_the_row_while_kie_is_asked_but_a_callback_is_
 
 
 async def test_the_row_says_since_when_its_outcome_is_unknown(books: Books) -> None:
-    generation_id = await begun(books)
+    generation_id = await begin(books)
     work = await books.work(generation_id)
     assert work is not None
     assert work["ordered_at"] is not None
 
 
-async def test_the_task_is_written_once_and_is_looked_at_at_once_with_its_key(books: Books) -> None:
-    generation_id = await begun(books)
-    saved = await creations(books).save(generation_id, "task-1", key_hash=KEY)
+async def test_the_task_is_written_once_and_is_due_at_once_with_its_key(books: Books) -> None:
+    generation_id = await begin(books)
+    saved = await create_requests(books).save(generation_id, "task-1", key_hash=KEY)
     assert saved == GenerationState("generating", "task-1")
     (claim,) = await books.claims().woken({generation_id: Trigger.NOTIFY})
     row = (await books.ledger().read([claim.generation_id]))[generation_id].row
@@ -81,32 +80,38 @@ async def test_the_task_is_written_once_and_is_looked_at_at_once_with_its_key(bo
 
 
 async def test_saving_again_changes_nothing(books: Books) -> None:
-    generation_id = await begun(books)
-    await creations(books).save(generation_id, "task-1", key_hash=KEY)
+    generation_id = await begin(books)
+    await create_requests(books).save(generation_id, "task-1", key_hash=KEY)
     before = await books.generation(generation_id)
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
+    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
+        "generating", "task-1"
+    )
     assert await books.generation(generation_id) == before
 
 
 @pytest.mark.parametrize("status", ["cancelled", "failed", "success"])
 async def test_a_row_that_has_ended_is_left_as_it_is(books: Books, status: str) -> None:
-    generation_id = await begun(books)
+    generation_id = await begin(books)
     await books.change(generation_id, f"status = '{status}'")
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(status, None)
+    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(status, None)
 
 
 async def test_a_task_that_a_callback_brought_first_stays(books: Books) -> None:
-    generation_id = await begun(books)
+    generation_id = await begin(books)
     await books.change(generation_id, "task_id = 'task-1', status = 'generating'")
     before = await books.everything()
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
+    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
+        "generating", "task-1"
+    )
     assert await books.everything() == before
 
 
-async def test_a_row_that_somebody_holds_gets_its_task_and_keeps_its_holder(books: Books) -> None:
-    generation_id = await begun(books)
+async def test_a_held_row_gets_its_task_and_keeps_its_holder(books: Books) -> None:
+    generation_id = await begin(books)
     row, claim = await books.held(generation_id)
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState("generating", "task-1")
+    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
+        "generating", "task-1"
+    )
     work = await books.work(generation_id)
     assert work is not None
     assert (work["lease"], work["seen_task"]) == (claim.lease, None)
@@ -115,49 +120,49 @@ async def test_a_row_that_somebody_holds_gets_its_task_and_keeps_its_holder(book
     assert await books.claims().discover() == 1
 
 
-async def test_a_deleted_row_is_no_row(books: Books) -> None:
-    generation_id = await begun(books)
+async def test_a_deleted_row_has_no_state(books: Books) -> None:
+    generation_id = await begin(books)
     await books.pool.execute("DELETE FROM public.generations")
-    assert await creations(books).save(generation_id, "task-1", key_hash=KEY) is None
-    assert await creations(books).standing(generation_id) is None
+    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) is None
+    assert await create_requests(books).state(generation_id) is None
 
 
-async def test_an_id_that_the_table_refuses_is_told(books: Books) -> None:
+async def test_an_id_that_the_table_refuses_raises_permanent(books: Books) -> None:
     await books.insert(task_id="task-1")
     await books.pool.execute("CREATE UNIQUE INDEX one_row_a_task ON public.generations (task_id)")
     try:
         with pytest.raises(Permanent) as raised:
-            await creations(books).save(await begun(books), "task-1", key_hash=KEY)
+            await create_requests(books).save(await begin(books), "task-1", key_hash=KEY)
     finally:
         await books.pool.execute("DROP INDEX public.one_row_a_task")
     assert raised.value.code == "row_refused"
 
 
-async def test_the_least_of_logins_may_order(dsn: str) -> None:
+async def test_the_login_with_the_fewest_rights_may_order(dsn: str) -> None:
     async with member(dsn, "reconciler") as address, opened(address) as books:
-        generation_id = await begun(books, ORDER, Requester(USER, "key-1"))
-        assert await creations(books).grant(KEY) == 0.0
-        await creations(books).shut(KEY, 1.0)
-        assert await creations(books).save(generation_id, "t", key_hash=KEY) == GenerationState("generating", "t")
+        generation_id = await begin(books, ORDER, Requester(USER, "key-1"))
+        assert await create_requests(books).grant(KEY) == 0.0
+        await create_requests(books).pause(KEY, 1.0)
+        assert await create_requests(books).save(generation_id, "t", key_hash=KEY) == GenerationState("generating", "t")
 
 
 async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> None:
-    asker = Requester(USER, "key-1")
-    replicas = [creations(books) for _ in range(2)]
-    made = await asyncio.gather(*(replicas[n % 2].begin(ORDER, asker, patience=45.0) for n in range(8)))
+    requester = Requester(USER, "key-1")
+    replicas = [create_requests(books) for _ in range(2)]
+    made = await asyncio.gather(*(replicas[n % 2].begin(ORDER, requester, patience=45.0) for n in range(8)))
     (generation_id,) = [one for one in made if one is not None]
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 1
-    kept = await replicas[1].kept(asker)
-    assert kept is not None
-    assert (kept.generation_id, kept.digest) == (generation_id, ORDER.digest())
-    assert kept.standing == GenerationState("queued", None)
+    stored = await replicas[1].find(requester)
+    assert stored is not None
+    assert (stored.generation_id, stored.digest) == (generation_id, ORDER.digest())
+    assert stored.standing == GenerationState("queued", None)
 
 
 async def test_a_key_belongs_to_its_caller_alone(books: Books) -> None:
     for caller in ("", USER, "another"):
-        await begun(books, ORDER, Requester(caller, "key-1"))
-    assert await creations(books).kept(Requester("nobody", "key-1")) is None
-    assert await creations(books).kept(Requester(USER)) is None
+        await begin(books, ORDER, Requester(caller, "key-1"))
+    assert await create_requests(books).find(Requester("nobody", "key-1")) is None
+    assert await create_requests(books).find(Requester(USER)) is None
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 3
 
 
@@ -165,22 +170,22 @@ async def test_a_row_that_is_refused_leaves_its_key_free(books: Books) -> None:
     await books.pool.execute("ALTER TABLE public.generations ADD CONSTRAINT short CHECK (length(prompt) < 20)")
     try:
         with pytest.raises(Permanent) as raised:
-            await begun(books, replace(ORDER, prompt="x" * 20), Requester(USER, "key-1"))
+            await begin(books, replace(ORDER, prompt="x" * 20), Requester(USER, "key-1"))
     finally:
         await books.pool.execute("ALTER TABLE public.generations DROP CONSTRAINT short")
     assert raised.value.code == "row_refused"
     assert '"short"' in str(raised.value)
-    assert "x" * 20 not in str(raised.value), "what a user is told repeats no row"
-    await begun(books, ORDER, Requester(USER, "key-1"))
+    assert "x" * 20 not in str(raised.value), "the message repeats no row"
+    await begin(books, ORDER, Requester(USER, "key-1"))
 
 
 async def test_a_user_that_the_table_cannot_hold_is_refused(books: Books) -> None:
     with pytest.raises(Permanent) as raised:
-        await begun(books, replace(ORDER, user_id="somebody"))
+        await begin(books, replace(ORDER, user_id="somebody"))
     assert raised.value.code == "user_malformed"
 
 
-def test_orders_differ_by_everything_that_is_asked() -> None:
+def test_orders_differ_by_every_field() -> None:
     others = [
         replace(ORDER, **change)
         for change in (
@@ -194,11 +199,11 @@ def test_orders_differ_by_everything_that_is_asked() -> None:
 
 async def test_keys_are_forgotten_after_three_days(books: Books) -> None:
     for name in ("old", "new"):
-        await begun(books, ORDER, Requester("", name))
+        await begin(books, ORDER, Requester("", name))
     await books.pool.execute("UPDATE reconciler.requests SET at = now() - interval '73 hours' WHERE key = 'old'")
-    await Retention(books.database, books.shape).traces()
-    assert await creations(books).kept(Requester("", "old")) is None
-    assert await creations(books).kept(Requester("", "new")) is not None
+    await books.retention().traces()
+    assert await create_requests(books).find(Requester("", "old")) is None
+    assert await create_requests(books).find(Requester("", "new")) is not None
 
 
 async def recent(books: Books) -> list[datetime]:
@@ -209,13 +214,13 @@ async def recent(books: Books) -> list[datetime]:
 
 
 async def aged(books: Books, seconds: float) -> None:
-    """Let what was granted have been granted so much earlier."""
+    """Move everything that was granted so much into the past."""
     sql = "UPDATE reconciler.creations SET recent = ARRAY(SELECT unnest(recent) - $1::interval), shut = shut - $1"
     await books.pool.execute(sql, timedelta(seconds=seconds))
 
 
 async def test_twenty_in_ten_seconds_are_granted_and_not_one_more_on_any_replica(books: Books) -> None:
-    replicas = [creations(books) for _ in range(2)]
+    replicas = [create_requests(books) for _ in range(2)]
     waits = await asyncio.gather(*(replicas[n % 2].grant(KEY) for n in range(50)))
     assert waits.count(0.0) == 20
     assert len(await recent(books)) == 20
@@ -223,7 +228,7 @@ async def test_twenty_in_ten_seconds_are_granted_and_not_one_more_on_any_replica
 
 
 async def test_the_window_slides_with_every_request(books: Books) -> None:
-    mine = creations(books)
+    mine = create_requests(books)
     for _ in range(15):
         assert await mine.grant(KEY) == 0.0
     await aged(books, 4.0)
@@ -237,7 +242,7 @@ async def test_the_window_slides_with_every_request(books: Books) -> None:
 
 @pytest.mark.parametrize(("rate", "count", "seconds"), [(0.5, 1, 20.0), (2.5, 2, 8.0), (40.0, 40, 10.0)])
 async def test_other_rates_are_as_exact(books: Books, rate: float, count: int, seconds: float) -> None:
-    mine = creations(books, rate)
+    mine = create_requests(books, rate)
     assert [await mine.grant(KEY) for _ in range(count)] == [0.0] * count
     await aged(books, seconds)
     assert 0.0 < await mine.grant(KEY) <= SLACK
@@ -246,18 +251,18 @@ async def test_other_rates_are_as_exact(books: Books, rate: float, count: int, s
 
 
 async def test_nothing_is_granted_while_kie_says_that_we_are_too_fast(books: Books) -> None:
-    mine = creations(books)
-    await mine.shut(KEY, 10.0)
+    mine = create_requests(books)
+    await mine.pause(KEY, 10.0)
     assert 9.0 < await mine.grant(KEY) <= 10.0
-    await mine.shut(KEY, 3.0)
+    await mine.pause(KEY, 3.0)
     assert await mine.grant(KEY) > 8.0
     await aged(books, 10.0)
     assert await mine.grant(KEY) == 0.0
 
 
-async def test_no_wait_is_longer_than_a_minute_whatever_kie_or_a_clock_says(books: Books) -> None:
-    mine = creations(books)
-    await mine.shut(KEY, 86_400.0)
+async def test_no_wait_is_longer_than_a_minute_for_any_answer_and_any_clock(books: Books) -> None:
+    mine = create_requests(books)
+    await mine.pause(KEY, 86_400.0)
     assert 59.0 < await mine.grant(KEY) <= 60.0
     await aged(books, -3600.0)
     assert [await mine.grant(KEY) for _ in range(20)] == [0.0] * 20
@@ -296,23 +301,25 @@ async def test_any_table_that_can_hold_an_order_gets_its_row_and_its_task(empty_
     columns, status, wanted = TABLES[name]
     await made(empty_dsn, f"CREATE TABLE public.generations ({columns})")
     async with opened(empty_dsn) as books:
-        generation_id = await begun(books, replace(ORDER, input={}))
+        generation_id = await begin(books, replace(ORDER, input={}))
         row = await books.generation(generation_id)
         assert {column: row[column] for column in wanted} == wanted
-        assert await creations(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(status, "task-1")
+        assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
+            status, "task-1"
+        )
         assert len(await books.claims().woken({generation_id: Trigger.NOTIFY})) == 1
 
 
-async def test_the_older_application_s_table_takes_an_order(empty_dsn: str) -> None:
+async def test_an_older_applications_table_takes_an_order(empty_dsn: str) -> None:
     await older(empty_dsn)
     async with opened(empty_dsn) as books:
-        generation_id = await begun(books)
+        generation_id = await begin(books)
         row = await books.generation(generation_id)
         assert (row["type"], row["model_id"], row["model_name"], row["status"]) == ("image", "nano", "nano", "pending")
-        saved = await creations(books).save(generation_id, "task-1", key_hash=KEY)
+        saved = await create_requests(books).save(generation_id, "task-1", key_hash=KEY)
         assert saved == GenerationState("pending", "task-1")
         with pytest.raises(Permanent) as raised:
-            await begun(books, replace(ORDER, user_id=None))
+            await begin(books, replace(ORDER, user_id=None))
         assert raised.value.code == "user_needed"
 
 
@@ -325,11 +332,11 @@ REFUSING = {
 
 
 @pytest.mark.parametrize("column", REFUSING)
-async def test_a_table_that_takes_no_order_is_told_by_the_column(empty_dsn: str, column: str) -> None:
+async def test_a_table_that_takes_no_order_is_refused_with_the_columns_name(empty_dsn: str, column: str) -> None:
     await made(empty_dsn, f"CREATE TABLE public.generations ({REFUSING[column]})")
     async with opened(empty_dsn) as books:
         with pytest.raises(Config, match=rf"public\.generations\.{column}\b"):
-            await begun(books)
+            await begin(books)
 
 
 async def made(dsn: str, sql: str) -> None:

@@ -1,4 +1,4 @@
-"""Who is alive and who leads: one at a time, taken over when it dies, given up when it leaves."""
+"""Which instances are alive, and which one leads: the lead is taken over when it dies, given up when it leaves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_the_lead_of_a_dead_instance_is_taken_over_after_its_term(database
     assert not await first.lead()
 
 
-async def test_an_instance_that_leaves_makes_room_at_once_and_is_gone(database: Database) -> None:
+async def test_an_instance_that_leaves_gives_up_the_lead_at_once(database: Database) -> None:
     first, second = pair(database)
     await first.beat({})
     await second.beat({})
@@ -47,21 +47,21 @@ async def test_an_instance_that_leaves_makes_room_at_once_and_is_gone(database: 
     assert await database.value("SELECT count(*) FROM reconciler.instances") == 1
 
 
-async def test_who_leaves_without_leading_takes_the_lead_from_nobody(database: Database) -> None:
+async def test_an_instance_that_leaves_without_leading_changes_no_lead(database: Database) -> None:
     first, second = pair(database)
     assert await first.lead()
     await second.leave()
     assert not await second.lead()
 
 
-async def test_a_lead_that_a_jumping_clock_drew_does_not_last(database: Database) -> None:
+async def test_a_lead_drawn_by_a_jumping_clock_does_not_last(database: Database) -> None:
     first, second = pair(database)
     assert await first.lead()
     await database.execute("UPDATE reconciler.leader SET until = now() + interval '1 day'")
     assert await second.lead()
 
 
-async def test_a_beat_says_who_we_are_and_later_ones_only_that_we_live(database: Database) -> None:
+async def test_the_first_beat_writes_the_instance_and_later_ones_its_time(database: Database) -> None:
     first, _ = pair(database)
     await first.beat({})
     await database.execute("UPDATE reconciler.instances SET seen_at = now() - interval '1 hour'")

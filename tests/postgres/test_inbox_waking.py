@@ -1,4 +1,4 @@
-"""What a kept callback does to the rows it is about: they are due, whoever took it lives on or not."""
+"""A kept callback makes its rows due, even when the process that kept it dies right after."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HELLO = CallbackMessage("task-1", None, {"data": {"taskId": "task-1"}}, "digest"
 
 @pytest.fixture
 def inbox(books: Books) -> Inbox:
-    return Inbox(books.database, books.shape)
+    return Inbox(books.database, books.table)
 
 
 async def asleep(books: Books, **columns: Any) -> str:
-    """A row whose next look is an hour away."""
+    """Return a row that is due in an hour."""
     generation_id = await books.insert(**columns)
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting(3600))
@@ -41,7 +41,7 @@ async def test_a_row_is_due_with_the_answer_itself(books: Books, inbox: Inbox) -
     assert (claim.generation_id, claim.trigger) == (row, Trigger.CALLBACK)
 
 
-async def test_a_repeat_makes_it_due_again_for_the_first_may_have_died_unanswered(books: Books, inbox: Inbox) -> None:
+async def test_a_repeated_callback_makes_the_row_due_again(books: Books, inbox: Inbox) -> None:
     row = await asleep(books)
     await inbox.keep(HELLO)
     await books.set(row, "due_at = now() + interval '1 hour'")
@@ -49,7 +49,7 @@ async def test_a_repeat_makes_it_due_again_for_the_first_may_have_died_unanswere
     assert (await work(books, row))["due_in"] <= PAUSE
 
 
-async def test_what_is_due_sooner_stays_so(books: Books, inbox: Inbox) -> None:
+async def test_a_row_that_is_due_sooner_stays_so(books: Books, inbox: Inbox) -> None:
     row = await asleep(books)
     await books.set(row, "due_at = now() - interval '1 minute'")
     await inbox.keep(HELLO)
@@ -62,7 +62,7 @@ async def test_a_row_without_a_task_is_due_by_its_name(books: Books, inbox: Inbo
     assert (await work(books, row))["due_in"] <= PAUSE
 
 
-async def test_whoever_holds_the_row_looks_once_more(books: Books, inbox: Inbox) -> None:
+async def test_the_holder_of_the_row_visits_it_once_more(books: Books, inbox: Inbox) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await inbox.keep(HELLO)
@@ -82,7 +82,7 @@ ENDS = [f"status = 'success', asset_url = '{OURS}'", "status = 'cancelled'", "st
 
 
 @pytest.mark.parametrize("ended", ENDS)
-async def test_a_row_that_has_ended_is_let_rest(books: Books, inbox: Inbox, ended: str) -> None:
+async def test_a_row_that_has_ended_is_not_made_due(books: Books, inbox: Inbox, ended: str) -> None:
     row = await asleep(books)
     await books.change(row, ended)
     before = await books.everything()
@@ -91,7 +91,7 @@ async def test_a_row_that_has_ended_is_let_rest(books: Books, inbox: Inbox, ende
 
 
 @pytest.mark.parametrize("fact", ["gave_up", "reopened"])
-async def test_our_own_give_up_is_looked_at_again(books: Books, inbox: Inbox, fact: str) -> None:
+async def test_a_row_that_we_gave_up_is_made_due(books: Books, inbox: Inbox, fact: str) -> None:
     row = await asleep(books)
     await books.change(row, "status = 'failed'")
     await books.set(row, f"{fact} = true")
@@ -99,7 +99,7 @@ async def test_our_own_give_up_is_looked_at_again(books: Books, inbox: Inbox, fa
     assert (await work(books, row))["due_in"] <= PAUSE
 
 
-async def test_a_row_that_is_just_being_written_holds_up_no_callback(books: Books, inbox: Inbox) -> None:
+async def test_a_row_that_is_being_written_delays_no_callback(books: Books, inbox: Inbox) -> None:
     row = await asleep(books)
     async with books.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT FROM reconciler.work WHERE generation_id = $1 FOR UPDATE", row)

@@ -1,4 +1,4 @@
-"""Hearing: notifications become wakes, deafness is noticed by a canary, and every gap ends in a sweep."""
+"""Notifications become wakes, the canary notices deafness, and every gap ends in a sweep."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def handlers(heard: Heard) -> dict[str, Any]:
 async def listening(
     dsn: str, database: Database, *, every: float = 0.1, within: float = 20.0, events: bool = True
 ) -> AsyncIterator[Heard]:
-    """Whoever is to be found deaf is so after `within`; all others hear well, however slow the machine is."""
+    """Run a listener. A test of deafness sets `within`; for all others it is long enough for a slow machine."""
     heard = Heard()
     on_event = heard.event if events else None
     broken: list[object] = []
@@ -80,7 +80,7 @@ async def heard_again(books: Books, heard: Heard) -> None:
     await until(lambda: generation_id in heard.ids, what="a notification")
 
 
-async def test_a_new_row_and_a_changed_row_are_heard_of(rows_dsn: str, books: Books) -> None:
+async def test_a_new_row_and_a_changed_row_wake(rows_dsn: str, books: Books) -> None:
     async with listening(rows_dsn, books.database) as heard:
         generation_id = await books.insert()
         await until(lambda: heard.ids == [generation_id], what="the insert")
@@ -99,10 +99,8 @@ async def test_the_canary_comes_back_again_and_again_and_is_no_wake(rows_dsn: st
         assert (heard.gaps, heard.ids) == (1, [])
 
 
-async def test_a_connection_gone_deaf_is_noticed_and_built_anew_and_the_gap_is_told(
-    rows_dsn: str, books: Books
-) -> None:
-    """F1: a half-open socket says nothing for days; here it is noticed within the canary's time."""
+async def test_a_deaf_connection_is_noticed_and_rebuilt_and_the_gap_is_reported(rows_dsn: str, books: Books) -> None:
+    """F1: a half-open socket stays silent for days; the canary notices it in time."""
     async with Proxy(rows_dsn) as proxy, listening(proxy.dsn, books.database, within=0.5) as heard:
         proxy.swallow()
         lost = await books.insert()
@@ -114,7 +112,7 @@ async def test_a_connection_gone_deaf_is_noticed_and_built_anew_and_the_gap_is_t
         assert proxy.connections >= 2
 
 
-async def test_a_connection_that_the_server_closes_is_built_anew_at_once(rows_dsn: str, books: Books) -> None:
+async def test_a_connection_that_the_server_closes_is_rebuilt_at_once(rows_dsn: str, books: Books) -> None:
     async with listening(rows_dsn, books.database, every=60) as heard:
         sql = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                   WHERE query LIKE 'LISTEN%' AND datname = current_database()"""
@@ -125,7 +123,7 @@ async def test_a_connection_that_the_server_closes_is_built_anew_at_once(rows_ds
 
 
 async def test_a_database_that_is_away_is_tried_again_until_it_is_back(rows_dsn: str, books: Books) -> None:
-    """F2: never subscribes again after a restart; here it does."""
+    """F2: after a restart of the database the listener subscribes again."""
     async with Proxy(rows_dsn) as proxy, listening(proxy.dsn, books.database) as heard:
         await proxy.refuse()
         await until(lambda: heard.canaries.count(None) >= 2, within=5, what="failed tries")
@@ -151,7 +149,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(rows_dsn: str,
 
 
 async def test_a_pool_that_cannot_send_the_canary_counts_as_deaf(rows_dsn: str, books: Books) -> None:
-    """A canary that the listener sends itself would come back through a pooler that passes nothing else on."""
+    """A canary sent on the listening connection would come back even through a pooler that passes nothing else on."""
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=1)
         async with listening(rows_dsn, database) as heard:
@@ -166,7 +164,7 @@ async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: s
     heard = Heard()
 
     class Mute(Database):
-        """What it sends goes to another database than the one that is listened to."""
+        """Sends to another database than the listener's."""
 
         async def execute(self, sql: str, *args: object) -> None:
             await notify(books, '{"canary": "of another replica"}')
@@ -181,11 +179,9 @@ async def test_the_canary_of_another_replica_proves_nothing_about_us(rows_dsn: s
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_it_ends_when_asked_though_the_canary_comes_back_that_very_moment(
-    rows_dsn: str, books: Books, turns: int
-) -> None:
+async def test_it_ends_when_cancelled_while_the_canary_comes_back(rows_dsn: str, books: Books, turns: int) -> None:
     class Mute(Database):
-        """It sends no canary."""
+        """Sends no canary."""
 
         async def execute(self, sql: str, *args: object) -> None:
             waiting.set()
@@ -195,7 +191,7 @@ async def test_it_ends_when_asked_though_the_canary_comes_back_that_very_moment(
     listener = Listener(rows_dsn, Mute(rows_dsn), **handlers(Heard()), every=60, within=60)
     running = asyncio.create_task(listener.run())
     await waiting.wait()
-    listener._heard.set()
+    listener._canary_back.set()
     for _ in range(turns):
         turn = loop.create_future()
         loop.call_soon(turn.set_result, None)
@@ -213,14 +209,14 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("payload", MALFORMED, ids=lambda payload: payload[:12])
-async def test_what_others_say_on_the_channel_harms_nobody(rows_dsn: str, books: Books, payload: str) -> None:
+async def test_malformed_notifications_are_ignored(rows_dsn: str, books: Books, payload: str) -> None:
     async with listening(rows_dsn, books.database) as heard:
         await notify(books, payload)
         await heard_again(books, heard)
         assert len(heard.ids) == 1
 
 
-async def test_whatever_is_called_an_id_is_told_as_text(rows_dsn: str, books: Books) -> None:
+async def test_an_id_of_any_json_type_is_passed_on_as_text(rows_dsn: str, books: Books) -> None:
     async with listening(rows_dsn, books.database) as heard:
         for said in (12, "one\x00two", {"a": 1}):
             await notify(books, json.dumps({"id": said}))
@@ -229,7 +225,7 @@ async def test_whatever_is_called_an_id_is_told_as_text(rows_dsn: str, books: Bo
         assert await books.claims().woken(dict.fromkeys(heard.ids, Trigger.NOTIFY)) == []
 
 
-async def test_an_end_that_we_wrote_is_heard_of_with_its_event(rows_dsn: str, books: Books) -> None:
+async def test_an_end_that_we_wrote_is_notified_with_its_event(rows_dsn: str, books: Books) -> None:
     generation_id = await books.insert()
     async with listening(rows_dsn, books.database) as heard:
         row, claim = await books.held(generation_id)
@@ -240,7 +236,7 @@ async def test_an_end_that_we_wrote_is_heard_of_with_its_event(rows_dsn: str, bo
         await until(lambda: len(heard.canaries) >= 3, what="canaries as before")
 
 
-async def test_the_events_are_left_alone_where_nobody_wants_them(dsn: str) -> None:
+async def test_the_channel_of_events_is_not_listened_to_without_a_handler(dsn: str) -> None:
     async with opened(dsn) as books, listening(dsn, books.database, events=False) as heard:
         await notify(books, json.dumps({"id": "one", "event": 1}), EVENTS)
         await heard_again(books, heard)
@@ -253,13 +249,13 @@ async def test_the_events_are_left_alone_where_nobody_wants_them(dsn: str) -> No
 
 
 STRANGE = ["0", "-1", "true", '"1"', "1.0", "[1]", "null", str(1 << 63), "9" * 4400]
-"""What is no id of an event."""
+"""Values that are no id of an event."""
 
 
 @pytest.mark.parametrize(
     "payload", [*MALFORMED, *(f'{{"event": {one}, "id": "one"}}' for one in STRANGE)], ids=lambda payload: payload[:20]
 )
-async def test_what_others_say_of_events_harms_nobody(rows_dsn: str, books: Books, payload: str) -> None:
+async def test_malformed_notifications_of_events_are_ignored(rows_dsn: str, books: Books, payload: str) -> None:
     async with listening(rows_dsn, books.database) as heard:
         await notify(books, payload, EVENTS)
         await notify(books, json.dumps({"id": "two", "event": (1 << 63) - 1}), EVENTS)

@@ -1,4 +1,4 @@
-"""What is told next: in order within a generation, by one instance at a time, until it is told or too old."""
+"""Events are sent in order within a generation, by one instance at a time, until they are sent or too old."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def outbox(books: Books) -> Outbox:
 
 
 async def add(books: Books, generation_id: str = "g", kind: str = "succeeded", **columns: Any) -> int:
-    """Write an event as the ledger does; its id."""
+    """Write an event as the ledger does; return its id."""
     values = {
         "key": f"{generation_id}|task|{kind}|{len(await rows(books))}", "generation_id": generation_id, "kind": kind,
         "payload": json.dumps({"generation_id": generation_id, "task_id": "task"}), **columns,
@@ -47,11 +47,11 @@ async def aged(books: Books, by: timedelta) -> None:
 
 
 async def expire(books: Books) -> None:
-    """Let every claim and every pause have run out."""
+    """End every claim and every pause."""
     await books.pool.execute("UPDATE reconciler.events SET next_at = now() - interval '1 second' WHERE next_at > now()")
 
 
-async def test_an_event_comes_with_all_that_is_to_be_told(books: Books, outbox: Outbox) -> None:
+async def test_an_event_comes_with_all_its_fields(books: Books, outbox: Outbox) -> None:
     number = await add(books, "a", "failed", payload='{"reason": "nö", "task_id": "t-1"}')
     (event,) = await outbox.take(8)
     (row,) = await rows(books)
@@ -60,9 +60,7 @@ async def test_an_event_comes_with_all_that_is_to_be_told(books: Books, outbox: 
     assert 55 < row["left"] <= 60
 
 
-async def test_what_somebody_has_claimed_nobody_else_gets_until_the_claim_runs_out(
-    books: Books, outbox: Outbox
-) -> None:
+async def test_a_claimed_event_is_claimed_by_no_other_until_the_claim_runs_out(books: Books, outbox: Outbox) -> None:
     await add(books)
     (first,) = await outbox.take(8)
     assert await outbox.take(8) == []
@@ -71,9 +69,7 @@ async def test_what_somebody_has_claimed_nobody_else_gets_until_the_claim_runs_o
     assert (second.id, second.webhook_id, second.tries) == (first.id, first.webhook_id, 2)
 
 
-async def test_of_one_generation_only_the_earliest_is_told_and_the_next_when_it_is(
-    books: Books, outbox: Outbox
-) -> None:
+async def test_of_one_generation_only_the_earliest_unsent_event_is_claimed(books: Books, outbox: Outbox) -> None:
     ids = [await add(books, kind=kind) for kind in ("gave_up", "recovered", "failed")]
     other = await add(books, "another")
     for number in ids:
@@ -81,28 +77,28 @@ async def test_of_one_generation_only_the_earliest_is_told_and_the_next_when_it_
         assert {event.id for event in taken} - {other} == {number}
         assert await outbox.take(8) == []
         for event in taken:
-            await outbox.told(event)
+            await outbox.mark_sent(event)
     assert await outbox.take(8) == []
 
 
-async def test_an_event_that_waits_for_its_next_try_holds_up_its_own_generation_only(
+async def test_an_event_that_waits_for_its_next_try_delays_its_own_generation_only(
     books: Books, outbox: Outbox
 ) -> None:
     await add(books, "ill")
     await add(books, "ill", "recovered")
     well = await add(books, "well")
     ill = (await outbox.take(1))[0]
-    assert not await outbox.not_told(ill, "http_500", wait=30)
+    assert not await outbox.mark_failed(ill, "http_500", wait=30)
     assert [event.id for event in await outbox.take(8)] == [well]
     assert 25 < (await rows(books))[0]["left"] <= 30
     assert (await rows(books))[0]["trouble"] == "http_500"
 
 
-async def test_one_that_was_given_up_holds_nothing_up(books: Books, outbox: Outbox) -> None:
+async def test_an_event_that_was_given_up_delays_no_other(books: Books, outbox: Outbox) -> None:
     await add(books)
     later = await add(books, kind="recovered")
     (first,) = await outbox.take(8)
-    assert await outbox.not_told(first, "http_410", wait=0, last=True)
+    assert await outbox.mark_failed(first, "http_410", wait=0, last=True)
     assert [event.id for event in await outbox.take(8)] == [later]
     await expire(books)
     assert first.id not in {event.id for event in await outbox.take(8)}
@@ -111,21 +107,21 @@ async def test_one_that_was_given_up_holds_nothing_up(books: Books, outbox: Outb
 async def test_no_event_is_claimed_twice_and_none_out_of_turn_by_many_at_once(books: Books, outbox: Outbox) -> None:
     for number in range(60):
         await add(books, f"g{number % 20}", f"kind{number}")
-    told: list[OutboxEvent] = []
+    sent: list[OutboxEvent] = []
 
     async def instance() -> None:
         while taken := await outbox.take(3):
-            told.extend(taken)
+            sent.extend(taken)
             for event in taken:
-                await outbox.told(event)
+                await outbox.mark_sent(event)
 
     await asyncio.gather(*(instance() for _ in range(5)))
-    # An instance may find nothing while the others hold the heads of all that is left.
+    # An instance may find nothing while the others hold the first event of every remaining generation.
     await instance()
-    assert len(told) == 60
-    assert len({event.id for event in told}) == 60
-    for name in {event.generation_id for event in told}:
-        order = [event.id for event in told if event.generation_id == name]
+    assert len(sent) == 60
+    assert len({event.id for event in sent}) == 60
+    for name in {event.generation_id for event in sent}:
+        order = [event.id for event in sent if event.generation_id == name]
         assert order == sorted(order)
 
 
@@ -143,34 +139,34 @@ async def test_it_is_given_up_after_three_days_and_ten_tries_and_kept(
     await add(books, tries=tries - 1)
     await aged(books, age)
     (event,) = await outbox.take(8)
-    assert await outbox.not_told(event, "timeout", wait=5) is dead
+    assert await outbox.mark_failed(event, "timeout", wait=5) is dead
     (row,) = await rows(books)
     assert ((row["dead_at"] is not None), row["trouble"], row["announced_at"]) == (dead, "timeout", None)
 
 
-async def test_an_event_that_nobody_could_tell_for_long_is_still_told(books: Books, outbox: Outbox) -> None:
+async def test_an_old_event_with_few_tries_is_still_sent(books: Books, outbox: Outbox) -> None:
     await add(books)
     await aged(books, timedelta(days=20))
     assert len(await outbox.take(8)) == 1
 
 
-async def test_who_lost_its_claim_changes_nothing_but_may_say_that_it_told(books: Books, outbox: Outbox) -> None:
+async def test_without_its_claim_a_sender_changes_nothing_but_may_mark_it_sent(books: Books, outbox: Outbox) -> None:
     await add(books)
     (mine,) = await outbox.take(8)
     await expire(books)
     (theirs,) = await outbox.take(8)
     before = await rows(books)
-    assert not await outbox.not_told(mine, "timeout", wait=500, last=True)
+    assert not await outbox.mark_failed(mine, "timeout", wait=500, last=True)
     await outbox.release([mine])
     assert [dict(row) | {"left": 0} for row in await rows(books)] == [dict(row) | {"left": 0} for row in before]
-    await outbox.told(mine)
-    assert not await outbox.not_told(theirs, "timeout", wait=5, last=True)
+    await outbox.mark_sent(mine)
+    assert not await outbox.mark_failed(theirs, "timeout", wait=5, last=True)
     (row,) = await rows(books)
     assert row["announced_at"] is not None
     assert row["dead_at"] is None
 
 
-async def test_what_is_given_back_can_be_had_at_once(books: Books, outbox: Outbox) -> None:
+async def test_a_released_event_can_be_claimed_at_once(books: Books, outbox: Outbox) -> None:
     for name in "ab":
         await add(books, name)
     taken = await outbox.take(8)
@@ -178,7 +174,7 @@ async def test_what_is_given_back_can_be_had_at_once(books: Books, outbox: Outbo
     assert {event.id for event in await outbox.take(8)} == {event.id for event in taken}
 
 
-async def test_the_id_for_receivers_stays_at_every_try_and_tells_all_events_apart(books: Books, outbox: Outbox) -> None:
+async def test_the_id_for_receivers_is_the_same_at_every_try_and_unique(books: Books, outbox: Outbox) -> None:
     for name in "abc":
         await add(books, name)
     events = await outbox.take(8)
@@ -188,7 +184,7 @@ async def test_the_id_for_receivers_stays_at_every_try_and_tells_all_events_apar
     assert replace(events[0], id=99).webhook_id != events[0].webhook_id
 
 
-async def test_among_very_many_events_no_look_reads_them_all(books: Books) -> None:
+async def test_a_claim_among_very_many_events_does_not_read_them_all(books: Books) -> None:
     await books.pool.execute(
         """INSERT INTO reconciler.events (key, generation_id, kind, payload, announced_at, next_at, dead_at)
            SELECT n, 'g' || n % 40000, 'succeeded', '{}', CASE WHEN n % 10 > 1 THEN now() END,
@@ -197,7 +193,8 @@ async def test_among_very_many_events_no_look_reads_them_all(books: Books) -> No
     )
     await books.pool.execute("UPDATE reconciler.events SET next_at = now() + interval '1 hour' WHERE id % 10 = 0")
     await books.pool.execute("ANALYZE reconciler.events")
-    found = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT JSON) {edge._TAKE}", 8, edge.TERM))
+    sql, *values = edge._TAKE(limit=8, term=edge.TERM)
+    found = json.loads(await books.pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *values))
     plan = list(nodes(found[0]["Plan"]))
     assert ("Index Scan", "events", "events_due") in plan
     assert "Seq Scan" not in {kind for kind, _, _ in plan}

@@ -22,7 +22,7 @@ async def database(rows_dsn: str) -> AsyncIterator[Database]:
 
 
 def elsewhere(dsn: str, **parts: str) -> str:
-    """The same address with another password or database."""
+    """Return the same address with another password or database."""
     head, _, name = dsn.rpartition("/")
     user = head.partition("://")[2].partition(":")[0]
     host = head.rpartition("@")[2]
@@ -30,26 +30,26 @@ def elsewhere(dsn: str, **parts: str) -> str:
     return f"postgresql://{user}:{password}@{host}/{parts.get('database', name)}"
 
 
-async def test_a_missing_database_is_for_a_person_to_mend(rows_dsn: str) -> None:
+async def test_a_missing_database_raises_config(rows_dsn: str) -> None:
     database = Database(elsewhere(rows_dsn, database="nobody_made_it"))
     with pytest.raises(Config) as refused:
         await database.fetch("SELECT 1")
     assert "DATABASE_URL" in refused.value.hint
 
 
-async def test_a_rejected_password_is_for_a_person_to_mend_and_is_not_told(rows_dsn: str) -> None:
+async def test_a_rejected_password_raises_config_and_is_not_printed(rows_dsn: str) -> None:
     database = Database(elsewhere(rows_dsn, password="of-somebody-else"))
     with pytest.raises(Config) as refused:
         await database.fetch("SELECT 1")
     assert "of-somebody-else" not in f"{refused.value} {refused.value.hint} {refused.value!r}"
 
 
-async def test_a_pooler_that_refuses_our_settings_is_for_a_person_to_mend() -> None:
-    """What PgBouncer says unless it is told otherwise, seen of 1.18: whoever waits for it waits for ever."""
-    said = b"SFATAL\0C08P01\0Munsupported startup parameter: tcp_keepalives_idle\0\0"
+async def test_a_pooler_that_refuses_our_settings_raises_config() -> None:
+    """PgBouncer 1.18 sends this by default. Waiting for it would never end."""
+    message = b"SFATAL\0C08P01\0Munsupported startup parameter: tcp_keepalives_idle\0\0"
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"E" + (len(said) + 4).to_bytes(4) + said)
+        writer.write(b"E" + (len(message) + 4).to_bytes(4) + message)
         await writer.drain()
         writer.close()
 
@@ -62,7 +62,7 @@ async def test_a_pooler_that_refuses_our_settings_is_for_a_person_to_mend() -> N
     assert "ignore_startup_parameters = statement_timeout, " in refused.value.hint
 
 
-async def test_a_missing_right_is_for_a_person_to_mend(database: Database) -> None:
+async def test_a_missing_right_raises_config(database: Database) -> None:
     with pytest.raises(Config):
         await database.execute("SET ROLE pg_monitor; SELECT * FROM public.generations")
     await database.execute("RESET ROLE")
@@ -101,7 +101,7 @@ async def test_a_statement_that_takes_too_long_is_given_up(database: Database) -
         await database.execute("SET statement_timeout = '50ms'; SELECT pg_sleep(5)")
 
 
-async def test_two_transactions_in_each_others_way_both_come_through(database: Database) -> None:
+async def test_two_transactions_in_each_others_way_both_succeed(database: Database) -> None:
     await database.execute("INSERT INTO reconciler.pace (model) VALUES ('one'), ('two')")
     both_hold, one_is_through = asyncio.Barrier(2), asyncio.Event()
     tries = 0
@@ -111,7 +111,7 @@ async def test_two_transactions_in_each_others_way_both_come_through(database: D
         tries += 1
         again = tries > 2
         if again:
-            # Else it may take once more what the other has waited for, before that wakes up.
+            # Otherwise it may take the lock again before the other, which waits for it, wakes up.
             await one_is_through.wait()
         async with database.transaction() as connection:
             await connection.execute("SET LOCAL deadlock_timeout = '20ms'")
@@ -126,7 +126,7 @@ async def test_two_transactions_in_each_others_way_both_come_through(database: D
     assert [row["n"] for row in await database.fetch("SELECT n FROM reconciler.pace")] == [2, 2]
 
 
-async def test_a_lock_that_does_not_come_in_three_tries_is_waited_for_elsewhere(database: Database) -> None:
+async def test_a_lock_that_does_not_come_in_three_tries_raises_transient(database: Database) -> None:
     await database.execute("INSERT INTO reconciler.pace (model) VALUES ('one')")
     async with database.transaction() as other:
         await other.execute("SELECT FROM reconciler.pace FOR UPDATE")
@@ -144,8 +144,8 @@ async def test_a_lock_that_does_not_come_in_three_tries_is_waited_for_elsewhere(
     assert (tries, busy.value.code) == (3, "database_busy")
 
 
-async def test_a_server_that_has_become_read_only_is_connected_to_anew(database: Database) -> None:
-    """A failover: the old primary lives on as a standby, and the address leads to the new one."""
+async def test_the_pool_reconnects_after_a_server_became_read_only(database: Database) -> None:
+    """A failover: the old primary continues as a standby, and the address leads to the new one."""
     one = Database(database._dsn, size=1)
     await one.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     with pytest.raises(Transient):
@@ -154,7 +154,7 @@ async def test_a_server_that_has_become_read_only_is_connected_to_anew(database:
     await one.close()
 
 
-async def test_prepared_statements_that_get_lost_are_done_without(database: Database) -> None:
+async def test_the_pool_does_without_prepared_statements_that_get_lost(database: Database) -> None:
     """F3: a pooler in transaction mode hands every statement to another backend."""
     assert not database.pooled
     one = Database(database._dsn, size=1)
@@ -192,7 +192,7 @@ async def sleeps_in_a_transaction(database: Database) -> None:
 
 
 @pytest.mark.parametrize(("waits", "seconds"), [(sleeps, 60), (sleeps_in_a_transaction, 61)])
-async def test_a_statement_can_be_left_at_once_even_where_the_server_says_nothing_any_more(
+async def test_a_cancelled_statement_ends_at_once_even_where_the_server_is_silent(
     rows_dsn: str, waits: object, seconds: int
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -211,13 +211,13 @@ async def test_a_statement_can_be_left_at_once_even_where_the_server_says_nothin
         assert await watch.fetchval("SELECT count(*) FROM reconciler.pace") == 0
 
 
-async def test_many_who_come_first_open_one_pool(database: Database) -> None:
+async def test_many_first_callers_open_one_pool(database: Database) -> None:
     await asyncio.gather(*(database.value("SELECT 1") for _ in range(20)))
     ours = "application_name = 'kie-reconciler' AND datname = current_database()"
     assert await database.value(f"SELECT count(*) FROM pg_stat_activity WHERE {ours}") <= 3
 
 
-async def test_what_was_closed_stays_closed(database: Database) -> None:
+async def test_a_closed_pool_stays_closed(database: Database) -> None:
     assert await database.value("SELECT 1") == 1
     await database.close()
     with pytest.raises(Transient):
@@ -227,14 +227,14 @@ async def test_what_was_closed_stays_closed(database: Database) -> None:
             pass
 
 
-async def test_nothing_is_connected_to_after_the_end(rows_dsn: str) -> None:
+async def test_no_connection_is_opened_after_close(rows_dsn: str) -> None:
     database = Database(elsewhere(rows_dsn, password="which-the-server-would-reject"))
     await database.close()
     with pytest.raises(Transient):
         await database.open()
 
 
-async def test_a_connection_that_comes_after_the_end_is_cut(database: Database) -> None:
+async def test_a_connection_that_opens_after_close_is_cut(database: Database) -> None:
     opening = asyncio.create_task(database.open())
     begun = asyncio.Event()
     asyncio.get_running_loop().call_soon(begun.set)
@@ -244,7 +244,7 @@ async def test_a_connection_that_comes_after_the_end_is_cut(database: Database) 
         await opening
 
 
-async def test_a_line_that_says_nothing_costs_one_statement_and_not_one_for_each_connection(rows_dsn: str) -> None:
+async def test_a_silent_network_costs_one_statement_and_not_one_for_each_connection(rows_dsn: str) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=3, patience=1.0)
         await asyncio.gather(*(database.value("SELECT pg_sleep(0.1)") for _ in range(3)))
@@ -257,7 +257,7 @@ async def test_a_line_that_says_nothing_costs_one_statement_and_not_one_for_each
         await database.close()
 
 
-async def test_a_connection_that_is_cut_between_two_steps_of_a_statement_is_a_database_that_is_away(
+async def test_a_connection_that_is_cut_in_a_statement_raises_transient(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare = PlainConnection._get_statement

@@ -1,4 +1,4 @@
-"""A connection that the server has ended, met in the moment between its last word and its hanging up."""
+"""A connection that the server has ended, in the moment between its last message and its closing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FATAL = b"SFATAL"
 
 
 class Lingering(Proxy):
-    """Passes on that the server ends a session, and the end of the connection only when told to."""
+    """Passes on the message that a session has ended, but closes the connection only on command."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
@@ -35,7 +35,7 @@ class Lingering(Proxy):
         target.transport.abort()
 
 
-async def test_a_session_that_was_just_ended_is_a_database_that_is_away(rows_dsn: str) -> None:
+async def test_a_session_that_was_just_ended_raises_transient(rows_dsn: str) -> None:
     async with Lingering(rows_dsn) as line:
         database = Database(line.dsn, size=1)
         try:
@@ -45,12 +45,12 @@ async def test_a_session_that_was_just_ended_is_a_database_that_is_away(rows_dsn
             await administrator.close()
             await asyncio.wait_for(line.ended.wait(), 5)
 
-            async def told() -> bool:
+            async def notified() -> bool:
                 with pytest.raises(Transient) as away:
                     await database.value("SELECT 'something new', $1::int", 1)
                 return away.value.code == "database_away"
 
-            assert await told()
+            assert await notified()
             line.hang_up.set()
 
             async def again() -> bool:

@@ -33,8 +33,8 @@ async def databases(rows_dsn: str) -> AsyncIterator[Sequence[Database]]:
         yield found
 
 
-async def granted(budget: RateLimit, times: list[float], key: str = "key") -> None:
-    await budget.take(key)
+async def granted(rate_limit: RateLimit, times: list[float], key: str = "key") -> None:
+    await rate_limit.take(key)
     times.append(asyncio.get_running_loop().time())
 
 
@@ -47,56 +47,56 @@ async def test_the_rate_holds_for_all_replicas_together(databases: Sequence[Data
     assert all(at - began >= n * GAP - SLACK for n, at in enumerate(sorted(times)))
 
 
-async def test_those_who_ask_together_are_served_one_after_the_other_by_one_statement(
+async def test_callers_of_one_moment_share_a_statement_and_are_served_in_turn(
     databases: Sequence[Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = 0
+    statements = 0
     value = databases[0].value
 
     async def counted(sql: str, *args: object) -> object:
-        nonlocal asked
-        asked += 1
+        nonlocal statements
+        statements += 1
         return await value(sql, *args)
 
     monkeypatch.setattr(databases[0], "value", counted)
-    budget, times = RateLimit(databases[0], RATE), []
-    waits = await asyncio.gather(*(budget.take("key") for _ in range(10)))
-    assert asked == 1
+    rate_limit, times = RateLimit(databases[0], RATE), []
+    waits = await asyncio.gather(*(rate_limit.take("key") for _ in range(10)))
+    assert statements == 1
     assert waits == sorted(waits)
     assert waits[0] < GAP
     assert all(abs(second - first - GAP) < 0.001 for first, second in pairwise(waits[1:]))
-    await granted(budget, times)
-    assert asked == 2
+    await granted(rate_limit, times)
+    assert statements == 2
 
 
-async def test_time_that_nobody_used_is_not_saved_up(databases: Sequence[Database]) -> None:
-    budget, times = RateLimit(databases[0], RATE), []
-    await granted(budget, times)
+async def test_unused_slots_are_not_saved_up(databases: Sequence[Database]) -> None:
+    rate_limit, times = RateLimit(databases[0], RATE), []
+    await granted(rate_limit, times)
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() - interval '1 hour'")
     began = asyncio.get_running_loop().time()
-    await asyncio.gather(*(granted(budget, times) for _ in range(6)))
+    await asyncio.gather(*(granted(rate_limit, times) for _ in range(6)))
     assert times[-1] - began >= 5 * GAP - SLACK
 
 
 async def test_each_key_has_a_rate_of_its_own(databases: Sequence[Database]) -> None:
-    budget = RateLimit(databases[0], 0.1)
+    rate_limit = RateLimit(databases[0], 0.1)
     async with asyncio.timeout(5):
-        waits = [await budget.take(key) for key in ("one", "two", "three")]
+        waits = [await rate_limit.take(key) for key in ("one", "two", "three")]
     assert waits == [0, 0, 0]
 
 
 async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
     await first.take("key")
-    await first.empty("key", 0.5)
+    await first.pause("key", 0.5)
     assert not first.spare("key")
     assert 0.4 < await second.take("key") <= 0.5
     await until(lambda: first.spare("key"), what="the rest is over")
 
 
-async def test_a_rest_that_nobody_should_wait_out_is_told_and_takes_no_slot(databases: Sequence[Database]) -> None:
+async def test_a_long_rest_raises_and_takes_no_slot(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
-    await first.empty("key", 20)
+    await first.pause("key", 20)
     rests = await asyncio.gather(*(second.take("key") for _ in range(3)), return_exceptions=True)
     assert all(isinstance(rest, KeyResting) and 19 < (rest.retry_after or 0) <= 20 for rest in rests)
     assert not second.spare("key")
@@ -105,35 +105,33 @@ async def test_a_rest_that_nobody_should_wait_out_is_told_and_takes_no_slot(data
 
 
 async def test_a_long_queue_is_no_rest(databases: Sequence[Database]) -> None:
-    budget = RateLimit(databases[0], RATE)
-    await budget.take("key")
+    rate_limit = RateLimit(databases[0], RATE)
+    await rate_limit.take("key")
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '20 seconds'")
-    waiting = asyncio.create_task(budget.take("key"))
-    await until(lambda: not budget.spare("key") and budget._granted["key"] > 19, what="the slot is taken")
+    waiting = asyncio.create_task(rate_limit.take("key"))
+    await until(lambda: not rate_limit.spare("key") and rate_limit._granted["key"] > 19, what="the slot is taken")
     done = waiting.done()
     waiting.cancel()
     assert not done
 
 
 @pytest.mark.parametrize("column", ["next_at", "rests_until"])
-async def test_a_time_that_a_jumping_clock_has_written_keeps_nobody_waiting(
-    databases: Sequence[Database], column: str
-) -> None:
+async def test_a_time_written_by_a_jumping_clock_delays_no_caller(databases: Sequence[Database], column: str) -> None:
     """F17: clocks jump."""
-    budget = RateLimit(databases[0], RATE)
-    await budget.take("key")
+    rate_limit = RateLimit(databases[0], RATE)
+    await rate_limit.take("key")
     await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
-    assert await budget.take("key") <= GAP
+    assert await rate_limit.take("key") <= GAP
     await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
-    await budget.empty("key", 1)
-    assert 0 < await budget.take("key") <= 1
+    await rate_limit.pause("key", 1)
+    assert 0 < await rate_limit.take("key") <= 1
 
 
 async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> None:
-    budget = RateLimit(databases[0], 0.1)
-    await budget.take("key")
+    rate_limit = RateLimit(databases[0], 0.1)
+    await rate_limit.take("key")
     await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '15 minutes'")
-    waiting = asyncio.create_task(budget.take("key"))
+    waiting = asyncio.create_task(rate_limit.take("key"))
     left = f"{LEFT} WHERE next_at > now() + interval '15 minutes'"
     await until(lambda: databases[0].value(left), what="the slot behind the others")
     waiting.cancel()
@@ -141,60 +139,62 @@ async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> 
 
 async def test_a_short_rest_does_not_end_a_long_one(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
-    await first.empty("key", 60)
-    await second.empty("key", 1)
+    await first.pause("key", 60)
+    await second.pause("key", 1)
     assert await databases[0].value(LEFT) > 50
 
 
-async def test_a_request_is_to_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:
-    budget = RateLimit(databases[0], 5)
-    assert budget.spare("key")
-    await budget.take("key")
-    assert not budget.spare("key")
-    assert budget.spare("another key")
-    await until(lambda: budget.spare("key"), within=2, what="the gap is over")
+async def test_a_request_is_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:
+    rate_limit = RateLimit(databases[0], 5)
+    assert rate_limit.spare("key")
+    await rate_limit.take("key")
+    assert not rate_limit.spare("key")
+    assert rate_limit.spare("another key")
+    await until(lambda: rate_limit.spare("key"), within=2, what="the gap is over")
 
 
-async def test_who_would_not_wait_so_long_takes_no_slot_from_those_who_do(databases: Sequence[Database]) -> None:
+async def test_an_impatient_caller_takes_no_slot(databases: Sequence[Database]) -> None:
     first, second = (RateLimit(database, RATE) for database in databases)
-    await first.empty("key", 60)
+    await first.pause("key", 60)
     left = "SELECT next_at FROM reconciler.budget"
     before = await databases[0].value(left)
     assert not await second.take_soon("key", 3)
     assert await databases[0].value(left) == before
 
 
-async def test_who_waits_a_little_keeps_the_same_distance_as_all_others(databases: Sequence[Database]) -> None:
+async def test_a_patient_caller_keeps_the_distance_to_all_others(databases: Sequence[Database]) -> None:
     times: list[float] = []
     budgets = [RateLimit(database, RATE) for database in databases]
 
-    async def soon(budget: RateLimit) -> None:
-        assert await budget.take_soon("key", 5)
+    async def soon(rate_limit: RateLimit) -> None:
+        assert await rate_limit.take_soon("key", 5)
         times.append(asyncio.get_running_loop().time())
 
     began = asyncio.get_running_loop().time()
-    mixed = [soon(budget) for budget in budgets * 3] + [granted(budget, times) for budget in budgets * 3]
+    mixed = [soon(rate_limit) for rate_limit in budgets * 3] + [
+        granted(rate_limit, times) for rate_limit in budgets * 3
+    ]
     await asyncio.gather(*mixed)
     assert all(at - began >= n * GAP - SLACK for n, at in enumerate(sorted(times)))
 
 
-async def test_whoever_stops_waiting_takes_nobody_elses_turn(databases: Sequence[Database]) -> None:
-    budget = RateLimit(databases[0], RATE)
-    takers = [asyncio.create_task(budget.take("key")) for _ in range(4)]
+async def test_a_cancelled_caller_takes_no_other_turn(databases: Sequence[Database]) -> None:
+    rate_limit = RateLimit(databases[0], RATE)
+    takers = [asyncio.create_task(rate_limit.take("key")) for _ in range(4)]
     takers[0].cancel()
     ended = await asyncio.gather(*takers, return_exceptions=True)
     assert isinstance(ended[0], asyncio.CancelledError)
     assert all(isinstance(wait, float) for wait in ended[1:])
 
 
-async def test_a_draw_that_fails_fails_those_who_asked_and_nobody_after_them(rows_dsn: str) -> None:
+async def test_a_failed_draw_fails_its_own_callers_and_no_later_ones(rows_dsn: str) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=1)
-        budget = RateLimit(database, RATE)
-        await budget.take("key")
+        rate_limit = RateLimit(database, RATE)
+        await rate_limit.take("key")
         await proxy.refuse()
-        ended = await asyncio.gather(*(budget.take("key") for _ in range(3)), return_exceptions=True)
+        ended = await asyncio.gather(*(rate_limit.take("key") for _ in range(3)), return_exceptions=True)
         assert all(isinstance(error, Transient) for error in ended)
         proxy.mend()
-        assert await budget.take("key") < 1
+        assert await rate_limit.take("key") < 1
         await database.close()

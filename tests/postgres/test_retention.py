@@ -1,4 +1,4 @@
-"""What grows old is deleted, and only that: failures with nothing stored, old traces, books of rows that are gone."""
+"""Only old records are deleted: failures with nothing stored, our own traces, bookkeeping of deleted rows."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DAY = 86_400.0
 
 
 async def failed(books: Books, days: int) -> int:
-    """How many one batch deletes."""
-    return (await books.upkeep().failed(timedelta(days=days))).count
+    """Delete one batch and return how many rows that were."""
+    return (await books.retention().failed(timedelta(days=days))).count
 
 
 async def generations(books: Books) -> set[str]:
     return {row["id"] for row in await books.pool.fetch("SELECT id::text FROM public.generations")}
 
 
-async def test_old_failures_with_nothing_stored_are_deleted_with_their_books(books: Books) -> None:
+async def test_old_failures_with_nothing_stored_are_deleted_with_their_bookkeeping(books: Books) -> None:
     old = await books.insert(status="queued", age=31 * DAY)
     await books.claim(old)
     await books.change(old, "status = 'failed', result_urls = '[]'")
@@ -56,7 +56,7 @@ async def test_a_failure_of_which_a_part_is_stored_is_kept(books: Books) -> None
     assert await failed(books, 30) == 0
 
 
-async def test_a_failure_of_our_own_that_may_still_succeed_is_kept(books: Books) -> None:
+async def test_a_failure_that_we_concluded_and_that_may_still_succeed_is_kept(books: Books) -> None:
     row, claim = await books.held(await books.insert(age=20 * DAY))
     assert (
         await books.ledger().fail(row, claim, Fail("gave up", recheck_at=row.created_at + timedelta(days=30)))
@@ -65,7 +65,7 @@ async def test_a_failure_of_our_own_that_may_still_succeed_is_kept(books: Books)
     assert await failed(books, 14) == 0
 
 
-async def test_a_row_that_somebody_locks_is_left_for_the_next_time(books: Books) -> None:
+async def test_a_locked_row_is_left_for_the_next_time(books: Books) -> None:
     await books.insert(status="failed", age=31 * DAY)
     locked = await books.insert(status="failed", age=31 * DAY)
     async with books.pool.acquire() as other, other.transaction():
@@ -83,7 +83,7 @@ async def test_one_call_deletes_one_batch(books: Books) -> None:
     assert [await failed(books, 30) for _ in range(3)] == [BATCH, 20, 0]
 
 
-async def test_old_traces_go_and_what_may_still_be_asked_for_stays(books: Books) -> None:
+async def test_old_records_are_deleted_and_those_still_needed_stay(books: Books) -> None:
     await books.pool.execute(
         """
         INSERT INTO reconciler.instances (id, host, pid, version, seen_at)
@@ -97,7 +97,7 @@ async def test_old_traces_go_and_what_may_still_be_asked_for_stays(books: Books)
              VALUES ('old', '{}', now() - interval '31 days'), ('young', '{}', now());
         """
     )
-    await books.upkeep().traces()
+    await books.retention().traces()
 
     async def left(sql: str) -> list[str]:
         return sorted(row[0] for row in await books.pool.fetch(sql))
@@ -107,7 +107,7 @@ async def test_old_traces_go_and_what_may_still_be_asked_for_stays(books: Books)
     assert await left("SELECT task_id FROM reconciler.callbacks") == ["young"]
 
 
-async def test_where_somebody_is_to_be_told_old_events_stay_until_they_are_told_or_given_up(books: Books) -> None:
+async def test_with_webhooks_old_events_stay_until_they_are_sent_or_given_up(books: Books) -> None:
     await books.pool.execute(
         """
         INSERT INTO reconciler.events (key, generation_id, kind, payload, at, announced_at, dead_at)
@@ -117,12 +117,12 @@ async def test_where_somebody_is_to_be_told_old_events_stay_until_they_are_told_
                     ('untold', 'g', 'failed', '{}', now() - interval '31 days', NULL, NULL);
         """
     )
-    await Retention(books.database, books.shape, announces=True).traces()
+    await Retention(books.database, books.table, term=30, webhooks=True).traces()
     kept = await books.pool.fetch("SELECT key FROM reconciler.events ORDER BY key")
     assert [row["key"] for row in kept] == ["dead lately", "untold"]
 
 
-async def test_callbacks_of_tasks_that_nobody_knows_go_sooner(books: Books) -> None:
+async def test_callbacks_of_unknown_tasks_are_deleted_sooner(books: Books) -> None:
     row = await books.insert(task_id="known")
     await books.claim(row)
     await books.pool.execute(
@@ -130,20 +130,20 @@ async def test_callbacks_of_tasks_that_nobody_knows_go_sooner(books: Books) -> N
            SELECT task_id, days, '{}', now() - days * interval '1 day'
              FROM unnest(ARRAY['known', 'unknown']) AS task_id, unnest(ARRAY[13, 15, 31]) AS days"""
     )
-    await books.upkeep().traces()
+    await books.retention().traces()
     left = await books.pool.fetch("SELECT task_id, digest FROM reconciler.callbacks")
     assert {tuple(one) for one in left} == {("known", "13"), ("known", "15"), ("unknown", "13")}
 
 
-async def test_books_of_rows_that_are_gone_are_closed_and_their_objects_are_orphans(books: Books) -> None:
+async def test_bookkeeping_of_deleted_rows_is_deleted_and_their_objects_are_orphans(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)
     alive, _ = await books.held(await books.insert())
     await books.set(alive.id, "lease = NULL, lease_until = NULL")
     await books.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row.id)
-    assert await books.upkeep().deserted() == 0, "somebody still holds it"
+    assert await books.retention().deserted() == 0, "an instance still holds it"
     await books.set(row.id, "lease_until = now() - interval '1 second'")
-    assert await books.upkeep().deserted() == 1
+    assert await books.retention().deserted() == 1
     assert await books.work(row.id) is None
     assert await books.work(alive.id) is not None
     orphans = await books.pool.fetch("SELECT path FROM reconciler.orphans")

@@ -1,4 +1,4 @@
-"""Upkeep meets what others did to the table: rows copied, rows referred to, rows hidden, rows reopened."""
+"""Retention and changes by others in the table: rows copied, rows referred to, rows hidden, rows reopened."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ LATER = "UPDATE reconciler.orphans SET since = now() - interval '2 hours'"
 
 
 async def cleaned(books: Books) -> list[str]:
-    """What a cleanup removes two hours from now."""
+    """Return the paths that a cleanup two hours from now removes."""
     await books.pool.execute(LATER)
     shelf = Shelf()
-    await remove_orphans(books.upkeep(), shelf)  # type: ignore[arg-type]
+    await remove_orphans(books.retention(), shelf)  # type: ignore[arg-type]
     return shelf.removed
 
 
 @pytest.mark.parametrize("shown", ["asset_urls", "preview_url"])
-async def test_what_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str) -> None:
+async def test_an_object_that_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim, sources=2)
     assert await books.ledger().finish(row, claim, delivered(2)) == "succeeded"
@@ -39,11 +39,11 @@ async def test_what_a_copy_of_a_deleted_row_shows_stays(books: Books, shown: str
     copied = f"INSERT INTO public.generations (status, asset_url, {shown}) VALUES ('success', $1::text, {other})"
     await books.pool.execute(copied.replace("$2", "$2::text"), first, second)
     await books.pool.execute("DELETE FROM public.generations WHERE id::text = $1", row.id)
-    assert await books.upkeep().deserted() == 1
+    assert await books.retention().deserted() == 1
     assert await cleaned(books) == []
 
 
-async def test_what_is_shown_anywhere_in_a_large_table_stays(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_object_shown_anywhere_in_a_large_table_stays(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WALK", 3)
     paths = [f"user/image/{n}_0.png" for n in range(8)]
     for path in paths[:7]:
@@ -65,14 +65,14 @@ async def test_a_failure_that_another_table_refers_to_keeps_no_other_from_being_
     await books.pool.execute("INSERT INTO public.refunds SELECT id FROM public.generations")
     for days in (34, 32, 31):
         await books.insert(status="failed", age=days * DAY)
-    assert await delete_failed(books.upkeep(), MONTH) == 3
+    assert await delete_failed(books.retention(), MONTH) == 3
     assert await books.pool.fetch("SELECT id::text FROM public.generations") == [(named,)]
 
 
 async def test_a_failure_that_was_just_reopened_is_kept(books: Books) -> None:
     reopened = await books.insert(status="failed", age=31 * DAY)
-    assert await Reopener(books.database, books.shape).reopen(reopened)
-    assert await delete_failed(books.upkeep(), MONTH) == 0
+    assert await Reopener(books.database, books.table, term=30).reopen(reopened)
+    assert await delete_failed(books.retention(), MONTH) == 0
 
 
 async def test_the_walk_reaches_every_row_though_each_process_takes_only_a_few_steps(
@@ -87,7 +87,7 @@ async def test_the_walk_reaches_every_row_though_each_process_takes_only_a_few_s
     )
     await books.pool.execute("ANALYZE reconciler.work")
     for _ in range(200):
-        if await books.upkeep().deserted():
+        if await books.retention().deserted():
             break
     assert await books.pool.fetchval("SELECT count(*) FROM reconciler.work") == 199
 
@@ -109,7 +109,7 @@ async def test_rows_that_row_security_hides_are_not_deleted_rows(dsn: str) -> No
             held = await owner.insert()
             _, claim = await books.held(held)
             await owner.pool.execute("ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY")
-            assert await books.upkeep().deserted() == 0
+            assert await books.retention().deserted() == 0
             await books.ledger().forget(claim)
             await migrate(dsn, application=True)
             for kept in (shown, given_up, held):

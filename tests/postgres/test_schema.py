@@ -1,4 +1,4 @@
-"""Reading the application's table as it is: its columns, its types, its words, and what is missing."""
+"""Reading the application's table as it is: its columns, its types, its statuses, and faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.errors import Config
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, REQUIRED, introspect
+from reconciler.postgres.predicates import OPEN_OR_UNHEALED
+from reconciler.postgres.schema import REQUIRED, introspect
 from testkit.tables import older_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,33 +35,33 @@ async def table(connection: Any, columns: str = MINIMAL, check: str = "") -> Non
     await connection.execute(f"CREATE TABLE public.generations ({columns}{check and f', CHECK ({check})'})")
 
 
-async def test_the_least_that_works_is_enough(connection: Any) -> None:
+async def test_the_required_columns_are_enough(connection: Any) -> None:
     await table(connection)
-    shape = await introspect(connection)
-    assert shape.id_type == "uuid"
-    assert (shape.kind_column, shape.model_column, shape.error_column) == (None, None, None)
-    assert shape.statuses is None
-    assert (shape.success, shape.writes_generating) == ("success", True)
-    assert shape.needed == {"id"}
+    found = await introspect(connection)
+    assert found.id_type == "uuid"
+    assert (found.kind_column, found.model_column, found.error_column) == (None, None, None)
+    assert found.statuses is None
+    assert (found.success, found.writes_generating) == ("success", True)
+    assert found.needed == {"id"}
 
 
 async def test_an_older_table_is_taken_as_it_is(connection: Any) -> None:
     await older_table(connection)
-    shape = await introspect(connection)
-    assert (shape.kind_column, shape.model_column, shape.error_column) == ("type", "model_id", "error")
-    assert shape.columns["result_urls"] == "text[]"
-    assert not shape.has("asset_urls")
-    assert shape.statuses == frozenset({"pending", "processing", "completed", "failed"})
-    assert (shape.success, shape.writes_generating) == ("completed", False)
-    assert shape.needed == {"user_id", "type", "model_id", "model_name"}
+    found = await introspect(connection)
+    assert (found.kind_column, found.model_column, found.error_column) == ("type", "model_id", "error")
+    assert found.columns["result_urls"] == "text[]"
+    assert not found.has("asset_urls")
+    assert found.statuses == frozenset({"pending", "processing", "completed", "failed"})
+    assert (found.success, found.writes_generating) == ("completed", False)
+    assert found.needed == {"user_id", "type", "model_id", "model_name"}
 
 
 async def test_the_specifications_names_come_before_older_ones(connection: Any) -> None:
     await table(
         connection, f"{MINIMAL}, type text, kind text, model_name text, model text, model_id text, model_key text"
     )
-    shape = await introspect(connection)
-    assert (shape.kind_column, shape.model_column) == ("kind", "model_key")
+    found = await introspect(connection)
+    assert (found.kind_column, found.model_column) == ("kind", "model_key")
 
 
 @pytest.mark.parametrize(
@@ -77,45 +78,43 @@ async def test_the_specifications_names_come_before_older_ones(connection: Any) 
         ("status ~ '^(success|failed)$'", {"success", "failed"}),
     ],
 )
-async def test_what_the_check_lets_through_is_asked_of_the_check(
-    connection: Any, check: str, allowed: set[str]
-) -> None:
+async def test_the_allowed_statuses_come_from_the_check_itself(connection: Any, check: str, allowed: set[str]) -> None:
     await table(connection, check=check)
     assert (await introspect(connection)).statuses == frozenset(allowed)
 
 
-async def test_of_two_checks_both_must_let_a_word_through(connection: Any) -> None:
+async def test_of_two_checks_both_must_allow_a_word(connection: Any) -> None:
     await table(connection, check="status IN ('queued', 'success', 'failed', 'pending')), CHECK (status <> 'pending'")
     assert (await introspect(connection)).statuses == frozenset({"queued", "success", "failed"})
 
 
 @pytest.mark.parametrize("kind", ["varchar(20)", "character(10)"])
-async def test_any_kind_of_text_will_do_for_the_status(connection: Any, kind: str) -> None:
+async def test_the_status_may_have_any_text_type(connection: Any, kind: str) -> None:
     columns = MINIMAL.replace("status text", f"status {kind}")
     await table(connection, columns, check="status IN ('success', 'failed')")
     assert (await introspect(connection)).takes("success")
 
 
-async def test_a_database_without_the_table_names_the_command_that_makes_it(connection: Any) -> None:
+async def test_a_missing_table_is_reported_with_the_command_that_makes_it(connection: Any) -> None:
     with pytest.raises(Config, match=r"no table public\.generations") as refused:
         await introspect(connection)
     assert "migrate --application" in refused.value.hint
 
 
 @pytest.mark.parametrize("missing", [[name] for name in REQUIRED] + [list(REQUIRED)[1:]])
-async def test_a_missing_column_is_named_with_the_sql_that_adds_it(connection: Any, missing: list[str]) -> None:
+async def test_a_missing_column_is_reported_with_the_sql_that_adds_it(connection: Any, missing: list[str]) -> None:
     there = [column for column in MINIMAL.split(", ") if column.split()[0] not in missing]
     await table(connection, ", ".join(there))
     with pytest.raises(Config) as refused:
         await introspect(connection)
     assert all(name in str(refused.value) for name in missing)
     await connection.execute(refused.value.hint.partition(";")[0])
-    shape = await introspect(connection)
-    assert all(shape.has(name) for name in REQUIRED)
+    found = await introspect(connection)
+    assert all(found.has(name) for name in REQUIRED)
 
 
 @pytest.mark.parametrize("column", ["status", "task_id"])
-async def test_a_column_of_another_type_is_named_with_the_sql_that_turns_it(connection: Any, column: str) -> None:
+async def test_a_column_of_another_type_is_reported_with_the_sql_that_changes_it(connection: Any, column: str) -> None:
     await connection.execute("CREATE TYPE public.word AS ENUM ('queued', 'success', 'failed')")
     await table(connection, MINIMAL.replace(f"{column} text", f"{column} public.word"))
     with pytest.raises(Config, match=column) as refused:
@@ -131,24 +130,24 @@ async def test_a_column_of_another_type_is_named_with_the_sql_that_turns_it(conn
         ("status IN ('queued', 'failed')", "completed"),
     ],
 )
-async def test_a_check_that_refuses_what_must_be_written_is_named(connection: Any, check: str, refused: str) -> None:
+async def test_a_check_that_refuses_a_needed_status_is_reported(connection: Any, check: str, refused: str) -> None:
     await table(connection, check=check)
     with pytest.raises(Config, match=refused):
         await introspect(connection)
 
 
-async def test_a_generated_column_is_not_for_writing(connection: Any) -> None:
+async def test_a_generated_column_is_not_written(connection: Any) -> None:
     await table(connection, f"{MINIMAL}, result_urls text GENERATED ALWAYS AS (asset_url) STORED")
     assert not (await introspect(connection)).has("result_urls")
 
 
-async def test_a_dropped_column_is_not_there(connection: Any) -> None:
+async def test_a_dropped_column_does_not_exist(connection: Any) -> None:
     await table(connection, f"{MINIMAL}, error text")
     await connection.execute("ALTER TABLE public.generations DROP COLUMN error")
     assert (await introspect(connection)).error_column is None
 
 
-async def test_the_sweeps_words_are_those_of_the_core(connection: Any) -> None:
+async def test_the_statuses_of_the_sweep_are_those_of_the_domain(connection: Any) -> None:
     words = [*OPEN, *SUCCEEDED, "failed", "cancelled", "melted"]
     found = await connection.fetch(
         f"SELECT status, asset_url IS NULL AS bare FROM unnest($1::text[]) AS s (status),"
@@ -159,7 +158,7 @@ async def test_the_sweeps_words_are_those_of_the_core(connection: Any) -> None:
     assert {tuple(row) for row in found} == both | {(word, True) for word in SUCCEEDED}
 
 
-async def test_the_sweeps_words_hold_together_beside_other_conditions(connection: Any) -> None:
+async def test_the_condition_of_the_sweep_combines_with_others(connection: Any) -> None:
     assert (
         await connection.fetch(
             f"SELECT FROM (VALUES ('queued', NULL)) AS g (status, asset_url) WHERE {OPEN_OR_UNHEALED} AND false"
@@ -168,7 +167,7 @@ async def test_the_sweeps_words_hold_together_beside_other_conditions(connection
     )
 
 
-async def test_the_sweep_and_its_index_have_the_same_words(connection: Any) -> None:
+async def test_the_sweep_and_its_index_have_the_same_condition(connection: Any) -> None:
     await table(connection)
     index = (ROOT / "sql" / "040_open_index.sql").read_text()
     await connection.execute(index.replace("CONCURRENTLY", ""))
@@ -190,11 +189,11 @@ async def test_the_sweep_and_its_index_have_the_same_words(connection: Any) -> N
         "true",
     ],
 )
-async def test_the_database_and_we_read_a_check_alike(connection: Any, check: str) -> None:
-    """Migrations ask the function, the daemon asks itself."""
+async def test_the_database_function_and_the_daemon_read_a_check_alike(connection: Any, check: str) -> None:
+    """Migrations use the function, the daemon its own code."""
     await table(connection, check=check)
     await connection.execute("CREATE SCHEMA reconciler")
     await connection.execute((ROOT / "sql" / "021_allowed_statuses.sql").read_text())
     allowed = await connection.fetchval("SELECT reconciler.allowed_statuses()")
-    shape = await introspect(connection)
-    assert shape.statuses == (None if allowed is None else frozenset(allowed))
+    found = await introspect(connection)
+    assert found.statuses == (None if allowed is None else frozenset(allowed))

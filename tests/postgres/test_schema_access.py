@@ -1,4 +1,4 @@
-"""A login that cannot see the rows must hear it at start: under row security they would just vanish."""
+"""A login that cannot see the rows gets an error at start: under row security they would silently vanish."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECURED = "ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;"
 
 @pytest.fixture
 async def owner(postgres: Any) -> AsyncIterator[Any]:
-    """The superuser in a transaction that is rolled back, who has made an older table and a login of little right."""
+    """The superuser in a transaction that is rolled back, with an older table and a login with few rights."""
     connection = await asyncpg.connect(postgres.dsn())
     transaction = connection.transaction()
     await transaction.start()
@@ -32,8 +32,8 @@ async def owner(postgres: Any) -> AsyncIterator[Any]:
     await connection.close()
 
 
-async def told(owner: Any, login: str = LOGIN) -> str | None:
-    """What a login hears at its start; None: it may run, and sees every row. `NONE` is the owner."""
+async def refusal(owner: Any, login: str = LOGIN) -> str | None:
+    """Return the error of a login at its start, None where it may run and sees every row. `NONE` is the owner."""
     await owner.execute(f"SET LOCAL ROLE {login}")
     try:
         await introspect(owner)
@@ -47,27 +47,27 @@ async def told(owner: Any, login: str = LOGIN) -> str | None:
 
 
 def sql(words: str | None) -> str:
-    """The statements in what was told."""
+    """Return the statements in the message."""
     return " ".join(re.findall(r"(?:GRANT|CREATE POLICY) [^;]*;", words or ""))
 
 
 async def test_the_tables_owner_sees_everything(owner: Any) -> None:
     await owner.execute(SECURED)
-    assert await told(owner, "NONE") is None
+    assert await refusal(owner, "NONE") is None
 
 
-async def test_a_login_without_rights_hears_the_grants_it_needs(owner: Any) -> None:
-    words = await told(owner)
+async def test_a_login_without_rights_is_given_the_grants_it_needs(owner: Any) -> None:
+    words = await refusal(owner)
     assert "GRANT SELECT" in sql(words)
     assert "GRANT UPDATE" in sql(words)
     await owner.execute(sql(words))
-    assert await told(owner) is None
+    assert await refusal(owner) is None
 
 
-async def test_a_login_that_may_only_read_hears_what_it_must_write(owner: Any) -> None:
+async def test_a_login_that_may_only_read_is_given_the_grants_to_write(owner: Any) -> None:
     await owner.execute(f"GRANT SELECT ON public.generations TO {LOGIN}")
-    await owner.execute(sql(await told(owner)))
-    assert await told(owner) is None
+    await owner.execute(sql(await refusal(owner)))
+    assert await refusal(owner) is None
     allowed = await owner.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'public.generations'::regclass AND attnum > 0"
         " AND has_column_privilege($1, attrelid, attnum, 'UPDATE')",
@@ -78,15 +78,15 @@ async def test_a_login_that_may_only_read_hears_what_it_must_write(owner: Any) -
 
 async def test_without_row_security_no_policy_is_needed(owner: Any) -> None:
     await owner.execute(GRANTED)
-    assert await told(owner) is None
+    assert await refusal(owner) is None
 
 
-async def test_a_login_that_no_policy_names_hears_the_policies_it_needs(owner: Any) -> None:
+async def test_a_login_that_no_policy_names_is_given_the_policies_it_needs(owner: Any) -> None:
     await owner.execute(GRANTED + SECURED)
-    words = await told(owner)
+    words = await refusal(owner)
     assert "row security" in (words or "")
     await owner.execute(sql(words))
-    assert await told(owner) is None
+    assert await refusal(owner) is None
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ async def test_a_login_that_no_policy_names_hears_the_policies_it_needs(owner: A
         ("FOR ALL TO pg_monitor USING (true)", {"SELECT", "UPDATE"}),
     ],
 )
-async def test_only_policies_that_show_us_the_rows_count(owner: Any, policy: str, missing: set[str]) -> None:
+async def test_only_policies_that_show_the_rows_to_us_count(owner: Any, policy: str, missing: set[str]) -> None:
     await owner.execute(f"{GRANTED}{SECURED}CREATE POLICY theirs ON public.generations {policy}")
-    assert set(re.findall(r"FOR (\w+) TO", sql(await told(owner)))) == missing
+    assert set(re.findall(r"FOR (\w+) TO", sql(await refusal(owner)))) == missing
 
 
 async def test_a_policy_for_a_role_counts_for_its_members(owner: Any) -> None:
@@ -113,23 +113,23 @@ async def test_a_policy_for_a_role_counts_for_its_members(owner: Any) -> None:
         f"{GRANTED}{SECURED}CREATE POLICY theirs ON public.generations FOR ALL TO pg_monitor USING (true);"
         f"GRANT pg_monitor TO {LOGIN}"
     )
-    assert await told(owner) is None
+    assert await refusal(owner) is None
 
 
-async def test_a_member_of_the_service_role_does_not_inherit_its_sight(owner: Any) -> None:
+async def test_a_member_of_the_service_role_does_not_inherit_its_bypass(owner: Any) -> None:
     """BYPASSRLS is an attribute, and attributes are not inherited."""
     await owner.execute(f"{GRANTED}{SECURED}CREATE ROLE sighted BYPASSRLS; GRANT sighted TO {LOGIN}")
     await owner.execute("GRANT ALL ON public.generations TO sighted")
-    assert await told(owner, "sighted") is None
-    assert "row security" in (await told(owner) or "")
+    assert await refusal(owner, "sighted") is None
+    assert "row security" in (await refusal(owner) or "")
 
 
-async def test_an_owner_whom_row_security_is_forced_upon_needs_policies_too(owner: Any) -> None:
+async def test_an_owner_under_forced_row_security_needs_policies_too(owner: Any) -> None:
     await owner.execute(f"GRANT CREATE ON SCHEMA public TO {LOGIN}; ALTER TABLE public.generations OWNER TO {LOGIN}")
     await owner.execute(SECURED)
-    assert await told(owner) is None
+    assert await refusal(owner) is None
     await owner.execute("ALTER TABLE public.generations FORCE ROW LEVEL SECURITY")
-    assert "row security" in (await told(owner) or "")
+    assert "row security" in (await refusal(owner) or "")
 
 
 async def test_row_security_turned_on_later_is_noticed_and_mended_by_migrate(empty_dsn: str) -> None:

@@ -10,26 +10,26 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.systemd.notify import SupervisorSocket
-from testkit.standins.listening import Ear, Said
+from testkit.standins.notify_socket import Message, NotifySocket
 from testkit.waiting import until
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 async def test_each_value_is_a_line_of_one_datagram_from_our_own_process(kind: str, tmp_path: Path) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@kr-{secrets.token_hex(8)}"
-    with Ear(address).open() as ear:
+    with NotifySocket(address).open() as systemd:
         supervisor = SupervisorSocket(address)
         assert supervisor.send(READY=1, STATUS="3 in hand")
-        await until(lambda: ear.said, what="a message")
+        await until(lambda: systemd.messages, what="a message")
         supervisor.close()
-    assert ear.said == [Said(os.getpid(), {"READY": "1", "STATUS": "3 in hand"})]
+    assert systemd.messages == [Message(os.getpid(), {"READY": "1", "STATUS": "3 in hand"})]
 
 
 async def test_a_status_cannot_add_lines(tmp_path: Path) -> None:
-    with Ear(str(tmp_path / "notify")).open() as ear:
-        assert SupervisorSocket(ear.address).send(STATUS="away\nREADY=1\n\udcff")
-        await until(lambda: ear.said, what="a message")
-    assert ear.said[0].lines == {"STATUS": "away READY=1 ?"}
+    with NotifySocket(str(tmp_path / "notify")).open() as systemd:
+        assert SupervisorSocket(systemd.address).send(STATUS="away\nREADY=1\n\udcff")
+        await until(lambda: systemd.messages, what="a message")
+    assert systemd.messages[0].lines == {"STATUS": "away READY=1 ?"}
 
 
 async def test_the_variables_of_the_supervisor_are_removed_from_the_environment(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ async def test_a_supervisor_that_is_away_costs_one_log_line_and_is_reached_when_
         assert not supervisor.send(READY=1)
         assert not supervisor.send(READY=1)
     assert [line["event"] for line in lines] == ["supervisor.unheard"]
-    with Ear(str(tmp_path / "notify")).open():
+    with NotifySocket(str(tmp_path / "notify")).open():
         assert supervisor.send(READY=1)
     supervisor.close()
 
 
 async def test_a_supervisor_that_does_not_read_does_not_block_us(tmp_path: Path) -> None:
-    ear = Ear(str(tmp_path / "notify"))
-    with ear.open(), capture_logs():
-        supervisor = SupervisorSocket(ear.address)
+    systemd = NotifySocket(str(tmp_path / "notify"))
+    with systemd.open(), capture_logs():
+        supervisor = SupervisorSocket(systemd.address)
         assert not all(supervisor.send(WATCHDOG=1) for _ in range(10_000))
         supervisor.close()

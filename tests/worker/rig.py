@@ -77,11 +77,11 @@ class Rig:
     @asynccontextmanager
     async def working(self, built: Parts) -> AsyncIterator[Parts]:
         """Run the loops that claim and renew leases; no periodic tasks and no listener."""
-        loops = [asyncio.create_task(built.work.run()), asyncio.create_task(built.work.keep())]
+        loops = [asyncio.create_task(built.worker.run()), asyncio.create_task(built.worker.keep())]
         try:
             yield built
         finally:
-            await built.work.drain(0)
+            await built.worker.drain(0)
             for loop in loops:
                 loop.cancel()
             ended = await asyncio.gather(*loops, return_exceptions=True)
@@ -90,18 +90,18 @@ class Rig:
 
     def broad(self, built: Parts, *, polling: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
         """The same instance with other limits: visits that poll at once, seconds of a lease and between two sweeps."""
-        claims = Claims(built.database, built.shape, REACH, instance=built.instance, term=term)
+        claims = Claims(built.database, built.table, REACH, instance=built.instance, term=term)
         work = Worker(
             claims,
             built.ledger,
-            built.work._visitor,
+            built.worker._visitor,
             built.metrics,
             max_polling=polling,
             lease_seconds=term,
             sweep_seconds=sweep,
             request_gap=0.001,
         )
-        return replace(built, claims=claims, work=work)
+        return replace(built, claims=claims, worker=work)
 
     async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[TaskSpec]) -> str:
         """A task at KIE and its row; the row's id."""
@@ -113,7 +113,7 @@ class Rig:
 
     async def visit(self, built: Parts, generation_id: str, trigger: Trigger = Trigger.SYNC) -> VisitOutcome:
         """Visit one generation, which must be eligible and held by no instance."""
-        visited = await built.work.once(generation_id, trigger)
+        visited = await built.worker.once(generation_id, trigger)
         assert visited is not None, "it could not be claimed"
         return visited
 

@@ -24,7 +24,7 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
 async def test_three_instances_among_faults_deliver_everything_once(
     supabase_rig: Rig, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -59,7 +59,7 @@ async def visiting(rig: Rig, instance: Parts, ids: list[str], dice: random.Rando
                 generation_id,
             )
         try:
-            await instance.work.once(generation_id, Trigger.SYNC)
+            await instance.worker.once(generation_id, Trigger.SYNC)
         except (LeaseLost, Transient):
             continue
         if (await rig.books.generation(generation_id))["status"] == "success":

@@ -104,7 +104,7 @@ async def cut_visit(rig: Rig, generation_id: str, cut: Cut, patch: pytest.Monkey
         async with rig.instance() as parts:
             cut.counting = True
             try:
-                await parts.work.once(generation_id, Trigger.SYNC)
+                await parts.worker.once(generation_id, Trigger.SYNC)
             except (Transient, LeaseLost):
                 assert cut.dead
             cut.counting = False
@@ -146,7 +146,7 @@ async def check_every_cut(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> Non
             generation_id = await ordered(rig, kind)
             await cut_visit(rig, generation_id, Cut(at, answered), patch)
             await successor.claims.discover()
-            await successor.work.once(generation_id, Trigger.POLL)
+            await successor.worker.once(generation_id, Trigger.POLL)
             try:
                 await check_end(rig, generation_id, kind)
             except AssertionError as error:

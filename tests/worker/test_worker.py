@@ -30,7 +30,7 @@ async def wait_until_rested(rig: Rig, generation_id: str, polls: int = 1) -> Non
 async def test_a_woken_row_is_delivered_at_once(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts):
         generation_id = await rig.order()
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         await rig.delivered(generation_id, within=3)
     await rig.proves(generation_id)
 
@@ -38,7 +38,7 @@ async def test_a_woken_row_is_delivered_at_once(rig: Rig, parts: Parts) -> None:
 async def test_a_thousand_wakes_of_one_generation_are_one_poll(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     for _ in range(1000):
-        parts.work.wake(generation_id, Trigger.CALLBACK)
+        parts.worker.wake(generation_id, Trigger.CALLBACK)
     async with rig.working(parts):
         await wait_until_rested(rig, generation_id)
         work = await rig.books.work(generation_id)
@@ -59,12 +59,14 @@ async def test_a_thousand_wakes_during_a_poll_are_one_more_poll(
 
     monkeypatch.setattr(KieClient, "record", slow)
     async with rig.working(parts):
-        parts.work.wake(generation_id, Trigger.CALLBACK)
+        parts.worker.wake(generation_id, Trigger.CALLBACK)
         await until(lambda: rig.kie.counts.records, what="the first poll")
         for _ in range(10):
             for _ in range(100):
-                parts.work.wake(generation_id, Trigger.CALLBACK)
-            await until(lambda: not (parts.work._wakes or parts.work._claiming.locked()), what="the wakes are taken")
+                parts.worker.wake(generation_id, Trigger.CALLBACK)
+            await until(
+                lambda: not (parts.worker._wakes or parts.worker._claiming.locked()), what="the wakes are taken"
+            )
         answered.set()
         await wait_until_rested(rig, generation_id, polls=2)
         polled = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]].polled_at
@@ -78,10 +80,10 @@ async def test_a_wake_during_the_last_moment_of_a_visit_is_not_lost(rig: Rig, pa
     generation_id = await rig.order(life=never())
     task = (await rig.books.generation(generation_id))["task_id"]
     async with rig.working(parts):
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         await until(lambda: rig.kie.tasks[task].polls == 1, what="KIE is asked")
         rig.kie.end(task)
-        parts.work.wake(generation_id, Trigger.CALLBACK)
+        parts.worker.wake(generation_id, Trigger.CALLBACK)
         await rig.delivered(generation_id, within=5)
 
 
@@ -93,8 +95,8 @@ async def test_a_wake_that_finds_its_row_being_written_is_repeated(rig: Rig, par
     async with rig.working(parts):
         async with rig.pool.acquire() as other, other.transaction():
             await other.execute("SELECT FROM reconciler.work FOR UPDATE")
-            parts.work.wake(generation_id, Trigger.CALLBACK)
-            await until(lambda: not parts.work._wakes, what="the wake finds the row busy")
+            parts.worker.wake(generation_id, Trigger.CALLBACK)
+            await until(lambda: not parts.worker._wakes, what="the wake finds the row busy")
         await rig.delivered(generation_id, within=5)
 
 
@@ -104,12 +106,12 @@ async def test_no_more_visits_poll_at_once_than_allowed(rig: Rig, parts: Parts) 
     rig.kie.strike("record.hang", times=math.inf)
     async with rig.working(few):
         for generation_id in ids:
-            few.work.wake(generation_id)
+            few.worker.wake(generation_id)
         await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three requests")
-        assert len(few.work._held) == len(few.work._polling) == 3
+        assert len(few.worker._held) == len(few.worker._polling) == 3
         assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
         rig.kie.calm()
-        rig.kie._wire.close()
+        rig.kie._responses.close()
         await until(lambda: rig.kie.counts.records >= 6, what="the others' turn")
 
 
@@ -119,10 +121,10 @@ async def test_deliveries_do_not_keep_other_visits_from_polling(rig: Rig, parts:
     rig.kie.strike("file.slow", task=(await rig.books.generation(slow))["task_id"])
     few = rig.broad(parts, polling=1)
     async with rig.working(few):
-        few.work.wake(slow)
+        few.worker.wake(slow)
         await until(lambda: rig.kie.counts.faults["file.slow"], what="the slow delivery")
         other = await rig.order()
-        few.work.wake(other)
+        few.worker.wake(other)
         await rig.delivered(other, within=10)
 
 
@@ -133,11 +135,11 @@ async def test_no_more_generations_are_delivered_at_once_than_there_are_slots(ri
     most = 0
     async with rig.instance(RECONCILER_CONCURRENCY="2") as parts, rig.working(parts):
         for generation_id in ids:
-            parts.work.wake(generation_id)
+            parts.worker.wake(generation_id)
 
         async def all_delivered() -> bool:
             nonlocal most
-            most = max(most, len(parts.deliveries.transfers))
+            most = max(most, len(parts.deliverer.transfers))
             unfinished = "SELECT count(*) FROM public.generations WHERE status <> 'success'"
             return await rig.pool.fetchval(unfinished) == 0
 
@@ -153,10 +155,10 @@ async def test_a_thousand_hopeless_rows_do_not_delay_a_good_one(rig: Rig) -> Non
     )
     async with rig.instance(RECONCILER_POLL_RATE="50") as parts, rig.working(parts):
         assert await parts.claims.discover() == 1000
-        parts.work.stir()
+        parts.worker.stir()
         await until(lambda: rig.kie.counts.records > 20, what="the hopeless ones are asked about")
         generation_id = await rig.order()
-        parts.work.wake(generation_id, Trigger.CALLBACK)
+        parts.worker.wake(generation_id, Trigger.CALLBACK)
         await rig.delivered(generation_id, within=5)
         assert rig.kie.counts.records < 500
 
@@ -174,7 +176,7 @@ async def test_a_visit_that_breaks_costs_its_own_row_a_minute(
     monkeypatch.setattr(poll, "judge", breaks)
     async with rig.working(parts):
         for generation_id in (bad, good):
-            parts.work.wake(generation_id)
+            parts.worker.wake(generation_id)
         await rig.delivered(good, within=20)
         await until(parts.metrics.failures.labels("visit", "broke")._value.get, what="the break")
 

@@ -46,7 +46,7 @@ async def test_a_row_created_at_no_time_that_python_knows_is_delivered_like_any_
     await rig.books.change(odd, f"created_at = '{at}'")
     async with rig.working(parts):
         for generation_id in (odd, plain):
-            parts.work.wake(generation_id)
+            parts.worker.wake(generation_id)
 
         async def delivered() -> bool:
             sql = "SELECT count(*) FROM public.generations WHERE status = 'success'"
@@ -63,10 +63,10 @@ async def test_a_task_id_too_long_for_an_index_delays_no_other_row(dsn: str, tmp
         async with rig.instance() as parts, rig.working(parts):
             if how == "sweep":
                 assert await parts.claims.discover() == 1
-                parts.work.stir()
+                parts.worker.stir()
             else:
                 for generation_id in (bad, good):
-                    parts.work.wake(generation_id)
+                    parts.worker.wake(generation_id)
             await rig.delivered(good)
             assert (await parts.reports.snapshot()).in_flight == {}, (
                 "a row that is never visited must not alert for ever"
@@ -82,7 +82,7 @@ async def test_an_unreadable_row_waits_a_minute_and_the_rows_claimed_with_it_are
     assert await parts.claims.discover() == 3
     with capture_logs() as lines:
         async with rig.working(parts):
-            parts.work.stir()
+            parts.worker.stir()
             for generation_id in (good, last):
                 await rig.delivered(generation_id, within=5)
             due = await until(lambda: free(rig, bad), what="the row is given back")
@@ -134,7 +134,7 @@ async def test_rows_that_were_claimed_when_something_broke_are_given_back_at_onc
     monkeypatch.setattr(parts.ledger, "forget", breaks)
     assert await parts.claims.discover() == 2
     async with rig.working(parts):
-        parts.work.stir()
+        parts.worker.stir()
         await rig.delivered(good, within=5)
 
         async def forgotten() -> bool:
@@ -150,5 +150,5 @@ async def test_a_single_visit_that_cannot_read_its_row_gives_it_back(
     generation_id = await rig.order()
     unreadable(parts, generation_id, monkeypatch)
     with pytest.raises(OverflowError):
-        await parts.work.once(generation_id, Trigger.SYNC)
+        await parts.worker.once(generation_id, Trigger.SYNC)
     assert await free(rig, generation_id) is not None

@@ -13,7 +13,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.postgres.claims.claims import Claim, TakenClaims
+from reconciler.postgres.claims.claims import Claim, WakeResult
 from reconciler.simulator import MediaSpec, never
 from reconciler.worker import worker
 from testkit.standins.proxy import Proxy
@@ -27,7 +27,7 @@ async def downloading(rig: Rig, parts: Parts, *, seconds: float = 60.0) -> Async
     rig.kie.slow_seconds = seconds
     generation_id = await rig.order(results=(MediaSpec(size=40_000),))
     rig.kie.strike("file.slow")
-    parts.work.wake(generation_id)
+    parts.worker.wake(generation_id)
     await until(lambda: rig.kie.counts.faults["file.slow"], what="the download")
     yield generation_id
 
@@ -85,7 +85,7 @@ async def test_a_visit_that_lost_its_lease_is_cancelled_and_writes_nothing(rig: 
     async with rig.working(brief), downloading(rig, brief) as generation_id:
         await rig.books.set(generation_id, "lease = gen_random_uuid(), due_at = now() + interval '1 hour'")
         before = await rig.books.everything()
-        await until(lambda: not brief.work._held, what="the visit is cancelled")
+        await until(lambda: not brief.worker._held, what="the visit is cancelled")
         assert parts.metrics.leases_lost._value.get() == 1
         assert await rig.books.everything() == before
         assert rig.names() == []
@@ -113,14 +113,14 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
         await lock.start()
         await application.execute("SELECT FROM public.generations FOR UPDATE")
         async with rig.working(brief), downloading(rig, brief, seconds=7.0) as slow:
-            brief.work.wake(stuck)
+            brief.worker.wake(stuck)
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
             await until(lambda: rig.pool.fetchval(waiting), what="the write that waits")
-            brief.work.wake(stuck, Trigger.CALLBACK)
+            brief.worker.wake(stuck, Trigger.CALLBACK)
             fresh = await rig.order()
-            brief.work.wake(fresh)
+            brief.worker.wake(fresh)
             await rig.delivered(fresh)
 
             async def delivered() -> bool:
@@ -137,7 +137,7 @@ async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_
 
 async def test_a_drain_lets_running_visits_end(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), downloading(rig, parts, seconds=0.5) as generation_id:
-        await parts.work.drain(10)
+        await parts.worker.drain(10)
         assert (await rig.books.generation(generation_id))["status"] == "success"
 
 
@@ -147,7 +147,7 @@ async def test_a_drain_gives_back_visits_that_do_not_end_in_time_and_another_ins
     async with rig.working(parts), downloading(rig, parts) as generation_id:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await parts.work.drain(0.2)
+        await parts.worker.drain(0.2)
         assert loop.time() - began < 3
         assert await free(rig, generation_id) <= 5
     assert rig.names() == []
@@ -158,10 +158,10 @@ async def test_a_drain_gives_back_visits_that_do_not_end_in_time_and_another_ins
 
 async def test_nothing_is_claimed_once_the_drain_has_begun(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts):
-        await parts.work.drain(1)
+        await parts.worker.drain(1)
         generation_id = await rig.order()
-        parts.work.wake(generation_id)
-        await parts.work.drain(0)
+        parts.worker.wake(generation_id)
+        await parts.worker.drain(0)
     assert await rig.books.work(generation_id) is None
 
 
@@ -171,7 +171,7 @@ def claim(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event,
     drawn, answered = asyncio.Event(), asyncio.Event()
     take = parts.claims.take
 
-    async def slow(wakes: Mapping[str, Trigger]) -> TakenClaims:
+    async def slow(wakes: Mapping[str, Trigger]) -> WakeResult:
         taken = await take(wakes)
         drawn.set()
         await answered.wait()
@@ -187,10 +187,10 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
     drawn, answered = claim
     generation_id = await rig.order(life=never())
     async with rig.working(parts):
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         await drawn.wait()
-        draining = asyncio.create_task(parts.work.drain(5))
-        await until(lambda: parts.work._draining, what="the drain")
+        draining = asyncio.create_task(parts.worker.drain(5))
+        await until(lambda: parts.worker._draining, what="the drain")
         answered.set()
         await draining
     assert await free(rig, generation_id) < 1
@@ -205,10 +205,10 @@ async def test_a_slow_claim_is_waited_for_and_given_back(
     drawn, answered = claim
     generation_id = await rig.order(life=never())
     async with rig.working(parts):
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         await drawn.wait()
         asyncio.get_running_loop().call_later(0.5, answered.set)
-        await parts.work.drain(30)
+        await parts.worker.drain(30)
     assert await free(rig, generation_id) < 1
 
 
@@ -226,7 +226,7 @@ async def test_a_row_that_is_just_being_written_when_it_is_given_back_is_given_b
     async with rig.working(parts), downloading(rig, parts) as generation_id:
         async with rig.pool.acquire() as other, other.transaction():
             await other.execute("SELECT FROM reconciler.work FOR UPDATE")
-            draining = asyncio.create_task(parts.work.drain(0.1))
+            draining = asyncio.create_task(parts.worker.drain(0.1))
             await released.wait()
             assert (await rig.books.work(generation_id) or {})["lease"] is not None
         await draining
@@ -245,11 +245,11 @@ async def test_a_second_signal_while_rows_are_given_back_leaves_none_to_its_leas
     async with rig.working(parts), downloading(rig, parts) as generation_id:
         with monkeypatch.context() as slow:
             slow.setattr(parts.claims, "release", hanging)
-            draining = asyncio.create_task(parts.work.drain(0.1))
+            draining = asyncio.create_task(parts.worker.drain(0.1))
             await began.wait()
             draining.cancel()
             await asyncio.gather(draining, return_exceptions=True)
-        await parts.work.drain(0)
+        await parts.worker.drain(0)
         assert await free(rig, generation_id) <= 5
 
 
@@ -261,10 +261,10 @@ async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
     async def late(*_: object) -> None:
         raise LeaseLost
 
-    monkeypatch.setattr(parts.work._visitor, "visit", late)
+    monkeypatch.setattr(parts.worker._visitor, "visit", late)
     generation_id = await rig.order()
     async with rig.working(parts):
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         await until(parts.metrics.leases_lost._value.get, what="the lease is lost")
         assert 0 < await free(rig, generation_id) <= 5
 
@@ -274,11 +274,11 @@ async def test_a_generation_that_one_process_delivers_twice_at_once_breaks_neith
 ) -> None:
     async with rig.working(parts), downloading(rig, parts, seconds=2.0) as generation_id:
         await rig.abandoned(generation_id)
-        parts.work.stir()
+        parts.worker.stir()
         await rig.delivered(generation_id)
-        await until(lambda: not parts.work.in_hand, what="both visits have ended")
+        await until(lambda: not parts.worker.in_hand, what="both visits have ended")
     assert parts.metrics.failures.labels("visit", "broke")._value.get() == 0
-    assert parts.deliveries.transfers == {}
+    assert parts.deliverer.transfers == {}
 
 
 async def test_a_row_whose_visit_lost_the_database_does_not_wait_for_its_lease_to_end(rig: Rig) -> None:
@@ -286,7 +286,7 @@ async def test_a_row_whose_visit_lost_the_database_does_not_wait_for_its_lease_t
         brief = rig.broad(parts, term=60.0, sweep=0.3)
         async with rig.working(brief), downloading(rig, brief, seconds=0.5) as generation_id:
             await proxy.refuse()
-            await until(lambda: not brief.work._held, what="the visit is interrupted")
+            await until(lambda: not brief.worker._held, what="the visit is interrupted")
             assert (await rig.books.generation(generation_id))["status"] == "queued"
             proxy.mend()
             await rig.delivered(generation_id, within=20)
@@ -310,7 +310,7 @@ async def test_a_claim_whose_answer_was_lost_costs_no_lease(
 
     monkeypatch.setattr(patient.database, "fetch", without_answer)
     generation_id = await rig.order()
-    patient.work.wake(generation_id)
+    patient.worker.wake(generation_id)
     async with rig.working(patient):
         await rig.delivered(generation_id, within=20)
     assert lost == 1
@@ -324,14 +324,14 @@ async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         take = parts.claims.take
 
-        async def noted(wakes: Mapping[str, Trigger]) -> TakenClaims:
+        async def noted(wakes: Mapping[str, Trigger]) -> WakeResult:
             claimed.extend(wakes)
             return await take(wakes)
 
         monkeypatch.setattr(parts.claims, "take", noted)
         await proxy.refuse()
         generation_id = await rig.order()
-        parts.work.wake(generation_id)
+        parts.worker.wake(generation_id)
         async with rig.working(parts):
             await until(lambda: claimed.count(generation_id) == 2, what="the wake is tried again")
             assert parts.database.trouble is not None
@@ -348,7 +348,7 @@ async def test_a_drain_ends_in_time_while_the_database_is_away(rig: Rig) -> None
             async with rig.working(parts), downloading(rig, parts):
                 proxy.swallow()
                 began = loop.time()
-                await parts.work.drain(0.5)
+                await parts.worker.drain(0.5)
                 assert loop.time() - began < 6
             closing = loop.time()
         assert loop.time() - closing < 4

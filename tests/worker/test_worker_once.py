@@ -9,7 +9,7 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
-from reconciler.operations.actions import kept
+from reconciler.operations.operator import leases_kept
 from reconciler.simulator import never
 from reconciler.worker import poll
 from testkit.waiting import until
@@ -19,7 +19,7 @@ from tests.worker.rig import Rig
 async def test_what_another_instance_holds_is_not_visited_but_woken(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     await rig.books.claim(generation_id)
-    assert await parts.work.once(generation_id, Trigger.SYNC) is None
+    assert await parts.worker.once(generation_id, Trigger.SYNC) is None
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["woken"] == 1
@@ -27,12 +27,12 @@ async def test_what_another_instance_holds_is_not_visited_but_woken(rig: Rig, pa
 
 async def test_an_unknown_id_is_not_visited(rig: Rig, parts: Parts) -> None:
     for name in ("00000000-0000-0000-0000-000000000000", "no id"):
-        assert await parts.work.once(name, Trigger.SYNC) is None
+        assert await parts.worker.once(name, Trigger.SYNC) is None
 
 
 async def test_an_id_in_capital_letters_is_found(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
-    assert await parts.work.once(generation_id.upper(), Trigger.SYNC) is not None
+    assert await parts.worker.once(generation_id.upper(), Trigger.SYNC) is not None
     await rig.proves(generation_id)
 
 
@@ -40,7 +40,7 @@ async def test_a_visit_that_breaks_gives_its_row_back(rig: Rig, parts: Parts, mo
     generation_id = await rig.order()
     monkeypatch.setattr(poll, "judge", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        await parts.work.once(generation_id, Trigger.SYNC)
+        await parts.worker.once(generation_id, Trigger.SYNC)
     await free(rig, generation_id)
 
 
@@ -51,10 +51,10 @@ async def test_a_lost_lease_does_not_cancel_the_caller_of_the_visit(rig: Rig, pa
 
     async def ask() -> str:
         with pytest.raises(LeaseLost):
-            await brief.work.once(generation_id, Trigger.SYNC)
+            await brief.worker.once(generation_id, Trigger.SYNC)
         return "goes on"
 
-    async with kept(brief.work):
+    async with leases_kept(brief.worker):
         asking = asyncio.create_task(ask())
         await until(lambda: rig.kie.counts.faults["file.hang"], what="the download")
         await rig.books.set(generation_id, "lease = NULL, lease_until = NULL, due_at = now() + interval '1 hour'")
@@ -64,9 +64,9 @@ async def test_a_lost_lease_does_not_cancel_the_caller_of_the_visit(rig: Rig, pa
 async def test_a_caller_that_is_cancelled_while_the_lease_is_lost_stays_cancelled(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     rig.kie.strike("file.hang")
-    asking = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
+    asking = asyncio.create_task(parts.worker.once(generation_id, Trigger.SYNC))
     await until(lambda: rig.kie.counts.faults["file.hang"], what="the download")
-    ((lease, _),) = parts.work._held.values()
+    ((lease, _),) = parts.worker._held.values()
     lease.lost = True
     asking.cancel()
     await asyncio.wait({asking})
@@ -83,7 +83,7 @@ async def test_a_visit_that_cannot_end_gives_its_row_back(
 
     monkeypatch.setattr(parts.ledger, "finish", moving)
     with pytest.raises(Transient) as raised:
-        await parts.work.once(generation_id, Trigger.SYNC)
+        await parts.worker.once(generation_id, Trigger.SYNC)
     assert raised.value.code == "row_moving"
     await free(rig, generation_id)
 
@@ -91,7 +91,7 @@ async def test_a_visit_that_cannot_end_gives_its_row_back(
 async def test_a_visit_whose_caller_is_cancelled_gives_its_row_back(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order(life=never())
     rig.kie.strike("record.hang")
-    visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
+    visiting = asyncio.create_task(parts.worker.once(generation_id, Trigger.SYNC))
     await until(lambda: rig.kie.counts.faults["record.hang"], what="KIE is asked")
     visiting.cancel()
     await asyncio.gather(visiting, return_exceptions=True)
@@ -110,7 +110,7 @@ async def test_a_row_that_is_deleted_before_it_is_read_is_forgotten(
         return await read(ids)
 
     monkeypatch.setattr(parts.ledger, "read", late)
-    assert await parts.work.once(generation_id, Trigger.SYNC) is None
+    assert await parts.worker.once(generation_id, Trigger.SYNC) is None
     assert await rig.books.work(generation_id) is None
 
 
@@ -126,13 +126,13 @@ async def test_no_visit_begins_once_a_drain_has_begun(rig: Rig, parts: Parts, mo
     read = parts.ledger.read
 
     async def slowly(ids: list[str]) -> object:
-        await parts.work.drain(0)
+        await parts.worker.drain(0)
         return await read(ids)
 
     monkeypatch.setattr(parts.ledger, "read", slowly)
     for generation_id in (meanwhile, before):
         with pytest.raises(Transient) as raised:
-            await parts.work.once(generation_id, Trigger.SYNC)
+            await parts.worker.once(generation_id, Trigger.SYNC)
         assert raised.value.code == "draining"
     await free(rig, meanwhile)
     assert await rig.books.work(before) is None

@@ -1,14 +1,13 @@
-"""How the checks of `doctor` look to a person: a line each, and below it what to do.
+"""How the checks of `doctor` look: a line each, and below it what to do.
 
-Plain lines, not a table: what to do is SQL to copy. What KIE or storage said is hostile input and cannot move the
-cursor.
+Plain lines and no table, because what to do is often SQL to copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.cli.render.tables import console, text
+from reconciler.cli.render.console import console, text
 from reconciler.operations.doctor import NAMES, Check
 
 _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
@@ -16,7 +15,7 @@ _WIDTH = max(map(len, NAMES))
 
 
 def show(checks: Sequence[Check]) -> None:
-    """Print every check, and how many are not well."""
+    """Print every check, and how many are not ok."""
     out = console()
     for check in checks:
         line = text(f"{check.word:<4}", style=_STYLES[check.word]) + text(f"  {check.name:<{_WIDTH}}  {check.says}")
@@ -24,5 +23,5 @@ def show(checks: Sequence[Check]) -> None:
         for part in check.do.splitlines():
             out.print(text(f"      {part}"), soft_wrap=True)
     count = {word: sum(check.word == word for check in checks) for word in ("FAIL", "warn")}
-    well = "all is well" if not any(count.values()) else f"{count['FAIL']} FAIL, {count['warn']} warn"
-    out.print(text(f"{len(checks)} checks: {well}"), soft_wrap=True)
+    summary = f"{count['FAIL']} FAIL, {count['warn']} warn" if any(count.values()) else "all is well"
+    out.print(text(f"{len(checks)} checks: {summary}"), soft_wrap=True)

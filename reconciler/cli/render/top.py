@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 
-from reconciler.cli.render.tables import as_plain, console, grid, text
+from reconciler.cli.render.console import as_plain, console, grid, text
 from reconciler.domain.findings import format_seconds
 from reconciler.domain.transfer import Transfer
 from reconciler.operations.throughput import ReplicaRates, Throughput

@@ -26,7 +26,7 @@ from reconciler.http.routes.generations import ApiModel
 from reconciler.kie.client import KieClient
 from reconciler.metrics import Metrics
 from reconciler.postgres.rate_limit import RateLimit
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, ListedGeneration
+from reconciler.postgres.reports.generation_list import LONGEST_ADDRESS, ListedGeneration
 from reconciler.worker.route import RingKey
 
 EXPIRES_IN = 1200
@@ -176,7 +176,7 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
     async def download_url(body: DownloadUrlBody, caller: Caller = Depends(authenticator.caller)) -> DownloadUrlAnswer:
         services = readiness_gate.enter()
         row, url = await _find(services, caller, body)
-        if not host_listed(url, services.operator.terms.their_hosts):
+        if not host_listed(url, services.operator.settings.provider_hosts):
             raise _not_kies()
         address = await services.link_refresher.address(url, caller, key_hash=row.key_hash)
         return DownloadUrlAnswer(download_url=address, expires_in=EXPIRES_IN)

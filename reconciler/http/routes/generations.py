@@ -1,7 +1,7 @@
 """`GET /api/generations` and `GET /api/generations/{id}`: the caller's generations, with status and results.
 
-The query itself filters by user, so that another user's row looks like a missing one. `postgres/reports/listed.py`
-reads the rows; this module turns them into the API's fields.
+The query itself filters by user, so that another user's row looks like a missing one.
+`postgres/reports/generation_list.py` reads the rows; this module turns them into the API's fields.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from reconciler.errors import Permanent
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem
 from reconciler.http.readiness_gate import ReadinessGate
-from reconciler.operations.explain import whole
+from reconciler.operations.explain import explain
+from reconciler.postgres.reports.generation_list import ListedGeneration
 from reconciler.postgres.reports.generation_list import cursor as cursor_of
-from reconciler.postgres.reports.listed import ListedGeneration
 
 GROUPS = {"working": OPEN, "ready": SUCCEEDED}
 """Values of `status` that stand for several of the application's words."""
@@ -113,7 +113,7 @@ class GenerationDetail(GenerationItem):
         examples=[
             {
                 "row": "Status generating: image by nano-banana-2.",
-                "next": "Next look in 4 s.",
+                "next": "Next visit in 4 s.",
                 "1.": "2026-07-01 12:00:00 callback received",
             }
         ],
@@ -220,8 +220,8 @@ def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate:
             raise Problem(404, "not_found", "there is no such generation")
         detail = GenerationDetail.model_validate({**item(row), "server_time": row.now})
         if caller.operator:
-            case = await services.reports.case(row.id)
-            detail.story = whole(case, services.operator.terms) if case is not None else {}
+            case = await services.reports.details(row.id)
+            detail.story = explain(case, services.operator.settings) if case is not None else {}
         return detail
 
 

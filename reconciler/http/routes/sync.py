@@ -16,10 +16,9 @@ from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import ApiModel, assets
-from reconciler.operations.actions import TaskState
 from reconciler.operations.explain import ended
-from reconciler.postgres.reports.generation_list import OF_ONE_TASK
-from reconciler.postgres.reports.listed import ListedGeneration
+from reconciler.operations.operator import TaskState
+from reconciler.postgres.reports.generation_list import OF_ONE_TASK, ListedGeneration
 
 _EXAMPLE: JsonDict = {
     "status": "success",
@@ -98,20 +97,20 @@ def _over(visit: asyncio.Task[TaskState]) -> bool:
     """Whether the visit is over; a cancelled one, or one whose row another instance holds, continues elsewhere."""
     if not visit.done() or visit.cancelled():
         return False
-    return visit.exception() is not None or (case := visit.result().case) is None or not case.held
+    return visit.exception() is not None or (case := visit.result().details) is None or not case.held
 
 
 async def _continues(services: RouteServices, unfinished: list[str]) -> bool:
     """Whether work on any of these generations continues; their visits are not over, but the row may have ended."""
-    cases = await services.reports.cases(unfinished)
-    return not all(ended(case, services.operator.terms) for case in cases)
+    cases = await services.reports.details_of(unfinished)
+    return not all(ended(case, services.operator.settings) for case in cases)
 
 
 def _raise_error(visit: asyncio.Task[TaskState]) -> None:
     """Raise the visit's exception, and Problem 502 where KIE could not be asked."""
     if not visit.done() or visit.cancelled():
         return
-    observation = visit.result().seen
+    observation = visit.result().observation
     if isinstance(observation, Unreachable):
         headers = {} if observation.retry_after is None else wait(observation.retry_after)
         raise Problem(502, "kie_unavailable", f"KIE could not be asked: {observation.reason}", headers=headers)

@@ -1,13 +1,21 @@
-"""What `doctor` looks at, and how one look is told: ok, warn or FAIL, and what to do.
+"""`doctor` checks everything that the daemon needs. Each `Check` says what was found and what to do.
 
-The files beside this one judge facts, one subject each; nothing here asks anybody for them. Facts are gathered in
-`edges/checkup/`, the order of the looks is in `operations/doctor/examine.py`.
+One file per subject: it reads the facts (`read_…`) and judges them (`judge_…`, pure functions). `runner.py` makes the
+checks in order. Nothing here prints, and nothing is changed: the object that storage is tried with is removed again.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
+
+import asyncpg
+
+from reconciler.errors import ReconcilerError
+
+T = TypeVar("T")
 
 Word = Literal["ok", "warn", "FAIL"]
 
@@ -39,12 +47,12 @@ NAMES: Final = (
     "kie_clock",
     "callback",
 )
-"""Every check there is, in the order in which they are told; scripts and the page for operators hang on the names."""
+"""The names of all checks, in the order in which they are printed. Scripts and docs/OPERATIONS.md rely on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One look: what was found in one sentence, and what to do about it, SQL or a command where that helps."""
+    """The result of one check: what was found, in one sentence, and what to do: a command or SQL where that helps."""
 
     name: str
     word: Word
@@ -52,53 +60,67 @@ class Check:
     do: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NotKnown:
-    """Facts that could not be had: why, what to do about that, and the error's code."""
-
-    why: str
-    do: str = ""
-    code: str = ""
-
-
 def ok(name: str, says: str) -> Check:
-    """All is well."""
+    """Return the check of a part that works."""
     return Check(name, "ok", says)
 
 
 def warn(name: str, says: str, do: str = "") -> Check:
-    """The daemon works, but something is slower, weaker or sooner over than it need be."""
+    """Return the check of a part that works, but slower, less safely or for less time than it could."""
     return Check(name, "warn", says, do)
 
 
 def fail(name: str, says: str, do: str = "") -> Check:
-    """Something that the daemon needs does not work, or is open to strangers."""
+    """Return the check of a part that the daemon needs and that does not work, or that is open to strangers."""
     return Check(name, "FAIL", says, do)
 
 
-def not_looked(name: str, why: str) -> Check:
-    """Tell of a look that something else made impossible."""
-    return warn(name, f"not looked at: {why}")
+def not_looked(name: str, reason: str) -> Check:
+    """Return the check of a part that could not be looked at."""
+    return warn(name, f"not looked at: {reason}")
 
 
 def failed(checks: tuple[Check, ...]) -> bool:
-    """Whether anything has to be mended before the daemon can do its work."""
+    """Return whether something must be repaired before the daemon can work."""
     return any(check.word == "FAIL" for check in checks)
 
 
-CLOCK_SLACK: Final = 5.0
-"""Seconds that two clocks may differ before it is worth a word."""
+@dataclass(frozen=True, slots=True)
+class NotKnown:
+    """Facts that could not be read: the reason, what to do about it, and the error's code."""
 
-CLOCK_MOST: Final = 300.0
-"""Seconds from which on what is signed or dated counts as stale: callbacks and tokens of users are refused."""
+    reason: str
+    do: str = ""
+    code: str = ""
 
 
-def clock(name: str, whose: str, ahead: float) -> Check:
-    """Judge two clocks; `ahead` is how many seconds theirs is before ours."""
-    if abs(ahead) < CLOCK_SLACK:
-        return ok(name, f"within {CLOCK_SLACK:.0f} s of {whose}")
-    says = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} {whose}"
+async def attempt(read: Callable[[], Awaitable[T]], *, within: float) -> T | NotKnown:
+    """Return what `read` returns, or NotKnown where it fails or takes more than `within` seconds."""
+    try:
+        async with asyncio.timeout(within):
+            return await read()
+    except TimeoutError:
+        return NotKnown(f"no answer within {within:g} s", code="timeout")
+    except ReconcilerError as error:
+        return NotKnown(str(error), error.hint, error.code)
+    except asyncpg.PostgresError as error:
+        # Only the class name: the message can repeat a value of a row.
+        return NotKnown(f"the database refuses the question ({type(error).__name__})")
+
+
+CLOCK_WARN: Final = 5.0
+"""From this difference between two clocks on, in seconds, a check warns."""
+
+CLOCK_FAIL: Final = 300.0
+"""From this difference on, in seconds, signed callbacks and users' tokens count as stale and are refused."""
+
+
+def judge_clock(name: str, owner: str, ahead: float) -> Check:
+    """Judge this machine's clock beside the clock of `owner`, which is `ahead` seconds before ours."""
+    if abs(ahead) < CLOCK_WARN:
+        return ok(name, f"within {CLOCK_WARN:.0f} s of {owner}")
+    says = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} {owner}"
     do = "Set this machine's clock by NTP, for example: timedatectl set-ntp true"
-    if abs(ahead) < CLOCK_MOST:
+    if abs(ahead) < CLOCK_FAIL:
         return warn(name, says, do)
     return fail(name, f"{says}: signed callbacks and users' tokens are refused", do)

@@ -1,41 +1,68 @@
-"""The bucket: whether it is there, what it takes, and how a probe object fared in it."""
+"""The checks of storage: the spool directory, the bucket and its rules, and a probe object.
+
+The probe is stored, read as a stranger reads it, and always removed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+import asyncpg
+import httpx
+
 from reconciler.domain.object_keys import TYPES, Kind
-from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+from reconciler.errors import Transient
+from reconciler.media.spool import SpoolDirectory
+from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
+from reconciler.postgres.schema import TableShape
+from reconciler.settings import Settings
+from reconciler.storage import PutRequest, Store, prove
+from reconciler.storage.supabase import SupabaseStore
 
 MIB: Final = 1 << 20
 
 PRIVATE: Final = "bucket_private"
-"""The code under which a bucket is known that strangers cannot read from."""
+"""The error code of a bucket that strangers cannot read from."""
 
-ORDINARY: Final[Mapping[Kind, int]] = MappingProxyType(
+ORDINARY_SIZE: Final[Mapping[Kind, int]] = MappingProxyType(
     {Kind.IMAGE: 10 * MIB, Kind.AUDIO: 10 * MIB, Kind.VIDEO: 50 * MIB}
 )
-"""Bytes that a result of each kind may well have."""
+"""The size in bytes that is nothing unusual for a result of each kind."""
+
+PROBE_FOLDER: Final = "_doctor"
+
+_REMOVE_TRIES: Final = 3
+_REMOVE_PAUSE: Final = 0.2
+
+_STORED: Final = """
+SELECT a.mime, max(a.size)::bigint AS largest
+  FROM (SELECT generation_id FROM reconciler.work
+         WHERE delivered_at > now() - interval '30 days' ORDER BY delivered_at DESC LIMIT 1000) AS w
+  JOIN reconciler.assets AS a ON a.generation_id = w.generation_id
+ WHERE a.verified_by IS NOT NULL GROUP BY 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketRules:
-    """What the bucket takes; None means anything."""
+    """The types and the size in bytes that the bucket accepts; None means any."""
 
     types: tuple[str, ...] | None = None
     size: int | None = None
 
-    def takes(self, mime: str) -> bool:
-        """Whether a type is let in, by its name or by a wildcard."""
+    def accepts(self, mime: str) -> bool:
+        """Return whether the bucket accepts a type, by its name or by a wildcard."""
         return self.types is None or mime in self.types or f"{mime.partition('/')[0]}/*" in self.types
 
 
 @dataclass(frozen=True, slots=True)
 class BucketUse:
-    """What is made here: kinds of rows, types and the largest size in bytes of what was stored lately."""
+    """What the application generates: kinds of rows, and types and largest size in bytes of what was stored lately."""
 
     kinds: frozenset[Kind] = frozenset(Kind)
     types: frozenset[str] = frozenset()
@@ -44,80 +71,208 @@ class BucketUse:
 
 @dataclass(frozen=True, slots=True)
 class StorageProbe:
-    """How a small object fared; None: not tried. `read` is what is wrong with reading it, empty where nothing is."""
+    """What happened to the probe.
 
-    stored: NotKnown | None = None
-    read: str | None = None
-    removed: NotKnown | None = None
+    `not_stored` and `not_removed` are the errors, None where it worked. `unread` says what is wrong with reading it:
+    empty where nothing is, None where it was not tried.
+    """
+
+    not_stored: NotKnown | None = None
+    unread: str | None = None
+    not_removed: NotKnown | None = None
 
 
-def bucket(found: NotKnown | None, name: str) -> Check:
-    """Judge the bucket itself; `found` is what is wrong with it, None where nothing is."""
-    if found is None:
+_PROBE_CHECKS = ("upload", "public_read", "delete")
+
+
+async def check_storage(
+    settings: Settings,
+    store: Store,
+    open_spool: Callable[[], SpoolDirectory],
+    client: httpx.AsyncClient,
+    use: BucketUse | NotKnown,
+    *,
+    within: float,
+) -> list[Check]:
+    """Make the checks of storage; each step takes `within` seconds at most."""
+    spool_dir = await attempt(lambda: asyncio.to_thread(open_spool), within=within)
+    local = settings.storage_backend == "local"
+    name = str(settings.storage_local_dir) if local else settings.storage_bucket
+    trouble = await attempt(store.check, within=within)
+    checks = [_judge_spool(spool_dir), judge_bucket(trouble, name)]
+    if trouble is not None and trouble.code != PRIVATE:
+        return checks + [not_looked(each, "the bucket cannot be used") for each in ("bucket_rules", *_PROBE_CHECKS)]
+    rules = _read_rules(store)
+    checks.append(judge_bucket_rules(rules, use, name))
+    if isinstance(spool_dir, NotKnown):
+        return checks + [not_looked(each, "the probe needs the spool directory") for each in _PROBE_CHECKS]
+    request = _probe_request(probe_type(rules))
+    probe = await _probe(store, spool_dir, client, request, within=within)
+    return [*checks, judge_upload(probe), judge_public_read(probe, local=local), judge_delete(probe, request.path)]
+
+
+def _judge_spool(spool_dir: SpoolDirectory | NotKnown) -> Check:
+    if isinstance(spool_dir, NotKnown):
+        return fail("spool", spool_dir.reason, spool_dir.do)
+    return ok("spool", f"{spool_dir.folder} can be written")
+
+
+def judge_bucket(trouble: NotKnown | None, name: str) -> Check:
+    """Judge the bucket itself; `trouble` is what is wrong with it, None where nothing is."""
+    if trouble is None:
         return ok("bucket", f"{name} is there and can be used")
-    if found.code == PRIVATE:
-        return fail("bucket", found.why, f"UPDATE storage.buckets SET public = true WHERE id = {_quoted(name)};")
-    return fail("bucket", found.why, found.do or "See SUPABASE_URL, this machine's network, and the project's status.")
+    if trouble.code == PRIVATE:
+        return fail("bucket", trouble.reason, f"UPDATE storage.buckets SET public = true WHERE id = {_quoted(name)};")
+    do = trouble.do or "Check SUPABASE_URL, this machine's network, and the project's status."
+    return fail("bucket", trouble.reason, do)
 
 
-def bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str) -> Check:
-    """Judge what the bucket takes against what is made here."""
+def _read_rules(store: Store) -> BucketRules:
+    """Return the bucket's rules as the store's last `check` read them."""
+    if isinstance(store, SupabaseStore):
+        types, size = store.accepted
+        return BucketRules(types, size)
+    return BucketRules()
+
+
+async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, str]) -> BucketUse:
+    """Return the kinds of ten thousand rows (every kind where the rows tell none), and what was stored lately."""
+    column = TableShape(columns).kind_column
+    kinds: set[Kind] = set()
+    if column is not None:
+        sample = f"(SELECT {column}::text AS kind FROM public.generations LIMIT 10000) AS few"
+        rows = await connection.fetch(f"SELECT DISTINCT kind FROM {sample}")
+        kinds = {kind for kind in Kind if kind.value in {row["kind"] for row in rows}}
+    stored = await connection.fetch(_STORED)
+    return BucketUse(
+        kinds=frozenset(kinds or Kind),
+        types=frozenset(row["mime"] for row in stored),
+        largest=max((row["largest"] for row in stored), default=0),
+    )
+
+
+def judge_bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str) -> Check:
+    """Judge what the bucket accepts against what the application generates."""
     if isinstance(use, NotKnown):
-        return not_looked("bucket_rules", f"what is made here is not known ({use.why})")
-    refused = sorted(mime for mime in use.types if not rules.takes(mime))
-    shut = sorted(kind.value for kind in use.kinds if not any(rules.takes(mime) for mime in _types(kind)))
-    if refused or shut:
-        told = ", ".join([*refused, *(f"every {kind}" for kind in shut)])
+        return not_looked("bucket_rules", f"the results of the application are not known ({use.reason})")
+    refused = sorted(mime for mime in use.types if not rules.accepts(mime))
+    refused_kinds = sorted(kind.value for kind in use.kinds if not any(rules.accepts(mime) for mime in _types(kind)))
+    if refused or refused_kinds:
+        listed = ", ".join([*refused, *(f"every {kind}" for kind in refused_kinds)])
         wanted = sorted({*refused, *(mime for kind in use.kinds for mime in _types(kind)), *(rules.types or ())})
-        return fail("bucket_rules", f"bucket {name} refuses {told}", _allow(name, wanted))
+        return fail("bucket_rules", f"bucket {name} refuses {listed}", _allow(name, wanted))
     if rules.size is not None and rules.size < use.largest:
         says = f"bucket {name} takes at most {_mib(rules.size)}, and results of {_mib(use.largest)} were stored lately"
         return fail("bucket_rules", says, _enlarge(name))
-    partly = sorted(mime for kind in use.kinds for mime in _types(kind) if not rules.takes(mime))
+    partly = sorted(mime for kind in use.kinds for mime in _types(kind) if not rules.accepts(mime))
     if partly:
         wanted = sorted({*partly, *(rules.types or ())})
         return warn("bucket_rules", f"bucket {name} refuses {', '.join(partly)}", _allow(name, wanted))
-    needed = max((ORDINARY[kind] for kind in use.kinds), default=0)
-    if rules.size is not None and rules.size < needed:
-        says = f"bucket {name} takes at most {_mib(rules.size)}, and {_mib(needed)} are nothing unusual here"
+    ordinary = max((ORDINARY_SIZE[kind] for kind in use.kinds), default=0)
+    if rules.size is not None and rules.size < ordinary:
+        says = f"bucket {name} takes at most {_mib(rules.size)}, and {_mib(ordinary)} are nothing unusual here"
         return warn("bucket_rules", says, _enlarge(name))
     size = "any size" if rules.size is None else f"at most {_mib(rules.size)}"
     return ok("bucket_rules", f"takes {', '.join(sorted(kind.value for kind in use.kinds))}; {size}")
 
 
-def upload(probe: StorageProbe) -> Check:
+def probe_type(rules: BucketRules) -> str:
+    """Return the type that the probe is stored as: the first one that the bucket accepts."""
+    return next((mime for mime in TYPES if rules.accepts(mime)), "image/png")
+
+
+def _probe_request(mime: str) -> PutRequest:
+    """Return a path that no generation has, with the type's suffix.
+
+    The daemon's own web server does not show a file without one.
+    """
+    return PutRequest(f"{PROBE_FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime][1]}", mime, lease="doctor")
+
+
+async def _probe(
+    store: Store, spool_dir: SpoolDirectory, client: httpx.AsyncClient, request: PutRequest, *, within: float
+) -> StorageProbe:
+    """Store a small object, read it as a stranger, remove it.
+
+    It is removed even where storage did not confirm that it was stored.
+    """
+    content = f"kie-reconciler doctor {request.path}".encode()
+    not_stored: NotKnown | None = NotKnown("not tried")
+    unread: str | None = None
+    try:
+        not_stored = await attempt(lambda: _put(store, spool_dir, request, content), within=within)
+        if not_stored is None:
+            answer = await attempt(lambda: _get(client, store.address(request.path), content), within=within)
+            unread = answer.reason if isinstance(answer, NotKnown) else answer
+    finally:
+        not_removed = await attempt(lambda: _remove(store, request.path), within=within)
+    return StorageProbe(not_stored, unread, not_removed)
+
+
+async def _put(store: Store, spool_dir: SpoolDirectory, request: PutRequest, content: bytes) -> None:
+    async def upload_started(_: str) -> None:
+        """Do nothing: the probe is too small for a resumable upload."""
+
+    async with spool_dir.spool() as spool:
+        await spool.write(content)
+        await spool.seal()
+        await store.put(request, spool, holds_lease=lambda: True, upload_started=upload_started)
+        await prove(store, request.path, size=spool.size, sha256=spool.sha256, md5=spool.md5)
+
+
+async def _get(client: httpx.AsyncClient, address: str, content: bytes) -> str:
+    """Return what is wrong with the answer to a stranger, empty where nothing is."""
+    try:
+        response = await client.get(address)
+    except httpx.HTTPError as error:
+        return f"the address cannot be reached ({type(error).__name__})"
+    if response.status_code != 200:
+        return f"the answer is {response.status_code}"
+    return "" if response.content == content else "the bytes differ"
+
+
+async def _remove(store: Store, path: str) -> None:
+    for tries_left in reversed(range(_REMOVE_TRIES)):
+        try:
+            await store.remove([path])
+            if await store.stat(path) is None:
+                return
+        except Transient:
+            if not tries_left:
+                raise
+        if tries_left:
+            await asyncio.sleep(_REMOVE_PAUSE)
+    raise Transient("storage says that it is removed, and it is still there", code="still_there")
+
+
+def judge_upload(probe: StorageProbe) -> Check:
     """Judge whether an object can be stored and is then proven to be there."""
-    if probe.stored is not None:
-        return fail("upload", f"a probe object was not stored: {probe.stored.why}", probe.stored.do)
+    if probe.not_stored is not None:
+        return fail("upload", f"a probe object was not stored: {probe.not_stored.reason}", probe.not_stored.do)
     return ok("upload", "a probe object was stored and proven")
 
 
-def public_read(probe: StorageProbe, *, local: bool) -> Check:
-    """Judge whether anybody can read what is stored; where we serve it ourselves, `local`, the daemon must run."""
-    if probe.stored is not None:
+def judge_public_read(probe: StorageProbe, *, local: bool) -> Check:
+    """Judge whether strangers can read what is stored; with `local` storage the daemon has to run for that."""
+    if probe.not_stored is not None:
         return not_looked("public_read", "nothing could be stored")
-    if not probe.read:
+    if not probe.unread:
         return ok("public_read", "anybody can read it at its public address")
     if local:
-        do = "Start the daemon, which serves these files, and see RECONCILER_PUBLIC_URL."
-        return warn("public_read", f"the probe cannot be read at its address: {probe.read}", do)
-    do = "Make the bucket public, and see that SUPABASE_URL is the address browsers use."
-    return fail("public_read", f"the probe cannot be read at its public address: {probe.read}", do)
+        do = "Start the daemon, which serves these files, and check RECONCILER_PUBLIC_URL."
+        return warn("public_read", f"the probe cannot be read at its address: {probe.unread}", do)
+    do = "Make the bucket public, and check that SUPABASE_URL is the address that browsers use."
+    return fail("public_read", f"the probe cannot be read at its public address: {probe.unread}", do)
 
 
-def delete(probe: StorageProbe, path: str) -> Check:
-    """Judge whether the probe is gone again."""
-    if probe.removed is not None:
-        do = " ".join(part for part in (probe.removed.do, f"Then remove {path} by hand.") if part)
-        return fail("delete", f"the probe object could not be removed: {probe.removed.why}", do)
-    if probe.stored is not None:
+def judge_delete(probe: StorageProbe, path: str) -> Check:
+    """Judge whether the probe was removed."""
+    if probe.not_removed is not None:
+        do = " ".join(part for part in (probe.not_removed.do, f"Then remove {path} by hand.") if part)
+        return fail("delete", f"the probe object could not be removed: {probe.not_removed.reason}", do)
+    if probe.not_stored is not None:
         return ok("delete", "nothing of the probe is left")
     return ok("delete", "the probe object was removed")
-
-
-def probe_type(rules: BucketRules) -> str:
-    """Return the type that a probe pretends to be: one the bucket takes, if it takes any."""
-    return next((mime for mime in TYPES if rules.takes(mime)), "image/png")
 
 
 def _types(kind: Kind) -> list[str]:

@@ -1,166 +1,144 @@
-"""The application's table and our schema: what lacks, what is forbidden, and what is open to strangers.
+"""The checks of the application's table and of our schema: columns, statuses, triggers, indexes.
 
-Facts come from PostgreSQL's catalogue (`operations/doctor/facts/table.py`);
-the server itself is judged in `database.py`.
+The facts come from PostgreSQL's catalogue. The server is in `database.py`, rights are in `privileges.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final, Literal
 
+import asyncpg
+
 from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+from reconciler.postgres.migrations.migration_files import scripts
+from reconciler.postgres.schema import REQUIRED
 
 _MIGRATE: Final = "kie-reconciler migrate"
-_BEYOND: Final = "029"
-"""Up to this number a file makes what nothing runs without."""
 
-State = Literal["on", "off", "missing"]
-Built = Literal["valid", "invalid", "missing"]
+_LAST_NEEDED: Final = "029"
+"""Nothing runs without the migration files up to this number."""
 
+TriggerState = Literal["on", "off", "missing"]
+IndexState = Literal["valid", "invalid", "missing"]
 
-@dataclass(frozen=True, slots=True)
-class MissingRight:
-    """A right that is missing: the SQL that gives it, and whether nothing `runs` without it."""
+_COLUMNS: Final = """
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type
+  FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'public' AND c.relname = 'generations' AND a.attnum > 0 AND NOT a.attisdropped
+"""
 
-    sql: str
-    runs: bool
+_TRIGGERS: Final = """
+SELECT t.tgname::text AS name, t.tgenabled::text IN ('O', 'A') AS fires
+  FROM pg_trigger AS t WHERE t.tgrelid = to_regclass('public.generations')
+"""
 
-
-@dataclass(frozen=True, slots=True)
-class LoginRights:
-    """What the login of DATABASE_URL may not do, by its name."""
-
-    login: str
-    lacking: tuple[MissingRight, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAccess:
-    """A way in for people without rights: who comes in, what they can do there, and the SQL that closes it."""
-
-    who: str
-    what: str
-    sql: str
-
-    @property
-    def writes(self) -> bool:
-        """Whether strangers can change rows."""
-        return self.what != "SELECT"
+_INDEXES: Final = """
+SELECT c.relname::text AS name, i.indisvalid AS valid
+  FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid WHERE i.indrelid = to_regclass('public.generations')
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAccesses:
-    """The roles that PostgREST speaks as for strangers and users, as far as there are any, and what is open to them."""
-
-    roles: tuple[str, ...]
-    doors: tuple[OpenAccess, ...]
-
-
-def schema(behind: Sequence[str] | NotKnown) -> Check:
-    """Judge the migrations that this version has and the database lacks."""
-    if isinstance(behind, NotKnown):
-        return fail("schema", behind.why, behind.do)
-    if not behind:
+def judge_schema(missing_files: Sequence[str] | NotKnown) -> Check:
+    """Judge the migration files that this version has and the database lacks."""
+    if isinstance(missing_files, NotKnown):
+        return fail("schema", missing_files.reason, missing_files.do)
+    if not missing_files:
         return ok("schema", "every migration is applied")
-    says = f"the database lacks {', '.join(behind)}"
-    needed = any(not name.startswith("application/") and name[:3] <= _BEYOND for name in behind)
-    if needed:
+    says = f"the database lacks {', '.join(missing_files)}"
+    if any(not name.startswith("application/") and name[:3] <= _LAST_NEEDED for name in missing_files):
         return fail("schema", f"{says}: nothing runs without them", _MIGRATE)
-    application = any(name.startswith("application/") for name in behind)
+    application = any(name.startswith("application/") for name in missing_files)
     return warn("schema", says, f"{_MIGRATE} --application" if application else _MIGRATE)
 
 
-def table(columns: AbstractSet[str] | NotKnown, required: Mapping[str, str]) -> Check:
-    """Judge whether the columns are there that nothing runs without; `required` tells how to add each."""
+async def read_columns(connection: asyncpg.Connection) -> Mapping[str, str]:
+    """Return the table's columns and their types; empty where there is no table."""
+    return {row["name"]: row["type"] for row in await connection.fetch(_COLUMNS)}
+
+
+def judge_table(columns: AbstractSet[str] | NotKnown) -> Check:
+    """Judge whether the table has the columns that nothing runs without."""
     if isinstance(columns, NotKnown):
-        return fail("table", columns.why, columns.do)
+        return fail("table", columns.reason, columns.do)
     if not columns:
         return fail("table", "there is no table public.generations", f"{_MIGRATE} --application")
-    if missing := [name for name in required if name not in columns]:
-        additions = ", ".join(f"ADD COLUMN {name} {required[name]}" for name in missing)
+    if missing := [name for name in REQUIRED if name not in columns]:
+        additions = ", ".join(f"ADD COLUMN {name} {REQUIRED[name]}" for name in missing)
         do = f"-- or: {_MIGRATE} --application\nALTER TABLE public.generations {additions};"
         return fail("table", f"public.generations lacks {', '.join(missing)}", do)
     return ok("table", f"public.generations has what is needed, {len(columns)} columns in all")
 
 
-def statuses(allowed: AbstractSet[str] | NotKnown | None) -> Check:
-    """Judge which words the CHECKs on status let through; None: any."""
+def judge_statuses(allowed: AbstractSet[str] | NotKnown | None) -> Check:
+    """Judge the words that the CHECKs on status allow; None means that every word is allowed."""
     if isinstance(allowed, NotKnown):
-        return not_looked("statuses", allowed.why)
+        return not_looked("statuses", allowed.reason)
     if allowed is None:
         return ok("statuses", "no CHECK limits the status")
-    refused = [word for word in ("failed",) if word not in allowed]
-    if not allowed & {"success", "completed"}:
-        refused.insert(0, "success")
+    forbidden = [] if allowed & {"success", "completed"} else ["success"]
+    forbidden += [] if "failed" in allowed else ["failed"]
     do = f"{_MIGRATE} --application"
-    if refused:
-        return fail("statuses", f"the CHECK on status forbids {' and '.join(refused)}", do)
+    if forbidden:
+        return fail("statuses", f"the CHECK on status forbids {' and '.join(forbidden)}", do)
     if not allowed & {"queued", "generating", "pending", "processing"}:
-        return fail("statuses", "the CHECK on status takes no row in flight", do)
-    unwritten = [word for word in ("queued", "generating", "success", "cancelled") if word not in allowed]
-    # An older application's words are as good as ours.
-    if unwritten and not {"pending", "processing", "completed"} <= allowed:
-        return warn("statuses", f"the CHECK on status forbids {', '.join(unwritten)}, which are not written then", do)
-    return ok("statuses", f"the CHECK on status takes {', '.join(sorted(allowed))}")
+        return fail("statuses", "the CHECK on status allows no status of a row in flight", do)
+    unused = [word for word in ("queued", "generating", "success", "cancelled") if word not in allowed]
+    # The words of an older application do as well as ours.
+    if unused and not {"pending", "processing", "completed"} <= allowed:
+        return warn("statuses", f"the CHECK on status forbids {', '.join(unused)}: the daemon does not write them", do)
+    return ok("statuses", f"the CHECK on status allows {', '.join(sorted(allowed))}")
 
 
-def triggers(states: Mapping[str, State] | NotKnown) -> Check:
+async def read_triggers(connection: asyncpg.Connection) -> Mapping[str, TriggerState]:
+    """Return whether each of our triggers exists and fires."""
+    fires = {row["name"]: row["fires"] for row in await connection.fetch(_TRIGGERS)}
+    ours = [name for script in scripts(application=False, strict_statuses=False) for name in script.triggers]
+    states: dict[str, TriggerState] = {}
+    for name in ours:
+        states[name] = "missing" if name not in fires else "on" if fires[name] else "off"
+    return states
+
+
+def judge_triggers(states: Mapping[str, TriggerState] | NotKnown) -> Check:
     """Judge the triggers that announce a new or changed row."""
     if isinstance(states, NotKnown):
-        return not_looked("triggers", states.why)
+        return not_looked("triggers", states.reason)
     missing = [name for name, state in states.items() if state == "missing"]
     off = [name for name, state in states.items() if state == "off"]
     if missing:
-        says = f"{' and '.join(missing)} missing: the sweep alone finds what these would announce"
-        return warn("triggers", says, _MIGRATE)
+        return warn("triggers", f"{' and '.join(missing)} missing: only the sweep finds new and changed rows", _MIGRATE)
     if off:
         sql = "\n".join(f"ALTER TABLE public.generations ENABLE TRIGGER {name};" for name in off)
-        return warn("triggers", f"{' and '.join(off)} disabled: the sweep alone finds what these would announce", sql)
-    return ok("triggers", f"{' and '.join(states)} announce what changes")
+        return warn("triggers", f"{' and '.join(off)} disabled: only the sweep finds new and changed rows", sql)
+    return ok("triggers", f"{' and '.join(states)} announce new and changed rows")
 
 
-def indexes(states: Mapping[str, Built] | NotKnown, sql: Mapping[str, str]) -> Check:
-    """Judge the indexes that the sweep and retention read; `sql` tells how each is built."""
+def _index_statements() -> Mapping[str, str]:
+    """Return the statement that builds each index which the daemon reads."""
+    files = scripts(application=False, strict_statuses=False)
+    return {name: file.statement for file in files if (name := file.mark("builds")) is not None}
+
+
+async def read_indexes(connection: asyncpg.Connection) -> Mapping[str, IndexState]:
+    """Return whether each index that the daemon reads exists and is valid."""
+    valid = {row["name"]: row["valid"] for row in await connection.fetch(_INDEXES)}
+    states: dict[str, IndexState] = {}
+    for name in _index_statements():
+        states[name] = "missing" if name not in valid else "valid" if valid[name] else "invalid"
+    return states
+
+
+def judge_indexes(states: Mapping[str, IndexState] | NotKnown) -> Check:
+    """Judge the indexes that the sweep and retention read."""
     if isinstance(states, NotKnown):
-        return not_looked("indexes", states.why)
-    amiss = {name: state for name, state in states.items() if state != "valid"}
-    if not amiss:
-        return ok("indexes", f"{' and '.join(states)} are there")
-    says = ", ".join(f"{name} is {state}" for name, state in amiss.items())
-    drops = [f"DROP INDEX CONCURRENTLY public.{name};" for name, state in amiss.items() if state == "invalid"]
-    builds = [sql[name] for name in amiss]
-    do = "\n".join([f"-- or: {_MIGRATE}; by hand each statement alone, outside a transaction", *drops, *builds])
-    return warn("indexes", f"{says}: the sweep reads the whole table piece by piece", do)
-
-
-def privileges(rights: LoginRights | NotKnown) -> Check:
-    """Judge the rights of this login, each of which `run` uses."""
-    if isinstance(rights, NotKnown):
-        return not_looked("privileges", rights.why)
-    login, lacking = rights.login, rights.lacking
-    if not lacking:
-        return ok("privileges", f"{login} may do everything that `run` does")
-    sql = "\n".join(one.sql for one in lacking)
-    if any(one.runs for one in lacking):
-        return fail("privileges", f"{login} lacks rights that nothing runs without", sql)
-    says = f"{login} lacks rights that ordering by createTask or the deleting of old failures needs"
-    return warn("privileges", says, sql)
-
-
-def row_security(openings: OpenAccesses | NotKnown) -> Check:
-    """Judge who else may read and write rows."""
-    if isinstance(openings, NotKnown):
-        return not_looked("row_security", openings.why)
-    roles, doors = openings.roles, openings.doors
-    if not roles:
-        return ok("row_security", "there is no role anon and no role authenticated here")
-    if not doors:
-        return ok("row_security", f"{' and '.join(roles)} can neither write rows nor read those of others")
-    told = ", ".join(dict.fromkeys(f"{door.what} by {door.who}" for door in doors))
-    sql = "\n".join(dict.fromkeys(door.sql for door in doors))
-    if any(door.writes for door in doors):
-        return fail("row_security", f"public.generations is open: {told}", sql)
-    return warn("row_security", f"everybody's rows can be read: {told}", sql)
+        return not_looked("indexes", states.reason)
+    unusable = {name: state for name, state in states.items() if state != "valid"}
+    if not unusable:
+        return ok("indexes", f"{' and '.join(states)} exist")
+    says = ", ".join(f"{name} is {state}" for name, state in unusable.items())
+    drops = [f"DROP INDEX CONCURRENTLY public.{name};" for name, state in unusable.items() if state == "invalid"]
+    builds = [_index_statements()[name] for name in unusable]
+    by_hand = f"-- or: {_MIGRATE}; by hand: run each statement alone, outside a transaction"
+    return warn("indexes", f"{says}: the sweep reads the whole table in parts", "\n".join([by_hand, *drops, *builds]))

@@ -1,7 +1,7 @@
-"""Who may write which generation, and until when: discovery, claims, renewals.
+"""Which instance may write which generation, and until when: discovery, claims, renewals.
 
-A claim draws a fresh lease; every later write names it (`ledger.py`). Times are the database's. A lease that reaches
-further than two terms into the future was drawn by a clock that jumped, and counts as expired.
+A claim draws a fresh lease; every later write names it (`ledger`). Times are the database's. The worker claims,
+renews and releases; the scheduler discovers.
 """
 
 from __future__ import annotations
@@ -12,33 +12,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import cycle
 
-from reconciler.domain.model import OPEN, Trigger
+from reconciler.domain.model import Trigger
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
-from reconciler.postgres.eligibility import EligibleRows, ours_sql
-from reconciler.postgres.ledger.task_history import NEVER_HAD
-from reconciler.postgres.pool import SOON, Database
-from reconciler.postgres.reports.generation_details import as_key
-from reconciler.postgres.schema import OPEN_OR_UNHEALED, TableShape
+from reconciler.postgres.eligibility import EligibleRows, eligible
+from reconciler.postgres.pool import ASYNC_COMMIT, Database
+from reconciler.postgres.predicates import IN_FLIGHT, LEASE_IS_FREE, NEVER_HAD_TASK, OPEN_OR_UNHEALED, may_recover
+from reconciler.postgres.records import as_key
+from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
-_FREE = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * $1::interval)"
+_FREE = LEASE_IS_FREE
 
 _CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
 
-# Drawn once for a generation, by whichever replica claims it first: every visit's span names it as its parent.
-_TRACE = """'00-' || replace(gen_random_uuid()::text, '-', '') || '-'
+# Drawn once for a generation, by the replica that claims it first: every visit's span names it as its parent.
+_NEW_TRACE = """'00-' || replace(gen_random_uuid()::text, '-', '') || '-'
            || left(replace(gen_random_uuid()::text, '-', ''), 16) || '-01'"""
-_KEPT = f", traceparent = coalesce(w.traceparent, {_TRACE})"
+_SET_TRACE = f", traceparent = coalesce(w.traceparent, {_NEW_TRACE})"
 
-_PICK = f"""
-WITH picked AS (
-    SELECT w.generation_id FROM reconciler.work w WHERE %s AND {_FREE}
-    ORDER BY %s LIMIT $3 FOR UPDATE SKIP LOCKED)
-UPDATE reconciler.work w
-   SET lease = gen_random_uuid(), lease_until = now() + $1::interval, instance = $2%s
-  FROM picked WHERE w.generation_id = picked.generation_id
-RETURNING w.generation_id, w.lease, w.woken, w.trigger%s, {SOON}
-"""
-_SINCE = "w.due_at >= coalesce($4::timestamptz, '-infinity')"
+_SINCE = "w.due_at >= coalesce(:floor::timestamptz, '-infinity')"
 _OLDEST = (f"w.due_at <= now() AND {_SINCE}", "w.due_at")
 # By their places in the table: the planner would take 500 names for a reason to read all of it.
 _NEWEST = (
@@ -46,54 +38,66 @@ _NEWEST = (
              SELECT newest.ctid FROM (SELECT w.ctid, w.misses, w.due_at FROM reconciler.work w
                                        WHERE w.due_at <= now() AND {_SINCE} AND {_FREE}
                                        ORDER BY w.due_at DESC LIMIT 500) newest
-              ORDER BY newest.misses > 0, newest.due_at DESC LIMIT 4 * $3))
+              ORDER BY newest.misses > 0, newest.due_at DESC LIMIT 4 * :limit))
       AND w.due_at <= now() AND {_FREE}""",
     "w.misses > 0, w.due_at DESC",
 )
 _SOONEST = (f"{_SINCE} AND w.early_at <= now()", "w.due_at")
-_PICKS = tuple(_PICK % (*which, "", "") for which in (_OLDEST, _NEWEST, _SOONEST))
-_TRACED_PICKS = tuple(_PICK % (*which, _KEPT, ", w.traceparent") for which in (_OLDEST, _NEWEST, _SOONEST))
-# They take turns: where more is due than can be asked about, a backlog of hopeless rows, or their next tries, must not
-# stand before what has just become due, nor that before the backlog.
-_DUE, _EARLY = _PICKS[:2], _PICKS[2]
 
-# Nothing is due before it, but for what a slow writer is about to commit, which the next sweep finds. While somebody's
-# snapshot keeps dead rows, a look would else pass every time at which anything has ever been due.
-_FLOOR = "SELECT least(min(due_at), now()) - interval '2 minutes' FROM reconciler.work"
 
-# What is due and held is due again when its lease ends, for whoever holds it may be dead.
-_NEXT = f"""
+def _claim_sql(condition: str, order: str, *, traced: bool) -> Statement:
+    """Read the first :limit free rows of `work` in this order; write the lease of :instance; return their claims."""
+    return Statement(f"""
+WITH picked AS (
+    SELECT w.generation_id FROM reconciler.work w WHERE {condition} AND {_FREE}
+    ORDER BY {order} LIMIT :limit FOR UPDATE SKIP LOCKED)
+UPDATE reconciler.work w
+   SET lease = gen_random_uuid(), lease_until = now() + :term::interval,
+       instance = :instance{_SET_TRACE if traced else ""}
+  FROM picked WHERE w.generation_id = picked.generation_id
+RETURNING w.generation_id, w.lease, w.woken, w.trigger{", w.traceparent" if traced else ""}, {ASYNC_COMMIT}""")
+
+
+# Reads the first due time. Returns a time before which nothing is due, except for rows that a slow writer is about to
+# commit; the next sweep finds those. Without it, a claim would pass every former due time in the index for as long as
+# an old snapshot keeps dead rows.
+_FLOOR = Statement("SELECT least(min(due_at), now()) - interval '2 minutes' FROM reconciler.work")
+
+# Reads due times and leases. Returns the seconds until a row becomes due, or until the lease of a due row ends: its
+# holder may be dead.
+_NEXT = Statement(f"""
 SELECT extract(epoch FROM least(
     (SELECT w.due_at FROM reconciler.work w WHERE w.due_at > now() ORDER BY w.due_at LIMIT 1),
     (SELECT min(w.lease_until) FROM reconciler.work w
-      WHERE w.due_at <= now() AND {_SINCE.replace("$4", "$1")} AND w.lease_until > now())
-) - clock_timestamp())::float8
-"""
+      WHERE w.due_at <= now() AND {_SINCE} AND w.lease_until > now())
+) - clock_timestamp())::float8""")
 
-# A row that is being written is passed over: whoever writes it may wait for the application for minutes.
-_RENEW = f"""
+_OURS = """
 WITH ours AS (
-    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($2) AND lease = ANY($3) FOR UPDATE SKIP LOCKED)
-UPDATE reconciler.work w SET lease_until = now() + $1::interval
-  FROM ours WHERE w.generation_id = ours.generation_id RETURNING w.lease, {SOON}
-"""
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids) AND lease = ANY(:leases)
+    FOR UPDATE SKIP LOCKED)"""
 
-_STILL_OURS = "SELECT lease FROM reconciler.work WHERE generation_id = ANY($1) AND lease = ANY($2)"
+# Reads and prolongs these leases; returns those that it prolonged. A row that is being written is passed over: its
+# writer may wait for the application for minutes.
+_RENEW = Statement(f"""{_OURS}
+UPDATE reconciler.work w SET lease_until = now() + :term::interval
+  FROM ours WHERE w.generation_id = ours.generation_id RETURNING w.lease, {ASYNC_COMMIT}""")
 
-_RELEASE = """
-WITH ours AS (
-    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($1) AND lease = ANY($2) FOR UPDATE SKIP LOCKED)
+# Reads these leases, returns those that still hold their rows.
+_STILL_OURS = Statement("SELECT lease FROM reconciler.work WHERE generation_id = ANY(:ids) AND lease = ANY(:leases)")
+
+# Ends these leases and makes their rows due again in :seconds; passes over a row that is being written.
+_RELEASE = Statement(f"""{_OURS}
 UPDATE reconciler.work w
-   SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + $3 * interval '1 second', early_at = NULL
-  FROM ours WHERE w.generation_id = ours.generation_id
-"""
+   SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + :seconds * interval '1 second', early_at = NULL
+  FROM ours WHERE w.generation_id = ours.generation_id""")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to write one generation until the lease ends.
 
-    `woken` tells later whether somebody woke it meanwhile; `traceparent` names its trace, None where nobody traces.
+    `woken` shows later whether the row was woken meanwhile; `traceparent` names its trace, None without tracing.
     """
 
     generation_id: str
@@ -104,24 +108,21 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenClaims:
-    """What came of some wakes: the claims, and the names to wake again because their rows are just being written."""
+class WakeResult:
+    """What came of some wakes: the claims, and the ids to wake again because their rows are being written."""
 
     claims: list[Claim]
     busy: tuple[str, ...]
 
 
 class Claims:
-    """The claims of one instance; `term` is a lease's length in seconds, `traced` says that traces are told.
-
-    `doubts` are about claims without an answer.
-    """
+    """The claims of one instance; `term` is a lease's length in seconds, `traced` turns traces on."""
 
     def __init__(
         self,
         database: Database,
-        shape: TableShape,
-        reach: EligibleRows,
+        table: TableShape,
+        eligible_rows: EligibleRows,
         *,
         instance: uuid.UUID,
         term: float,
@@ -130,80 +131,89 @@ class Claims:
         self._database = database
         self._instance = instance
         self._term = timedelta(seconds=term)
-        self._ours = reach.parameters
-        self._id_type = shape.id_type
-        *self._due, self._early = _TRACED_PICKS if traced else _PICKS
-        self._turns = cycle(range(len(_DUE)))
-        self._woken = _woken_sql(shape, traced=traced)
-        self._discover = _discover_sql(shape)
+        self._eligible = eligible_rows.parameters
+        self._id_type = table.id_type
+        # They take turns. Where more is due than can be polled, a backlog of hopeless rows must not stand before a row
+        # that has just become due, nor the other way round.
+        self._due = tuple(_claim_sql(*which, traced=traced) for which in (_OLDEST, _NEWEST))
+        self._early = _claim_sql(*_SOONEST, traced=traced)
+        self._turns = cycle(range(len(self._due)))
+        self._woken = _woken_sql(table, traced=traced)
+        self._discover = _discover_sql(table)
         self._floor: datetime | None = None
-        self.doubts = UnacknowledgedClaims(database, instance, term)
+        self.unacknowledged = UnacknowledgedClaims(database, instance, term)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
-        """Claim those of the woken generations that are ours, free, and due or changed; wake the others' holders."""
+        """Claim the woken generations that are ours, free, and due or changed; wake the holders of the others."""
         return (await self.take(wakes)).claims
 
-    async def take(self, wakes: Mapping[str, Trigger]) -> TakenClaims:
-        """Do what `woken` does, and tell also which wakes have to be repeated."""
+    async def take(self, wakes: Mapping[str, Trigger]) -> WakeResult:
+        """Do what `woken` does, and return also which wakes have to be repeated."""
         # Anybody may NOTIFY: a name that no row can have must not break the statement for the others.
         keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
         keys.pop(None, None)
-        tokens = [uuid.uuid4() for _ in keys]
-        rows = await self.doubts.claimed(
-            self._woken, self._term, self._instance, *self._ours, list(keys), tokens, list(keys.values())
+        rows = await self.unacknowledged.claimed(
+            self._woken,
+            term=self._term,
+            instance=self._instance,
+            ids=list(keys),
+            leases=[uuid.uuid4() for _ in keys],
+            triggers=list(keys.values()),
+            **self._eligible,
         )
-        return TakenClaims(
+        return WakeResult(
             [_claim(row) for row in rows if row["claimed"]],
             tuple(row["generation_id"] for row in rows if row["claimed"] is None),
         )
 
     async def due(self, limit: int) -> list[Claim]:
-        """Claim up to `limit` generations whose time has come: the longest overdue, every second time the newest.
+        """Claim up to `limit` generations that are due: the longest overdue, every second time the newest.
 
-        The newest without a miss come before those with misses.
+        Among the newest, those without a failure come first.
         """
-        rows = await self.doubts.claimed(self._due[next(self._turns)], self._term, self._instance, limit, self._floor)
-        return [_claim(row) for row in rows]
+        return await self._pick(self._due[next(self._turns)], limit)
 
     async def early(self, limit: int) -> list[Claim]:
-        """Claim up to `limit` generations before they are due: a request would else be wasted."""
-        rows = await self.doubts.claimed(self._early, self._term, self._instance, limit, self._floor)
+        """Claim up to `limit` generations before they are due, to use a request that would else be wasted."""
+        return await self._pick(self._early, limit)
+
+    async def _pick(self, statement: Statement, limit: int) -> list[Claim]:
+        rows = await self.unacknowledged.claimed(
+            statement, term=self._term, instance=self._instance, limit=limit, floor=self._floor
+        )
         return [_claim(row) for row in rows]
 
     async def next_due(self) -> float | None:
         """Return the seconds until a generation is due or the lease of a due one ends, None when none is waiting."""
-        seconds: float | None = await self._database.value(_NEXT, self._floor)
+        seconds: float | None = await self._database.value(*_NEXT(floor=self._floor))
         return seconds
 
     async def renew(self, held: Sequence[Claim]) -> set[uuid.UUID]:
-        """Prolong these leases by a term and return those that were; the others are lost, or just being used."""
-        rows = await self._database.fetch(
-            _RENEW,
-            self._term,
-            [claim.generation_id for claim in held],
-            [claim.lease for claim in held],
-        )
+        """Prolong these leases by a term and return those that were; the others are lost, or being written under."""
+        rows = await self._database.fetch(*_RENEW(term=self._term, **_leases(held)))
         return {row["lease"] for row in rows}
 
     async def lost(self, held: Sequence[Claim]) -> set[uuid.UUID]:
-        """Return those of these leases that are not ours any more."""
-        leases = [claim.lease for claim in held]
-        rows = await self._database.fetch(_STILL_OURS, [claim.generation_id for claim in held], leases)
-        return set(leases) - {row["lease"] for row in rows}
+        """Return the leases among these that are not ours any more."""
+        rows = await self._database.fetch(*_STILL_OURS(**_leases(held)))
+        return {claim.lease for claim in held} - {row["lease"] for row in rows}
 
     async def release(self, held: Sequence[Claim], *, seconds: float = 5.0) -> None:
         """Give these generations back, due again in so many seconds."""
-        ids, leases = [claim.generation_id for claim in held], [claim.lease for claim in held]
-        await self._database.execute(_RELEASE, ids, leases, seconds)
+        await self._database.execute(*_RELEASE(seconds=seconds, **_leases(held)))
 
     async def discover(self) -> int:
-        """Find open rows without bookkeeping, and what nobody told of: a change, an offered task, a lost address.
+        """Make due what no notification announced, and return how many rows that were.
 
-        Returns how many were found.
+        These are open rows without bookkeeping, changed rows, rows that a callback offers a task, and delivered rows
+        that lost their address.
         """
-        self._floor = await self._database.value(_FLOOR)
-        rows = await self._database.fetch(self._discover, self._term, *self._ours)
-        return len(rows)
+        self._floor = await self._database.value(*_FLOOR())
+        return len(await self._database.fetch(*self._discover(term=self._term, **self._eligible)))
+
+
+def _leases(held: Sequence[Claim]) -> Mapping[str, object]:
+    return {"ids": [claim.generation_id for claim in held], "leases": [claim.lease for claim in held]}
 
 
 def _claim(row: Mapping[str, object]) -> Claim:
@@ -214,28 +224,31 @@ def _claim(row: Mapping[str, object]) -> Claim:
     return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace))
 
 
-def _woken_sql(shape: TableShape, *, traced: bool) -> str:
-    drawn, kept, told, none = (f", {_TRACE}", _KEPT, ", w.traceparent", ", NULL") if traced else ("", "", "", "")
-    asked = "('callback', 'sync', 'backfill')"
-    mendable = """EXISTS (
-         SELECT FROM reconciler.work w WHERE w.generation_id = wake.woken_id AND (w.gave_up OR w.reopened))"""
-    return f"""
-WITH wake AS (SELECT * FROM unnest($6::text[], $7::uuid[], $8::text[]) AS u (woken_id, token, word)),
+def _woken_sql(table: TableShape, *, traced: bool) -> Statement:
+    """Read the generations :ids and their `work`; write leases and triggers; return one row for each :ids that is ours.
+
+    `claimed` is true for a claim, false for a row that another lease holds (its holder was woken), null for a row that
+    is being written.
+    """
+    column, value, update, returned, empty = (
+        (", traceparent", f", {_NEW_TRACE}", _SET_TRACE, ", w.traceparent", ", NULL") if traced else [""] * 5
+    )
+    return Statement(f"""
+WITH wake AS (SELECT * FROM unnest(:ids::text[], :leases::uuid[], :triggers::text[]) AS u (woken_id, lease, trigger)),
 at_hand AS MATERIALIZED (
-    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($6)
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED),
 busy AS (
-    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY($6)
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
     EXCEPT SELECT generation_id FROM at_hand),
 ours AS (
-    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.token, wake.word
-      FROM wake JOIN public.generations g ON g.id = wake.woken_id::{shape.id_type}
-     WHERE {ours_sql(shape, 3, mendable)} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
-taken AS (
+    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.lease, wake.trigger
+      FROM wake JOIN public.generations g ON g.id = wake.woken_id::{table.id_type}
+     WHERE {eligible(table, may_recover("wake.woken_id"))} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
+claimed AS (
     INSERT INTO reconciler.work AS w
-           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status,
-            seen_task{told and ", traceparent"})
-    SELECT woken_id, now(), token, now() + $1::interval, $2, word, seen_status, seen_task{drawn}
+           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task{column})
+    SELECT woken_id, now(), lease, now() + :term::interval, :instance, trigger, seen_status, seen_task{value}
       FROM ours ORDER BY woken_id
     ON CONFLICT (generation_id) DO UPDATE
        SET lease = CASE WHEN {_FREE} THEN excluded.lease ELSE w.lease END,
@@ -243,36 +256,36 @@ taken AS (
            instance = CASE WHEN {_FREE} THEN excluded.instance ELSE w.instance END,
            woken = CASE WHEN {_FREE} THEN w.woken ELSE w.woken + 1 END,
            trigger = excluded.trigger,
-           due_at = now(){kept}
+           due_at = now(){update}
      WHERE ({_FREE} AND w.due_at <= now())
         OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
-        OR excluded.trigger IN {asked}
-    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY($7) AS claimed{told})
-SELECT *, {SOON} FROM taken
- UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL{none}, NULL FROM busy
-"""
+        OR excluded.trigger IN ('callback', 'sync', 'backfill')
+    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) AS claimed{returned})
+SELECT *, {ASYNC_COMMIT} FROM claimed
+ UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL{empty}, NULL FROM busy""")
 
 
-# A callback may come while nobody can look: what it offers to a row without a task must not wait for the row's time.
+# A callback may come while every visit fails: a task that it offers to a row without one does not wait for the row's
+# due time.
 _OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
-           SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD}
+           SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD_TASK}
               AND c.at > greatest(w.looked_at, now() - interval '14 days')))"""
 
-# Delivered, and the application has taken its address away since, which changes neither status nor task; `why` is what
-# a visit that left the row has written.
-_UNSHOWN = "(w.delivered_at IS NOT NULL AND w.due_at IS NULL AND w.why IS NULL)"
+# Delivered, and the application has taken the address away since, which changes neither status nor task. `why` is set
+# where a visit left the row.
+_LOST_ADDRESS = "(w.delivered_at IS NOT NULL AND w.due_at IS NULL AND w.why IS NULL)"
 
 
-def _discover_sql(shape: TableShape) -> str:
-    open_words = ", ".join(f"'{word}'" for word in OPEN)
-    return f"""
+def _discover_sql(table: TableShape) -> Statement:
+    """Read the eligible rows of the partial index and their `work`; make them due where free; return their ids."""
+    return Statement(f"""
 WITH found AS (
     SELECT g.id::text AS found_id, g.status, g.task_id, w.generation_id IS NOT NULL AS known
       FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
      WHERE {OPEN_OR_UNHEALED}
-       AND {ours_sql(shape, 2)}
-       AND (g.status IN ({open_words}) OR g.created_at > now() - interval '14 days')
-       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED} OR {_UNSHOWN})),
+       AND {eligible(table)}
+       AND ({IN_FLIGHT} OR g.created_at > now() - interval '14 days')
+       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED} OR {_LOST_ADDRESS})),
 at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED)
@@ -281,5 +294,4 @@ SELECT found_id, now(), 'sweep', status, task_id FROM found
  WHERE NOT known OR found_id IN (SELECT generation_id FROM at_hand)
  ORDER BY found_id
 ON CONFLICT (generation_id) DO UPDATE SET due_at = now(), trigger = 'sweep' WHERE {_FREE}
-RETURNING w.generation_id
-"""
+RETURNING w.generation_id""")

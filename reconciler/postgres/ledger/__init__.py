@@ -1,4 +1,5 @@
 """Every fenced write about a claimed generation: facts, receipts, results, failures, repairs.
 
-A write that names no lease does not belong here, except `verification` and `reopen`, which step back while one is held.
+A write that names no lease does not belong here. The exceptions are `verification` and `reopen`: they change nothing
+while a lease is held.
 """

@@ -1,15 +1,16 @@
-"""Every write about a claimed generation, each fenced by its lease; the statements are in `statements.py`.
+"""Every write about a claimed generation, each fenced by its lease; the SQL is in `ledger_sql`.
 
 A fenced write begins by locking our own `work` row with the lease in its predicate: token and row lock together are the
-fence. A predicate in the UPDATE of the application's table alone would leak, since that statement may wait for a lock
-while the lease runs out. Lock order: work, generations, hook. A write that finds the fence gone raises LeaseLost.
+fence. A predicate in the UPDATE of the application's table alone would leak, because that statement may wait for a lock
+while the lease runs out. Lock order: work, generations, hook. A write that finds the fence gone raises LeaseLost. The
+visit and the delivery call it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,17 +20,18 @@ import asyncpg
 from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Row
 from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
-from reconciler.postgres.ledger import ledger_sql, repair_sql
+from reconciler.postgres.ledger import ledger_sql
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_details import built
+from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 SECOND_LOOK = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRow:
-    """A row as it was read under its lease, and what the database's clock said then."""
+    """A row as it was read under its lease, and the database's time of the read."""
 
     row: Row
     now: datetime
@@ -50,65 +52,65 @@ class StoredResults:
 class Ledger:
     """Reads and writes claimed rows; with `handover` a failure is only announced, never written.
 
-    `second_look` is how long after a delivery its objects are compared with their receipts: two leases, so that whoever
-    had lost his has written by then what he still could.
+    `second_look` is the time from a delivery to the comparison of its objects with their receipts. It is two leases: a
+    visit that lost its lease has made its last write by then.
     """
 
     def __init__(
-        self, database: Database, shape: TableShape, *, handover: bool = False, second_look: timedelta = SECOND_LOOK
+        self, database: Database, table: TableShape, *, handover: bool = False, second_look: timedelta = SECOND_LOOK
     ) -> None:
         self._database = database
-        self._shape = shape
+        self._table = table
         self._handover = handover
         self._second_look = second_look
-        self._repaired = repair_sql.repaired(shape)
-        self._read = ledger_sql.read(shape)
-        self._rest = ledger_sql.rest(shape, begun=False)
-        self._rest_begun = ledger_sql.rest(shape, begun=True)
-        self._adopt = ledger_sql.adopt(shape)
-        self._finish = ledger_sql.finish(shape)
-        self._fail = ledger_sql.fail(shape, write=not handover)
+        self._read = ledger_sql.read(table)
+        self._rest = ledger_sql.rest(table, begun=False)
+        self._rest_begun = ledger_sql.rest(table, begun=True)
+        self._adopt = ledger_sql.adopt(table)
+        self._finish = ledger_sql.finish(table)
+        self._repair = ledger_sql.repair(table)
+        self._fail = ledger_sql.fail(table, write=not handover)
+        self._refund_statement = ledger_sql.refund(table)
 
     async def read(self, ids: Sequence[str]) -> dict[str, ClaimedRow]:
         """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
-        records = await self._database.fetch(self._read, list(ids))
+        records = await self._database.fetch(*self._read(ids=list(ids)))
         return {record["id"]: ClaimedRow(_row(record), record["now"]) for record in records}
 
     async def note(self, row: Row, claim: Claim) -> None:
         """Keep the facts of a row before the effects that build on them."""
-        await self._check(ledger_sql.NOTE, claim, *_facts(row))
+        await self._write(ledger_sql.NOTE, claim, **_facts(row))
 
     async def rest(self, row: Row, claim: Claim, rest: Reschedule) -> None:
         """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins.
 
-        Only then it raises Permanent (code "row_refused") where the application's table refuses that.
+        Raises Permanent (code "row_refused") where the application's table refuses `generating`.
         """
+        generating = rest.set_generating and self._table.writes_generating
         facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
-        what = (*facts, claim.woken, rest.due_at, rest.earliest)
-        if not (rest.set_generating and self._shape.writes_generating):
-            await self._check(self._rest, claim, *what)
-            return
-        with _refusable():
-            await self._check(self._rest_begun, claim, *what)
+        statement = self._rest_begun if generating else self._rest
+        with _refusals() if generating else nullcontext():
+            await self._write(statement, claim, woken=claim.woken, until=rest.due_at, early=rest.earliest, **facts)
 
     async def leave(self, row: Row, claim: Claim, why: str) -> None:
         """Keep the facts and look at this row no more until it changes."""
-        await self._check(ledger_sql.LEAVE, claim, *_facts(replace(row, reason=why)))
+        await self._write(ledger_sql.LEAVE, claim, **_facts(replace(row, reason=why)))
 
     async def forget(self, claim: Claim) -> None:
-        """The application deleted the row: what we stored for it becomes orphans, the bookkeeping goes."""
-        await self._database.execute(ledger_sql.FORGET, claim.generation_id, claim.lease)
+        """Drop the bookkeeping of a row that the application deleted; its stored objects become orphans."""
+        await self._database.execute(*ledger_sql.FORGET(**_fence(claim)))
 
     async def adopt(self, row: Row, claim: Claim, task_id: str) -> bool:
-        """Write the task's id into a row in flight that has none, with what is known of the task.
+        """Write the task's id into a row in flight that has none, with the facts about the task.
 
-        False when the row has moved meanwhile, by createTask's own answer for one: then nothing was written. Raises
-        Permanent when the application's table refuses the id (code "no_task"), or its trigger does ("row_refused").
+        False when the row has moved meanwhile, for example because createTask's own answer came: then nothing was
+        written. Raises Permanent when the application's table refuses the id (code "no_task"), or its trigger does
+        ("row_refused").
         """
         facts = _facts(replace(row, task_id=task_id))
-        with _refusable():
+        with _refusals():
             try:
-                record = await self._database.row(self._adopt, claim.generation_id, claim.lease, *facts)
+                record = await self._database.row(*self._adopt(**_fence(claim), **facts))
             except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
                 hint = "another row has this task, or the column task_id is too narrow"
                 raise Permanent(f"the table refuses the task id: {error}", code="no_task", hint=hint) from error
@@ -116,18 +118,18 @@ class Ledger:
 
     async def intend(self, row: Row, claim: Claim, asset: Asset) -> None:
         """Keep the facts and where this asset's bytes will go, before any byte is sent."""
-        what = (asset.n, asset.path, asset.mime, asset.size, asset.sha256, asset.md5)
-        await self._check(ledger_sql.INTEND, claim, *_facts(row), *what)
+        target = {name: getattr(asset, name) for name in ("n", "path", "mime", "size", "sha256", "md5")}
+        await self._write(ledger_sql.INTEND, claim, **_facts(row), **target)
 
     async def begun(self, row: Row, claim: Claim, n: int, upload: str) -> None:
-        """Keep a resumable upload's name, so that a successor can go on with it."""
-        await self._check(ledger_sql.BEGUN, claim, row.task_id, n, upload)
+        """Keep a resumable upload's name, so that the next visit can continue it."""
+        await self._write(ledger_sql.BEGUN, claim, task_id=row.task_id, n=n, upload=upload)
 
     async def stored(self, row: Row, claim: Claim, asset: Asset) -> None:
         """Keep the receipt of one asset."""
-        await self._check(ledger_sql.STORED, claim, row.task_id, asset.n, asset.version, asset.verified_by)
+        await self._write(ledger_sql.STORED, claim, task_id=row.task_id, **_receipt(asset))
 
-    async def finish(self, row: Row, claim: Claim, what: StoredResults) -> str | None:
+    async def finish(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write success with every address, its event and its timing in one statement.
 
         Returns the event's kind (succeeded, healed, recovered), or None when the application's row has moved meanwhile:
@@ -135,39 +137,38 @@ class Ledger:
         application's table refuses the success: then nothing was written either.
         """
         kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
-        took = row.duration.total_seconds() if row.duration else None
-        values = (
-            claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
-            list(row.sources), list(what.addresses), list(what.paths),
-            row.status if row.status in SUCCEEDED else self._shape.success,
-            took, row.model or "", row.status, kind,
-            *_receipt(what.receipt), self._second_look,
-        )  # fmt: skip
-        with _refusable():
-            record = await self._database.row(self._finish, *values)
-        return _outcome(record, kind)
+        statement = self._finish(
+            success=row.status if row.status in SUCCEEDED else self._table.success,
+            took=row.duration.total_seconds() if row.duration else None,
+            model=row.model or "",
+            kind=kind,
+            **self._delivery(row, claim, results),
+        )
+        with _refusals():
+            return _outcome(await self._database.row(*statement), kind)
 
-    async def repaired(self, row: Row, claim: Claim, what: StoredResults) -> str | None:
-        """Write that what was broken is delivered once more; the application's row only where an address changes.
+    async def repaired(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
+        """Write that a broken delivery is complete again; the application's row only where an address changes.
 
         Returns the event's kind (repaired), or None when the application's row has moved meanwhile. Raises Permanent
         (code "row_refused") when the application's table refuses the address.
         """
-        values = (
-            claim.generation_id, claim.lease, row.task_id, len(row.sources), row.asset_url,
-            list(what.addresses), list(what.paths), row.status, *_receipt(what.receipt), self._second_look,
-            list(row.sources),
-        )  # fmt: skip
-        with _refusable():
-            record = await self._database.row(self._repaired, *values)
+        with _refusals():
+            record = await self._database.row(*self._repair(**self._delivery(row, claim, results)))
         return _outcome(record, "repaired")
 
+    def _delivery(self, row: Row, claim: Claim, results: StoredResults) -> Mapping[str, object]:
+        return {
+            **_fence(claim), **_receipt(results.receipt),
+            "task_id": row.task_id, "status_read": row.status, "url_read": row.asset_url,
+            "count": len(row.sources), "sources": list(row.sources),
+            "addresses": list(results.addresses), "paths": list(results.paths), "second_look": self._second_look,
+        }  # fmt: skip
+
     async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
-        """Write that what was delivered is lost, with its event; the application's row stays as it is."""
-        row = replace(row, reason=why, reopened=False)
-        record = await self._database.row(
-            repair_sql.LOST, claim.generation_id, claim.lease, *_facts(row), row.asset_url
-        )
+        """Write that a delivered result is lost, with its event; the application's row stays as it is."""
+        facts = _facts(replace(row, reason=why, reopened=False))
+        record = await self._database.row(*ledger_sql.LOST(**_fence(claim), **facts, url_read=row.asset_url))
         return _outcome(record, "lost")
 
     async def fail(self, row: Row, claim: Claim, fail: Fail) -> str | None:
@@ -178,32 +179,25 @@ class Ledger:
         failure); nothing was written then.
         """
         kind = "failed" if fail.recheck_at is None else "gave_up"
+        reason = {"reason": fail.reason, "until": fail.recheck_at, "kind": kind}
+        statement = self._fail(**_fence(claim), **reason, task_id=row.task_id, status_read=row.status)
 
         async def once() -> str | None:
             async with self._database.transaction() as connection:
-                record = await connection.fetchrow(
-                    self._fail,
-                    claim.generation_id,
-                    claim.lease,
-                    row.task_id,
-                    fail.reason,
-                    fail.recheck_at,
-                    row.status,
-                    kind,
-                )
-                outcome = _outcome(record, kind)
+                outcome = _outcome(await connection.fetchrow(*statement), kind)
                 if outcome is not None and not self._handover:
                     await self._refund(connection, row.id, fail.reason)
                 return outcome
 
-        with _refusable():
+        with _refusals():
             return await self._database.run(once)
 
     async def _refund(self, connection: Any, generation_id: str, reason: str) -> None:
-        if not await connection.fetchval(ledger_sql.REFUND_DUE, generation_id, self._shape.id_type):
+        due = ledger_sql.REFUND_DUE(generation_id=generation_id, id_type=self._table.id_type)
+        if not await connection.fetchval(*due):
             return
         try:
-            await connection.execute(ledger_sql.refund(self._shape), generation_id, reason)
+            await connection.execute(*self._refund_statement(generation_id=generation_id, reason=reason))
         except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
             raise
         except asyncpg.PostgresError as error:
@@ -211,16 +205,16 @@ class Ledger:
             raise Permanent(f"reconciler.on_failed threw: {error}", code="hook_failed", hint=hint) from error
         await connection.execute(ledger_sql.REFUNDED, generation_id)
 
-    async def _check(self, sql: str, claim: Claim, *more: object) -> None:
-        if await self._database.row(sql, claim.generation_id, claim.lease, *more) is None:
+    async def _write(self, statement: Statement, claim: Claim, **values: object) -> None:
+        if await self._database.row(*statement(**_fence(claim), **values)) is None:
             raise LeaseLost
 
 
 @contextmanager
-def _refusable() -> Iterator[None]:
-    """Say as Permanent what the application's table says to a write of ours: a trigger, a constraint, a narrow column.
+def _refusals() -> Iterator[None]:
+    """Raise Permanent where the application's table refuses a write of ours: a trigger, a constraint, a narrow column.
 
-    What waiting, a right or a migration mends has been translated before.
+    Errors that waiting, a grant or a migration mends have been translated before they come here.
     """
     try:
         yield
@@ -236,37 +230,32 @@ def _outcome(record: Mapping[str, Any] | None, kind: str) -> str | None:
     return kind if record["moved"] else None
 
 
-def _receipt(last: Asset | None) -> tuple[object, ...]:
-    return (last.n, last.version, last.verified_by) if last else (None, None, None)
+def _fence(claim: Claim) -> Mapping[str, object]:
+    return {"generation_id": claim.generation_id, "lease": claim.lease}
 
 
-def _facts(row: Row) -> tuple[object, ...]:
-    values = (getattr(row, ledger_sql.RENAMED.get(name, name)) for name in ledger_sql.FACTS)
-    return (row.status, *(list(value) if isinstance(value, tuple) else value for value in values))
+def _receipt(asset: Asset | None) -> Mapping[str, object]:
+    return {name: getattr(asset, name, None) for name in ("n", "version", "verified_by")}
+
+
+def _facts(row: Row) -> Mapping[str, object]:
+    facts = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in ledger_sql.FACTS}
+    return {**facts, "seen_status": row.status, "sources": list(row.sources)}
 
 
 _GENERATION = (
-    "id",
-    "user_id",
-    "task_id",
-    "status",
-    "kind",
-    "model",
-    "asset_url",
-    "created_at",
-    "task_since",
-    "create_refusal",
+    "id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "task_since", "create_refusal",
     "made_again",
-)
+)  # fmt: skip
 
 
 def _row(record: Mapping[str, Any]) -> Row:
     generation = {name: record[name] for name in _GENERATION}
     generation["offered"] = tuple(record["offered"] or ())
     if record["seen_task"] != record["task_id"]:
-        # The application gave the row another task: what we know is about the old one.
+        # The application gave the row another task: our facts are about the old one.
         return Row(**generation)
     known = {ledger_sql.RENAMED.get(name, name): record[name] for name in ledger_sql.FACTS if name != "task_id"}
     known["sources"] = tuple(record["sources"] or ())
-    assets = tuple(built(Asset, item) for item in json.loads(record["assets"] or "[]"))
+    assets = tuple(build(Asset, item) for item in json.loads(record["assets"] or "[]"))
     return Row(**generation, **known, assets=assets)

@@ -1,302 +1,353 @@
-"""The SQL texts of the ledger, made once for the application's table as it is.
+"""The SQL of the ledger, built once for the application's table as it is.
 
-Column names come from introspection and are known words; values are always parameters. `$1` is the generation, `$2` the
-lease; statements that keep facts go on with `$3` (the application's status as we saw it) and FACTS.
+Column names come from introspection and are known words; values are always parameters. Every statement takes
+:generation_id and :lease. Those that keep facts also take :seen_status, the application's status as we read it, and
+each column of FACTS. Only `ledger` runs these statements.
 """
 
 from __future__ import annotations
 
-from reconciler.domain.model import OPEN
-from reconciler.postgres.ledger.task_history import NEVER_HAD, given
-from reconciler.postgres.pool import SOON
-from reconciler.postgres.schema import CREATED, UNSEEN, TableShape
+from reconciler.postgres.pool import ASYNC_COMMIT
+from reconciler.postgres.predicates import (
+    CREATED,
+    IN_FLIGHT,
+    NEVER_HAD_TASK,
+    begin,
+    mark_orphans,
+    set_task,
+    text_of,
+    touch,
+)
+from reconciler.postgres.schema import UNSEEN, TableShape
+from reconciler.postgres.statement import Statement
 
 FACTS = (
     "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
     "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "why", "finding", "gave_up", "reopened",
 )  # fmt: skip
-"""The columns of `work` that keep what is known of a task, in parameter order from $4 on."""
+"""The columns of `work` that keep what is known of a task; `task_id` is kept as `seen_task`."""
 
 RENAMED = {"looks": "polls", "looked_at": "polled_at", "misses": "failures", "why": "reason", "took": "duration"}
 """Columns whose field of `Row` has another name: the schema keeps the names that operators know."""
 
-MINE = """
+# Locks our row where the lease still holds it. Every fenced statement begins so: token and row lock are the fence.
+_MINE = """
 WITH mine AS MATERIALIZED (
     SELECT generation_id, woken, refunded_at, delivered_at FROM reconciler.work
-     WHERE generation_id = $1 AND lease = $2 FOR UPDATE)"""
+     WHERE generation_id = :generation_id AND lease = :lease FOR UPDATE)"""
 
-SET_FACTS = "seen_status = $3, " + ", ".join(
-    given("$4") if name == "task_id" else f"{name} = ${n}" for n, name in enumerate(FACTS, start=4)
-)
-_A = len(FACTS) + 4  # the first parameter behind the facts
-_LOOKED = FACTS.index("looked_at") + 4
+_NO_LEASE = "lease = NULL, lease_until = NULL"
+_AT_REST = f"{_NO_LEASE}, due_at = NULL, early_at = NULL"
 
-NOTE = f"""{MINE}
-UPDATE reconciler.work w SET {SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
-"""
 
-# What was delivered once may still be shown somewhere: only objects that nobody ever saw become orphans.
-LEAVE = f"""{MINE},
+def _facts(seen_status: str = ":seen_status") -> str:
+    facts = [set_task(":task_id") if name == "task_id" else f"{name} = :{name}" for name in FACTS]
+    return ", ".join([f"seen_status = {seen_status}", *facts])
+
+
+# Writes the facts into `work`; returns a row where the lease holds.
+NOTE = Statement(f"""{_MINE}
+UPDATE reconciler.work w SET {_facts()} FROM mine WHERE w.generation_id = mine.generation_id RETURNING true""")
+
+# Writes the facts and ends lease and due time; returns a row where the lease holds. The objects of a cancelled
+# generation become orphans, but not where it was delivered once: they may still be shown somewhere.
+LEAVE = Statement(f"""{_MINE},
 objects AS (
     DELETE FROM reconciler.assets a USING mine
-     WHERE a.generation_id = mine.generation_id AND mine.delivered_at IS NULL AND $3::text = 'cancelled'
+     WHERE a.generation_id = mine.generation_id AND mine.delivered_at IS NULL AND :seen_status::text = 'cancelled'
     RETURNING a.path),
-left_behind AS (
-    INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was cancelled' FROM objects
-    ON CONFLICT DO NOTHING)
-UPDATE reconciler.work w
-   SET {SET_FACTS}, lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL
-  FROM mine WHERE w.generation_id = mine.generation_id RETURNING true
-"""
+left_behind AS ({mark_orphans("the generation was cancelled", "objects")})
+UPDATE reconciler.work w SET {_facts()}, {_AT_REST} FROM mine WHERE w.generation_id = mine.generation_id
+RETURNING true""")
 
-FORGET = f"""
+# Deletes bookkeeping and receipts of a generation that the application deleted; its objects become orphans. Does
+# nothing while row security may hide the row.
+FORGET = Statement(f"""
 WITH gone AS (
-    DELETE FROM reconciler.work WHERE generation_id = $1 AND lease = $2 AND NOT EXISTS ({UNSEEN})
+    DELETE FROM reconciler.work WHERE generation_id = :generation_id AND lease = :lease AND NOT EXISTS ({UNSEEN})
     RETURNING generation_id),
 objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.generation_id RETURNING a.path)
-INSERT INTO reconciler.orphans (path, why) SELECT path, 'the generation was deleted' FROM objects ON CONFLICT DO NOTHING
-"""
+{mark_orphans("the generation was deleted", "objects")}""")
 
-INTEND = f"""{MINE},
+# Writes the facts and where the asset :n will be stored; returns a row where the lease holds and the asset has no
+# receipt. The path of an earlier attempt becomes an orphan, and :path is none any more.
+INTEND = Statement(f"""{_MINE},
 noted AS (
-    UPDATE reconciler.work w SET {SET_FACTS} FROM mine WHERE w.generation_id = mine.generation_id
+    UPDATE reconciler.work w SET {_facts()} FROM mine WHERE w.generation_id = mine.generation_id
     RETURNING w.generation_id),
-left_behind AS (
-    INSERT INTO reconciler.orphans (path, why)
-    SELECT a.path, 'another name at a later attempt' FROM reconciler.assets a JOIN mine USING (generation_id)
-     WHERE a.task_id = $4 AND a.n = ${_A} AND a.path <> ${_A + 1}
-    ON CONFLICT DO NOTHING),
-wanted AS (DELETE FROM reconciler.orphans o USING mine WHERE o.path = ${_A + 1}),
+earlier AS (
+    SELECT a.path FROM reconciler.assets a JOIN mine USING (generation_id)
+     WHERE a.task_id = :task_id AND a.n = :n AND a.path <> :path),
+left_behind AS ({mark_orphans("another name at a later attempt", "earlier")}),
+wanted AS (DELETE FROM reconciler.orphans o USING mine WHERE o.path = :path),
 overwritten AS (
     DELETE FROM reconciler.assets a USING mine
-     WHERE a.generation_id = mine.generation_id AND a.task_id <> $4 AND a.path = ${_A + 1})
+     WHERE a.generation_id = mine.generation_id AND a.task_id <> :task_id AND a.path = :path)
 INSERT INTO reconciler.assets AS a (generation_id, task_id, n, path, mime, size, sha256, md5)
-SELECT generation_id, $4, ${_A}, ${_A + 1}, ${_A + 2}, ${_A + 3}, ${_A + 4}, ${_A + 5} FROM noted
+SELECT generation_id, :task_id, :n, :path, :mime, :size, :sha256, :md5 FROM noted
 ON CONFLICT (generation_id, task_id, n) DO UPDATE
    SET path = excluded.path, mime = excluded.mime, size = excluded.size, sha256 = excluded.sha256, md5 = excluded.md5,
        upload = CASE WHEN (a.path, a.size, a.sha256) = (excluded.path, excluded.size, excluded.sha256) THEN a.upload END
  WHERE a.verified_by IS NULL
-RETURNING true
-"""
+RETURNING true""")
 
-BEGUN = f"""{MINE}
-UPDATE reconciler.assets a SET upload = $5
-  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING true
-"""
+# Writes the name of a resumable upload into the asset :n; returns a row where the lease holds.
+BEGUN = Statement(f"""{_MINE}
+UPDATE reconciler.assets a SET upload = :upload
+  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = :n RETURNING true""")
 
-STORED = f"""{MINE}
-UPDATE reconciler.assets a SET version = $5, verified_by = $6, stored_at = now()
-  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = $4 RETURNING {SOON}
-"""
+# Writes the receipt of the asset :n; returns a row where the lease holds.
+STORED = Statement(f"""{_MINE}
+UPDATE reconciler.assets a SET version = :version, verified_by = :verified_by, stored_at = now()
+  FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = :n
+RETURNING {ASYNC_COMMIT}""")
 
-REFUND_DUE = """
-SELECT to_regprocedure(format('reconciler.on_failed(%s, text)', $2::text)) IS NOT NULL
-   AND (SELECT refunded_at IS NULL FROM reconciler.work WHERE generation_id = $1)
-"""
+# Reads whether the application has the hook on_failed for ids of :id_type and was not called for this generation yet.
+REFUND_DUE = Statement("""
+SELECT to_regprocedure(format('reconciler.on_failed(%s, text)', :id_type::text)) IS NOT NULL
+   AND (SELECT refunded_at IS NULL FROM reconciler.work WHERE generation_id = :generation_id)""")
+
 REFUNDED = "UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = $1"
 
 
-def refund(shape: TableShape) -> str:
+def refund(table: TableShape) -> Statement:
     """Call the application's hook, whose first parameter has the type of `generations.id`."""
-    return f"SELECT reconciler.on_failed($1::text::{shape.id_type}, $2)"
+    return Statement(f"SELECT reconciler.on_failed(:generation_id::text::{table.id_type}, :reason)")
 
 
-# The tasks that callbacks offer to a row without one, the newest and the first two: who came later cannot hide them.
-# For every other row this costs nothing.
+# The tasks that callbacks offer to a row without one: the newest and the first two, so that later callbacks cannot
+# hide them. For every other row this costs nothing.
 _OFFERED = f"""
        CASE WHEN g.task_id IS NULL THEN ARRAY(
             SELECT c.task_id FROM reconciler.callbacks c
-             WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days' AND {NEVER_HAD}
+             WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days' AND {NEVER_HAD_TASK}
              GROUP BY c.task_id
              ORDER BY row_number() OVER (ORDER BY max(c.id) DESC) > 1, min(c.id) LIMIT 3) END AS offered"""
 
 
-def read(shape: TableShape) -> str:
-    """Read generations with their bookkeeping; $1 is an array of ids."""
-    kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
-    model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
+def read(table: TableShape) -> Statement:
+    """Read the generations :ids with bookkeeping, receipts and offered tasks; write nothing; return one row each."""
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
     since = "CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since ELSE now() END"
-    return f"""
+    return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
-       {kind} AS kind, {model} AS model, g.asset_url, {CREATED} AS created_at,
-       w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
+       {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model, g.asset_url,
+       {CREATED} AS created_at, w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
        CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
-  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
- WHERE w.generation_id = ANY($1)
-"""
+  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+ WHERE w.generation_id = ANY(:ids)""")
 
 
-def rest(shape: TableShape, *, begun: bool) -> str:
-    """Keep the facts and give the lease back; behind the facts: woken at the claim, until, early."""
-    moved = ""
-    seen = SET_FACTS
+def rest(table: TableShape, *, begun: bool) -> Statement:
+    """Write the facts, end the lease, set due and early time; return a row where the lease holds.
+
+    Where the row was woken after the claim (:woken), it is due at once, but not within two seconds of the last poll.
+    With `begun` a queued row of the application becomes generating.
+    """
+    moved, seen = "", ":seen_status"
     if begun:
         moved = f""",
 moved AS (
-    UPDATE public.generations g SET status = 'generating'{touched(shape)} FROM mine
-     WHERE g.id = $1::text::{shape.id_type} AND g.status = 'queued' AND g.task_id = $4 RETURNING g.status)"""
-        seen = SET_FACTS.replace("seen_status = $3", "seen_status = coalesce((SELECT status FROM moved), $3)")
-    return f"""{MINE}{moved}
+    UPDATE public.generations g SET status = 'generating'{touch(table)} FROM mine
+     WHERE g.id = :generation_id::text::{table.id_type} AND g.status = 'queued' AND g.task_id = :task_id
+    RETURNING g.status)"""
+        seen = "coalesce((SELECT status FROM moved), :seen_status)"
+    return Statement(f"""{_MINE}{moved}
 UPDATE reconciler.work w
-   SET {seen}, lease = NULL, lease_until = NULL,
-       due_at = CASE WHEN mine.woken = ${_A} THEN ${_A + 1}
-                     ELSE greatest(now(), ${_LOOKED}::timestamptz + interval '2 seconds') END,
-       early_at = ${_A + 2}, trigger = CASE WHEN mine.woken = ${_A} THEN NULL ELSE w.trigger END
-  FROM mine WHERE w.generation_id = mine.generation_id RETURNING {SOON}
-"""
+   SET {_facts(seen)}, {_NO_LEASE},
+       due_at = CASE WHEN mine.woken = :woken THEN :until
+                     ELSE greatest(now(), :looked_at::timestamptz + interval '2 seconds') END,
+       early_at = :early, trigger = CASE WHEN mine.woken = :woken THEN NULL ELSE w.trigger END
+  FROM mine WHERE w.generation_id = mine.generation_id RETURNING {ASYNC_COMMIT}""")
 
 
-def adopt(shape: TableShape) -> str:
-    """Give the row the task that is its own, and keep the facts, which are about that task: $4."""
-    begun = ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
-    open_words = ", ".join(f"'{word}'" for word in OPEN)
-    seen = SET_FACTS.replace("seen_status = $3", "seen_status = coalesce(done.status, $3)")
-    return f"""{MINE},
+def adopt(table: TableShape) -> Statement:
+    """Write :task_id into a row in flight that has no task, and the facts about it; return held and moved."""
+    return Statement(f"""{_MINE},
 done AS (
-    UPDATE public.generations g
-       SET task_id = $4::text{begun if shape.writes_generating else ""}{touched(shape)} FROM mine
-     WHERE g.id = $1::text::{shape.id_type} AND g.task_id IS NULL AND g.status IN ({open_words})
+    UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)} FROM mine
+     WHERE g.id = :generation_id::text::{table.id_type} AND g.task_id IS NULL AND {IN_FLIGHT}
     RETURNING g.status::text AS status),
-kept AS (UPDATE reconciler.work w SET {seen} FROM mine, done WHERE w.generation_id = mine.generation_id)
-SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved
-"""
+kept AS (
+    UPDATE reconciler.work w SET {_facts("coalesce(done.status, :seen_status)")}
+      FROM mine, done WHERE w.generation_id = mine.generation_id)
+SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved""")
 
 
-def touched(shape: TableShape) -> str:
-    """What a change of the application's row sets besides, where the column is there."""
-    return ", updated_at = now()" if shape.has("updated_at") else ""
-
-
-def list_of_text(shape: TableShape, column: str, parameter: str) -> str:
-    """An array parameter in the column's own type: an array, jsonb, json, or text holding JSON."""
-    if shape.columns[column].endswith("[]"):
+def _list_of_text(table: TableShape, column: str, parameter: str) -> str:
+    """Return an array parameter in the column's own type: an array, jsonb, json, or text holding JSON."""
+    if table.columns[column].endswith("[]"):
         # The assignment converts it, and refuses what is too long; a cast would cut it.
         return parameter
     cast = f"to_jsonb({parameter})"
-    return cast if shape.columns[column] == "jsonb" else f"{cast}::text::{shape.columns[column]}"
+    return cast if table.columns[column] == "jsonb" else f"{cast}::text::{table.columns[column]}"
 
 
-def _nothing(shape: TableShape) -> str:
-    """What stands for no error: NULL, or what an empty reason is where the column takes no NULL."""
-    if shape.error_column not in shape.filled:
+def _no_error(table: TableShape) -> str:
+    """Return NULL, or an empty reason where the column takes no NULL."""
+    if table.error_column not in table.filled:
         return "NULL"
-    return "'\"\"'" if shape.columns[shape.error_column] in {"json", "jsonb"} else "''"
+    return "'\"\"'" if table.columns[table.error_column] in {"json", "jsonb"} else "''"
 
 
-def _success_columns(shape: TableShape) -> str:
-    columns = {"status": "$9", "asset_url": "($7::text[])[1]"}
-    if shape.has("result_urls"):
-        columns["result_urls"] = list_of_text(shape, "result_urls", "$6::text[]")
-    if shape.has("asset_urls"):
-        columns["asset_urls"] = list_of_text(shape, "asset_urls", "$7::text[]")
+def _success_columns(table: TableShape) -> str:
+    columns = {"status": ":success", "asset_url": "(:addresses::text[])[1]"}
+    if table.has("result_urls"):
+        columns["result_urls"] = _list_of_text(table, "result_urls", ":sources::text[]")
+    if table.has("asset_urls"):
+        columns["asset_urls"] = _list_of_text(table, "asset_urls", ":addresses::text[]")
     optional = {
-        "original_path": "($8::text[])[1]", "preview_status": "'none'", "completed_at": "now()", "updated_at": "now()",
-        shape.error_column or "": _nothing(shape),
+        "original_path": "(:paths::text[])[1]", "preview_status": "'none'", "completed_at": "now()",
+        "updated_at": "now()", table.error_column or "": _no_error(table),
     }  # fmt: skip
-    columns |= {name: value for name, value in optional.items() if name and shape.has(name)}
+    columns |= {name: value for name, value in optional.items() if name and table.has(name)}
     return ", ".join(f"{name} = {value}" for name, value in columns.items())
 
 
-# Not how many there are, for old ones are deleted: the newest one's id, which is more than any turn that was taken.
-NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generation_id = $1)"
-TOLD = """
-told AS (
+# The id of the newest event, which is higher than any turn before it. A count would not do: old events are deleted.
+_NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generation_id = :generation_id)"
+
+
+def _event(kind: str, payload: str, turn: str = _NEXT_TURN) -> str:
+    """Write the event of a change and notify of it, once in each turn; return held and moved."""
+    return f"""
+event AS (
     INSERT INTO reconciler.events (key, generation_id, kind, payload)
-    SELECT concat_ws('|', $1::text, {task}, {kind}, {turn}), $1, {kind}, {payload}
+    SELECT concat_ws('|', :generation_id::text, :task_id::text, {kind}, {turn}), :generation_id, {kind}, {payload}
       FROM done
     ON CONFLICT (key) DO NOTHING
     RETURNING id, kind)
 SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved,
-       (SELECT pg_notify('reconciler_events',
-               json_build_object('event', told.id, 'id', $1::text, 'kind', told.kind)::text) FROM told) AS announced
-"""
+       (SELECT pg_notify('reconciler_events', json_build_object(
+                   'event', event.id, 'id', :generation_id::text, 'kind', event.kind)::text) FROM event) AS announced"""
 
 
-def shown(*, status: str, addresses: str, paths: str, sources: str) -> str:
-    """What an event tells of a delivery of the task $3, by the parameters that hold it."""
-    return f"""jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', {status}::text,
-               'asset_url', ({addresses}::text[])[1], 'asset_urls', to_jsonb({addresses}::text[]),
-               'paths', to_jsonb({paths}::text[]), 'result_urls', to_jsonb({sources}::text[]),
-               'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
+def _delivery_payload(status: str) -> str:
+    return f"""jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
+               'status', {status}::text, 'asset_url', (:addresses::text[])[1],
+               'asset_urls', to_jsonb(:addresses::text[]), 'paths', to_jsonb(:paths::text[]),
+               'result_urls', to_jsonb(:sources::text[]), 'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
 
 
-def proof(*, n: str, version: str, by: str) -> str:
-    """The receipt still to be written, and how many of the first $4 assets of the task $3 are proven with it."""
-    return f"""receipt AS (
-    UPDATE reconciler.assets a SET version = {version}, verified_by = {by}, stored_at = now()
-      FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = $3 AND a.n = {n}::int RETURNING a.n),
+# Writes the receipt of the asset :n, if any, and counts how many of the first :count assets have a receipt.
+_PROOF = """receipt AS (
+    UPDATE reconciler.assets a SET version = :version, verified_by = :verified_by, stored_at = now()
+      FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = :n::int RETURNING a.n),
 proof AS (
     SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
-     WHERE a.task_id = $3 AND a.n < $4 AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt)))"""
+     WHERE a.task_id = :task_id AND a.n < :count
+       AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt)))"""
 
 
-def finish(shape: TableShape) -> str:
-    """Success in one statement: proof, the application's row, the timing, the bookkeeping, the event.
+def _unmoved(table: TableShape) -> str:
+    """The application's row still has the status, the task and the address that we read."""
+    return f"""g.id = :generation_id::text::{table.id_type} AND g.task_id = :task_id AND g.status = :status_read
+       AND g.asset_url IS NOT DISTINCT FROM :url_read"""
 
-    $3 task, $4 number of sources, $5 asset_url as read, $6 sources, $7 addresses, $8 paths, $9 the word for success,
-    $10 seconds it took at the provider, $11 model, $12 status as read, $13 the event's kind, $14 number, $15 version,
-    $16 proof of the asset whose receipt is still to be written, null where there is none; it is kept in any case;
-    $17 until the second look.
+
+def finish(table: TableShape) -> Statement:
+    """Write success: the application's row, the timing, the bookkeeping, the event; return held and moved.
+
+    Only where all :count receipts are there. The receipt of :n is written in any case. Objects of former tasks become
+    orphans. :took is in seconds at the provider, :second_look the time until the delivery is verified.
     """
-    payload = shown(status="$9", addresses="$7", paths="$8", sources="$6")
-    told = TOLD.format(task="$3::text", kind="$13::text", payload=payload, turn=NEXT_TURN)
-    return f"""{MINE},
-{proof(n="$14", version="$15", by="$16")},
+    return Statement(f"""{_MINE},
+{_PROOF},
 done AS (
-    UPDATE public.generations g SET {_success_columns(shape)} FROM mine, proof
-     WHERE g.id = $1::text::{shape.id_type} AND proof.n = $4
-       AND g.task_id = $3 AND g.status = $12 AND g.asset_url IS NOT DISTINCT FROM $5
+    UPDATE public.generations g SET {_success_columns(table)} FROM mine, proof
+     WHERE proof.n = :count AND {_unmoved(table)}
     RETURNING g.id),
 replaced AS (
-    DELETE FROM reconciler.assets a USING done WHERE a.generation_id = $1 AND a.task_id <> $3 RETURNING a.path),
-left_behind AS (
-    INSERT INTO reconciler.orphans (path, why)
-    SELECT path, 'the generation got another task' FROM replaced WHERE path <> ALL($8::text[])
-    ON CONFLICT DO NOTHING),
+    DELETE FROM reconciler.assets a USING done WHERE a.generation_id = :generation_id AND a.task_id <> :task_id
+    RETURNING a.path),
+left_behind AS ({mark_orphans("the generation got another task", "replaced WHERE path <> ALL(:paths::text[])")}),
 timed AS (
     INSERT INTO reconciler.timings (model, took)
-    SELECT left($11::text, 200), $10::float8 FROM done WHERE $10::float8 IS NOT NULL),
+    SELECT left(:model::text, 200), :took::float8 FROM done WHERE :took::float8 IS NOT NULL),
 closed AS (
     UPDATE reconciler.work w
-       SET lease = NULL, lease_until = NULL, due_at = NULL, early_at = NULL, delivered_at = now(),
-           audit_at = now() + $17::interval, lost_at = NULL, seen_status = $9, {given("$3")},
+       SET {_AT_REST}, delivered_at = now(), audit_at = now() + :second_look::interval, lost_at = NULL,
+           seen_status = :success, {set_task(":task_id")},
            gave_up = false, reopened = false, misses = 0, why = NULL, finding = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
-{told}"""
+{_event(":kind::text", _delivery_payload(":success"))}""")
 
 
-def _reason(shape: TableShape, column: str) -> str:
-    """The reason in the column's own type; the cast cuts it to what a varchar(n) takes."""
-    kind = shape.columns[column]
-    return f"to_jsonb($4::text)::{kind}" if kind in {"json", "jsonb"} else f"$4::text::{kind}"
+def repair(table: TableShape) -> Statement:
+    """Write that a lost delivery is complete again: the bookkeeping, the event; return held and moved.
 
-
-def fail(shape: TableShape, *, write: bool) -> str:
-    """Failed in one statement; where `write` is off only the event and the bookkeeping.
-
-    $3 task, $4 reason, $5 when to look again after our own give-up (else null), $6 status as read, $7 the event's kind.
+    Only where all :count receipts are there. The application's row is written where an address changes, and keeps its
+    status.
     """
-    matched = f"g.id = $1::text::{shape.id_type} AND g.task_id IS NOT DISTINCT FROM $3 AND g.status = $6"
-    error = f", {shape.error_column} = {_reason(shape, shape.error_column)}" if shape.error_column else ""
-    done = f"SELECT g.id FROM public.generations g, mine WHERE {matched}"
+    columns = {"asset_url": "(:addresses::text[])[1]"}
+    if table.has("asset_urls"):
+        columns["asset_urls"] = _list_of_text(table, "asset_urls", ":addresses::text[]")
+    differs = " OR ".join(f"g.{name}::text IS DISTINCT FROM ({value})::text" for name, value in columns.items())
+    if table.has("original_path"):
+        columns["original_path"] = "(:paths::text[])[1]"
+    written = ", ".join(f"{name} = {value}" for name, value in columns.items())
+    return Statement(f"""{_MINE},
+{_PROOF},
+done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {_unmoved(table)} AND proof.n = :count),
+changed AS (
+    UPDATE public.generations g SET {written}{touch(table)} FROM done
+     WHERE {_unmoved(table)} AND ({differs})),
+closed AS (
+    UPDATE reconciler.work w
+       SET {_AT_REST}, audit_at = now() + :second_look::interval, lost_at = NULL, seen_status = :status_read,
+           {set_task(":task_id")}, reopened = false, misses = 0, why = NULL, finding = NULL
+      FROM mine, done WHERE w.generation_id = mine.generation_id),
+{_event("'repaired'::text", _delivery_payload(":status_read"))}""")
+
+
+_LOST_PAYLOAD = """jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
+               'status', :seen_status::text, 'asset_url', :url_read::text, 'paths', (
+                   SELECT jsonb_agg(a.path ORDER BY a.n) FROM reconciler.assets a
+                    WHERE a.generation_id = :generation_id AND a.task_id = :task_id AND a.verified_by IS NULL))"""
+
+# Writes the facts and the event that KIE has a delivered result no more; the application's row stays as it is. Returns
+# held and moved.
+LOST = Statement(f"""{_MINE},
+done AS (SELECT generation_id FROM mine),
+closed AS (
+    UPDATE reconciler.work w
+       SET {_facts()}, {_AT_REST}, lost_at = now(), audit_at = now() + interval '30 days'
+      FROM mine WHERE w.generation_id = mine.generation_id),
+{_event("'lost'::text", _LOST_PAYLOAD)}""")
+
+
+def _reason(table: TableShape, column: str) -> str:
+    """Return the reason in the column's own type; the cast cuts it to what a varchar(n) takes."""
+    kind = table.columns[column]
+    return f"to_jsonb(:reason::text)::{kind}" if kind in {"json", "jsonb"} else f":reason::text::{kind}"
+
+
+def fail(table: TableShape, *, write: bool) -> Statement:
+    """Write failed: the application's row (only with `write`), the bookkeeping, the event; return held and moved.
+
+    :until is when to look again after our own give-up, else null.
+    """
+    unmoved = f"""g.id = :generation_id::text::{table.id_type} AND g.task_id IS NOT DISTINCT FROM :task_id
+       AND g.status = :status_read"""
+    error = f", {table.error_column} = {_reason(table, table.error_column)}" if table.error_column else ""
+    done = f"SELECT g.id FROM public.generations g, mine WHERE {unmoved}"
     if write:
-        done = f"""UPDATE public.generations g SET status = 'failed'{error}{touched(shape)} FROM mine
-     WHERE {matched} RETURNING g.id"""
-    payload = """jsonb_build_object('generation_id', $1::text, 'task_id', $3::text, 'status', 'failed',
-               'reason', $4::text, 'gave_up', $5::timestamptz IS NOT NULL)"""
+        done = f"""UPDATE public.generations g SET status = 'failed'{error}{touch(table)} FROM mine
+     WHERE {unmoved} RETURNING g.id"""
+    payload = """jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
+               'status', 'failed', 'reason', :reason::text, 'gave_up', :until::timestamptz IS NOT NULL)"""
     # A row that was handed over stays in flight and is seen to fail again and again: that is no new turn.
-    told = TOLD.format(task="$3::text", kind="$7::text", payload=payload, turn=NEXT_TURN if write else "'handover'")
-    return f"""{MINE},
+    turn = _NEXT_TURN if write else "'handover'"
+    return Statement(f"""{_MINE},
 done AS (
     {done}),
 closed AS (
     UPDATE reconciler.work w
-       SET lease = NULL, lease_until = NULL, due_at = $5::timestamptz, early_at = NULL,
-           gave_up = $5::timestamptz IS NOT NULL, seen_status = {"'failed'" if write else "$6"}, {given("$3")},
-           why = $4, finding = NULL, refused = NULL
+       SET {_NO_LEASE}, due_at = :until::timestamptz, early_at = NULL, gave_up = :until::timestamptz IS NOT NULL,
+           seen_status = {"'failed'" if write else ":status_read"}, {set_task(":task_id")},
+           why = :reason, finding = NULL, refused = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
-{told}"""
+{_event(":kind::text", payload, turn)}""")

@@ -1,9 +1,7 @@
-"""Which deliveries are to be compared with storage, and what came of it.
+"""Which deliveries are compared with storage next, and what each comparison found.
 
-The comparing is `worker/periodic/verification.py`.
-
-An audit takes no lease: its claim is the time of the next one, moved ahead. What is found broken loses its receipt and
-is due, so that a visit delivers it once more.
+The comparison itself is `worker/periodic/verification.py`. An audit takes no lease: its claim is the time of the next
+audit, moved ahead. A broken delivery loses its receipt and is made due, so that a visit delivers it once more.
 """
 
 from __future__ import annotations
@@ -14,54 +12,61 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from reconciler.domain.model import SUCCEEDED, Asset
-from reconciler.postgres.pool import SOON, Database
-from reconciler.postgres.reports.generation_details import built
+from reconciler.domain.model import Asset
+from reconciler.postgres.pool import ASYNC_COMMIT, Database
+from reconciler.postgres.predicates import IS_SUCCESS, LEASE_IS_FREE
+from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 CLAIM = timedelta(minutes=15)
-"""For so long at least, and at most twice as long, a delivery that one replica is comparing is nobody else's.
+"""The shortest time for which a replica claims a delivery; the longest is twice as long.
 
-Where storage is away it is tried then; those that were claimed together do not come back together."""
+Where storage is away the delivery is tried again then. Deliveries that were claimed together come back apart."""
 
 PAGE = 200
 
-_FREE = "w.due_at IS NULL AND (w.lease_until IS NULL OR w.lease_until < now())"
+_AT_REST = f"w.due_at IS NULL AND {LEASE_IS_FREE}"
 
-_KEPT = f"""
+# Writes the time of the next audit, in about a month, where our claim :until still stands.
+_INTACT = Statement(f"""
 UPDATE reconciler.work w SET audit_at = now() + (27 + 6 * random()) * interval '1 day'
- WHERE generation_id = $1 AND audit_at = $2 RETURNING {SOON}"""
+ WHERE generation_id = :generation_id AND audit_at = :until RETURNING {ASYNC_COMMIT}""")
 
-_FOUND_AGAIN = """
+# Takes back that the delivery is lost and writes the receipts of the assets :numbers that have none.
+_FOUND_AGAIN = Statement("""
 WITH back AS (
     UPDATE reconciler.work w SET lost_at = NULL
-     WHERE w.generation_id = $1 AND w.seen_task = $2 AND w.lost_at IS NOT NULL RETURNING w.generation_id)
+     WHERE w.generation_id = :generation_id AND w.seen_task = :task_id AND w.lost_at IS NOT NULL
+    RETURNING w.generation_id)
 UPDATE reconciler.assets a SET version = found.version, verified_by = found.proof, stored_at = now()
-  FROM back, unnest($3::int[], $4::text[], $5::text[]) AS found (n, version, proof)
- WHERE a.generation_id = back.generation_id AND a.task_id = $2 AND a.n = found.n AND a.verified_by IS NULL"""
+  FROM back, unnest(:numbers::int[], :versions::text[], :proofs::text[]) AS found (n, version, proof)
+ WHERE a.generation_id = back.generation_id AND a.task_id = :task_id AND a.n = found.n AND a.verified_by IS NULL""")
 
-# A receipt that is not the one that was read is newer: somebody else has repaired it meanwhile.
-_REOPEN = f"""
+# Deletes the receipts of the assets :numbers and makes the generation due; returns a row where it did. A receipt with
+# another version than :versions is newer: a visit has repaired the object meanwhile.
+_REOPEN = Statement(f"""
 WITH mine AS MATERIALIZED (
-    SELECT generation_id FROM reconciler.work w WHERE w.generation_id = $1 AND w.seen_task = $2 AND {_FREE} FOR UPDATE),
+    SELECT generation_id FROM reconciler.work w
+     WHERE w.generation_id = :generation_id AND w.seen_task = :task_id AND {_AT_REST} FOR UPDATE),
 cleared AS (
     UPDATE reconciler.assets a SET version = NULL, verified_by = NULL, stored_at = NULL, upload = NULL
-      FROM mine, unnest($3::int[], $4::text[]) AS broken (n, version)
-     WHERE a.generation_id = mine.generation_id AND a.task_id = $2 AND a.n = broken.n
+      FROM mine, unnest(:numbers::int[], :versions::text[]) AS broken (n, version)
+     WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = broken.n
        AND a.verified_by IS NOT NULL AND a.version IS NOT DISTINCT FROM broken.version
     RETURNING a.n)
 UPDATE reconciler.work w
-   SET reopened = true, due_at = now(), early_at = NULL, audit_at = NULL, trigger = 'sweep', finding = NULL, why = $5,
-       misses = 0, unknowns = 0, empties = 0, stale = coalesce(w.media_deadline < now(), true)
-  FROM mine WHERE w.generation_id = mine.generation_id AND EXISTS (SELECT FROM cleared) RETURNING true"""
+   SET reopened = true, due_at = now(), early_at = NULL, audit_at = NULL, trigger = 'sweep', finding = NULL,
+       why = :reason, misses = 0, unknowns = 0, empties = 0, stale = coalesce(w.media_deadline < now(), true)
+  FROM mine WHERE w.generation_id = mine.generation_id AND EXISTS (SELECT FROM cleared) RETURNING true""")
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDelivery:
-    """One delivery as it is to be compared; `until` is our claim on it, None where it was not claimed.
+    """One delivery to compare with storage; `until` is our claim on it, None where it was not claimed.
 
-    `shown` tells whether the application's row is still a success of this task; it is False where the row is gone.
-    `lost` was found broken before, when KIE had it no more.
+    `shown` is whether the application's row is still a success of this task; it is False where the row is gone.
+    `lost` is whether an earlier audit found it broken when KIE had it no more. `at` orders the deliveries.
     """
 
     generation_id: str
@@ -75,78 +80,88 @@ class VerifiedDelivery:
 
 
 class VerificationQueue:
-    """Reads deliveries and keeps what their audit found."""
+    """Reads deliveries and keeps what their audit found; `term` is a lease's length in seconds."""
 
-    def __init__(self, database: Database, shape: TableShape) -> None:
+    def __init__(self, database: Database, table: TableShape, *, term: float) -> None:
         self._database = database
-        self._due = _due_sql(shape)
-        self._since = _since_sql(shape)
+        self._term = timedelta(seconds=term)
+        self._due = _due_sql(table)
+        self._since = _since_sql(table)
 
     async def due(self, limit: int) -> list[VerifiedDelivery]:
-        """Claim up to so many deliveries whose audit is due, the longest overdue first."""
-        rows = await self._database.fetch(self._due, limit, CLAIM)
-        return sorted((_audited(row) for row in rows), key=lambda one: one.at)
+        """Claim up to `limit` deliveries whose audit is due, the longest overdue first."""
+        rows = await self._database.fetch(*self._due(term=self._term, limit=limit, claim=CLAIM))
+        return sorted((_delivery(row) for row in rows), key=lambda delivery: delivery.at)
 
     async def page(self, since: timedelta, after: VerifiedDelivery | None = None) -> list[VerifiedDelivery]:
         """Return the next deliveries within this time, the oldest first; claims nothing."""
-        start = (after.at, after.generation_id) if after else (None, "")
-        rows = await self._database.fetch(self._since, since, *start)
-        return [_audited(row) for row in rows]
+        at, generation_id = (after.at, after.generation_id) if after else (None, "")
+        rows = await self._database.fetch(*self._since(since=since, after_at=at, after_id=generation_id))
+        return [_delivery(row) for row in rows]
 
-    async def kept(self, one: VerifiedDelivery) -> None:
-        """It was looked at: the next time is about a month away."""
-        if one.until is not None:
-            await self._database.execute(_KEPT, one.generation_id, one.until)
+    async def mark_intact(self, delivery: VerifiedDelivery) -> None:
+        """Note that the delivery is intact: its next audit is in about a month."""
+        if delivery.until is not None:
+            await self._database.execute(*_INTACT(generation_id=delivery.generation_id, until=delivery.until))
 
-    async def found_again(self, one: VerifiedDelivery, assets: Sequence[Asset]) -> None:
-        """What was lost is there again: it has these receipts."""
-        numbers, versions = [asset.n for asset in assets], [asset.version for asset in assets]
+    async def found_again(self, delivery: VerifiedDelivery, assets: Sequence[Asset]) -> None:
+        """Note that a lost delivery is in storage again, with these receipts."""
         proofs = [asset.verified_by for asset in assets]
-        await self._database.execute(_FOUND_AGAIN, one.generation_id, one.task_id, numbers, versions, proofs)
+        await self._database.execute(*_FOUND_AGAIN(proofs=proofs, **_assets(delivery, assets)))
 
-    async def reopen(self, one: VerifiedDelivery, broken: Sequence[Asset], why: str) -> bool:
+    async def reopen(self, delivery: VerifiedDelivery, broken: Sequence[Asset], why: str) -> bool:
         """Take the receipts of these objects back and make the generation due.
 
-        False where it is in somebody's hands, or the receipts are others by now.
+        False where the generation is due or held, or the receipts have changed since they were read.
         """
-        numbers, versions = [asset.n for asset in broken], [asset.version for asset in broken]
-        reopened = await self._database.value(_REOPEN, one.generation_id, one.task_id, numbers, versions, why)
-        return reopened is True
+        statement = _REOPEN(reason=why, term=self._term, **_assets(delivery, broken))
+        return await self._database.value(*statement) is True
 
 
-def _audited(row: Mapping[str, Any]) -> VerifiedDelivery:
-    assets = tuple(built(Asset, item) for item in json.loads(row["assets"] or "[]"))
-    plain = {name: row[name] for name in ("generation_id", "task_id", "asset_url", "shown", "lost", "at", "until")}
-    return VerifiedDelivery(assets=assets, **plain)
+def _assets(delivery: VerifiedDelivery, assets: Sequence[Asset]) -> Mapping[str, object]:
+    return {
+        "generation_id": delivery.generation_id,
+        "task_id": delivery.task_id,
+        "numbers": [asset.n for asset in assets],
+        "versions": [asset.version for asset in assets],
+    }
 
 
-def _told(shape: TableShape) -> str:
-    words = ", ".join(f"'{word}'" for word in SUCCEEDED)
+def _delivery(row: Mapping[str, Any]) -> VerifiedDelivery:
+    return build(
+        VerifiedDelivery, {**row, "assets": tuple(build(Asset, one) for one in json.loads(row["assets"] or "[]"))}
+    )
+
+
+def _deliveries_sql(table: TableShape) -> str:
+    """Read the deliveries of the CTE `picked` with the application's rows and the receipts."""
     return f"""
-SELECT t.generation_id, t.seen_task AS task_id, g.asset_url::text AS asset_url, t.lost_at IS NOT NULL AS lost, t.at,
-       t.until, coalesce(g.status IN ({words}) AND g.task_id = t.seen_task, false) AS shown,
+SELECT p.generation_id, p.seen_task AS task_id, g.asset_url::text AS asset_url, p.lost_at IS NOT NULL AS lost, p.at,
+       p.until, coalesce({IS_SUCCESS} AND g.task_id = p.seen_task, false) AS shown,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
-         WHERE a.generation_id = t.generation_id AND a.task_id = t.seen_task)::text AS assets
-  FROM taken t LEFT JOIN public.generations g ON g.id = t.generation_id::{shape.id_type}"""
+         WHERE a.generation_id = p.generation_id AND a.task_id = p.seen_task)::text AS assets
+  FROM picked p LEFT JOIN public.generations g ON g.id = p.generation_id::{table.id_type}"""
 
 
-def _due_sql(shape: TableShape) -> str:
-    return f"""
+def _due_sql(table: TableShape) -> Statement:
+    """Read up to :limit deliveries whose audit is due, move the audit on by :claim or more, return them."""
+    return Statement(f"""
 WITH due AS (
-    SELECT w.generation_id, w.audit_at AS at FROM reconciler.work w WHERE w.audit_at <= now() AND {_FREE}
-     ORDER BY w.audit_at LIMIT $1 FOR UPDATE SKIP LOCKED),
-taken AS (
-    UPDATE reconciler.work w SET audit_at = now() + (1 + random()) * $2::interval
+    SELECT w.generation_id, w.audit_at AS at FROM reconciler.work w WHERE w.audit_at <= now() AND {_AT_REST}
+     ORDER BY w.audit_at LIMIT :limit FOR UPDATE SKIP LOCKED),
+picked AS (
+    UPDATE reconciler.work w SET audit_at = now() + (1 + random()) * :claim::interval
       FROM due WHERE w.generation_id = due.generation_id
-    RETURNING w.generation_id, w.seen_task, w.lost_at, due.at, w.audit_at AS until){_told(shape)}"""
+    RETURNING w.generation_id, w.seen_task, w.lost_at, due.at, w.audit_at AS until){_deliveries_sql(table)}""")
 
 
-def _since_sql(shape: TableShape) -> str:
-    return f"""
-WITH taken AS (
+def _since_sql(table: TableShape) -> Statement:
+    """Read and return the PAGE deliveries behind :after_at and :after_id that are younger than :since."""
+    return Statement(f"""
+WITH picked AS (
     SELECT w.generation_id, w.seen_task, w.lost_at, w.delivered_at AS at, NULL::timestamptz AS until
       FROM reconciler.work w
-     WHERE w.delivered_at > now() - $1::interval
-       AND ($2::timestamptz IS NULL OR (w.delivered_at, w.generation_id) > ($2, $3))
-     ORDER BY w.delivered_at, w.generation_id LIMIT {PAGE}){_told(shape)}
- ORDER BY t.at, t.generation_id"""
+     WHERE w.delivered_at > now() - :since::interval
+       AND (:after_at::timestamptz IS NULL OR (w.delivered_at, w.generation_id) > (:after_at, :after_id))
+     ORDER BY w.delivered_at, w.generation_id LIMIT {PAGE}){_deliveries_sql(table)}
+ ORDER BY p.at, p.generation_id""")

@@ -1,1 +1,1 @@
-"""Applying the SQL files: which files there are, in which order, and how a migration waits for locks."""
+"""Applying the SQL files: which exist, in which order they apply, and how a migration waits for locks."""

@@ -1,7 +1,7 @@
 """Applies the SQL files: in order, each in a transaction of its own, recorded, by one process at a time.
 
-Here lives the record of what was applied and what a refusal means; the files are found by `scripts.py`, other
-people's locks are waited for in `locks.py`. The `migrate` command and the tests call it.
+The record of applied files lives here, and the meaning of a refusal. `migration_files` finds the files,
+`migration_locks` waits for other sessions' locks. The commands `migrate` and `doctor` call it, and the daemon at start.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import asyncpg
 
 from reconciler.errors import Config, Permanent
 from reconciler.postgres.connection import reached
+from reconciler.postgres.errors import AGAIN, AWAY, WRONG, translated
 from reconciler.postgres.migrations.migration_files import MigrationFile, led_by, printed, scripts
 from reconciler.postgres.migrations.migration_locks import LockPatience, patiently, take_turn
-from reconciler.postgres.pool import AGAIN, AWAY, WRONG, translated
 
 __all__ = ["LockPatience", "behind", "migrate", "printed"]
 
@@ -25,7 +25,7 @@ _LED = f"SELECT {led_by('$1', '$2')}"
 
 _VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
 
-# One that is disabled is wanted so; only one that is gone comes back with the next migration.
+# A disabled trigger stays disabled; only a dropped one comes back with the next migration.
 _DROPPED = """
 SELECT EXISTS (
     SELECT FROM unnest($1::text[]) AS wanted
@@ -55,15 +55,15 @@ async def migrate(
 ) -> list[str]:
     """Bring the database up to date and return the files that changed something.
 
-    `warn` hears what was left out and why. Raises Transient with the name of who holds a lock that did not come
-    free, Config for what only a person can mend.
+    `warn` gets a sentence for each file that was left out. Raises Transient, naming the session that holds a lock
+    which did not come free, and Config for faults that only a person can mend.
     """
     if strict_statuses and not application:
         raise Config("--strict-statuses changes the application's table: it goes with --application")
     chosen = scripts(application=application, strict_statuses=strict_statuses)
     connection = await translated(lambda: _connect(dsn))
     try:
-        connection.add_log_listener(lambda _, message: _overheard(message, warn))
+        connection.add_log_listener(lambda _, message: _pass_on(message, warn))
         await translated(lambda: take_turn(connection, patience))
         applier = _Applier(dsn, connection, patience, warn)
         return await translated(lambda: applier.apply_all(chosen))
@@ -72,10 +72,11 @@ async def migrate(
 
 
 async def behind(connection: asyncpg.Connection) -> list[str]:
-    """The files this version has and the database lacks; those of the application only once it took them.
+    """Return the files that this version has and the database lacks.
 
-    Without the files of our own tables (010 to 028, but for 025) nothing runs; without the others things are only
-    slower. Config where this login has no rights in our schema.
+    Files for the application's table count only once they were applied. Without the files of our own tables (010 to
+    028, except for 025) nothing runs; without the others the daemon is only slower. Config where this login has no
+    rights in our schema.
     """
     recorded = await _recorded(connection)
     table = await _exists(connection, "public.generations")
@@ -89,7 +90,7 @@ async def behind(connection: asyncpg.Connection) -> list[str]:
             stale = not await connection.fetchval(_VALID, f"public.{index}")
         else:
             stale = recorded.get(script.name) != script.sha256
-            # The leader asks every few seconds: no question that need not be asked.
+            # The leader calls this every few seconds: no statement that is not needed.
             if script.triggers and not stale:
                 stale = await connection.fetchval(_DROPPED, script.triggers)
         if stale:
@@ -98,14 +99,10 @@ async def behind(connection: asyncpg.Connection) -> list[str]:
 
 
 class _Applier:
-    """One migration under way: its connection, its patience, and who hears its warnings."""
+    """One migration under way: its connection, its patience, and the receiver of its warnings."""
 
     def __init__(
-        self,
-        dsn: str,
-        connection: asyncpg.Connection,
-        patience: LockPatience,
-        warn: Callable[[str], None],
+        self, dsn: str, connection: asyncpg.Connection, patience: LockPatience, warn: Callable[[str], None]
     ) -> None:
         self._dsn = dsn
         self._connection = connection
@@ -113,7 +110,7 @@ class _Applier:
         self._warn = warn
 
     async def apply_all(self, chosen: list[MigrationFile]) -> list[str]:
-        """Apply these in their order; the names of those that changed something."""
+        """Apply these files in their order; return the names of those that changed something."""
         return [script.name for script in chosen if await self._apply(script)]
 
     async def _apply(self, script: MigrationFile) -> bool:
@@ -134,7 +131,7 @@ class _Applier:
         return False
 
     def _refused(self, script: MigrationFile, error: asyncpg.PostgresError) -> None:
-        """Go on without a file that only makes things better; anything else must not be half there."""
+        """Continue without a file that only improves things; raise for any other."""
         if script.repeated and not script.application:
             self._warn(f"{script.name} left out: {error}")
         elif isinstance(error, asyncpg.InsufficientPrivilegeError):
@@ -161,7 +158,7 @@ class _Applier:
         return bool(changed)
 
     async def _build(self, script: MigrationFile) -> bool:
-        """Build an index without a transaction, and remove what a build that was cut short left behind."""
+        """Build an index without a transaction; first remove the invalid index that an interrupted build left."""
         connection, index = self._connection, f"public.{script.mark('builds')}"
         leader = script.mark("unless-led-by")
         if leader and await connection.fetchval(_LED, leader, index):
@@ -188,19 +185,19 @@ async def _connect(dsn: str) -> asyncpg.Connection:
     if connection.get_server_version().major < 14:
         await connection.close(timeout=5)
         raise Config("this PostgreSQL is older than 14", hint="DATABASE_URL needs PostgreSQL 14 or newer")
-    # A role's own limits are made for requests, not for an index over a large table.
+    # The limits of a role suit requests, not the build of an index over a large table.
     await connection.execute("SET application_name = 'kie-reconciler migrate'; SET statement_timeout = 0")
     return connection
 
 
 async def _wait_at_most(connection: asyncpg.Connection, seconds: float) -> None:
-    """Bound the wait for each lock; inside a transaction until its end, 0 = unbounded."""
+    """Limit the wait for each lock, inside a transaction until its end; 0 = no limit."""
     local = "LOCAL " if connection.is_in_transaction() else ""
     await connection.execute(f"SET {local}lock_timeout = {round(seconds * 1000)}")
 
 
 async def _recorded(connection: asyncpg.Connection) -> dict[str, str]:
-    # What is refused ends the transaction, and nothing could be asked after it.
+    # A refused statement would end the transaction, so the right is checked first.
     login, recording = await connection.fetchrow(_RECORDING)
     if not recording:
         return {}
@@ -216,6 +213,6 @@ async def _exists(connection: asyncpg.Connection, table: str) -> bool:
     return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table) is True
 
 
-def _overheard(message: asyncpg.PostgresLogMessage, warn: Callable[[str], None]) -> None:
+def _pass_on(message: asyncpg.PostgresLogMessage, warn: Callable[[str], None]) -> None:
     if message.severity_en == "WARNING":
         warn(message.message)

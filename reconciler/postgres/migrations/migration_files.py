@@ -1,9 +1,9 @@
-"""The SQL files: where they lie, in which order they apply, and the same as one text for a person.
+"""The SQL files: where they are, in which order they apply, and all of them as one text for a person.
 
-Nothing here talks to a database; `migrate.py` applies what this finds. A file may begin with marks:
-`@follows TABLE` (looked at in every migration, because it depends on that table, and left out while there
-is none), `@builds INDEX` (one CREATE INDEX CONCURRENTLY, outside any transaction), `@unless-led-by COLUMN`
-(not needed where an index begins with that column), `@strict` (only with --strict-statuses).
+Nothing here connects to a database; `migrate` applies the files. A file may begin with marks: `@follows TABLE` (it
+depends on that table: it runs in every migration, and is left out while there is no such table), `@builds INDEX` (one
+CREATE INDEX CONCURRENTLY, outside any transaction), `@unless-led-by COLUMN` (not needed where an index begins with that
+column), `@strict` (only with --strict-statuses).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ALONE = """\
 """
 
 _SMALL = 64 << 20
-"""Bytes of table whose index is built in about a second."""
+"""Bytes of a table whose index is built in about a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class MigrationFile:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def mark(self, word: str) -> str | None:
-        """What stands behind this mark, None where the file does not carry it."""
+        """Return the text after this mark, None where the file does not have it."""
         return dict(_MARK.findall(self.text)).get(word)
 
     @property
@@ -56,7 +56,7 @@ class MigrationFile:
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """The triggers it makes."""
+        """The names of the triggers that it creates."""
         return tuple(_TRIGGER.findall(self.text))
 
     @property
@@ -67,28 +67,28 @@ class MigrationFile:
 
     @property
     def repeated(self) -> bool:
-        """Whether it looks at the application's table and so runs in every migration."""
+        """Whether it depends on the application's table and so runs in every migration."""
         return self.application or self.mark("follows") is not None
 
 
 def scripts(*, application: bool, strict_statuses: bool) -> list[MigrationFile]:
-    """Every file that applies, in order: our schema, the application's side, what follows it, and last the indexes."""
+    """Return the files that apply, in order: our schema, the application's side, what follows it, last the indexes."""
     found = _read("") + (_read("application/") if application else [])
-    chosen = [one for one in found if strict_statuses or one.mark("strict") is None]
+    chosen = [script for script in found if strict_statuses or script.mark("strict") is None]
     return sorted(chosen, key=_place)
 
 
 def printed(*, application: bool, strict_statuses: bool) -> str:
-    """The whole as one text for the Supabase SQL editor; the indexes of a large table stand last, as comments."""
+    """Return all files as one text for the Supabase SQL editor; the indexes of a large table come last, as comments."""
     chosen = scripts(application=application, strict_statuses=strict_statuses)
-    parts = [_PREAMBLE, *(_part(one) for one in chosen)]
-    alone = [one.statement for one in chosen if one.mark("builds") is not None]
+    parts = [_PREAMBLE, *(_part(script) for script in chosen)]
+    alone = [script.statement for script in chosen if script.mark("builds") is not None]
     commented = "\n\n".join("\n".join(f"-- {line}" for line in text.splitlines()) for text in alone)
     return "\n".join([*parts, _ALONE, commented, ""])
 
 
 def led_by(column: str, index: str) -> str:
-    """SQL that says whether an index, this one or a whole one, begins with this column; both are SQL, too."""
+    """Return the condition that this index, or one over all rows, begins with this column; both are SQL expressions."""
     return f"""EXISTS (
     SELECT FROM pg_index AS i
       JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -98,7 +98,7 @@ def led_by(column: str, index: str) -> str:
 
 def _place(script: MigrationFile) -> tuple[int, str]:
     if script.mark("builds") is not None:
-        return 3, script.name  # a long transaction of somebody's keeps only these waiting
+        return 3, script.name  # last, because they wait for every open transaction
     if script.application:
         return 1, script.name
     return (2 if script.repeated else 0), script.name
@@ -143,12 +143,12 @@ def _record(script: MigrationFile) -> str:
 
 def _read(folder: str) -> list[MigrationFile]:
     root = _root() / folder if folder else _root()
-    files = sorted(one.name for one in root.iterdir() if one.name.endswith(".sql"))
+    files = sorted(file.name for file in root.iterdir() if file.name.endswith(".sql"))
     return [MigrationFile(f"{folder}{name}", (root / name).read_text("utf-8")) for name in files]
 
 
 def _root() -> Traversable:
-    """The folder `sql`: inside the installed package, or beside it in a checkout."""
+    """Return the folder `sql`: inside the installed package, or beside it in a checkout."""
     package = resources.files("reconciler")
     packaged = package / "sql"
     return packaged if packaged.is_dir() else Path(str(package)).parent / "sql"

@@ -1,7 +1,7 @@
-"""Other people's locks: how long a migration waits for them, and who holds what it could not get.
+"""Locks of other sessions: how long a migration waits for them, and which session holds one that it did not get.
 
-Here live the one-at-a-time lock between migrations and the bounded tries of a statement that needs a lock on the
-application's table. Only `migrate.py` calls it; the daemon's own statements never wait like this.
+This holds the lock that lets one migration run at a time, and the limited tries of a statement that needs a lock on the
+application's table. Only `migrate` calls it; the daemon's statements never wait like this.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Final, TypeVar
 import asyncpg
 
 from reconciler.errors import Transient
-from reconciler.postgres.pool import AGAIN, AWAY
+from reconciler.postgres.errors import AGAIN, AWAY
 
 T = TypeVar("T")
 
 _MIGRATIONS: Final = 7_103_241_869
-"""The advisory lock of migrations: any number that nobody else takes."""
+"""The advisory lock of migrations: any number that no other program takes."""
 
 _BLOCKERS: Final = """
 SELECT format('pid %s (%s, user %s, %s, in its transaction for %s s)', pid,
@@ -35,10 +35,10 @@ SELECT format('pid %s (%s, user %s, %s, in its transaction for %s s)', pid,
 
 @dataclass(frozen=True, slots=True)
 class LockPatience:
-    """How long to wait for others, in seconds.
+    """How long to wait for other sessions, in seconds.
 
-    `lock` is also how long the application's statements may queue behind ours, at each of `tries`; `build` is for a
-    concurrent index, tried once because it keeps nobody waiting; `turn` for another migration.
+    `lock` is also how long the application's statements may queue behind ours, at each of `tries`. `build` is for a
+    concurrent index, which is tried once because no statement waits for it. `turn` is for another migration.
     """
 
     lock: float = 1.0
@@ -51,7 +51,7 @@ class LockPatience:
 async def take_turn(connection: asyncpg.Connection, patience: LockPatience) -> None:
     """Become the only migration of this database until the connection closes; Transient when another one does not end.
 
-    Polled: a session that waits inside the lock holds a snapshot, and a concurrent index build waits for that.
+    It polls: a session that waits inside the lock holds a snapshot, and a concurrent index build waits for that.
     """
     try:
         async with asyncio.timeout(patience.turn):
@@ -68,7 +68,7 @@ async def take_turn(connection: asyncpg.Connection, patience: LockPatience) -> N
 async def patiently(
     dsn: str, connection: asyncpg.Connection, work: Callable[[], Awaitable[T]], patience: LockPatience
 ) -> T:
-    """Await `work`, again while somebody holds a lock that it needs; at last Transient, naming who."""
+    """Await `work`, again while another session holds a lock that it needs; at last Transient, naming the session."""
     for _ in range(patience.tries - 1):
         try:
             return await work()
@@ -82,7 +82,7 @@ async def patiently(
         over.set()
         held = await watcher
         raise Transient(
-            "somebody holds a lock that the migration needs; this step was left undone",
+            "another session holds a lock that the migration needs; this step was left undone",
             code="locked",
             hint=f"wait for it or end it, then migrate again: {held}",
         ) from error
@@ -92,28 +92,28 @@ async def patiently(
 
 
 async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
-    """Who blocks this backend, as soon as somebody does.
+    """Wait until a session blocks this backend, and return its description.
 
-    Told to stop and never cancelled: asyncpg leaves a future behind when it is cancelled while it connects.
+    It ends with `over` and is never cancelled: asyncpg leaves a future behind when it is cancelled while it connects.
     """
-    held = "it let go just now"
-    if await _passes(over, 0.05):
+    held = "it was released just now"
+    if await _comes(over, 0.05):
         return held
     try:
         connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
         try:
             while not (rows := await connection.fetch(_BLOCKERS, pid)):
-                if await _passes(over, 0.1):
+                if await _comes(over, 0.1):
                     return held
         finally:
             await connection.close(timeout=5)
     except AWAY:
-        return "unknown: the database gave no second connection"
+        return "unknown, because the database gave no second connection"
     return "; ".join(row[0] for row in rows)
 
 
-async def _passes(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event happens within so many seconds."""
+async def _comes(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event; return whether it came within so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,1 +1,1 @@
-"""Questions about many rows that change nothing: figures, lists, details, the change feed, the activity of replicas."""
+"""Reads that change nothing: figures, lists, details of a generation, the change feed, the activity of replicas."""

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from reconciler.domain.transfer import Transfer
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_details import built
+from reconciler.postgres.records import build
 
 MAX_WAITING = 10
 """How many waiting generations are listed."""
@@ -117,9 +117,9 @@ class ActivityReader:
         return ActivitySnapshot(
             at=at,
             replicas=tuple(_replica(row) for row in await self._database.fetch(_REPLICAS, self._alive)),
-            keys=tuple(built(KeyBacklog, row) for row in await self._database.fetch(_KEYS)),
+            keys=tuple(build(KeyBacklog, row) for row in await self._database.fetch(_KEYS)),
             overdue=await self._database.value(_OVERDUE),
-            waiting=tuple(built(WaitingGeneration, row) for row in await self._database.fetch(_WAITING)),
+            waiting=tuple(build(WaitingGeneration, row) for row in await self._database.fetch(_WAITING)),
         )
 
 

@@ -1,7 +1,7 @@
-"""What has happened to generations, as it is told to whoever has a stream open: the state of rows, and missed events.
+"""Changes of generations for open event streams: the state of rows, and missed events.
 
-Nothing here writes. An event always tells how its row stands now, not how it stood then: one told twice, late or out of
-turn never takes a page back to an older state. Called by the hub and by the events door.
+Nothing here writes. An event always carries the row's state of now, not of then: one that is sent twice, late or out of
+order never takes a page back to an older state. The hub calls it.
 """
 
 from __future__ import annotations
@@ -10,39 +10,43 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_details import as_key, built
+from reconciler.postgres.records import as_key, build
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 OVERLAP = 100
-"""Ids before the last one seen that are told once more.
+"""How many ids before the last one seen are sent once more.
 
 An id is drawn before its statement commits, so an event may become visible after one with a higher id. Every replica
-has a handful of such statements under way at once, mostly a matter of milliseconds.
+runs a handful of such statements at once, most of them for milliseconds.
 """
 
 LONGEST = "90 seconds"
-"""Whose transaction began so long before the last one seen is told again, too: a hook or a trigger of the application's
-may hold an event back for as long as its statements may take, while any number of others overtake it."""
+"""Events of transactions that began at most so long before the last one seen are sent again, too.
+
+A hook or a trigger of the application may hold an event back, while any number of others overtake it."""
 
 MOST = 500
-"""Events told one by one to somebody who comes back; whoever missed more fetches the list."""
+"""The most events that are sent one by one to a client that comes back; one that missed more fetches the list."""
 
 FARTHEST = 10_000
-"""How many ids are looked through for those of one user: somebody away for longer fetches the list."""
+"""How many ids are searched for those of one user; a client that was away for longer fetches the list."""
 
-# OFFSET 0: the planner would look for the least id among all of them, from the first on.
-_BEFORE = f"""
+# Returns the newest id, and the lowest id before :event whose event is about as old as that one. OFFSET 0: the planner
+# would search for the lowest id from the first event on.
+_BEFORE = Statement(f"""
 SELECT coalesce((SELECT max(id) FROM reconciler.events), 0) AS newest,
        (SELECT min(late.id)
           FROM (SELECT id FROM reconciler.events
-                 WHERE id < $1 AND at BETWEEN (SELECT at FROM reconciler.events WHERE id = $1) - interval '{LONGEST}'
-                                          AND (SELECT at FROM reconciler.events WHERE id = $1) + interval '{LONGEST}'
-                OFFSET 0) AS late) AS late"""
+                 WHERE id < :event
+                   AND at BETWEEN (SELECT at FROM reconciler.events WHERE id = :event) - interval '{LONGEST}'
+                              AND (SELECT at FROM reconciler.events WHERE id = :event) + interval '{LONGEST}'
+                OFFSET 0) AS late) AS late""")
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationChange:
-    """How a generation stands, and what became of it: `kind` is the event's, or `status` where there is no event."""
+    """The state of a generation and its event: `kind` is the event's, or `status` where there is no event."""
 
     id: str
     user_id: str | None
@@ -53,31 +57,34 @@ class GenerationChange:
 
 
 class ChangeFeed:
-    """Looks up what the notifications only name; every method is one or two statements."""
+    """Looks up the rows that notifications only name; every method is one or two statements."""
 
-    def __init__(self, database: Database, shape: TableShape) -> None:
+    def __init__(self, database: Database, table: TableShape) -> None:
         self._database = database
-        self._id_type = shape.id_type
+        self._id_type = table.id_type
         columns = """g.id::text AS id, g.user_id::text AS user_id, g.status::text AS status,
        g.asset_url::text AS asset_url, e.id AS event, coalesce(e.kind, 'status') AS kind"""
-        self._of = f"""
+        # Returns the rows :ids, once for each of the events :events that belongs to the row.
+        self._of = Statement(f"""
 SELECT {columns}
-  FROM public.generations g LEFT JOIN reconciler.events e ON e.id = ANY($2::bigint[]) AND e.generation_id = g.id::text
- WHERE g.id = ANY($1::text[]::{shape.id_type}[]) ORDER BY e.id"""
-        self._since = f"""
+  FROM public.generations g
+  LEFT JOIN reconciler.events e ON e.id = ANY(:events::bigint[]) AND e.generation_id = g.id::text
+ WHERE g.id = ANY(:ids::text[]::{table.id_type}[]) ORDER BY e.id""")
+        # Returns the first :limit events after :event, of one user or of all, with the rows of now.
+        self._since = Statement(f"""
 SELECT {columns}
-  FROM reconciler.events e JOIN public.generations g ON g.id = e.generation_id::{shape.id_type}
- WHERE e.id > $1 AND ($2::text IS NULL OR g.user_id::text = $2) ORDER BY e.id LIMIT $3"""
+  FROM reconciler.events e JOIN public.generations g ON g.id = e.generation_id::{table.id_type}
+ WHERE e.id > :event AND (:user_id::text IS NULL OR g.user_id::text = :user_id) ORDER BY e.id LIMIT :limit""")
 
-    async def of(self, heard: Collection[tuple[str, int]]) -> list[GenerationChange]:
-        """Return how these generations stand, once for each event heard of; 0 is none.
+    async def of(self, notifications: Collection[tuple[str, int]]) -> list[GenerationChange]:
+        """Return the generations of these notifications (id and event, 0 without event), once for each event.
 
-        Whatever is no id of a row, or no event of that row, is passed over.
+        An id without a row is passed over, and an event that is not the row's.
         """
-        keys = {as_key(name, self._id_type) for name, _ in heard} - {None}
-        events = sorted({event for _, event in heard if event})
-        rows = await self._database.fetch(self._of, list(keys), events)
-        return [built(GenerationChange, row) for row in rows]
+        keys = {as_key(name, self._id_type) for name, _ in notifications} - {None}
+        events = sorted({event for _, event in notifications if event})
+        rows = await self._database.fetch(*self._of(ids=list(keys), events=events))
+        return [build(GenerationChange, row) for row in rows]
 
     async def newest(self) -> int:
         """Return the id of the newest event, 0 where there is none."""
@@ -85,15 +92,15 @@ SELECT {columns}
         return found
 
     async def since(self, event: int, user_id: str | None) -> list[GenerationChange] | None:
-        """Return what this user (None: everybody) missed since the event with this id, oldest first.
+        """Return the changes that this user (None: all users) missed since the event with this id, oldest first.
 
-        The last OVERLAP ids are told again, and the last LONGEST. None where that cannot be: the id is not from here,
-        or too much happened.
+        The last OVERLAP ids are sent again, and the last LONGEST. None where the id is not from this database, or where
+        too much happened since.
         """
-        row = await self._database.row(_BEFORE, event)
+        row = await self._database.row(*_BEFORE(event=event))
         assert row is not None
         if event > row["newest"] or row["newest"] - event > FARTHEST:
             return None
         before = min(event - OVERLAP, (row["late"] or event) - 1)
-        rows = await self._database.fetch(self._since, max(before, 0), user_id, MOST + 1)
-        return [built(GenerationChange, row) for row in rows] if len(rows) <= MOST else None
+        rows = await self._database.fetch(*self._since(event=max(before, 0), user_id=user_id, limit=MOST + 1))
+        return [build(GenerationChange, row) for row in rows] if len(rows) <= MOST else None

@@ -1,6 +1,6 @@
-"""One generation and everything we know of it: its row, bookkeeping, receipts, events, callbacks, and who holds it.
+"""All we know of one generation: its row, bookkeeping, receipts, events, callbacks, and the instance that holds it.
 
-Only read here; `operations/explain.py` says it in sentences. Called by the reports.
+Nothing here writes. `operations/explain.py` puts it into sentences; `reports` calls it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.schema import CREATED, TableShape
-
-T = TypeVar("T")
+from reconciler.postgres.predicates import CREATED, text_of
+from reconciler.postgres.records import build
+from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class ApplicationRow:
 
 @dataclass(frozen=True, slots=True)
 class Bookkeeping:
-    """What `reconciler.work` keeps about `seen_task`; sources come without their queries, which may be signed."""
+    """The row of `reconciler.work` about `seen_task`; sources come without their queries, which may be signed."""
 
     seen_task: str | None
     due_at: datetime | None
@@ -68,7 +69,7 @@ class Bookkeeping:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """The instance that claimed last; host, pid and seen_at are None when it has left or is long dead."""
+    """The instance that claimed last; host, pid and seen_at are None when it has ended."""
 
     instance: UUID
     host: str | None
@@ -93,7 +94,7 @@ class StoredAsset:
 
 @dataclass(frozen=True, slots=True)
 class PastEvent:
-    """One transition that we wrote, and when the outbox told it or gave that up."""
+    """One transition that we wrote, and when the outbox sent it or gave it up."""
 
     kind: str
     at: datetime
@@ -103,7 +104,7 @@ class PastEvent:
 
 @dataclass(frozen=True, slots=True)
 class GenerationDetails:
-    """All of it at the database's `now`; `work` is None while no replica has looked, `replicas` counts those alive."""
+    """All of it at the database's `now`; `work` is None before the first visit, `replicas` counts those alive."""
 
     generation: ApplicationRow
     work: Bookkeeping | None
@@ -116,7 +117,7 @@ class GenerationDetails:
 
     @property
     def known(self) -> Bookkeeping | None:
-        """The bookkeeping as far as it is about the row's present task."""
+        """The bookkeeping where it is about the row's present task, else None."""
         return self.work if self.work and self.work.seen_task == self.generation.task_id else None
 
     @property
@@ -127,65 +128,46 @@ class GenerationDetails:
     @property
     def receipts(self) -> tuple[StoredAsset, ...]:
         """The proven assets of the row's present task."""
-        return tuple(one for one in self.assets if one.task_id == self.generation.task_id and one.verified_by)
+        return tuple(asset for asset in self.assets if asset.task_id == self.generation.task_id and asset.verified_by)
 
 
 class GenerationDetailsReader:
-    """Reads cases; `alive` is how long a silent replica counts as alive."""
+    """Reads details of generations; `alive` is how long a silent replica counts as alive."""
 
-    def __init__(self, database: Database, shape: TableShape, *, alive: timedelta) -> None:
+    def __init__(self, database: Database, table: TableShape, *, alive: timedelta) -> None:
         self._database = database
         self._alive = alive
-        self._main = _main(shape)
+        self._details = _details_sql(table)
 
     async def read(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
-        """Return the cases of those generations that exist, the oldest first."""
-        rows = await self._database.fetch(self._main, list(ids), self._alive) if ids else []
+        """Return the details of those generations that exist, the oldest first."""
+        rows = await self._database.fetch(*self._details(ids=list(ids), alive=self._alive)) if ids else []
         found = [row["id"] for row in rows]
         assets = await self._by_id(_ASSETS, found)
         events = await self._by_id(_EVENTS, found)
         callbacks = await self._by_id(_CALLBACKS, found, [row["task_id"] for row in rows])
         return tuple(
             GenerationDetails(
-                generation=built(ApplicationRow, row),
+                generation=build(ApplicationRow, row),
                 work=_bookkeeping(row) if row["kept"] else None,
-                holder=built(LeaseHolder, row) if row["instance"] else None,
-                assets=tuple(built(StoredAsset, one) for one in assets[row["id"]]),
-                events=tuple(built(PastEvent, one) for one in events[row["id"]]),
-                callbacks=tuple(one["at"] for one in callbacks[row["id"]]),
+                holder=build(LeaseHolder, row) if row["instance"] else None,
+                assets=tuple(build(StoredAsset, asset) for asset in assets[row["id"]]),
+                events=tuple(build(PastEvent, event) for event in events[row["id"]]),
+                callbacks=tuple(callback["at"] for callback in callbacks[row["id"]]),
                 replicas=row["replicas"],
                 now=row["now"],
             )
             for row in rows
         )
 
-    async def _by_id(self, sql: str, *more: object) -> Mapping[str, list[Mapping[str, Any]]]:
+    async def _by_id(self, sql: str, *values: object) -> Mapping[str, list[Mapping[str, Any]]]:
         found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for row in await self._database.fetch(sql, *more):
+        for row in await self._database.fetch(sql, *values):
             found[row["generation_id"]].append(row)
         return found
 
 
-def as_key(name: str, id_type: str) -> str | None:
-    """Return the name as the key of a row, None where it cannot be one: a task's id is no uuid and no number."""
-    if id_type == "uuid":
-        try:
-            return str(UUID(name))
-        except ValueError:
-            return None
-    if id_type in {"bigint", "integer", "smallint"}:
-        digits = name.isascii() and name.isdigit() and len(name) < 20
-        return str(int(name)) if digits and int(name) < _LARGEST[id_type] else None
-    return name if name.isprintable() else None
-
-
-def built(kind: type[T], record: Mapping[str, Any]) -> T:
-    """Make a dataclass of the record's columns of the same names."""
-    return kind(**{field.name: record[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
-_LARGEST = {"bigint": 1 << 63, "integer": 1 << 31, "smallint": 1 << 15}
-
+# The receipts, events and callbacks of the generations $1; $2 are the tasks of the same generations.
 _ASSETS = "SELECT * FROM reconciler.assets WHERE generation_id = ANY($1) ORDER BY generation_id, stored_at, n"
 _EVENTS = "SELECT * FROM reconciler.events WHERE generation_id = ANY($1) ORDER BY id"
 _CALLBACKS = """
@@ -198,24 +180,22 @@ SELECT coalesce(c.generation_id, u.id) AS generation_id, c.at
 
 def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
     plain = tuple(source.partition("?")[0] for source in record["sources"] or ())
-    return built(Bookkeeping, {**record, "sources": plain})
+    return build(Bookkeeping, {**record, "sources": plain})
 
 
-def _main(shape: TableShape) -> str:
-    def column(name: str | None) -> str:
-        return f"g.{name}::text" if name and shape.has(name) else "NULL::text"
-
+def _details_sql(table: TableShape) -> Statement:
+    """Read the rows :ids with their bookkeeping and the instance that claimed last; return one row each."""
     work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping))
-    return f"""
+    return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
-       {column(shape.kind_column)} AS kind, {column(shape.model_column)} AS model, {column("provider")} AS provider,
-       {column(shape.error_column)} AS error, g.asset_url::text AS asset_url,
-       {CREATED} AS created_at,
+       {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model,
+       {text_of(table, "provider")} AS provider, {text_of(table, table.error_column)} AS error,
+       g.asset_url::text AS asset_url, {CREATED} AS created_at,
        w.generation_id IS NOT NULL AS kept, {work}, w.instance, i.host, i.pid, i.seen_at,
-       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $2::interval) AS replicas,
+       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS replicas,
        clock_timestamp() AS now
   FROM public.generations g
   LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
   LEFT JOIN reconciler.instances i ON i.id = w.instance
- WHERE g.id = ANY($1::text[]::{shape.id_type}[])
- ORDER BY g.created_at, g.id"""
+ WHERE g.id = ANY(:ids::text[]::{table.id_type}[])
+ ORDER BY g.created_at, g.id""")

@@ -1,32 +1,32 @@
-"""The SQL texts of the reports, made for the application's table as it is.
+"""The SQL of the reports, built for the application's table as it is; all of it only reads.
 
-Column names come from introspection and are known words; values are always parameters. Where a statement tells ours
-from others' rows, `$1` is the providers and `$2` the pattern of task ids.
+Column names come from introspection and are known words; values are always named parameters. Statements that tell our
+rows from others take :providers and :task_pattern (`eligibility.owned`).
 """
 
 from __future__ import annotations
 
-from reconciler.domain.model import OPEN, SUCCEEDED
-from reconciler.postgres.eligibility import owned_sql
-from reconciler.postgres.schema import CREATED, TableShape
-
-
-def _words(words: tuple[str, ...]) -> str:
-    return ", ".join(f"'{word}'" for word in words)
-
-
-# As literals, so that the planner sees that the partial discovery index covers them.
-_OPEN = f"g.status IN ({_words(OPEN)})"
-_SUCCEEDED = f"g.status IN ({_words(SUCCEEDED)})"
+from reconciler.postgres.eligibility import owned
+from reconciler.postgres.predicates import (
+    CREATED,
+    IN_FLIGHT,
+    IS_SUCCESS,
+    OVERDUE,
+    SAME_TASK,
+    TASK_ID_IS_INDEXED,
+    text_of,
+)
+from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 # A row that got another task, or its first one late, waits for that one.
 _SINCE = f"greatest({CREATED}, CASE WHEN w.seen_task = g.task_id THEN w.task_since END)"
 _AGE = f"extract(epoch FROM now() - {_SINCE})::float8"
-# Ordered by us, and nobody has said since whether there is a task.
+# We called createTask for the row, and do not know whether KIE has made a task.
 _IN_DOUBT = "(g.task_id IS NULL AND w.ordered_at IS NOT NULL)"
-_SAME_TASK = "w.seen_task IS NOT DISTINCT FROM g.task_id"
 
-OUTBOX = """
+# Returns one row of figures: events to send, the notification queue, replicas alive (seen within :alive), overdue rows.
+OUTBOX = Statement(f"""
 SELECT (SELECT count(*) FROM (
             SELECT FROM reconciler.events WHERE announced_at IS NULL AND dead_at IS NULL LIMIT 10000) AS e)
            AS unannounced,
@@ -35,122 +35,120 @@ SELECT (SELECT count(*) FROM (
        (SELECT extract(epoch FROM now() - at)::float8 FROM reconciler.events
          WHERE announced_at IS NULL AND dead_at IS NULL ORDER BY id LIMIT 1) AS unannounced_age,
        pg_notification_queue_usage() AS queue_usage,
-       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - $1::interval) AS instances,
+       (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS instances,
        (SELECT avg(looks)::float8 FROM reconciler.work WHERE delivered_at > now() - interval '24 hours') AS looks,
        (SELECT count(*) FROM reconciler.work WHERE lost_at > now() - interval '24 hours') AS lost,
-       (SELECT count(*) FROM reconciler.work
-         WHERE due_at < now() - interval '1 second' AND (lease_until IS NULL OR lease_until < now())) AS overdue
-"""
-"""Who is to be told, how full the queue is, who lives, what waits; $1 is how long a silent replica counts as alive."""
+       (SELECT count(*) FROM reconciler.work w WHERE {OVERDUE}) AS overdue""")
 
-STORED = """
+# Returns count and bytes of what is stored of the generations delivered within :within.
+STORED = Statement("""
 SELECT count(*) AS files, coalesce(sum(a.size), 0) AS bytes
   FROM reconciler.work w JOIN reconciler.assets a ON a.generation_id = w.generation_id
- WHERE w.delivered_at > now() - $1::interval AND a.verified_by IS NOT NULL
-"""
-"""What is stored of the generations delivered within $1."""
+ WHERE w.delivered_at > now() - :within::interval AND a.verified_by IS NOT NULL""")
 
 UNLISTED = """
 SELECT DISTINCT unnest(sources) AS source FROM (
     SELECT sources FROM reconciler.work WHERE due_at IS NOT NULL AND finding = 'host_unlisted' LIMIT 100) AS w
 """
+"""Returns the sources of rows that wait because a result's host is not on the list."""
 
-INDEXED = """EXISTS (
-    SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = 'task_id'
-       AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))"""
-"""Whether an index of all tasks begins with task_id."""
+SEARCHABLE = f"SELECT pg_relation_size(to_regclass('public.generations')) < 64 << 20 OR {TASK_ID_IS_INDEXED}"
+"""Returns whether the whole table can be searched for a task while a person waits: it is small, or has an index."""
 
-SEARCHABLE = f"SELECT pg_relation_size(to_regclass('public.generations')) < 64 << 20 OR {INDEXED}"
-"""Whether the whole table can be searched for a task, somebody waiting for it: it is small, or there is that index."""
-
-EVERYWHERE = "SELECT g.id::text AS id FROM public.generations g WHERE g.task_id = $1 ORDER BY g.id"
-"""Every generation of the task $1."""
+EVERYWHERE = Statement("SELECT g.id::text AS id FROM public.generations g WHERE g.task_id = :task_id ORDER BY g.id")
+"""Returns every generation of the task."""
 
 
-def known(shape: TableShape) -> str:
-    """The generations of the task $1 that our bookkeeping knows or that are in flight."""
-    return f"""
-SELECT g.id::text AS id FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
- WHERE w.seen_task = $1 AND g.task_id = $1
+def known(table: TableShape) -> Statement:
+    """Return the generations of :task_id that our bookkeeping knows or that are in flight."""
+    return Statement(f"""
+SELECT g.id::text AS id FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+ WHERE w.seen_task = :task_id AND g.task_id = :task_id
  UNION
-SELECT g.id::text FROM public.generations g WHERE {_OPEN} AND g.task_id = $1
- ORDER BY id"""
+SELECT g.id::text FROM public.generations g WHERE {IN_FLIGHT} AND g.task_id = :task_id
+ ORDER BY id""")
 
 
-def in_flight(shape: TableShape) -> str:
-    """Rows in flight by status, with the longest wait and how many wait for longer than $3."""
-    return f"""
+def in_flight(table: TableShape) -> Statement:
+    """Return our rows in flight by status, with the longest wait and how many wait for longer than :stuck_after."""
+    return Statement(f"""
 SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
-       count(*) FILTER (WHERE {_SINCE} < now() - $3::interval) AS stuck
+       count(*) FILTER (WHERE {_SINCE} < now() - :stuck_after::interval) AS stuck
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {_OPEN} AND {owned_sql(shape)} GROUP BY g.status"""
+ WHERE {IN_FLIGHT} AND {owned(table)} GROUP BY g.status""")
 
 
-def waiting(shape: TableShape) -> str:
-    """Rows that will be looked at again, by finding: how many are unheard, and how many's results expire within $1."""
+def waiting(table: TableShape) -> Statement:
+    """Return by finding the rows that will be visited again: how many, how many that KIE does not answer about.
+
+    Also how many whose results expire within :soon, and the seconds until the first of them does.
+    """
     undelivered = "w.media_deadline IS NOT NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
-    return f"""
-SELECT w.finding, count(*) AS rows, count(*) FILTER (WHERE w.misses >= 3 AND {_OPEN}) AS unheard,
-       count(*) FILTER (WHERE {undelivered} AND w.media_deadline < now() + $1::interval) AS expiring,
+    return Statement(f"""
+SELECT w.finding, count(*) AS rows, count(*) FILTER (WHERE w.misses >= 3 AND {IN_FLIGHT}) AS unheard,
+       count(*) FILTER (WHERE {undelivered} AND w.media_deadline < now() + :soon::interval) AS expiring,
        extract(epoch FROM min(w.media_deadline) FILTER (WHERE {undelivered}) - now())::float8 AS left
-  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
- WHERE w.due_at IS NOT NULL AND {_SAME_TASK} GROUP BY w.finding"""
+  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+ WHERE w.due_at IS NOT NULL AND {SAME_TASK} GROUP BY w.finding""")
 
 
-def last_day(shape: TableShape) -> str:
-    """The rows created within $3, by how they stand."""
-    return f"""
-SELECT count(*) AS total, count(*) FILTER (WHERE {_SUCCEEDED}) AS success,
-       count(*) FILTER (WHERE g.status = 'failed') AS failed, count(*) FILTER (WHERE {_OPEN}) AS generating
-  FROM public.generations g WHERE g.created_at > now() - $3::interval AND {owned_sql(shape)}"""
+def last_day(table: TableShape) -> Statement:
+    """Return how many of our rows were created within :within, by their status now."""
+    return Statement(f"""
+SELECT count(*) AS total, count(*) FILTER (WHERE {IS_SUCCESS}) AS success,
+       count(*) FILTER (WHERE g.status = 'failed') AS failed, count(*) FILTER (WHERE {IN_FLIGHT}) AS generating
+  FROM public.generations g WHERE g.created_at > now() - :within::interval AND {owned(table)}""")
 
 
-def delivered(shape: TableShape) -> str:
-    """How long deliveries took, of rows created within $3, by our own receipts."""
+def delivered(table: TableShape) -> Statement:
+    """Return count, mean and 95th percentile of the seconds to delivery, of our rows created within :within."""
     seconds = f"extract(epoch FROM w.delivered_at - {CREATED})::float8"
-    return f"""
+    return Statement(f"""
 SELECT count(*) AS delivered, avg({seconds}) AS mean, percentile_cont(0.95) WITHIN GROUP (ORDER BY {seconds}) AS p95
-  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{shape.id_type}
- WHERE w.delivered_at > now() - $3::interval AND g.created_at > now() - $3::interval AND {owned_sql(shape)}"""
+  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+ WHERE w.delivered_at > now() - :within::interval AND g.created_at > now() - :within::interval AND {owned(table)}""")
 
 
-def stuck(shape: TableShape) -> str:
-    """Rows in flight for longer than $3, the oldest first."""
-    kind = f"g.{shape.kind_column}::text" if shape.kind_column else "NULL::text"
-    model = f"g.{shape.model_column}::text" if shape.model_column else "NULL::text"
+def stuck(table: TableShape) -> str:
+    """Return our rows in flight for longer than :stuck_after, the oldest first, each with the reason.
+
+    As text, because the list of generations builds on it.
+    """
     return f"""
-SELECT g.id::text AS id, g.task_id::text AS task_id, {kind} AS kind, {model} AS model, g.status::text AS status,
+SELECT g.id::text AS id, g.task_id::text AS task_id, {text_of(table, table.kind_column)} AS kind,
+       {text_of(table, table.model_column)} AS model, g.status::text AS status,
        {CREATED} AS created_at, {_AGE} AS age, w.due_at,
        CASE WHEN w.generation_id IS NULL THEN 'no replica has looked at it yet'
-            WHEN NOT {_SAME_TASK} THEN 'not looked at since it got this task'
+            WHEN NOT {SAME_TASK} THEN 'not looked at since it got this task'
             WHEN {_IN_DOUBT} THEN 'createTask: outcome unknown since '
                  || to_char(w.ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC') || '; '
                  || coalesce(w.why, 'waiting for its callback')
             ELSE coalesce(w.why, 'waiting for its first look') END AS why,
-       CASE WHEN {_SAME_TASK} THEN w.finding END AS finding,
-       CASE WHEN {_SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
+       CASE WHEN {SAME_TASK} THEN w.finding END AS finding,
+       CASE WHEN {SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {_OPEN} AND {_SINCE} < now() - $3::interval AND {owned_sql(shape)}
+ WHERE {IN_FLIGHT} AND {_SINCE} < now() - :stuck_after::interval AND {owned(table)}
  ORDER BY g.created_at, g.id"""
 
 
-def unhealed(shape: TableShape, *, first: bool) -> str:
-    """Of the next $3 rows by id (after $5 unless `first`): successes with no asset, or one like $4 and not ours.
+def unhealed(table: TableShape, *, first: bool) -> Statement:
+    """Return, of the next :limit rows by id, our successes with no asset, or one like :their_hosts that is not ours.
 
-    The last row tells how many were looked at and where they end.
+    Starts behind :after unless `first`. The last row holds the number of rows that were read and the last id.
     """
-    provider = ", g.provider" if shape.has("provider") else ""
-    start = "" if first else f"WHERE g.id > $5::text::{shape.id_type}"
-    return f"""
+    provider = ", g.provider" if table.has("provider") else ""
+    start = "" if first else f"WHERE g.id > :after::text::{table.id_type}"
+    return Statement(f"""
 WITH span AS MATERIALIZED (
-    SELECT g.id, g.status, g.task_id, g.asset_url{provider} FROM public.generations g {start} ORDER BY g.id LIMIT $3)
+    SELECT g.id, g.status, g.task_id, g.asset_url{provider} FROM public.generations g {start}
+     ORDER BY g.id LIMIT :limit)
 SELECT g.id::text AS id, g.asset_url::text AS asset_url, NULL::bigint AS looked, g.id AS place
   FROM span g
- WHERE {_SUCCEEDED} AND (coalesce(g.asset_url, '') = '' OR g.asset_url ILIKE ANY ($4::text[])) AND {owned_sql(shape)}
+ WHERE {IS_SUCCESS} AND (coalesce(g.asset_url, '') = '' OR g.asset_url ILIKE ANY (:their_hosts::text[]))
+   AND {owned(table)}
    AND NOT EXISTS (SELECT FROM reconciler.assets a
                     WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL
                       AND right(g.asset_url, length(a.path)) = a.path)
  UNION ALL
 SELECT (SELECT g.id::text FROM span g ORDER BY g.id DESC LIMIT 1), NULL, count(*), NULL FROM span
- ORDER BY place NULLS LAST"""
+ ORDER BY place NULLS LAST""")

@@ -1,8 +1,8 @@
-"""Every question about the whole table: figures, what is stuck, what a backfill has to heal. Nothing here writes.
+"""Reads over the whole table: figures, stuck generations, successes that a backfill has to heal. Nothing here writes.
 
-One generation's story is read in `cases.py`. The leader's snapshot, the commands and the doors ask here. Rows in flight
-are found by the partial discovery index, deliveries by our own bookkeeping, so that no question reads a table of
-millions from end to end as long as the indexes are there.
+The leader's snapshot, the commands and the HTTP routes call it; one generation is read in `generation_details`. Rows in
+flight are found by the partial index, deliveries by our own bookkeeping: while the indexes are there, no statement
+reads a table of millions from end to end.
 """
 
 from __future__ import annotations
@@ -10,28 +10,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from urllib.parse import urlsplit
+
+import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
 from reconciler.domain.findings import Snapshot
 from reconciler.domain.object_keys import PROVIDER_HOSTS, host_listed, points_at_provider
 from reconciler.postgres.pool import Database
+from reconciler.postgres.records import as_key, build
 from reconciler.postgres.reports import report_sql
-from reconciler.postgres.reports.generation_details import GenerationDetails, GenerationDetailsReader, as_key, built
+from reconciler.postgres.reports.generation_details import GenerationDetails, GenerationDetailsReader
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 
 DAY = timedelta(hours=24)
 
 SPAN = 20_000
-"""Rows that one page of a backfill looks at: a table of any size is walked in short statements."""
+"""Rows that one page of a backfill reads: a table of any size is walked in short statements."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportScope:
-    """Which rows count as ours, from which age on they are stuck, and how long a silent replica counts as alive.
+    """Which rows are ours, from which age on they are stuck, and how long a silent replica counts as alive.
 
-    `result_hosts` are those that may be fetched from, `their_hosts` those whose addresses are the provider's.
+    `result_hosts` may be fetched from; an address at one of `their_hosts` is the provider's. `announces` is whether
+    webhooks are sent. `alive` is two lease terms.
     """
 
     providers: Sequence[str] = ("kie",)
@@ -42,12 +46,17 @@ class ReportScope:
     alive: timedelta = timedelta(seconds=60)
     announces: bool = False
 
+    @property
+    def owned(self) -> Mapping[str, object]:
+        """The parameters of `eligibility.owned`, by name."""
+        return {"providers": list(self.providers), "task_pattern": self.task_pattern}
+
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """The last 24 hours by time of creation, and what is in flight or stuck now; times in seconds.
+    """The last 24 hours by time of creation, and the rows in flight or stuck now; times in seconds.
 
-    `generating` are those of the 24 hours that have not ended; files and bytes are those delivered in that time.
+    `generating` counts the rows of the 24 hours that have not ended; files and bytes were delivered in that time.
     """
 
     total: int
@@ -67,7 +76,7 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class StuckGeneration:
-    """One generation in flight for too long, and why its last attempt did not end; `age` in seconds."""
+    """One generation in flight for too long, and why its last attempt did not end it; `age` in seconds."""
 
     id: str
     task_id: str | None
@@ -84,7 +93,7 @@ class StuckGeneration:
 
 @dataclass(frozen=True, slots=True)
 class StuckPage:
-    """What one page of the walk over all rows found; `upto` is where to go on, None at the end."""
+    """The finds of one page of the walk over all rows; `upto` is where the next one continues, None at the end."""
 
     found: tuple[str, ...]
     looked: int
@@ -92,33 +101,40 @@ class StuckPage:
 
 
 class Reports:
-    """Read-only questions about the application's table and our bookkeeping."""
+    """Reads the application's table and our bookkeeping."""
 
-    def __init__(self, database: Database, shape: TableShape, scope: ReportScope | None = None) -> None:
+    def __init__(self, database: Database, table: TableShape, scope: ReportScope | None = None) -> None:
         self._database = database
-        self._shape = shape
+        self._id_type = table.id_type
         self._scope = scope or ReportScope()
-        self._cases = GenerationDetailsReader(database, shape, alive=self._scope.alive)
+        self._details = GenerationDetailsReader(database, table, alive=self._scope.alive)
+        self._in_flight = report_sql.in_flight(table)
+        self._waiting = report_sql.waiting(table)
+        self._last_day = report_sql.last_day(table)
+        self._delivered = report_sql.delivered(table)
+        self._stuck = Statement(report_sql.stuck(table))
+        self._known = report_sql.known(table)
+        self._unhealed_first = report_sql.unhealed(table, first=True)
+        self._unhealed = report_sql.unhealed(table, first=False)
 
     async def snapshot(self) -> Snapshot:
-        """Return what the tables tell; what only a process knows (its listener, its sweeps) stays at rest values."""
-        open_rows = await self._ours(report_sql.in_flight(self._shape), self._scope.stuck_after)
-        waiting = await self._database.fetch(report_sql.waiting(self._shape), ADDRESS_LIFE / 2)
-        outbox = await self._database.row(report_sql.OUTBOX, self._scope.alive)
-        assert outbox is not None
+        """Return the figures of the tables; those that only a process knows (listener, sweeps) keep neutral values."""
+        in_flight = await self._rows_in_flight()
+        waiting = await self._database.fetch(*self._waiting(soon=ADDRESS_LIFE / 2))
+        outbox = await self._outbox()
         findings = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
         return Snapshot(
-            in_flight={row["status"]: row["rows"] for row in open_rows},
+            in_flight={row["status"]: row["rows"] for row in in_flight},
             canary_age=0.0,
             sweep_age=0.0,
             listening=True,
-            oldest=max((row["oldest"] for row in open_rows), default=None),
-            stuck=sum(row["stuck"] for row in open_rows),
+            oldest=max((row["oldest"] for row in in_flight), default=None),
+            stuck=sum(row["stuck"] for row in in_flight),
             unreachable=sum(row["unheard"] for row in waiting),
             expiring=sum(row["expiring"] for row in waiting),
             media_deadline=min((row["left"] for row in waiting if row["left"] is not None), default=None),
             waiting=findings,
-            unlisted_hosts=await self._unlisted() if "host_unlisted" in findings else (),
+            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in findings else (),
             unannounced=outbox["unannounced"] if self._scope.announces else 0,
             unannounced_age=(outbox["unannounced_age"] or 0.0) if self._scope.announces else 0.0,
             events_dead=outbox["dead"] if self._scope.announces else 0,
@@ -131,71 +147,71 @@ class Reports:
 
     async def status(self) -> StatusReport:
         """Return the figures of the last 24 hours and of this moment."""
-        day = await self._ours(report_sql.last_day(self._shape), DAY)
-        times = await self._ours(report_sql.delivered(self._shape), DAY)
-        stored = await self._database.row(report_sql.STORED, DAY)
-        open_rows = await self._ours(report_sql.in_flight(self._shape), self._scope.stuck_after)
-        outbox = await self._database.row(report_sql.OUTBOX, self._scope.alive)
+        day = await self._database.row(*self._last_day(within=DAY, **self._scope.owned))
+        times = await self._database.row(*self._delivered(within=DAY, **self._scope.owned))
+        stored = await self._database.row(*report_sql.STORED(within=DAY))
+        in_flight = await self._rows_in_flight()
+        outbox = await self._outbox()
+        assert day is not None
+        assert times is not None
         assert stored is not None
-        assert outbox is not None
-        total, success = day[0]["total"], day[0]["success"]
+        total, success = day["total"], day["success"]
         return StatusReport(
             total=total,
             success=success,
-            failed=day[0]["failed"],
-            generating=day[0]["generating"],
+            failed=day["failed"],
+            generating=day["generating"],
             success_percent=round(100 * success / total, 1) if total else None,
-            delivered=times[0]["delivered"],
-            mean_seconds=_tenth(times[0]["mean"]),
-            p95_seconds=_tenth(times[0]["p95"]),
+            delivered=times["delivered"],
+            mean_seconds=_to_tenths(times["mean"]),
+            p95_seconds=_to_tenths(times["p95"]),
             stored_files=stored["files"],
             stored_bytes=int(stored["bytes"]),
-            in_flight=sum(row["rows"] for row in open_rows),
-            stuck=sum(row["stuck"] for row in open_rows),
+            in_flight=sum(row["rows"] for row in in_flight),
+            stuck=sum(row["stuck"] for row in in_flight),
             replicas=outbox["instances"],
         )
 
     async def stuck(self) -> tuple[StuckGeneration, ...]:
         """Return the generations in flight for too long, the oldest first."""
-        rows = await self._ours(report_sql.stuck(self._shape), self._scope.stuck_after)
-        return tuple(built(StuckGeneration, row) for row in rows)
+        statement = self._stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
+        return tuple(build(StuckGeneration, row) for row in await self._database.fetch(*statement))
 
-    async def case(self, generation_id: str) -> GenerationDetails | None:
-        """Return all that is known about one generation, None when there is no such row."""
-        key = as_key(generation_id, self._shape.id_type)
-        cases = await self._cases.read([key]) if key is not None else ()
-        return cases[0] if cases else None
+    async def details(self, generation_id: str) -> GenerationDetails | None:
+        """Return the details of one generation, None when there is no such row."""
+        key = as_key(generation_id, self._id_type)
+        found = await self._details.read([key]) if key is not None else ()
+        return found[0] if found else None
 
-    async def cases(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
-        """Return all that is known about those of these generations that exist, the oldest first."""
-        return await self._cases.read(ids)
+    async def details_of(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
+        """Return the details of those of these generations that exist, the oldest first."""
+        return await self._details.read(ids)
 
     async def explain(self, name: str) -> tuple[GenerationDetails, ...]:
-        """Return all that is known about a generation, or about every generation of a task; empty: nobody knows it."""
-        case = await self.case(name)
-        return (case,) if case else await self._cases.read(await self.find_task(name))
+        """Return the details of a generation, or of every generation of a task; empty where neither exists."""
+        found = await self.details(name)
+        return (found,) if found else await self._details.read(await self.find_task(name))
 
     async def find_task(self, task_id: str) -> tuple[str, ...]:
         """Return the ids of all generations of this task.
 
-        Of a large table without an index on task_id those that we know or that are in flight, all only where there are
-        none.
+        Of a large table without an index on task_id only those that we know or that are in flight; the whole table is
+        searched where there are none.
         """
         if not task_id.isprintable():
             return ()
         if not await self._database.value(report_sql.SEARCHABLE):
-            known = await self._database.fetch(report_sql.known(self._shape), task_id)
+            known = await self._database.fetch(*self._known(task_id=task_id))
             if known:
                 return tuple(row["id"] for row in known)
-        return tuple(row["id"] for row in await self._database.fetch(report_sql.EVERYWHERE, task_id))
+        return tuple(row["id"] for row in await self._database.fetch(*report_sql.EVERYWHERE(task_id=task_id)))
 
     async def unhealed(self, limit: int = SPAN, after: str | None = None) -> StuckPage:
-        """Look at the next `limit` rows by id and return those that say success without an asset of ours."""
+        """Read the next `limit` rows by id and return those that say success without an asset of ours."""
         hosts = [suffix for suffix in self._scope.their_hosts if suffix != "*"] or list(PROVIDER_HOSTS)
-        start = () if after is None else (after,)
-        sql = report_sql.unhealed(self._shape, first=after is None)
-        rows = await self._ours(sql, limit, [f"%{suffix}%" for suffix in hosts], *start)
-        end, found = rows[-1], rows[:-1]
+        values = {"limit": limit, "their_hosts": [f"%{suffix}%" for suffix in hosts], **self._scope.owned}
+        statement = self._unhealed_first(**values) if after is None else self._unhealed(after=after, **values)
+        *found, end = await self._database.fetch(*statement)
         return StuckPage(
             found=tuple(
                 row["id"] for row in found if not row["asset_url"] or points_at_provider(row["asset_url"], hosts)
@@ -204,17 +220,19 @@ class Reports:
             upto=end["id"] if end["looked"] == limit else None,
         )
 
-    async def _ours(self, sql: str, *more: object) -> list[Mapping[str, Any]]:
-        return await self._database.fetch(sql, list(self._scope.providers), self._scope.task_pattern, *more)
+    async def _rows_in_flight(self) -> Sequence[asyncpg.Record]:
+        return await self._database.fetch(*self._in_flight(stuck_after=self._scope.stuck_after, **self._scope.owned))
 
-    async def _unlisted(self) -> tuple[str, ...]:
-        rows = await self._database.fetch(report_sql.UNLISTED)
-        found = {urlsplit(row["source"]).hostname for row in rows if not self._listed(row["source"])}
-        return tuple(sorted(host for host in found if host))
+    async def _outbox(self) -> asyncpg.Record:
+        row = await self._database.row(*report_sql.OUTBOX(alive=self._scope.alive, term=self._scope.alive / 2))
+        assert row is not None
+        return row
 
-    def _listed(self, source: str) -> bool:
-        return host_listed(source, self._scope.result_hosts)
+    async def _unlisted_hosts(self) -> tuple[str, ...]:
+        sources = [row["source"] for row in await self._database.fetch(report_sql.UNLISTED)]
+        hosts = {urlsplit(source).hostname for source in sources if not host_listed(source, self._scope.result_hosts)}
+        return tuple(sorted(host for host in hosts if host))
 
 
-def _tenth(seconds: float | None) -> float | None:
+def _to_tenths(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)

@@ -146,7 +146,7 @@ class TaskCreator:
         then KIE was not asked.
         """
         self._check_open()
-        if (stored := await self._requests.kept(requester)) is not None:
+        if (stored := await self._requests.find(requester)) is not None:
             return _repeated(stored, order)
         grant = await self._quota.ask(order.kind)
         if isinstance(grant, float):
@@ -159,7 +159,7 @@ class TaskCreator:
         if sending.cancelled():
             return self._cut_off(progress)
         if (recording := sending.result()) is None:
-            stored = await self._requests.kept(requester)
+            stored = await self._requests.find(requester)
             return GenerationDeleted() if stored is None else _repeated(stored, order)
         await asyncio.wait({recording}, timeout=WRITING)
         return _answer(progress, recording)
@@ -230,7 +230,7 @@ class TaskCreator:
         try:
             while progress.grant.stale:
                 progress.grant = await self._quota.wait(progress.order.kind)
-                state = await self._requests.standing(generation_id)
+                state = await self._requests.state(generation_id)
                 if state is None or state.status not in OPEN or state.task_id is not None:
                     return "the generation ended before KIE was asked"
         except ReconcilerError as error:
@@ -281,7 +281,7 @@ class TaskCreator:
     async def _pause_key(self, key_hash: str, seconds: float) -> None:
         """Let no replica use this key for so many seconds."""
         try:
-            await self._requests.shut(key_hash, seconds)
+            await self._requests.pause(key_hash, seconds)
         except Transient as error:
             # KIE's next refusal brings the same.
             log.warning("create.unwritten", code=error.code, reason=str(error))

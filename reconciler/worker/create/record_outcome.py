@@ -47,12 +47,12 @@ class OutcomeRecorder:
         """Fail the row for this reason, with its event and hook, unless it has ended or got a task in another way."""
         logger = log.bind(generation_id=generation_id)
         # The reason is stored first: this process may end before the hook or the table accepts the failure.
-        await _until_written(logger, lambda: self._requests.refused(generation_id, reason))
+        await _until_written(logger, lambda: self._requests.note_refusal(generation_id, reason))
         await _until_written(logger, lambda: self._fail(generation_id, reason))
-        await _until_written(logger, lambda: self._requests.refused(generation_id, None))
+        await _until_written(logger, lambda: self._requests.note_refusal(generation_id, None))
 
     async def _fail(self, generation_id: str, reason: str) -> None:
-        state = await self._requests.standing(generation_id)
+        state = await self._requests.state(generation_id)
         if state is None or state.status not in OPEN or state.task_id is not None:
             return
         for claim in await self._claims.woken({generation_id: Trigger.SYNC}):

@@ -116,7 +116,7 @@ class Verification:
         if result.verdict != "broken":
             if result.verdict == "ok" and delivery.lost and not self._observe:
                 await self._queue.found_again(delivery, result.whole)
-            await self._queue.kept(delivery)
+            await self._queue.mark_intact(delivery)
             return False
         reopened = not self._observe and await self._queue.reopen(
             delivery, [asset for asset, _ in result.broken], f"audit: {result.why}"

@@ -1,4 +1,4 @@
-"""What can go wrong on demand, one operation at a time.
+"""Failures on demand, one operation at a time.
 
 Operations: bucket, put, info, list, remove, read, public, create, head, patch, terminate.
 """

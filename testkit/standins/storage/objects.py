@@ -1,4 +1,4 @@
-"""The routes for objects: written whole (raw or as a form), described, read, listed, removed."""
+"""The routes for objects: write (raw or as a form), describe, read, list, remove."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TUS routes: create, HEAD, PATCH, terminate, with the habits that surprise clients."""
+"""The TUS routes: create, HEAD, PATCH, terminate, with the behaviour that surprises clients."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Resumable:
         self.uploads[name] = upload
         if length == 0:
             self._finish(upload)
-        # In production the real server writes https and its own idea of the address, whatever the client used.
+        # In production the real server writes https and its own idea of the address, not the one that the client used.
         location = f"https://{request.host}/upload/resumable/{name}"
         return web.Response(status=201, headers={**VERSION, "Location": location})
 

@@ -1,4 +1,4 @@
-"""The server: its life, its keys, its buckets, and what goes wrong on demand."""
+"""The server: start and stop, keys, buckets, failures on demand."""
 
 from __future__ import annotations
 

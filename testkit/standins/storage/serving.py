@@ -1,4 +1,4 @@
-"""How objects are shown: their description, a folder's listing, and their bytes with ranges."""
+"""How objects are served: description, listing of a folder, bytes with ranges."""
 
 from __future__ import annotations
 

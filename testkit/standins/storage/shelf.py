@@ -1,4 +1,4 @@
-"""Where the stand-in keeps bytes: small objects in memory, large ones on disk, and what was written in `history`."""
+"""Keeps the bytes: small objects in memory, large ones on disk; `history` lists every write."""
 
 from __future__ import annotations
 

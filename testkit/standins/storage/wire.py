@@ -1,4 +1,4 @@
-"""Bodies and connections: reading what comes, reading what nobody wants, and cutting."""
+"""Reads, discards and cuts bodies and connections."""
 
 from __future__ import annotations
 

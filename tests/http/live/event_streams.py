@@ -174,7 +174,7 @@ async def listening_server(
 ) -> AsyncIterator[EventServer]:
     """Serve the changes of this database, with a listener that wakes the hub."""
     async with AsyncExitStack() as stack:
-        hub = Hub(ChangeFeed(books.database, books.shape), **bounds)
+        hub = Hub(ChangeFeed(books.database, books.table), **bounds)
         canaries: list[float | None] = []
         listener = Listener(
             dsn,

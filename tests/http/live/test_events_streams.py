@@ -236,7 +236,7 @@ async def test_five_hundred_streams_need_no_database_connection_and_no_query(row
 async def test_while_the_database_is_away_no_stream_ends_and_no_change_is_lost(rows_dsn: str, books: Books) -> None:
     async with Proxy(rows_dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        hub = Hub(ChangeFeed(database, books.shape), gather=0.01)
+        hub = Hub(ChangeFeed(database, books.table), gather=0.01)
         async with event_server(hub, StreamTimes(keep_alive=0.05)) as server, server.reading(ANNA) as anna:
             await proxy.refuse()
             generation_id = await books.insert(user_id=ANNA)

@@ -86,7 +86,7 @@ async def test_a_generation_that_is_inserted_later_finds_the_callback_of_its_tas
     assert (await stage.replica.call(market(task), generation=later)).status_code == 202
     await stage.books.insert(id=uuid.UUID(later), task_id=None)
     inbox = stage.replica.readiness_gate.enter().inbox
-    assert await inbox.said(task) == (market(task),)
+    assert await inbox.bodies(task) == (market(task),)
 
 
 async def test_a_callback_changes_no_row_before_kie_has_been_asked(stage: Stage) -> None:
@@ -109,7 +109,7 @@ async def test_every_generation_of_the_task_is_woken(stage: Stage) -> None:
 async def test_one_callback_sent_twice_to_two_replicas_at_once_is_stored_once(stage: Stage) -> None:
     task, database = stage.task(), Database(stage.dsn, size=2)
     generation_id = await stage.books.insert(task_id=task)
-    async with opened_replica(database, stage.books.shape) as other:
+    async with opened_replica(database, stage.books.table) as other:
         replicas = [stage.replica, other]
         answers = await asyncio.gather(*(replica.call(market(task)) for replica in replicas * 2))
         assert [answer.status_code for answer in answers] == [200] * 4
@@ -238,7 +238,7 @@ async def test_two_mib_are_refused_with_and_without_a_content_length(stage: Stag
 async def test_while_the_database_is_away_the_answer_is_503_so_that_kie_sends_again(stage: Stage) -> None:
     async with Proxy(stage.dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        async with opened_replica(database, stage.books.shape) as replica:
+        async with opened_replica(database, stage.books.table) as replica:
             task = stage.task()
             assert (await replica.call(market(task))).status_code == 202
             await proxy.refuse()
@@ -258,7 +258,7 @@ async def test_a_database_that_does_not_answer_gives_503_before_kie_hangs_up(
     monkeypatch.setattr(callback, "DATABASE_SECONDS", 0.2)
     async with Proxy(stage.dsn) as proxy:
         database = Database(proxy.dsn, size=2)
-        async with opened_replica(database, stage.books.shape) as replica:
+        async with opened_replica(database, stage.books.table) as replica:
             await database.open()
             proxy.swallow()
             assert (await replica.call(market(stage.task()))).status_code == 503

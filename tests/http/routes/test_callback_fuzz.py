@@ -1,4 +1,4 @@
-"""Ten thousand malformed callbacks: every one is answered as the contract says, and none causes an error."""
+"""Thousands of malformed callbacks: every one is answered as the contract says, and none causes an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from starlette.types import Message
 from reconciler.domain.object_keys import CALLBACK_PATH
 from tests.http.callback_client import SECRET, Stage, market, opened_stage
 
-CALLS = 10_000
 AT_ONCE = 16
 
 SECRET_QUOTED = b"".join(b"%%%02x" % letter for letter in SECRET.encode())
@@ -132,10 +131,11 @@ async def post(app: Any, target: bytes, content: bytes) -> int:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.timeout(600)
-async def test_ten_thousand_malformed_callbacks_cause_no_error(stage: Stage) -> None:
+@pytest.mark.parametrize("count", [2500, pytest.param(10_000, marks=pytest.mark.soak)])
+async def test_thousands_of_malformed_callbacks_cause_no_error(stage: Stage, count: int) -> None:
     rng = random.Random(20_260_401)
     known, waiting = await stage.books.insert(task_id="fuzz-1"), await stage.books.insert(task_id=None)
-    calls = iter([(query(rng, waiting), body(rng)) for _ in range(CALLS)])
+    calls = iter([(query(rng, waiting), body(rng)) for _ in range(count)])
     statuses: Counter[int] = Counter()
 
     async def caller() -> None:
@@ -146,7 +146,7 @@ async def test_ten_thousand_malformed_callbacks_cause_no_error(stage: Stage) -> 
 
     before = await stage.versions()
     await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
-    assert statuses.total() == CALLS
-    assert min(statuses[200], statuses[202], statuses[400], statuses[401]) > 100, statuses
+    assert statuses.total() == count
+    assert min(statuses[200], statuses[202], statuses[400], statuses[401]) > count / 100, statuses
     assert await stage.versions() == before
     assert set(stage.replica.woken()) == {known, waiting}

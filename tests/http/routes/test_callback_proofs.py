@@ -111,7 +111,7 @@ async def test_the_signature_follows_the_rule_of_kie(stage: Stage, monkeypatch: 
     monkeypatch.setattr("reconciler.kie.callback_proofs.time.time", lambda: 1700000100.0)
     headers = {STAMP: "1700000000", SIGNATURE: "diYY62zxsP2BFxtYj0YyvQeMUZQI0yiCknnho5HSdmY="}
     books = stage.books
-    async with opened_replica(books.database, books.shape, CallbackProofs(signing_key=b"test-key")) as replica:
+    async with opened_replica(books.database, books.table, CallbackProofs(signing_key=b"test-key")) as replica:
         assert (await replica.call(market("abc123"), headers=headers)).status_code == 202
         assert (await replica.call(market("abc124"), headers=headers)).status_code == 401
 

@@ -107,7 +107,7 @@ async def test_the_requests_share_the_rate_of_the_polls(
         row, began = await add_row(pool, ANN), asyncio.get_running_loop().time()
         links = asyncio.gather(*requests(api.ann, row, 4))
         await until(lambda: slow.times, what="the first")
-        await api.parts.budget.take(key_hash("key"))
+        await api.parts.rate_limit.take(key_hash("key"))
         slow.times.append(asyncio.get_running_loop().time())
         assert {answer.status_code for answer in await links} == {200}
     assert len(slow.times) == 5
@@ -120,7 +120,7 @@ async def test_while_the_rate_is_exhausted_requests_are_refused_and_take_no_slot
 ) -> None:
     next_slot = "SELECT next_at FROM reconciler.budget"
     async with with_slow_kie(rows_dsn, kie, tmp_path) as (slow, api):
-        await api.parts.budget.empty(key_hash("key"), 60)
+        await api.parts.rate_limit.pause(key_hash("key"), 60)
         before = await pool.fetchval(next_slot)
         answer = await api.ann.post(LINK, json={"generationId": await add_row(pool, ANN)})
         assert (answer.status_code, answer.json()["error"]) == (429, "too_many_links")

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from reconciler.operations.explain import ExplainTerms, whole
+from reconciler.operations.explain import explain
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
 from tests.http.api import ANN, BOB, ServedApi
 
@@ -231,7 +231,7 @@ async def test_the_story_holds_the_sentences_of_explain(pool: Any, api: ServedAp
     (case,) = await api.parts.reports.explain(row)
 
     body = (await api.operator.get(f"{LIST}/{row}")).json()["story"]
-    assert untimed(body) == untimed(whole(case, ExplainTerms.of(api.parts.settings)))
+    assert untimed(body) == untimed(explain(case, api.parts.settings))
     assert list(body)[-1] == "1."
     assert "story" not in (await api.ann.get(f"{LIST}/{row}")).json()
 

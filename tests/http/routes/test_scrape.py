@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_fam
 from reconciler.bootstrap.periodic import periodic_tasks
 from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import Kind
-from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LETTERS, REQUEST_SECONDS, Metrics
+from reconciler.metrics import DELIVERY_SECONDS, EXEMPLAR_LENGTH, REQUEST_SECONDS, Metrics
 from reconciler.simulator import Simulator
 from tests.http.api import ServedApi, opened
 
@@ -120,7 +120,7 @@ def test_the_duration_of_a_delivery_has_the_generation_as_its_exemplar() -> None
 
 
 def test_an_id_that_is_too_long_for_an_exemplar_is_left_out_and_still_counted() -> None:
-    longest = "x" * (EXEMPLAR_LETTERS - len("generation_id"))
+    longest = "x" * (EXEMPLAR_LENGTH - len("generation_id"))
     for generation_id, expected in ((longest, [{"generation_id": longest}]), (longest + "x", [])):
         metrics = Metrics()
         metrics.delivered("image", timedelta(seconds=40), None, generation_id=generation_id)

@@ -38,13 +38,13 @@ def services_of(api: ServedApi) -> RouteServices:
 def record_visits(api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that records which rows this replica visits from now on."""
     visited: list[str] = []
-    once = api.parts.work.once
+    once = api.parts.worker.once
 
     async def recorded(generation_id: str, trigger: Trigger) -> VisitOutcome | None:
         visited.append(generation_id)
         return await once(generation_id, trigger)
 
-    monkeypatch.setattr(api.parts.work, "once", recorded)
+    monkeypatch.setattr(api.parts.worker, "once", recorded)
     return visited
 
 
@@ -258,9 +258,9 @@ async def test_a_drain_lets_a_running_sync_finish(pool: Any, kie: Simulator, api
     task = kie.add_task()
     await add(pool, user_id=ANN, task_id=task)
     request = asyncio.create_task(sync(api.ann, task))
-    await until(lambda: api.parts.work._held, what="the visit")
+    await until(lambda: api.parts.worker._held, what="the visit")
 
-    await api.parts.work.drain(10)
+    await api.parts.worker.drain(10)
 
     answer = await request
     assert (answer.status_code, answer.json()["status"]) == (200, "success")
@@ -273,7 +273,7 @@ async def test_a_sync_that_a_drain_cancels_is_202(pool: Any, kie: Simulator, api
     request = asyncio.create_task(sync(api.ann, task))
     await until(lambda: kie.counts.faults["record.hang"], what="KIE is asked")
 
-    await api.parts.work.drain(0)
+    await api.parts.worker.drain(0)
 
     answer = await request
     assert (answer.status_code, answer.json()["status"]) == (202, "generating")
@@ -289,7 +289,7 @@ async def test_a_drain_ends_the_wait_for_another_replica(pool: Any, api: ServedA
         return bool((await state(pool, row))["woken"])
 
     await until(woken, what="the holder is woken")
-    await api.parts.work.drain(0)
+    await api.parts.worker.drain(0)
 
     async with asyncio.timeout(5):
         assert (await request).status_code == 202
@@ -306,7 +306,7 @@ async def test_a_drain_ends_the_pause_between_two_polls(pool: Any, kie: Simulato
     assert (await sync(api.ann, task, wait=0.1)).status_code == 202
 
     request = asyncio.create_task(sync(api.ann, task))
-    await api.parts.work.drain(0)
+    await api.parts.worker.drain(0)
 
     async with asyncio.timeout(5):
         assert (await request).status_code == 503
@@ -316,7 +316,7 @@ async def test_a_drain_ends_the_pause_between_two_polls(pool: Any, kie: Simulato
 async def test_a_draining_daemon_starts_no_sync(pool: Any, kie: Simulator, api: ServedApi) -> None:
     task = kie.add_task()
     row = await add(pool, user_id=ANN, task_id=task)
-    await api.parts.work.drain(0)
+    await api.parts.worker.drain(0)
 
     answer = await sync(api.ann, task)
 
@@ -334,7 +334,7 @@ async def test_a_visit_that_fails_after_its_client_has_gone_is_logged(
         await release.wait()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(api.parts.work, "once", broken)
+    monkeypatch.setattr(api.parts.worker, "once", broken)
     with structlog.testing.capture_logs() as lines:
         assert (await sync(api.ann, "task", wait=0)).status_code == 202
         release.set()

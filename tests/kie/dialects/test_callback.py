@@ -7,7 +7,7 @@ import typing
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
@@ -209,7 +209,6 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
 @given(body=bodies | anything)
 def test_any_json_gives_one_observation_and_ids_of_limited_size(body) -> None:
     seen = read(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import typing
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.model import Failed, Observation, Ready
@@ -97,7 +97,6 @@ envelopes = st.fixed_dictionaries(
 statuses = st.sampled_from([200, 200, 200, 401, 404, 429, 500, 501, 502]) | st.integers(100, 599)
 
 
-@settings(deadline=None, max_examples=150)
 @given(status=statuses, body=envelopes | anything)
 def test_every_answer_gives_one_observation_of_limited_size_in_every_dialect(status, body):
     for family in FAMILIES:
@@ -119,14 +118,12 @@ def test_every_answer_gives_one_observation_of_limited_size_in_every_dialect(sta
                 assert len(str(seen)) <= MAX_TEXT + 100
 
 
-@settings(deadline=None, max_examples=150)
 @given(record=records)
 def test_every_record_gives_an_observation_in_every_dialect(record):
     for family in FAMILIES:
         assert isinstance(family.read(record), typing.get_args(Observation))
 
 
-@settings(deadline=None, max_examples=100)
 @given(status=statuses, code=st.integers(0, 999), record=records)
 def test_only_a_record_under_0_200_or_501_can_fail_a_task(status, code, record):
     for family in FAMILIES:
@@ -137,7 +134,6 @@ def test_only_a_record_under_0_200_or_501_can_fail_a_task(status, code, record):
             assert isinstance(family.read(record), Failed)
 
 
-@settings(deadline=None)
 @given(model=st.none() | st.text(), task_id=st.text())
 def test_every_name_has_candidates_and_the_market_is_among_them(model, task_id):
     found = [family.name for family in candidates(model, task_id)]

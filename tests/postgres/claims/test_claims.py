@@ -1,4 +1,4 @@
-"""Who may write which generation: wakes, due rows, leases, and which rows are never ours."""
+"""Which instance may write which generation: wakes, due rows, leases, and rows that are never ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.domain.model import Trigger
-from tests.postgres.books import OURS, REACH, THEIRS, Books, resting
+from tests.postgres.books import ELIGIBLE, OURS, THEIRS, Books, resting
 
 
 async def rested(books: Books, *, begun: bool = False, **columns: object) -> str:
@@ -36,7 +36,7 @@ async def test_many_wakes_are_claimed_together(books: Books) -> None:
     assert len({claim.lease for claim in claims}) == 5
 
 
-async def test_the_notification_of_our_own_write_is_no_reason_to_look_again(books: Books) -> None:
+async def test_the_notification_of_our_own_write_claims_nothing(books: Books) -> None:
     generation_id = await rested(books, begun=True)
     assert (await books.generation(generation_id))["status"] == "generating"
     assert await books.claims().woken({generation_id: Trigger.NOTIFY}) == []
@@ -47,7 +47,7 @@ async def test_the_notification_of_our_own_write_is_no_reason_to_look_again(book
 
 
 @pytest.mark.parametrize("trigger", [Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL])
-async def test_who_asks_for_a_row_gets_it_before_it_is_due(books: Books, trigger: Trigger) -> None:
+async def test_a_requested_row_is_claimed_before_it_is_due(books: Books, trigger: Trigger) -> None:
     generation_id = await rested(books)
     (claim,) = await books.claims().woken({generation_id: trigger})
     assert claim.trigger is trigger
@@ -60,7 +60,7 @@ async def test_a_row_that_the_application_changed_is_claimed_before_it_is_due(bo
     assert len(await books.claims().woken({generation_id: Trigger.NOTIFY})) == 1
 
 
-async def test_a_wake_of_a_row_in_other_hands_is_kept_and_makes_it_due_when_they_let_go(books: Books) -> None:
+async def test_a_wake_of_a_held_row_is_kept_and_makes_it_due_when_the_holder_releases_it(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     assert await books.claims().woken({generation_id: Trigger.CALLBACK}) == []
@@ -73,7 +73,7 @@ async def test_a_wake_of_a_row_in_other_hands_is_kept_and_makes_it_due_when_they
     assert (again.generation_id, again.woken, again.trigger) == (generation_id, 1, Trigger.CALLBACK)
 
 
-async def test_two_seconds_pass_between_two_looks_whoever_wakes(books: Books) -> None:
+async def test_two_seconds_pass_between_two_polls_however_often_the_row_is_woken(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.claims().woken({generation_id: Trigger.CALLBACK})
@@ -93,7 +93,7 @@ async def test_a_change_by_the_application_during_a_visit_is_a_wake(books: Books
     assert len(await books.claims().due(10)) == 1
 
 
-async def test_a_row_found_by_its_time_is_a_poll_whatever_woke_it_before(books: Books) -> None:
+async def test_a_row_claimed_by_its_due_time_is_a_poll_although_it_was_woken_before(books: Books) -> None:
     generation_id = await books.insert()
     claim = await books.claim(generation_id, trigger=Trigger.CALLBACK)
     row = (await books.ledger().read([generation_id]))[generation_id].row
@@ -102,7 +102,7 @@ async def test_a_row_found_by_its_time_is_a_poll_whatever_woke_it_before(books: 
     assert again.trigger is Trigger.POLL
 
 
-async def test_the_longest_overdue_row_comes_first_and_no_more_than_asked_for(books: Books) -> None:
+async def test_the_longest_overdue_row_comes_first_and_the_limit_holds(books: Books) -> None:
     ids = [await rested(books) for _ in range(3)]
     for generation_id, seconds in zip(ids, (5, 50, 500), strict=True):
         await books.set(generation_id, f"due_at = now() - {seconds} * interval '1 second'")
@@ -112,23 +112,23 @@ async def test_the_longest_overdue_row_comes_first_and_no_more_than_asked_for(bo
 
 async def test_a_row_is_not_due_before_its_time_and_early_only_from_its_early_time_on(books: Books) -> None:
     generation_id = await rested(books)
-    desk = books.claims()
-    assert await desk.due(10) == []
-    assert await desk.early(10) == []
+    instance = books.claims()
+    assert await instance.due(10) == []
+    assert await instance.early(10) == []
     await books.set(generation_id, "early_at = now()")
-    assert await desk.due(10) == []
-    assert [claim.generation_id for claim in await desk.early(10)] == [generation_id]
+    assert await instance.due(10) == []
+    assert [claim.generation_id for claim in await instance.early(10)] == [generation_id]
 
 
 async def test_a_row_that_was_left_is_neither_due_nor_early(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().leave(row, claim, "nothing more to do")
-    desk = books.claims()
-    assert (await desk.due(10), await desk.early(10), await desk.next_due()) == ([], [], None)
+    instance = books.claims()
+    assert (await instance.due(10), await instance.early(10), await instance.next_due()) == ([], [], None)
 
 
-async def test_the_next_due_time_is_that_of_the_earliest_row_that_waits(books: Books) -> None:
+async def test_the_next_due_time_is_that_of_the_earliest_waiting_row(books: Books) -> None:
     assert await books.claims().next_due() is None
     for seconds in (40, 20):
         await books.set(await rested(books), f"due_at = now() + {seconds} * interval '1 second'")
@@ -137,15 +137,15 @@ async def test_the_next_due_time_is_that_of_the_earliest_row_that_waits(books: B
     assert 18 < soonest <= 20
 
 
-async def test_a_lease_that_ends_is_waited_for_like_a_due_time(books: Books) -> None:
+async def test_the_end_of_a_lease_counts_as_a_due_time(books: Books) -> None:
     generation_id = await rested(books)
-    desk = books.claims()
+    instance = books.claims()
     await books.set(generation_id, "due_at = now(), lease_until = now() + interval '10 seconds'")
-    soonest = await desk.next_due()
+    soonest = await instance.next_due()
     assert soonest is not None
     assert 8 < soonest <= 10
     await books.set(await rested(books), "due_at = now() + interval '5 seconds'")
-    soonest = await desk.next_due()
+    soonest = await instance.next_due()
     assert soonest is not None
     assert 3 < soonest <= 5
 
@@ -153,13 +153,13 @@ async def test_a_lease_that_ends_is_waited_for_like_a_due_time(books: Books) -> 
 async def test_two_instances_never_claim_the_same_row(books: Books) -> None:
     for _ in range(40):
         await books.set(await rested(books), "due_at = now()")
-    desks = [books.claims() for _ in range(4)]
-    taken = await asyncio.gather(*(desk.due(15) for desk in desks))
+    instances = [books.claims() for _ in range(4)]
+    taken = await asyncio.gather(*(instance.due(15) for instance in instances))
     ids = [claim.generation_id for claims in taken for claim in claims]
     assert len(ids) == len(set(ids)) == 40
 
 
-async def test_a_row_that_somebody_locks_is_passed_over_and_not_waited_for(books: Books) -> None:
+async def test_a_locked_row_is_passed_over_and_not_waited_for(books: Books) -> None:
     locked, free = await rested(books), await rested(books)
     await books.pool.execute("UPDATE reconciler.work SET due_at = now()")
     async with books.pool.acquire() as other, other.transaction():
@@ -185,27 +185,27 @@ async def test_a_lease_holds_until_it_ends_and_never_for_more_than_two_terms(
     assert len(await books.claims(term=30).woken({generation_id: Trigger.SYNC})) == free
 
 
-async def test_a_renewal_prolongs_what_is_still_ours_and_names_it(books: Books) -> None:
+async def test_a_renewal_prolongs_and_returns_the_leases_that_are_still_ours(books: Books) -> None:
     ids = [await books.insert() for _ in range(2)]
-    desk = books.claims(term=30)
+    instance = books.claims(term=30)
     kept, lost = sorted(
-        await desk.woken(dict.fromkeys(ids, Trigger.NOTIFY)), key=lambda claim: ids[0] != claim.generation_id
+        await instance.woken(dict.fromkeys(ids, Trigger.NOTIFY)), key=lambda claim: ids[0] != claim.generation_id
     )
     await books.pool.execute("UPDATE reconciler.work SET lease_until = now() + interval '1 second'")
     await books.taken_over(lost.generation_id)
-    assert await desk.renew([kept, lost]) == {kept.lease}
+    assert await instance.renew([kept, lost]) == {kept.lease}
     work = await books.work(kept.generation_id)
     assert work is not None
     assert work["left"] > 25
 
 
-async def test_what_is_given_back_is_due_again_soon_and_what_is_lost_stays_untouched(books: Books) -> None:
+async def test_a_released_row_is_due_again_soon_and_a_lost_one_stays_untouched(books: Books) -> None:
     ids = [await books.insert() for _ in range(2)]
-    desk = books.claims()
+    instance = books.claims()
     ours, lost = [await books.claim(generation_id) for generation_id in ids]
     await books.taken_over(lost.generation_id)
     before = await books.work(lost.generation_id)
-    await desk.release([ours, lost], seconds=5)
+    await instance.release([ours, lost], seconds=5)
     work, after = await books.work(ids[0]), await books.work(ids[1])
     assert work is not None
     assert before is not None
@@ -231,14 +231,14 @@ OUR_ROWS = [
 
 @pytest.mark.parametrize("columns", THEIR_ROWS, ids=str)
 async def test_a_row_that_is_not_ours_is_neither_claimed_nor_found(books: Books, columns: dict[str, object]) -> None:
-    desk = books.claims(reach=replace(REACH, task_pattern="^task-"))
+    instance = books.claims(eligible=replace(ELIGIBLE, task_pattern="^task-"))
     generation_id = await books.insert(**columns)
-    assert await desk.woken({generation_id: Trigger.SYNC}) == []
-    assert await desk.discover() == 0
+    assert await instance.woken({generation_id: Trigger.SYNC}) == []
+    assert await instance.discover() == 0
     assert await books.work(generation_id) is None
 
 
-async def test_a_status_that_nobody_told_us_of_is_left_alone(books: Books) -> None:
+async def test_a_row_with_an_unknown_status_is_left_alone(books: Books) -> None:
     await books.pool.execute("ALTER TABLE public.generations DROP CONSTRAINT generations_status_check")
     generation_id = await books.insert(status="archived")
     assert await books.claims().woken({generation_id: Trigger.SYNC}) == []
@@ -265,7 +265,7 @@ async def test_a_row_in_flight_or_without_its_asset_is_claimed_and_found(
         (OURS, False),
     ],
 )
-async def test_a_success_that_shows_the_providers_address_is_ours_to_heal(
+async def test_a_success_with_the_providers_address_is_claimed_to_heal_it(
     books: Books, address: str, theirs: bool
 ) -> None:
     generation_id = await books.insert(status="success", asset_url=address)
@@ -273,7 +273,7 @@ async def test_a_success_that_shows_the_providers_address_is_ours_to_heal(
 
 
 @pytest.mark.parametrize("mark", ["gave_up", "reopened"])
-async def test_a_failure_of_our_own_and_a_reopened_one_are_claimed_again(books: Books, mark: str) -> None:
+async def test_a_failure_that_we_concluded_and_a_reopened_one_are_claimed_again(books: Books, mark: str) -> None:
     generation_id = await rested(books)
     await books.change(generation_id, "status = 'failed'")
     await books.set(generation_id, f"{mark} = true")
@@ -281,7 +281,7 @@ async def test_a_failure_of_our_own_and_a_reopened_one_are_claimed_again(books: 
 
 
 @pytest.mark.parametrize("name", ["no id at all", "", "\x00", "\ud800", "' OR true --", "9" * 200])
-async def test_a_wake_with_a_name_that_no_row_can_have_harms_nobody(books: Books, name: str) -> None:
+async def test_a_wake_with_an_impossible_id_harms_no_other_wake(books: Books, name: str) -> None:
     generation_id = await books.insert()
     claims = await books.claims().woken({name: Trigger.NOTIFY, generation_id: Trigger.NOTIFY})
     assert [claim.generation_id for claim in claims] == [generation_id]

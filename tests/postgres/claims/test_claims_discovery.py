@@ -1,4 +1,4 @@
-"""The sweep's question: which rows did no notification tell us of."""
+"""The sweep finds the rows that no notification announced."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tests.postgres.books import OURS, Books, resting
 
 async def test_rows_whose_notification_was_lost_are_found_once_and_are_due_at_once(books: Books) -> None:
     ids = {await books.insert() for _ in range(3)}
-    desk = books.claims()
-    assert await desk.discover() == 3
-    assert await desk.discover() == 0
-    claims = await desk.due(10)
+    instance = books.claims()
+    assert await instance.discover() == 3
+    assert await instance.discover() == 0
+    claims = await instance.due(10)
     assert {claim.generation_id for claim in claims} == ids
     assert {claim.trigger for claim in claims} == {Trigger.SWEEP}
 
 
 @pytest.mark.parametrize("change", ["status = 'generating'", "task_id = 'task-2'"])
-async def test_a_row_that_changed_unheard_is_found(books: Books, change: str) -> None:
+async def test_a_row_whose_change_was_not_notified_is_found(books: Books, change: str) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting())
@@ -29,7 +29,7 @@ async def test_a_row_that_changed_unheard_is_found(books: Books, change: str) ->
     assert len(await books.claims().due(1)) == 1
 
 
-async def test_a_failed_row_that_the_application_reopened_unheard_is_found(books: Books) -> None:
+async def test_a_failed_row_that_the_application_reopened_without_notification_is_found(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().leave(row, claim, "nothing more to do")
@@ -39,7 +39,7 @@ async def test_a_failed_row_that_the_application_reopened_unheard_is_found(books
     assert await books.claims().discover() == 1
 
 
-async def test_a_row_in_other_hands_is_left_to_them(books: Books) -> None:
+async def test_a_row_that_another_instance_holds_is_left_alone(books: Books) -> None:
     generation_id = await books.insert()
     claim = await books.claim(generation_id)
     await books.change(generation_id, "status = 'generating'")
@@ -57,12 +57,12 @@ async def test_a_success_without_its_asset_is_found_while_its_media_can_live(boo
     assert await books.work(old) is None
 
 
-async def test_an_old_row_in_flight_is_found_however_old_it_is(books: Books) -> None:
+async def test_a_row_in_flight_is_found_at_any_age(books: Books) -> None:
     await books.insert(status="generating", age=400 * 86400)
     assert await books.claims().discover() == 1
 
 
-async def test_a_row_that_was_looked_at_for_the_last_time_is_not_found_again(books: Books) -> None:
+async def test_a_row_that_was_visited_for_the_last_time_is_not_found_again(books: Books) -> None:
     generation_id = await books.insert(status="generating")
     row, claim = await books.held(generation_id)
     await books.ledger().leave(row, claim, "nothing left to fetch")

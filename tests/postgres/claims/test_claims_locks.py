@@ -1,4 +1,4 @@
-"""Law 10: a row that somebody locks costs no other row anything, neither its wake nor its lease.
+"""Law 10: a locked row costs no other row anything, neither its wake nor its lease.
 
 A write that waits for the application's lock holds our own row meanwhile, for seconds or minutes.
 """
@@ -15,7 +15,7 @@ from tests.postgres.books import Books, resting
 
 @asynccontextmanager
 async def locked(books: Books, generation_id: str) -> AsyncIterator[None]:
-    """Our row of this generation is being written by somebody who does not come to an end."""
+    """Hold a lock on our row of this generation, as a writer that does not finish."""
     async with books.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM reconciler.work WHERE generation_id = $1 FOR UPDATE", generation_id)
         async with asyncio.timeout(5):
@@ -31,7 +31,7 @@ async def pair(books: Books) -> tuple[str, str]:
     return ids[0], ids[1]
 
 
-async def test_a_wake_of_a_locked_row_keeps_no_other_wake_waiting_and_is_told_to_come_again(books: Books) -> None:
+async def test_a_wake_of_a_locked_row_delays_no_other_wake_and_is_returned_as_busy(books: Books) -> None:
     busy, free = await pair(books)
     fresh = await books.insert()
     wakes = dict.fromkeys((busy, free, fresh), Trigger.CALLBACK)
@@ -44,18 +44,18 @@ async def test_a_wake_of_a_locked_row_keeps_no_other_wake_waiting_and_is_told_to
     assert again.busy == ()
 
 
-async def test_a_lease_is_renewed_while_the_row_of_another_is_locked_and_neither_counts_as_lost(books: Books) -> None:
+async def test_a_lease_is_renewed_while_another_row_is_locked_and_neither_counts_as_lost(books: Books) -> None:
     ids = await pair(books)
-    desk = books.claims(term=30)
+    claims = books.claims(term=30)
     busy, free = [await books.claim(generation_id, term=30) for generation_id in ids]
     await books.pool.execute("UPDATE reconciler.work SET lease_until = now() + interval '5 seconds'")
     async with locked(books, busy.generation_id):
-        assert await desk.renew([busy, free]) == {free.lease}
-        assert await desk.lost([busy, free]) == set()
-    assert await desk.renew([busy, free]) == {busy.lease, free.lease}
+        assert await claims.renew([busy, free]) == {free.lease}
+        assert await claims.lost([busy, free]) == set()
+    assert await claims.renew([busy, free]) == {busy.lease, free.lease}
 
 
-async def test_what_another_has_drawn_and_what_is_gone_is_lost(books: Books) -> None:
+async def test_a_lease_is_lost_when_another_was_drawn_or_the_row_is_gone(books: Books) -> None:
     ids = await pair(books)
     drawn, gone = [await books.claim(generation_id) for generation_id in ids]
     kept = await books.claim(await books.insert())
@@ -64,7 +64,7 @@ async def test_what_another_has_drawn_and_what_is_gone_is_lost(books: Books) -> 
     assert await books.claims().lost([drawn, gone, kept]) == {drawn.lease, gone.lease}
 
 
-async def test_a_locked_row_keeps_no_other_from_being_given_back(books: Books) -> None:
+async def test_a_locked_row_keeps_no_other_from_being_released(books: Books) -> None:
     ids = await pair(books)
     busy, free = [await books.claim(generation_id) for generation_id in ids]
     async with locked(books, busy.generation_id):
@@ -73,7 +73,7 @@ async def test_a_locked_row_keeps_no_other_from_being_given_back(books: Books) -
     assert leases == [busy.lease, None]
 
 
-async def test_a_locked_row_keeps_the_sweep_from_nothing(books: Books) -> None:
+async def test_a_locked_row_does_not_disturb_the_sweep(books: Books) -> None:
     busy, free = await pair(books)
     lost = await books.insert()
     for generation_id in (busy, free):

@@ -1,4 +1,4 @@
-"""What the statements of every second cost: plans over large tables, and updates that touch no index."""
+"""The cost of the most frequent statements: plans over large tables, and updates that touch no index."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.postgres.claims import claims, unacknowledged_claims
+from reconciler.postgres.claims.claims import _FLOOR, _NEXT
+from reconciler.postgres.claims.unacknowledged_claims import _FREE_UNKNOWN
 from reconciler.postgres.ledger import ledger_sql
-from reconciler.postgres.ledger.ledger import _facts
+from reconciler.postgres.ledger.ledger import _facts, _fence
 from reconciler.postgres.pool import Database
 from tests.postgres.books import Books, opened
 
@@ -49,7 +50,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 async def planned(books: Books, sql: str, *args: object) -> list[tuple[str, str, str]]:
-    """The nodes of a statement's plan: kind, table, index."""
+    """Return the nodes of a statement's plan: kind, table, index."""
     async with books.pool.acquire() as connection:
         found = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *args))
     return list(nodes(found[0]["Plan"]))
@@ -59,36 +60,38 @@ def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
     return {table for kind, table, _ in plan if kind == "Seq Scan"}
 
 
-async def test_the_claims_of_every_look_read_the_index_of_due_times(books: Books) -> None:
-    for sql in (*claims._DUE, claims._EARLY):
-        plan = await planned(books, sql, TERM, uuid.uuid4(), 8, None)
-        assert "work_due_at" in {index for _, _, index in plan}, sql
-        assert scanned(plan) == set(), sql
+async def test_every_claim_of_due_rows_reads_the_index_of_due_times(books: Books) -> None:
+    own = books.claims()
+    for statement in (*own._due, own._early):
+        plan = await planned(books, *statement(term=TERM, instance=uuid.uuid4(), limit=8, floor=None))
+        assert "work_due_at" in {index for _, _, index in plan}, statement.text
+        assert scanned(plan) == set(), statement.text
 
 
-async def test_what_a_claim_without_an_answer_has_taken_is_looked_for_among_rows_in_flight(books: Books) -> None:
-    plan = await planned(books, unacknowledged_claims._DISOWN, uuid.uuid4(), [uuid.uuid4()], TERM, 3.0)
+async def test_unacknowledged_claims_are_searched_among_rows_in_flight(books: Books) -> None:
+    plan = await planned(books, *_FREE_UNKNOWN(instance=uuid.uuid4(), known=[uuid.uuid4()], term=TERM, age=3.0))
     assert "work_due_at" in {index for _, _, index in plan}
     assert scanned(plan) == set()
 
 
-async def test_the_longest_overdue_are_read_in_order_and_not_sorted(books: Books) -> None:
-    for sql, *args in [(claims._DUE[0], TERM, uuid.uuid4(), 8, None), (claims._NEXT, None), (claims._FLOOR,)]:
-        plan = await planned(books, sql, *args)
-        assert "Sort" not in {kind for kind, _, _ in plan}, sql
+async def test_the_longest_overdue_rows_are_read_in_order_and_not_sorted(books: Books) -> None:
+    oldest = books.claims()._due[0](term=TERM, instance=uuid.uuid4(), limit=8, floor=None)
+    for statement in (oldest, _NEXT(floor=None), _FLOOR()):
+        plan = await planned(books, *statement)
+        assert "Sort" not in {kind for kind, _, _ in plan}, statement[0]
 
 
 async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
-    desk = books.claims()
+    claims = books.claims()
     name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
-    wakes = ([name], [uuid.uuid4()], ["notify"])
-    plan = await planned(books, desk._woken, TERM, uuid.uuid4(), *desk._ours, *wakes)
+    wakes = {"ids": [name], "leases": [uuid.uuid4()], "triggers": ["notify"]}
+    plan = await planned(books, *claims._woken(term=TERM, instance=uuid.uuid4(), **wakes, **claims._eligible))
     assert scanned(plan) == set()
 
 
 async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
-    desk = books.claims()
-    plan = await planned(books, desk._discover, TERM, *desk._ours)
+    claims = books.claims()
+    plan = await planned(books, *claims._discover(term=TERM, **claims._eligible))
     assert "generations" not in scanned(plan)
     assert "generations_reconciler_open" in {index for _, _, index in plan}
 
@@ -100,71 +103,73 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
     )
     await books.pool.execute("VACUUM ANALYZE reconciler.callbacks")
     name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
-    desk = books.claims()
-    for sql, *args in [(ledger_sql.read(books.shape), [name]), (desk._discover, TERM, *desk._ours)]:
-        plan = await planned(books, sql, *args)
-        assert "callbacks_generation" in {index for _, _, index in plan}, sql
-        assert "callbacks" not in scanned(plan), sql
+    claims = books.claims()
+    read = ledger_sql.read(books.table)
+    for statement in (read(ids=[name]), claims._discover(term=TERM, **claims._eligible)):
+        plan = await planned(books, *statement)
+        assert "callbacks_generation" in {index for _, _, index in plan}, statement[0]
+        assert "callbacks" not in scanned(plan), statement[0]
     async with books.pool.acquire() as connection:
-        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {ledger_sql.read(books.shape)}"
+        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {read.text}"
         found = json.loads(await connection.fetchval(sql, [name]))
     assert runs(found[0]["Plan"], "callbacks") == 0
 
 
 def runs(plan: dict[str, Any], table: str) -> int:
-    """How often the plan read this table."""
+    """Return how often the plan read this table."""
     own = int(plan["Actual Loops"]) if plan.get("Relation Name") == table else 0
     return own + sum(runs(below, table) for below in plan.get("Plans", ()))
 
 
-async def test_what_a_visit_reads_and_writes_is_found_by_its_key(books: Books) -> None:
+async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
     sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
     row, claim = await books.held(await books.pool.fetchval(sql))
-    facts = (claim.generation_id, claim.lease, *_facts(row))
-    looks = [
-        (ledger_sql.read(books.shape), [row.id]),
-        (ledger_sql.NOTE, *facts),
-        (ledger_sql.rest(books.shape, begun=True), *facts, 0, datetime.now(UTC), datetime.now(UTC)),
-        (ledger_sql.LEAVE, *facts),
+    facts = {**_fence(claim), **_facts(row)}
+    rest = ledger_sql.rest(books.table, begun=True)
+    statements = [
+        ledger_sql.read(books.table)(ids=[row.id]),
+        ledger_sql.NOTE(**facts),
+        rest(**facts, woken=0, until=datetime.now(UTC), early=datetime.now(UTC)),
+        ledger_sql.LEAVE(**facts),
     ]
-    for sql, *args in looks:
-        assert scanned(await planned(books, sql, *args)) & {"generations", "work"} == set(), sql
+    for statement in statements:
+        assert scanned(await planned(books, *statement)) & {"generations", "work"} == set(), statement[0]
 
 
 async def passed(books: Books, sql: str, *args: object) -> int:
-    """Pages that a statement looked at."""
+    """Return how many pages a statement read."""
     async with books.pool.acquire() as connection, connection.transaction():
         found = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args))
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
 
 
-async def test_under_a_long_snapshot_a_look_passes_only_what_was_due_since_the_last_sweep(books: Books) -> None:
+async def test_under_a_long_snapshot_a_claim_passes_only_rows_due_since_the_last_sweep(books: Books) -> None:
     """F13: the snapshot keeps every former due time in the index."""
     await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour' WHERE due_at IS NOT NULL")
-    desk = books.claims()
+    claims = books.claims()
     async with books.pool.acquire() as dump, dump.transaction(isolation="repeatable_read"):
         await dump.fetchval("SELECT count(*) FROM reconciler.work")
         for due in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
             await books.pool.execute(f"UPDATE reconciler.work SET due_at = {due} WHERE due_at IS NOT NULL")
-        arguments = (TERM, uuid.uuid4(), 8)
-        without = min([await passed(books, sql, *arguments, None) for sql in claims._DUE])
-        await desk.discover()
-        behind = max([await passed(books, sql, *arguments, desk._floor) for sql in claims._DUE])
+        values = {"term": TERM, "instance": uuid.uuid4(), "limit": 8}
+        without = min([await passed(books, *statement(**values, floor=None)) for statement in claims._due])
+        await claims.discover()
+        behind = max([await passed(books, *statement(**values, floor=claims._floor)) for statement in claims._due])
     assert behind * 10 < without
 
 
-async def test_what_is_due_before_all_that_was_known_is_found_after_the_next_sweep(books: Books) -> None:
+async def test_a_row_due_before_the_floor_is_found_after_the_next_sweep(books: Books) -> None:
     await books.pool.execute("UPDATE reconciler.work SET due_at = NULL")
-    desk = books.claims()
-    await desk.discover()
+    claims = books.claims()
+    await claims.discover()
     name = await books.pool.fetchval("SELECT generation_id FROM reconciler.work LIMIT 1")
     await books.pool.execute("UPDATE reconciler.work SET due_at = '-infinity' WHERE generation_id = $1", name)
-    await desk.discover()
-    assert [claim.generation_id for claim in await desk.due(1)] == [name]
+    await claims.discover()
+    assert [claim.generation_id for claim in await claims.due(1)] == [name]
 
 
 async def updated(database: Database) -> tuple[int, int]:
-    """Updates of `work` so far: all, and those that touched no index."""
+    """Return the updates of `work` so far: all, and those that touched no index."""
     await database.execute("SELECT pg_stat_force_next_flush()")
     counts = """SELECT pg_stat_get_tuples_updated(c), pg_stat_get_tuples_hot_updated(c)
                   FROM (SELECT 'reconciler.work'::regclass::oid) AS t (c)"""
@@ -175,11 +180,11 @@ async def updated(database: Database) -> tuple[int, int]:
 
 async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, books: Books) -> None:
     """F13: bloat of indexes; the due time alone is indexed and may cost one."""
-    # One connection: each tells its own counts.
+    # One connection: each has counts of its own.
     books.database = Database(dsn, size=1)
     if not await books.database.value("SELECT to_regproc('pg_stat_force_next_flush') IS NOT NULL"):
-        pytest.skip("this PostgreSQL tells its statistics when it likes")
-    desk, ledger = books.claims(), books.ledger()
+        pytest.skip("this PostgreSQL cannot be asked to publish its statistics now")
+    claims, ledger = books.claims(), books.ledger()
 
     async def changes(write: Callable[[], Awaitable[object]]) -> tuple[int, int]:
         before = await updated(books.database)
@@ -187,11 +192,11 @@ async def test_leases_and_facts_are_written_without_touching_an_index(dsn: str, 
         after = await updated(books.database)
         return after[0] - before[0], after[1] - before[1]
 
-    taken = await desk.due(50)
+    taken = await claims.due(50)
     assert len(taken) == 50
     row = (await ledger.read([taken[0].generation_id]))[taken[0].generation_id].row
     noted = replace(row, polls=9, failures=3, reason="KIE: rate_limited", polled_at=datetime.now(UTC))
-    assert await changes(lambda: desk.renew(taken)) == (50, 50)
-    assert await changes(lambda: desk.due(50)) == (50, 50)
+    assert await changes(lambda: claims.renew(taken)) == (50, 50)
+    assert await changes(lambda: claims.due(50)) == (50, 50)
     assert await changes(lambda: ledger.note(noted, taken[0])) == (1, 1)
     await books.database.close()

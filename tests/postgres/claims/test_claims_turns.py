@@ -1,4 +1,4 @@
-"""F9: which of many overdue rows come first, so that hopeless ones in front keep no good one waiting."""
+"""F9: hopeless rows at the front of many overdue ones keep no good row waiting."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ VALUES (gen_random_uuid()::text, now() - $1 * interval '1 second', 'queued', 'go
 
 
 @pytest.mark.parametrize("overdue", [0.5, 100.5], ids=["just due", "among those that missed"])
-async def test_a_good_row_is_claimed_at_the_second_look_before_a_thousand_that_missed(
+async def test_a_good_row_is_claimed_at_the_second_attempt_before_a_thousand_that_failed(
     books: Books, overdue: float
 ) -> None:
     await books.pool.execute(HOPELESS)
     good = await books.pool.fetchval(GOOD, overdue)
-    desk = books.claims()
-    claimed = [claim.generation_id for _ in range(2) for claim in await desk.due(8)]
+    claims = books.claims()
+    claimed = [claim.generation_id for _ in range(2) for claim in await claims.due(8)]
     assert len(set(claimed)) == 16
     assert good in claimed
 
 
-async def test_the_hopeless_have_their_turn_while_good_ones_keep_coming(books: Books) -> None:
+async def test_hopeless_rows_have_their_turn_while_good_ones_keep_coming(books: Books) -> None:
     await books.pool.execute(HOPELESS)
     oldest = await books.pool.fetchval("SELECT generation_id FROM reconciler.work ORDER BY due_at LIMIT 1")
     for n in range(20):
         await books.pool.execute(GOOD, n / 100)
-    desk = books.claims()
-    assert oldest in [claim.generation_id for _ in range(2) for claim in await desk.due(8)]
+    claims = books.claims()
+    assert oldest in [claim.generation_id for _ in range(2) for claim in await claims.due(8)]

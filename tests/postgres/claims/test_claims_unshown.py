@@ -1,4 +1,4 @@
-"""A delivered row whose address the application takes away again is found, though neither status nor task has moved."""
+"""A delivered row that lost its address is found, although neither status nor task has changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_a_delivered_row_without_its_address_is_found_and_due(books: Books
     assert [claim.generation_id for claim in await books.claims().due(5)] == [generation_id]
 
 
-async def test_what_a_visit_has_left_alone_since_is_not_found_again_and_again(books: Books) -> None:
+async def test_a_row_that_a_visit_has_left_since_is_not_found_again(books: Books) -> None:
     generation_id = await finished(books)
     await books.change(generation_id, "asset_url = NULL")
     row, claim = await books.held(generation_id)

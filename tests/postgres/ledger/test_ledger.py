@@ -1,4 +1,4 @@
-"""What the ledger keeps of a claimed generation: facts, receipts, when to look again, what was only announced."""
+"""What the ledger keeps of a claimed generation: facts, receipts, the next visit, failures that were only announced."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ FACTS = {
 }
 
 
-async def again(books: Books, row: Row) -> Row:
+async def read_again(books: Books, row: Row) -> Row:
     return (await books.ledger().read([row.id]))[row.id].row
 
 
-async def test_the_application_s_row_is_read_in_our_words(books: Books) -> None:
+async def test_the_applications_row_is_read_as_our_row(books: Books) -> None:
     user = "11111111-2222-4333-8444-555555555555"
     generation_id = await books.insert(age=100, user_id=user, kind="video", model_key="veo3", asset_url=THEIRS)
     row, _ = await books.held(generation_id)
@@ -51,14 +51,14 @@ async def test_the_application_s_row_is_read_in_our_words(books: Books) -> None:
     }
 
 
-async def test_every_fact_that_is_noted_is_read_again(books: Books) -> None:
+async def test_every_noted_fact_is_read_back(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     noted = replace(row, **FACTS)  # type: ignore[arg-type]
     await books.ledger().note(noted, claim)
-    assert await again(books, row) == noted
+    assert await read_again(books, row) == noted
 
 
-async def test_every_fact_of_a_row_is_kept_somewhere() -> None:
+async def test_every_fact_of_a_row_has_a_column() -> None:
     application = {"id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "offered"}
     assert {field.name for field in fields(Row)} == application | {
         "task_since",
@@ -68,11 +68,11 @@ async def test_every_fact_of_a_row_is_kept_somewhere() -> None:
     } | FACTS.keys()
 
 
-async def test_what_was_known_of_another_task_is_dropped(books: Books) -> None:
+async def test_facts_about_another_task_are_dropped(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     row = await books.stored(replace(row, **FACTS), claim)  # type: ignore[arg-type]
     await books.change(row.id, "task_id = 'task-2'")
-    fresh = await again(books, row)
+    fresh = await read_again(books, row)
     assert fresh.task_id == "task-2"
     assert (fresh.sources, fresh.assets, fresh.polls, fresh.acknowledged_at, fresh.gave_up) == ((), (), 0, None, False)
 
@@ -85,32 +85,32 @@ async def test_receipts_are_kept_one_by_one_and_in_order(books: Books) -> None:
     await ledger.begun(row, claim, 1, "upload-7")
     await ledger.intend(row, claim, asset(0))
     await ledger.stored(row, claim, proven(0))
-    kept = await again(books, row)
-    assert kept.assets == (proven(0), asset(1, upload="upload-7"))
-    assert not kept.delivered
+    stored = await read_again(books, row)
+    assert stored.assets == (proven(0), asset(1, upload="upload-7"))
+    assert not stored.delivered
     await ledger.stored(row, claim, proven(1))
-    assert (await again(books, row)).delivered
+    assert (await read_again(books, row)).delivered
 
 
-async def test_an_upload_is_gone_on_with_only_for_the_same_bytes_at_the_same_path(books: Books) -> None:
+async def test_an_upload_is_continued_only_for_the_same_bytes_at_the_same_path(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     ledger = books.ledger()
     await ledger.intend(row, claim, asset())
     await ledger.begun(row, claim, 0, "upload-7")
     await ledger.intend(row, claim, asset())
-    assert (await again(books, row)).assets[0].upload == "upload-7"
+    assert (await read_again(books, row)).assets[0].upload == "upload-7"
     await ledger.intend(row, claim, asset(sha256="cc"))
-    assert (await again(books, row)).assets == (asset(sha256="cc"),)
+    assert (await read_again(books, row)).assets == (asset(sha256="cc"),)
 
 
-async def test_an_object_under_a_name_that_is_not_used_any_more_is_an_orphan(books: Books) -> None:
+async def test_an_object_under_a_former_name_is_an_orphan(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     await books.ledger().intend(row, claim, asset(path="u/image/g_0.png"))
     await books.ledger().intend(row, claim, asset(path="u/image/g_0.webp"))
     assert await books.pool.fetch("SELECT path FROM reconciler.orphans") == [("u/image/g_0.png",)]
 
 
-async def test_a_deleted_generation_leaves_orphans_and_no_books(books: Books) -> None:
+async def test_a_deleted_generation_leaves_orphans_and_no_bookkeeping(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     await books.stored(row, claim, sources=2)
     await books.pool.execute("DELETE FROM public.generations")
@@ -122,7 +122,7 @@ async def test_a_deleted_generation_leaves_orphans_and_no_books(books: Books) ->
     assert await books.pool.fetchval("SELECT count(*) FROM reconciler.assets") == 0
 
 
-async def test_progress_is_written_once(books: Books) -> None:
+async def test_generating_is_written_once(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     await books.ledger().rest(row, claim, resting(begun=True))
     written = await books.generation(row.id)
@@ -133,7 +133,7 @@ async def test_progress_is_written_once(books: Books) -> None:
 
 
 @pytest.mark.parametrize("change", ["status = 'cancelled'", "task_id = 'task-2'"])
-async def test_progress_of_a_row_that_moved_is_not_written(books: Books, change: str) -> None:
+async def test_generating_is_not_written_into_a_row_that_moved(books: Books, change: str) -> None:
     row, claim = await books.held(await books.insert())
     await books.change(row.id, change)
     before = await books.generation(row.id)
@@ -142,7 +142,7 @@ async def test_progress_of_a_row_that_moved_is_not_written(books: Books, change:
     assert await books.claims().discover() == (change == "task_id = 'task-2'")
 
 
-async def test_a_rest_says_when_and_why_and_lets_go(books: Books) -> None:
+async def test_a_rest_writes_time_and_reason_and_ends_the_lease(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     rest = replace(resting(600), reason="KIE: rate_limited", finding="unpaid_account")
     await books.ledger().rest(replace(row, failures=3), claim, rest)
@@ -152,7 +152,7 @@ async def test_a_rest_says_when_and_why_and_lets_go(books: Books) -> None:
     assert (work["why"], work["finding"], work["misses"]) == ("KIE: rate_limited", "unpaid_account", 3)
 
 
-async def test_what_was_handed_over_is_announced_and_nothing_is_written(books: Books) -> None:
+async def test_a_failure_that_is_handed_over_is_announced_and_not_written(books: Books) -> None:
     row, claim = await books.held(await books.insert(status="generating"))
     before = await books.generation(row.id)
     assert await books.ledger(handover=True).fail(row, claim, Fail("refused")) == "failed"
@@ -162,7 +162,7 @@ async def test_what_was_handed_over_is_announced_and_nothing_is_written(books: B
     assert await books.claims().due(1) == []
 
 
-async def test_a_failure_that_was_handed_over_is_announced_once_however_often_it_is_seen(books: Books) -> None:
+async def test_a_failure_that_is_handed_over_is_announced_once(books: Books) -> None:
     ledger = books.ledger(handover=True)
     generation_id = await books.insert(status="generating")
     for _ in range(3):

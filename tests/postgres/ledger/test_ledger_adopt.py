@@ -1,4 +1,4 @@
-"""A row that has no task gets the one that is its own, at most once and never against the application's will."""
+"""A row without a task gets its own task, at most once and never against a change of the application."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database(
 
 
 async def offer(books: Books, generation_id: str | None, task_id: str, *, days: float = 0) -> None:
-    """Keep a callback of this task that named this generation."""
+    """Keep a callback of this task that names this generation."""
     sql = """INSERT INTO reconciler.callbacks (task_id, generation_id, body, digest, at)
              VALUES ($1, $2, '{}', md5(random()::text), now() - $3 * interval '1 day')"""
     await books.pool.execute(sql, task_id, generation_id, days)
 
 
 async def rested(books: Books, generation_id: str) -> Row:
-    """A visit that finds nothing out; the row as it was read."""
+    """Make a visit that learns nothing; return the row as it was read."""
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting(1800))
     return row
@@ -61,7 +61,7 @@ async def test_a_task_that_the_row_has_had_is_not_offered_to_it_again(books: Boo
         await offer(books, other, f"task-{n}")
         await rested(books, generation_id)
         await books.change(generation_id, "task_id = NULL")
-        # While the bookkeeping is still about the task that was taken away, and after that.
+        # While the bookkeeping is still about the removed task, and after that.
         assert (await rested(books, generation_id)).offered == ()
         assert (await rested(books, generation_id)).offered == ()
         assert await books.claims().discover() == int(n == 1), "only the other row has an offer"
@@ -73,7 +73,7 @@ async def test_a_task_that_the_row_has_had_is_not_offered_to_it_again(books: Boo
 
 
 @pytest.mark.parametrize(("status", "then"), [("queued", "generating"), ("generating", "generating")])
-async def test_an_adopted_task_is_written_with_what_is_known_of_it(books: Books, status: str, then: str) -> None:
+async def test_an_adopted_task_is_written_with_its_facts(books: Books, status: str, then: str) -> None:
     generation_id = await books.insert(status=status, task_id=None)
     row, claim = await books.held(generation_id)
     known = replace(
@@ -126,7 +126,7 @@ async def test_createtasks_own_answer_in_the_same_moment_wins_and_harms_nothing(
     assert (again.task_id, again.status) == ("task-7", "generating")
 
 
-async def test_whoever_lost_the_lease_adopts_nothing(books: Books) -> None:
+async def test_without_the_lease_no_task_is_adopted(books: Books) -> None:
     generation_id = await books.insert(task_id=None)
     row, claim = await books.held(generation_id)
     await books.taken_over(generation_id)
@@ -147,7 +147,7 @@ async def test_whoever_lost_the_lease_adopts_nothing(books: Books) -> None:
         "ALTER TABLE public.generations ADD CHECK (task_id NOT LIKE 'theirs%') NOT VALID",
     ],
 )
-async def test_a_table_that_refuses_the_id_is_told_of(dsn: str, refusing: str) -> None:
+async def test_a_table_that_refuses_the_id_raises_permanent(dsn: str, refusing: str) -> None:
     async with opened(dsn) as books:
         await books.insert(task_id="theirs")
         await books.pool.execute(refusing)
@@ -183,7 +183,7 @@ async def test_an_offer_makes_a_resting_row_due_when_its_callback_wakes_it(books
     assert claim.trigger is Trigger.CALLBACK
 
 
-async def test_an_offer_that_woke_nobody_is_found_by_the_sweep_once(books: Books) -> None:
+async def test_an_offer_without_a_wake_is_found_by_the_sweep_once(books: Books) -> None:
     generation_id = await books.insert(task_id=None)
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting(1800))
@@ -201,7 +201,7 @@ async def test_an_offer_that_woke_nobody_is_found_by_the_sweep_once(books: Books
     assert await books.claims().discover() == 1
 
 
-async def test_an_offer_to_a_row_that_has_a_task_wakes_nobody_in_the_sweep(books: Books) -> None:
+async def test_the_sweep_ignores_an_offer_to_a_row_that_has_a_task(books: Books) -> None:
     generation_id = await books.insert()
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting(1800))

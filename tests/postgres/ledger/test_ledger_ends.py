@@ -41,7 +41,7 @@ async def test_a_success_writes_results_addresses_event_and_timing_together(book
     }
 
 
-async def test_a_turn_is_never_taken_twice_whatever_upkeep_has_deleted(books: Books) -> None:
+async def test_an_event_key_is_never_used_twice_although_old_events_are_deleted(books: Books) -> None:
     generation_id = await books.insert()
     for failing in range(6):
         await books.change(generation_id, "status = 'queued'")
@@ -57,7 +57,9 @@ async def test_a_turn_is_never_taken_twice_whatever_upkeep_has_deleted(books: Bo
     ("status", "gave_up", "kind"),
     [("generating", False, "succeeded"), ("success", False, "healed"), ("failed", True, "recovered")],
 )
-async def test_the_event_says_where_the_success_came_from(books: Books, status: str, gave_up: bool, kind: str) -> None:
+async def test_the_kind_of_the_event_depends_on_the_status_before(
+    books: Books, status: str, gave_up: bool, kind: str
+) -> None:
     row, claim = await books.held(await books.insert())
     await books.change(row.id, f"status = '{status}'")
     row = await books.stored(replace(row, status=status, gave_up=gave_up), claim)
@@ -152,8 +154,8 @@ async def test_a_refusal_writes_failed_its_reason_and_its_event_together(books: 
     assert (work["lease"], work["due_at"], work["seen_status"], work["gave_up"]) == (None, None, "failed", False)
     key, payload = await books.pool.fetchrow("SELECT key, payload FROM reconciler.events")
     assert key == f"{row.id}|task-1|failed|0"
-    said = {"generation_id": row.id, "task_id": "task-1", "status": "failed", "reason": "too rude (400)"}
-    assert json.loads(payload) == {**said, "gave_up": False}
+    expected = {"generation_id": row.id, "task_id": "task-1", "status": "failed", "reason": "too rude (400)"}
+    assert json.loads(payload) == {**expected, "gave_up": False}
 
 
 async def test_our_own_give_up_is_looked_at_again_later(books: Books) -> None:
@@ -166,7 +168,7 @@ async def test_our_own_give_up_is_looked_at_again_later(books: Books) -> None:
     assert await books.events(row.id) == ["gave_up"]
 
 
-async def test_no_failure_is_written_over_what_the_application_changed(books: Books) -> None:
+async def test_no_failure_overwrites_a_change_of_the_application(books: Books) -> None:
     for change in ("status = 'cancelled'", "task_id = 'task-2'", "status = 'success'"):
         row, claim = await books.held(await books.insert())
         await books.change(row.id, change)

@@ -1,4 +1,4 @@
-"""Nothing is written by whoever does not hold the lease, however late the write arrives, and nothing twice."""
+"""Without the lease nothing is written, however late the write arrives, and nothing is written twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database(
 
 
 async def ready(books: Books, *, term: float = 30.0) -> tuple[Row, Claim]:
-    """A generation whose one result is stored, held by us."""
+    """Return a held generation whose only result is stored."""
     row, claim = await books.held(await books.insert(), term=term)
     return await books.stored(row, claim), claim
 
@@ -50,7 +50,7 @@ async def blocked(books: Books) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_no_write_passes_once_another_lease_is_drawn(books: Books, write: str) -> None:
+async def test_no_write_passes_after_another_lease_was_drawn(books: Books, write: str) -> None:
     row, claim = await ready(books)
     await books.taken_over(row.id)
     before = await books.everything()
@@ -59,7 +59,7 @@ async def test_no_write_passes_once_another_lease_is_drawn(books: Books, write: 
     assert await books.everything() == before
 
 
-async def test_who_lost_the_lease_cannot_make_a_generation_forgotten(books: Books) -> None:
+async def test_without_the_lease_no_generation_is_forgotten(books: Books) -> None:
     row, claim = await ready(books)
     await books.taken_over(row.id)
     before = await books.everything()
@@ -134,7 +134,7 @@ async def test_two_writers_of_one_end_write_it_once(books: Books) -> None:
     assert await books.events(row.id) == ["succeeded"]
 
 
-async def test_many_ends_beside_an_application_that_locks_many_rows_all_come_through(books: Books) -> None:
+async def test_many_ends_succeed_beside_an_application_that_locks_many_rows(books: Books) -> None:
     held = [await ready(books) for _ in range(6)]
 
     async def application() -> None:

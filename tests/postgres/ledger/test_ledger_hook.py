@@ -72,7 +72,7 @@ async def test_a_recovery_says_that_the_user_was_refunded(books: Books) -> None:
     assert await books.pool.fetchval(sql) == "true"
 
 
-async def test_a_hook_that_throws_takes_the_failure_back_with_it(books: Books) -> None:
+async def test_a_hook_that_throws_rolls_the_failure_back(books: Books) -> None:
     await books.pool.execute("DROP FUNCTION reconciler.on_failed")
     await books.pool.execute(THROWS)
     row, claim = await books.held(await books.insert())
@@ -85,7 +85,7 @@ async def test_a_hook_that_throws_takes_the_failure_back_with_it(books: Books) -
     assert await books.claims().renew([claim]) == {claim.lease}
 
 
-async def test_the_hook_is_not_called_for_what_is_handed_over(books: Books) -> None:
+async def test_the_hook_is_not_called_for_a_failure_that_is_handed_over(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     await books.ledger(handover=True).fail(row, claim, Fail("refused"))
     assert await refunds(books) == []
@@ -106,7 +106,7 @@ async def test_a_hook_in_a_deadlock_with_the_application_is_called_again_and_ref
     await books.pool.execute(body)
     row, claim = await books.held(await books.insert())
     async with books.pool.acquire() as application, application.transaction():
-        # Ours waits for a second before it looks for a deadlock, so it is ours that is chosen to end.
+        # Our session looks for a deadlock after a second, before the other does, so PostgreSQL ends ours.
         await application.execute("SET LOCAL deadlock_timeout = '30s'")
         await application.execute("SELECT FROM public.wallet FOR UPDATE")
         failing = asyncio.ensure_future(books.ledger().fail(row, claim, Fail("refused")))

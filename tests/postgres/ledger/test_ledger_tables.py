@@ -1,4 +1,4 @@
-"""The application's table as it is: types of ids and lists, columns there or not; and no write without a change."""
+"""The ledger works with any type of id and list and without optional columns, and writes only changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.postgres.books import OURS, Books, asset, delivered, opened, resting
 
 @dataclass(frozen=True)
 class Table:
-    """A table as some application has it; `columns` beside the required ones, `success` what it calls success."""
+    """A table of some application: `columns` beside the required ones, `success` is its word for success."""
 
     id: str = "uuid PRIMARY KEY DEFAULT gen_random_uuid()"
     columns: str = ""
@@ -80,7 +80,7 @@ async def test_a_generation_succeeds_and_another_fails_in_any_table(empty_dsn: s
         row, claim = await books.held(good)
         row = await books.stored(row, claim, sources=2)
         assert await books.ledger().finish(row, claim, delivered(2)) == "succeeded"
-        told(await books.generation(good), table, list(row.sources))
+        assert_written(await books.generation(good), table, list(row.sources))
 
         bad = await begins(books, table)
         row, claim = await books.held(bad)
@@ -88,12 +88,12 @@ async def test_a_generation_succeeds_and_another_fails_in_any_table(empty_dsn: s
         assert await books.ledger().fail(row, claim, Fail(reason)) == "failed"
         failed = await books.generation(bad)
         assert failed["status"] == "failed"
-        kept = failed.get("error", failed.get("error_message", reason))
-        assert kept in (reason, json.dumps(reason), reason[:20])
+        written = failed.get("error", failed.get("error_message", reason))
+        assert written in (reason, json.dumps(reason), reason[:20])
         assert await books.events(good) + await books.events(bad) == ["succeeded", "failed"]
 
 
-def told(generation: Any, table: Table, sources: list[str]) -> None:
+def assert_written(generation: Any, table: Table, sources: list[str]) -> None:
     addresses = list(delivered(2).addresses)
     assert (generation["status"], generation["asset_url"]) == (table.success, f"{OURS}?0")
     if "result_urls" in generation:
@@ -119,7 +119,7 @@ CREATE TRIGGER watched AFTER UPDATE ON public.generations FOR EACH ROW EXECUTE F
 """
 
 
-async def test_the_application_s_row_is_written_only_where_a_value_changes(dsn: str) -> None:
+async def test_the_applications_row_is_written_only_where_a_value_changes(dsn: str) -> None:
     async with opened(dsn) as books:
         await books.pool.execute(WATCH)
         generation_id = await books.insert()

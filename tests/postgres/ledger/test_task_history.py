@@ -1,4 +1,4 @@
-"""A row that gets another task: every write that notes the new one keeps since when, and which tasks there were."""
+"""A row that gets another task: every write of the new one notes since when, and keeps the former ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.domain.model import Fail, Row
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.ledger.reopen import Reopener
-from reconciler.postgres.ledger.task_history import FORMER
+from reconciler.postgres.predicates import FORMER_TASKS
 from tests.postgres.books import THEIRS, Books, asset, delivered, proven, resting
 
 MOMENT = timedelta(seconds=30)
@@ -21,7 +21,7 @@ Write = Callable[[Books, Row, Claim], Awaitable[object]]
 
 
 async def rested(books: Books, generation_id: str) -> Row:
-    """A visit that finds nothing out; the row as it was read."""
+    """Make a visit that learns nothing; return the row as it was read."""
     row, claim = await books.held(generation_id)
     await books.ledger().rest(row, claim, resting())
     return row
@@ -31,19 +31,19 @@ async def give(books: Books, generation_id: str, task_id: str | None) -> None:
     await books.change(generation_id, "task_id = NULL" if task_id is None else f"task_id = '{task_id}'")
 
 
-async def kept(books: Books, generation_id: str) -> tuple[timedelta | None, list[str]]:
-    """How long ago the row got its task, and which it had before."""
+async def history(books: Books, generation_id: str) -> tuple[timedelta | None, list[str]]:
+    """Return how long ago the row got its task, and its former tasks."""
     sql = "SELECT now() - task_since AS ago, former_tasks FROM reconciler.work WHERE generation_id = $1"
     row = await books.pool.fetchrow(sql, generation_id)
     return row["ago"], row["former_tasks"]
 
 
 async def counts_from_now(books: Books, generation_id: str, *, had: list[str]) -> Row:
-    """A row of a day whose task is read and kept as new, and these as its tasks before; as it was read."""
+    """Assert that the task of a day-old row counts as new, and these are its former tasks; return the row."""
     row = await rested(books, generation_id)
     assert row.task_since is not None
     assert row.task_since - row.created_at > timedelta(hours=23)
-    ago, former = await kept(books, generation_id)
+    ago, former = await history(books, generation_id)
     assert ago is not None
     assert (ago < MOMENT, former) == (True, had)
     return row
@@ -53,7 +53,7 @@ async def test_a_task_that_came_with_the_row_counts_from_the_rows_creation(books
     generation_id = await books.insert(age=86400)
     assert (await rested(books, generation_id)).task_since is None
     assert (await rested(books, generation_id)).task_since is None
-    assert await kept(books, generation_id) == (None, [])
+    assert await history(books, generation_id) == (None, [])
 
 
 async def test_a_first_task_of_a_row_seen_without_one_counts_from_when_it_came(books: Books) -> None:
@@ -73,7 +73,7 @@ async def test_another_task_counts_from_when_it_was_first_seen(books: Books) -> 
     again = await rested(books, generation_id)
     assert again.task_since is not None
     assert timedelta(minutes=59) < row.task_since - again.task_since < timedelta(minutes=61)
-    assert (await kept(books, generation_id))[1] == ["task-1"]
+    assert (await history(books, generation_id))[1] == ["task-1"]
 
 
 async def test_a_task_after_a_time_without_one_counts_from_when_it_came(books: Books) -> None:
@@ -81,24 +81,24 @@ async def test_a_task_after_a_time_without_one_counts_from_when_it_came(books: B
     await rested(books, generation_id)
     await give(books, generation_id, None)
     assert (await rested(books, generation_id)).task_since is not None
-    ago, former = await kept(books, generation_id)
+    ago, former = await history(books, generation_id)
     assert (ago is not None, former) == (True, ["task-1"])
     await books.set(generation_id, "task_since = task_since - interval '1 hour'")
     await give(books, generation_id, "second")
     assert (await rested(books, generation_id)).task_since is not None
-    ago, former = await kept(books, generation_id)
+    ago, former = await history(books, generation_id)
     assert ago is not None
     assert (ago < MOMENT, former) == (True, ["task-1"])
 
 
-async def test_the_latest_tasks_are_remembered_and_no_more(books: Books) -> None:
+async def test_only_the_latest_former_tasks_are_remembered(books: Books) -> None:
     generation_id = await books.insert(task_id="t-0")
-    for n in range(1, FORMER + 4):
+    for n in range(1, FORMER_TASKS + 4):
         await rested(books, generation_id)
         await give(books, generation_id, f"t-{n}")
     await rested(books, generation_id)
-    _, former = await kept(books, generation_id)
-    assert former == [f"t-{n}" for n in range(3, FORMER + 3)]
+    _, former = await history(books, generation_id)
+    assert former == [f"t-{n}" for n in range(3, FORMER_TASKS + 3)]
 
 
 async def _note(books: Books, row: Row, claim: Claim) -> None:
@@ -141,27 +141,27 @@ async def _adopt(books: Books, row: Row, claim: Claim) -> None:
 async def _save(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await give(books, row.id, None)
-    await CreateRequests(books.database, books.shape, rate=20, provider="kie").save(row.id, "second", key_hash="k")
+    await CreateRequests(books.database, books.table, rate=20, provider="kie").save(row.id, "second", key_hash="k")
 
 
 async def _reopen(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await books.change(row.id, "status = 'failed'")
-    assert await Reopener(books.database, books.shape).reopen(row.id)
+    assert await Reopener(books.database, books.table, term=30).reopen(row.id)
 
 
 WRITES = [_note, _begin, _leave, _intend, _lose, _fail, _finish, _adopt, _save, _reopen]
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__.strip("_"))
-async def test_every_write_that_notes_another_task_keeps_it(books: Books, write: Write) -> None:
+async def test_every_write_of_another_task_remembers_the_former_one(books: Books, write: Write) -> None:
     generation_id = await books.insert(age=86400)
     await rested(books, generation_id)
     await give(books, generation_id, "second")
     row, claim = await books.held(generation_id)
-    assert await kept(books, generation_id) == (None, [])
+    assert await history(books, generation_id) == (None, [])
     await write(books, row, claim)
-    ago, former = await kept(books, generation_id)
+    ago, former = await history(books, generation_id)
     assert ago is not None
     assert (ago < MOMENT, former) == (True, ["task-1"])
     work = await books.work(generation_id)

@@ -1,4 +1,4 @@
-"""Migrating databases that are empty, half there, ours already, or somebody else's."""
+"""Migrating databases that are empty, half migrated, fully migrated, or owned by another role."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ async def test_without_the_applications_table_only_our_schema_appears_and_a_warn
 
 async def test_an_empty_database_gets_the_table_of_the_specification(empty_dsn: str, connection: Any) -> None:
     await migrate(empty_dsn, application=True)
-    shape = await introspect(connection)
+    table = await introspect(connection)
     assert {
         "kind": "text",
         "model_key": "text",
         "options": "jsonb",
         "result_urls": "jsonb",
         "asset_urls": "jsonb",
-    }.items() <= (shape.columns.items())
+    }.items() <= (table.columns.items())
     for column in ("prompt", "preview_url", "error", "updated_at", "provider"):
-        assert shape.has(column)
-    assert shape.statuses == frozenset({"queued", "generating", "success", "failed", "cancelled"})
+        assert table.has(column)
+    assert table.statuses == frozenset({"queued", "generating", "success", "failed", "cancelled"})
     generation = await connection.fetchrow("INSERT INTO public.generations (user_id) VALUES (NULL) RETURNING *")
     assert (generation["provider"], generation["status"]) == ("kie", "queued")
 
@@ -118,7 +118,7 @@ async def test_a_file_that_changed_is_applied_again(empty_dsn: str, connection: 
     assert await behind(connection) == []
 
 
-async def test_an_empty_database_is_behind_on_everything_that_is_ours(connection: Any) -> None:
+async def test_an_empty_database_is_behind_on_every_file_of_ours(connection: Any) -> None:
     missing = await behind(connection)
     assert missing[:2] == ["010_reconciler_schema.sql", "020_reconciler_tables.sql"]
     assert not any(name.startswith("application/") for name in missing)
@@ -151,12 +151,12 @@ async def test_strict_statuses_without_application_is_wrong_usage(empty_dsn: str
         await migrate(empty_dsn, strict_statuses=True)
 
 
-async def test_an_address_with_a_parameter_that_no_server_knows_is_for_a_person_to_mend(empty_dsn: str) -> None:
+async def test_an_address_with_an_unknown_parameter_raises_config(empty_dsn: str) -> None:
     with pytest.raises(Config, match=r'DATABASE_URL: .*"schema"'):
         await migrate(f"{empty_dsn}?schema=public")
 
 
-async def test_a_login_that_may_create_nothing_hears_what_to_do(empty_dsn: str) -> None:
+async def test_a_login_that_may_create_nothing_gets_a_hint(empty_dsn: str) -> None:
     async with member(empty_dsn) as stranger:
         with pytest.raises(Config) as refused:
             await migrate(stranger)
@@ -164,7 +164,7 @@ async def test_a_login_that_may_create_nothing_hears_what_to_do(empty_dsn: str) 
     assert "--print" in refused.value.hint
 
 
-async def test_a_login_without_rights_in_our_schema_hears_which_role_it_needs(empty_dsn: str, connection: Any) -> None:
+async def test_a_login_without_rights_in_our_schema_is_given_the_role_it_needs(empty_dsn: str, connection: Any) -> None:
     await migrate(empty_dsn)
     async with member(empty_dsn) as address:
         stranger = await asyncpg.connect(address)
@@ -175,7 +175,7 @@ async def test_a_login_without_rights_in_our_schema_hears_which_role_it_needs(em
         await stranger.close()
 
 
-async def test_it_hears_the_same_where_one_transaction_asks_everything(empty_dsn: str) -> None:
+async def test_it_gets_the_same_hint_where_one_transaction_asks_everything(empty_dsn: str) -> None:
     await migrate(empty_dsn)
     async with member(empty_dsn) as address:
         database = Database(address, size=1)
@@ -220,7 +220,7 @@ async def test_a_database_owner_who_is_no_superuser_can_migrate_everything(empty
 
 
 @pytest.mark.parametrize("password", ["wrong"])
-async def test_a_wrong_password_is_named_without_being_told(empty_dsn: str, password: str) -> None:
+async def test_a_wrong_password_is_reported_and_not_printed(empty_dsn: str, password: str) -> None:
     async with member(empty_dsn) as address:
         before, _, after = address.partition("@")
         with pytest.raises(Config) as refused:
@@ -228,7 +228,7 @@ async def test_a_wrong_password_is_named_without_being_told(empty_dsn: str, pass
     assert password not in str(refused.value) + refused.value.hint
 
 
-async def test_a_database_that_is_away_is_worth_waiting_for() -> None:
+async def test_a_database_that_is_away_raises_transient() -> None:
     with pytest.raises(Transient):
         await migrate("postgresql://nobody:secret@127.0.0.1:1/none")
 

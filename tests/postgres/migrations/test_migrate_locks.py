@@ -1,4 +1,4 @@
-"""Migrating while others hold the table: bounded, polite, and it says who."""
+"""Migrating while other sessions hold the table: the wait is short, and its error names the session."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def connection(empty_dsn: str) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def somebody(dsn: str, *statements: str) -> AsyncIterator[int]:
-    """A session called `nightly dump` that does this in a transaction and stays in it; its process."""
+async def busy_session(dsn: str, *statements: str) -> AsyncIterator[int]:
+    """Open a session called `nightly dump` that stays in a transaction after these statements; yield its process id."""
     connection = await asyncpg.connect(dsn, server_settings={"application_name": "nightly dump"})
     try:
         async with connection.transaction(isolation="repeatable_read"):
@@ -44,23 +44,23 @@ async def somebody(dsn: str, *statements: str) -> AsyncIterator[int]:
         await connection.close()
 
 
-async def test_an_open_write_of_the_application_is_not_waited_for_without_end(empty_dsn: str, connection: Any) -> None:
-    async with somebody(empty_dsn, "UPDATE public.generations SET prompt = 'open'") as pid:
+async def test_the_wait_for_an_open_write_of_the_application_ends(empty_dsn: str, connection: Any) -> None:
+    async with busy_session(empty_dsn, "UPDATE public.generations SET prompt = 'open'") as pid:
         async with asyncio.timeout(15):
             with pytest.raises(Transient) as refused:
                 await migrate(empty_dsn, patience=HASTY)
     assert refused.value.code == "locked"
     assert f"pid {pid}" in refused.value.hint
     assert "nightly dump" in refused.value.hint
-    # What came before is kept, and the rest follows when the table is free.
+    # The files before it stay applied, and the rest follows when the table is free.
     assert "031_triggers.sql" in await migrate(empty_dsn, patience=HASTY)
     assert await behind(connection) == []
 
 
 async def test_the_application_goes_on_while_a_migration_waits(empty_dsn: str, connection: Any) -> None:
-    """What queues behind our waiting lock waits only as long as we do."""
+    """A statement that queues behind our waiting lock waits only as long as we do."""
     patient = LockPatience(lock=0.3, tries=20, pause=0.1)
-    async with somebody(empty_dsn, "SELECT FROM public.generations"):  # as pg_dump holds it
+    async with busy_session(empty_dsn, "SELECT FROM public.generations"):  # as pg_dump holds it
         migration = asyncio.create_task(migrate(empty_dsn, application=True, patience=patient))
         await until(
             lambda: connection.fetchval(
@@ -79,7 +79,7 @@ async def test_a_dump_keeps_only_the_index_waiting_and_its_broken_half_is_replac
     empty_dsn: str, connection: Any
 ) -> None:
     index = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('public.generations_reconciler_open')"
-    async with somebody(empty_dsn, "SELECT FROM public.generations") as pid:
+    async with busy_session(empty_dsn, "SELECT FROM public.generations") as pid:
         async with asyncio.timeout(15):
             with pytest.raises(Transient) as refused:
                 await migrate(empty_dsn, patience=ONCE_PER_BUILD)
@@ -94,7 +94,7 @@ async def test_a_dump_keeps_only_the_index_waiting_and_its_broken_half_is_replac
 async def test_a_failed_migration_leaves_each_step_whole(empty_dsn: str, connection: Any) -> None:
     await migrate(empty_dsn)
     before = await catalog(connection)
-    async with somebody(empty_dsn, "SELECT FROM public.generations"):
+    async with busy_session(empty_dsn, "SELECT FROM public.generations"):
         with pytest.raises(Transient):
             await migrate(empty_dsn, application=True, patience=HASTY)
     assert await catalog(connection) == before

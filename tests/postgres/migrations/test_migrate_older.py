@@ -1,4 +1,4 @@
-"""An older application's table: everything it has stays, what it lacks comes, and twice is once."""
+"""An older application's table keeps what it has and gets what it lacks; a second run changes nothing."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ async def test_bringing_it_up_twice_changes_no_row_and_the_second_time_nothing(
     assert await catalog(connection) == after
     assert await behind(connection) == []
 
-    shape = await introspect(connection)
-    added = set(shape.columns) - columns
+    table = await introspect(connection)
+    added = set(table.columns) - columns
     assert added == {"provider", "options", "asset_urls", "preview_url"} | (set() if asset_url else {"asset_url"})
     assert await rows(connection, *added) == before
-    assert (shape.kind_column, shape.model_column, shape.success) == ("type", "model_id", "success")
-    assert shape.statuses == SPECIFIED | OLDER
+    assert (table.kind_column, table.model_column, table.success) == ("type", "model_id", "success")
+    assert table.statuses == SPECIFIED | OLDER
 
 
 async def test_both_vocabularies_may_be_written_afterwards(empty_dsn: str, connection: Any) -> None:
@@ -125,10 +125,10 @@ async def test_a_table_with_little_more_than_an_id_gets_everything(empty_dsn: st
         "CREATE TABLE public.generations (id bigint PRIMARY KEY); INSERT INTO generations VALUES (1)"
     )
     await migrate(empty_dsn, application=True)
-    shape = await introspect(connection)
-    assert shape.id_type == "bigint"
+    table = await introspect(connection)
+    assert table.id_type == "bigint"
     specified = (
         "user_id kind model_key provider task_id status prompt options result_urls asset_url asset_urls preview_url"
     )
-    assert {*specified.split(), "error", "created_at", "updated_at"} <= set(shape.columns)
+    assert {*specified.split(), "error", "created_at", "updated_at"} <= set(table.columns)
     assert await behind(connection) == []

@@ -1,4 +1,4 @@
-"""What `migrate --print` writes does the same as `migrate`, in one go and without us."""
+"""The output of `migrate --print`, run as one script, does the same as `migrate`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def connection(empty_dsn: str) -> AsyncIterator[Any]:
 
 
 async def cleared(connection: Any) -> None:
-    """The database as empty as it was."""
+    """Empty the database again."""
     await connection.execute(
         "DROP SCHEMA reconciler CASCADE; DROP TABLE IF EXISTS public.generations;"
         "DROP FUNCTION IF EXISTS public.cleanup_old_failed_generations, public.touch_updated_at;"
@@ -68,7 +68,7 @@ async def test_an_index_of_the_application_is_enough(connection: Any) -> None:
     assert "index generations_created_at" in await catalog(connection)
 
 
-async def test_a_table_without_asset_url_keeps_the_rest_going(connection: Any) -> None:
+async def test_a_table_without_asset_url_does_not_stop_the_rest(connection: Any) -> None:
     await older_table(connection, asset_url=False)
     await connection.execute(printed(application=False, strict_statuses=False))
     assert await behind(connection) == ["040_open_index.sql", "041_failed_index.sql"]

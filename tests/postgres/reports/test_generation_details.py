@@ -1,4 +1,4 @@
-"""What is read about one generation: row, bookkeeping, receipts, events, callbacks, holder; on every shape of table."""
+"""The details of one generation: row, bookkeeping, receipts, events, callbacks, holder; with any columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_details import as_key
+from reconciler.postgres.records import as_key
 from reconciler.postgres.reports.reports import Reports
 from reconciler.postgres.schema import introspect
 from testkit.rows import HOUR, add, keep, store
@@ -30,7 +30,7 @@ async def reports(pool: Any, database: Database) -> Reports:
         return Reports(database, await introspect(connection))
 
 
-async def test_a_case_is_all_that_is_known(pool: Any, reports: Reports) -> None:
+async def test_the_details_hold_all_that_is_known(pool: Any, reports: Reports) -> None:
     instance, user = uuid4(), uuid4()
     row = await add(pool, "generating", HOUR, user_id=user, error="an old word")
     await keep(
@@ -60,7 +60,7 @@ async def test_a_case_is_all_that_is_known(pool: Any, reports: Reports) -> None:
     assert ([one.kind for one in case.events], case.replicas) == (["failed"], 1)
 
 
-async def test_a_row_without_bookkeeping_is_a_case_too(pool: Any, reports: Reports) -> None:
+async def test_a_row_without_bookkeeping_has_details_too(pool: Any, reports: Reports) -> None:
     row = await add(pool, "queued")
 
     (case,) = await reports.explain(row)
@@ -92,13 +92,13 @@ async def test_receipts_of_an_earlier_task_are_told_apart(pool: Any, reports: Re
     assert ([one.task_id for one in case.assets], case.receipts) == (["task"], ())
 
 
-async def test_nobody_knows_what_is_neither_generation_nor_task(reports: Reports) -> None:
+async def test_a_name_that_is_neither_generation_nor_task_finds_nothing(reports: Reports) -> None:
     for name in ("nobody", str(uuid4()), "", "12", "x" * 9000, "{}", "'; --"):
         assert await reports.explain(name) == ()
 
 
 @pytest.mark.parametrize("id_type", ["bigint", "integer", "text"])
-async def test_every_question_can_be_asked_of_an_older_table(empty_dsn: str, id_type: str) -> None:
+async def test_every_report_works_on_an_older_table(empty_dsn: str, id_type: str) -> None:
     connection = await asyncpg.connect(empty_dsn)
     await connection.execute(
         f"""CREATE TABLE public.generations (

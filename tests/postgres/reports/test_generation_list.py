@@ -1,4 +1,4 @@
-"""The rows as readers ask for them, against real PostgreSQL: whose they are, in which order, page by page."""
+"""Lists of rows on real PostgreSQL: only the user's own, in order, page by page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def listing_of(pool: Any, database: Database, **scope: Any) -> GenerationL
         return GenerationList(database, await introspect(connection), ReportScope(**scope))
 
 
-async def test_a_row_is_told_as_the_application_wrote_it(pool: Any, listing: GenerationList) -> None:
+async def test_a_row_is_listed_as_the_application_wrote_it(pool: Any, listing: GenerationList) -> None:
     row = await add(
         pool, "success", HOUR, user_id=ANN, prompt="a heron", task_id="t-1", asset_url=f"{OURS}/one.png",
         asset_urls=json.dumps([f"{OURS}/one.png", f"{OURS}/two.png"]), result_urls=json.dumps([THEIRS]),
@@ -72,7 +72,7 @@ async def test_a_row_is_told_as_the_application_wrote_it(pool: Any, listing: Gen
     assert (found.key_hash, found.why) == ("cafe", None)
 
 
-async def test_a_user_is_told_of_their_own_rows_only(pool: Any, listing: GenerationList) -> None:
+async def test_a_user_gets_their_own_rows_only(pool: Any, listing: GenerationList) -> None:
     hers, his = await add(pool, user_id=ANN), await add(pool, user_id=BOB)
     nobodys = await add(pool)
 
@@ -86,7 +86,7 @@ async def test_a_user_is_told_of_their_own_rows_only(pool: Any, listing: Generat
 
 
 @pytest.mark.parametrize("stranger", ["no uuid", "", "\x00"])
-async def test_a_user_whom_no_row_can_name_has_none(pool: Any, listing: GenerationList, stranger: str) -> None:
+async def test_a_user_whose_id_no_row_can_hold_has_no_rows(pool: Any, listing: GenerationList, stranger: str) -> None:
     await add(pool)
 
     assert await listing.page(stranger) == ()
@@ -94,31 +94,31 @@ async def test_a_user_whom_no_row_can_name_has_none(pool: Any, listing: Generati
 
 
 @pytest.mark.parametrize("name", ["no uuid", "\x00", "a" * 100_000])
-async def test_a_name_that_is_no_id_is_nobodys(pool: Any, listing: GenerationList, name: str) -> None:
+async def test_a_name_that_is_no_id_finds_nothing(pool: Any, listing: GenerationList, name: str) -> None:
     assert await listing.one(name) is None
     assert await listing.of_task(name, ANN) == ()
 
 
 async def test_pages_go_from_the_newest_on_and_each_row_comes_once(pool: Any, listing: GenerationList) -> None:
     ids = [await add(pool, age=n // 2 * MINUTE, user_id=ANN) for n in range(7)]
-    # Rows of one moment are told apart by their ids.
+    # Rows of the same time are ordered by their ids.
     await pool.execute("UPDATE public.generations SET created_at = date_trunc('minute', created_at)")
     await add(pool, user_id=BOB)
     in_order = "SELECT id::text FROM public.generations WHERE user_id = $1 ORDER BY created_at DESC, id DESC"
     wanted = [row["id"] for row in await pool.fetch(in_order, ANN)]
 
-    told: list[str] = []
+    listed: list[str] = []
     after = None
     while page := await listing.page(ANN, after=after, limit=2):
         assert len(page) <= 2
-        told += [row.id for row in page]
+        listed += [row.id for row in page]
         after = cursor(page[-1])
 
-    assert told == wanted
-    assert sorted(told) == sorted(ids)
+    assert listed == wanted
+    assert sorted(listed) == sorted(ids)
 
 
-async def test_times_that_nobody_lives_in_break_no_page(pool: Any, listing: GenerationList) -> None:
+async def test_impossible_times_break_no_page(pool: Any, listing: GenerationList) -> None:
     times = ["infinity", "-infinity", "4000-01-01 BC", "12000-01-01"]
     for time in times:
         row = await add(pool)
@@ -126,13 +126,13 @@ async def test_times_that_nobody_lives_in_break_no_page(pool: Any, listing: Gene
             "UPDATE public.generations SET created_at = $2::text::timestamptz WHERE id::text = $1", row, time
         )
 
-    told = []
+    listed = []
     after = None
     while page := await listing.page(None, after=after, limit=1):
-        told.append(page[0].id)
+        listed.append(page[0].id)
         after = cursor(page[0])
 
-    assert (len(told), len(set(told))) == (4, 4)
+    assert (len(listed), len(set(listed))) == (4, 4)
 
 
 async def test_a_page_may_be_of_some_statuses(pool: Any, listing: GenerationList) -> None:
@@ -151,9 +151,9 @@ async def test_a_place_where_no_page_ended_is_refused(listing: GenerationList) -
     ]  # fmt: skip
     places = [base64.urlsafe_b64encode(json.dumps(one).encode()).decode() for one in forged]
     for place in ("x", "%%%", "Zm9v", "é", "\ud800", *places):
-        for asked in (listing.page, listing.stuck):
+        for read in (listing.page, listing.stuck):
             with pytest.raises(Permanent) as refused:
-                await asked(None, after=place)
+                await read(None, after=place)
             assert refused.value.code == "bad_cursor", place
 
 
@@ -182,9 +182,7 @@ async def test_from_which_age_on_a_row_is_stuck_is_a_setting(pool: Any, database
     assert [[one.id for one in await listing.stuck(None)] for listing in (patient, hasty)] == [[], [row]]
 
 
-async def test_what_was_learned_of_a_model_is_expected_else_what_its_kind_takes(
-    pool: Any, listing: GenerationList
-) -> None:
+async def test_the_curve_is_the_learned_one_else_that_of_the_kind(pool: Any, listing: GenerationList) -> None:
     await pool.execute(
         "INSERT INTO reconciler.pace (model, mu, sigma) VALUES ('veo3', $1, 0.4), ('new', NULL, NULL)", math.log(200)
     )
@@ -197,7 +195,7 @@ async def test_what_was_learned_of_a_model_is_expected_else_what_its_kind_takes(
     assert curves == {known: DurationModel(math.log(200), 0.4), new: PRIORS["video"], nameless: PRIORS[None]}
 
 
-async def test_the_key_of_an_earlier_task_is_not_told(pool: Any, listing: GenerationList) -> None:
+async def test_the_key_of_an_earlier_task_is_not_listed(pool: Any, listing: GenerationList) -> None:
     row = await add(pool, task_id="second")
     await keep(pool, row, seen_task="first", key_hash="cafe")
 

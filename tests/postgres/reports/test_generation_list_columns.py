@@ -1,4 +1,4 @@
-"""The rows as readers ask for them from tables of any shape, and what columns that hold anything are read as."""
+"""Lists of rows from tables with any columns, and the values read from columns that may hold anything."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import asyncpg
 import pytest
 
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.generation_list import GenerationList, cursor
-from reconciler.postgres.reports.listed import LONGEST_ADDRESS, addresses
+from reconciler.postgres.reports.generation_list import LONGEST_ADDRESS, GenerationList, addresses, cursor
 from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import introspect
 from testkit.rows import THEIRS
@@ -23,14 +22,14 @@ BARE = "user_id text, status text, task_id text, asset_url text, created_at time
 
 @asynccontextmanager
 async def listing_on(dsn: str, columns: str) -> AsyncIterator[tuple[Any, GenerationList]]:
-    """A table of these columns instead of the specification's, and the listing of it."""
+    """Create a table of these columns instead of the specification's, and yield its list."""
     database = Database(dsn, size=1)
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         await pool.execute("DROP TABLE public.generations CASCADE")
         await pool.execute(f"CREATE TABLE public.generations ({columns})")
         async with pool.acquire() as connection:
-            shape = await introspect(connection)
-        yield pool, GenerationList(database, shape, ReportScope())
+            table = await introspect(connection)
+        yield pool, GenerationList(database, table, ReportScope())
     await database.close()
 
 
@@ -57,7 +56,7 @@ async def test_a_table_with_the_least_columns_is_listed_by_any_id(dsn: str, id_t
         assert await listing.stuck("ann") == ()
 
 
-async def test_a_name_that_is_longer_than_a_column_is_not_cut_to_anothers(dsn: str) -> None:
+async def test_a_name_longer_than_its_column_does_not_find_another_row(dsn: str) -> None:
     columns = BARE.replace("user_id text", "user_id varchar(3)")
     async with listing_on(dsn, f"id varchar(3) PRIMARY KEY, {columns}") as (pool, listing):
         await pool.execute("INSERT INTO public.generations (id, user_id, status) VALUES ('abc', 'ann', 'queued')")
@@ -155,10 +154,10 @@ async def test_rows_without_a_time_are_paged_too(dsn: str) -> None:
             "INSERT INTO public.generations (id, status, created_at)"
             " VALUES ('a', 'queued', NULL), ('b', 'queued', now()), ('c', 'queued', NULL), ('d', 'queued', NULL)"
         )
-        told: list[str] = []
+        listed: list[str] = []
         after = None
         while page := await listing.page(None, after=after, limit=1):
-            told.append(page[0].id)
+            listed.append(page[0].id)
             after = cursor(page[0])
 
-        assert told == ["d", "c", "a", "b"]
+        assert listed == ["d", "c", "a", "b"]

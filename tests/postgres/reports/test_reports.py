@@ -1,4 +1,4 @@
-"""What the reports tell about a whole table, against real PostgreSQL; every expected figure is counted by hand."""
+"""Reports over a whole table on real PostgreSQL; every expected figure is counted by hand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.reports import Reports, ReportScope
 from reconciler.postgres.schema import TableShape, introspect
+from reconciler.postgres.statement import Statement
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
 
 
@@ -24,14 +25,14 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def shape(pool: Any) -> TableShape:
+async def generations(pool: Any) -> TableShape:
     async with pool.acquire() as connection:
         return await introspect(connection)
 
 
 @pytest.fixture
-def reports(database: Database, shape: TableShape) -> Reports:
-    return Reports(database, shape)
+def reports(database: Database, generations: TableShape) -> Reports:
+    return Reports(database, generations)
 
 
 async def test_an_empty_table_has_no_rate_and_no_times(reports: Reports) -> None:
@@ -56,13 +57,13 @@ async def test_status_counts_what_was_created_in_the_last_day(pool: Any, reports
     assert (status.in_flight, status.stuck) == (3, 3)
 
 
-async def test_status_leaves_out_what_belongs_to_others(pool: Any, database: Database, shape: TableShape) -> None:
+async def test_status_leaves_out_rows_that_are_not_ours(pool: Any, database: Database, generations: TableShape) -> None:
     await add(pool, "success", HOUR)
     await add(pool, "success", HOUR, provider="fal")
     await add(pool, "generating", HOUR, provider="fal")
     await add(pool, "generating", HOUR, task_id="another-scheme")
 
-    reports = Reports(database, shape, ReportScope(task_pattern="^task"))
+    reports = Reports(database, generations, ReportScope(task_pattern="^task"))
     status = await reports.status()
 
     assert (status.total, status.success, status.in_flight, status.stuck) == (1, 1, 0, 0)
@@ -112,12 +113,12 @@ async def test_a_replica_is_alive_for_two_leases(pool: Any, reports: Reports) ->
     assert (await reports.snapshot()).instances == 2
 
 
-async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
-    pool: Any, reports: Reports, database: Database, shape: TableShape
+async def test_stuck_lists_the_oldest_first_with_the_reason(
+    pool: Any, reports: Reports, database: Database, generations: TableShape
 ) -> None:
     unseen = await add(pool, "queued", 2 * HOUR)
-    asked = await add(pool, "generating", 3 * HOUR)
-    await keep(pool, asked, why="KIE: unauthorized", finding="key_rejected", looks=7)
+    polled = await add(pool, "generating", 3 * HOUR)
+    await keep(pool, polled, why="KIE: unauthorized", finding="key_rejected", looks=7)
     changed = await add(pool, "generating", HOUR, task_id="second")
     await keep(pool, changed, why="of the first task", looks=3)
     await add(pool, "generating", timedelta(minutes=9))
@@ -125,7 +126,7 @@ async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
 
     stuck = await reports.stuck()
 
-    assert [one.id for one in stuck] == [asked, unseen, changed]
+    assert [one.id for one in stuck] == [polled, unseen, changed]
     assert [one.why for one in stuck] == [
         "KIE: unauthorized",
         "no replica has looked at it yet",
@@ -133,8 +134,8 @@ async def test_stuck_tells_the_oldest_first_and_why_each_did_not_end(
     ]
     assert [(one.finding, one.looks) for one in stuck] == [("key_rejected", 7), (None, 0), (None, 0)]
     assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
-    patient = Reports(database, shape, ReportScope(stuck_after=timedelta(hours=2.5)))
-    assert [one.id for one in await patient.stuck()] == [asked]
+    patient = Reports(database, generations, ReportScope(stuck_after=timedelta(hours=2.5)))
+    assert [one.id for one in await patient.stuck()] == [polled]
 
 
 async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports: Reports) -> None:
@@ -147,8 +148,8 @@ async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports
             *(row, minutes),
         )
 
-    (told,) = await reports.stuck()
-    assert (told.id, told.age) == (stuck, pytest.approx(1200, abs=5))
+    (found,) = await reports.stuck()
+    assert (found.id, found.age) == (stuck, pytest.approx(1200, abs=5))
     snapshot = await reports.snapshot()
     assert (snapshot.stuck, snapshot.oldest) == (1, pytest.approx(1200, abs=5))
 
@@ -158,7 +159,7 @@ async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports:
         row = await add(pool, "generating", HOUR)
         await keep(pool, row, finding=finding, misses=misses, due_at_in=5)
     done = await add(pool, "failed", HOUR)
-    await keep(pool, done, finding="parked", misses=9)  # rests for good: nobody need act
+    await keep(pool, done, finding="parked", misses=9)  # has no due time: no action is needed
     await add(pool, "queued")
 
     snapshot = await reports.snapshot()
@@ -180,19 +181,21 @@ async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(poo
     assert snapshot.media_deadline == pytest.approx(2 * 3600, abs=5)
 
 
-async def test_the_snapshot_names_the_hosts_that_are_not_listed_be_they_kies_own(
-    pool: Any, database: Database, shape: TableShape
+async def test_the_snapshot_names_unlisted_hosts_even_of_kie(
+    pool: Any, database: Database, generations: TableShape
 ) -> None:
     row = await add(pool)
     sources = ["https://new.example.net/a.png?sig=1", THEIRS, "https://listed.example.net/b.png"]
     await keep(pool, row, finding="host_unlisted", sources=sources, due_at_in=5)
 
-    reports = Reports(database, shape, ReportScope(result_hosts=("listed.example.net",)))
+    reports = Reports(database, generations, ReportScope(result_hosts=("listed.example.net",)))
 
     assert (await reports.snapshot()).unlisted_hosts == ("new.example.net", "tempfile.aiquickdraw.com")
 
 
-async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database: Database, shape: TableShape) -> None:
+async def test_unsent_events_count_only_where_webhooks_are_sent(
+    pool: Any, database: Database, generations: TableShape
+) -> None:
     await pool.execute(
         """INSERT INTO reconciler.events (key, generation_id, kind, payload, at)
            VALUES ('a', 'g', 'failed', '{}', now() - interval '90 s'), ('b', 'g', 'failed', '{}', now());
@@ -200,13 +203,13 @@ async def test_events_wait_only_where_somebody_is_to_be_told(pool: Any, database
            VALUES ('c', 'g', 'failed', '{}', now() - interval '4 days', now())"""
     )
 
-    told = await Reports(database, shape, ReportScope(announces=True)).snapshot()
-    alone = await Reports(database, shape).snapshot()
+    with_webhooks = await Reports(database, generations, ReportScope(announces=True)).snapshot()
+    without = await Reports(database, generations).snapshot()
 
-    assert told.unannounced == 2
-    assert told.unannounced_age == pytest.approx(90, abs=5)
-    assert told.events_dead == 1
-    assert (alone.unannounced, alone.unannounced_age, alone.events_dead) == (0, 0.0, 0)
+    assert with_webhooks.unannounced == 2
+    assert with_webhooks.unannounced_age == pytest.approx(90, abs=5)
+    assert with_webhooks.events_dead == 1
+    assert (without.unannounced, without.unannounced_age, without.events_dead) == (0, 0.0, 0)
 
 
 async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(pool: Any, reports: Reports) -> None:
@@ -233,12 +236,12 @@ async def test_unhealed_finds_successes_without_an_asset_of_ours_page_by_page(po
 
 
 async def test_any_result_host_still_means_that_known_provider_addresses_are_not_ours(
-    pool: Any, database: Database, shape: TableShape
+    pool: Any, database: Database, generations: TableShape
 ) -> None:
     theirs = await add(pool, "success", HOUR, asset_url=THEIRS)
     await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
 
-    reports = Reports(database, shape, ReportScope(their_hosts=("*",)))
+    reports = Reports(database, generations, ReportScope(their_hosts=("*",)))
 
     assert (await reports.unhealed()).found == (theirs,)
 
@@ -254,19 +257,21 @@ async def test_a_task_names_its_generations_and_in_a_large_table_without_index_t
         monkeypatch.setattr(report_sql, "SEARCHABLE", large)
     known = await add(pool, "success", asset_url=f"{OURS}/one.png")
     await keep(pool, known)
-    flying = await add(pool, "generating")
+    in_flight = await add(pool, "generating")
     never_seen = await add(pool, "failed")
     await add(pool, "generating", task_id="other")
     alone = await add(pool, "failed", task_id="older")
 
     assert set(await reports.find_task("task")) == (
-        {known, flying} if table == "large" else {known, flying, never_seen}
+        {known, in_flight} if table == "large" else {known, in_flight, never_seen}
     )
     assert await reports.find_task("older") == (alone,)
     assert await reports.find_task("nobody's") == ()
 
 
-async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(pool: Any, shape: TableShape) -> None:
+async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(
+    pool: Any, generations: TableShape
+) -> None:
     await pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")  # 50,000 notifications take seconds
     await pool.execute(
         """INSERT INTO public.generations (status, task_id, asset_url, created_at)
@@ -276,14 +281,15 @@ async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(poo
     for _ in range(20):
         await add(pool, "generating", HOUR)
     await pool.execute("ANALYZE public.generations")
-    asked = {
-        report_sql.stuck(shape): "generations_reconciler_open",
-        report_sql.in_flight(shape): "generations_reconciler_open",
-        report_sql.last_day(shape): "generations_created",
-    }
+    ours, period = {"providers": ["kie"], "task_pattern": ".+"}, timedelta(minutes=10)
+    statements = [
+        (Statement(report_sql.stuck(generations))(stuck_after=period, **ours), "generations_reconciler_open"),
+        (report_sql.in_flight(generations)(stuck_after=period, **ours), "generations_reconciler_open"),
+        (report_sql.last_day(generations)(within=period, **ours), "generations_created"),
+    ]
 
-    for sql, index in asked.items():
-        plan = await pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", ["kie"], ".+", timedelta(minutes=10))
+    for (sql, *values), index in statements:
+        plan = await pool.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *values)
         nodes = list(_nodes(json.loads(plan)[0]["Plan"]))
         assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "generations" for node in nodes)
         assert any(node.get("Index Name", "").startswith(index) for node in nodes), sql

@@ -238,7 +238,7 @@ async def test_an_order_of_unknown_outcome_stays_in_flight_and_is_never_sent_aga
         # A visit of the daemon changes nothing about it.
         async with rig.working(built):
             await rig.books.set(row["id"], "due_at = now()")
-            built.work.wake(row["id"], Trigger.SYNC)
+            built.worker.wake(row["id"], Trigger.SYNC)
             await until(lambda: visited(rig, row["id"]), what="a visit of the row")
         assert (await only(rig))["status"] == "queued"
     assert rig.kie.counts.creates == UNKNOWN[fault]

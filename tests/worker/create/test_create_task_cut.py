@@ -14,7 +14,7 @@ from reconciler.bootstrap import Parts
 from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
-from reconciler.operations.explain import ExplainTerms, story
+from reconciler.operations.explain import sentences
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.worker.create.create_task import OutcomeUnknown, TaskCreated, TaskCreator, TaskDeclined
@@ -76,16 +76,16 @@ async def test_the_row_is_written_before_kie_is_asked_and_says_that_the_outcome_
         row = await only(rig)
         assert (row["status"], row["task_id"]) == ("queued", None)
         (case,) = await built.reports.explain(row["id"])
-        lines = story(case, ExplainTerms.of(built.settings))
-        assert lines["KIE"].startswith("createTask: its outcome is unknown since ")
-        assert "never ordered again" in lines["KIE"]
+        lines = sentences(case, built.settings)
+        assert lines["KIE"].startswith("The outcome of createTask is unknown since ")
+        assert "not ordered again" in lines["KIE"]
         await rig.age(row["id"], 3600)
         (stuck,) = await built.reports.stuck()
         assert stuck.why.startswith("createTask: outcome unknown since 2")
         kie.may_answer.set()
         assert await asking == TaskCreated(row["id"], TASK, "generating")
         (case,) = await built.reports.explain(row["id"])
-        lines = story(case, ExplainTerms.of(built.settings))
+        lines = sentences(case, built.settings)
         assert "createTask" not in "".join(lines.values())
         assert await built.reports.stuck() == (), "it counts from when it got its task"
 
@@ -214,9 +214,9 @@ async def test_the_callback_decides_an_order_whose_answer_was_lost_and_one_task_
         (task,) = rig.kie.tasks.values()
         rig.kie.end(task.id)
         body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(CallbackMessage(task.id, row["id"], body, "digest"))
+        await Inbox(built.database, built.table).keep(CallbackMessage(task.id, row["id"], body, "digest"))
         async with rig.working(built):
-            built.work.wake(row["id"], Trigger.CALLBACK)
+            built.worker.wake(row["id"], Trigger.CALLBACK)
             await rig.delivered(row["id"])
         await rig.proves(row["id"])
     assert rig.kie.counts.creates == 1
@@ -233,7 +233,7 @@ async def test_a_gateway_timeout_in_kies_envelope_fails_no_order(rig: Rig) -> No
         # KIE behind it has made the task, and calls back when that is done.
         task = rig.kie.add_task(callback_url=json.loads(gateway.bodies[0])["callBackUrl"])
         body = {"code": 200, "data": {"taskId": task, "state": "success"}}
-        await Inbox(built.database, built.shape).keep(CallbackMessage(task, row["id"], body, "digest"))
+        await Inbox(built.database, built.table).keep(CallbackMessage(task, row["id"], body, "digest"))
         await rig.visit(built, row["id"], Trigger.CALLBACK)
     await rig.proves(row["id"])
     assert len(gateway.heads) == 1

@@ -59,7 +59,7 @@ async def test_another_instance_writes_a_refusal_that_a_broken_hook_held_up(
         )
         async with rig.instance() as built, rig.working(built):
             await rig.books.set(row["id"], "due_at = now()")
-            built.work.stir()
+            built.worker.stir()
             await until(lambda: status(rig, "failed"), what="the refusal to be written")
         assert await rig.pool.fetchval("SELECT reason FROM public.refunds") == "no credits (402)"
         assert await rig.books.events(row["id"]) == ["failed"]

@@ -45,8 +45,8 @@ async def settled(rig: Rig, requester: Requester) -> None:
         for task in tasks:
             rig.kie.end(task.id)
             body = {"code": 200, "data": {"taskId": task.id, "state": "success"}}
-            await Inbox(other.database, other.shape).keep(CallbackMessage(task.id, again.generation_id, body, "digest"))
-            await other.work.once(again.generation_id, Trigger.CALLBACK)
+            await Inbox(other.database, other.table).keep(CallbackMessage(task.id, again.generation_id, body, "digest"))
+            await other.worker.once(again.generation_id, Trigger.CALLBACK)
             await rig.proves(again.generation_id)
         assert len(tasks) == rig.kie.counts.creates <= 1
         assert await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 1

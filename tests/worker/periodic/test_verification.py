@@ -46,7 +46,7 @@ async def due(rig: Rig, generation_id: str) -> None:
 
 async def audited(parts: Parts) -> dict[str, float]:
     """What one run has counted, with the runs before it."""
-    await parts.audit.run_once()
+    await parts.verification.run_once()
     return counted(parts)
 
 
@@ -126,7 +126,7 @@ async def test_a_repair_is_not_counted_as_a_delivery_and_is_verified_again_itsel
         generation_id = await delivered(rig, parts)
         at = (await rig.books.work(generation_id) or {})["delivered_at"]
         await remove(rig, parts, generation_id)
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         await repaired(rig, parts, generation_id)
         assert parts.metrics.deliveries.labels("delivered", "sync")._value.get() == 1
     work = await rig.books.work(generation_id)
@@ -166,7 +166,7 @@ async def test_only_the_broken_result_of_several_is_fetched_again(rig: Rig) -> N
         generation_id = await delivered(rig, parts, results=[MediaSpec()] * 3)
         await overwrite(rig, generation_id, b"late", n=SECOND)
         fetched = rig.kie.counts.downloads
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         assert len(await rig.receipts(generation_id)) == 2
         await repaired(rig, parts, generation_id)
         assert rig.kie.counts.downloads - fetched == 1
@@ -217,7 +217,7 @@ async def lost(rig: Rig, parts: Parts) -> str:
     await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
     await remove(rig, parts, generation_id)
     rig.kie.tasks.clear()
-    await parts.audit.run_once()
+    await parts.verification.run_once()
     for _ in range(REPAIR_ATTEMPTS):
         assert (await rig.books.work(generation_id) or {})["due_at"] is not None
         await rig.visit(parts, generation_id)
@@ -242,7 +242,7 @@ async def test_an_outage_of_kie_loses_nothing_even_for_old_media(rig: Rig) -> No
         generation_id = await delivered(rig, parts)
         await rig.books.set(generation_id, "completed_at = now() - interval '15 days', media_deadline = now()")
         await remove(rig, parts, generation_id)
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         task.faults.append(Fault("record.http_500", 3))
         for _ in range(3):
@@ -257,9 +257,9 @@ async def test_a_row_deleted_during_a_repair_is_forgotten_and_its_object_is_an_o
         generation_id = await delivered(rig, parts)
         path = await key(rig, generation_id)
         await remove(rig, parts, generation_id)
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         await rig.pool.execute("DELETE FROM public.generations")
-        assert await parts.work.once(generation_id, Trigger.SYNC) is None
+        assert await parts.worker.once(generation_id, Trigger.SYNC) is None
         async with rig.working(parts):
             await until(lambda: gone(rig, generation_id), what="forgotten")
     assert await rig.pool.fetchval("SELECT array_agg(path) FROM reconciler.orphans") == [path]
@@ -295,7 +295,7 @@ async def test_two_replicas_together_compare_each_delivery_once_and_repair_it_on
         ids = [await delivered(rig, parts) for _ in range(6)]
         for one in ids[:3]:
             await remove(rig, parts, one)
-        await asyncio.gather(parts.audit.run_once(), other.audit.run_once())
+        await asyncio.gather(parts.verification.run_once(), other.verification.run_once())
         found = [counted(one) for one in (parts, other)]
         for outcome in ("ok", "broken"):
             assert sum(one.get(outcome, 0) for one in found) == 3
@@ -316,11 +316,11 @@ async def test_a_result_from_before_the_repair_does_not_reopen_the_delivery(rig:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
-        (one,) = await parts.audit._queue.page(timedelta(days=1))
-        result = await parts.audit.compare(one)
-        assert await parts.audit.settle(result)
+        (one,) = await parts.verification._queue.page(timedelta(days=1))
+        result = await parts.verification.compare(one)
+        assert await parts.verification.settle(result)
         await repaired(rig, parts, generation_id)
-        assert not await parts.audit.settle(result)
+        assert not await parts.verification.settle(result)
     await rig.proves(generation_id)
 
 
@@ -332,7 +332,7 @@ async def test_a_repair_with_another_type_changes_the_address_and_leaves_an_orph
         await rig.pool.execute("UPDATE reconciler.work SET media_deadline = now()")
         task = rig.kie.tasks[(await rig.books.generation(generation_id))["task_id"]]
         task.results = (MediaSpec(ext="webp"),)
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         await repaired(rig, parts, generation_id)
     row = await rig.proves(generation_id)
     assert row["asset_url"].endswith(".webp")

@@ -64,5 +64,5 @@ async def test_unanswered_deliveries_are_due_again_at_different_times(supabase_r
         rig.storage.faults.clear()
         for one in ids:
             await due(rig, one)
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         assert counted(parts) == {"away": 3, "ok": 5}

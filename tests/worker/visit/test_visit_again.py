@@ -125,7 +125,7 @@ async def test_a_new_task_that_is_written_later_wakes_a_resting_row(rig: Rig, pa
     generation_id, _ = await made_with(rig, parts)
     await reset(rig, generation_id)
     await rig.visit(parts, generation_id, Trigger.NOTIFY)
-    assert await parts.work.once(generation_id, Trigger.NOTIFY) is None
+    assert await parts.worker.once(generation_id, Trigger.NOTIFY) is None
     new = rig.kie.add_task()
     await rig.books.change(generation_id, f"task_id = '{new}'")
     await rig.visit(parts, generation_id, Trigger.NOTIFY)

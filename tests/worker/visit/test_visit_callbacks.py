@@ -88,7 +88,7 @@ async def test_any_callback_sent_twice_gives_a_row_of_any_state_only_what_kie_sa
     before, events = await rig.books.generation(generation_id), await rig.books.events(generation_id)
     for _ in range(2):
         await store_callback(rig, task_id, BODIES[body](rig, task_id))
-        await parts.work.once(generation_id, Trigger.CALLBACK)
+        await parts.worker.once(generation_id, Trigger.CALLBACK)
     if state in {"delivered", "refused", "cancelled"}:
         assert await rig.books.generation(generation_id) == before
         assert await rig.books.events(generation_id) == events
@@ -152,7 +152,7 @@ async def test_a_payload_is_not_believed_while_another_key_of_the_ring_can_ask(r
     forged["data"]["taskId"] = task
     await store_callback(rig, task, forged)
     async with rig.instance(KIE_API_KEY_PHOTO="revoked") as built, rig.working(built):
-        built.work.wake(generation_id)
+        built.worker.wake(generation_id)
         await rig.delivered(generation_id)
     await rig.proves(generation_id)
 
@@ -206,7 +206,7 @@ async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
         queried.append(task_id)
         return await said(task_id)
 
-    monkeypatch.setattr(parts.inbox, "said", counted)
+    monkeypatch.setattr(parts.inbox, "bodies", counted)
     await rig.visit(parts, generation_id, Trigger.CALLBACK)
     await visits_without_kie(rig, parts, generation_id, 2)
     assert queried == []
@@ -217,7 +217,7 @@ async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
 async def test_a_woken_row_is_polled_at_once_however_busy_kie_is(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts.budget, "spare", lambda _: False)
+    monkeypatch.setattr(parts.rate_limit, "spare", lambda _: False)
     waiting, woken = await rig.order(), await rig.order()
     assert isinstance((await rig.visit(parts, waiting, Trigger.NOTIFY)).decision, Reschedule)
     assert rig.kie.counts.records == 0
@@ -242,7 +242,7 @@ async def test_a_callback_that_comes_while_the_row_is_held_makes_it_due_at_once(
     monkeypatch.setattr(parts.ledger, "rest", delayed)
     async with rig.instance() as replica:
         waker = parts if holder == "itself" else replica
-        visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.POLL))
+        visiting = asyncio.create_task(parts.worker.once(generation_id, Trigger.POLL))
         await until(resting.is_set, what="the visit is about to rest")
         rig.kie.end(task_id)
         await store_callback(rig, task_id, true_body(rig, task_id))

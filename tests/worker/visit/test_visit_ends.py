@@ -140,7 +140,7 @@ async def test_a_success_that_shows_kies_address_is_healed(rig: Rig, parts: Part
     visited = await rig.visit(parts, generation_id, Trigger.BACKFILL)
     assert visited.event == "healed"
     await rig.proves(generation_id)
-    assert await parts.work.once(generation_id, Trigger.BACKFILL) is None
+    assert await parts.worker.once(generation_id, Trigger.BACKFILL) is None
 
 
 async def test_a_success_that_kie_calls_failed_stays_as_it_is(rig: Rig, parts: Parts) -> None:
@@ -194,7 +194,7 @@ async def test_a_refusal_refunds_once(own_rig: Rig) -> None:
     generation_id = await own_rig.order(fate="fail")
     async with own_rig.instance() as parts:
         await own_rig.visit(parts, generation_id)
-        assert await parts.work.once(generation_id, Trigger.SYNC) is None
+        assert await parts.worker.once(generation_id, Trigger.SYNC) is None
     assert await own_rig.pool.fetchval("SELECT count(*) FROM public.refunds") == 1
 
 

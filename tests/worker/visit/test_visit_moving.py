@@ -26,12 +26,12 @@ async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[
     n = len(task.results) - 1
     rig.kie.slow_seconds = 60.0
     rig.kie.strike("file.slow", task=task.id, n=n)
-    visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.SYNC))
+    visiting = asyncio.create_task(parts.worker.once(generation_id, Trigger.SYNC))
     try:
         await until(lambda: task.downloads[n] == 1, what="the download has begun")
         yield visiting
         rig.kie.slow_seconds = 0.0
-        rig.kie._wire.close()
+        rig.kie._responses.close()
     finally:
         if not visiting.done():
             await asyncio.wait([visiting], timeout=20)
@@ -181,7 +181,7 @@ async def test_a_second_task_is_delivered_though_the_application_says_success_fi
         rig.kie.end(second)
         await rig.books.change(generation_id, "status = 'success'")
         async with rig.working(built):
-            built.work.wake(generation_id)
+            built.worker.wake(generation_id)
 
             async def healed() -> bool:
                 return "healed" in await rig.books.events(generation_id)

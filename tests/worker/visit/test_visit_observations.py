@@ -86,7 +86,7 @@ async def test_after_a_429_the_key_rests_for_the_window_of_its_limit(rig: Rig, p
     await rig.visit(parts, generation_id)
     resting = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM reconciler.budget"
     assert 8 < await rig.pool.fetchval(resting) <= 10
-    assert not parts.budget.spare(parts.keys[0].key_hash)
+    assert not parts.rate_limit.spare(parts.keys[0].key_hash)
 
 
 @pytest.mark.parametrize("fault", ["record.code_zero", "record.code_string", "result.object"])
@@ -200,7 +200,7 @@ async def test_a_failure_seen_by_an_observer_is_written_by_the_next_working_inst
     async with rig.instance(observe=True) as observer:
         await rig.visit(observer, refused)
     async with rig.instance() as built, rig.working(built):
-        built.work.wake(refused)
+        built.worker.wake(refused)
 
         async def failed() -> bool:
             return (await rig.books.generation(refused))["status"] == "failed"

@@ -180,7 +180,7 @@ async def test_an_observer_adopts_nothing(rig: Rig) -> None:
 
 async def test_createtask_and_the_callback_at_once_end_in_one_delivery(rig: Rig, parts: Parts) -> None:
     generation_id, task_id = await orphaned(rig)
-    visiting = asyncio.create_task(parts.work.once(generation_id, Trigger.CALLBACK))
+    visiting = asyncio.create_task(parts.worker.once(generation_id, Trigger.CALLBACK))
     await until(lambda: rig.kie.counts.records >= 1, what="KIE is asked about the offered task")
     await rig.pool.execute(
         "UPDATE public.generations SET task_id = $2, status = 'generating' WHERE id::text = $1 AND task_id IS NULL",
@@ -200,6 +200,6 @@ async def test_a_callback_that_came_while_no_instance_ran_is_found_by_the_sweep(
     await offer(rig, generation_id, task_id)
     async with rig.working(parts):
         await parts.claims.discover()
-        parts.work.stir()
+        parts.worker.stir()
         await rig.delivered(generation_id)
     await rig.proves(generation_id)

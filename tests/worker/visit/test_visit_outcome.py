@@ -30,7 +30,7 @@ async def test_a_delivery_is_logged_once_and_counted(rig: Rig, parts: Parts) -> 
     assert 2 < figures.detection_lag.labels("callback")._sum.get() < 10
     assert examples(parts) == {generation_id}
     assert figures.polls.labels("ready")._value.get() == 1
-    assert parts.deliveries.transfers == {}
+    assert parts.deliverer.transfers == {}
     assert await rig.pool.fetchval("SELECT took FROM reconciler.timings") == 100
 
 

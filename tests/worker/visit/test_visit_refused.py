@@ -115,7 +115,7 @@ async def test_a_repair_that_the_table_refuses_waits_with_its_receipt(own_rig: R
         path = await own_rig.pool.fetchval("SELECT path FROM reconciler.assets")
         await parts.store.remove([path])
         await own_rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
-        await parts.audit.run_once()
+        await parts.verification.run_once()
         # The result comes back as another type, so that the row's address has to change.
         task_id = (await own_rig.books.generation(generation_id))["task_id"]
         own_rig.kie.end(task_id, results=(MediaSpec(ext="webp"),))

@@ -45,7 +45,7 @@ async def test_a_key_rests_as_long_as_kie_says_but_a_minute_at_most(rig: Rig, sa
 
 async def test_a_row_whose_key_rests_is_rescheduled_without_a_failure(rig: Rig) -> None:
     async with origin(too_fast()) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url, **KEYS) as built:
-        await built.budget.empty(key_hash("slow-key"), 40.0)
+        await built.rate_limit.pause(key_hash("slow-key"), 40.0)
         generation_id = await rig.insert("a", kind="image")
         visited = await rig.visit(built, generation_id)
         assert isinstance(visited.seen, Unreachable)
@@ -66,7 +66,7 @@ async def test_one_keys_rest_keeps_no_row_of_another_key_waiting(rig: Rig, said:
         await rig.visit(few, await rig.insert("first", kind="image"))
         async with rig.working(few):
             for n in range(30):
-                few.work.wake(await rig.insert(f"image-{n}", kind="image", age=300))
-            await until(lambda: not few.work._wakes, what="the rows of the slow key are in hand or at rest")
-            few.work.wake(await rig.insert("video", kind="video"), Trigger.NOTIFY)
+                few.worker.wake(await rig.insert(f"image-{n}", kind="image", age=300))
+            await until(lambda: not few.worker._wakes, what="the rows of the slow key are in hand or at rest")
+            few.worker.wake(await rig.insert("video", kind="video"), Trigger.NOTIFY)
             await until(lambda: any("taskId=video" in path for path in kie.paths), within=4, what="the other key's row")

@@ -37,7 +37,7 @@ async def test_a_row_with_anothers_task_changes_nothing_of_the_others(rig: Rig, 
     await rig.visit(parts, strangers)
     await write(rig, strangers, status="cancelled", asset_url="https://evil.example/x.png")
     await rig.pool.execute("DELETE FROM public.generations WHERE id::text = $1", strangers)
-    await parts.work.once(strangers, Trigger.POLL)
+    await parts.worker.once(strangers, Trigger.POLL)
     assert await versioned(rig, victims) == before
     await rig.proves(victims)
     assert rig.kie.counts.creates == 0
@@ -71,7 +71,7 @@ async def test_huge_and_odd_texts_keep_no_good_row_waiting(rig: Rig) -> None:
     good = await rig.order()
     async with rig.instance() as built, rig.working(built):
         for generation_id in (*strangers, good):
-            built.work.wake(generation_id)
+            built.worker.wake(generation_id)
         await rig.delivered(good, within=15)
     await rig.proves(good)
     statuses = await rig.pool.fetch("SELECT DISTINCT status FROM public.generations WHERE user_id::text = $1", STRANGER)
@@ -84,19 +84,19 @@ async def test_changing_the_status_of_an_own_row_moves_no_other_row_and_orders_n
     await rig.pool.execute("UPDATE public.generations SET user_id = $1", STRANGER)
     done = await rig.order()
     async with rig.instance() as built, rig.working(built):
-        built.work.wake(done)
+        built.worker.wake(done)
         await rig.delivered(done)
         before = await versioned(rig, done)
         for _ in range(60):
             row, status = dice.choice(own), dice.choice(STATUSES)
             await write(rig, row, status=status, asset_url=dice.choice([None, "", "https://evil.example/x"]))
-            built.work.wake(row)
+            built.worker.wake(row)
         good = await rig.order()
-        built.work.wake(good)
+        built.worker.wake(good)
         await rig.delivered(good)
         for row in own:
             await write(rig, row, status="queued", asset_url=None)
-            built.work.wake(row)
+            built.worker.wake(row)
             await rig.delivered(row)
     assert await versioned(rig, done) == before
     for row in (good, *own):

@@ -1,4 +1,4 @@
-"""audit and cleanup as commands, on a stage with a KIE and a folder as storage."""
+"""The commands audit and cleanup, with a local KIE and a folder as storage."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ async def delivered(rig: Rig) -> tuple[str, Path]:
     """A delivered row and the file of its result."""
     row = await rig.order()
     async with parts(load(rig.environment(), rig.folder)) as built:
-        assert await built.work.once(row, Trigger.SYNC) is not None
+        assert await built.worker.once(row, Trigger.SYNC) is not None
     path = await rig.pool.fetchval("SELECT path FROM reconciler.assets WHERE generation_id = $1", row)
     return row, rig.folder / "stored" / path
 
 
-async def test_an_audit_tells_and_repairs_what_is_broken(rig: Rig) -> None:
+async def test_audit_reports_and_repairs_what_is_broken(rig: Rig) -> None:
     row, file = await delivered(rig)
     size = file.stat().st_size
     file.write_bytes(bytes(size))
@@ -43,8 +43,8 @@ async def test_an_audit_tells_and_repairs_what_is_broken(rig: Rig) -> None:
     await rig.prove(row)
 
 
-async def test_cleanup_deletes_old_failures_and_loose_objects(rig: Rig) -> None:
-    key = "user/image/loose_0.png"
+async def test_cleanup_deletes_old_failures_and_orphans(rig: Rig) -> None:
+    key = "user/image/orphan_0.png"
     file = rig.folder / "stored" / key
     file.parent.mkdir(parents=True)
     file.write_bytes(b"nobody's")

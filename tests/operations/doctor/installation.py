@@ -1,7 +1,8 @@
-"""Everything `doctor` looks at, well at first: a migrated database, a bucket, a KIE; each test spoils one thing."""
+"""An installation without faults: a migrated database, a bucket, a KIE. Each test breaks one part of it."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,9 +13,8 @@ from typing import Any
 import asyncpg
 
 from reconciler import settings
-from reconciler.bootstrap import doctor_clients
+from reconciler.bootstrap import doctor
 from reconciler.operations.doctor import Check
-from reconciler.operations.doctor.examine import examine
 from reconciler.simulator import Simulator
 from testkit.standins.storage import Bucket, SupabaseStorage
 
@@ -22,8 +22,8 @@ KEY = "the-key-of-this-account"
 
 
 @dataclass
-class Surgery:
-    """One installation; `look` examines it, with settings changed."""
+class Installation:
+    """One installation; `examine` runs `doctor` on it, with some settings changed."""
 
     dsn: str
     kie: Simulator
@@ -41,21 +41,21 @@ class Surgery:
             **changes,
         }
 
-    async def look(
+    async def examine(
         self,
         *,
-        strangers: tuple[str, ...] = (),
+        unknown_names: tuple[str, ...] = (),
         within: float = 10.0,
         now: Callable[[], float] = time.time,
         **changes: str,
     ) -> dict[str, Check]:
-        """Every check by its name."""
-        async with doctor_clients(settings.load(self.environment(**changes), self.folder)) as tools:
-            checks = await examine(replace(tools, within=within, now=now), strangers)
+        """Return every check by its name."""
+        async with doctor(settings.load(self.environment(**changes), self.folder)) as built:
+            checks = await replace(built, within=within, now=now).examine(unknown_names)
         return {check.name: check for check in checks}
 
     async def sql(self, *statements: str) -> None:
-        """Spoil the database."""
+        """Change the database."""
         connection = await asyncpg.connect(self.dsn)
         for statement in statements:
             await connection.execute(statement)
@@ -63,22 +63,35 @@ class Surgery:
 
 
 @asynccontextmanager
-async def surgery(dsn: str, folder: Path, bucket: Bucket | None = None, **options: Any) -> AsyncIterator[Surgery]:
+async def installation(
+    dsn: str, folder: Path, bucket: Bucket | None = None, **options: Any
+) -> AsyncIterator[Installation]:
     """`options` are the simulator's."""
     async with (
         Simulator(keys=(KEY,), limits=False, **options) as kie,
         SupabaseStorage({"generations": bucket or Bucket()}) as storage,
     ):
-        yield Surgery(dsn, kie, storage, folder)
+        yield Installation(dsn, kie, storage, folder)
 
 
-def amiss(checks: dict[str, Check]) -> dict[str, str]:
-    """What is not well, with its word."""
+def not_ok(checks: dict[str, Check]) -> dict[str, str]:
+    """Return the names of the checks that are not ok, with their words."""
     return {name: check.word for name, check in checks.items() if check.word != "ok"}
 
 
 @asynccontextmanager
 async def pooled(dsn: str) -> AsyncIterator[Any]:
-    """Connections for writing rows."""
+    """A pool for writing rows."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         yield pool
+
+
+async def run(connection: Any, sql: str) -> None:
+    """Run the SQL that a check gives, each statement alone.
+
+    CONCURRENTLY is left out, because the tests run it inside a transaction.
+    """
+    bare = "\n".join(line for line in sql.splitlines() if not line.startswith("--")).replace(" CONCURRENTLY", "")
+    for statement in re.split(r";(?:\n|$)", bare):
+        if statement.strip():
+            await connection.execute(statement)

@@ -1,24 +1,26 @@
-"""Who may do what with our tables and with public.generations: this login too little, strangers too much.
+"""The checks `privileges` and `row_security`: what this login may not do, and what strangers may.
 
-Names are looked up in the catalogue, not resolved: a login without rights in a schema must still be told what it lacks.
+Names are read from the catalogue and never resolved: a login without rights in a schema still learns what it lacks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 
-from reconciler.operations.doctor.table import LoginRights, MissingRight, OpenAccess, OpenAccesses
+from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 from reconciler.postgres.schema import WRITTEN
 
-_TABLE: Final = """
+_GENERATIONS: Final = """
 generations AS (
     SELECT c.oid, c.relrowsecurity, c.relnamespace FROM pg_class AS c
      WHERE c.relname = 'generations' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public'))"""
 
-_LACKING: Final = f"""
-WITH {_TABLE},
+_MISSING_RIGHTS: Final = f"""
+WITH {_GENERATIONS},
 schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('public', 'reconciler')),
 missing (place, sql, runs) AS (
     SELECT 1, format('GRANT USAGE ON SCHEMA %I TO %I;', s.nspname, current_user), true
@@ -65,8 +67,8 @@ missing (place, sql, runs) AS (
 SELECT sql, runs FROM missing ORDER BY place, sql
 """
 
-_DOORS: Final = rf"""
-WITH {_TABLE},
+_OPEN_ACCESS: Final = rf"""
+WITH {_GENERATIONS},
 strangers AS (SELECT rolname, oid FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND NOT rolbypassrls),
 reached AS (
     SELECT r.rolname, r.oid AS role, command, letter, g.oid, g.relrowsecurity
@@ -99,19 +101,65 @@ SELECT rolname, command,
 ORDER BY 1, 2, 3
 """
 
-
 _ROLES: Final = "SELECT rolname::text FROM pg_roles WHERE rolname IN ('anon', 'authenticated') ORDER BY 1"
 
 
-async def rights(connection: asyncpg.Connection, *, deletes: bool) -> LoginRights:
-    """What this login lacks; `deletes`: old failures are deleted here."""
+@dataclass(frozen=True, slots=True)
+class MissingRight:
+    """A right that the login lacks: the SQL that grants it, and whether nothing runs without it."""
+
+    sql: str
+    needed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAccess:
+    """A role that can use a command on rows of all users, and the SQL that stops it."""
+
+    role: str
+    command: str
+    sql: str
+
+
+async def read_rights(connection: asyncpg.Connection, *, deletes: bool) -> tuple[str, list[MissingRight]]:
+    """Return the login's name and the rights that it lacks; `deletes`: the daemon deletes old failures."""
     login = await connection.fetchval("SELECT current_user::text")
-    rows = await connection.fetch(_LACKING, list(WRITTEN), deletes)
-    return LoginRights(login, tuple(MissingRight(row["sql"], row["runs"]) for row in rows))
+    rows = await connection.fetch(_MISSING_RIGHTS, list(WRITTEN), deletes)
+    return login, [MissingRight(row["sql"], row["runs"]) for row in rows]
 
 
-async def openings(connection: asyncpg.Connection) -> OpenAccesses:
-    """What the roles that PostgREST speaks as can do with everybody's rows."""
-    roles = tuple(row[0] for row in await connection.fetch(_ROLES))
-    rows = await connection.fetch(_DOORS)
-    return OpenAccesses(roles, tuple(OpenAccess(row["rolname"], row["command"], row["sql"]) for row in rows))
+def judge_privileges(rights: tuple[str, Sequence[MissingRight]] | NotKnown) -> Check:
+    """Judge the rights of this login; `run` uses each of them."""
+    if isinstance(rights, NotKnown):
+        return not_looked("privileges", rights.reason)
+    login, missing = rights
+    if not missing:
+        return ok("privileges", f"{login} may do everything that `run` does")
+    sql = "\n".join(right.sql for right in missing)
+    if any(right.needed for right in missing):
+        return fail("privileges", f"{login} lacks rights that nothing runs without", sql)
+    says = f"{login} lacks rights that createTask or the deletion of old failures needs"
+    return warn("privileges", says, sql)
+
+
+async def read_open_access(connection: asyncpg.Connection) -> tuple[list[str], list[OpenAccess]]:
+    """Return the roles that PostgREST uses for strangers and users, and what they can do with rows of all users."""
+    roles = [row[0] for row in await connection.fetch(_ROLES)]
+    rows = await connection.fetch(_OPEN_ACCESS)
+    return roles, [OpenAccess(row["rolname"], row["command"], row["sql"]) for row in rows]
+
+
+def judge_row_security(open_access: tuple[Sequence[str], Sequence[OpenAccess]] | NotKnown) -> Check:
+    """Judge who else can read and write rows."""
+    if isinstance(open_access, NotKnown):
+        return not_looked("row_security", open_access.reason)
+    roles, accesses = open_access
+    if not roles:
+        return ok("row_security", "there is no role anon and no role authenticated here")
+    if not accesses:
+        return ok("row_security", f"{' and '.join(roles)} can neither write rows nor read those of others")
+    listed = ", ".join(dict.fromkeys(f"{access.command} by {access.role}" for access in accesses))
+    sql = "\n".join(dict.fromkeys(access.sql for access in accesses))
+    if any(access.command != "SELECT" for access in accesses):
+        return fail("row_security", f"public.generations is open: {listed}", sql)
+    return warn("row_security", f"the rows of all users can be read: {listed}", sql)

@@ -1,4 +1,4 @@
-"""sync, retry, backfill and run as commands, on a stage with a KIE and a folder as storage."""
+"""The commands sync, retry, backfill and run, with a local KIE and a folder as storage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def command(rig: Rig, *words: str) -> Ran:
     return await run(*words, folder=rig.folder, environment=rig.environment())
 
 
-async def test_sync_delivers_and_is_done(rig: Rig) -> None:
+async def test_sync_that_delivers_is_exit_0(rig: Rig) -> None:
     row = await rig.order()
     task = (await state(rig.pool, row))["task_id"]
 
@@ -37,7 +37,7 @@ async def test_sync_delivers_and_is_done(rig: Rig) -> None:
     await rig.prove(row)
 
 
-async def test_sync_of_what_goes_on_is_one_and_says_why(rig: Rig) -> None:
+async def test_sync_of_a_running_task_is_exit_1_and_says_why(rig: Rig) -> None:
     row = await rig.order(life=never("generating"))
     task = (await state(rig.pool, row))["task_id"]
 
@@ -50,14 +50,14 @@ async def test_sync_of_what_goes_on_is_one_and_says_why(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("task", ["nobody's", os.fsdecode(b"nobody's\xff")])
-async def test_a_task_that_nobody_knows_is_one(rig: Rig, task: str) -> None:
+async def test_an_unknown_task_is_exit_1(rig: Rig, task: str) -> None:
     ran = await command(rig, "sync", task)
 
     assert (ran.code, ran.out) == (1, "")
     assert "nobody's" in ran.told
 
 
-async def test_retry_tells_kies_word_about_a_refused_row(rig: Rig) -> None:
+async def test_retry_of_a_row_that_kie_refuses_again_is_exit_0(rig: Rig) -> None:
     row = await rig.order(status="failed", fate="fail", failure=Failure("422", "nsfw content"))
 
     ran = await command(rig, "retry", row)
@@ -66,7 +66,7 @@ async def test_retry_tells_kies_word_about_a_refused_row(rig: Rig) -> None:
     assert "failed" in ran.out
 
 
-async def test_retry_refuses_a_cancelled_row_in_one_line(rig: Rig) -> None:
+async def test_retry_of_a_cancelled_row_is_exit_1_with_one_line(rig: Rig) -> None:
     row = await rig.order(status="cancelled")
 
     ran = await command(rig, "retry", row)
@@ -75,7 +75,7 @@ async def test_retry_refuses_a_cancelled_row_in_one_line(rig: Rig) -> None:
     assert f"{row} is cancelled" in ran.told
 
 
-async def test_backfill_first_lists_then_heals_then_has_nothing_to_do(rig: Rig) -> None:
+async def test_backfill_lists_delivers_and_then_finds_nothing_more_to_deliver(rig: Rig) -> None:
     rows = sorted([await rig.order(status="success") for _ in range(3)])
     lost = await add(rig.pool, "success", task_id=rig.kie.add_task(fate="fail"))
 
@@ -89,13 +89,13 @@ async def test_backfill_first_lists_then_heals_then_has_nothing_to_do(rig: Rig) 
     assert (listed.code, before) == (0, 0)
     assert listed.out.splitlines() == [*sorted([*rows, lost]), "4 to deliver"]
     assert healed.code == 1
-    assert "3 healed, 1 not" in healed.out
+    assert "3 delivered, 1 not" in healed.out
     assert "KIE refused the task" in healed.out
     assert again.code == 1
     assert (again.answer["healed"], [one["generation_id"] for one in again.answer["left"]]) == (0, [lost])
 
 
-async def test_logs_of_a_chore_stay_off_its_output(rig: Rig) -> None:
+async def test_the_log_of_a_command_is_not_on_standard_output(rig: Rig) -> None:
     row = await rig.order()
 
     ran = await command(rig, "sync", (await state(rig.pool, row))["task_id"], "--json")
@@ -104,7 +104,7 @@ async def test_logs_of_a_chore_stay_off_its_output(rig: Rig) -> None:
     assert "generation.delivered" in [json.loads(line)["event"] for line in ran.err.splitlines()]
 
 
-async def test_run_is_the_daemon_until_it_is_told_to_stop(rig: Rig, tmp_path: Path) -> None:
+async def test_run_is_the_daemon_until_sigterm(rig: Rig, tmp_path: Path) -> None:
     row = await rig.order()
     rig.folder.mkdir(exist_ok=True)
 
@@ -118,13 +118,13 @@ async def test_run_is_the_daemon_until_it_is_told_to_stop(rig: Rig, tmp_path: Pa
     await rig.prove(row)
 
 
-async def test_observing_changes_nothing(rig: Rig) -> None:
+async def test_observe_stores_and_writes_nothing(rig: Rig) -> None:
     row = await rig.order()
     rig.folder.mkdir(exist_ok=True)
     before = await state(rig.pool, row)
 
     process = await begin("run", "--observe", folder=rig.folder, **rig.environment())
-    await until(lambda: _noted(rig, row), 20, "that KIE's success is noted")
+    await until(lambda: _noted(rig, row), 20, "KIE's success in the bookkeeping")
     process.send_signal(signal.SIGTERM)
     await asyncio.wait_for(process.communicate(), 20)
 

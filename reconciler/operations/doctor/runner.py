@@ -1,0 +1,158 @@
+"""`Doctor` makes every check in order, and leaves out those for which an earlier one failed.
+
+Built in `bootstrap.py`, called by the command `doctor`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import asyncpg
+import httpx
+
+from reconciler import __version__
+from reconciler.kie.client import KieClient
+from reconciler.media.spool import SpoolDirectory
+from reconciler.operations.doctor import Check, NotKnown, attempt, database, judge_clock, not_looked, privileges, table
+from reconciler.operations.doctor.callback import check_callback
+from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
+from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks
+from reconciler.operations.doctor.settings import judge_settings, judge_spelling
+from reconciler.operations.doctor.storage import BucketUse, check_storage, read_bucket_use
+from reconciler.postgres.eligibility import UNREADABLE, readable
+from reconciler.postgres.migrations.migrate import behind
+from reconciler.postgres.schema import statuses
+from reconciler.settings import Settings
+from reconciler.storage import Store
+
+T = TypeVar("T")
+
+_ANY_USE = BucketUse()
+_NO_TASKS = NotKnown("the database cannot be asked for tasks")
+
+_CONNECTION_CHECKS = ("connection", "listen", "database_clock")
+_TABLE_CHECKS = ("statuses", "triggers", "indexes", "privileges", "row_security", "realtime")
+
+
+@dataclass(frozen=True, slots=True)
+class _DatabaseReport:
+    """The checks of the database, and what other checks need from it.
+
+    `unreadable` is the error where PostgreSQL cannot read RECONCILER_TASK_PATTERN.
+    """
+
+    checks: list[Check]
+    unreadable: NotKnown | None = None
+    use: BucketUse | NotKnown = _ANY_USE
+    newest: tuple[NewestTask, ...] | NotKnown = _NO_TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class Doctor:
+    """Makes the checks; each step takes `within` seconds at most, `now` is this machine's Unix time."""
+
+    settings: Settings
+    store: Store
+    open_spool: Callable[[], SpoolDirectory]
+    kie: KieClient
+    client: httpx.AsyncClient
+    within: float = 10.0
+    now: Callable[[], float] = time.time
+
+    async def examine(self, unknown_names: Sequence[str] = ()) -> tuple[Check, ...]:
+        """Make every check; `unknown_names` begin like settings and are none."""
+        settings, within = self.settings, self.within
+        report = await self._examine_database()
+        storage, kie, callback = await asyncio.gather(
+            check_storage(settings, self.store, self.open_spool, self.client, report.use, within=within),
+            check_kie(settings, self.kie, report.newest, within=within, now=self.now),
+            check_callback(settings, self.client, within=within),
+        )
+        return (
+            judge_settings(settings, report.unreadable),
+            judge_spelling(unknown_names),
+            *report.checks,
+            *storage,
+            *kie,
+            callback,
+        )
+
+    async def _examine_database(self) -> _DatabaseReport:
+        dsn = self.settings.database_url.get_secret_value()
+        async with AsyncExitStack() as stack:
+
+            async def connect() -> asyncpg.Connection:
+                return await stack.enter_async_context(database.connected(dsn))
+
+            connection = await attempt(connect, within=self.within)
+            if isinstance(connection, NotKnown):
+                return _unusable(connection)
+            server = await attempt(lambda: database.read_server(connection, self.now), within=self.within)
+            if isinstance(server, NotKnown) or server.version[0] < database.OLDEST_VERSION:
+                return _unusable(server)
+            way = await self._read_connection(connection, await attempt(connect, within=self.within))
+            checks = [
+                database.judge_server(server),
+                database.judge_connection(way),
+                database.judge_listen(way),
+                judge_clock("database_clock", "the database's", server.ahead),
+            ]
+            return await self._examine_tables(connection, checks)
+
+    async def _read_connection(
+        self, connection: asyncpg.Connection, other: asyncpg.Connection | NotKnown
+    ) -> DatabaseConnection | NotKnown:
+        if isinstance(other, NotKnown):
+            return other
+        return await attempt(
+            lambda: database.read_connection(connection, other, within=self.within / 2), within=2 * self.within
+        )
+
+    async def _examine_tables(self, connection: asyncpg.Connection, checks: list[Check]) -> _DatabaseReport:
+        async def read(question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T | NotKnown:
+            """Ask in a transaction of its own: an error must not spoil the next question."""
+            return await attempt(
+                lambda: database.read_only(connection, lambda: question(connection)), within=self.within
+            )
+
+        settings = self.settings
+        pattern = await read(lambda asked: readable(asked.fetchval, settings.task_pattern))
+        unreadable = pattern if pattern is not None and pattern.code == UNREADABLE else None
+        checks = [*checks, table.judge_schema(await read(behind))]
+        columns = await read(table.read_columns)
+        alive = timedelta(seconds=2 * settings.lease_seconds)
+        versions = await read(lambda asked: database.read_versions(asked, alive))
+        replicas = database.judge_replicas(versions, __version__)
+        if isinstance(columns, NotKnown) or not columns:
+            checks.append(table.judge_table(columns if isinstance(columns, NotKnown) else frozenset()))
+            checks += [not_looked(name, "there is no table to look at") for name in _TABLE_CHECKS]
+            return _DatabaseReport([*checks, replicas], unreadable)
+        deletes = settings.failed_retention_days > 0
+        checks += [
+            table.judge_table(frozenset(columns)),
+            table.judge_statuses(await read(statuses)),
+            table.judge_triggers(await read(table.read_triggers)),
+            table.judge_indexes(await read(table.read_indexes)),
+            privileges.judge_privileges(await read(lambda asked: privileges.read_rights(asked, deletes=deletes))),
+            privileges.judge_row_security(await read(privileges.read_open_access)),
+            database.judge_realtime(await read(database.read_publications)),
+            replicas,
+        ]
+        return _DatabaseReport(
+            checks,
+            unreadable,
+            use=await read(lambda asked: read_bucket_use(asked, columns)),
+            newest=await read(lambda asked: read_newest_tasks(asked, columns)),
+        )
+
+
+def _unusable(server: DatabaseServer | NotKnown) -> _DatabaseReport:
+    names = (*_CONNECTION_CHECKS, "schema", "table", *_TABLE_CHECKS, "replicas")
+    skipped = [not_looked(name, "the database cannot be used") for name in names]
+    return _DatabaseReport([database.judge_server(server), *skipped])

@@ -1,0 +1,96 @@
+"""What PostgreSQL's errors mean to us: wait, run it again, or ask a person to mend it.
+
+`Database` translates the errors of every statement here; the listener, `migrate` and `doctor` do it for their own
+connections. Errors of a row that a statement refuses (constraints, triggers, types) pass untranslated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import asyncpg
+
+from reconciler.errors import Config, Transient
+
+T = TypeVar("T")
+
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    # A statement began on a session that the server has just ended, before it closed the connection.
+    asyncpg.InternalClientError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TargetServerAttributeNotMatched,
+    OSError,
+    TimeoutError,
+)
+"""The database is away, full, read-only or overloaded: waiting helps."""
+
+WRONG = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ClientConfigurationError,
+)
+"""The password, user, database name or address is wrong: waiting does not help."""
+
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+"""Two writers stood in each other's way: running the statement again helps."""
+
+_TRIES = 3
+
+LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""A prepared statement is gone, as happens behind a pooler in transaction mode."""
+
+
+class PreparedStatementLost(Transient):
+    """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
+
+
+async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], work: Callable[[], Awaitable[T]]) -> T:
+    """Await `run(work)`; Config where this login lacks a right or the database a table.
+
+    Apart from `translated`, because `migrate` may continue without a right.
+    """
+    try:
+        return await run(work)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+        raise Config(f"the database lacks a table: {error}", hint="run: kie-reconciler migrate") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Config(
+            f"the database forbids it: {error}",
+            hint="GRANT reconciler TO the login of DATABASE_URL, or use the owner's",
+        ) from error
+
+
+async def translated(work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return await work()
+        except AGAIN as error:
+            if not left:
+                raise Transient(f"the database is busy: {type(error).__name__}", code="database_busy") from error
+        except LOST_PREPARED as error:
+            raise PreparedStatementLost("a prepared statement was lost", code="database_pooled") from error
+        except WRONG as error:
+            raise Config(
+                f"the database refuses us: {type(error).__name__}",
+                hint="check user, password and database name in DATABASE_URL",
+            ) from error
+        except AWAY as error:
+            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+        except asyncpg.PostgresError as error:
+            # Supavisor sends a FATAL XX000 where its pool is full or it has lost the database.
+            # A transaction that notifies cannot commit while another session's open transaction keeps the queue full.
+            if error.severity_en not in {"FATAL", "PANIC"} and error.server_source_function != "PreCommit_Notify":
+                raise
+            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+    raise AssertionError("unreachable")

@@ -1,0 +1,91 @@
+"""SQL conditions and clauses that several statements share, each written once.
+
+This is text only: nothing here runs a statement or binds a value. `g` is a row of public.generations, `w` its row of
+reconciler.work, `c` a callback; `:name` is a parameter of the statement that uses the text. Every module with
+statements may use it. Which rows belong to us is in `eligibility`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.postgres.schema import TableShape
+
+# As literals and not as a parameter, so that the planner sees that the partial index covers them.
+IN_FLIGHT: Final = "g.status IN ({})".format(", ".join(f"'{word}'" for word in OPEN))
+"""The application still waits for the row's result."""
+
+IS_SUCCESS: Final = "g.status IN ({})".format(", ".join(f"'{word}'" for word in SUCCEEDED))
+"""The row has one of the words for success."""
+
+OPEN_OR_UNHEALED: Final = (
+    "(status IN ('queued', 'generating', 'pending', 'processing')"
+    " OR (status IN ('success', 'completed') AND asset_url IS NULL))"
+)
+"""The row may need a visit. These are the words of the partial index in `sql/040_open_index.sql`."""
+
+CREATED: Final = "least(greatest(coalesce(g.created_at::timestamptz, now()), 'epoch'), now())"
+"""When the row was created, as a time that Python can hold: the column may be infinite, or hold any year."""
+
+SAME_TASK: Final = "w.seen_task IS NOT DISTINCT FROM g.task_id"
+"""Our bookkeeping is about the task that the row has now."""
+
+FORMER_TASKS: Final = 20
+"""How many of the tasks that a generation had before are remembered, the latest."""
+
+NEVER_HAD_TASK: Final = "c.task_id IS DISTINCT FROM w.seen_task AND c.task_id <> ALL (w.former_tasks)"
+"""The generation never had the callback's task. A callback of a former task does not offer a new one."""
+
+LEASE_IS_FREE: Final = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * :term::interval)"
+"""No lease holds the row; `:term` is a lease's length.
+
+A lease that ends more than two terms from now was drawn by a clock that jumped, and counts as expired."""
+
+OVERDUE: Final = f"w.due_at < now() - interval '1 second' AND {LEASE_IS_FREE}"
+"""The row waits for its turn: it is due, and no instance holds it."""
+
+TASK_ID_IS_INDEXED: Final = """EXISTS (
+    SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = 'task_id'
+       AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))"""
+"""An index over all tasks begins with task_id."""
+
+
+def may_recover(generation_id: str) -> str:
+    """We gave this generation up or reopened it: later good news is still welcome."""
+    return f"""EXISTS (
+         SELECT FROM reconciler.work w WHERE w.generation_id = {generation_id} AND (w.gave_up OR w.reopened))"""
+
+
+def text_of(table: TableShape, column: str | None) -> str:
+    """Return a column as text, NULL where the table has no such column."""
+    return f"g.{column}::text" if column and table.has(column) else "NULL::text"
+
+
+def touch(table: TableShape) -> str:
+    """Return the assignment of updated_at that goes with every change of the application's row."""
+    return ", updated_at = now()" if table.has("updated_at") else ""
+
+
+def begin(table: TableShape) -> str:
+    """Return the assignment that moves a queued row on where it gets its task."""
+    if not table.writes_generating:
+        return ""
+    return ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
+
+
+def set_task(task: str) -> str:
+    """Return the assignments to `w` that note its task: with a new one also since when, and the one before."""
+    other = f"w.seen_task IS DISTINCT FROM {task}"
+    return f"""seen_task = {task},
+       task_since = CASE WHEN {other} THEN now() ELSE w.task_since END,
+       former_tasks = CASE WHEN {other} AND w.seen_task IS NOT NULL
+                           THEN (w.former_tasks || w.seen_task)[cardinality(w.former_tasks) - {FORMER_TASKS - 2}:]
+                           ELSE w.former_tasks END"""
+
+
+def mark_orphans(reason: str, source: str) -> str:
+    """Return the INSERT that marks the paths of `source` (what follows FROM) as objects that no row names."""
+    return f"""INSERT INTO reconciler.orphans (path, why)
+    SELECT path, '{reason}' FROM {source} ON CONFLICT DO NOTHING"""

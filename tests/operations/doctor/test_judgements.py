@@ -1,0 +1,55 @@
+"""How `doctor` judges facts that could not be read, and facts that no server in the tests has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from reconciler.operations.doctor import Check, NotKnown, fail, failed, not_looked, ok, warn
+from reconciler.operations.doctor.privileges import judge_privileges, judge_row_security
+from reconciler.operations.doctor.table import (
+    judge_indexes,
+    judge_schema,
+    judge_statuses,
+    judge_table,
+    judge_triggers,
+)
+
+NOT_READ = NotKnown("the database is away", "start it")
+
+
+@pytest.mark.parametrize("judge", [judge_statuses, judge_triggers, judge_indexes, judge_privileges, judge_row_security])
+def test_facts_that_could_not_be_read_are_a_warning_and_not_judged(judge: Callable[[NotKnown], Check]) -> None:
+    check = judge(NOT_READ)
+    assert (check.word, check.says) == ("warn", "not looked at: the database is away")
+
+
+@pytest.mark.parametrize("judge", [judge_schema, judge_table])
+def test_a_table_that_could_not_be_read_fails_with_what_to_do(judge: Callable[[NotKnown], Check]) -> None:
+    check = judge(NOT_READ)
+    assert (check.word, check.says, check.do) == ("FAIL", "the database is away", "start it")
+
+
+def test_a_table_without_a_check_on_status_allows_every_status() -> None:
+    assert judge_statuses(None).word == "ok"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "word", "says"),
+    [
+        ({"queued", "generating"}, "FAIL", "the CHECK on status forbids success and failed"),
+        ({"success", "failed"}, "FAIL", "the CHECK on status allows no status of a row in flight"),
+        ({"generating", "success", "failed", "cancelled"}, "warn", "forbids queued: the daemon does not write them"),
+        ({"pending", "processing", "completed", "failed"}, "ok", "allows completed, failed, pending, processing"),
+    ],
+)
+def test_a_check_on_status_is_judged_by_the_words_that_it_forbids(allowed: set[str], word: str, says: str) -> None:
+    check = judge_statuses(allowed)
+    assert check.word == word
+    assert says in check.says
+
+
+def test_only_a_fail_is_a_failure() -> None:
+    assert not failed((ok("one", "well"), warn("two", "slow"), not_looked("three", "away")))
+    assert failed((ok("one", "well"), fail("two", "broken")))
