@@ -173,7 +173,7 @@ class World(RuleBasedStateMachine):
         if task is not None and len(task.results) + more <= 4:
             task.results = tuple(media(len(task.results) + more))
             task.answers.clear()
-            self.stage.kie._lay_out(task)
+            self.stage.kie._assign_paths(task)
             self.watch.counts[task.id].add(len(task.results))
 
     @precondition(lambda self: self.rows)

@@ -47,7 +47,7 @@ async def test_durations_are_learned_and_rows_are_listed(rows: Books, at: str) -
     await rows.held(generation_id)
     await rows.change(generation_id, f"created_at = '{at}'")
     await rows.set(generation_id, "due_at = now(), answered_at = now()")
-    assert (await PollStats(rows.database, rows.table, rate=5).learn()).theta > 0
+    assert (await PollStats(rows.database, rows.table, rate=5).learn()).poll_price > 0
     listing = GenerationList(rows.database, rows.table, ReportScope())
     assert [row.id for row in await listing.page(None)] == [generation_id]
     assert [row.id for row in await listing.stuck(None)] == [generation_id] * (at in PAST)

@@ -111,6 +111,6 @@ async def test_learning_again_replaces_the_former_figures(books: Books) -> None:
 
 async def test_a_running_task_is_as_old_as_its_row_or_as_the_row_has_it(books: Books) -> None:
     generation_id = await in_flight(books, age=30 * 86400, kind="image", model_key=None)
-    old = (await poll_stats(books).learn()).theta
+    old = (await poll_stats(books).learn()).poll_price
     await books.set(generation_id, "task_since = now() - interval '20 seconds'")
-    assert (await poll_stats(books, rate=0.05).learn()).theta > old
+    assert (await poll_stats(books, rate=0.05).learn()).poll_price > old

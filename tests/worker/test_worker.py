@@ -111,7 +111,7 @@ async def test_no_more_visits_poll_at_once_than_allowed(rig: Rig, parts: Parts) 
         assert len(few.worker._held) == len(few.worker._polling) == 3
         assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
         rig.kie.calm()
-        rig.kie._wire.close()
+        rig.kie._responses.close()
         await until(lambda: rig.kie.counts.records >= 6, what="the others' turn")
 
 

@@ -14,8 +14,8 @@ async def test_every_replica_goes_by_what_the_leader_has_learned(rig: Rig, parts
         await leader.heartbeat.run_once()
         await follower.heartbeat.run_once()
         await task(follower, "pace").run_once()
-        assert other.policy.limits.curves == {}
+        assert other.policy.limits.duration_models == {}
         await task(leader, "pace").run_once()
         await task(follower, "pace").run_once()
-        assert other.policy.limits.curves == parts.policy.limits.curves
-        assert set(parts.policy.limits.curves) == {"flux"}
+        assert other.policy.limits.duration_models == parts.policy.limits.duration_models
+        assert set(parts.policy.limits.duration_models) == {"flux"}

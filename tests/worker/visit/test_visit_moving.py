@@ -31,7 +31,7 @@ async def fetching(rig: Rig, parts: Parts, generation_id: str) -> AsyncIterator[
         await until(lambda: task.downloads[n] == 1, what="the download has begun")
         yield visiting
         rig.kie.slow_seconds = 0.0
-        rig.kie._wire.close()
+        rig.kie._responses.close()
     finally:
         if not visiting.done():
             await asyncio.wait([visiting], timeout=20)
