@@ -123,7 +123,7 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {text_of(table, table.kind_
             WHEN {_IN_DOUBT} THEN 'createTask: outcome unknown since '
                  || to_char(w.ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC') || '; '
                  || coalesce(w.why, 'waiting for its callback')
-            ELSE coalesce(w.why, 'waiting for its first look') END AS why,
+            ELSE coalesce(w.why, 'waiting for its first poll') END AS why,
        CASE WHEN {SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
