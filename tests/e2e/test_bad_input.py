@@ -122,12 +122,20 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     parameter("pgbouncer=true&connection_limit=1", named="parameters_of_prisma"): (
         "DATABASE_URL: ",
         '"pgbouncer"',
-        "out",
+        "remove that parameter",
     ),
-    parameter("schema=public", named="a_schema"): ("DATABASE_URL: ", '"schema"', "out"),
-    parameter("connect_timeout=10", named="a_parameter_of_libpq"): ("DATABASE_URL: ", '"connect_timeout"', "out"),
-    parameter("work_mem=soon", named="a_value_that_is_none"): ("DATABASE_URL: ", '"work_mem"', "out"),
-    parameter("max_connections=5", named="a_parameter_of_the_server"): ("DATABASE_URL: ", '"max_connections"', "out"),
+    parameter("schema=public", named="a_schema"): ("DATABASE_URL: ", '"schema"', "remove that parameter"),
+    parameter("connect_timeout=10", named="a_parameter_of_libpq"): (
+        "DATABASE_URL: ",
+        '"connect_timeout"',
+        "remove that parameter",
+    ),
+    parameter("work_mem=soon", named="a_value_that_is_none"): ("DATABASE_URL: ", '"work_mem"', "remove that parameter"),
+    parameter("max_connections=5", named="a_parameter_of_the_server"): (
+        "DATABASE_URL: ",
+        '"max_connections"',
+        "remove that parameter",
+    ),
     parameter("sslmode=verify-full&sslrootcert=/nowhere", named="a_missing_file"): (
         "DATABASE_URL: sslrootcert",
         "read",

@@ -23,7 +23,7 @@ SLACK = 0.005
 
 
 @pytest.fixture
-async def databases(rows_dsn: str) -> AsyncIterator[Sequence[Database]]:
+async def replicas(rows_dsn: str) -> AsyncIterator[Sequence[Database]]:
     """Two replicas' pools on one database."""
     async with AsyncExitStack() as stack:
         found = [Database(rows_dsn, size=3) for _ in range(2)]
@@ -38,9 +38,9 @@ async def granted(rate_limit: RateLimit, times: list[float], key: str = "key") -
     times.append(asyncio.get_running_loop().time())
 
 
-async def test_the_rate_holds_for_all_replicas_together(databases: Sequence[Database]) -> None:
+async def test_the_rate_holds_for_all_replicas_together(replicas: Sequence[Database]) -> None:
     times: list[float] = []
-    budgets = [RateLimit(database, RATE) for database in databases]
+    budgets = [RateLimit(database, RATE) for database in replicas]
     began = asyncio.get_running_loop().time()
     await asyncio.gather(*(granted(budgets[n % 2], times) for n in range(30)))
     # A grant may be acted on late, never early.
@@ -48,18 +48,18 @@ async def test_the_rate_holds_for_all_replicas_together(databases: Sequence[Data
 
 
 async def test_callers_of_one_moment_share_a_statement_and_are_served_in_turn(
-    databases: Sequence[Database], monkeypatch: pytest.MonkeyPatch
+    replicas: Sequence[Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements = 0
-    value = databases[0].value
+    value = replicas[0].value
 
     async def counted(sql: str, *args: object) -> object:
         nonlocal statements
         statements += 1
         return await value(sql, *args)
 
-    monkeypatch.setattr(databases[0], "value", counted)
-    rate_limit, times = RateLimit(databases[0], RATE), []
+    monkeypatch.setattr(replicas[0], "value", counted)
+    rate_limit, times = RateLimit(replicas[0], RATE), []
     waits = await asyncio.gather(*(rate_limit.take("key") for _ in range(10)))
     assert statements == 1
     assert waits == sorted(waits)
@@ -69,24 +69,24 @@ async def test_callers_of_one_moment_share_a_statement_and_are_served_in_turn(
     assert statements == 2
 
 
-async def test_unused_slots_are_not_saved_up(databases: Sequence[Database]) -> None:
-    rate_limit, times = RateLimit(databases[0], RATE), []
+async def test_unused_slots_are_not_saved_up(replicas: Sequence[Database]) -> None:
+    rate_limit, times = RateLimit(replicas[0], RATE), []
     await granted(rate_limit, times)
-    await databases[0].execute("UPDATE reconciler.budget SET next_at = now() - interval '1 hour'")
+    await replicas[0].execute("UPDATE reconciler.budget SET next_at = now() - interval '1 hour'")
     began = asyncio.get_running_loop().time()
     await asyncio.gather(*(granted(rate_limit, times) for _ in range(6)))
     assert times[-1] - began >= 5 * GAP - SLACK
 
 
-async def test_each_key_has_a_rate_of_its_own(databases: Sequence[Database]) -> None:
-    rate_limit = RateLimit(databases[0], 0.1)
+async def test_each_key_has_a_rate_of_its_own(replicas: Sequence[Database]) -> None:
+    rate_limit = RateLimit(replicas[0], 0.1)
     async with asyncio.timeout(5):
         waits = [await rate_limit.take(key) for key in ("one", "two", "three")]
     assert waits == [0, 0, 0]
 
 
-async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequence[Database]) -> None:
-    first, second = (RateLimit(database, RATE) for database in databases)
+async def test_a_key_that_was_too_fast_rests_in_every_replica(replicas: Sequence[Database]) -> None:
+    first, second = (RateLimit(database, RATE) for database in replicas)
     await first.take("key")
     await first.pause("key", 0.5)
     assert not first.spare("key")
@@ -94,20 +94,20 @@ async def test_a_key_that_was_too_fast_rests_in_every_replica(databases: Sequenc
     await until(lambda: first.spare("key"), what="the rest is over")
 
 
-async def test_a_long_rest_raises_and_takes_no_slot(databases: Sequence[Database]) -> None:
-    first, second = (RateLimit(database, RATE) for database in databases)
+async def test_a_long_rest_raises_and_takes_no_slot(replicas: Sequence[Database]) -> None:
+    first, second = (RateLimit(database, RATE) for database in replicas)
     await first.pause("key", 20)
     rests = await asyncio.gather(*(second.take("key") for _ in range(3)), return_exceptions=True)
     assert all(isinstance(rest, KeyResting) and 19 < (rest.retry_after or 0) <= 20 for rest in rests)
     assert not second.spare("key")
-    assert 19 < await databases[0].value(LEFT) <= 20
+    assert 19 < await replicas[0].value(LEFT) <= 20
     assert await second.take("another key") == 0
 
 
-async def test_a_long_queue_is_no_rest(databases: Sequence[Database]) -> None:
-    rate_limit = RateLimit(databases[0], RATE)
+async def test_a_long_queue_is_no_rest(replicas: Sequence[Database]) -> None:
+    rate_limit = RateLimit(replicas[0], RATE)
     await rate_limit.take("key")
-    await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '20 seconds'")
+    await replicas[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '20 seconds'")
     waiting = asyncio.create_task(rate_limit.take("key"))
     await until(lambda: not rate_limit.spare("key") and rate_limit._granted["key"] > 19, what="the slot is taken")
     done = waiting.done()
@@ -116,36 +116,36 @@ async def test_a_long_queue_is_no_rest(databases: Sequence[Database]) -> None:
 
 
 @pytest.mark.parametrize("column", ["next_at", "rests_until"])
-async def test_a_time_written_by_a_jumping_clock_delays_no_caller(databases: Sequence[Database], column: str) -> None:
+async def test_a_time_written_by_a_jumping_clock_delays_no_caller(replicas: Sequence[Database], column: str) -> None:
     """F17: clocks jump."""
-    rate_limit = RateLimit(databases[0], RATE)
+    rate_limit = RateLimit(replicas[0], RATE)
     await rate_limit.take("key")
-    await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
+    await replicas[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
     assert await rate_limit.take("key") <= GAP
-    await databases[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
+    await replicas[0].execute(f"UPDATE reconciler.budget SET {column} = now() + interval '10 minutes'")
     await rate_limit.pause("key", 1)
     assert 0 < await rate_limit.take("key") <= 1
 
 
-async def test_a_slow_rate_may_book_far_ahead(databases: Sequence[Database]) -> None:
-    rate_limit = RateLimit(databases[0], 0.1)
+async def test_a_slow_rate_may_book_far_ahead(replicas: Sequence[Database]) -> None:
+    rate_limit = RateLimit(replicas[0], 0.1)
     await rate_limit.take("key")
-    await databases[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '15 minutes'")
+    await replicas[0].execute("UPDATE reconciler.budget SET next_at = now() + interval '15 minutes'")
     waiting = asyncio.create_task(rate_limit.take("key"))
     left = f"{LEFT} WHERE next_at > now() + interval '15 minutes'"
-    await until(lambda: databases[0].value(left), what="the slot behind the others")
+    await until(lambda: replicas[0].value(left), what="the slot behind the others")
     waiting.cancel()
 
 
-async def test_a_short_rest_does_not_end_a_long_one(databases: Sequence[Database]) -> None:
-    first, second = (RateLimit(database, RATE) for database in databases)
+async def test_a_short_rest_does_not_end_a_long_one(replicas: Sequence[Database]) -> None:
+    first, second = (RateLimit(database, RATE) for database in replicas)
     await first.pause("key", 60)
     await second.pause("key", 1)
-    assert await databases[0].value(LEFT) > 50
+    assert await replicas[0].value(LEFT) > 50
 
 
-async def test_a_request_is_spare_only_where_none_was_granted_just_now(databases: Sequence[Database]) -> None:
-    rate_limit = RateLimit(databases[0], 5)
+async def test_a_request_is_spare_only_where_none_was_granted_just_now(replicas: Sequence[Database]) -> None:
+    rate_limit = RateLimit(replicas[0], 5)
     assert rate_limit.spare("key")
     await rate_limit.take("key")
     assert not rate_limit.spare("key")
@@ -153,18 +153,18 @@ async def test_a_request_is_spare_only_where_none_was_granted_just_now(databases
     await until(lambda: rate_limit.spare("key"), within=2, what="the gap is over")
 
 
-async def test_an_impatient_caller_takes_no_slot(databases: Sequence[Database]) -> None:
-    first, second = (RateLimit(database, RATE) for database in databases)
+async def test_an_impatient_caller_takes_no_slot(replicas: Sequence[Database]) -> None:
+    first, second = (RateLimit(database, RATE) for database in replicas)
     await first.pause("key", 60)
     left = "SELECT next_at FROM reconciler.budget"
-    before = await databases[0].value(left)
+    before = await replicas[0].value(left)
     assert not await second.take_soon("key", 3)
-    assert await databases[0].value(left) == before
+    assert await replicas[0].value(left) == before
 
 
-async def test_a_patient_caller_keeps_the_distance_to_all_others(databases: Sequence[Database]) -> None:
+async def test_a_patient_caller_keeps_the_distance_to_all_others(replicas: Sequence[Database]) -> None:
     times: list[float] = []
-    budgets = [RateLimit(database, RATE) for database in databases]
+    budgets = [RateLimit(database, RATE) for database in replicas]
 
     async def soon(rate_limit: RateLimit) -> None:
         assert await rate_limit.take_soon("key", 5)
@@ -178,8 +178,8 @@ async def test_a_patient_caller_keeps_the_distance_to_all_others(databases: Sequ
     assert all(at - began >= n * GAP - SLACK for n, at in enumerate(sorted(times)))
 
 
-async def test_a_cancelled_caller_takes_no_other_turn(databases: Sequence[Database]) -> None:
-    rate_limit = RateLimit(databases[0], RATE)
+async def test_a_cancelled_caller_takes_no_other_turn(replicas: Sequence[Database]) -> None:
+    rate_limit = RateLimit(replicas[0], RATE)
     takers = [asyncio.create_task(rate_limit.take("key")) for _ in range(4)]
     takers[0].cancel()
     ended = await asyncio.gather(*takers, return_exceptions=True)

@@ -200,7 +200,7 @@ async def test_callbacks_are_read_only_after_the_third_poll_that_found_kie_away(
     task_id = rig.kie.add_task(life=never("generating"))
     generation_id = await rig.insert(task_id)
     queried: list[str] = []
-    said = parts.inbox.said
+    said = parts.inbox.bodies
 
     async def counted(task_id: str) -> Any:
         queried.append(task_id)
