@@ -1,7 +1,7 @@
 """When the content of callbacks is trusted: KIE's API is unreachable for long enough, and all callbacks agree.
 
 KIE's signature covers a callback's task id and time, not its content, so normally only the API's record counts. Pure.
-Only the visit calls this; no other module trusts the content of a callback.
+The poller calls this; no other module trusts the content of a callback.
 """
 
 from __future__ import annotations

@@ -62,11 +62,14 @@ An address may be dead without an error that says so, and a task is given up onl
 RECOVERY_SECONDS = 10.0
 """Seconds after a failure from which a spare request may retry, so that the end of an outage is noticed early.
 
-A dead replica's lease and a silent connection take up to 50 s more; the row is still visited within a minute.
+A dead replica's lease and a silent connection take up to 50 s. With these 10 s a retry still comes within a minute.
 """
 
 REPAIR_ATTEMPTS = 8
-"""An object that is gone from storage is called lost only after this many failures in a row: about an hour."""
+"""An object that is gone from storage is called lost only after this many failures in a row.
+
+The backoff between them adds up to 10 to 21 minutes; retries with spare requests come sooner.
+"""
 
 
 def decide(row: Row, observation: Observation, now: datetime, policy: Policy) -> Decision:

@@ -1,7 +1,7 @@
 """What our own createTask keeps in the database: the row before the task, Idempotency-Keys, the rate, the task's id.
 
 The row is written before KIE is asked and its task id when KIE has answered. Between the two, `work.ordered_at` marks
-that KIE may have made a task. Only `worker/create/create_task.py` calls it.
+that KIE may have made a task. `worker/create/` calls it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`Doctor` makes every check in order, and leaves out those for which an earlier one failed.
 
-Built in `bootstrap.py`, called by the command `doctor`.
+Built in `bootstrap/`, called by the command `doctor`.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class StuckGeneration:
 
 @dataclass(frozen=True, slots=True)
 class StuckPage:
-    """The finds of one page of the walk over all rows; `upto` is where the next one continues, None at the end."""
+    """One page of the walk over all rows for a backfill; `upto` is where the next page continues, None at the end."""
 
     found: tuple[str, ...]
     looked: int
