@@ -61,11 +61,11 @@ class Row:
     """A generation: the application's row, and our bookkeeping about its task.
 
     The first block is the application's row. `task_since` is when the row got its present task, None if it never had
-    another. `offered` lists the tasks that callbacks name for a row without a task, newest first. `create_refusal` is KIE's
-    reason for not making a task. `made_again` is true if another task of this row was delivered before.
+    another. `offered` lists the tasks that callbacks name for a row without a task, newest first. `create_refusal` is
+    KIE's reason for not making a task. `made_again` is true if another task of this row was delivered before.
 
     The second block is about `task_id` only, and empty where the task was just replaced. `stale` means that the source
-    addresses must be asked for again. `polls` counts all polls; `failures`, `unknowns` and `empties` count what came in
+    addresses must be asked for again. `polls` counts all polls. `failures`, `unknowns` and `empties` count what came in
     a row: failures, polls after which another key should be tried (unknown task, rejected key), empty successes.
     """
 
