@@ -29,7 +29,7 @@ from reconciler.domain.model import (
 from reconciler.errors import Transient
 from reconciler.kie.client import KieClient
 from reconciler.kie.dialects import callback, judge, other_task
-from reconciler.kie.dialects.market import MarketDialect
+from reconciler.kie.dialects.market import MARKET
 from reconciler.kie.dialects.origin import generation_named
 from reconciler.metrics import Metrics
 from reconciler.postgres.inbox import Inbox
@@ -43,7 +43,6 @@ WINDOW = 10.0
 """Seconds without requests after KIE answers 429: the window of its documented limit."""
 
 _LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 500, 64, 200
-_MARKET = MarketDialect()
 
 
 @dataclass(eq=False)
@@ -110,7 +109,7 @@ class Poller:
         """
         rejected = None
         for key in ring(row, self.keys):
-            chosen = Route(_MARKET, key.key_hash)
+            chosen = Route(MARKET, key.key_hash)
             seen, record = await self._record(row, task_id, chosen)
             if isinstance(seen, Unreachable) and seen.reason == "unauthorized":
                 rejected = chosen, seen, record

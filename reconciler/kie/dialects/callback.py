@@ -12,7 +12,7 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.market import MarketDialect, audio_addresses
+from reconciler.kie.dialects.market import MARKET, audio_addresses
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, get_path, integer, lower_text, parse_nested
 
 MAX_TASK_ID = 300
@@ -21,7 +21,6 @@ UNREADABLE: Final = Unreachable("callback_unreadable")
 
 # The codes of failed tasks on the dialects' pages; 401, 402, 429 and 455 say nothing about a task.
 _FAILURE_CODES = frozenset({400, 413, 422, 451, 500, 501, 531})
-_MARKET = MarketDialect()
 
 # Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. Their
 # neighbours (originUrls, image_url, result_image_url) are inputs or posters.
@@ -72,7 +71,7 @@ def read(body: object) -> Observation:
         return UNREADABLE
     code, message = integer(body.get("code")), body.get("msg") or body.get("message")
     if "state" in record:
-        observation = _MARKET.read(record)
+        observation = MARKET.read(record)
     elif "callbackType" in record:
         observation = _read_suno(record, message, code)
     elif code in _FAILURE_CODES:

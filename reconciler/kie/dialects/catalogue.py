@@ -10,40 +10,20 @@ from __future__ import annotations
 import re
 
 from reconciler.kie.dialects import suno
-from reconciler.kie.dialects.aleph import AlephDialect
 from reconciler.kie.dialects.dialect import Dialect
-from reconciler.kie.dialects.flux_kontext import FluxKontextDialect
-from reconciler.kie.dialects.gpt4o import Gpt4oDialect
-from reconciler.kie.dialects.luma import LumaDialect
-from reconciler.kie.dialects.market import MarketDialect
-from reconciler.kie.dialects.midjourney import MidjourneyDialect
-from reconciler.kie.dialects.runway import RunwayDialect
-from reconciler.kie.dialects.veo import VeoDialect
+from reconciler.kie.dialects.market import MARKET, RUNWAY
+from reconciler.kie.dialects.success_flag import ALEPH, FLUX_KONTEXT, GPT4O, LUMA, MIDJOURNEY, VEO
 
-_MARKET = MarketDialect()
-_VEO, _RUNWAY, _ALEPH, _GPT4O = VeoDialect(), RunwayDialect(), AlephDialect(), Gpt4oDialect()
-_FLUX, _LUMA, _MIDJOURNEY = FluxKontextDialect(), LumaDialect(), MidjourneyDialect()
-
+# A task whose model tells nothing is tried in this order.
 _ALL: tuple[Dialect, ...] = (
-    _MARKET,
-    _VEO,
-    suno.MUSIC,
-    _RUNWAY,
-    _ALEPH,
-    _GPT4O,
-    _FLUX,
-    _LUMA,
-    _MIDJOURNEY,
-    suno.WAV,
-    suno.STEMS,
-    suno.VIDEO,
-    suno.COVER,
+    *(MARKET, VEO, suno.MUSIC, RUNWAY, ALEPH, GPT4O, FLUX_KONTEXT, LUMA, MIDJOURNEY),
+    *(suno.WAV, suno.STEMS, suno.VIDEO, suno.COVER),
 )
 _BY_NAME = {dialect.name: dialect for dialect in _ALL}
 
 _BY_TASK_ID: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
-    (r"veo_task_", (_VEO, _MARKET)),
-    (r"task_4o_", (_GPT4O, _MARKET)),
+    (r"veo_task_", (VEO, MARKET)),
+    (r"task_4o_", (GPT4O, MARKET)),
 )
 """The forms of ids on KIE's pages; most ids are 32 hex digits, which tell nothing."""
 
@@ -55,29 +35,29 @@ _VENDORS = (
 _SUNO = r"(.*[^a-z])?suno[^a-z].*"
 _BY_MODEL: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     # First the market's own names.
-    (r"runway/.*aleph.*", (_MARKET, _ALEPH)),
-    (r"runway/.*", (_MARKET, _RUNWAY)),
-    (r"veo/.*|veo-3-1|google/.*veo.*", (_MARKET, _VEO)),
-    (r"ai-music-api/.*", (_MARKET, suno.MUSIC)),
-    (r"4o-image-api", (_MARKET, _GPT4O)),
-    (r"flux1-kontext", (_MARKET, _FLUX)),
+    (r"runway/.*aleph.*", (MARKET, ALEPH)),
+    (r"runway/.*", (MARKET, RUNWAY)),
+    (r"veo/.*|veo-3-1|google/.*veo.*", (MARKET, VEO)),
+    (r"ai-music-api/.*", (MARKET, suno.MUSIC)),
+    (r"4o-image-api", (MARKET, GPT4O)),
+    (r"flux1-kontext", (MARKET, FLUX_KONTEXT)),
     # Only the market has these: polls elsewhere would be wasted.
-    (rf"({_VENDORS})([^a-z].*)?", (_MARKET,)),
+    (rf"({_VENDORS})([^a-z].*)?", (MARKET,)),
     # Then the other dialects; those of works made from music come before the music.
-    (r"(.*[^a-z])?aleph([^a-z].*)?", (_ALEPH, _MARKET, _RUNWAY)),
-    (r"(.*[^a-z])?runway(ml)?([^a-z].*)?", (_RUNWAY, _MARKET, _ALEPH)),
-    (r"(.*[^a-z])?veo[-_ ]?3.*|veo", (_VEO, _MARKET)),
-    (_SUNO + r"wav([^a-z].*)?", (suno.WAV, _MARKET, suno.MUSIC)),
-    (_SUNO + r"(vocal|stem|separat).*", (suno.STEMS, _MARKET, suno.MUSIC)),
-    (_SUNO + r"(mp4|video)([^a-z].*)?", (suno.VIDEO, _MARKET, suno.MUSIC)),
+    (r"(.*[^a-z])?aleph([^a-z].*)?", (ALEPH, MARKET, RUNWAY)),
+    (r"(.*[^a-z])?runway(ml)?([^a-z].*)?", (RUNWAY, MARKET, ALEPH)),
+    (r"(.*[^a-z])?veo[-_ ]?3.*|veo", (VEO, MARKET)),
+    (_SUNO + r"wav([^a-z].*)?", (suno.WAV, MARKET, suno.MUSIC)),
+    (_SUNO + r"(vocal|stem|separat).*", (suno.STEMS, MARKET, suno.MUSIC)),
+    (_SUNO + r"(mp4|video)([^a-z].*)?", (suno.VIDEO, MARKET, suno.MUSIC)),
     (
         r"(.*[^a-z])?(suno|chirp)([^a-z].*)?|v[3-9](_5)?(_?(plus|all|mini|wild))?",
-        (suno.MUSIC, _MARKET, suno.COVER, suno.WAV, suno.STEMS, suno.VIDEO),
+        (suno.MUSIC, MARKET, suno.COVER, suno.WAV, suno.STEMS, suno.VIDEO),
     ),
-    (r"(.*[^a-z0-9])?(gpt-?)?4o[-_ ]?image.*|gpt-?4o", (_GPT4O, _MARKET)),
-    (r"(.*[^a-z])?flux[-_/. ]?(1[-_. ])?kontext.*", (_FLUX, _MARKET)),
-    (r"(.*[^a-z])?luma([^a-z].*)?", (_LUMA, _MARKET)),
-    (r"(.*[^a-z])?(midjourney|mj|niji)([^a-z].*)?", (_MIDJOURNEY, _MARKET)),
+    (r"(.*[^a-z0-9])?(gpt-?)?4o[-_ ]?image.*|gpt-?4o", (GPT4O, MARKET)),
+    (r"(.*[^a-z])?flux[-_/. ]?(1[-_. ])?kontext.*", (FLUX_KONTEXT, MARKET)),
+    (r"(.*[^a-z])?luma([^a-z].*)?", (LUMA, MARKET)),
+    (r"(.*[^a-z])?(midjourney|mj|niji)([^a-z].*)?", (MIDJOURNEY, MARKET)),
 )
 
 

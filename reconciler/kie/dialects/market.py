@@ -1,8 +1,11 @@
-"""The dialect of the market: one path for most models, results as JSON in the string `resultJson`.
+"""The dialects that say in `state` how a task ended: the market, one path for most models, and Runway video.
 
-Source: docs.kie.ai, market/common/get-task-detail, and recorded traffic. `firstFrameUrl` and
-`lastFrameUrl` are not results: they are frames of the video, for the start of another video.
-`resultWaterMarkUrls` are the same results with a watermark.
+Source: docs.kie.ai, market/common/get-task-detail, and recorded traffic. The market's results are JSON in the string
+`resultJson`. `firstFrameUrl` and `lastFrameUrl` are not results: they are frames of the video, for the start of another
+video. `resultWaterMarkUrls` are the same results with a watermark.
+
+Source for Runway and its extensions: docs.kie.ai, runway-api/get-ai-video-details. In the page's example of a waiting
+task `failCode` and `failMsg` are set: only `state` says that a task failed. `imageUrl` is a poster.
 """
 
 from __future__ import annotations
@@ -14,24 +17,29 @@ from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested
 
+_Record = Mapping[str, object]
+
 _MAX_NODES = 10_000
 
 
-class MarketDialect:
+class StateDialect:
     """`state` is the state of the task; waiting and queuing come before generating, or not at all."""
 
-    name = "market"
-    path = "/api/v1/jobs/recordInfo"
+    def __init__(self, name: str, path: str, queued: frozenset[str], results: Callable[[_Record], object]) -> None:
+        self.name = name
+        self.path = path
+        self._queued = queued
+        self._results = results
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record."""
         match state := lower_text(record.get("state")):
-            case "waiting" | "queuing" | "queueing":
+            case _ if state in self._queued:
                 return Working(state)
             case "generating":
                 return Working(state, generating=True)
             case "success":
-                return outcome.ready(record, find_results(record.get("resultJson")))
+                return outcome.ready(record, self._results(record))
             case "fail":
                 return outcome.failed(record.get("failMsg"), record.get("failCode"))
             case _:
@@ -106,4 +114,14 @@ _READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "outputs": _address_list,
         "videoInfo": lambda value: get_path(value, "videoUrl"),
     }
+)
+
+_QUEUED = frozenset({"waiting", "queuing", "queueing"})
+_VIDEO = ("videoInfo", "videoUrl")
+
+MARKET = StateDialect(
+    "market", "/api/v1/jobs/recordInfo", _QUEUED, lambda record: find_results(record.get("resultJson"))
+)
+RUNWAY = StateDialect(
+    "runway", "/api/v1/runway/record-detail", _QUEUED | {"wait"}, lambda record: get_path(record, *_VIDEO)
 )

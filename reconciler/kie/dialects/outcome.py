@@ -1,4 +1,4 @@
-"""Builds the observation from the fields that a dialect found: Ready, Failed, Working or Unreachable.
+"""Builds the observation from the fields that a dialect found: Ready, Failed or Unreachable.
 
 The form, length and number of result addresses are checked here; their hosts are checked where they are fetched. Only
 the dialects call this.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
+from reconciler.domain.model import Failed, Ready, Unreachable
 from reconciler.kie.dialects.parsing import MALFORMED, SUCCESS_CODES, integer, parse_nested, printable_line, timestamp
 
 MAX_RESULTS = 64
@@ -78,22 +78,6 @@ def error_code(code: object) -> str | None:
 def unknown_state(value: object) -> Unreachable:
     """Return the observation for an undocumented state, which settles nothing."""
     return Unreachable("unknown_state", printable_line(value))
-
-
-def from_success_flag(record: Mapping[str, object], found: object) -> Observation:
-    """Return the observation by successFlag 0, 1, 2 or 3, which several dialects share.
-
-    Their pages call 0 "generating" and name no queue.
-    """
-    match integer(record.get("successFlag")):
-        case 0:
-            return Working("generating", generating=True)
-        case 1:
-            return ready(record, found)
-        case 2 | 3:
-            return failed(record.get("errorMessage"), record.get("errorCode"))
-        case _:
-            return unknown_state(record.get("successFlag"))
 
 
 def _usable(address: str) -> bool:
