@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import product
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -49,6 +50,7 @@ _KINDS = {"kind": tuple(Kind)}
 _TRIGGERS = {"trigger": tuple(Trigger)}
 
 Labels = Mapping[str, Iterable[str]]
+_M = TypeVar("_M", bound=MetricWrapperBase)
 
 
 class Metrics:
@@ -66,68 +68,89 @@ class Metrics:
         self.forget()
 
     def _declare_work(self) -> None:
-        self.deliveries = self._counter("deliveries", "Generations ended.", {"outcome": DELIVERIES, **_TRIGGERS})
-        self.time_to_delivery = self._histogram(
-            "time_to_delivery_seconds", "From the row's creation to its delivery.", DELIVERY_SECONDS, _KINDS
+        self.deliveries = self._new(Counter, "deliveries", "Generations ended.", {"outcome": DELIVERIES, **_TRIGGERS})
+        self.time_to_delivery = self._new(
+            Histogram,
+            "time_to_delivery_seconds",
+            "From the row's creation to its delivery.",
+            _KINDS,
+            buckets=DELIVERY_SECONDS,
         )
-        self.completion_to_delivery = self._histogram(
-            "completion_to_delivery_seconds", "From KIE's completion to delivery.", DELIVERY_SECONDS, _KINDS
+        self.completion_to_delivery = self._new(
+            Histogram,
+            "completion_to_delivery_seconds",
+            "From KIE's completion to delivery.",
+            _KINDS,
+            buckets=DELIVERY_SECONDS,
         )
-        self.detection_lag = self._histogram(
-            "detection_lag_seconds", "From KIE's completion until it was seen.", DELIVERY_SECONDS, _TRIGGERS
+        self.detection_lag = self._new(
+            Histogram,
+            "detection_lag_seconds",
+            "From KIE's completion until it was seen.",
+            _TRIGGERS,
+            buckets=DELIVERY_SECONDS,
         )
-        self.polls = self._counter("polls", "Answers to recordInfo, by meaning.", {"outcome": POLLS})
-        self.failures = self._counter("attempt_failures", "Attempts that failed.", {"stage": (), "reason": ()})
-        self.audits = self._counter("audits", "Deliveries compared with storage.", {"outcome": AUDITS})
-        self.leases_lost = self._counter("leases_lost", "Leases that another instance took over during a visit.")
+        self.polls = self._new(Counter, "polls", "Answers to recordInfo, by meaning.", {"outcome": POLLS})
+        self.failures = self._new(Counter, "attempt_failures", "Attempts that failed.", {"stage": (), "reason": ()})
+        self.audits = self._new(Counter, "audits", "Deliveries compared with storage.", {"outcome": AUDITS})
+        self.leases_lost = self._new(Counter, "leases_lost", "Leases that another instance took over during a visit.")
 
     def _declare_traffic(self) -> None:
-        self.kie_seconds = self._histogram(
-            "kie_request_seconds", "Requests to KIE.", REQUEST_SECONDS,
-            {"endpoint": ("record", "create", "download_url", "credit"), "outcome": REQUESTS},
+        self.kie_seconds = self._new(Histogram,
+            "kie_request_seconds", "Requests to KIE.",
+            {"endpoint": ("record", "create", "download_url", "credit"), "outcome": REQUESTS}, buckets=REQUEST_SECONDS,
         )  # fmt: skip
-        self.storage_seconds = self._histogram(
-            "storage_request_seconds", "Calls of the storage.", REQUEST_SECONDS,
-            {"operation": ("put", "prove"), "outcome": ("ok", "refused", "away")},
+        self.storage_seconds = self._new(Histogram,
+            "storage_request_seconds", "Calls of the storage.",
+            {"operation": ("put", "prove"), "outcome": ("ok", "refused", "away")}, buckets=REQUEST_SECONDS,
         )  # fmt: skip
-        self.downloaded = self._counter("downloaded_bytes", "Bytes fetched from sources.")
-        self.uploaded = self._counter("uploaded_bytes", "Bytes stored and proven.")
-        self.callbacks = self._counter("callbacks", "Callbacks of KIE.", {"result": CALLBACKS})
-        self.announcements = self._counter(
-            "announcements", "Attempts to deliver an event to the receiver, by outcome.", {"outcome": ANNOUNCEMENTS}
+        self.downloaded = self._new(Counter, "downloaded_bytes", "Bytes fetched from sources.")
+        self.uploaded = self._new(Counter, "uploaded_bytes", "Bytes stored and proven.")
+        self.callbacks = self._new(Counter, "callbacks", "Callbacks of KIE.", {"result": CALLBACKS})
+        self.announcements = self._new(
+            Counter,
+            "announcements",
+            "Attempts to deliver an event to the receiver, by outcome.",
+            {"outcome": ANNOUNCEMENTS},
         )
-        self.notifications = self._counter("notifications", "Notifications received.")
+        self.notifications = self._new(Counter, "notifications", "Notifications received.")
 
     def _declare_table_wide(self) -> None:
-        self.in_flight = self._gauge("in_flight_generations", "Generations in flight.", {"status": OPEN})
-        self.stuck = self._gauge("stuck_generations", "Generations in flight for too long.")
-        self.oldest = self._gauge("oldest_in_flight_age_seconds", "Age of the oldest generation in flight.")
-        self.expiring = self._gauge("undelivered_expiring_generations", "Results past half of their address's life.")
-        self.media_deadline = self._gauge(
-            "media_deadline_seconds", "Least time left before an undelivered result expires."
+        self.in_flight = self._new(Gauge, "in_flight_generations", "Generations in flight.", {"status": OPEN})
+        self.stuck = self._new(Gauge, "stuck_generations", "Generations in flight for too long.")
+        self.oldest = self._new(Gauge, "oldest_in_flight_age_seconds", "Age of the oldest generation in flight.")
+        self.expiring = self._new(
+            Gauge, "undelivered_expiring_generations", "Results past half of their address's life."
         )
-        self.polls_per_delivery = self._gauge("polls_per_delivery", "Polls for each delivery, last 24 h.")
-        self.poll_budget_waiting = self._gauge(
-            "poll_budget_waiting", "Generations that are due and wait for the rate limit."
+        self.media_deadline = self._new(
+            Gauge, "media_deadline_seconds", "Least time left before an undelivered result expires."
         )
-        self.events_unannounced = self._gauge("events_unannounced", "Events in the outbox that are not delivered yet.")
-        self.queue_usage = self._gauge("notification_queue_usage", "Share of PostgreSQL's notification queue in use.")
-        self.instances = self._gauge("instances", "Replicas seen within two leases.")
-        self.findings = self._gauge("findings", "Open findings, by name.", {"name": FINDINGS})
-        self.kie_credits = self._gauge("kie_credits", "Credits left at KIE, with the first key.")
+        self.polls_per_delivery = self._new(Gauge, "polls_per_delivery", "Polls for each delivery, last 24 h.")
+        self.poll_budget_waiting = self._new(
+            Gauge, "poll_budget_waiting", "Generations that are due and wait for the rate limit."
+        )
+        self.events_unannounced = self._new(
+            Gauge, "events_unannounced", "Events in the outbox that are not delivered yet."
+        )
+        self.queue_usage = self._new(
+            Gauge, "notification_queue_usage", "Share of PostgreSQL's notification queue in use."
+        )
+        self.instances = self._new(Gauge, "instances", "Replicas seen within two leases.")
+        self.findings = self._new(Gauge, "findings", "Open findings, by name.", {"name": FINDINGS})
+        self.kie_credits = self._new(Gauge, "kie_credits", "Credits left at KIE, with the first key.")
 
     def _declare_instance(self) -> None:
-        self.listener_connected = self._gauge("listener_connected", "Whether the listener receives notifications.")
-        self.canary = self._gauge("canary_seconds", "How long the last canary took to come back.")
-        self.canary_seen = self._gauge("canary_last_seen_timestamp_seconds", "When a canary last came back.")
-        self.is_leader = self._gauge(
-            "is_leader", "Whether this replica is the leader, which sets the table-wide gauges."
+        self.listener_connected = self._new(Gauge, "listener_connected", "Whether the listener receives notifications.")
+        self.canary = self._new(Gauge, "canary_seconds", "How long the last canary took to come back.")
+        self.canary_seen = self._new(Gauge, "canary_last_seen_timestamp_seconds", "When a canary last came back.")
+        self.is_leader = self._new(
+            Gauge, "is_leader", "Whether this replica is the leader, which sets the table-wide gauges."
         )
-        self.last_sweep = self._gauge("last_sweep_timestamp_seconds", "When the last sweep ended.")
-        self.database_up = self._gauge("database_up", "Whether the last statement to the database succeeded.")
+        self.last_sweep = self._new(Gauge, "last_sweep_timestamp_seconds", "When the last sweep ended.")
+        self.database_up = self._new(Gauge, "database_up", "Whether the last statement to the database succeeded.")
         self.database_up.set(math.nan)
-        self.schema_behind = self._gauge("schema_behind", "Migrations that are not applied.")
-        self._gauge("build_info", "What runs here.", {"version": (__version__,)}).labels(__version__).set(1)
+        self.schema_behind = self._new(Gauge, "schema_behind", "Migrations that are not applied.")
+        self._new(Gauge, "build_info", "What runs here.", {"version": (__version__,)}).labels(__version__).set(1)
 
     def ended(self, outcome: str, trigger: Trigger) -> None:
         """Count a generation that ended in one of DELIVERIES."""
@@ -197,29 +220,13 @@ class Metrics:
         for name in FINDINGS:
             self.findings.labels(name).set(math.nan)
 
-    @contextmanager
-    def asking(self, endpoint: str) -> Iterator[None]:
+    def asking(self, endpoint: str) -> AbstractContextManager[None]:
         """Record the duration and outcome of a request to KIE."""
-        with self._timed(self.kie_seconds, endpoint):
-            yield
+        return _timed(self.kie_seconds, endpoint)
 
-    @contextmanager
-    def storing(self, operation: str) -> Iterator[None]:
+    def storing(self, operation: str) -> AbstractContextManager[None]:
         """Record the duration and outcome of a call of the storage."""
-        with self._timed(self.storage_seconds, operation):
-            yield
-
-    @contextmanager
-    def _timed(self, histogram: Histogram, operation: str) -> Iterator[None]:
-        started, outcome = time.monotonic(), "away"
-        try:
-            yield
-            outcome = "ok"
-        except Permanent:
-            outcome = "refused"
-            raise
-        finally:
-            histogram.labels(operation, outcome).observe(time.monotonic() - started)
+        return _timed(self.storage_seconds, operation)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type for the scraper's Accept header; exemplars only in OpenMetrics."""
@@ -230,22 +237,26 @@ class Metrics:
             encode, content_type = choose_encoder("")
         return encode(self._exposed), content_type
 
-    def _counter(self, name: str, description: str, labels: Labels | None = None) -> Counter:
-        counter = Counter(name, description, tuple(labels or ()), namespace="kie_reconciler", registry=self.registry)
-        _create_series(counter, labels)
-        return counter
+    def _new(self, kind: type[_M], name: str, description: str, labels: Labels | None = None, **options: Any) -> _M:
+        """Declare a metric, and create the series of every known label set, so that its first increase counts."""
+        labels = labels or {}
+        metric = kind(name, description, tuple(labels), namespace="kie_reconciler", registry=self.registry, **options)
+        for values in product(*labels.values()) if labels else ():
+            metric.labels(*values)
+        return metric
 
-    def _gauge(self, name: str, description: str, labels: Labels | None = None) -> Gauge:
-        gauge = Gauge(name, description, tuple(labels or ()), namespace="kie_reconciler", registry=self.registry)
-        _create_series(gauge, labels)
-        return gauge
 
-    def _histogram(self, name: str, description: str, edges: tuple[float, ...], labels: Labels) -> Histogram:
-        histogram = Histogram(
-            name, description, tuple(labels), namespace="kie_reconciler", registry=self.registry, buckets=edges
-        )
-        _create_series(histogram, labels)
-        return histogram
+@contextmanager
+def _timed(histogram: Histogram, operation: str) -> Iterator[None]:
+    started, outcome = time.monotonic(), "away"
+    try:
+        yield
+        outcome = "ok"
+    except Permanent:
+        outcome = "refused"
+        raise
+    finally:
+        histogram.labels(operation, outcome).observe(time.monotonic() - started)
 
 
 class _WithoutCreated(Collector):
@@ -270,10 +281,3 @@ def _exemplar(generation_id: str | None) -> dict[str, str] | None:
 def _sum(counter: Counter) -> float:
     (family,) = counter.collect()
     return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
-
-
-def _create_series(metric: MetricWrapperBase, labels: Labels | None) -> None:
-    """Create the series of every known label set at the start, so that its first increase counts."""
-    for values in product(*(labels or {}).values()):
-        if values:
-            metric.labels(*values)

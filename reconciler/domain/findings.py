@@ -109,61 +109,55 @@ class FindingThresholds:
     sweep_seconds: float = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Advice:
-    severity: Severity
-    says: str
-    do: str
-
-
-_ADVICE: Mapping[str, _Advice] = MappingProxyType(
+# Severity, what the finding says, what to do.
+_ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
     {
-        "unpaid_account": _Advice(
+        "unpaid_account": (
             "page",
             "KIE's account has no credits, or a key's cap is reached ({n} concerned).",
             "Top up at kie.ai or raise the key's cap; everything goes on by itself.",
         ),
-        "key_rejected": _Advice(
+        "key_rejected": (
             "page",
             "KIE rejects an API key ({n} concerned).",
             "Check KIE_API_KEY and its siblings, and the key's list of allowed addresses at kie.ai.",
         ),
-        "storage_refuses": _Advice(
+        "storage_refuses": (
             "page",
             "Storage refuses objects, or browsers cannot read them ({n} concerned).",
             "Run `kie-reconciler stuck` and `doctor` to see why; fix the bucket's types, size limit or policies.",
         ),
-        "host_unlisted": _Advice(
+        "host_unlisted": (
             "warn",
             "Results are on a host that is not listed ({n} generations).",
             "If the host is KIE's, add it to RECONCILER_RESULT_HOSTS.",
         ),
-        "hook_failed": _Advice(
+        "hook_failed": (
             "warn",
             "reconciler.on_failed threw, so failures are not written ({n} generations).",
             "Fix the function; failure and refund are then written together.",
         ),
-        "row_refused": _Advice(
+        "row_refused": (
             "warn",
             "The application's table rejects our write ({n} generations).",
             "Run `kie-reconciler explain ID`; fix the trigger, constraint or column that it names.",
         ),
-        "parked": _Advice(
+        "parked": (
             "warn",
             "RECONCILER_GIVE_UP_AFTER has passed, but KIE gives no answer that allows failing them ({n} generations).",
             "Run `kie-reconciler explain ID`; the task may belong to another key or account.",
         ),
-        "empty_success": _Advice(
+        "empty_success": (
             "warn",
             "KIE reports success without any output ({n} generations).",
             "Wait: they fail with this reason if KIE keeps answering so.",
         ),
-        "no_task": _Advice(
+        "no_task": (
             "warn",
             "The row has no task id, so KIE cannot be asked ({n} generations).",
             "Check how the application creates tasks, and why it leaves rows without an id.",
         ),
-        "row_waits": _Advice(
+        "row_waits": (
             "warn",
             "These can continue only after a problem is fixed ({n} generations).",
             "Run `kie-reconciler stuck`; it shows what each one waits for.",
@@ -189,11 +183,8 @@ def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator
         do = "Run `kie-reconciler stuck`; it shows why each one has not ended."
         yield Finding("stuck", snapshot.stuck, "warn", says, do)
     if snapshot.expiring:
-        first = (
-            ""
-            if snapshot.media_deadline is None
-            else f", the first in {format_seconds(max(snapshot.media_deadline, 0))}"
-        )
+        deadline = snapshot.media_deadline
+        first = "" if deadline is None else f", the first in {format_seconds(max(deadline, 0))}"
         says = f"{snapshot.expiring} results are not stored, and their addresses expire{first}."
         do = "Run `kie-reconciler stuck`, then `explain` with the oldest; remove what stops the delivery."
         yield Finding("media_expiring", snapshot.expiring, "page", says, do)
@@ -249,17 +240,15 @@ def _waiting_findings(snapshot: Snapshot) -> Iterator[Finding]:
         "storage_refuses": snapshot.bucket_closed,
     }
     others = sum(count for word, count in snapshot.waiting.items() if word not in _ADVICE)
-    for name, advice in _ADVICE.items():
+    for name, (severity, says, do) in _ADVICE.items():
         # A key or bucket and the rows that wait for it are one problem.
         count = max(snapshot.waiting.get(name, 0), keys_and_bucket.get(name, 0))
         if name == "row_waits":
             count += others
         if not count:
             continue
-        do = advice.do
-        if name == "host_unlisted" and snapshot.unlisted_hosts:
-            do = f"{do} Seen: {', '.join(snapshot.unlisted_hosts[:5])}."
-        yield Finding(name, count, advice.severity, advice.says.format(n=count), do)
+        hosts = snapshot.unlisted_hosts[:5] if name == "host_unlisted" else ()
+        yield Finding(name, count, severity, says.format(n=count), f"{do} Seen: {', '.join(hosts)}." if hosts else do)
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """The values of the domain: a row, the observations of its task, the decisions about it.
 
-Frozen dataclasses without behaviour; `absorb` adds an observation to a row, `decide` returns a decision. The `word` of
-an observation or a decision is its stable name in metrics, traces and logs.
+Frozen dataclasses without behaviour; `absorb` adds an observation to a row, `decide` returns a decision.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar
 
 OPEN = ("queued", "generating", "pending", "processing")
 """The statuses of rows in flight; older applications write the last two."""
@@ -113,14 +111,10 @@ class Row:
 class NotPolled:
     """The provider has not been polled in this visit yet."""
 
-    word: ClassVar[str] = "silence"
-
 
 @dataclass(frozen=True, slots=True)
 class Working:
     """The provider knows the task and has not finished it; `generating` is false while the task is queued."""
-
-    word: ClassVar[str] = "working"
 
     state: str
     generating: bool = False
@@ -133,8 +127,6 @@ class Ready:
     `completed_at` and `duration` are the provider's figures, None if it gave none.
     """
 
-    word: ClassVar[str] = "ready"
-
     sources: tuple[str, ...]
     completed_at: datetime | None = None
     duration: timedelta | None = None
@@ -144,8 +136,6 @@ class Ready:
 class Failed:
     """The provider says that the task failed for good."""
 
-    word: ClassVar[str] = "refused"
-
     message: str
     code: str | None = None
 
@@ -153,8 +143,6 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class TaskUnknown:
     """The provider does not know the task (null data, "recordInfo is null", 404)."""
-
-    word: ClassVar[str] = "unknown"
 
     reason: str
 
@@ -166,8 +154,6 @@ class Unreachable:
     `reason` is a stable word. `retry_after` is in seconds. `request_sent` is false if no request was sent.
     """
 
-    word: ClassVar[str] = "unheard"
-
     reason: str
     detail: str = ""
     retry_after: float | None = None
@@ -178,8 +164,6 @@ class Unreachable:
 class CallbackResult:
     """The provider is unreachable, and all callbacks of the task report the same result."""
 
-    word: ClassVar[str] = "told"
-
     ready: Ready
     unreachable: Unreachable
 
@@ -188,16 +172,12 @@ class CallbackResult:
 class TaskIdentified:
     """The provider's record of an offered task names this generation."""
 
-    word: ClassVar[str] = "identified"
-
     task_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TaskNotIdentified:
     """No offered task is known to be this generation's; `all_answered` is false if KIE gave no answer about one."""
-
-    word: ClassVar[str] = "unidentified"
 
     reason: str
     all_answered: bool = True
@@ -211,8 +191,6 @@ class Stored:
     `unwritten` is the one asset whose receipt is written together with the success.
     """
 
-    word: ClassVar[str] = "stored"
-
     assets: tuple[Asset, ...]
     unwritten: Asset | None = None
 
@@ -223,8 +201,6 @@ class DeliveryFailed:
 
     `gone` means that an address is dead and must be asked for again. `permanent` means that a retry alone cannot help.
     """
-
-    word: ClassVar[str] = "unstored"
 
     assets: tuple[Asset, ...]
     stage: str
@@ -254,8 +230,6 @@ Observation = (
 class Done:
     """Do nothing until the row changes; `lost` means that a delivered object is gone and KIE no longer has it."""
 
-    word: ClassVar[str] = "leave"
-
     reason: str
     lost: bool = False
 
@@ -264,21 +238,15 @@ class Done:
 class Poll:
     """Request the task's record from the provider."""
 
-    word: ClassVar[str] = "ask"
-
 
 @dataclass(frozen=True, slots=True)
 class IdentifyTask:
     """Request the records of the offered tasks, to find the one that was made for this generation."""
 
-    word: ClassVar[str] = "identify"
-
 
 @dataclass(frozen=True, slots=True)
 class AttachTask:
     """Write this task's id into the row that has none, and start the visit again with that row."""
-
-    word: ClassVar[str] = "adopt"
 
     task_id: str
 
@@ -286,8 +254,6 @@ class AttachTask:
 @dataclass(frozen=True, slots=True)
 class Deliver:
     """Copy every source that has no receipt into our storage."""
-
-    word: ClassVar[str] = "deliver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +263,6 @@ class Reschedule:
     `set_generating` changes status queued to generating. `finding` is the name of the operator's finding, None if there
     is none.
     """
-
-    word: ClassVar[str] = "rest"
 
     due_at: datetime
     earliest: datetime
@@ -311,20 +275,27 @@ class Reschedule:
 class Finish:
     """Write success, the results and the stored addresses."""
 
-    word: ClassVar[str] = "finish"
-
 
 @dataclass(frozen=True, slots=True)
 class Fail:
     """Write failed with this reason; `recheck_at` is set if we gave up ourselves: the task is polled again then."""
-
-    word: ClassVar[str] = "fail"
 
     reason: str
     recheck_at: datetime | None = None
 
 
 Decision = Done | Poll | IdentifyTask | AttachTask | Deliver | Reschedule | Finish | Fail
+
+WORDS: Mapping[type, str] = MappingProxyType(
+    {
+        NotPolled: "silence", Working: "working", Ready: "ready", Failed: "refused", TaskUnknown: "unknown",
+        Unreachable: "unheard", CallbackResult: "told", TaskIdentified: "identified",
+        TaskNotIdentified: "unidentified", Stored: "stored", DeliveryFailed: "unstored", Done: "leave", Poll: "ask",
+        IdentifyTask: "identify", AttachTask: "adopt", Deliver: "deliver", Reschedule: "rest", Finish: "finish",
+        Fail: "fail",
+    }
+)  # fmt: skip
+"""The stable names of observations and decisions in metrics, traces and logs."""
 
 
 @dataclass(frozen=True, slots=True)

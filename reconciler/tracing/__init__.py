@@ -7,10 +7,9 @@ library, only if tracing is on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
@@ -19,8 +18,8 @@ log = structlog.get_logger()
 Value = str | int | float | bool | None
 
 
-class Span(Protocol):
-    """A step in progress."""
+class Span:
+    """A step in progress; this one records nothing."""
 
     def note(self, **values: Value) -> None:
         """Add attributes, named like the fields of the log."""
@@ -28,17 +27,29 @@ class Span(Protocol):
     def failed(self, code: str, message: str) -> None:
         """Mark this step as failed, with a stable code and a message."""
 
+    def __enter__(self) -> Self:
+        """Start the span."""
+        return self
 
-class Tracing(Protocol):
-    """Records the spans of visits; `on` is false if they go nowhere."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End the span; an exception that leaves it marks it as failed."""
 
-    on: bool
 
-    def visit(self, generation_id: str, traceparent: str | None, **values: Value) -> AbstractContextManager[Span]:
+_NO_SPAN = Span()
+
+
+class Tracing:
+    """Records the spans of visits; `on` is false if they go nowhere, as here."""
+
+    on = False
+
+    def visit(self, generation_id: str, traceparent: str | None, **values: Value) -> Span:
         """Start the span of a visit, in the generation's trace, which another replica may have started."""
+        return _NO_SPAN
 
-    def step(self, name: str, generation_id: str, **values: Value) -> AbstractContextManager[Span]:
+    def step(self, name: str, generation_id: str, **values: Value) -> Span:
         """Start the span of a step of the current visit; an exception that leaves it marks it as failed."""
+        return _NO_SPAN
 
     def ended(self, generation_id: str, traceparent: str | None, since: datetime, **values: Value) -> None:
         """Record the root span of a generation that has ended."""
@@ -47,44 +58,7 @@ class Tracing(Protocol):
         """Send the remaining spans; give up after a short time."""
 
 
-class _NoSpan:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
-
-    def note(self, **values: Value) -> None:
-        pass
-
-    def failed(self, code: str, message: str) -> None:
-        pass
-
-
-_NO_SPAN = _NoSpan()
-
-
-class Untraced:
-    """Records nothing."""
-
-    on = False
-
-    def visit(self, generation_id: str, traceparent: str | None, **values: Value) -> AbstractContextManager[Span]:
-        """Return a span that records nothing."""
-        return _NO_SPAN
-
-    def step(self, name: str, generation_id: str, **values: Value) -> AbstractContextManager[Span]:
-        """Return a span that records nothing."""
-        return _NO_SPAN
-
-    def ended(self, generation_id: str, traceparent: str | None, since: datetime, **values: Value) -> None:
-        """Record nothing."""
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-
-UNTRACED = Untraced()
+UNTRACED = Tracing()
 
 
 def is_enabled(environment: Mapping[str, str]) -> bool:

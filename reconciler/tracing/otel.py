@@ -27,7 +27,7 @@ from opentelemetry.trace import Status, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from reconciler import __version__
-from reconciler.tracing import Value
+from reconciler.tracing import Span, Tracing, Value
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ CLOSING = 2.0
 """Seconds that a stop waits for the collector, which may be unreachable."""
 
 
-class Otel:
+class Otel(Tracing):
     """Tracing to a collector; `exporter` replaces the one that the environment configures."""
 
     on = True
@@ -93,7 +93,7 @@ class Otel:
                 await closed.wait()
 
 
-class _Step:
+class _Step(Span):
     """A span that starts and ends with its `with` block."""
 
     def __init__(self, tracer: Tracer, name: str, redact: Callable[[str], str]) -> None:

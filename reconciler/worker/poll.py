@@ -15,6 +15,7 @@ import structlog
 from reconciler.domain import poll_interval
 from reconciler.domain.callback_trust import may_trust, trusted_result
 from reconciler.domain.model import (
+    WORDS,
     CallbackResult,
     Failed,
     Observation,
@@ -126,7 +127,7 @@ class Poller:
         began = time.monotonic()
         with self.tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
             seen, record = await self._request(task_id, chosen)
-            span.note(outcome=seen.word)
+            span.note(outcome=WORDS[type(seen)])
             if isinstance(seen, Unreachable):
                 span.failed(seen.reason, seen.detail)
                 logger = log.bind(generation_id=row.id, task_id=task_id)
@@ -166,7 +167,7 @@ class Poller:
             if seen.reason == "rate_limited":
                 await self.rate_limit.pause(key_hash, min(seen.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER))
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)
-        self.metrics.polls.labels(seen.word).inc()
+        self.metrics.polls.labels(WORDS[type(seen)]).inc()
 
 
 def _remembering(row: Row, seen: Observation, chosen: Route) -> Row:

@@ -20,6 +20,7 @@ from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide
 from reconciler.domain.eligibility import is_repair
 from reconciler.domain.model import (
+    WORDS,
     Asset,
     AttachTask,
     Decision,
@@ -139,7 +140,7 @@ class Visitor:
                 held = rows[claim.generation_id]
             else:
                 raise Transient("the row keeps changing during the visit", code="row_moving")
-            span.note(decision=outcome.decision.word)
+            span.note(decision=WORDS[type(outcome.decision)])
         return outcome
 
     async def _pass(self, held: ClaimedRow, lease: Lease) -> VisitOutcome | None:

@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from reconciler.domain.model import Ready, Trigger
+from reconciler.domain.model import WORDS, Ready, Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import Permanent, ReconcilerError, Transient
 from reconciler.http.problems import Problem, unavailable
@@ -170,7 +170,7 @@ def _log_callback(message: CallbackMessage, stored: StoredCallback, size: int, d
     logger.info("callback.received", bytes=size, result=_result(stored), took=round(duration, 4), **several)
     claim = payload.read(message.body)
     addresses = len(claim.sources) if isinstance(claim, Ready) else 0
-    logger.info("callback.parsed", says=claim.word, addresses=addresses)
+    logger.info("callback.parsed", says=WORDS[type(claim)], addresses=addresses)
 
 
 def _result(stored: StoredCallback) -> str:

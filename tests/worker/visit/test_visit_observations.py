@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Fail, Failed, Finish, Ready, Reschedule, TaskUnknown, Unreachable, Working
+from reconciler.domain.model import WORDS, Fail, Failed, Finish, Ready, Reschedule, TaskUnknown, Unreachable, Working
 from reconciler.simulator import Failure, never
 from testkit.waiting import until
 from tests.worker.rig import Rig
@@ -73,7 +73,7 @@ async def test_an_answer_that_is_no_verdict_fails_nothing_and_is_polled_again(
     assert (work["misses"], work["looks"]) == (1, 1)
     least, most = answer.wait
     assert least - 1 < work["due_in"] <= most
-    assert parts.metrics.polls.labels(answer.seen.word)._value.get() == 1
+    assert parts.metrics.polls.labels(WORDS[answer.seen])._value.get() == 1
 
     await rig.pool.execute("UPDATE reconciler.budget SET next_at = now(), rests_until = NULL")
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
