@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import asyncpg
 
 from reconciler.errors import Config, Permanent
+from reconciler.postgres.errors import row_refusals
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
 from reconciler.postgres.predicates import IN_FLIGHT, begin, set_task, touch
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
-
-T = TypeVar("T")
 
 WINDOW = 10.0
 """Seconds in which KIE counts createTask requests, by its documentation."""
@@ -75,6 +73,7 @@ class StoredRequest:
     standing: GenerationState | None
 
 
+_REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError)
 _FIRST_STATUSES = ("queued", "pending", "processing", "generating")
 
 # Writes an Idempotency-Key; returns a row where it is new.
@@ -185,7 +184,8 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
                     *_CLAIM_KEY(**caller, digest=order.digest())
                 ):
                     return None
-                generation_id: str = await _accepted(connection.fetchval(insert, *values.values()))
+                with row_refusals(_REFUSALS):
+                    generation_id: str = await connection.fetchval(insert, *values.values())
                 book = _BOOK(generation_id=generation_id, patience=patience, status=values["status"])
                 await connection.execute(*book)
                 if requester.key is not None:
@@ -200,11 +200,9 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         Safe to repeat. Raises Permanent where the table refuses the id.
         """
         statement = self._save(generation_id=generation_id, task_id=task_id, key_hash=key_hash)
-        try:
+        # Every error of a trigger too: only our caller knows the id of the paid task, and tries again.
+        with row_refusals():
             row = await self._database.row(*statement)
-        except asyncpg.PostgresError as error:
-            # Whatever a trigger raises: only our caller knows the id of the paid task, and tries again.
-            raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
         return row and GenerationState(row["status"], row["task_id"])
 
     async def note_refusal(self, generation_id: str, reason: str | None) -> None:
@@ -238,15 +236,6 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         places = [f"${n}::text::{table.columns[column]}" for n, column in enumerate(values, start=1)]
         columns, expressions = ", ".join([*values, *generated]), ", ".join([*places, *generated.values()])
         return f"INSERT INTO public.generations ({columns}) VALUES ({expressions}) RETURNING id::text", values
-
-
-async def _accepted(insert: Awaitable[T]) -> T:
-    """Await the INSERT; Permanent where a constraint, a type or a trigger of the application refuses the row."""
-    try:
-        return await insert
-    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:
-        # Only the message: the detail repeats the whole row, or another one.
-        raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused") from error
 
 
 def _check_owner(table: TableShape, user_id: str | None) -> None:

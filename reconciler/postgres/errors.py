@@ -1,17 +1,19 @@
 """What PostgreSQL's errors mean to us: wait, run it again, or ask a person to mend it.
 
 `Database` translates the errors of every statement here; the listener, `migrate` and `doctor` do it for their own
-connections. Errors of a row that a statement refuses (constraints, triggers, types) pass untranslated.
+connections. Errors of a row that a statement refuses (constraints, triggers, types) pass untranslated, except in
+`row_refusals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import asyncpg
 
-from reconciler.errors import Config, Transient
+from reconciler.errors import Config, Permanent, Transient
 
 T = TypeVar("T")
 
@@ -94,3 +96,15 @@ async def translated(work: Callable[[], Awaitable[T]]) -> T:
                 raise
             raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def row_refusals(
+    kinds: tuple[type[asyncpg.PostgresError], ...] = (asyncpg.PostgresError,), *, hint: str = ""
+) -> Iterator[None]:
+    """Raise Permanent where the application's table refuses our write: a trigger, a constraint, a narrow column."""
+    try:
+        yield
+    except kinds as error:
+        # Only the message: the details repeat the whole row, or another one.
+        raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused", hint=hint) from error

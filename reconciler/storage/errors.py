@@ -108,12 +108,21 @@ def translate_errors() -> Iterator[None]:
     except StorageApiError as error:
         raise to_error(_from_storage3(error)) from error
     except httpx.HTTPError as error:
-        raise unreachable_error(error) from error
+        raise _unreachable_error(error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Transient("storage did not answer with JSON", code="not_json") from error
 
 
-def unreachable_error(error: Exception) -> Transient:
+@contextmanager
+def translate_connection_errors() -> Iterator[None]:
+    """Turn the errors of a request through aiohttp whose outcome is unknown into ours."""
+    try:
+        yield
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        raise _unreachable_error(error) from error
+
+
+def _unreachable_error(error: Exception) -> Transient:
     """Return the error for a request whose outcome is unknown."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return Transient("storage did not answer in time", code="timeout")

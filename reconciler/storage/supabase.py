@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +23,14 @@ from storage3 import AsyncStorageClient
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
 from reconciler.storage import tus
-from reconciler.storage.errors import KEY_HINT, read_refusal, read_text, to_error, translate_errors, unreachable_error
+from reconciler.storage.errors import (
+    KEY_HINT,
+    read_refusal,
+    read_text,
+    to_error,
+    translate_connection_errors,
+    translate_errors,
+)
 from reconciler.storage.proof import UNPROVEN, plain_md5, prove
 from reconciler.storage.store import MISSING, PIECE, ObjectStat, PutRequest, checked_path
 from reconciler.storage.tus import Tus, TusUpload
@@ -31,17 +39,21 @@ _BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _BucketRules:
-    """The types and the size that the bucket accepts; None means any."""
+class BucketRules:
+    """The types and the size in bytes that the bucket accepts; None means any."""
 
-    types: tuple[str, ...] | None
-    size: int | None
+    types: tuple[str, ...] | None = None
+    size: int | None = None
+
+    def accepts(self, mime: str) -> bool:
+        """Return whether the bucket accepts a type, by its name or by a wildcard."""
+        return self.types is None or mime in self.types or f"{mime.partition('/')[0]}/*" in self.types
 
     def refuse(self, bucket: str, mime: str, size: int) -> Permanent | None:
         """Return why the bucket would refuse this object, None if it would not."""
-        if self.types is not None and mime not in self.types and f"{mime.partition('/')[0]}/*" not in self.types:
+        if not self.accepts(mime):
             return Permanent(
-                f"bucket {bucket} does not accept {mime}: it allows {', '.join(self.types) or 'nothing'}",
+                f"bucket {bucket} does not accept {mime}: it allows {', '.join(self.types or ()) or 'nothing'}",
                 code="bucket_refuses_type",
                 hint=f"add {mime} to the bucket's allowed MIME types",
             )
@@ -69,7 +81,10 @@ def _parse_stat(text: str) -> ObjectStat:
 
 
 class SupabaseStore:
-    """One bucket of one project; close() closes `session` and `client`."""
+    """One bucket of one project; close() closes `session` and `client`.
+
+    `rules` are what the bucket accepted when they were last loaded, None before.
+    """
 
     def __init__(
         self, url: str, key: str, *, bucket: str, session: aiohttp.ClientSession, client: httpx.AsyncClient
@@ -88,7 +103,7 @@ class SupabaseStore:
         self._public = f"{base}/object/public/{bucket}"
         self._session = session
         self._client = client
-        self._rules: _BucketRules | None = None
+        self.rules: BucketRules | None = None
         self._tus = Tus(session, endpoint=f"{base}/upload/resumable", bucket=bucket, headers=self._headers)
 
     async def check(self) -> None:
@@ -105,11 +120,6 @@ class SupabaseStore:
                 code="bucket_private",
                 hint="make the bucket public",
             )
-
-    @property
-    def accepted(self) -> tuple[tuple[str, ...] | None, int | None]:
-        """The types and the largest size that the bucket accepted when its rules were last loaded; None: any."""
-        return (None, None) if self._rules is None else (self._rules.types, self._rules.size)
 
     async def put(
         self,
@@ -132,7 +142,7 @@ class SupabaseStore:
                 await self._send_whole(upload)
         except Permanent as error:
             if error.code in ("bucket_refuses_type", "bucket_refuses_size"):
-                self._rules = None
+                self.rules = None
             raise
 
     async def stat(self, path: str) -> ObjectStat | None:
@@ -140,12 +150,8 @@ class SupabaseStore:
         # Called after every put, so not through the client, which takes three times the CPU for this request.
         url = f"{self._info}/{checked_path(path)}"
         try:
-            async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise to_error(await read_refusal(response, rest=True))
+            async with self._get(url) as response:
                 return _parse_stat(await read_text(response))
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable_error(error) from error
         except Permanent as error:
             if error.code != MISSING:
                 raise
@@ -154,17 +160,12 @@ class SupabaseStore:
     async def read(self, path: str) -> AsyncGenerator[bytes, None]:
         """Yield the object's bytes from storage itself, not from a cache."""
         url, buffer = f"{self._objects}/{checked_path(path)}", bytearray()
-        try:
-            async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise to_error(await read_refusal(response, rest=True))
-                async for chunk in response.content.iter_any():
-                    buffer += chunk
-                    if len(buffer) >= PIECE:
-                        piece, buffer = bytes(buffer), bytearray()
-                        yield piece
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable_error(error) from error
+        async with self._get(url) as response:
+            async for chunk in response.content.iter_any():
+                buffer += chunk
+                if len(buffer) >= PIECE:
+                    piece, buffer = bytes(buffer), bytearray()
+                    yield piece
         if buffer:
             yield bytes(buffer)
 
@@ -183,20 +184,29 @@ class SupabaseStore:
         await self._session.close()
         await self._client.aclose()
 
+    @asynccontextmanager
+    async def _get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        request = self._session.get(url, headers=self._headers, allow_redirects=False)
+        with translate_connection_errors():
+            async with request as response:
+                if response.status != 200:
+                    raise to_error(await read_refusal(response, rest=True))
+                yield response
+
     async def _load_rules(self) -> bool:
         """Load the bucket's rules; return whether it is public."""
         with translate_errors():
             bucket = await self._storage.get_bucket(self._bucket)
         types = None if bucket.allowed_mime_types is None else tuple(bucket.allowed_mime_types)
-        self._rules = _BucketRules(types, bucket.file_size_limit)
+        self.rules = BucketRules(types, bucket.file_size_limit)
         return bucket.public
 
     async def _check_rules(self, mime: str, size: int) -> None:
-        if self._rules is not None and self._rules.refuse(self._bucket, mime, size) is None:
+        if self.rules is not None and self.rules.refuse(self._bucket, mime, size) is None:
             return
         # The rules may have changed: load them before refusing.
         await self._load_rules()
-        refused = self._rules and self._rules.refuse(self._bucket, mime, size)
+        refused = self.rules and self.rules.refuse(self._bucket, mime, size)
         if refused:
             raise refused
 
@@ -246,21 +256,18 @@ class SupabaseStore:
         if size <= PIECE:
             # In one piece, directly from the spool's memory: nothing is copied.
             (body,) = [piece async for piece in upload.body(0, size)]
+        request = self._session.post(f"{self._objects}/{path}", data=body, headers=headers, allow_redirects=False)
         try:
-            async with (
-                asyncio.timeout(tus.TIMEOUT),
-                self._session.post(
-                    f"{self._objects}/{path}", data=body, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                if response.status != 200:
-                    return to_error(await read_refusal(response, rest=True))
-                if f'"{self._bucket}/{path}"' in await read_text(response):
-                    return None
-                return Transient("storage did not answer with the object's key", code="not_json")
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            with translate_connection_errors():
+                async with asyncio.timeout(tus.TIMEOUT), request as response:
+                    if response.status != 200:
+                        return to_error(await read_refusal(response, rest=True))
+                    if f'"{self._bucket}/{path}"' in await read_text(response):
+                        return None
+                    return Transient("storage did not answer with the object's key", code="not_json")
+        except Transient as error:
             upload.check_lease()
-            return unreachable_error(error)
+            return error
 
     async def _arrived(self, upload: TusUpload) -> bool:
         try:

@@ -12,14 +12,14 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import aiohttp
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
-from reconciler.storage.errors import read_refusal, to_error, unreachable_error
+from reconciler.storage.errors import read_refusal, to_error, translate_connection_errors
 from reconciler.storage.store import MISSING, PutRequest
 
 PIECE = 6 << 20
@@ -28,8 +28,6 @@ PIECE = 6 << 20
 CACHE_SECONDS = 3600
 TIMEOUT = 180.0
 _MAX_FUTILE_PIECES = 3
-
-_Response = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +119,10 @@ class Tus:
     async def _create(self, job: TusUpload) -> str:
         job.check_lease()
         headers = {**self._headers, "Upload-Length": str(job.spool.size), "Upload-Metadata": self._metadata_header(job)}
-        try:
-            async with (
-                asyncio.timeout(TIMEOUT),
-                self._session.post(self._endpoint, headers=headers, allow_redirects=False) as response,
-            ):
-                if response.status != 201:
-                    raise to_error(await read_refusal(response))
-                upload = response.headers.get("Location", "").rstrip("/").rpartition("/")[2]
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable_error(error) from error
+        async with self._request("POST", self._endpoint, headers) as response:
+            if response.status != 201:
+                raise to_error(await read_refusal(response))
+            upload = response.headers.get("Location", "").rstrip("/").rpartition("/")[2]
         if not upload:
             raise Transient("storage started an upload without a name", code="not_json")
         await job.started(upload)
@@ -154,24 +146,6 @@ class Tus:
     async def _send_piece(self, upload: str, offset: int, job: TusUpload) -> tuple[int, bool, ReconcilerError | None]:
         """Send one piece; return the new offset, whether the answer named it, and else the error."""
         end = min(offset + PIECE, job.spool.size)
-        try:
-            async with asyncio.timeout(TIMEOUT), self._patch(upload, offset, end, job) as response:
-                new_offset = response.headers.get("Upload-Offset", "")
-                if response.status == 204 and new_offset.isdigit():
-                    return int(new_offset), True, None
-                error = to_error(await read_refusal(response))
-        except (TimeoutError, aiohttp.ClientError, OSError) as failure:
-            job.check_lease()
-            error = unreachable_error(failure)
-        if error.code == "storage_busy" or (isinstance(error, Permanent) and error.code != MISSING):
-            raise error
-        # The server may have kept a part of the piece.
-        after, _ = await self._get_offset(upload)
-        return after, False, error
-
-    def _patch(
-        self, upload: str, offset: int, end: int, job: TusUpload
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {
             **self._headers,
             "Upload-Offset": str(offset),
@@ -179,33 +153,44 @@ class Tus:
             "Content-Length": str(end - offset),
         }
         body = job.body(offset, end) if end > offset else None
-        return self._session.patch(self._url(upload), data=body, headers=headers, allow_redirects=False)
+        try:
+            async with self._request("PATCH", self._url(upload), headers, body) as response:
+                new_offset = response.headers.get("Upload-Offset", "")
+                if response.status == 204 and new_offset.isdigit():
+                    return int(new_offset), True, None
+                error = to_error(await read_refusal(response))
+        except Transient as unreachable:
+            job.check_lease()
+            error = unreachable
+        if error.code == "storage_busy" or (isinstance(error, Permanent) and error.code != MISSING):
+            raise error
+        # The server may have kept a part of the piece.
+        after, _ = await self._get_offset(upload)
+        return after, False, error
 
     async def _get_offset(self, upload: str) -> tuple[int, Mapping[str, str]]:
-        try:
-            async with (
-                asyncio.timeout(TIMEOUT),
-                self._session.head(self._url(upload), headers=self._headers, allow_redirects=False) as response,
-            ):
-                if response.status in (404, 410):
-                    raise _UploadGone
-                offset = response.headers.get("Upload-Offset", "")
-                if response.status != 200 or not offset.isdigit():
-                    raise to_error(await read_refusal(response))
-                return int(offset), response.headers
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise unreachable_error(error) from error
+        async with self._request("HEAD", self._url(upload), self._headers) as response:
+            if response.status in (404, 410):
+                raise _UploadGone
+            offset = response.headers.get("Upload-Offset", "")
+            if response.status != 200 or not offset.isdigit():
+                raise to_error(await read_refusal(response))
+            return int(offset), response.headers
 
     async def _terminate(self, upload: str) -> None:
-        try:
-            async with (
-                asyncio.timeout(TIMEOUT),
-                self._session.delete(self._url(upload), headers=self._headers, allow_redirects=False),
-            ):
+        # An upload that stays expires by itself.
+        with suppress(Transient):
+            async with self._request("DELETE", self._url(upload), self._headers):
                 return
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            # The upload expires by itself.
-            return
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[Chunk] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        request = self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+        with translate_connection_errors():
+            async with asyncio.timeout(TIMEOUT), request as response:
+                yield response
 
     def _url(self, upload: str) -> str:
         return f"{self._endpoint}/{upload}"

@@ -161,7 +161,7 @@ class Deliverer:
 
     async def _put(self, row: Row, lease: Lease, progress: TransferProgress, asset: Asset, spool: Spool) -> None:
         async def begun(upload: str) -> None:
-            await self.ledger.begun(row, lease.claim, asset.n, upload)
+            await self.ledger.save_upload_name(row, lease.claim, asset.n, upload)
 
         progress.enter("store", asset.size)
         request = PutRequest(asset.path, asset.mime, lease=str(lease.claim.lease), upload=asset.upload)

@@ -61,7 +61,7 @@ class Life:
         asset = Asset(0, path, "image/png", 3, "sha", "md5", version="1", verified_by="etag-md5")
         await self.ledger.note(row, claim)
         await self.ledger.intend(row, claim, asset)
-        await self.ledger.begun(row, claim, 0, "upload")
+        await self.ledger.save_upload_name(row, claim, 0, "upload")
         await self.ledger.stored(row, claim, asset)
         return await self.ledger.finish(row, claim, StoredResults([f"https://ours/{path}"], [path]))
 

@@ -22,7 +22,7 @@ from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_loo
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import Settings
 from reconciler.storage import PutRequest, Store, prove
-from reconciler.storage.supabase import SupabaseStore
+from reconciler.storage.supabase import BucketRules, SupabaseStore
 
 MIB: Final = 1 << 20
 
@@ -46,18 +46,6 @@ SELECT a.mime, max(a.size)::bigint AS largest
   JOIN reconciler.assets AS a ON a.generation_id = w.generation_id
  WHERE a.verified_by IS NOT NULL GROUP BY 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class BucketRules:
-    """The types and the size in bytes that the bucket accepts; None means any."""
-
-    types: tuple[str, ...] | None = None
-    size: int | None = None
-
-    def accepts(self, mime: str) -> bool:
-        """Return whether the bucket accepts a type, by its name or by a wildcard."""
-        return self.types is None or mime in self.types or f"{mime.partition('/')[0]}/*" in self.types
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +118,7 @@ def judge_bucket(trouble: NotKnown | None, name: str) -> Check:
 def _read_rules(store: Store) -> BucketRules:
     """Return the bucket's rules as the store's last `check` read them."""
     if isinstance(store, SupabaseStore):
-        types, size = store.accepted
-        return BucketRules(types, size)
+        return store.rules or BucketRules()
     return BucketRules()
 
 

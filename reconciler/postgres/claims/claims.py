@@ -21,8 +21,6 @@ from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
-_FREE = LEASE_IS_FREE
-
 _CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
 
 # Drawn once for a generation, by the replica that claims it first: every visit's span names it as its parent.
@@ -36,10 +34,10 @@ _OLDEST = (f"w.due_at <= now() AND {_SINCE}", "w.due_at")
 _NEWEST = (
     f"""w.ctid = ANY (ARRAY(
              SELECT newest.ctid FROM (SELECT w.ctid, w.misses, w.due_at FROM reconciler.work w
-                                       WHERE w.due_at <= now() AND {_SINCE} AND {_FREE}
+                                       WHERE w.due_at <= now() AND {_SINCE} AND {LEASE_IS_FREE}
                                        ORDER BY w.due_at DESC LIMIT 500) newest
               ORDER BY newest.misses > 0, newest.due_at DESC LIMIT 4 * :limit))
-      AND w.due_at <= now() AND {_FREE}""",
+      AND w.due_at <= now() AND {LEASE_IS_FREE}""",
     "w.misses > 0, w.due_at DESC",
 )
 _SOONEST = (f"{_SINCE} AND w.early_at <= now()", "w.due_at")
@@ -49,7 +47,7 @@ def _claim_sql(condition: str, order: str, *, traced: bool) -> Statement:
     """Read the first :limit free rows of `work` in this order; write the lease of :instance; return their claims."""
     return Statement(f"""
 WITH picked AS (
-    SELECT w.generation_id FROM reconciler.work w WHERE {condition} AND {_FREE}
+    SELECT w.generation_id FROM reconciler.work w WHERE {condition} AND {LEASE_IS_FREE}
     ORDER BY {order} LIMIT :limit FOR UPDATE SKIP LOCKED)
 UPDATE reconciler.work w
    SET lease = gen_random_uuid(), lease_until = now() + :term::interval,
@@ -251,13 +249,13 @@ claimed AS (
     SELECT woken_id, now(), lease, now() + :term::interval, :instance, trigger, seen_status, seen_task{value}
       FROM ours ORDER BY woken_id
     ON CONFLICT (generation_id) DO UPDATE
-       SET lease = CASE WHEN {_FREE} THEN excluded.lease ELSE w.lease END,
-           lease_until = CASE WHEN {_FREE} THEN excluded.lease_until ELSE w.lease_until END,
-           instance = CASE WHEN {_FREE} THEN excluded.instance ELSE w.instance END,
-           woken = CASE WHEN {_FREE} THEN w.woken ELSE w.woken + 1 END,
+       SET lease = CASE WHEN {LEASE_IS_FREE} THEN excluded.lease ELSE w.lease END,
+           lease_until = CASE WHEN {LEASE_IS_FREE} THEN excluded.lease_until ELSE w.lease_until END,
+           instance = CASE WHEN {LEASE_IS_FREE} THEN excluded.instance ELSE w.instance END,
+           woken = CASE WHEN {LEASE_IS_FREE} THEN w.woken ELSE w.woken + 1 END,
            trigger = excluded.trigger,
            due_at = now(){update}
-     WHERE ({_FREE} AND w.due_at <= now())
+     WHERE ({LEASE_IS_FREE} AND w.due_at <= now())
         OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
         OR excluded.trigger IN ('callback', 'sync', 'backfill')
     RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) AS claimed{returned})
@@ -293,5 +291,5 @@ INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, s
 SELECT found_id, now(), 'sweep', status, task_id FROM found
  WHERE NOT known OR found_id IN (SELECT generation_id FROM at_hand)
  ORDER BY found_id
-ON CONFLICT (generation_id) DO UPDATE SET due_at = now(), trigger = 'sweep' WHERE {_FREE}
+ON CONFLICT (generation_id) DO UPDATE SET due_at = now(), trigger = 'sweep' WHERE {LEASE_IS_FREE}
 RETURNING w.generation_id""")

@@ -9,10 +9,11 @@ visit and the delivery call it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -20,6 +21,7 @@ import asyncpg
 from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Row
 from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
+from reconciler.postgres.errors import row_refusals
 from reconciler.postgres.ledger import ledger_sql
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import build
@@ -27,6 +29,12 @@ from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
 SECOND_LOOK = timedelta(seconds=60)
+
+# Errors that waiting, a grant or a migration mends have been translated before they come here.
+_refusals = partial(
+    row_refusals,
+    hint="mend the trigger, constraint or column of public.generations that refuses it; the row waits until then",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +72,8 @@ class Ledger:
         self._handover = handover
         self._second_look = second_look
         self._read = ledger_sql.read(table)
-        self._rest = ledger_sql.rest(table, begun=False)
-        self._rest_begun = ledger_sql.rest(table, begun=True)
+        self._rest = ledger_sql.rest(table, set_generating=False)
+        self._rest_generating = ledger_sql.rest(table, set_generating=True)
         self._adopt = ledger_sql.adopt(table)
         self._finish = ledger_sql.finish(table)
         self._repair = ledger_sql.repair(table)
@@ -88,7 +96,7 @@ class Ledger:
         """
         generating = rest.set_generating and self._table.writes_generating
         facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
-        statement = self._rest_begun if generating else self._rest
+        statement = self._rest_generating if generating else self._rest
         with _refusals() if generating else nullcontext():
             await self._write(statement, claim, woken=claim.woken, until=rest.due_at, early=rest.earliest, **facts)
 
@@ -103,7 +111,7 @@ class Ledger:
     async def adopt(self, row: Row, claim: Claim, task_id: str) -> bool:
         """Write the task's id into a row in flight that has none, with the facts about the task.
 
-        False when the row has moved meanwhile, for example because createTask's own answer came: then nothing was
+        False when the application changed the row, for example because createTask's own answer came: then nothing was
         written. Raises Permanent when the application's table refuses the id (code "no_task"), or its trigger does
         ("row_refused").
         """
@@ -121,9 +129,9 @@ class Ledger:
         target = {name: getattr(asset, name) for name in ("n", "path", "mime", "size", "sha256", "md5")}
         await self._write(ledger_sql.INTEND, claim, **_facts(row), **target)
 
-    async def begun(self, row: Row, claim: Claim, n: int, upload: str) -> None:
+    async def save_upload_name(self, row: Row, claim: Claim, n: int, upload: str) -> None:
         """Keep a resumable upload's name, so that the next visit can continue it."""
-        await self._write(ledger_sql.BEGUN, claim, task_id=row.task_id, n=n, upload=upload)
+        await self._write(ledger_sql.UPLOAD_NAME, claim, task_id=row.task_id, n=n, upload=upload)
 
     async def stored(self, row: Row, claim: Claim, asset: Asset) -> None:
         """Keep the receipt of one asset."""
@@ -132,8 +140,8 @@ class Ledger:
     async def finish(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write success with every address, its event and its timing in one statement.
 
-        Returns the event's kind (succeeded, healed, recovered), or None when the application's row has moved meanwhile:
-        then nothing was written and the lease is still ours. Raises Permanent (code "row_refused") when the
+        Returns the event's kind (succeeded, healed, recovered), or None when the application changed the row: then
+        nothing was written and the lease is still ours. Raises Permanent (code "row_refused") when the
         application's table refuses the success: then nothing was written either.
         """
         kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
@@ -150,7 +158,7 @@ class Ledger:
     async def repaired(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write that a broken delivery is complete again; the application's row only where an address changes.
 
-        Returns the event's kind (repaired), or None when the application's row has moved meanwhile. Raises Permanent
+        Returns the event's kind (repaired), or None when the application changed the row. Raises Permanent
         (code "row_refused") when the application's table refuses the address.
         """
         with _refusals():
@@ -174,7 +182,7 @@ class Ledger:
     async def fail(self, row: Row, claim: Claim, fail: Fail) -> str | None:
         """Write failed with its reason and event, and call the application's hook, all in one transaction.
 
-        Returns the event's kind (failed, gave_up), or None when the application's row has moved meanwhile. Raises
+        Returns the event's kind (failed, gave_up), or None when the application changed the row. Raises
         Permanent (code "hook_failed" when the hook throws, "row_refused" when the application's table refuses the
         failure); nothing was written then.
         """
@@ -210,24 +218,10 @@ class Ledger:
             raise LeaseLost
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Raise Permanent where the application's table refuses a write of ours: a trigger, a constraint, a narrow column.
-
-    Errors that waiting, a grant or a migration mends have been translated before they come here.
-    """
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        hint = "mend the trigger, constraint or column of public.generations that refuses it; the row waits until then"
-        # Without the details, which repeat the row.
-        raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused", hint=hint) from error
-
-
 def _outcome(record: Mapping[str, Any] | None, kind: str) -> str | None:
     if record is None or not record["held"]:
         raise LeaseLost
-    return kind if record["moved"] else None
+    return kind if record["written"] else None
 
 
 def _fence(claim: Claim) -> Mapping[str, object]:

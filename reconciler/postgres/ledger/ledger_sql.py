@@ -92,7 +92,7 @@ ON CONFLICT (generation_id, task_id, n) DO UPDATE
 RETURNING true""")
 
 # Writes the name of a resumable upload into the asset :n; returns a row where the lease holds.
-BEGUN = Statement(f"""{_MINE}
+UPLOAD_NAME = Statement(f"""{_MINE}
 UPDATE reconciler.assets a SET upload = :upload
   FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = :n RETURNING true""")
 
@@ -141,21 +141,21 @@ SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id,
  WHERE w.generation_id = ANY(:ids)""")
 
 
-def rest(table: TableShape, *, begun: bool) -> Statement:
+def rest(table: TableShape, *, set_generating: bool) -> Statement:
     """Write the facts, end the lease, set due and early time; return a row where the lease holds.
 
     Where the row was woken after the claim (:woken), it is due at once, but not within two seconds of the last poll.
-    With `begun` a queued row of the application becomes generating.
+    With `set_generating` a queued row of the application becomes generating.
     """
-    moved, seen = "", ":seen_status"
-    if begun:
-        moved = f""",
-moved AS (
+    generating, seen = "", ":seen_status"
+    if set_generating:
+        generating = f""",
+generating AS (
     UPDATE public.generations g SET status = 'generating'{touch(table)} FROM mine
      WHERE g.id = :generation_id::text::{table.id_type} AND g.status = 'queued' AND g.task_id = :task_id
     RETURNING g.status)"""
-        seen = "coalesce((SELECT status FROM moved), :seen_status)"
-    return Statement(f"""{_MINE}{moved}
+        seen = "coalesce((SELECT status FROM generating), :seen_status)"
+    return Statement(f"""{_MINE}{generating}
 UPDATE reconciler.work w
    SET {_facts(seen)}, {_NO_LEASE},
        due_at = CASE WHEN mine.woken = :woken THEN :until
@@ -165,7 +165,7 @@ UPDATE reconciler.work w
 
 
 def adopt(table: TableShape) -> Statement:
-    """Write :task_id into a row in flight that has no task, and the facts about it; return held and moved."""
+    """Write :task_id into a row in flight that has no task, and the facts about it; return held and written."""
     return Statement(f"""{_MINE},
 done AS (
     UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)} FROM mine
@@ -174,7 +174,7 @@ done AS (
 kept AS (
     UPDATE reconciler.work w SET {_facts("coalesce(done.status, :seen_status)")}
       FROM mine, done WHERE w.generation_id = mine.generation_id)
-SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved""")
+SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS written""")
 
 
 def _list_of_text(table: TableShape, column: str, parameter: str) -> str:
@@ -212,7 +212,7 @@ _NEXT_TURN = "(SELECT coalesce(max(id), 0) FROM reconciler.events WHERE generati
 
 
 def _event(kind: str, payload: str, turn: str = _NEXT_TURN) -> str:
-    """Write the event of a change and notify of it, once in each turn; return held and moved."""
+    """Write the event of a change and notify of it, once in each turn; return held and written."""
     return f"""
 event AS (
     INSERT INTO reconciler.events (key, generation_id, kind, payload)
@@ -220,7 +220,7 @@ event AS (
       FROM done
     ON CONFLICT (key) DO NOTHING
     RETURNING id, kind)
-SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS moved,
+SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS written,
        (SELECT pg_notify('reconciler_events', json_build_object(
                    'event', event.id, 'id', :generation_id::text, 'kind', event.kind)::text) FROM event) AS announced"""
 
@@ -242,14 +242,14 @@ proof AS (
        AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt)))"""
 
 
-def _unmoved(table: TableShape) -> str:
+def _unchanged(table: TableShape) -> str:
     """The application's row still has the status, the task and the address that we read."""
     return f"""g.id = :generation_id::text::{table.id_type} AND g.task_id = :task_id AND g.status = :status_read
        AND g.asset_url IS NOT DISTINCT FROM :url_read"""
 
 
 def finish(table: TableShape) -> Statement:
-    """Write success: the application's row, the timing, the bookkeeping, the event; return held and moved.
+    """Write success: the application's row, the timing, the bookkeeping, the event; return held and written.
 
     Only where all :count receipts are there. The receipt of :n is written in any case. Objects of former tasks become
     orphans. :took is in seconds at the provider, :second_look the time until the delivery is verified.
@@ -258,7 +258,7 @@ def finish(table: TableShape) -> Statement:
 {_PROOF},
 done AS (
     UPDATE public.generations g SET {_success_columns(table)} FROM mine, proof
-     WHERE proof.n = :count AND {_unmoved(table)}
+     WHERE proof.n = :count AND {_unchanged(table)}
     RETURNING g.id),
 replaced AS (
     DELETE FROM reconciler.assets a USING done WHERE a.generation_id = :generation_id AND a.task_id <> :task_id
@@ -277,7 +277,7 @@ closed AS (
 
 
 def repair(table: TableShape) -> Statement:
-    """Write that a lost delivery is complete again: the bookkeeping, the event; return held and moved.
+    """Write that a lost delivery is complete again: the bookkeeping, the event; return held and written.
 
     Only where all :count receipts are there. The application's row is written where an address changes, and keeps its
     status.
@@ -291,10 +291,10 @@ def repair(table: TableShape) -> Statement:
     written = ", ".join(f"{name} = {value}" for name, value in columns.items())
     return Statement(f"""{_MINE},
 {_PROOF},
-done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {_unmoved(table)} AND proof.n = :count),
+done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {_unchanged(table)} AND proof.n = :count),
 changed AS (
     UPDATE public.generations g SET {written}{touch(table)} FROM done
-     WHERE {_unmoved(table)} AND ({differs})),
+     WHERE {_unchanged(table)} AND ({differs})),
 closed AS (
     UPDATE reconciler.work w
        SET {_AT_REST}, audit_at = now() + :second_look::interval, lost_at = NULL, seen_status = :status_read,
@@ -309,7 +309,7 @@ _LOST_PAYLOAD = """jsonb_build_object('generation_id', :generation_id::text, 'ta
                     WHERE a.generation_id = :generation_id AND a.task_id = :task_id AND a.verified_by IS NULL))"""
 
 # Writes the facts and the event that KIE has a delivered result no more; the application's row stays as it is. Returns
-# held and moved.
+# held and written.
 LOST = Statement(f"""{_MINE},
 done AS (SELECT generation_id FROM mine),
 closed AS (
@@ -326,17 +326,17 @@ def _reason(table: TableShape, column: str) -> str:
 
 
 def fail(table: TableShape, *, write: bool) -> Statement:
-    """Write failed: the application's row (only with `write`), the bookkeeping, the event; return held and moved.
+    """Write failed: the application's row (only with `write`), the bookkeeping, the event; return held and written.
 
     :until is when to look again after our own give-up, else null.
     """
-    unmoved = f"""g.id = :generation_id::text::{table.id_type} AND g.task_id IS NOT DISTINCT FROM :task_id
+    unchanged = f"""g.id = :generation_id::text::{table.id_type} AND g.task_id IS NOT DISTINCT FROM :task_id
        AND g.status = :status_read"""
     error = f", {table.error_column} = {_reason(table, table.error_column)}" if table.error_column else ""
-    done = f"SELECT g.id FROM public.generations g, mine WHERE {unmoved}"
+    done = f"SELECT g.id FROM public.generations g, mine WHERE {unchanged}"
     if write:
         done = f"""UPDATE public.generations g SET status = 'failed'{error}{touch(table)} FROM mine
-     WHERE {unmoved} RETURNING g.id"""
+     WHERE {unchanged} RETURNING g.id"""
     payload = """jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
                'status', 'failed', 'reason', :reason::text, 'gave_up', :until::timestamptz IS NOT NULL)"""
     # A row that was handed over stays in flight and is seen to fail again and again: that is no new turn.

@@ -82,7 +82,7 @@ async def test_receipts_are_kept_one_by_one_and_in_order(books: Books) -> None:
     ledger = books.ledger()
     row = replace(row, sources=(f"{THEIRS}?0", f"{THEIRS}?1"))
     await ledger.intend(row, claim, asset(1))
-    await ledger.begun(row, claim, 1, "upload-7")
+    await ledger.save_upload_name(row, claim, 1, "upload-7")
     await ledger.intend(row, claim, asset(0))
     await ledger.stored(row, claim, proven(0))
     stored = await read_again(books, row)
@@ -96,7 +96,7 @@ async def test_an_upload_is_continued_only_for_the_same_bytes_at_the_same_path(b
     row, claim = await books.held(await books.insert())
     ledger = books.ledger()
     await ledger.intend(row, claim, asset())
-    await ledger.begun(row, claim, 0, "upload-7")
+    await ledger.save_upload_name(row, claim, 0, "upload-7")
     await ledger.intend(row, claim, asset())
     assert (await read_again(books, row)).assets[0].upload == "upload-7"
     await ledger.intend(row, claim, asset(sha256="cc"))

@@ -30,7 +30,7 @@ STEPS: dict[str, Write] = {
     "adopt": lambda ledger, row, claim: ledger.adopt(row, claim, "task-2"),
     "note": lambda ledger, row, claim: ledger.note(row, claim),
     "intend": lambda ledger, row, claim: ledger.intend(row, claim, asset(1)),
-    "begun": lambda ledger, row, claim: ledger.begun(row, claim, 0, "upload-1"),
+    "begun": lambda ledger, row, claim: ledger.save_upload_name(row, claim, 0, "upload-1"),
     "stored": lambda ledger, row, claim: ledger.stored(row, claim, proven(0)),
 }
 WRITES = STEPS | ENDS
