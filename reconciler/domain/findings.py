@@ -15,28 +15,11 @@ from typing import Literal
 Severity = Literal["warn", "page"]
 
 NAMES = (
-    "stuck",
-    "media_expiring",
-    "lost",
-    "provider_silent",
-    "deaf_listener",
-    "transaction_pooler",
-    "late_sweep",
-    "schema_behind",
-    "outbox_growing",
-    "events_dead",
-    "notification_queue",
-    "unpaid_account",
-    "key_rejected",
-    "storage_refuses",
-    "host_unlisted",
-    "hook_failed",
-    "row_refused",
-    "parked",
-    "empty_success",
-    "no_task",
+    "stuck", "media_expiring", "lost", "provider_silent", "deaf_listener", "transaction_pooler", "late_sweep",
+    "schema_behind", "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected",
+    "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "parked", "empty_success", "no_task",
     "row_waits",
-)
+)  # fmt: skip
 """The names of all findings."""
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})

@@ -18,6 +18,7 @@ import aiohttp
 from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
+from reconciler.kie.dialects.envelope import answer_code
 from reconciler.kie.dialects.parsing import SUCCESS_CODES
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
@@ -212,21 +213,12 @@ def _parse_json(body: bytes) -> object | None:
 def _data(reply: KieReply, endpoint: str) -> object:
     if not isinstance(reply.body, dict):
         raise Transient(f"KIE's {endpoint} answer is no JSON", code="not_json")
-    code = _answer_code(reply)
+    code = answer_code(reply.status, reply.body)
+    code = reply.status if code is None else code
     if reply.status == 200 and code in SUCCESS_CODES:
         data: object = reply.body.get("data")
         return data
     raise _to_error(code, reply, endpoint)
-
-
-def _answer_code(reply: KieReply) -> int:
-    # The body's code counts; the status only if the body has none, or says success of a failed request.
-    code = reply.body.get("code") if isinstance(reply.body, dict) else None
-    if isinstance(code, str) and code.isascii() and code.isdigit():
-        code = int(code[:6])
-    if isinstance(code, bool) or not isinstance(code, int):
-        return reply.status
-    return reply.status if code in SUCCESS_CODES and reply.status >= 400 else code
 
 
 def _to_error(code: int, reply: KieReply, endpoint: str) -> ReconcilerError:

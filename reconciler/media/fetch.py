@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import aiohttp
 from yarl import URL
@@ -41,24 +41,16 @@ class FetchTimeouts:
     pace: int = 32 * 1024
 
 
+@dataclass(eq=False)
 class Fetcher:
     """Downloads results; the process has one."""
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        *,
-        hosts: tuple[str, ...],
-        max_bytes: int,
-        allow_private: bool = False,
-        timeouts: FetchTimeouts | None = None,
-    ) -> None:
-        self._session = session
-        self._hosts = hosts
-        self._max_bytes = max_bytes
-        self._allow_private = allow_private
-        self._timeouts = timeouts or FetchTimeouts()
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self._timeouts.idle)
+    session: aiohttp.ClientSession
+    _: KW_ONLY
+    hosts: tuple[str, ...]
+    max_bytes: int
+    allow_private: bool = False
+    timeouts: FetchTimeouts = FetchTimeouts()
 
     async def fetch(self, source: str, spool: Spool, *, progress: Progress | None = None) -> str:
         """Fill and seal an empty spool from this address; return the sniffed type.
@@ -77,9 +69,10 @@ class Fetcher:
 
     async def _follow(self, source: str, spool: Spool, progress: Progress | None) -> str:
         url = self._checked(source)
-        async with asyncio.timeout(self._timeouts.start) as deadline:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self.timeouts.idle)
+        async with asyncio.timeout(self.timeouts.start) as deadline:
             for _ in range(MAX_REDIRECTS + 1):
-                async with self._session.get(url, allow_redirects=False, timeout=self._timeout) as response:
+                async with self.session.get(url, allow_redirects=False, timeout=timeout) as response:
                     if response.status not in _REDIRECTS:
                         self._check_headers(response)
                         return await self._receive(response, spool, deadline, progress)
@@ -95,12 +88,12 @@ class Fetcher:
             raise Permanent("the address holds credentials", code="credentials")
         host = url.raw_host or ""
         if _IP_ADDRESS.fullmatch(host):
-            if not (self._allow_private or is_public(host)):
+            if not (self.allow_private or is_public(host)):
                 raise _address_refused()
         elif not _HOST_NAME.fullmatch(host):
             raise _address_malformed()
         literal = f"[{host}]" if ":" in host else host
-        if not host_listed(f"https://{literal}/", self._hosts):
+        if not host_listed(f"https://{literal}/", self.hosts):
             raise Permanent(
                 f"results are not fetched from {host}",
                 code="host_unlisted",
@@ -113,7 +106,7 @@ class Fetcher:
             raise _status_error(response)
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             raise Permanent("the body is compressed, not the file itself", code="encoding_refused")
-        if (response.content_length or 0) > self._max_bytes:
+        if (response.content_length or 0) > self.max_bytes:
             raise self._too_large()
 
     async def _receive(
@@ -122,14 +115,14 @@ class Fetcher:
         started = asyncio.get_running_loop().time()
         announced, mime, next_check = response.content_length, None, PIECE
         while chunk := await response.content.readany():
-            if spool.size + len(chunk) > self._max_bytes:
+            if spool.size + len(chunk) > self.max_bytes:
                 raise self._too_large()
             await spool.write(chunk)
             if mime is None and spool.size >= HEAD:
                 mime = sniff(spool.head)
             if spool.size >= next_check:
                 next_check = spool.size + PIECE
-                deadline.reschedule(started + self._timeouts.start + spool.size / self._timeouts.pace)
+                deadline.reschedule(started + self.timeouts.start + spool.size / self.timeouts.pace)
             if progress is not None:
                 progress(spool.size, announced)
         if not spool.size:
@@ -140,7 +133,7 @@ class Fetcher:
 
     def _too_large(self) -> Permanent:
         return Permanent(
-            f"the source has more than {self._max_bytes} bytes",
+            f"the source has more than {self.max_bytes} bytes",
             code="too_large",
             hint="raise RECONCILER_MAX_ASSET_BYTES",
         )

@@ -13,6 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import asyncpg
@@ -32,6 +33,7 @@ _ABOVE_LARGEST = 1 << 63
 log = structlog.get_logger()
 
 
+@dataclass(eq=False, repr=False)
 class Listener:
     """One LISTEN connection that is rebuilt until the task is cancelled; times in seconds.
 
@@ -40,29 +42,18 @@ class Listener:
     of a generation and of an event in the outbox; without it that channel is not listened to.
     """
 
-    def __init__(
-        self,
-        dsn: str,
-        database: Database,
-        *,
-        on_generation: Callable[[str], None],
-        on_connected: Callable[[], None],
-        on_canary: Callable[[float | None], None],
-        on_event: Callable[[str, int], None] | None = None,
-        every: float = 10.0,
-        within: float = 5.0,
-    ) -> None:
-        self._dsn = dsn
-        self._database = database
-        self._on_generation = on_generation
-        self._on_connected = on_connected
-        self._on_canary = on_canary
-        self._on_event = on_event
-        self._every = every
-        self._within = within
-        self._canary: str = ""
-        self._canary_back = asyncio.Event()
-        self._lost = asyncio.Event()
+    dsn: str
+    database: Database
+    _: KW_ONLY
+    on_generation: Callable[[str], None]
+    on_connected: Callable[[], None]
+    on_canary: Callable[[float | None], None]
+    on_event: Callable[[str, int], None] | None = None
+    every: float = 10.0
+    within: float = 5.0
+    _canary: str = field(default="", init=False)
+    _canary_back: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _lost: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -74,25 +65,25 @@ class Listener:
             except ReconcilerError as error:
                 log.warning("listener.lost", code=error.code, reason=str(error))
                 pause = min(pause * 2, 10.0)
-            self._on_canary(None)
+            self.on_canary(None)
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
         async def connect() -> asyncpg.Connection:
-            return await asyncpg.connect(self._dsn, timeout=10, command_timeout=10, server_settings=SETTINGS)
+            return await asyncpg.connect(self.dsn, timeout=10, command_timeout=10, server_settings=SETTINGS)
 
-        connection = await translated(lambda: reached(self._dsn, connect))
+        connection = await translated(lambda: reached(self.dsn, connect))
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
             await translated(lambda: connection.add_listener(CHANNEL, self._notification))
-            if self._on_event is not None:
+            if self.on_event is not None:
                 await translated(lambda: connection.add_listener(EVENTS, self._event))
-            self._on_connected()
+            self.on_connected()
             log.info("listener.connected")
             while await self._canary_returns():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._every):
+                    async with asyncio.timeout(self.every):
                         await self._lost.wait()
                     raise Transient("the listening connection was closed", code="database_away")
         finally:
@@ -103,14 +94,14 @@ class Listener:
         self._canary = uuid.uuid4().hex
         self._canary_back.clear()
         sent = time.monotonic()
-        await self._database.execute("SELECT pg_notify($1, $2)", CHANNEL, json.dumps({"canary": self._canary}))
+        await self.database.execute("SELECT pg_notify($1, $2)", CHANNEL, json.dumps({"canary": self._canary}))
         try:
-            async with asyncio.timeout(self._within):
+            async with asyncio.timeout(self.within):
                 await self._canary_back.wait()
         except TimeoutError:
-            log.warning("listener.deaf", within=self._within)
+            log.warning("listener.deaf", within=self.within)
             return False
-        self._on_canary(time.monotonic() - sent)
+        self.on_canary(time.monotonic() - sent)
         return True
 
     # Plain functions: asyncpg would run coroutine listeners as tasks without a reference, which may vanish.
@@ -120,13 +111,13 @@ class Listener:
             if fields["canary"] == self._canary:
                 self._canary_back.set()
         elif "id" in fields:
-            self._on_generation(str(fields["id"]))
+            self.on_generation(str(fields["id"]))
 
     def _event(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         fields = _read(payload)
         event = fields.get("event")
-        if self._on_event is not None and "id" in fields and type(event) is int and 0 < event < _ABOVE_LARGEST:
-            self._on_event(str(fields["id"]), event)
+        if self.on_event is not None and "id" in fields and type(event) is int and 0 < event < _ABOVE_LARGEST:
+            self.on_event(str(fields["id"]), event)
 
 
 def _read(payload: str) -> dict[str, Any]:

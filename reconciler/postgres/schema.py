@@ -7,7 +7,7 @@ that the table needs no change as long as the required columns are there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -159,13 +159,17 @@ async def introspect(connection: asyncpg.Connection) -> TableShape:
     return table
 
 
+def add_required(missing: Iterable[str]) -> str:
+    """Return the statement that adds these columns of REQUIRED."""
+    return f"ALTER TABLE public.generations {', '.join(f'ADD COLUMN {name} {REQUIRED[name]}' for name in missing)};"
+
+
 def _check_required(types: Mapping[str, str]) -> None:
     missing = [name for name in REQUIRED if name not in types]
     if missing:
-        additions = ", ".join(f"ADD COLUMN {name} {REQUIRED[name]}" for name in missing)
         raise Config(
             f"public.generations lacks {', '.join(missing)}",
-            hint=f"ALTER TABLE public.generations {additions}; or: {_MIGRATE}",
+            hint=f"{add_required(missing)} or: {_MIGRATE}",
         )
 
 

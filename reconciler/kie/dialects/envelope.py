@@ -34,7 +34,7 @@ def judge(dialect: Dialect, status: int, body: object | None, retry_after: float
     if not isinstance(body, Mapping):
         reason = "not_json" if body is None else "bad_envelope"
         return Unreachable(_reason(status, reason), f"HTTP {status}", retry_after)
-    code, record = _code(status, body), body.get("data")
+    code, record = answer_code(status, body), body.get("data")
     message = printable_line(body.get("msg") or body.get("message"))
     if not isinstance(record, Mapping) and is_rate_limit_message(message):
         return Unreachable("rate_limited", message, retry_after)
@@ -69,7 +69,7 @@ def other_task(body: object | None, task_id: str) -> Unreachable | None:
     return None
 
 
-def _code(status: int, body: Mapping[str, object]) -> int | None:
+def answer_code(status: int, body: Mapping[str, object]) -> int | None:
     """Return the body's code; the HTTP status if the body has none, or says success of a failed request."""
     code = integer(body.get("code"))
     failed = status >= 400

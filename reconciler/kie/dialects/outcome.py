@@ -19,17 +19,9 @@ MAX_DURATION = timedelta(days=1)
 
 # An object can hold a poster next to its video or audio: the image keys come last.
 _ADDRESS_KEYS = (
-    "resultUrl",
-    "resultVideoUrl",
-    "videoUrl",
-    "video_url",
-    "audioUrl",
-    "audio_url",
-    "url",
-    "resultImageUrl",
-    "imageUrl",
-    "image_url",
-)
+    "resultUrl", "resultVideoUrl", "videoUrl", "video_url", "audioUrl", "audio_url", "url", "resultImageUrl",
+    "imageUrl", "image_url",
+)  # fmt: skip
 
 
 def ready(record: Mapping[str, object], found: object) -> Ready | Unreachable:

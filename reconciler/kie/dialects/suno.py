@@ -14,32 +14,14 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.market import audio_addresses
 from reconciler.kie.dialects.parsing import MALFORMED, get_path, integer, lower_text, parse_nested
 
-_FAILURE_STATES = frozenset(
-    {
-        "create_task_failed",
-        "generate_audio_failed",
-        "generate_wav_failed",
-        "generate_mp4_failed",
-        "generate_cover_failed",
-        "sensitive_word_error",
-    }
-)
+_FAILURE_STATES = frozenset({
+    "create_task_failed", "generate_audio_failed", "generate_wav_failed", "generate_mp4_failed",
+    "generate_cover_failed", "sensitive_word_error",
+})  # fmt: skip
 _STEM_KEYS = (
-    "instrumentalUrl",
-    "vocalUrl",
-    "backingVocalsUrl",
-    "drumsUrl",
-    "bassUrl",
-    "guitarUrl",
-    "pianoUrl",
-    "keyboardUrl",
-    "percussionUrl",
-    "stringsUrl",
-    "synthUrl",
-    "fxUrl",
-    "brassUrl",
-    "woodwindsUrl",
-)
+    "instrumentalUrl", "vocalUrl", "backingVocalsUrl", "drumsUrl", "bassUrl", "guitarUrl", "pianoUrl", "keyboardUrl",
+    "percussionUrl", "stringsUrl", "synthUrl", "fxUrl", "brassUrl", "woodwindsUrl",
+)  # fmt: skip
 # Only the page about covers uses numbers, and unlike in every other dialect 2 is still running.
 _COVER_FLAGS = {0: "pending", 1: "success", 2: "generating", 3: "generate_cover_failed"}
 

@@ -13,7 +13,7 @@ import asyncpg
 
 from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
 from reconciler.postgres.migrations.migration_files import scripts
-from reconciler.postgres.schema import REQUIRED
+from reconciler.postgres.schema import REQUIRED, add_required
 
 _MIGRATE: Final = "kie-reconciler migrate"
 
@@ -65,8 +65,7 @@ def judge_table(columns: AbstractSet[str] | NotKnown) -> Check:
     if not columns:
         return fail("table", "there is no table public.generations", f"{_MIGRATE} --application")
     if missing := [name for name in REQUIRED if name not in columns]:
-        additions = ", ".join(f"ADD COLUMN {name} {REQUIRED[name]}" for name in missing)
-        do = f"-- or: {_MIGRATE} --application\nALTER TABLE public.generations {additions};"
+        do = f"-- or: {_MIGRATE} --application\n{add_required(missing)}"
         return fail("table", f"public.generations lacks {', '.join(missing)}", do)
     return ok("table", f"public.generations has what is needed, {len(columns)} columns in all")
 

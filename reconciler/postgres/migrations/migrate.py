@@ -7,7 +7,7 @@ The record of applied files lives here, and the meaning of a refusal. `migration
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import asyncpg
 
@@ -98,16 +98,14 @@ async def behind(connection: asyncpg.Connection) -> list[str]:
     return missing
 
 
+@dataclass(eq=False, repr=False)
 class _Applier:
     """One migration under way: its connection, its patience, and the receiver of its warnings."""
 
-    def __init__(
-        self, dsn: str, connection: asyncpg.Connection, patience: LockPatience, warn: Callable[[str], None]
-    ) -> None:
-        self._dsn = dsn
-        self._connection = connection
-        self._patience = patience
-        self._warn = warn
+    dsn: str
+    connection: asyncpg.Connection
+    patience: LockPatience
+    warn: Callable[[str], None]
 
     async def apply_all(self, chosen: list[MigrationFile]) -> list[str]:
         """Apply these files in their order; return the names of those that changed something."""
@@ -115,12 +113,12 @@ class _Applier:
 
     async def _apply(self, script: MigrationFile) -> bool:
         if not script.repeated:
-            recorded = await _recorded(self._connection)
+            recorded = await _recorded(self.connection)
             if recorded.get(script.name) == script.sha256:
                 return False
         table = script.mark("follows")
-        if table and not await _exists(self._connection, table):
-            self._warn(f"{script.name} left out: there is no table {table} yet")
+        if table and not await _exists(self.connection, table):
+            self.warn(f"{script.name} left out: there is no table {table} yet")
             return False
         try:
             return await self._patiently(script)
@@ -133,7 +131,7 @@ class _Applier:
     def _refused(self, script: MigrationFile, error: asyncpg.PostgresError) -> None:
         """Continue without a file that only improves things; raise for any other."""
         if script.repeated and not script.application:
-            self._warn(f"{script.name} left out: {error}")
+            self.warn(f"{script.name} left out: {error}")
         elif isinstance(error, asyncpg.InsufficientPrivilegeError):
             hint = "migrate as the owner of the database's objects, or give the owner `migrate --print`"
             raise Config(f"{script.name}: {error}", hint=hint) from error
@@ -144,13 +142,13 @@ class _Applier:
     async def _patiently(self, script: MigrationFile) -> bool:
         building = script.mark("builds") is not None
         work = self._build if building else self._run
-        patience = replace(self._patience, tries=1) if building else self._patience
-        return await patiently(self._dsn, self._connection, lambda: work(script), patience)
+        patience = replace(self.patience, tries=1) if building else self.patience
+        return await patiently(self.dsn, self.connection, lambda: work(script), patience)
 
     async def _run(self, script: MigrationFile) -> bool:
-        connection = self._connection
+        connection = self.connection
         async with connection.transaction():
-            await _wait_at_most(connection, self._patience.lock)
+            await _wait_at_most(connection, self.patience.lock)
             await connection.execute(script.text)
             # A transaction that wrote nothing has no number.
             changed = await connection.fetchval("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
@@ -159,14 +157,14 @@ class _Applier:
 
     async def _build(self, script: MigrationFile) -> bool:
         """Build an index without a transaction; first remove the invalid index that an interrupted build left."""
-        connection, index = self._connection, f"public.{script.mark('builds')}"
+        connection, index = self.connection, f"public.{script.mark('builds')}"
         leader = script.mark("unless-led-by")
         if leader and await connection.fetchval(_LED, leader, index):
             return False
         valid = await connection.fetchval(_VALID, index)
         if valid:
             return False
-        await _wait_at_most(connection, self._patience.build)
+        await _wait_at_most(connection, self.patience.build)
         try:
             if valid is not None:
                 await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
