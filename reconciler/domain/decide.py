@@ -2,7 +2,8 @@
 
 Pure and total. Poll and IdentifyTask follow only NotPolled. Deliver follows only NotPolled, Ready or CallbackResult.
 After a delivery comes Finish, Reschedule, Fail or Done, so a visit ends within three decisions. After AttachTask the
-visit starts again, once, with a row that has a task. Only the visit calls `decide`, and it carries out every decision.
+visit starts again, once, with a row that has a task. Only the visit calls `decide`, and it carries out every decision;
+if the application's table or its hook rejects a write, it calls `retry_rejected_write`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,22 @@ def decide(row: Row, observation: Observation, now: datetime, policy: Policy) ->
         hour = now + timedelta(hours=1)
         return Reschedule(hour, hour, decision.reason)
     return replace(decision, lost=True)
+
+
+def retry_rejected_write(
+    row: Row, decision: Decision, now: datetime, *, reason: str, finding: str
+) -> tuple[Row, Reschedule]:
+    """Return the row, and the Reschedule that replaces a decision whose write the table or the hook has rejected."""
+    if isinstance(decision, Reschedule):
+        # Only `generating` was rejected: that must not delay the result.
+        return row, replace(decision, set_generating=False, reason=reason, finding=finding)
+    rejections = 1
+    if isinstance(decision, Finish):
+        # Only the final write is left for this row, so its rejections are the row's failures.
+        row = replace(row, failures=row.failures + 1)
+        rejections = row.failures
+    due = now + timedelta(seconds=poll_interval.rejected_write_wait(rejections))
+    return row, Reschedule(due, due, reason, finding=finding)
 
 
 def _decide_eligible(row: Row, observation: Observation, now: datetime, policy: Policy) -> Decision:

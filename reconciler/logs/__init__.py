@@ -1,13 +1,14 @@
 """Logging: one event a line on standard error, as JSON or for a terminal.
 
-Messages of libraries take the same path. `sampling.py` drops repeated warnings, `redaction.py` removes secrets,
-`journal.py` adds the priority for systemd's journal. The command line calls `setup` once; all other code uses
-structlog.
+Messages of libraries take the same path. `sampling.py` drops repeated warnings, `redaction.py` removes secrets. A line
+for systemd's journal gets its priority as a prefix, which sd-daemon(3) describes. The command line calls `setup` once;
+all other code uses structlog.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,6 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from reconciler.logs import journal
 from reconciler.logs.redaction import Redaction
 from reconciler.logs.sampling import Sampling
 
@@ -25,6 +25,7 @@ Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "console"]
 
 _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 _IDS = ("generation_id", "task_id")
 
 LONGEST_ID = 300
@@ -62,7 +63,7 @@ def setup(
             Redaction(secrets),
             _cut_ids,
             *([_escape_traceback] if for_people else []),
-            journal.Prefixed(render) if journal.reads(output) else render,
+            _Prefixed(render) if _is_journal(output) else render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=_SafeStream(output)),  # type: ignore[arg-type]
@@ -141,3 +142,26 @@ class _SafeStream:
         """Flush the stream if that is possible."""
         with suppress(OSError, ValueError):
             self._stream.flush()
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether this stream goes to the journal: JOURNAL_STREAM names its device and inode (systemd.exec(5))."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+class _Prefixed:
+    """Renders an event and puts its priority before every line, because the journal splits at line ends."""
+
+    def __init__(self, render: Processor) -> None:
+        self._render = render
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        """Return the lines of the event."""
+        prefix = f"<{_PRIORITIES[event['level']]}>"
+        rendered = self._render(logger, method, event)
+        return "\n".join(prefix + line for line in str(rendered).split("\n"))

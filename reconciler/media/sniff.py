@@ -60,10 +60,7 @@ def sniff(head: bytes) -> str:
 
 
 def _by_signature(head: bytes) -> str | None:
-    for start, mime in _SIGNATURES:
-        if head.startswith(start):
-            return mime
-    return None
+    return next((mime for start, mime in _SIGNATURES if head.startswith(start)), None)
 
 
 def _by_iso_box(head: bytes) -> str | None:

@@ -176,10 +176,7 @@ class Database:
         try:
             await self.open()
             result = await self._with_cache(once)
-        except Config as error:
-            self.trouble = str(error)
-            raise
-        except Transient as error:
+        except (Config, Transient) as error:
             self.trouble = str(error)
             if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
                 await self._reopen()
@@ -191,13 +188,10 @@ class Database:
         try:
             return await permitted(translated, once)
         except PreparedStatementLost:
-            await self._without_cache()
+            self._cache = 0
+            await self._reopen()
+            await self.open()
             return await permitted(translated, once)
-
-    async def _without_cache(self) -> None:
-        self._cache = 0
-        await self._reopen()
-        await self.open()
 
     async def _reopen(self) -> None:
         pool, self._pool = self._pool, None

@@ -187,13 +187,12 @@ class Retention:
         return self._walked
 
 
-_DELETED = "the generation was deleted"
-
 # Objects whose upload began and was never proven may be in storage all the same.
-_FORGET = f""",
-forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id),
+_MARK_OBJECTS = f"""
 objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.id RETURNING a.path),
-left_behind AS ({mark_orphans(_DELETED, "objects")})"""
+left_behind AS ({mark_orphans("the generation was deleted", "objects")})"""
+_FORGET = f""",
+forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id),{_MARK_OBJECTS}"""
 
 
 def _failed_sql(table: TableShape, *, delete: bool) -> Statement:
@@ -281,8 +280,5 @@ gone AS (
        AND NOT EXISTS (SELECT FROM public.generations g WHERE g.id = stretch.generation_id::{table.id_type})
        -- Row security may have been turned on since we began: a row that it hides was not deleted.
        AND NOT EXISTS ({UNSEEN})
-    RETURNING w.generation_id),
-objects AS (
-    DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.generation_id RETURNING a.path),
-left_behind AS ({mark_orphans(_DELETED, "objects")})
+    RETURNING w.generation_id AS id),{_MARK_OBJECTS}
 SELECT (SELECT count(*) FROM gone) AS deserted, (SELECT max(generation_id) FROM stretch) AS upto""")

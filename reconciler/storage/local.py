@@ -111,7 +111,8 @@ class LocalStore:
         """Remove these files; their folders stay."""
         targets = [self._file_path(path) for path in paths]
         with _translate_disk_errors():
-            await asyncio.to_thread(_unlink, targets)
+            for target in targets:
+                await asyncio.to_thread(target.unlink, missing_ok=True)
 
     def address(self, path: str) -> str:
         """Return the address at the daemon's own web server."""
@@ -166,11 +167,6 @@ def _check_lease(holds_lease: Callable[[], bool]) -> None:
 def _close_and_delete(file: BinaryIO, part: Path) -> None:
     file.close()
     part.unlink(missing_ok=True)
-
-
-def _unlink(targets: Sequence[Path]) -> None:
-    for target in targets:
-        target.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Literal, assert_never
 import structlog
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide
+from reconciler.domain.decide import decide, retry_rejected_write
 from reconciler.domain.eligibility import is_repair
 from reconciler.domain.model import (
     WORDS,
@@ -40,7 +40,6 @@ from reconciler.domain.model import (
     Stored,
     Trigger,
 )
-from reconciler.domain.write_rejected import retry_rejected_write
 from reconciler.errors import Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from reconciler.domain.decide import retry_rejected_write
 from reconciler.domain.model import Decision, Fail, Finish, Reschedule, Row
-from reconciler.domain.write_rejected import retry_rejected_write
 from tests.domain.worlds import NOW, row_in_flight, wait
 
 MINUTE = timedelta(minutes=1)
