@@ -14,7 +14,6 @@ from typing import assert_never
 
 from reconciler.domain import poll_interval
 from reconciler.domain.absorb import failure_reason
-from reconciler.domain.eligibility import is_repair, may_move
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,
@@ -42,6 +41,7 @@ from reconciler.domain.model import (
     Unreachable,
     Working,
 )
+from reconciler.domain.object_keys import path_segment, points_at_provider
 
 MEDIA_LIFE = timedelta(days=14)
 """How long the provider keeps media at most; after that nothing can be fetched."""
@@ -75,7 +75,7 @@ The backoff between them adds up to 10 to 21 minutes; retries with spare request
 
 def decide(row: Row, observation: Observation, now: datetime, policy: Policy) -> Decision:
     """Return what happens next with a row that has absorbed this observation."""
-    if not may_move(row, policy.provider_hosts):
+    if not _may_move(row, policy.provider_hosts):
         return Done(f"status {row.status} is not one that the daemon changes")
     decision = _decide_eligible(row, observation, now, policy)
     if not isinstance(decision, Done) or not is_repair(row):
@@ -313,3 +313,28 @@ def _task_start(row: Row) -> datetime:
 
 def _media_end(row: Row) -> datetime:
     return (row.completed_at or _task_start(row)) + MEDIA_LIFE
+
+
+def _may_move(row: Row, provider_hosts: tuple[str, ...]) -> bool:
+    """Return whether the row is in flight, a success without a stored asset, or a failure that may be corrected."""
+    if row.status in OPEN or is_repair(row):
+        return True
+    if row.status in SUCCEEDED:
+        at_provider = points_at_provider(row.asset_url, provider_hosts) and not _has_receipt(row)
+        return not row.asset_url or at_provider or (row.made_again and _shows_stored_object(row))
+    return row.status == "failed" and (row.gave_up or row.reopened)
+
+
+def is_repair(row: Row) -> bool:
+    """Return whether the row shows an object of ours that is missing or changed: it is delivered once more."""
+    return row.status in SUCCEEDED and row.reopened and _shows_stored_object(row)
+
+
+def _shows_stored_object(row: Row) -> bool:
+    """Whether asset_url is the address of the first object of any task of this row."""
+    return f"/{path_segment(row.id)}_0." in (row.asset_url or "")
+
+
+def _has_receipt(row: Row) -> bool:
+    """Whether asset_url is the address of a stored asset; its host alone may serve both the provider and us."""
+    return any(asset.stored and (row.asset_url or "").endswith(asset.path) for asset in row.assets)

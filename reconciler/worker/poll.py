@@ -30,8 +30,7 @@ from reconciler.domain.model import (
 from reconciler.errors import Transient
 from reconciler.kie.client import KieClient
 from reconciler.kie.dialects import callback, judge, other_task
-from reconciler.kie.dialects.market import MARKET
-from reconciler.kie.dialects.origin import generation_named
+from reconciler.kie.dialects.market import MARKET, generation_named
 from reconciler.metrics import Metrics
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.rate_limit import KeyResting, RateLimit

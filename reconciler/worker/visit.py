@@ -17,8 +17,7 @@ from typing import Literal, assert_never
 import structlog
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide, retry_rejected_write
-from reconciler.domain.eligibility import is_repair
+from reconciler.domain.decide import decide, is_repair, retry_rejected_write
 from reconciler.domain.model import (
     WORDS,
     Asset,

@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.domain.decide import REPAIR_ATTEMPTS, decide
-from reconciler.domain.eligibility import is_repair
+from reconciler.domain.decide import REPAIR_ATTEMPTS, decide, is_repair
 from reconciler.domain.model import Done, Failed, NotPolled, Policy, Poll, Reschedule, Row, Unreachable
 from reconciler.domain.object_keys import Kind, object_key
 from tests.domain.worlds import NOW, OURS, row_in_flight

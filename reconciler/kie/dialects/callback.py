@@ -25,16 +25,9 @@ _FAILURE_CODES = frozenset({400, 413, 422, 451, 500, 501, 531})
 # Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. Their
 # neighbours (originUrls, image_url, result_image_url) are inputs or posters.
 _RESULT_PATHS: tuple[tuple[str, ...], ...] = (
-    ("info", "resultUrls"),
-    ("info", "result_urls"),
-    ("info", "resultImageUrl"),
-    ("video_url",),
-    ("result_video_url",),
-    ("resultUrls",),
-    ("audioWavUrl",),
-    ("audio_wav_url",),
-    ("images",),
-)
+    ("info", "resultUrls"), ("info", "result_urls"), ("info", "resultImageUrl"), ("video_url",), ("result_video_url",),
+    ("resultUrls",), ("audioWavUrl",), ("audio_wav_url",), ("images",),
+)  # fmt: skip
 
 
 def task_ids(body: object) -> frozenset[str]:

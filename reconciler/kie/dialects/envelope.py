@@ -15,18 +15,9 @@ from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer
 _GENERATION_FAILED = 501
 
 _REASONS = {
-    400: "bad_request",
-    401: "unauthorized",
-    402: "no_credits",
-    403: "blocked",
-    408: "upstream_silent",
-    429: "rate_limited",
-    430: "rate_limited",
-    433: "key_capped",
-    455: "maintenance",
-    505: "disabled",
-    550: "busy",
-}
+    400: "bad_request", 401: "unauthorized", 402: "no_credits", 403: "blocked", 408: "upstream_silent",
+    429: "rate_limited", 430: "rate_limited", 433: "key_capped", 455: "maintenance", 505: "disabled", 550: "busy",
+}  # fmt: skip
 
 
 def judge(dialect: Dialect, status: int, body: object | None, retry_after: float | None = None) -> Observation:

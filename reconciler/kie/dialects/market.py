@@ -10,8 +10,10 @@ task `failCode` and `failMsg` are set: only `state` says that a task failed. `im
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from urllib.parse import parse_qsl, urlsplit
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
@@ -59,6 +61,25 @@ def find_results(result: object) -> object:
         if addresses not in (None, []):
             return addresses
     return [] if found or not result else outcome.find_address(result)
+
+
+def generation_named(record: object) -> str | None:
+    """Return the generation id in the task's callback address; None if there is none, or more than one.
+
+    `param` is the createTask request as JSON text. Only its top-level `callBackUrl` is read, because deeper fields hold
+    users' input.
+    """
+    param = record.get("param") if isinstance(record, Mapping) else None
+    if not isinstance(param, str):
+        return None
+    try:
+        request = json.loads(param)
+        address = request.get("callBackUrl") if isinstance(request, dict) else None
+        query = urlsplit(address).query if isinstance(address, str) else ""
+        named = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "generation"]
+    except (ValueError, RecursionError):
+        return None
+    return named[0] if len(named) == 1 and named[0] else None
 
 
 def audio_addresses(tracks: object) -> object:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.kie.dialects.origin import generation_named
+from reconciler.kie.dialects.market import generation_named
 
 ADDRESS = "https://app.example/api/kie/callback?secret=s&generation=g-1"
 
