@@ -119,7 +119,7 @@ def _decide_eligible(row: Row, observation: Observation, now: datetime, policy: 
         case Stored():
             return Finish()
         case TaskUnknown():
-            return _on_task_unknown(row, now, policy)
+            return _try_next_key(row, now) if row.unknowns < policy.key_count else _retry(row, now, policy, None)
         case Unreachable():
             return _on_unreachable(row, observation, now, policy)
         case DeliveryFailed(permanent=permanent, gone=gone, retry_after=retry_after):
@@ -225,10 +225,6 @@ def _on_failed(row: Row, failed: Failed, now: datetime, policy: Policy) -> Decis
     if row.status in OPEN and policy.observe:
         return _poll_again(row, now, policy, f"observing: KIE refused the task: {reason}")
     return Fail(reason) if row.status in OPEN else Done(f"KIE refused the task: {reason}")
-
-
-def _on_task_unknown(row: Row, now: datetime, policy: Policy) -> Decision:
-    return _try_next_key(row, now) if row.unknowns < policy.key_count else _retry(row, now, policy, None)
 
 
 def _try_next_key(row: Row, now: datetime) -> Reschedule:

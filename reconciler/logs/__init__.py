@@ -51,7 +51,11 @@ def setup(
     output = sys.stderr if stream is None else stream
     terminal = output.isatty()
     for_people = form == "console" or (form is None and terminal)
-    render = _renderer(colors=terminal) if for_people else structlog.processors.JSONRenderer()
+    render: Processor = structlog.processors.JSONRenderer()
+    if for_people:
+        # Values are quoted, so that foreign text cannot send control sequences to the terminal. Tracebacks are text by
+        # now, because the renderer's own would show local variables.
+        render = structlog.dev.ConsoleRenderer(colors=terminal, repr_native_str=True, sort_keys=False)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -86,12 +90,6 @@ def _cut_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
         if isinstance(value, str) and len(value) > LONGEST_ID:
             event[name] = f"{value[: LONGEST_ID - 1]}…"
     return event
-
-
-def _renderer(*, colors: bool) -> Processor:
-    # Values are quoted, so that foreign text cannot send control sequences to the terminal. Tracebacks are text by
-    # now, because the renderer's own would show local variables.
-    return structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, sort_keys=False)
 
 
 def _escape_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -40,16 +40,12 @@ class Statement:
         self.text = _TOKEN.sub(numbered, sql)
         self.names = tuple(places)
         self._known = places.keys()
-        self._values = _picker(self.names)
+        self._values: Callable[[Mapping[str, object]], tuple[object, ...]] = (
+            itemgetter(*places) if len(places) > 1 else lambda values: tuple(values.values())
+        )
 
     def __call__(self, **values: object) -> tuple[str, *tuple[object, ...]]:
         """Return the text and its values in order; TypeError where a name is missing or unknown."""
         if values.keys() != self._known:
             raise TypeError(f"a statement takes {sorted(self._known)} and got {sorted(values)}")
         return (self.text, *self._values(values))
-
-
-def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: tuple(values.values())

@@ -150,7 +150,10 @@ class Settings(BaseSettings):
 
         `storage` means all that the storage backend needs; any API key for KIE satisfies `kie_api_key`.
         """
-        missing = [name for name in self._expand(names) if not self._is_set(name)]
+        values = (
+            (name, self.kie_keys() if name == "kie_api_key" else getattr(self, name)) for name in self._expand(names)
+        )
+        missing = [name for name, value in values if not value]
         if not missing:
             return
         missing_variables = [
@@ -167,9 +170,6 @@ class Settings(BaseSettings):
                 yield "storage_local_dir"
             else:
                 yield from ("supabase_url", "supabase_service_role_key")
-
-    def _is_set(self, name: str) -> bool:
-        return bool(self.kie_keys() if name == "kie_api_key" else getattr(self, name))
 
     @property
     def provider_hosts(self) -> tuple[str, ...]:

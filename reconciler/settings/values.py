@@ -59,10 +59,6 @@ def _suffixes(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part if part == "*" else part.lower().lstrip("*.") for part in value)
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
 def _exact_address(value: str) -> str:
     message = "must be an address such as https://example.com"
     try:
@@ -73,10 +69,6 @@ def _exact_address(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
         raise ValueError(message)
     return value
-
-
-def _web_address(value: str) -> str:
-    return _exact_address(value).rstrip("/")
 
 
 def _database(value: SecretStr) -> SecretStr:
@@ -144,9 +136,9 @@ Count = Annotated[int, Field(ge=1)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Hosts = Annotated[Words, AfterValidator(_suffixes)]
 ExactAddress = Annotated[str, AfterValidator(_exact_address)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
+WebAddress = Annotated[ExactAddress, AfterValidator(lambda value: value.rstrip("/"))]
 DatabaseAddress = Annotated[SecretStr, AfterValidator(_database)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
-Lower: Any = BeforeValidator(_lower)
+Lower: Any = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)

@@ -72,7 +72,10 @@ def to_error(answer: StorageAnswer) -> ReconcilerError:
     message = " ".join(_REDACTION.text(answer.message).split())[:200]
     status, lower = answer.status, message.lower()
     if status == "413":
-        return Permanent(f"storage refuses the size: {message}", code="bucket_refuses_size", hint=_size_hint(answer))
+        limit = "a gateway in front of storage" if answer.page else "the bucket's or the project's file size limit"
+        return Permanent(
+            f"storage refuses the size: {message}", code="bucket_refuses_size", hint=f"raise the limit: {limit}"
+        )
     if status == "429":
         return Transient("storage is busy", code="storage_busy", retry_after=answer.retry_after)
     if status.startswith("5"):
@@ -156,8 +159,3 @@ def _response(error: BaseException) -> httpx.Response | None:
             return cause.response
         cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _size_hint(answer: StorageAnswer) -> str:
-    limit = "a gateway in front of storage" if answer.page else "the bucket's or the project's file size limit"
-    return f"raise the limit: {limit}"

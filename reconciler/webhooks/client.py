@@ -63,7 +63,8 @@ class WebhookClient:
         _judge(response)
 
     def _request(self, event: OutboxEvent) -> httpx.Request:
-        body = {"type": f"generation.{event.kind}", "timestamp": _iso(event.at), "data": event.payload}
+        at = event.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        body = {"type": f"generation.{event.kind}", "timestamp": at, "data": event.payload}
         text = json.dumps(body, separators=(",", ":"))
         now = datetime.now(UTC)
         headers = {
@@ -73,10 +74,6 @@ class WebhookClient:
             "Webhook-Signature": self._webhook.sign(event.webhook_id, now, text),
         }
         return self._client.build_request("POST", self._url, content=text.encode("ascii"), headers=headers)
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def _drain_body(response: httpx.Response) -> None:
