@@ -125,7 +125,7 @@ async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
     sql = "SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1"
     row, claim = await books.held(await books.pool.fetchval(sql))
     facts = {**_fence(claim), **_facts(row)}
-    rest = ledger_sql.rest(books.table, begun=True)
+    rest = ledger_sql.rest(books.table, set_generating=True)
     statements = [
         ledger_sql.read(books.table)(ids=[row.id]),
         ledger_sql.NOTE(**facts),
