@@ -56,10 +56,10 @@ class OutcomeRecorder:
         if state is None or state.status not in OPEN or state.task_id is not None:
             return
         for claim in await self._claims.woken({generation_id: Trigger.SYNC}):
-            held = (await self._ledger.read([generation_id])).get(generation_id)
-            if held is None:
+            claimed_row = (await self._ledger.read([generation_id])).get(generation_id)
+            if claimed_row is None:
                 await self._ledger.forget(claim)
-            elif await self._fail_claimed(held, claim, reason):
+            elif await self._fail_claimed(claimed_row, claim, reason):
                 self._metrics.ended("failed", Trigger.SYNC)
                 log.warning("generation.failed", generation_id=generation_id, reason=reason)
             else:
@@ -68,15 +68,15 @@ class OutcomeRecorder:
             return
         raise Transient("another claim holds the row", code="held")
 
-    async def _fail_claimed(self, held: ClaimedRow, claim: Claim, reason: str) -> bool:
+    async def _fail_claimed(self, claimed_row: ClaimedRow, claim: Claim, reason: str) -> bool:
         """Fail a claimed row; return whether it was written."""
         try:
-            return await self._ledger.fail(held.row, claim, Fail(reason)) is not None
+            return await self._ledger.fail(claimed_row.row, claim, Fail(reason)) is not None
         except Permanent as error:
             # The hook or the table rejects the failure. The row says so, and `explain` can show it.
-            until = held.now + timedelta(seconds=LONGEST_PAUSE)
+            until = claimed_row.now + timedelta(seconds=LONGEST_PAUSE)
             why = f"createTask was refused: {reason}; {error}"
-            await self._ledger.rest(held.row, claim, Reschedule(until, until, why, finding=error.code))
+            await self._ledger.rest(claimed_row.row, claim, Reschedule(until, until, why, finding=error.code))
             raise
 
 
