@@ -16,10 +16,6 @@ DRAINING = "draining"
 class Pulse:
     """A periodic task that shows that the event loop runs; `at` is the monotonic time when it last did."""
 
-    name = "beat"
-    interval = 1.0
-    first_after = 0.0
-
     def __init__(self) -> None:
         self.at = time.monotonic()
 

@@ -80,7 +80,7 @@ def cleanup(
     from reconciler.bootstrap import parts
     from reconciler.cli.render.console import show_json
     from reconciler.postgres.retention import Retention
-    from reconciler.worker.prune import delete_failed, remove_orphans
+    from reconciler.worker.periodic.retention import delete_failed, remove_orphans
 
     settings, age = settings_for(), _duration(failed_older_than)
 
