@@ -83,8 +83,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
 def _activity(parts: Parts) -> dict[str, object]:
     """Return what this process is doing: its transfers, how many generations it holds, its totals since it began.
 
-    Every heartbeat reports it to the other replicas, in place of the report before; `postgres/reports/activity.py` reads
-    it for `top`.
+    Every heartbeat reports it to the other replicas, in place of the report before. `postgres/reports/activity.py`
+    reads it for `top`.
     """
     transfers = [transfer.to_json() for transfer in parts.deliverer.transfers.values()]
     return {"transfers": transfers, "held": parts.worker.in_hand, **parts.metrics.totals()}
