@@ -94,6 +94,11 @@ class NotKnown:
     code: str = ""
 
 
+def judged(name: str, facts: T | NotKnown, judge: Callable[[T], Check]) -> Check:
+    """Return what `judge` says of the facts; not looked at where they could not be read."""
+    return not_looked(name, facts.reason) if isinstance(facts, NotKnown) else judge(facts)
+
+
 async def attempt(read: Callable[[], Awaitable[T]], *, within: float) -> T | NotKnown:
     """Return what `read` returns, or NotKnown where it fails or takes more than `within` seconds."""
     try:

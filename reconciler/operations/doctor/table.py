@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, ok, warn
 from reconciler.postgres.migrations.migration_files import scripts
 from reconciler.postgres.schema import REQUIRED
 
@@ -71,10 +71,8 @@ def judge_table(columns: AbstractSet[str] | NotKnown) -> Check:
     return ok("table", f"public.generations has what is needed, {len(columns)} columns in all")
 
 
-def judge_statuses(allowed: AbstractSet[str] | NotKnown | None) -> Check:
+def judge_statuses(allowed: AbstractSet[str] | None) -> Check:
     """Judge the words that the CHECKs on status allow; None means that every word is allowed."""
-    if isinstance(allowed, NotKnown):
-        return not_looked("statuses", allowed.reason)
     if allowed is None:
         return ok("statuses", "no CHECK limits the status")
     forbidden = [] if allowed & {"success", "completed"} else ["success"]
@@ -101,10 +99,8 @@ async def read_triggers(connection: asyncpg.Connection) -> Mapping[str, TriggerS
     return states
 
 
-def judge_triggers(states: Mapping[str, TriggerState] | NotKnown) -> Check:
+def judge_triggers(states: Mapping[str, TriggerState]) -> Check:
     """Judge the triggers that announce a new or changed row."""
-    if isinstance(states, NotKnown):
-        return not_looked("triggers", states.reason)
     missing = [name for name, state in states.items() if state == "missing"]
     off = [name for name, state in states.items() if state == "off"]
     if missing:
@@ -130,10 +126,8 @@ async def read_indexes(connection: asyncpg.Connection) -> Mapping[str, IndexStat
     return states
 
 
-def judge_indexes(states: Mapping[str, IndexState] | NotKnown) -> Check:
+def judge_indexes(states: Mapping[str, IndexState]) -> Check:
     """Judge the indexes that the sweep and retention read."""
-    if isinstance(states, NotKnown):
-        return not_looked("indexes", states.reason)
     unusable = {name: state for name, state in states.items() if state != "valid"}
     if not unusable:
         return ok("indexes", f"{' and '.join(states)} exist")
