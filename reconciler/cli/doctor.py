@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from reconciler.cli.options import AsJson, settings_for
+from reconciler.cli.options import AsJson, emit, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.doctor import Check
@@ -22,7 +22,6 @@ def doctor(*, as_json: AsJson = False) -> None:
     is tried with is removed again.
     """
     from reconciler import bootstrap, settings
-    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.doctor import show
     from reconciler.operations.doctor import failed
 
@@ -33,8 +32,5 @@ def doctor(*, as_json: AsJson = False) -> None:
             return await built.examine(settings.strangers())
 
     checks = asyncio.run(examine())
-    if as_json:
-        show_json(checks)
-    else:
-        show(checks)
+    emit(checks, show, as_json=as_json)
     raise typer.Exit(1 if failed(checks) else 0)

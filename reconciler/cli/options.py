@@ -55,6 +55,13 @@ def operate(settings: Settings, operation: Callable[[Operator], Coroutine[Any, A
     return asyncio.run(result())
 
 
+def emit(value: T, show: Callable[[T], object], *, as_json: bool) -> None:
+    """Print the value as JSON, or as `show` prints it."""
+    from reconciler.cli.render.console import show_json
+
+    (show_json if as_json else show)(value)
+
+
 def fail(message: str) -> NoReturn:
     """Print to standard error what was not found, and exit with 1."""
     typer.echo(f"kie-reconciler: {message}", err=True)
