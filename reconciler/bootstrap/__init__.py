@@ -200,11 +200,9 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 
 @contextlib.asynccontextmanager
 async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
-    database = Database(settings.database_url.get_secret_value(), size=1)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        database = _connections(settings, 1, stack)
         yield database, await usable(database, settings.task_pattern)
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
@@ -243,15 +241,9 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
 
 def _kie(settings: Settings, session: aiohttp.ClientSession, *, timeout: float = 60.0) -> KieClient:
     """A client that can use every key of the ring."""
-    return KieClient(
-        session, settings.kie_market_base_url, _ring(settings), timeout=timeout, secrets=settings.secrets()
-    )
-
-
-def _ring(settings: Settings) -> dict[str, str]:
-    """KIE's keys by their hashes."""
     secrets = (key.secret.get_secret_value() for key in settings.kie_keys())
-    return {key_hash(secret): secret for secret in secrets}
+    ring = {key_hash(secret): secret for secret in secrets}
+    return KieClient(session, settings.kie_market_base_url, ring, timeout=timeout, secrets=settings.secrets())
 
 
 def _spool_dir(settings: Settings) -> Path:
