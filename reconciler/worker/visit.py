@@ -209,10 +209,9 @@ class Visitor:
         return replace(outcome, row=row, decision=rest)
 
     def _has_spare_request(self, row: Row, trigger: Trigger) -> bool:
-        """Return whether a first poll may be sent now; a poll that a person or a callback asked for never waits."""
+        """Return whether a poll could be sent at once; one that a person or a callback asked for never waits."""
         requested = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
-        first = row.polls == 0 and row.task_id is not None and not requested
-        return not first or self.poller.spare(row)
+        return requested or row.task_id is None or self.poller.spare(row)
 
 
 def _unwritten(observation: Observation) -> Asset | None:
