@@ -93,10 +93,7 @@ async def read_triggers(connection: asyncpg.Connection) -> Mapping[str, TriggerS
     """Return whether each of our triggers exists and fires."""
     fires = {row["name"]: row["fires"] for row in await connection.fetch(_TRIGGERS)}
     ours = [name for script in scripts(application=False, strict_statuses=False) for name in script.triggers]
-    states: dict[str, TriggerState] = {}
-    for name in ours:
-        states[name] = "missing" if name not in fires else "on" if fires[name] else "off"
-    return states
+    return {name: "missing" if name not in fires else "on" if fires[name] else "off" for name in ours}
 
 
 def judge_triggers(states: Mapping[str, TriggerState]) -> Check:
@@ -120,10 +117,8 @@ def _index_statements() -> Mapping[str, str]:
 async def read_indexes(connection: asyncpg.Connection) -> Mapping[str, IndexState]:
     """Return whether each index that the daemon reads exists and is valid."""
     valid = {row["name"]: row["valid"] for row in await connection.fetch(_INDEXES)}
-    states: dict[str, IndexState] = {}
-    for name in _index_statements():
-        states[name] = "missing" if name not in valid else "valid" if valid[name] else "invalid"
-    return states
+    names = _index_statements()
+    return {name: "missing" if name not in valid else "valid" if valid[name] else "invalid" for name in names}
 
 
 def judge_indexes(states: Mapping[str, IndexState]) -> Check:
