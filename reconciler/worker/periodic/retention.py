@@ -6,6 +6,7 @@ rows hold no lock for long, and a run that is interrupted continues the next tim
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import structlog
@@ -37,16 +38,16 @@ async def clean_up(retention: Retention, poll_stats: PollStats, leadership: Lead
 
 
 async def delete_failed(
-    retention: Retention, older: timedelta, *, dry_run: bool = False, batches: int | None = None
+    retention: Retention, older: timedelta, *, dry_run: bool = False, batches: float = math.inf
 ) -> int:
     """Delete, or with `dry_run` only count, failed generations older than this with nothing stored; return how many."""
     count, after = 0, None
-    while batches is None or batches > 0:
+    while batches > 0:
         batch = await retention.failed(older, after=after, dry_run=dry_run)
         count, after = count + batch.count, batch.after
         if after is None:
             break
-        batches = None if batches is None else batches - 1
+        batches -= 1
     return count
 
 
