@@ -1,7 +1,5 @@
 """The commands `sync`, `retry` and `backfill`, which visit generations now."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 from collections.abc import Sequence

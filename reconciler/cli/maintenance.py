@@ -1,7 +1,5 @@
 """The commands `audit` and `cleanup`: verify what was delivered, and delete what is no longer needed."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,6 @@
 """What several commands share: the option --json, reading the settings, and running a question or an operation."""
 
 # Imports would take most of the time of `--help`: every command imports what it needs inside itself.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

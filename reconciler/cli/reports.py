@@ -1,7 +1,5 @@
 """The commands `status`, `stuck` and `explain`, which only ask the database."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 from typing import Annotated
