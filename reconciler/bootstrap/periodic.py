@@ -18,7 +18,7 @@ from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.periodic.heartbeat import InstanceHeartbeat
 from reconciler.worker.periodic.leadership import KNOWN_AFTER, Leadership
 from reconciler.worker.periodic.poll_statistics import update_poll_statistics
-from reconciler.worker.periodic.probes import ProbeResults, Probes
+from reconciler.worker.periodic.probes import Probes
 from reconciler.worker.periodic.retention import clean_up
 from reconciler.worker.periodic.scheduler import PeriodicTask, Scheduler
 from reconciler.worker.periodic.snapshot import SnapshotRefresh
@@ -49,9 +49,9 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     listener_status = ListenerStatus(metrics)
     sweep = Sweep(parts.claims, parts.worker, metrics, listener_status, settings.sweep_seconds)
     keys = [key.key_hash for key in parts.keys]
-    probes = Probes(parts.kie, parts.store, leadership, metrics, keys, ProbeResults())
+    probes = Probes(parts.kie, parts.store, leadership, metrics, keys)
     thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
-    snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes.results, thresholds)
+    snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds)
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
     retention = Retention(database, parts.table, term=settings.lease_seconds, webhooks=bool(settings.notify_url))

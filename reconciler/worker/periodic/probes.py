@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,25 +20,21 @@ from reconciler.worker.periodic.leadership import Leadership
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class ProbeResults:
-    """What the probes last found: keys that KIE rejects, keys without credit, 1 while the bucket is not public."""
-
-    keys_rejected: int = 0
-    keys_unpaid: int = 0
-    bucket_closed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Probes:
-    """Asks KIE about each key (`keys`: their hashes) and storage about the bucket, while this instance leads."""
+    """Asks KIE about each key (`keys`: their hashes) and storage about the bucket, while this instance leads.
+
+    It keeps what it last found: keys that KIE rejects, keys without credit, 1 while the bucket is not public.
+    """
 
     kie: KieClient
     store: Store
     leadership: Leadership
     metrics: Metrics
     keys: Sequence[str]
-    results: ProbeResults
+    keys_rejected: int = field(default=0, init=False)
+    keys_unpaid: int = field(default=0, init=False)
+    bucket_closed: int = field(default=0, init=False)
 
     async def ask_credit(self) -> None:
         """Ask how many credits each key has left, and whether KIE still accepts the key."""
@@ -54,8 +50,8 @@ class Probes:
                 credits_left[key_hash] = None
         first = next(iter(credits_left.values()))
         self.metrics.kie_credits.set(math.nan if first is None else first)
-        self.results.keys_rejected = sum(amount is None for amount in credits_left.values())
-        self.results.keys_unpaid = sum(amount is not None and amount <= 0 for amount in credits_left.values())
+        self.keys_rejected = sum(amount is None for amount in credits_left.values())
+        self.keys_unpaid = sum(amount is not None and amount <= 0 for amount in credits_left.values())
 
     async def check_bucket(self) -> None:
         """Ask whether the bucket exists and is public: a private one accepts objects that nobody can open."""
@@ -65,6 +61,6 @@ class Probes:
             await self.store.check()
         except Config as error:
             log.warning("bucket.closed", code=error.code, reason=str(error), do=error.hint)
-            self.results.bucket_closed = 1
+            self.bucket_closed = 1
         else:
-            self.results.bucket_closed = 0
+            self.bucket_closed = 0

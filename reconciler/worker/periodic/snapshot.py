@@ -15,7 +15,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import missing
 from reconciler.postgres.reports.reports import Reports
 from reconciler.worker.periodic.leadership import Leadership
-from reconciler.worker.periodic.probes import ProbeResults
+from reconciler.worker.periodic.probes import Probes
 from reconciler.worker.periodic.sweep import Sweep
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ class SnapshotRefresh:
     metrics: Metrics
     leadership: Leadership
     sweep: Sweep
-    probes: ProbeResults
+    probes: Probes
     thresholds: FindingThresholds
     last: Snapshot | None = field(default=None, init=False)
 
