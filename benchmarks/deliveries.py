@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 
-from benchmarks.stage import KEY, Stage, backlog, cpu, program, script, stage
+from benchmarks.stage import HERE, KEY, Stage, backlog, cpu, program, script, stage
 
 MODEL = "nano-banana-2"
 
@@ -27,11 +28,11 @@ async def measure(*, rounds: int, count: int, size: int) -> list[tuple[Run, Run]
     async with stage(media_size=size) as on, asyncpg.create_pool(on.dsn, min_size=1, max_size=2) as pool:
         for n in range(rounds):
             if n % 2:
-                ours = await _daemon(on, pool, count)
+                ours = await daemon(on, pool, count)
                 bare = await _bare(on, pool, count)
             else:
                 bare = await _bare(on, pool, count)
-                ours = await _daemon(on, pool, count)
+                ours = await daemon(on, pool, count)
             pairs.append((bare, ours))
     return pairs
 
@@ -44,9 +45,10 @@ async def _bare(on: Stage, pool: asyncpg.Pool, count: int) -> Run:
     return Run(count / figures["seconds"], figures["cpu"] * 1000 / count)
 
 
-async def _daemon(on: Stage, pool: asyncpg.Pool, count: int) -> Run:
+async def daemon(on: Stage, pool: asyncpg.Pool, count: int, checkout: Path = HERE) -> Run:
+    """Measure one run of a checkout's daemon over a fresh backlog."""
     await backlog(on, pool, count=count, model=MODEL)
-    with program("-m", "reconciler", "run", environment=on.environment()) as process:
+    with program("-m", "reconciler", "run", environment=on.environment(), checkout=checkout) as process:
         # The clock starts with the first claim: starting an interpreter is not delivering.
         while not await pool.fetchval("SELECT EXISTS (SELECT FROM reconciler.work)"):
             assert process.poll() is None, "the daemon ended"

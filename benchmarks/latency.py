@@ -7,11 +7,12 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import asyncpg
 from aiohttp import web
 
-from benchmarks.stage import KEY, USER, Stage, first_line, program, stage
+from benchmarks.stage import HERE, KEY, USER, Stage, first_line, program, stage
 
 ANSWER = {"code": 200, "msg": "success", "data": {"state": "waiting", "resultJson": ""}}
 
@@ -36,7 +37,8 @@ class TimedKie:
 
 
 @contextlib.asynccontextmanager
-async def _timed_kie() -> AsyncIterator[TimedKie]:
+async def listening_kie() -> AsyncIterator[TimedKie]:
+    """Start the KIE on loopback."""
     timed_kie, app = TimedKie(), web.Application()
     app.router.add_get("/{path:.*}", timed_kie.answer)
     runner = web.AppRunner(app, access_log=None)
@@ -54,14 +56,13 @@ async def measure(*, rounds: int, count: int) -> list[tuple[list[float], list[fl
     pairs = []
     async with (
         stage(media_size=1000) as on,
-        _timed_kie() as timed_kie,
+        listening_kie() as timed_kie,
         asyncpg.create_pool(on.dsn, min_size=1, max_size=1) as pool,
     ):
         for _ in range(rounds):
             with _bare(on, timed_kie):
                 bare = await _times(timed_kie, pool, count)
-            with _daemon(on, timed_kie):
-                ours = await _times(timed_kie, pool, count)
+            ours = await daemon(on, timed_kie, pool, count)
             pairs.append((bare, ours))
     return pairs
 
@@ -73,10 +74,11 @@ def _bare(on: Stage, timed_kie: TimedKie) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _daemon(on: Stage, timed_kie: TimedKie) -> Iterator[None]:
-    with program("-m", "reconciler", "run", environment=on.environment(KIE_MARKET_BASE_URL=timed_kie.url)):
-        yield
+async def daemon(on: Stage, timed_kie: TimedKie, pool: asyncpg.Pool, count: int, checkout: Path = HERE) -> list[float]:
+    """Return the milliseconds of `count` rows with a checkout's daemon."""
+    environment = on.environment(KIE_MARKET_BASE_URL=timed_kie.url)
+    with program("-m", "reconciler", "run", environment=environment, checkout=checkout):
+        return await _times(timed_kie, pool, count)
 
 
 async def _times(timed_kie: TimedKie, pool: asyncpg.Pool, count: int) -> list[float]:

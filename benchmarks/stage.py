@@ -26,6 +26,10 @@ USER = "7d0f3a52-4b6e-4c7e-9a55-0c5d3f6f2b11"
 CREATE = "/api/v1/jobs/createTask"
 
 
+HERE = Path(__file__).parent.parent
+"""This checkout."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """The addresses of what runs; `folder` is for the daemon's files."""
@@ -57,15 +61,17 @@ class Stage:
 
 
 @contextlib.contextmanager
-def program(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python program of ours and end it with the context."""
+def program(
+    *arguments: str, environment: dict[str, str] | None = None, checkout: Path = HERE
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python program of this or another checkout, and end it with the context."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=environment,
-        cwd=Path(__file__).parent.parent,
+        cwd=checkout,
     )
     try:
         yield process
