@@ -120,7 +120,7 @@ async def _reconcile(
         asyncio.create_task(built.worker.keep(), name="keep"),
         asyncio.create_task(built.worker.run(), name="work"),
         asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
-        asyncio.create_task(services.run(), name="hub"),
+        asyncio.create_task(services.hub.run(), name="hub"),
         asyncio.create_task(stop.requested.wait(), name="stop"),
     }
     periodic.scheduler.start()
@@ -137,7 +137,7 @@ async def _reconcile(
         # From here on the pulse no longer runs, and a drain may take longer than the patience for one.
         health.reason, health.pulse = DRAINING, time.monotonic
         updates.update()
-        services.close()
+        services.hub.close()
         periodic.scheduler.stop()
         await _first_of(_drain(built, readiness_gate, sender, built.settings.drain_seconds), stop.now.wait())
         await _drain(built, readiness_gate, sender, 0)

@@ -13,15 +13,11 @@ DRAINING = "draining"
 """The reason of a daemon that ends: it answers the requests under way and accepts no others."""
 
 
+@dataclass(slots=True)
 class Pulse:
     """A periodic task that shows that the event loop runs; `at` is the monotonic time when it last did."""
 
-    name = "beat"
-    interval = 1.0
-    first_after = 0.0
-
-    def __init__(self) -> None:
-        self.at = time.monotonic()
+    at: float = field(default_factory=time.monotonic)
 
     async def run_once(self) -> None:
         """Note the time. It waits for nothing: a database that is away must not stop the pulse."""

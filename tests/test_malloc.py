@@ -10,19 +10,19 @@ import weakref
 
 import pytest
 
-from reconciler.malloc import MemoryRelease
+from reconciler.malloc import release_memory
 
 MIB = 1 << 20
 
 HOLES = f"""
 import asyncio, psutil
-from reconciler.malloc import MemoryRelease
+from reconciler.malloc import release_memory
 
 bodies = [b"x" * 100_000 for _ in range(800)]
 between = [*bodies[::40], bodies[-1]]
 del bodies
 resident = psutil.Process().memory_info().rss
-asyncio.run(MemoryRelease().run_once())
+asyncio.run(release_memory())
 print((resident - psutil.Process().memory_info().rss) // {MIB})
 """
 
@@ -145,5 +145,5 @@ async def test_unreachable_cycles_are_freed() -> None:
     gc.collect()
     freed = weakref.ref(one)
     del one, two
-    await MemoryRelease().run_once()
+    await release_memory()
     assert freed() is None

@@ -119,7 +119,8 @@ async def _build(
 ) -> Parts:
     database, table = await _database(settings, metrics, stack)
     inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), table)
-    store = await _checked_store(settings, stack)
+    store = _store(settings, settings.concurrency * 2, stack)
+    await store.check()
     fetcher = await _fetcher(settings, stack)
     kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
     ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, keep_alive=False))
@@ -129,41 +130,29 @@ async def _build(
     limits = Policy(
         settings.give_up_after, provider_hosts=settings.provider_hosts, observe=observe, key_count=len(keys)
     )
-    current = CurrentPolicy(limits)
+    policy = CurrentPolicy(limits)
     eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     term = settings.lease_seconds
     claims = Claims(database, table, eligible, instance=instance, term=term, traced=tracing.on)
     handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
     ledger = Ledger(database, table, handover=handover, second_look=second_look)
-    budget = RateLimit(database, settings.poll_rate)
-    poller = Poller(kie, inbox, budget, keys, metrics, tracing)
+    rate_limit = RateLimit(database, settings.poll_rate)
+    poller = Poller(kie, inbox, rate_limit, keys, metrics, tracing)
     spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
     deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics, tracing, slots=settings.concurrency)
     sinks = (log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing))
-    visitor = Visitor(ledger, poller, deliverer, policy=current, metrics=metrics, tracing=tracing, sinks=sinks)
-    work = _worker(settings, claims, ledger, visitor, metrics)
+    visitor = Visitor(ledger, poller, deliverer, policy=policy, metrics=metrics, tracing=tracing, sinks=sinks)
+    rate = settings.poll_rate * len(keys)
+    polling = max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS)))
+    worker = Worker(claims, ledger, visitor, metrics, polling, term, settings.sweep_seconds, request_gap=1 / rate)
+    queue = VerificationQueue(database, table, term=term)
     return Parts(
-        settings=settings,
-        instance=instance,
-        metrics=metrics,
-        database=database,
-        table=table,
-        reports=Reports(database, table, report_scope(settings)),
-        claims=claims,
-        ledger=ledger,
-        inbox=inbox,
-        kie=kie,
+        settings=settings, instance=instance, metrics=metrics, database=database, table=table, claims=claims,
+        ledger=ledger, inbox=inbox, kie=kie, store=store, rate_limit=rate_limit, keys=keys, policy=policy,
+        deliverer=deliverer, worker=worker, reports=Reports(database, table, report_scope(settings)),
         ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
-        store=store,
-        rate_limit=budget,
-        keys=keys,
-        policy=current,
-        deliverer=deliverer,
-        worker=work,
-        verification=Verification(
-            VerificationQueue(database, table, term=term), store, metrics, stir=work.stir, observe=observe
-        ),
-    )
+        verification=Verification(queue, store, metrics, stir=worker.stir, observe=observe),
+    )  # fmt: skip
 
 
 async def _database(
@@ -200,11 +189,9 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 
 @contextlib.asynccontextmanager
 async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
-    database = Database(settings.database_url.get_secret_value(), size=1)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        database = _connections(settings, 1, stack)
         yield database, await usable(database, settings.task_pattern)
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
@@ -212,8 +199,7 @@ async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
     """Build what the command `doctor` needs; nothing is connected to yet."""
     settings.require("database_url", "kie_api_key", "storage")
     async with contextlib.AsyncExitStack() as stack:
-        store = _store(settings, slots=2)
-        stack.push_async_callback(store.close)
+        store = _store(settings, 2, stack)
         session = await stack.enter_async_context(kie_session())
         yield Doctor(
             settings=settings,
@@ -222,13 +208,6 @@ async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
             kie=_kie(settings, session),
             client=await stack.enter_async_context(json_client()),
         )
-
-
-async def _checked_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:
-    store = _store(settings, slots=settings.concurrency * 2)
-    stack.push_async_callback(store.close)
-    await store.check()
-    return store
 
 
 async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetcher:
@@ -243,15 +222,9 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
 
 def _kie(settings: Settings, session: aiohttp.ClientSession, *, timeout: float = 60.0) -> KieClient:
     """A client that can use every key of the ring."""
-    return KieClient(
-        session, settings.kie_market_base_url, _ring(settings), timeout=timeout, secrets=settings.secrets()
-    )
-
-
-def _ring(settings: Settings) -> dict[str, str]:
-    """KIE's keys by their hashes."""
     secrets = (key.secret.get_secret_value() for key in settings.kie_keys())
-    return {key_hash(secret): secret for secret in secrets}
+    ring = {key_hash(secret): secret for secret in secrets}
+    return KieClient(session, settings.kie_market_base_url, ring, timeout=timeout, secrets=settings.secrets())
 
 
 def _spool_dir(settings: Settings) -> Path:
@@ -273,32 +246,21 @@ async def _tracing(
     return chosen
 
 
-def _store(settings: Settings, slots: int) -> Store:
+def _store(settings: Settings, slots: int, stack: contextlib.AsyncExitStack) -> Store:
+    """Return the storage of the settings, which closes with the stack; nothing is connected to yet."""
+    store: Store
     if settings.storage_backend == "local":
         settings.require("public_url")
         assert settings.storage_local_dir is not None
-        return LocalStore(settings.storage_local_dir, settings.public_url)
-    return SupabaseStore(
-        settings.supabase_url,
-        settings.supabase_service_role_key.get_secret_value(),
-        bucket=settings.storage_bucket,
-        session=storage_session(slots=slots),
-        client=json_client(),
-    )
-
-
-def _worker(settings: Settings, claims: Claims, ledger: Ledger, visitor: Visitor, metrics: Metrics) -> Worker:
-    rate = settings.poll_rate * len(settings.kie_keys())
-    return Worker(
-        claims,
-        ledger,
-        visitor,
-        metrics,
-        max_polling=max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS))),
-        lease_seconds=settings.lease_seconds,
-        sweep_seconds=settings.sweep_seconds,
-        request_gap=1 / rate,
-    )
+        store = LocalStore(settings.storage_local_dir, settings.public_url)
+    else:
+        key = settings.supabase_service_role_key.get_secret_value()
+        session, client = storage_session(slots=slots), json_client()
+        store = SupabaseStore(
+            settings.supabase_url, key, bucket=settings.storage_bucket, session=session, client=client
+        )
+    stack.push_async_callback(store.close)
+    return store
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.reports.change_feed import ChangeFeed
 from reconciler.postgres.reports.generation_list import GenerationList
 from reconciler.settings import Settings
+from reconciler.worker.create.create_quota import CreateQuota
 from reconciler.worker.create.create_task import CallbackTarget, TaskCreator
 from reconciler.worker.create.record_outcome import OutcomeRecorder
 
@@ -69,7 +70,7 @@ def task_creator(parts: Parts) -> TaskCreator:
         requests,
         OutcomeRecorder(requests, parts.claims, parts.ledger, parts.metrics),
         parts.metrics,
-        keys=parts.keys,
-        callback=CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value()),
+        CreateQuota(requests, parts.keys),
+        CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value()),
         observe=parts.policy.limits.observe,
     )

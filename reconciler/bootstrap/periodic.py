@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from reconciler.bootstrap import Parts
 from reconciler.domain.findings import FindingThresholds
 from reconciler.health import Pulse
 from reconciler.http.live.hub import Hub
-from reconciler.malloc import MemoryRelease
+from reconciler.malloc import release_memory
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.listener import Listener
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
 from reconciler.webhooks.sender import WebhookSender
-from reconciler.worker.activity import doing
-from reconciler.worker.periodic.heartbeat import InstanceHeartbeat, WatchedHeartbeat
-from reconciler.worker.periodic.leadership import Leadership
-from reconciler.worker.periodic.poll_statistics import PollStatisticsUpdate
-from reconciler.worker.periodic.probes import BucketProbe, CreditProbe, ProbeResults
-from reconciler.worker.periodic.retention import RetentionCleanup
-from reconciler.worker.periodic.scheduler import Scheduler
+from reconciler.worker.periodic.heartbeat import InstanceHeartbeat
+from reconciler.worker.periodic.leadership import KNOWN_AFTER, Leadership
+from reconciler.worker.periodic.poll_statistics import update_poll_statistics
+from reconciler.worker.periodic.probes import Probes
+from reconciler.worker.periodic.retention import clean_up
+from reconciler.worker.periodic.scheduler import PeriodicTask, Scheduler
 from reconciler.worker.periodic.snapshot import SnapshotRefresh
-from reconciler.worker.periodic.sweep import ListenerStatus, MakeUpSweep, Sweep
-from reconciler.worker.periodic.webhooks import WebhookDispatch
+from reconciler.worker.periodic.sweep import ListenerStatus, Sweep
+
+SNAPSHOT_SECONDS = 15.0
+"""The most seconds between two snapshots; with a shorter interval of the sweep the figures are fresher, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,6 @@ class PeriodicTasks:
     scheduler: Scheduler
     pulse: Pulse
     sweep: Sweep
-    listener_status: ListenerStatus
     heartbeat: InstanceHeartbeat
     snapshot: SnapshotRefresh
 
@@ -43,49 +44,50 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     settings, database, metrics = parts.settings, parts.database, parts.metrics
     interval = settings.lease_seconds / 3
     leadership = Leadership(trust_window=2 * interval)
-    heartbeat = InstanceHeartbeat(
-        Heartbeat(database, parts.instance, term=settings.lease_seconds),
-        leadership,
-        lambda: doing(parts.deliverer, parts.worker, metrics),
-        metrics,
-        interval=interval,
-    )
-    sweep = Sweep(parts.claims, parts.worker, metrics, interval=settings.sweep_seconds)
+    beats = Heartbeat(database, parts.instance, term=settings.lease_seconds)
+    heartbeat = InstanceHeartbeat(beats, leadership, partial(_activity, parts), metrics)
     listener_status = ListenerStatus(metrics)
-    probes = ProbeResults()
-    snapshot = SnapshotRefresh(
-        parts.reports,
-        database,
-        metrics,
-        leadership,
-        sweep=sweep,
-        listener=listener_status,
-        probes=probes,
-        thresholds=FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds),
-    )
-    poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(parts.keys))
+    sweep = Sweep(parts.claims, parts.worker, metrics, listener_status, settings.sweep_seconds)
+    keys = [key.key_hash for key in parts.keys]
+    probes = Probes(parts.kie, parts.store, leadership, metrics, keys)
+    thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
+    snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds)
+    poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
+    update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
     retention = Retention(database, parts.table, term=settings.lease_seconds, webhooks=bool(settings.notify_url))
     # An instance that only observes deletes no row of the application's.
     failed_days = 0 if parts.policy.limits.observe else settings.failed_retention_days
+    cleanup = partial(clean_up, retention, poll_stats, leadership, failed_days=failed_days)
     pulse = Pulse()
-    scheduler = Scheduler(
-        [
-            pulse,
-            MakeUpSweep(sweep, listener_status),
-            sweep,
-            heartbeat,
-            WatchedHeartbeat(heartbeat),
-            parts.verification,
-            MemoryRelease(),
-            *([] if sender is None else [WebhookDispatch(sender)]),
-            snapshot,
-            PollStatisticsUpdate(poll_stats, leadership, parts.policy),
-            CreditProbe(parts.kie, leadership, probes, metrics, keys=[key.key_hash for key in parts.keys]),
-            BucketProbe(parts.store, leadership, probes),
-            RetentionCleanup(retention, poll_stats, leadership, failed_days=failed_days),
-        ]
-    )
-    return PeriodicTasks(scheduler, pulse, sweep, listener_status, heartbeat, snapshot)
+    tasks = [
+        PeriodicTask("beat", 1.0, pulse.run_once),
+        PeriodicTask("make_up", 1.0, sweep.make_up),
+        PeriodicTask("sweep", sweep.interval, sweep.run_once),
+        PeriodicTask("attend", interval, heartbeat.run_once),
+        PeriodicTask("show", 1.0, heartbeat.show_if_watched),
+        PeriodicTask("audit", 15.0, parts.verification.run_once),
+        PeriodicTask("tidy", 15.0, release_memory),
+        PeriodicTask("snapshot", min(settings.sweep_seconds, SNAPSHOT_SECONDS), snapshot.run_once, KNOWN_AFTER),
+        PeriodicTask("pace", 30.0, update, KNOWN_AFTER),
+        PeriodicTask("credit", 300.0, probes.ask_credit, KNOWN_AFTER),
+        PeriodicTask("bucket", 60.0, probes.check_bucket, KNOWN_AFTER),
+        PeriodicTask("upkeep", 3600.0, cleanup, KNOWN_AFTER),
+    ]
+    if sender is not None:
+        # An event that no notification announced is sent all the same.
+        tasks.append(PeriodicTask("look", 1.0, sender.send_due))
+    scheduler = Scheduler(tasks)
+    return PeriodicTasks(scheduler, pulse, sweep, heartbeat, snapshot)
+
+
+def _activity(parts: Parts) -> dict[str, object]:
+    """Return what this process is doing: its transfers, how many generations it holds, its totals since it began.
+
+    Every heartbeat reports it to the other replicas, in place of the report before. `postgres/reports/activity.py`
+    reads it for `top`.
+    """
+    transfers = [transfer.to_json() for transfer in parts.deliverer.transfers.values()]
+    return {"transfers": transfers, "held": parts.worker.in_hand, **parts.metrics.totals()}
 
 
 def listener(parts: Parts, periodic: PeriodicTasks, hub: Hub, sender: WebhookSender | None) -> Listener:
@@ -98,7 +100,7 @@ def listener(parts: Parts, periodic: PeriodicTasks, hub: Hub, sender: WebhookSen
 
     def on_connected() -> None:
         # A sweep that is under way may have begun before the listener heard anything.
-        periodic.scheduler.run_beside(periodic.sweep)
+        periodic.scheduler.run_beside("sweep")
         hub.gap()
 
     def on_event(generation_id: str, event_id: int) -> None:
@@ -111,6 +113,6 @@ def listener(parts: Parts, periodic: PeriodicTasks, hub: Hub, sender: WebhookSen
         parts.database,
         on_generation=on_generation,
         on_connected=on_connected,
-        on_canary=periodic.listener_status.record_canary,
+        on_canary=periodic.sweep.listener.record_canary,
         on_event=on_event,
     )

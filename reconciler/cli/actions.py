@@ -1,7 +1,5 @@
 """The commands `sync`, `retry` and `backfill`, which visit generations now."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.options import AsJson, ask, fail, operate, settings_for
+from reconciler.cli.options import AsJson, ask, emit, fail, operate, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.operator import OperationOutcome
@@ -52,16 +50,13 @@ def backfill(
 
     Also those whose asset_url still points at the provider. If it is stopped, the next run goes on.
     """
-    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.outcomes import BackfillProgress, show_outcomes
     from reconciler.operations.backfill import backfill, find_unstored
 
     if dry_run:
         found = ask(settings_for("database_url"), find_unstored)
-        if as_json:
-            show_json({"found": found})
-        else:
-            typer.echo("\n".join([*found, f"{len(found)} to deliver"]))
+        lines = "\n".join([*found, f"{len(found)} to deliver"])
+        emit({"found": found}, lambda _: typer.echo(lines), as_json=as_json)
         return
     # The bar first: then log lines are written above it and not through it.
     with BackfillProgress(shown=not as_json) as progress:
@@ -69,20 +64,15 @@ def backfill(
             settings_for(), lambda operator: backfill(operator, on_page=progress.page, on_outcome=progress.ended)
         )
     not_delivered = [outcome for outcome in outcomes if outcome.word != "delivered"]
-    if as_json:
-        show_json({"healed": len(outcomes) - len(not_delivered), "left": not_delivered})
-    else:
-        typer.echo(f"{len(outcomes) - len(not_delivered)} delivered, {len(not_delivered)} not")
-        show_outcomes(not_delivered)
+    delivered = len(outcomes) - len(not_delivered)
+    if not as_json:
+        typer.echo(f"{delivered} delivered, {len(not_delivered)} not")
+    emit({"healed": delivered, "left": not_delivered}, lambda _: show_outcomes(not_delivered), as_json=as_json)
     raise typer.Exit(1 if not_delivered else 0)
 
 
 def _print_and_exit(outcomes: Sequence[OperationOutcome], *, as_json: bool) -> None:
-    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.outcomes import show_outcomes
 
-    if as_json:
-        show_json(outcomes)
-    else:
-        show_outcomes(outcomes)
+    emit(outcomes, show_outcomes, as_json=as_json)
     raise typer.Exit(0 if all(outcome.settled for outcome in outcomes) else 1)

@@ -1,7 +1,5 @@
 """The command `doctor`."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from reconciler.cli.options import AsJson, settings_for
+from reconciler.cli.options import AsJson, emit, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.doctor import Check
@@ -22,7 +20,6 @@ def doctor(*, as_json: AsJson = False) -> None:
     is tried with is removed again.
     """
     from reconciler import bootstrap, settings
-    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.doctor import show
     from reconciler.operations.doctor import failed
 
@@ -33,8 +30,5 @@ def doctor(*, as_json: AsJson = False) -> None:
             return await built.examine(settings.strangers())
 
     checks = asyncio.run(examine())
-    if as_json:
-        show_json(checks)
-    else:
-        show(checks)
+    emit(checks, show, as_json=as_json)
     raise typer.Exit(1 if failed(checks) else 0)

@@ -1,7 +1,5 @@
 """The commands `audit` and `cleanup`: verify what was delivered, and delete what is no longer needed."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.options import AsJson, settings_for
+from reconciler.cli.options import AsJson, emit, settings_for
 
 if TYPE_CHECKING:
     from reconciler.operations.audit import AuditTotals, BrokenDelivery
@@ -37,7 +35,6 @@ def audit(
     Every byte is compared with its receipt. Exit 1 when anything was missing or changed, even if it was repaired.
     """
     from reconciler.bootstrap import operator, parts
-    from reconciler.cli.render.console import show_json
     from reconciler.operations.audit import Audit
     from reconciler.postgres.ledger.verification import VerificationQueue
 
@@ -55,14 +52,12 @@ def audit(
             return await audit.run(period)
 
     totals = asyncio.run(run())
-    if as_json:
-        show_json({"totals": totals, "broken": broken})
-    else:
-        typer.echo(
-            f"{totals.deliveries} deliveries, {totals.objects} objects, {totals.bytes} bytes read back: "
-            f"{totals.broken} broken, {totals.repaired} of them repaired; {totals.unread} could not be read, "
-            f"{totals.left} are no longer shown by their rows"
-        )
+    summary = (
+        f"{totals.deliveries} deliveries, {totals.objects} objects, {totals.bytes} bytes read back: "
+        f"{totals.broken} broken, {totals.repaired} of them repaired; {totals.unread} could not be read, "
+        f"{totals.left} are no longer shown by their rows"
+    )
+    emit({"totals": totals, "broken": broken}, lambda _: typer.echo(summary), as_json=as_json)
     raise typer.Exit(0 if totals.well else 1)
 
 
@@ -78,9 +73,8 @@ def cleanup(
     given another object.
     """
     from reconciler.bootstrap import parts
-    from reconciler.cli.render.console import show_json
     from reconciler.postgres.retention import Retention
-    from reconciler.worker.prune import delete_failed, remove_orphans
+    from reconciler.worker.periodic.retention import delete_failed, remove_orphans
 
     settings, age = settings_for(), _duration(failed_older_than)
 
@@ -91,8 +85,6 @@ def cleanup(
             return failed, await remove_orphans(retention, built.store, dry_run=dry_run)
 
     failed, orphans = asyncio.run(run())
-    if as_json:
-        show_json({"failed": failed, "orphans": orphans, "dry_run": dry_run})
-        return
     word = "to delete" if dry_run else "deleted"
-    typer.echo("\n".join([*orphans, f"{failed} failed generations {word}, {len(orphans)} objects {word}"]))
+    lines = "\n".join([*orphans, f"{failed} failed generations {word}, {len(orphans)} objects {word}"])
+    emit({"failed": failed, "orphans": orphans, "dry_run": dry_run}, lambda _: typer.echo(lines), as_json=as_json)

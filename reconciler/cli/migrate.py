@@ -1,7 +1,5 @@
 """The command `migrate`."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.options import AsJson, settings_for
+from reconciler.cli.options import AsJson, emit, settings_for
 
 if TYPE_CHECKING:
     from reconciler.settings import Settings
@@ -58,25 +56,16 @@ def migrate(
 
 
 async def _missing_files(settings: Settings) -> list[str]:
-    from reconciler.postgres.migrations.migrate import behind
     from reconciler.postgres.pool import Database
+    from reconciler.postgres.preflight import missing
 
     database = Database(settings.database_url.get_secret_value(), size=1)
-
-    async def read() -> list[str]:
-        async with database.transaction() as connection:
-            return await behind(connection)
-
     try:
-        return await database.run(read)
+        return await missing(database)
     finally:
         await database.close()
 
 
 def _print_files(word: str, files: Sequence[str], *, as_json: bool) -> None:
-    if as_json:
-        from reconciler.cli.render.console import show_json
-
-        show_json({word: files})
-    else:
-        typer.echo("\n".join(f"{word} {name}" for name in files) or "the database is up to date")
+    lines = "\n".join(f"{word} {name}" for name in files) or "the database is up to date"
+    emit({word: files}, lambda _: typer.echo(lines), as_json=as_json)

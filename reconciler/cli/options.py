@@ -1,7 +1,6 @@
 """What several commands share: the option --json, reading the settings, and running a question or an operation."""
 
 # Imports would take most of the time of `--help`: every command imports what it needs inside itself.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -53,6 +52,13 @@ def operate(settings: Settings, operation: Callable[[Operator], Coroutine[Any, A
             return await operation(operator(built, at_once=settings.concurrency))
 
     return asyncio.run(result())
+
+
+def emit(value: T, show: Callable[[T], object], *, as_json: bool) -> None:
+    """Print the value as JSON, or as `show` prints it."""
+    from reconciler.cli.render.console import show_json
+
+    (show_json if as_json else show)(value)
 
 
 def fail(message: str) -> NoReturn:

@@ -1,14 +1,12 @@
 """The commands `status`, `stuck` and `explain`, which only ask the database."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
 
-from reconciler.cli.options import AsJson, ask, fail, settings_for
+from reconciler.cli.options import AsJson, ask, emit, fail, settings_for
 
 
 def status(*, as_json: AsJson = False) -> None:
@@ -16,14 +14,9 @@ def status(*, as_json: AsJson = False) -> None:
 
     Also what is in flight or stuck now, and how many replicas are alive.
     """
-    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.reports import show_status
 
-    report = ask(settings_for("database_url"), lambda reports: reports.status())
-    if as_json:
-        show_json(report)
-    else:
-        show_status(report)
+    emit(ask(settings_for("database_url"), lambda reports: reports.status()), show_status, as_json=as_json)
 
 
 def stuck(*, as_json: AsJson = False) -> None:
@@ -31,15 +24,11 @@ def stuck(*, as_json: AsJson = False) -> None:
 
     Longer than RECONCILER_STUCK_AFTER; the oldest first.
     """
-    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.reports import show_stuck
 
     settings = settings_for("database_url")
     rows = ask(settings, lambda reports: reports.stuck())
-    if as_json:
-        show_json(rows)
-    else:
-        show_stuck(rows, settings.stuck_after)
+    emit(rows, lambda found: show_stuck(found, settings.stuck_after), as_json=as_json)
 
 
 def explain(

@@ -1,7 +1,5 @@
 """The command `run`: the daemon."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 import asyncio

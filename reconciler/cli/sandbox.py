@@ -1,7 +1,5 @@
 """The commands `simulate`, a local KIE, and `demo`, everything on this machine."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 from pathlib import Path

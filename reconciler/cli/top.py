@@ -1,7 +1,5 @@
 """The command `top`: what happens now, refreshed until Ctrl-C."""
 
-# ruff: noqa: PLC0415 - see options.py
-
 from __future__ import annotations
 
 import asyncio

@@ -6,7 +6,7 @@ The routes decide what a caller may see, and filter rows by `user_id`. No answer
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jwt
 from fastapi import Depends, Request
@@ -45,20 +45,20 @@ class Caller:
         return self.user_id is None
 
 
+@dataclass(frozen=True, slots=True)
 class TokenVerifier:
     """Verifies end users' tokens: with the project's shared secret where it is set, else with its public keys."""
 
-    def __init__(self, secret: str, keys: Jwks | None = None) -> None:
-        self._secret = secret
-        self._keys = keys
+    secret: str = field(repr=False)
+    keys: Jwks | None = None
 
     async def user(self, token: str) -> str | None:
         """Return the user id of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
         try:
-            if self._secret:
-                return _user(_claims(token, self._secret, ["HS256"]))
+            if self.secret:
+                return _user(_claims(token, self.secret, ["HS256"]))
             kid = jwt.get_unverified_header(token).get("kid")
-            key = await self._keys.key(kid) if self._keys and isinstance(kid, str) else None
+            key = await self.keys.key(kid) if self.keys and isinstance(kid, str) else None
             # The key defines the algorithm: a token that names another one is invalid.
             return _user(_claims(token, key, [key.algorithm_name])) if key else None
         except jwt.PyJWTError:

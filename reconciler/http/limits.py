@@ -121,8 +121,7 @@ class LimitedProtocol(H11Protocol):
     def __init__(self, *arguments: Any, limits: RequestLimits, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._limits = limits
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._answer_timer: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first request; close the connection at once where too many are open."""
@@ -134,40 +133,34 @@ class LimitedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers."""
-        self._cancel_head_timer()
-        self._cancel_answer_timer()
+        self._cancel("head")
+        self._cancel("answer")
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Start the timer for the client to read its answer."""
         super().pause_writing()
-        self._answer_timer = self.loop.call_later(self._limits.read_answer_seconds, self.transport.abort)
+        self._timers["answer"] = self.loop.call_later(self._limits.read_answer_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Cancel the timer: the client has read enough."""
-        self._cancel_answer_timer()
+        self._cancel("answer")
         super().resume_writing()
 
     def handle_events(self) -> None:
         """Keep the timer running while only a part of a head has come."""
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
-            self._cancel_head_timer()
-        elif self._head_timer is None:
+            self._cancel("head")
+        elif "head" not in self._timers:
             self._start_head_timer()
 
     def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(self._limits.head_seconds, self.transport.close)
+        self._timers["head"] = self.loop.call_later(self._limits.head_seconds, self.transport.close)
 
-    def _cancel_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _cancel_answer_timer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
+    def _cancel(self, timer: str) -> None:
+        if timer in self._timers:
+            self._timers.pop(timer).cancel()
 
 
 def protocol_factory(limits: RequestLimits) -> Callable[..., LimitedProtocol]:

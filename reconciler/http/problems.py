@@ -69,27 +69,24 @@ def wait(seconds: float) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Make this application answer every error as a Problem."""
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.exception_handler(Problem)(_problem)
+    app.exception_handler(RequestValidationError)(_invalid_request)
+    app.exception_handler(HTTPException)(_http_error)
     for kind in (Transient, Permanent, Config):
-        app.add_exception_handler(kind, _our_error)
+        app.exception_handler(kind)(_our_error)
 
 
-async def _problem(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Problem)
+async def _problem(_: Request, error: Problem) -> JSONResponse:
     return error.answer()
 
 
-async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     # The place and the reason, never the value: it may be a secret in the wrong place.
     detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return Problem(400, "invalid_request", detail).answer()
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     word = _WORDS.get(error.status_code, "refused")
     headers = dict(error.headers or {})
     if error.status_code == 405:
@@ -103,8 +100,7 @@ def _has_route(request: Request, method: str) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
-async def _our_error(_: Request, error: Exception) -> JSONResponse:
+async def _our_error(_: Request, error: Transient | Permanent | Config) -> JSONResponse:
     if isinstance(error, Transient):
         return unavailable(str(error), seconds=error.retry_after or 2.0).answer()
-    assert isinstance(error, Permanent | Config)
     return Problem(500, error.code, str(error)).answer()

@@ -47,14 +47,6 @@ class RouteServices:
     link_refresher: LinkRefresher
     task_creator: TaskCreator
 
-    async def run(self) -> None:
-        """Feed the open event streams until cancelled."""
-        await self.hub.run()
-
-    def close(self) -> None:
-        """End the open event streams."""
-        self.hub.close()
-
 
 @dataclass(slots=True)
 class ReadinessGate:

@@ -136,12 +136,12 @@ def _holder(details: GenerationDetails) -> str:
 
 
 def _deadline(details: GenerationDetails, settings: Settings) -> str:
-    ahead = sorted(deadline for deadline in _deadlines(details, settings) if deadline[0] > details.now)
-    past = sorted(deadline for deadline in _deadlines(details, settings) if deadline[0] <= details.now)
-    parts = [f"Run out: {what}, {_at(when, details.now)}." for when, what in past]
-    if ahead:
-        when, what = ahead[0]
-        parts.append(f"First to run out: {what}, {_at(when, details.now)}.")
+    parts = []
+    for when, what in sorted(_deadlines(details, settings)):
+        ahead = when > details.now
+        parts.append(f"{'First to run out' if ahead else 'Run out'}: {what}, {_at(when, details.now)}.")
+        if ahead:
+            break
     return " ".join(parts)
 
 

@@ -76,7 +76,7 @@ class Operator:
             if visited is not None and visited.row.polls == 0:
                 # While many rows are new, the first visit only takes a place in the queue; the second one asks KIE.
                 visited = await self.worker.once(generation_id, trigger)
-            observation = visited.seen if visited is not None else None
+            observation = visited.observation if visited is not None else None
         except LeaseLost:
             log.info("lease.lost", generation_id=generation_id)
         while True:

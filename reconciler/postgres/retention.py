@@ -1,7 +1,7 @@
 """What grows old: failed generations with nothing stored, objects that no row names, and our own records.
 
-The leader calls this once an hour, and `cleanup` does (`worker/prune.py`). Every statement is bounded, so that no lock
-is held for long.
+The leader calls this once an hour, and `cleanup` does (`worker/periodic/retention.py`). Every statement is bounded,
+so that no lock is held for long.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ the database, when it must stop. The worker creates and prolongs it, the visit c
                     ├──the worker or a drain gives it back──> released
                     └──the database names another holder, or none──> lost (the visit is cancelled)
 
-The trust window is shorter than the lease. `drawn` is taken before the claim or the renewal is sent, so the term ends
+The trust window is shorter than the lease. `sent_at` is taken before the claim or the renewal is sent, so the term ends
 here no later than in the database; the margin keeps a late write from meeting a successor's:
 
-    drawn                                   drawn + term - margin       drawn + term
+    sent_at                               sent_at + term - margin     sent_at + term
       ├────────────── trusted ────────────────────────┼──────── margin ──────────┤
 """
 
@@ -35,34 +35,27 @@ MARGIN = 5.0
 
 @dataclass(slots=True)
 class Lease:
-    """The right to write one generation for `term` seconds from `drawn`, a monotonic time.
+    """The right to write one generation for `term` seconds from `sent_at`, a monotonic time.
 
     `lost` is set once another holder is known. `ending` is set while the visit writes its end, which gives the lease
-    back: a renewal that misses it then is no loss. `on_polled` tells the worker that the visit needs KIE no more.
+    back: a renewal that misses it then is no loss. `on_polled` tells the worker that the visit needs KIE no more;
+    calling it twice is harmless.
     """
 
     claim: Claim
     term: float
-    drawn: float
+    sent_at: float
     on_polled: Callable[[], None] = lambda: None
     lost: bool = False
     ending: bool = False
 
     def remaining(self) -> float:
         """Return the seconds until the lease ends, 0 once it is lost."""
-        return 0.0 if self.lost else self.drawn + self.term - time.monotonic()
+        return 0.0 if self.lost else self.sent_at + self.term - time.monotonic()
 
     def trusted(self) -> bool:
         """Return whether bytes may still be sent under this lease."""
         return self.remaining() > min(MARGIN, self.term / 3)
-
-    def prolong(self, drawn: float) -> None:
-        """Count the term from `drawn`, the monotonic time just before the renewal was sent."""
-        self.drawn = drawn
-
-    def stop_polling(self) -> None:
-        """Let another visit ask KIE in this one's place; calling it twice is harmless."""
-        self.on_polled()
 
     async def outcome(self, visit: asyncio.Task[T]) -> T:
         """Return what the visit returns; LeaseLost where losing this lease cancelled the visit, but not the caller."""

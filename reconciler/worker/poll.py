@@ -66,38 +66,38 @@ class Poller:
         Where KIE stays unreachable, the result that the task's callbacks agree on takes the record's place.
         """
         chosen = route(row, self.keys)
-        seen, _ = await self._record(row, row.task_id or "", chosen)
-        if isinstance(seen, Unreachable) and may_trust(row, seen, len(self.keys)):
-            return row, await self._callback_result(row, seen)
-        return _remembering(row, seen, chosen), seen
+        observation, _ = await self._record(row, row.task_id or "", chosen)
+        if isinstance(observation, Unreachable) and may_trust(row, observation, len(self.keys)):
+            return row, await self._callback_result(row, observation)
+        return _with_route(row, observation, chosen), observation
 
     async def _callback_result(self, row: Row, unreachable: Unreachable) -> CallbackResult | Unreachable:
         bodies = await self.inbox.bodies(row.task_id or "")
-        seen = trusted_result(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
-        if isinstance(seen, CallbackResult):
+        observation = trusted_result(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
+        if isinstance(observation, CallbackResult):
             logger = log.bind(generation_id=row.id, task_id=row.task_id)
-            logger.warning("callback.believed", addresses=len(seen.ready.sources), unheard=unreachable.reason)
-        return seen
+            logger.warning("callback.believed", addresses=len(observation.ready.sources), unheard=unreachable.reason)
+        return observation
 
     async def identify(self, row: Row) -> tuple[Row, Observation]:
         """Ask for the records of the offered tasks, until one of them names this generation."""
         reasons: list[str] = []
         unreachable: list[Unreachable] = []
         for task_id in row.offered:
-            chosen, seen, record = await self._with_any_key(row, task_id)
-            match seen:
+            chosen, observation, record = await self._with_any_key(row, task_id)
+            match observation:
                 case TaskUnknown():
                     reasons.append(f"KIE does not know {task_id}")
                 case Unreachable():
-                    reasons.append(f"KIE could not be asked about {task_id} ({seen.reason})")
-                    unreachable.append(seen)
-                    if seen.reason == "rate_limited":
+                    reasons.append(f"KIE could not be asked about {task_id} ({observation.reason})")
+                    unreachable.append(observation)
+                    if observation.reason == "rate_limited":
                         break
                 case _ if generation_named(record) == row.id:
-                    return _remembering(row, seen, chosen), TaskIdentified(task_id)
+                    return _with_route(row, observation, chosen), TaskIdentified(task_id)
                 case _:
                     reasons.append(f"the record of {task_id} names another generation or none")
-        waits = [seen.retry_after for seen in unreachable if seen.retry_after is not None]
+        waits = [observation.retry_after for observation in unreachable if observation.retry_after is not None]
         return row, TaskNotIdentified(
             "; ".join(reasons), all_answered=not unreachable, retry_after=max(waits, default=None)
         )
@@ -110,12 +110,12 @@ class Poller:
         rejected = None
         for key in ring(row, self.keys):
             chosen = Route(MARKET, key.key_hash)
-            seen, record = await self._record(row, task_id, chosen)
-            if isinstance(seen, Unreachable) and seen.reason == "unauthorized":
-                rejected = chosen, seen, record
-            elif not isinstance(seen, TaskUnknown):
-                return chosen, seen, record
-        return rejected or (chosen, seen, record)
+            observation, record = await self._record(row, task_id, chosen)
+            if isinstance(observation, Unreachable) and observation.reason == "unauthorized":
+                rejected = chosen, observation, record
+            elif not isinstance(observation, TaskUnknown):
+                return chosen, observation, record
+        return rejected or (chosen, observation, record)
 
     async def _record(self, row: Row, task_id: str, chosen: Route) -> tuple[Observation, object]:
         """Wait for a slot and ask; return what the answer means, and the record itself where one came."""
@@ -125,14 +125,14 @@ class Poller:
             return Unreachable("rate_limited", str(resting), resting.retry_after, request_sent=False), None
         began = time.monotonic()
         with self.tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
-            seen, record = await self._request(task_id, chosen)
-            span.note(outcome=WORDS[type(seen)])
-            if isinstance(seen, Unreachable):
-                span.failed(seen.reason, seen.detail)
+            observation, record = await self._request(task_id, chosen)
+            span.note(outcome=WORDS[type(observation)])
+            if isinstance(observation, Unreachable):
+                span.failed(observation.reason, observation.detail)
                 logger = log.bind(generation_id=row.id, task_id=task_id)
-                logger.warning("kie.request_failed", code=seen.reason, reason=seen.detail)
-        await self._account(seen, chosen.key_hash, time.monotonic() - began)
-        return seen, record
+                logger.warning("kie.request_failed", code=observation.reason, reason=observation.detail)
+        await self._account(observation, chosen.key_hash, time.monotonic() - began)
+        return observation, record
 
     async def _request(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
         try:
@@ -143,34 +143,36 @@ class Poller:
             # A connection is one answer behind and would stay so, and we do not know which.
             self.kie.renew()
             return self._redacted(mismatch), None
-        seen = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
-        return seen, reply.body.get("data") if isinstance(reply.body, Mapping) else None
+        observation = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
+        return observation, reply.body.get("data") if isinstance(reply.body, Mapping) else None
 
-    def _redacted(self, seen: Observation) -> Observation:
+    def _redacted(self, observation: Observation) -> Observation:
         """Return the observation without our secrets, which KIE may repeat: it is stored, logged and shown to users."""
-        match seen:
+        match observation:
             case Failed():
-                code = None if seen.code is None else self.kie.redact(seen.code, _LONGEST_CODE)
-                return replace(seen, message=self.kie.redact(seen.message, _LONGEST_MESSAGE), code=code)
+                code = None if observation.code is None else self.kie.redact(observation.code, _LONGEST_CODE)
+                return replace(observation, message=self.kie.redact(observation.message, _LONGEST_MESSAGE), code=code)
             case Unreachable():
-                return replace(seen, detail=self.kie.redact(seen.detail, _LONGEST_DETAIL))
+                return replace(observation, detail=self.kie.redact(observation.detail, _LONGEST_DETAIL))
             case _:
-                return seen
+                return observation
 
-    async def _account(self, seen: Observation, key_hash: str, seconds: float) -> None:
+    async def _account(self, observation: Observation, key_hash: str, seconds: float) -> None:
         """Count a request, and let the key rest where KIE says that it is used too fast."""
         outcome = "ok"
-        if isinstance(seen, Unreachable):
-            outcome = "rate_limited" if seen.reason == "rate_limited" else "away"
-            self.metrics.missed("ask", seen.reason)
-            if seen.reason == "rate_limited":
-                await self.rate_limit.pause(key_hash, min(seen.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER))
+        if isinstance(observation, Unreachable):
+            outcome = "rate_limited" if observation.reason == "rate_limited" else "away"
+            self.metrics.missed("ask", observation.reason)
+            if observation.reason == "rate_limited":
+                await self.rate_limit.pause(
+                    key_hash, min(observation.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER)
+                )
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)
-        self.metrics.polls.labels(WORDS[type(seen)]).inc()
+        self.metrics.polls.labels(WORDS[type(observation)]).inc()
 
 
-def _remembering(row: Row, seen: Observation, chosen: Route) -> Row:
+def _with_route(row: Row, observation: Observation, chosen: Route) -> Row:
     """Return the row with the key and the dialect that know its task."""
-    if isinstance(seen, Working | Ready | Failed):
+    if isinstance(observation, Working | Ready | Failed):
         return replace(row, key_hash=chosen.key_hash, family=chosen.dialect.name)
     return row

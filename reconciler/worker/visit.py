@@ -50,7 +50,7 @@ from reconciler.worker.poll import Poller
 
 log = structlog.get_logger()
 
-PASSES = 3
+MAX_ATTEMPTS = 3
 """How often a visit begins again with a row that changes under it, before the next visit takes over."""
 
 
@@ -64,7 +64,7 @@ class VisitOutcome:
     claim: Claim
     decision: Decision
     row: Row
-    seen: Observation
+    observation: Observation
     at: datetime
     event: str | None = None
     seconds: float = 0.0
@@ -113,17 +113,17 @@ class Visitor:
     tracing: Tracing
     sinks: Sequence[VisitSink]
 
-    async def visit(self, held: ClaimedRow, lease: Lease) -> VisitOutcome:
+    async def visit(self, claimed_row: ClaimedRow, lease: Lease) -> VisitOutcome:
         """Visit one claimed generation until it rests.
 
         Raises LeaseLost when another instance has taken over, Transient when the database is away or the row keeps
         changing.
         """
-        claim, row = lease.claim, held.row
+        claim, row = lease.claim, claimed_row.row
         with self.tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as span:
             began = time.monotonic()
-            for _ in range(PASSES):
-                outcome = await self._pass(held, lease)
+            for _ in range(MAX_ATTEMPTS):
+                outcome = await self._pass(claimed_row, lease)
                 if outcome is not None:
                     outcome = replace(outcome, seconds=time.monotonic() - began)
                     for sink in self.sinks:
@@ -133,36 +133,36 @@ class Visitor:
                 if claim.generation_id not in rows:
                     await self.ledger.forget(claim)
                     gone = Done("the application deleted the row")
-                    outcome = VisitOutcome(claim, gone, held.row, NotPolled(), held.now)
+                    outcome = VisitOutcome(claim, gone, claimed_row.row, NotPolled(), claimed_row.now)
                     break
-                held = rows[claim.generation_id]
+                claimed_row = rows[claim.generation_id]
             else:
                 raise Transient("the row keeps changing during the visit", code="row_moving")
             span.note(decision=WORDS[type(outcome.decision)])
         return outcome
 
-    async def _pass(self, held: ClaimedRow, lease: Lease) -> VisitOutcome | None:
+    async def _pass(self, claimed_row: ClaimedRow, lease: Lease) -> VisitOutcome | None:
         """Poll and deliver as decided until a decision ends the visit; None where the row must be read again."""
-        row, trigger = held.row, lease.claim.trigger
-        seen: Observation = NotPolled()
+        row, trigger = claimed_row.row, lease.claim.trigger
+        observation: Observation = NotPolled()
         began = time.monotonic()
         while True:
-            now = held.now + timedelta(seconds=time.monotonic() - began)
-            row = absorb(row, seen, now)
-            decision = decide(row, seen, now, self.policy.draw(spare=self._may_poll_now(row, trigger)))
+            now = claimed_row.now + timedelta(seconds=time.monotonic() - began)
+            row = absorb(row, observation, now)
+            decision = decide(row, observation, now, self.policy.draw(spare=self._has_spare_request(row, trigger)))
             match decision:
                 case Poll():
-                    row, seen = await self.poller.ask(row)
+                    row, observation = await self.poller.ask(row)
                 case IdentifyTask():
-                    row, seen = await self.poller.identify(row)
+                    row, observation = await self.poller.identify(row)
                 case Deliver():
-                    lease.stop_polling()
+                    lease.on_polled()
                     # A repair polls a task that completed long ago, which is no lag of ours.
-                    if isinstance(seen, Ready) and seen.completed_at is not None and not is_repair(row):
-                        self.metrics.seen(trigger, now - seen.completed_at, generation_id=row.id)
-                    seen = await self.deliverer.deliver(row, lease)
+                    if isinstance(observation, Ready) and observation.completed_at is not None and not is_repair(row):
+                        self.metrics.seen(trigger, now - observation.completed_at, generation_id=row.id)
+                    observation = await self.deliverer.deliver(row, lease)
                 case AttachTask() | Finish() | Fail() | Reschedule() | Done():
-                    return await self._end(VisitOutcome(lease.claim, decision, row, seen, now), lease)
+                    return await self._end(VisitOutcome(lease.claim, decision, row, observation, now), lease)
                 case _:
                     assert_never(decision)
 
@@ -180,7 +180,7 @@ class Visitor:
                     again = True
                 case Finish():
                     write = ledger.repaired if is_repair(row) else ledger.finish
-                    event = await write(row, claim, self.deliverer.results(row, _unwritten(outcome.seen)))
+                    event = await write(row, claim, self.deliverer.results(row, _unwritten(outcome.observation)))
                     again = event is None
                 case Fail() as decision:
                     await ledger.note(row, claim)
@@ -199,7 +199,7 @@ class Visitor:
 
     async def _rest_rejected(self, outcome: VisitOutcome, error: Permanent) -> VisitOutcome:
         """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored."""
-        if (receipt := _unwritten(outcome.seen)) is not None:
+        if (receipt := _unwritten(outcome.observation)) is not None:
             await self.ledger.stored(outcome.row, outcome.claim, receipt)
         row, rest = retry_rejected_write(
             outcome.row, outcome.decision, outcome.at, reason=str(error), finding=error.code
@@ -207,13 +207,12 @@ class Visitor:
         await self.ledger.rest(row, outcome.claim, rest)
         return replace(outcome, row=row, decision=rest)
 
-    def _may_poll_now(self, row: Row, trigger: Trigger) -> bool:
-        """Return whether a first poll may be sent now; a poll that a person or a callback asked for never waits."""
+    def _has_spare_request(self, row: Row, trigger: Trigger) -> bool:
+        """Return whether a poll could be sent at once; one that a person or a callback asked for never waits."""
         requested = trigger in {Trigger.CALLBACK, Trigger.SYNC, Trigger.BACKFILL}
-        first = row.polls == 0 and row.task_id is not None and not requested
-        return not first or self.poller.spare(row)
+        return requested or row.task_id is None or self.poller.spare(row)
 
 
-def _unwritten(seen: Observation) -> Asset | None:
+def _unwritten(observation: Observation) -> Asset | None:
     """Return the stored asset whose receipt is written with the success, None where all receipts are written."""
-    return seen.unwritten if isinstance(seen, Stored) else None
+    return observation.unwritten if isinstance(observation, Stored) else None

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -30,7 +31,8 @@ from reconciler.worker.visit import Visitor, VisitOutcome
 log = structlog.get_logger()
 
 IDLE_SECONDS = 1.0
-"""Seconds between two claims of a generation that is not due yet, where the last one found none."""
+"""Seconds until the next attempt: after a claim that failed, after a claim before the due time that found nothing, and
+at most this long while the database may hold a claim of ours whose answer did not come."""
 
 CLAIM_PAUSE = 0.01
 BACKLOG_PAUSE = 0.05
@@ -40,35 +42,29 @@ MAX_HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
 
 
+@dataclass(eq=False)
 class Worker:
-    """Claims and visits generations in this process; `request_gap` is the seconds between two requests to KIE."""
+    """Claims and visits generations in this process; `request_gap` is the seconds between two requests to KIE.
 
-    def __init__(
-        self,
-        claims: Claims,
-        ledger: Ledger,
-        visitor: Visitor,
-        metrics: Metrics,
-        *,
-        max_polling: int,
-        lease_seconds: float,
-        sweep_seconds: float,
-        request_gap: float,
-    ) -> None:
-        self._claims = claims
-        self._ledger = ledger
-        self._visitor = visitor
-        self._metrics = metrics
-        self._max_polling = max_polling
-        self._term = lease_seconds
-        self._sweep = sweep_seconds
-        self._request_gap = request_gap
+    With `draining` no more visits begin here.
+    """
+
+    claims: Claims
+    ledger: Ledger
+    visitor: Visitor
+    metrics: Metrics
+    max_polling: int
+    lease_seconds: float
+    sweep_seconds: float
+    request_gap: float
+    draining: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
         self._wakes: dict[str, Trigger] = {}
         self._stirred = asyncio.Event()
-        self._held: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
+        self._visits: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
         self._polling: set[UUID] = set()
-        self._releases = Releases(claims, metrics)
-        self._draining = False
+        self._releases = Releases(self.claims, self.metrics)
         self._claiming = asyncio.Lock()
         self._early_at = 0.0
 
@@ -83,7 +79,7 @@ class Worker:
 
     async def run(self) -> None:
         """Claim and visit until drained; neither an absent database nor an unexpected error ends the loop."""
-        while not self._draining:
+        while not self.draining:
             self._stirred.clear()
             try:
                 async with self._claiming:
@@ -101,28 +97,28 @@ class Worker:
     async def _claim(self) -> float:
         """Claim as many generations as may poll and begin their visits; return the seconds until the next claim."""
         await self._releases.retry()
-        await self._claims.unacknowledged.settle(list(self._held))
-        free = min(self._max_polling - len(self._polling), MAX_HELD - len(self._held))
+        await self.claims.unacknowledged.settle(list(self._visits))
+        free = min(self.max_polling - len(self._polling), MAX_HELD - len(self._visits))
         if free <= 0:
-            return self._sweep
+            return self.sweep_seconds
         # Woken generations are visited before anything else is claimed: a person may be waiting for them.
         woken = await self._begin(lambda: self._claim_woken(free))
-        overdue = await self._begin(lambda: self._claims.due(free - woken)) if woken < free else 0
+        overdue = await self._begin(lambda: self.claims.due(free - woken)) if woken < free else 0
         begun = woken + overdue or await self._begin(self._claim_early)
         if begun or self._wakes:
             self._stirred.set()
             await asyncio.sleep(BACKLOG_PAUSE if overdue else CLAIM_PAUSE)
             return CLAIM_PAUSE
-        due = await self._claims.next_due()
-        soonest = self._sweep if due is None else min(due, self._early_at - time.monotonic())
-        return min(max(soonest, CLAIM_PAUSE), IDLE_SECONDS if self._claims.unacknowledged.open else self._sweep)
+        due = await self.claims.next_due()
+        soonest = self.sweep_seconds if due is None else min(due, self._early_at - time.monotonic())
+        return min(max(soonest, CLAIM_PAUSE), IDLE_SECONDS if self.claims.unacknowledged.open else self.sweep_seconds)
 
     async def _claim_woken(self, limit: int) -> list[Claim]:
         wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:limit]}
         if not wakes:
             return []
         try:
-            result = await self._claims.take(wakes)
+            result = await self.claims.take(wakes)
         except ReconcilerError:
             self._wakes = wakes | self._wakes
             raise
@@ -135,8 +131,8 @@ class Worker:
         """Claim one generation before it is due, so that the next request to KIE does not go unused."""
         if time.monotonic() < self._early_at:
             return []
-        claims = await self._claims.early(1)
-        self._early_at = time.monotonic() + (self._request_gap if claims else IDLE_SECONDS)
+        claims = await self.claims.early(1)
+        self._early_at = time.monotonic() + (self.request_gap if claims else IDLE_SECONDS)
         return claims
 
     async def _begin(self, claiming: Callable[[], Coroutine[Any, Any, list[Claim]]]) -> int:
@@ -144,19 +140,19 @@ class Worker:
         if self.draining:
             return 0
         # Before the claim is sent: our view of a lease must end no later than the database's.
-        drawn = time.monotonic()
+        sent_at = time.monotonic()
         claims = await claiming()
-        if self._draining or not claims:
+        if self.draining or not claims:
             await self._releases.give_back(claims, seconds=0.0)
             return 0
         try:
-            for claim, held in (await self._read(claims)).items():
-                if held is None:
-                    await self._ledger.forget(claim)
+            for claim, claimed_row in (await self._read(claims)).items():
+                if claimed_row is None:
+                    await self.ledger.forget(claim)
                 else:
-                    self._start_visit(held, claim, drawn)
+                    self._start_visit(claimed_row, claim, sent_at)
         except Exception:
-            not_begun = [claim for claim in claims if claim.lease not in self._held]
+            not_begun = [claim for claim in claims if claim.lease not in self._visits]
             await self._releases.give_back(not_begun, seconds=0.0)
             raise
         return len(claims)
@@ -167,26 +163,26 @@ class Worker:
         Rows are hostile: where one of them breaks the reading, each is read alone, and that one waits a minute.
         """
         try:
-            rows = await self._ledger.read([claim.generation_id for claim in claims])
+            rows = await self.ledger.read([claim.generation_id for claim in claims])
         except ReconcilerError:
             raise
         except Exception:
             if len(claims) > 1:
-                return {claim: held for alone in claims for claim, held in (await self._read([alone])).items()}
+                return {claim: row for alone in claims for claim, row in (await self._read([alone])).items()}
             await self._releases.give_back_broken(claims[0])
             return {}
         return {claim: rows.get(claim.generation_id) for claim in claims}
 
-    def _start_visit(self, held: ClaimedRow, claim: Claim, drawn: float) -> None:
-        lease = Lease(claim, self._term, drawn, on_polled=partial(self._stop_polling, claim))
+    def _start_visit(self, claimed_row: ClaimedRow, claim: Claim, sent_at: float) -> None:
+        lease = Lease(claim, self.lease_seconds, sent_at, on_polled=partial(self._stop_polling, claim))
         self._polling.add(claim.lease)
-        self._held[claim.lease] = (lease, asyncio.create_task(self._guarded_visit(held, lease)))
+        self._visits[claim.lease] = (lease, asyncio.create_task(self._guarded_visit(claimed_row, lease)))
 
-    async def _guarded_visit(self, held: ClaimedRow, lease: Lease) -> None:
+    async def _guarded_visit(self, claimed_row: ClaimedRow, lease: Lease) -> None:
         """Visit; a broken visit delays only this generation: by a minute, after a lost lease or an outage by 5 s."""
-        logger = log.bind(generation_id=held.row.id, task_id=held.row.task_id)
+        logger = log.bind(generation_id=claimed_row.row.id, task_id=claimed_row.row.task_id)
         try:
-            await self._visitor.visit(held, lease)
+            await self.visitor.visit(claimed_row, lease)
         except LeaseLost:
             self._mark_lost(lease)
             # The visit may have stopped by our clock alone; if the lease is still ours, others need not wait for it.
@@ -195,10 +191,10 @@ class Worker:
             logger.warning("visit.interrupted", code=error.code, reason=str(error))
             await self._releases.give_back([lease.claim], seconds=5.0)
         except Exception:
-            await self._releases.give_back_broken(lease.claim, held.row.task_id)
+            await self._releases.give_back_broken(lease.claim, claimed_row.row.task_id)
         finally:
-            lease.stop_polling()
-            self._held.pop(lease.claim.lease, None)
+            lease.on_polled()
+            self._visits.pop(lease.claim.lease, None)
 
     def _stop_polling(self, claim: Claim) -> None:
         self._polling.discard(claim.lease)
@@ -206,93 +202,83 @@ class Worker:
 
     def _mark_lost(self, lease: Lease) -> None:
         lease.lost = True
-        self._metrics.leases_lost.inc()
+        self.metrics.leases_lost.inc()
         log.warning("lease.lost", generation_id=lease.claim.generation_id)
 
     async def keep(self) -> None:
         """Renew the leases that are held, until cancelled; cancel a visit whose lease is lost."""
         while True:
-            await asyncio.sleep(self._term / 3)
-            leases = [lease for lease, _ in self._held.values()]
+            await asyncio.sleep(self.lease_seconds / 3)
+            leases = [lease for lease, _ in self._visits.values()]
             if not leases:
                 continue
-            drawn = time.monotonic()
+            sent_at = time.monotonic()
             try:
-                renewed = await self._claims.renew([lease.claim for lease in leases])
+                renewed = await self.claims.renew([lease.claim for lease in leases])
                 for lease in leases:
                     if lease.claim.lease in renewed:
-                        lease.prolong(drawn)
+                        lease.sent_at = sent_at
                 missed = [lease for lease in leases if lease.claim.lease not in renewed]
-                lost = await self._claims.lost([lease.claim for lease in missed]) if missed else set()
+                lost = await self.claims.lost([lease.claim for lease in missed]) if missed else set()
             except ReconcilerError as error:
                 log.warning("leases.not_renewed", code=error.code, count=len(leases))
                 continue
-            for lease in missed:
-                if lease.claim.lease in lost and lease.claim.lease in self._held:
-                    self._cancel_lost(lease)
-
-    def _cancel_lost(self, lease: Lease) -> None:
-        _, visit = self._held[lease.claim.lease]
-        # A visit that writes its end gives the lease back itself; the fence rejects that write where it is too late.
-        if not visit.done() and not lease.ending:
-            self._mark_lost(lease)
-            visit.cancel()
+            for lease, visit in [self._visits[number] for number in lost & self._visits.keys()]:
+                # A visit that writes its end gives the lease back itself; where it is too late, the fence rejects it.
+                if not visit.done() and not lease.ending:
+                    self._mark_lost(lease)
+                    visit.cancel()
 
     @property
     def in_hand(self) -> int:
         """Return how many generations this process holds."""
-        return len(self._held)
-
-    @property
-    def draining(self) -> bool:
-        """Return whether no more visits begin here."""
-        return self._draining
+        return len(self._visits)
 
     async def once(self, generation_id: str, trigger: Trigger) -> VisitOutcome | None:
         """Visit one generation now; None when it is gone, not eligible, or held by another visit.
 
         Transient (code "draining") where no more visits begin.
         """
-        drawn = time.monotonic()
+        sent_at = time.monotonic()
         self._check_open()
-        for claim in await self._claims.woken({generation_id: trigger}):
+        for claim in await self.claims.woken({generation_id: trigger}):
             try:
-                held = (await self._ledger.read([claim.generation_id])).get(claim.generation_id)
+                claimed_row = (await self.ledger.read([claim.generation_id])).get(claim.generation_id)
                 self._check_open()
             except Exception:
                 await self._releases.give_back([claim], seconds=0.0)
                 raise
-            if held is None:
-                await self._ledger.forget(claim)
+            if claimed_row is None:
+                await self.ledger.forget(claim)
                 continue
-            lease = Lease(claim, self._term, drawn)
-            visit = asyncio.create_task(self._visitor.visit(held, lease))
-            self._held[claim.lease] = (lease, visit)
+            lease = Lease(claim, self.lease_seconds, sent_at)
+            visit = asyncio.create_task(self.visitor.visit(claimed_row, lease))
+            self._visits[claim.lease] = (lease, visit)
             try:
                 return await lease.outcome(visit)
             finally:
-                del self._held[claim.lease]
+                del self._visits[claim.lease]
                 if visit.cancelled() or visit.exception() is not None:
                     await self._releases.give_back([claim], seconds=5.0)
         return None
 
     def _check_open(self) -> None:
-        if self._draining:
+        if self.draining:
             raise Transient("draining", code="draining")
 
     async def drain(self, seconds: float) -> None:
         """Claim no more, let the visits end for so many seconds, then cancel the rest and give their rows back."""
         ends = time.monotonic() + seconds
-        self._draining = True
+        self.draining = True
         self._stirred.set()
         # A claim under way is waited for as well: cancelled, it would leave rows that no visit holds for a whole lease.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, RELEASE_SECONDS)), self._claiming:
                 pass
-        visits = [visit for _, visit in self._held.values()]
+        visits = [visit for _, visit in self._visits.values()]
         if visits and (remaining := ends - time.monotonic()) > 0:
             await asyncio.wait(visits, timeout=remaining)
-        unfinished = [(lease, visit) for lease, visit in self._held.values() if not visit.done()]
+        unfinished = [(lease, visit) for lease, visit in self._visits.values() if not visit.done()]
         # Noted before the first await: a second signal can cut this drain short.
         self._releases.owe([lease.claim for lease, _ in unfinished])
         for _, visit in unfinished:

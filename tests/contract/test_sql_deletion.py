@@ -21,7 +21,7 @@ import asyncpg
 from reconciler.postgres.pool import Database
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import introspect
-from reconciler.worker.prune import delete_failed
+from reconciler.worker.periodic.retention import delete_failed
 
 MANY_OLD = int(os.environ.get("MANY_OLD", "20000"))
 

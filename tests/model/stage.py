@@ -175,8 +175,8 @@ class Stage:
         moved = ", ".join(f"{name} = {name} - {i}" for name in _TIMES)
         await self.rig.pool.execute(_PASSES.format(i=i, moved=moved))
         for parts in self.replicas:
-            for lease, _ in parts.worker._held.values():
-                lease.drawn -= seconds
+            for lease, _ in parts.worker._visits.values():
+                lease.sent_at -= seconds
 
     async def drive(self, replica: int, step: Callable[[], Awaitable[Any]], fate: Fate) -> Any:
         """Let an instance do one step under this fate; None where it died, broke or fell asleep."""
@@ -202,7 +202,7 @@ class Stage:
     async def lost(self) -> Mapping[str, str | None]:
         """The bookkeeping of every row with a lease that another instance took while its holder was frozen."""
         assert self.asleep is not None
-        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].worker._held.values()]
+        held = [lease.claim for lease, _ in self.replicas[self.asleep.replica].worker._visits.values()]
         sql = "SELECT lease FROM reconciler.work WHERE generation_id = $1"
         gone = [c.generation_id for c in held if await self.rig.pool.fetchval(sql, c.generation_id) != c.lease]
         return {row: await self.work(row) for row in gone}
@@ -225,7 +225,7 @@ class Stage:
 
         async def step() -> None:
             await held._look()
-            await asyncio.gather(*(task for _, task in held._held.values()))
+            await asyncio.gather(*(task for _, task in held._visits.values()))
 
         await self.drive(replica, step, fate)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reconciler.postgres.retention import BATCH
-from reconciler.worker.prune import delete_failed, remove_orphans
+from reconciler.worker.periodic.retention import delete_failed, remove_orphans
 from tests.postgres.books import Books
 
 DAY = 86_400.0

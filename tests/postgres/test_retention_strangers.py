@@ -11,7 +11,7 @@ from reconciler.domain.model import Fail
 from reconciler.postgres import retention as module
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.migrations.migrate import migrate
-from reconciler.worker.prune import delete_failed, remove_orphans
+from reconciler.worker.periodic.retention import delete_failed, remove_orphans
 from testkit.tables import member
 from tests.postgres.books import OURS, Books, delivered, opened
 from tests.postgres.test_retention_orphans import Shelf

@@ -94,7 +94,7 @@ class Rig:
         work = Worker(
             claims,
             built.ledger,
-            built.worker._visitor,
+            built.worker.visitor,
             built.metrics,
             max_polling=polling,
             lease_seconds=term,

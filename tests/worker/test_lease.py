@@ -55,7 +55,7 @@ def test_a_renewal_counts_from_when_it_was_sent_and_not_from_its_answer(clock: C
     clock.now += 20
     sent = clock.now
     clock.now += 4
-    lease.prolong(sent)
+    lease.sent_at = sent
     assert lease.remaining() == pytest.approx(26)
 
 
@@ -68,7 +68,7 @@ def test_a_lost_lease_has_no_time_left_and_is_not_trusted(clock: Clock) -> None:
 def test_the_worker_learns_that_a_visit_needs_no_more_requests(clock: Clock) -> None:
     calls: list[str] = []
     lease = held(clock)
-    lease.stop_polling()
+    lease.on_polled()
     lease.on_polled = lambda: calls.append("polled")
-    lease.stop_polling()
+    lease.on_polled()
     assert calls == ["polled"]

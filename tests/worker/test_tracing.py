@@ -125,7 +125,7 @@ async def test_without_its_column_the_daemon_works_and_traces_nothing(rig: Rig, 
         async with rig.instance() as built:
             generation_id = await rig.order()
             await rig.visit(built, generation_id)
-            assert not built.worker._visitor.tracing.on
+            assert not built.worker.visitor.tracing.on
     finally:
         await rig.pool.execute("ALTER TABLE reconciler.work RENAME COLUMN elsewhere TO traceparent")
     await rig.proves(generation_id)

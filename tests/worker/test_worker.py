@@ -108,7 +108,7 @@ async def test_no_more_visits_poll_at_once_than_allowed(rig: Rig, parts: Parts) 
         for generation_id in ids:
             few.worker.wake(generation_id)
         await until(lambda: rig.kie.counts.faults["record.hang"] == 3, what="three requests")
-        assert len(few.worker._held) == len(few.worker._polling) == 3
+        assert len(few.worker._visits) == len(few.worker._polling) == 3
         assert await rig.pool.fetchval("SELECT count(*) FROM reconciler.work WHERE lease IS NOT NULL") == 3
         rig.kie.calm()
         rig.kie._responses.close()

@@ -85,7 +85,7 @@ async def test_a_visit_that_lost_its_lease_is_cancelled_and_writes_nothing(rig: 
     async with rig.working(brief), downloading(rig, brief) as generation_id:
         await rig.books.set(generation_id, "lease = gen_random_uuid(), due_at = now() + interval '1 hour'")
         before = await rig.books.everything()
-        await until(lambda: not brief.worker._held, what="the visit is cancelled")
+        await until(lambda: not brief.worker._visits, what="the visit is cancelled")
         assert parts.metrics.leases_lost._value.get() == 1
         assert await rig.books.everything() == before
         assert rig.names() == []
@@ -190,7 +190,7 @@ async def test_a_claim_that_was_under_way_when_the_drain_began_is_given_back(
         parts.worker.wake(generation_id)
         await drawn.wait()
         draining = asyncio.create_task(parts.worker.drain(5))
-        await until(lambda: parts.worker._draining, what="the drain")
+        await until(lambda: parts.worker.draining, what="the drain")
         answered.set()
         await draining
     assert await free(rig, generation_id) < 1
@@ -261,7 +261,7 @@ async def test_a_lease_that_is_lost_by_our_clock_alone_is_given_back(
     async def late(*_: object) -> None:
         raise LeaseLost
 
-    monkeypatch.setattr(parts.worker._visitor, "visit", late)
+    monkeypatch.setattr(parts.worker.visitor, "visit", late)
     generation_id = await rig.order()
     async with rig.working(parts):
         parts.worker.wake(generation_id)
@@ -286,7 +286,7 @@ async def test_a_row_whose_visit_lost_the_database_does_not_wait_for_its_lease_t
         brief = rig.broad(parts, term=60.0, sweep=0.3)
         async with rig.working(brief), downloading(rig, brief, seconds=0.5) as generation_id:
             await proxy.refuse()
-            await until(lambda: not brief.worker._held, what="the visit is interrupted")
+            await until(lambda: not brief.worker._visits, what="the visit is interrupted")
             assert (await rig.books.generation(generation_id))["status"] == "queued"
             proxy.mend()
             await rig.delivered(generation_id, within=20)

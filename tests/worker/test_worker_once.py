@@ -66,7 +66,7 @@ async def test_a_caller_that_is_cancelled_while_the_lease_is_lost_stays_cancelle
     rig.kie.strike("file.hang")
     asking = asyncio.create_task(parts.worker.once(generation_id, Trigger.SYNC))
     await until(lambda: rig.kie.counts.faults["file.hang"], what="the download")
-    ((lease, _),) = parts.worker._held.values()
+    ((lease, _),) = parts.worker._visits.values()
     lease.lost = True
     asking.cancel()
     await asyncio.wait({asking})

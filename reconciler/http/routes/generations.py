@@ -126,31 +126,15 @@ def item(row: ListedGeneration) -> dict[str, object]:
     started = max(row.created_at, row.since or row.created_at)
     age = (row.now - started).total_seconds()
     return {
-        "id": row.id,
-        "user_id": row.user_id,
-        "task_id": row.task_id,
-        "status": row.status,
-        "kind": row.kind,
-        "model": row.model,
-        "prompt": row.prompt,
-        "error": row.error,
-        "asset_url": row.asset_url,
-        "asset_urls": assets(row),
-        "result_urls": list(row.result_urls),
-        "preview_url": row.preview_url,
+        **{name: getattr(row, name) for name in GenerationItem.model_fields if hasattr(row, name)},
+        # An older table holds only the first address.
+        "asset_urls": row.asset_urls or ((row.asset_url,) if row.asset_url else ()),
         "display_url": shown,
         "display_source": None if shown is None else _source(row, shown),
-        "created_at": row.created_at,
         "started_at": started,
-        "completed_at": row.completed_at,
         "expected_seconds": round(median_seconds(row.curve), 1),
         "progress": round(progress(row.curve, age), 3) if row.status in OPEN else None,
     }
-
-
-def assets(row: ListedGeneration) -> list[str]:
-    """Return the addresses of all stored results; an older table holds only the first."""
-    return list(row.asset_urls) or ([row.asset_url] if row.asset_url else [])
 
 
 def _source(row: ListedGeneration, shown: str) -> DisplaySource:

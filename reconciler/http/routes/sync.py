@@ -15,7 +15,7 @@ from reconciler.domain.model import Unreachable
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
-from reconciler.http.routes.generations import ApiModel, assets
+from reconciler.http.routes.generations import ApiModel, item
 from reconciler.operations.explain import ended
 from reconciler.operations.operator import TaskState
 from reconciler.postgres.reports.generation_list import OF_ONE_TASK, ListedGeneration
@@ -80,7 +80,7 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
             raise Problem(404, "not_found", "there is no such task")
         if continues:
             response.status_code = 202
-        return _answer(rows[0])
+        return SyncAnswer.model_validate(item(rows[0]))
 
     return router
 
@@ -114,13 +114,3 @@ def _raise_error(visit: asyncio.Task[TaskState]) -> None:
     if isinstance(observation, Unreachable):
         headers = {} if observation.retry_after is None else wait(observation.retry_after)
         raise Problem(502, "kie_unavailable", f"KIE could not be asked: {observation.reason}", headers=headers)
-
-
-def _answer(row: ListedGeneration) -> SyncAnswer:
-    return SyncAnswer(
-        status=row.status,
-        asset_url=row.asset_url,
-        asset_urls=assets(row),
-        result_urls=list(row.result_urls),
-        error=row.error,
-    )

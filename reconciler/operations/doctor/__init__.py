@@ -20,33 +20,10 @@ T = TypeVar("T")
 Word = Literal["ok", "warn", "FAIL"]
 
 NAMES: Final = (
-    "settings",
-    "spelling",
-    "database",
-    "connection",
-    "listen",
-    "database_clock",
-    "schema",
-    "table",
-    "statuses",
-    "triggers",
-    "indexes",
-    "privileges",
-    "row_security",
-    "realtime",
-    "replicas",
-    "spool",
-    "bucket",
-    "bucket_rules",
-    "upload",
-    "public_read",
-    "delete",
-    "kie_keys",
-    "kie_credits",
-    "kie_models",
-    "kie_clock",
-    "callback",
-)
+    "settings", "spelling", "database", "connection", "listen", "database_clock", "schema", "table", "statuses",
+    "triggers", "indexes", "privileges", "row_security", "realtime", "replicas", "spool", "bucket", "bucket_rules",
+    "upload", "public_read", "delete", "kie_keys", "kie_credits", "kie_models", "kie_clock", "callback",
+)  # fmt: skip
 """The names of all checks, in the order in which they are printed. Scripts and docs/OPERATIONS.md rely on them."""
 
 
@@ -92,6 +69,11 @@ class NotKnown:
     reason: str
     do: str = ""
     code: str = ""
+
+
+def judged(name: str, facts: T | NotKnown, judge: Callable[[T], Check]) -> Check:
+    """Return what `judge` says of the facts; not looked at where they could not be read."""
+    return not_looked(name, facts.reason) if isinstance(facts, NotKnown) else judge(facts)
 
 
 async def attempt(read: Callable[[], Awaitable[T]], *, within: float) -> T | NotKnown:

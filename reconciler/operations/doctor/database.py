@@ -198,10 +198,8 @@ async def read_versions(connection: asyncpg.Connection, alive: timedelta) -> Map
     return {row["version"]: row["count"] for row in await connection.fetch(_VERSIONS, alive)}
 
 
-def judge_replicas(versions: Mapping[str, int] | NotKnown, our_version: str) -> Check:
+def judge_replicas(versions: Mapping[str, int], our_version: str) -> Check:
     """Judge the daemons that are alive, counted by version."""
-    if isinstance(versions, NotKnown):
-        return not_looked("replicas", versions.reason)
     alive = " and ".join(f"{count} of version {version}" for version, count in sorted(versions.items()))
     do = "Install one version on every machine and restart the replicas one by one."
     if len(versions) > 1:
@@ -217,10 +215,8 @@ async def read_publications(connection: asyncpg.Connection) -> Publications:
     return Publications(tuple(row["name"] for row in rows), any(row["nameless"] for row in rows))
 
 
-def judge_realtime(published: Publications | NotKnown) -> Check:
+def judge_realtime(published: Publications) -> Check:
     """Tell which publications carry every change of a row; fail where one of them makes UPDATEs fail."""
-    if isinstance(published, NotKnown):
-        return not_looked("realtime", published.reason)
     names = ", ".join(published.names)
     if published.without_identity:
         says = f"public.generations is in publication {names} without a replica identity: every UPDATE of it fails"

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Final, Literal
 
 import asyncpg
 
 from reconciler.kie.client import KieClient, KieReply, key_hash
 from reconciler.kie.dialects import by_name, candidates
-from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judge_clock, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judge_clock, judged, not_looked, ok, warn
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import KieKey, Settings
 
@@ -72,7 +73,8 @@ async def check_kie(
         models = not_looked("kie_models", newest.reason)
     else:
         models = judge_models([await _read_model(kie, keys, task, within) for task in newest])
-    return [judge_keys(accounts), judge_credits(accounts), models, _judge_kie_clock(ahead)]
+    clock = judged("kie_clock", ahead, partial(judge_clock, "kie_clock", "KIE's"))
+    return [judge_keys(accounts), judge_credits(accounts), models, clock]
 
 
 def _setting_of(key: KieKey) -> str:
@@ -179,9 +181,3 @@ def judge_models(answers: Sequence[ModelAnswer]) -> Check:
         says = "no row has a task that KIE still knows" if answers else "no row has a task yet"
         return ok("kie_models", f"{says}, so permissions are not known")
     return ok("kie_models", f"KIE answers about the newest tasks of {', '.join(known)}")
-
-
-def _judge_kie_clock(ahead: float | NotKnown) -> Check:
-    if isinstance(ahead, NotKnown):
-        return not_looked("kie_clock", ahead.reason)
-    return judge_clock("kie_clock", "KIE's", ahead)

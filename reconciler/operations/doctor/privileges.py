@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, fail, ok, warn
 from reconciler.postgres.schema import WRITTEN
 
 _GENERATIONS: Final = """
@@ -128,10 +128,8 @@ async def read_rights(connection: asyncpg.Connection, *, deletes: bool) -> tuple
     return login, [MissingRight(row["sql"], row["runs"]) for row in rows]
 
 
-def judge_privileges(rights: tuple[str, Sequence[MissingRight]] | NotKnown) -> Check:
+def judge_privileges(rights: tuple[str, Sequence[MissingRight]]) -> Check:
     """Judge the rights of this login; `run` uses each of them."""
-    if isinstance(rights, NotKnown):
-        return not_looked("privileges", rights.reason)
     login, missing = rights
     if not missing:
         return ok("privileges", f"{login} may do everything that `run` does")
@@ -149,10 +147,8 @@ async def read_open_access(connection: asyncpg.Connection) -> tuple[list[str], l
     return roles, [OpenAccess(row["rolname"], row["command"], row["sql"]) for row in rows]
 
 
-def judge_row_security(open_access: tuple[Sequence[str], Sequence[OpenAccess]] | NotKnown) -> Check:
+def judge_row_security(open_access: tuple[Sequence[str], Sequence[OpenAccess]]) -> Check:
     """Judge who else can read and write rows."""
-    if isinstance(open_access, NotKnown):
-        return not_looked("row_security", open_access.reason)
     roles, accesses = open_access
     if not roles:
         return ok("row_security", "there is no role anon and no role authenticated here")

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncpg
 import httpx
@@ -19,7 +20,18 @@ import httpx
 from reconciler import __version__
 from reconciler.kie.client import KieClient
 from reconciler.media.spool import SpoolDirectory
-from reconciler.operations.doctor import Check, NotKnown, attempt, database, judge_clock, not_looked, privileges, table
+from reconciler.operations.doctor import (
+    NAMES,
+    Check,
+    NotKnown,
+    attempt,
+    database,
+    judge_clock,
+    judged,
+    not_looked,
+    privileges,
+    table,
+)
 from reconciler.operations.doctor.callback import check_callback
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks
@@ -36,8 +48,7 @@ T = TypeVar("T")
 _ANY_USE = BucketUse()
 _NO_TASKS = NotKnown("the database cannot be asked for tasks")
 
-_CONNECTION_CHECKS = ("connection", "listen", "database_clock")
-_TABLE_CHECKS = ("statuses", "triggers", "indexes", "privileges", "row_security", "realtime")
+Question = Callable[[asyncpg.Connection], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,35 +135,39 @@ class Doctor:
         settings = self.settings
         pattern = await read(lambda asked: readable(asked.fetchval, settings.task_pattern))
         unreadable = pattern if pattern is not None and pattern.code == UNREADABLE else None
-        checks = [*checks, table.judge_schema(await read(behind))]
         columns = await read(table.read_columns)
+        names = columns if isinstance(columns, NotKnown) else frozenset(columns)
+        checks = [*checks, table.judge_schema(await read(behind)), table.judge_table(names)]
         alive = timedelta(seconds=2 * settings.lease_seconds)
         versions = await read(lambda asked: database.read_versions(asked, alive))
-        replicas = database.judge_replicas(versions, __version__)
+        replicas = judged("replicas", versions, lambda known: database.judge_replicas(known, __version__))
+        table_checks = _table_checks(deletes=settings.failed_retention_days > 0)
         if isinstance(columns, NotKnown) or not columns:
-            checks.append(table.judge_table(columns if isinstance(columns, NotKnown) else frozenset()))
-            checks += [not_looked(name, "there is no table to look at") for name in _TABLE_CHECKS]
-            return _DatabaseReport([*checks, replicas], unreadable)
-        deletes = settings.failed_retention_days > 0
-        checks += [
-            table.judge_table(frozenset(columns)),
-            table.judge_statuses(await read(statuses)),
-            table.judge_triggers(await read(table.read_triggers)),
-            table.judge_indexes(await read(table.read_indexes)),
-            privileges.judge_privileges(await read(lambda asked: privileges.read_rights(asked, deletes=deletes))),
-            privileges.judge_row_security(await read(privileges.read_open_access)),
-            database.judge_realtime(await read(database.read_publications)),
-            replicas,
-        ]
+            skipped = [not_looked(name, "there is no table to look at") for name in table_checks]
+            return _DatabaseReport([*checks, *skipped, replicas], unreadable)
+        for name, (question, judge) in table_checks.items():
+            checks.append(judged(name, await read(question), judge))
         return _DatabaseReport(
-            checks,
+            [*checks, replicas],
             unreadable,
             use=await read(lambda asked: read_bucket_use(asked, columns)),
             newest=await read(lambda asked: read_newest_tasks(asked, columns)),
         )
 
 
+def _table_checks(*, deletes: bool) -> dict[str, tuple[Question, Callable[[Any], Check]]]:
+    """Return how each check of the table is read and judged; `deletes`: the daemon deletes old failures."""
+    return {
+        "statuses": (statuses, table.judge_statuses),
+        "triggers": (table.read_triggers, table.judge_triggers),
+        "indexes": (table.read_indexes, table.judge_indexes),
+        "privileges": (partial(privileges.read_rights, deletes=deletes), privileges.judge_privileges),
+        "row_security": (privileges.read_open_access, privileges.judge_row_security),
+        "realtime": (database.read_publications, database.judge_realtime),
+    }
+
+
 def _unusable(server: DatabaseServer | NotKnown) -> _DatabaseReport:
-    names = (*_CONNECTION_CHECKS, "schema", "table", *_TABLE_CHECKS, "replicas")
+    names = NAMES[NAMES.index("database") + 1 : NAMES.index("replicas") + 1]
     skipped = [not_looked(name, "the database cannot be used") for name in names]
     return _DatabaseReport([database.judge_server(server), *skipped])

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, ok, warn
 from reconciler.postgres.migrations.migration_files import scripts
 from reconciler.postgres.schema import REQUIRED, add_required
 
@@ -70,10 +70,8 @@ def judge_table(columns: AbstractSet[str] | NotKnown) -> Check:
     return ok("table", f"public.generations has what is needed, {len(columns)} columns in all")
 
 
-def judge_statuses(allowed: AbstractSet[str] | NotKnown | None) -> Check:
+def judge_statuses(allowed: AbstractSet[str] | None) -> Check:
     """Judge the words that the CHECKs on status allow; None means that every word is allowed."""
-    if isinstance(allowed, NotKnown):
-        return not_looked("statuses", allowed.reason)
     if allowed is None:
         return ok("statuses", "no CHECK limits the status")
     forbidden = [] if allowed & {"success", "completed"} else ["success"]
@@ -94,16 +92,11 @@ async def read_triggers(connection: asyncpg.Connection) -> Mapping[str, TriggerS
     """Return whether each of our triggers exists and fires."""
     fires = {row["name"]: row["fires"] for row in await connection.fetch(_TRIGGERS)}
     ours = [name for script in scripts(application=False, strict_statuses=False) for name in script.triggers]
-    states: dict[str, TriggerState] = {}
-    for name in ours:
-        states[name] = "missing" if name not in fires else "on" if fires[name] else "off"
-    return states
+    return {name: "missing" if name not in fires else "on" if fires[name] else "off" for name in ours}
 
 
-def judge_triggers(states: Mapping[str, TriggerState] | NotKnown) -> Check:
+def judge_triggers(states: Mapping[str, TriggerState]) -> Check:
     """Judge the triggers that announce a new or changed row."""
-    if isinstance(states, NotKnown):
-        return not_looked("triggers", states.reason)
     missing = [name for name, state in states.items() if state == "missing"]
     off = [name for name, state in states.items() if state == "off"]
     if missing:
@@ -123,16 +116,12 @@ def _index_statements() -> Mapping[str, str]:
 async def read_indexes(connection: asyncpg.Connection) -> Mapping[str, IndexState]:
     """Return whether each index that the daemon reads exists and is valid."""
     valid = {row["name"]: row["valid"] for row in await connection.fetch(_INDEXES)}
-    states: dict[str, IndexState] = {}
-    for name in _index_statements():
-        states[name] = "missing" if name not in valid else "valid" if valid[name] else "invalid"
-    return states
+    names = _index_statements()
+    return {name: "missing" if name not in valid else "valid" if valid[name] else "invalid" for name in names}
 
 
-def judge_indexes(states: Mapping[str, IndexState] | NotKnown) -> Check:
+def judge_indexes(states: Mapping[str, IndexState]) -> Check:
     """Judge the indexes that the sweep and retention read."""
-    if isinstance(states, NotKnown):
-        return not_looked("indexes", states.reason)
     unusable = {name: state for name, state in states.items() if state != "valid"}
     if not unusable:
         return ok("indexes", f"{' and '.join(states)} exist")

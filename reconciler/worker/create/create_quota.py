@@ -33,19 +33,19 @@ class CreateGrant:
         return time.monotonic() - self.asked_at > FRESH
 
 
+@dataclass(frozen=True, slots=True)
 class CreateQuota:
     """Grants createTask requests to one instance."""
 
-    def __init__(self, requests: CreateRequests, keys: Sequence[RingKey]) -> None:
-        self._requests = requests
-        self._keys = tuple(keys)
+    requests: CreateRequests
+    keys: Sequence[RingKey]
 
     async def ask(self, kind: str) -> CreateGrant | float:
         """Return a grant for a key of this kind, or the seconds until the first of the keys has a request left."""
         waits = []
-        for key in makers(self._keys, kind):
+        for key in makers(self.keys, kind):
             asked_at = time.monotonic()
-            wait = await self._requests.grant(key.key_hash)
+            wait = await self.requests.grant(key.key_hash)
             if wait == 0.0:
                 return CreateGrant(key.key_hash, asked_at)
             waits.append(wait)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -31,7 +31,6 @@ from reconciler.metrics import Metrics
 from reconciler.postgres.create_requests import WINDOW, CreateRequests, GenerationState, Order, Requester, StoredRequest
 from reconciler.worker.create.create_quota import CreateGrant, CreateQuota
 from reconciler.worker.create.record_outcome import OutcomeRecorder
-from reconciler.worker.route import RingKey
 
 T = TypeVar("T")
 
@@ -115,27 +114,19 @@ class _Progress:
     outcome: CreateOutcome | None = None
 
 
+@dataclass(eq=False)
 class TaskCreator:
     """Creates generations for one instance. `kie` opens a connection for every request."""
 
-    def __init__(
-        self,
-        kie: KieClient,
-        requests: CreateRequests,
-        recorder: OutcomeRecorder,
-        metrics: Metrics,
-        *,
-        keys: Sequence[RingKey],
-        callback: CallbackTarget,
-        observe: bool = False,
-    ) -> None:
-        self._kie = kie
-        self._requests = requests
-        self._recorder = recorder
-        self._metrics = metrics
-        self._quota = CreateQuota(requests, keys)
-        self._callback = callback
-        self._observe = observe
+    kie: KieClient
+    requests: CreateRequests
+    recorder: OutcomeRecorder
+    metrics: Metrics
+    quota: CreateQuota
+    callback: CallbackTarget
+    observe: bool = False
+
+    def __post_init__(self) -> None:
         self._draining = False
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -146,9 +137,9 @@ class TaskCreator:
         then KIE was not asked.
         """
         self._check_open()
-        if (stored := await self._requests.find(requester)) is not None:
+        if (stored := await self.requests.find(requester)) is not None:
             return _repeated(stored, order)
-        grant = await self._quota.ask(order.kind)
+        grant = await self.quota.ask(order.kind)
         if isinstance(grant, float):
             return CreateRateExceeded(grant)
         # A drain that began meanwhile has found nothing to wait for.
@@ -159,7 +150,7 @@ class TaskCreator:
         if sending.cancelled():
             return self._cut_off(progress)
         if (recording := sending.result()) is None:
-            stored = await self._requests.find(requester)
+            stored = await self.requests.find(requester)
             return GenerationDeleted() if stored is None else _repeated(stored, order)
         await asyncio.wait({recording}, timeout=WRITING)
         return _answer(progress, recording)
@@ -191,7 +182,7 @@ class TaskCreator:
             log.warning("create.broke", reason=str(error), error=type(error).__name__)
 
     def _check_open(self) -> None:
-        if self._draining or self._observe:
+        if self._draining or self.observe:
             word = "draining" if self._draining else "observing"
             raise Transient(f"this instance is {word}: it creates nothing", code=word)
 
@@ -205,7 +196,7 @@ class TaskCreator:
 
         None where another order with this Idempotency-Key was faster.
         """
-        progress.generation_id = await self._requests.begin(progress.order, requester, patience=PATIENCE)
+        progress.generation_id = await self.requests.begin(progress.order, requester, patience=PATIENCE)
         if progress.generation_id is None:
             return None
         began = time.monotonic()
@@ -215,12 +206,12 @@ class TaskCreator:
 
     async def _ask_kie(self, progress: _Progress, generation_id: str) -> CreateOutcome:
         body: dict[str, object] = {"model": progress.order.model, "input": progress.order.input}
-        if self._callback.url:
-            body["callBackUrl"] = callback_address(self._callback.url, self._callback.secret, generation_id)
+        if self.callback.url:
+            body["callBackUrl"] = callback_address(self.callback.url, self.callback.secret, generation_id)
         try:
             if progress.grant.stale and (reason := await self._renew_grant(progress, generation_id)):
                 return CreateNotSent(reason)
-            return await create_task(self._kie, body, key_hash=progress.grant.key_hash)
+            return await create_task(self.kie, body, key_hash=progress.grant.key_hash)
         except asyncio.CancelledError:
             log.warning("create.unknown", generation_id=generation_id, reason="cut off while KIE was being asked")
             raise
@@ -229,8 +220,8 @@ class TaskCreator:
         """Take another grant after this process was held up; return the reason where KIE must not be asked any more."""
         try:
             while progress.grant.stale:
-                progress.grant = await self._quota.wait(progress.order.kind)
-                state = await self._requests.state(generation_id)
+                progress.grant = await self.quota.wait(progress.order.kind)
+                state = await self.requests.state(generation_id)
                 if state is None or state.status not in OPEN or state.task_id is not None:
                     return "the generation ended before KIE was asked"
         except ReconcilerError as error:
@@ -246,31 +237,31 @@ class TaskCreator:
                 logger.info("create.sent", task_id=task_id)
             case CreateRefused(code, message):
                 word = "rate_limited" if code == RATE_LIMITED else "refused"
-                self._metrics.missed("create", word)
+                self.metrics.missed("create", word)
                 logger.warning("create.refused", code=code, reason=message)
             case CreateNotSent(reason):
                 word = "away"
-                self._metrics.missed("create", "not_sent")
+                self.metrics.missed("create", "not_sent")
                 logger.warning("create.refused", code="not_sent", reason=reason)
             case CreateUncertain(reason):
                 word = "away"
-                self._metrics.missed("create", "unknown")
+                self.metrics.missed("create", "unknown")
                 logger.error("create.unknown", reason=reason)
             case _:
                 assert_never(outcome)
-        self._metrics.kie_seconds.labels("create", word).observe(seconds)
+        self.metrics.kie_seconds.labels("create", word).observe(seconds)
 
     async def _record(self, generation_id: str, outcome: CreateOutcome, key_hash: str) -> GenerationState | None:
         """Write what KIE answered; return the state of a row with a task then, None when it is gone."""
         match outcome:
             case CreateAccepted(task_id):
-                return await self._recorder.record_task(generation_id, task_id, key_hash=key_hash)
+                return await self.recorder.record_task(generation_id, task_id, key_hash=key_hash)
             case CreateRefused(code, message, retry_after):
                 if code == RATE_LIMITED:
                     await self._pause_key(key_hash, max(retry_after or 0.0, WINDOW))
-                await self._recorder.record_failure(generation_id, f"{message} ({code})")
+                await self.recorder.record_failure(generation_id, f"{message} ({code})")
             case CreateNotSent(reason):
-                await self._recorder.record_failure(generation_id, reason)
+                await self.recorder.record_failure(generation_id, reason)
             case CreateUncertain():
                 # The row has said that the outcome is unknown since it was written.
                 pass
@@ -281,7 +272,7 @@ class TaskCreator:
     async def _pause_key(self, key_hash: str, seconds: float) -> None:
         """Let no replica use this key for so many seconds."""
         try:
-            await self._requests.pause(key_hash, seconds)
+            await self.requests.pause(key_hash, seconds)
         except Transient as error:
             # KIE's next refusal brings the same.
             log.warning("create.unwritten", code=error.code, reason=str(error))

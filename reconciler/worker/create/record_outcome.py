@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -29,54 +30,54 @@ LONGEST_PAUSE = 30.0
 """Seconds between the first two attempts, doubled from then on, and the most seconds between two."""
 
 
+@dataclass(frozen=True, slots=True)
 class OutcomeRecorder:
     """Records the outcomes of one instance's createTask requests."""
 
-    def __init__(self, requests: CreateRequests, claims: Claims, ledger: Ledger, metrics: Metrics) -> None:
-        self._requests = requests
-        self._claims = claims
-        self._ledger = ledger
-        self._metrics = metrics
+    requests: CreateRequests
+    claims: Claims
+    ledger: Ledger
+    metrics: Metrics
 
     async def record_task(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
         """Write the task's id; return the row's state then, None when the application has deleted the row."""
         logger = log.bind(generation_id=generation_id, task_id=task_id)
-        return await _until_written(logger, lambda: self._requests.save(generation_id, task_id, key_hash=key_hash))
+        return await _until_written(logger, lambda: self.requests.save(generation_id, task_id, key_hash=key_hash))
 
     async def record_failure(self, generation_id: str, reason: str) -> None:
         """Fail the row for this reason, with its event and hook, unless it has ended or got a task in another way."""
         logger = log.bind(generation_id=generation_id)
         # The reason is stored first: this process may end before the hook or the table accepts the failure.
-        await _until_written(logger, lambda: self._requests.note_refusal(generation_id, reason))
+        await _until_written(logger, lambda: self.requests.note_refusal(generation_id, reason))
         await _until_written(logger, lambda: self._fail(generation_id, reason))
-        await _until_written(logger, lambda: self._requests.note_refusal(generation_id, None))
+        await _until_written(logger, lambda: self.requests.note_refusal(generation_id, None))
 
     async def _fail(self, generation_id: str, reason: str) -> None:
-        state = await self._requests.state(generation_id)
+        state = await self.requests.state(generation_id)
         if state is None or state.status not in OPEN or state.task_id is not None:
             return
-        for claim in await self._claims.woken({generation_id: Trigger.SYNC}):
-            held = (await self._ledger.read([generation_id])).get(generation_id)
-            if held is None:
-                await self._ledger.forget(claim)
-            elif await self._fail_claimed(held, claim, reason):
-                self._metrics.ended("failed", Trigger.SYNC)
+        for claim in await self.claims.woken({generation_id: Trigger.SYNC}):
+            claimed_row = (await self.ledger.read([generation_id])).get(generation_id)
+            if claimed_row is None:
+                await self.ledger.forget(claim)
+            elif await self._fail_claimed(claimed_row, claim, reason):
+                self.metrics.ended("failed", Trigger.SYNC)
                 log.warning("generation.failed", generation_id=generation_id, reason=reason)
             else:
-                await self._claims.release([claim], seconds=0.0)
+                await self.claims.release([claim], seconds=0.0)
                 raise LeaseLost("the row has changed")
             return
         raise Transient("another claim holds the row", code="held")
 
-    async def _fail_claimed(self, held: ClaimedRow, claim: Claim, reason: str) -> bool:
+    async def _fail_claimed(self, claimed_row: ClaimedRow, claim: Claim, reason: str) -> bool:
         """Fail a claimed row; return whether it was written."""
         try:
-            return await self._ledger.fail(held.row, claim, Fail(reason)) is not None
+            return await self.ledger.fail(claimed_row.row, claim, Fail(reason)) is not None
         except Permanent as error:
             # The hook or the table rejects the failure. The row says so, and `explain` can show it.
-            until = held.now + timedelta(seconds=LONGEST_PAUSE)
+            until = claimed_row.now + timedelta(seconds=LONGEST_PAUSE)
             why = f"createTask was refused: {reason}; {error}"
-            await self._ledger.rest(held.row, claim, Reschedule(until, until, why, finding=error.code))
+            await self.ledger.rest(claimed_row.row, claim, Reschedule(until, until, why, finding=error.code))
             raise
 
 

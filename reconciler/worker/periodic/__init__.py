@@ -1,5 +1,5 @@
 """What runs at intervals: the scheduler, and one file for each periodic task.
 
-Every task has a `name`, an `interval` and one `run_once`, and none depends on another having run. Only their timing and
-their one decision live here: statements are in `postgres`, and visits in `worker`. `bootstrap/periodic.py` builds them.
+`bootstrap/periodic.py` builds the tasks and gives each its name and its interval; none depends on another having run.
+Only their one decision lives here: statements are in `postgres`, and visits in `worker`.
 """

@@ -1,49 +1,65 @@
-"""Deletes what is too old, a bounded amount every hour. Only the leader does.
+"""Deletes what is too old: the leader a bounded amount every hour, the command `cleanup` as much as it is told to.
 
-The statements are in `postgres/retention.py` and `postgres/poll_stats.py`; the command `cleanup` uses them, too.
+The statements are in `postgres/retention.py` and `postgres/poll_stats.py`. A batch is one short statement, so a million
+rows hold no lock for long, and a run that is interrupted continues the next time.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import structlog
 
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
-from reconciler.worker.periodic.leadership import KNOWN_AFTER, Leadership
-from reconciler.worker.prune import delete_failed
+from reconciler.storage import Store
+from reconciler.worker.periodic.leadership import Leadership
 
 log = structlog.get_logger()
 
 BATCHES = 40
 """Batches of old failures that one run deletes: a backlog of a million takes two days and disturbs nothing else."""
 
+ORPHANED = timedelta(hours=1)
+"""How long an object is marked before it is removed: a visit that still uses it has ended by then."""
 
-class RetentionCleanup:
-    """Deletes old bookkeeping, and failed rows older than `failed_days` (0 = never)."""
 
-    name = "upkeep"
-    interval = 3600.0
-    first_after = KNOWN_AFTER
+async def clean_up(retention: Retention, poll_stats: PollStats, leadership: Leadership, *, failed_days: int) -> None:
+    """Delete the next part of the old bookkeeping, and of the failed rows older than `failed_days` (0 = never)."""
+    if not leadership.leads:
+        return
+    await poll_stats.trim()
+    await retention.traces()
+    await retention.enrol()
+    await retention.deserted()
+    if failed_days and (deleted := await delete_failed(retention, timedelta(days=failed_days), batches=BATCHES)):
+        log.info("failed.deleted", generations=deleted, older_than_days=failed_days)
 
-    def __init__(
-        self, retention: Retention, poll_stats: PollStats, leadership: Leadership, *, failed_days: int
-    ) -> None:
-        self._retention = retention
-        self._poll_stats = poll_stats
-        self._leadership = leadership
-        self._failed_days = failed_days
 
-    async def run_once(self) -> None:
-        """Delete the next part of what is too old."""
-        if not self._leadership.leads:
-            return
-        await self._poll_stats.trim()
-        await self._retention.traces()
-        await self._retention.enrol()
-        await self._retention.deserted()
-        if self._failed_days:
-            deleted = await delete_failed(self._retention, timedelta(days=self._failed_days), batches=BATCHES)
-            if deleted:
-                log.info("failed.deleted", generations=deleted, older_than_days=self._failed_days)
+async def delete_failed(
+    retention: Retention, older: timedelta, *, dry_run: bool = False, batches: float = math.inf
+) -> int:
+    """Delete, or with `dry_run` only count, failed generations older than this with nothing stored; return how many."""
+    count, after = 0, None
+    while batches > 0:
+        batch = await retention.failed(older, after=after, dry_run=dry_run)
+        count, after = count + batch.count, batch.after
+        if after is None:
+            break
+        batches -= 1
+    return count
+
+
+async def remove_orphans(retention: Retention, store: Store, *, dry_run: bool = False) -> list[str]:
+    """Remove, or with `dry_run` only list, objects marked as orphans that no row names; return their paths."""
+    removed: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        paths, after = await retention.orphans(ORPHANED, after)
+        # First the object, then its mark: after a crash between the two, removing it again is harmless.
+        if paths and not dry_run:
+            await store.remove(paths)
+            await retention.removed(paths)
+        removed += paths
+    return removed

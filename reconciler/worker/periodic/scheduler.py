@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -24,15 +24,17 @@ CLOCK_SET = 2.0
 """Seconds of difference between the wall clock and the monotonic one, within a second, that mean the clock was set."""
 
 
-class PeriodicTask(Protocol):
-    """What the scheduler runs; `name` is the word in the log, `interval` and `first_after` are seconds."""
+@dataclass(slots=True)
+class PeriodicTask:
+    """What the scheduler runs; `name` is the word in the log, `interval` and `first_after` are seconds.
+
+    An error of `run_once` is logged and changes nothing about the next run.
+    """
 
     name: str
     interval: float
-    first_after: float
-
-    async def run_once(self) -> None:
-        """Do it once; an error is logged and changes nothing about the next run."""
+    run_once: Callable[[], Awaitable[None]]
+    first_after: float = 0.0
 
 
 class Scheduler:
@@ -72,9 +74,9 @@ class Scheduler:
         """Whether runs are still started."""
         return bool(self._jobs.running)
 
-    def run_beside(self, task: PeriodicTask) -> None:
-        """Run this task now, next to a run of it that may be under way."""
-        self._jobs.add_job(partial(self._run, task), id=f"{task.name} now", replace_existing=True)
+    def run_beside(self, name: str) -> None:
+        """Run the task with this name now, next to a run of it that may be under way."""
+        self._jobs.add_job(partial(self._run, self.tasks[name]), id=f"{name} now", replace_existing=True)
 
     def _check_clock(self) -> None:
         """Run all tasks now if the wall clock was set: the library would wait for a time of the old clock."""

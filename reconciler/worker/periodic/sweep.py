@@ -7,6 +7,7 @@ sweep at once (`Scheduler.run_beside`).
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -38,18 +39,18 @@ class ListenerStatus:
         self._metrics.heard_canary(seconds, time.time())
 
 
+@dataclass(eq=False)
 class Sweep:
     """Takes up eligible rows that are not in the bookkeeping yet; `finished` says whether any sweep has ended."""
 
-    name = "sweep"
-    first_after = 0.0
+    claims: Claims
+    worker: Worker
+    metrics: Metrics
+    listener: ListenerStatus
+    interval: float
+    finished: bool = field(default=False, init=False)
 
-    def __init__(self, claims: Claims, worker: Worker, metrics: Metrics, *, interval: float) -> None:
-        self._claims = claims
-        self._worker = worker
-        self._metrics = metrics
-        self.interval = interval
-        self.finished = False
+    def __post_init__(self) -> None:
         self._finished_at = time.monotonic()
 
     @property
@@ -59,27 +60,15 @@ class Sweep:
 
     async def run_once(self) -> None:
         """Take up new rows, and make the worker look for what is due."""
-        found = await self._claims.discover()
+        found = await self.claims.discover()
         if found:
             log.info("sweep.found", generations=found)
-        self._worker.stir()
+        self.worker.stir()
         self.finished = True
         self._finished_at = time.monotonic()
-        self._metrics.last_sweep.set(time.time())
+        self.metrics.last_sweep.set(time.time())
 
-
-class MakeUpSweep:
-    """Sweeps three times as often while the listener hears nothing."""
-
-    name = "make_up"
-    interval = 1.0
-    first_after = 0.0
-
-    def __init__(self, sweep: Sweep, listener: ListenerStatus) -> None:
-        self._sweep = sweep
-        self._listener = listener
-
-    async def run_once(self) -> None:
+    async def make_up(self) -> None:
         """Sweep if nothing is heard and the last sweep ended more than a third of the interval ago."""
-        if not self._listener.listening and self._sweep.age > self._sweep.interval / 3:
-            await self._sweep.run_once()
+        if not self.listener.listening and self.age > self.interval / 3:
+            await self.run_once()

@@ -50,37 +50,25 @@ class VerificationResult:
         return "; ".join(f"{asset.path}: {reason}" for asset, reason in self.broken)
 
 
+@dataclass(frozen=True, slots=True)
 class Verification:
     """Verifies for one instance; `stir` makes the worker look for what is due, `observe` changes nothing."""
 
-    name = "audit"
-    interval = 15.0
-    first_after = 0.0
-
-    def __init__(
-        self,
-        queue: VerificationQueue,
-        store: Store,
-        metrics: Metrics,
-        *,
-        stir: Callable[[], None],
-        observe: bool = False,
-    ) -> None:
-        self._queue = queue
-        self._store = store
-        self._metrics = metrics
-        self._stir = stir
-        self._observe = observe
+    queue: VerificationQueue
+    store: Store
+    metrics: Metrics
+    stir: Callable[[], None]
+    observe: bool = False
 
     async def run_once(self) -> None:
         """Compare at most BATCH deliveries that are due; the rest is due at the next run."""
         unanswered = 0
-        for delivery in await self._queue.due(BATCH):
+        for delivery in await self.queue.due(BATCH):
             try:
                 result = await self.compare(delivery)
             except ReconcilerError as error:
                 # The delivery is due again once its claim has run out.
-                self._metrics.audits.labels("away").inc()
+                self.metrics.audits.labels("away").inc()
                 log.warning("audit.away", generation_id=delivery.generation_id, code=error.code, reason=str(error))
                 unanswered += 1
                 if unanswered == AWAY:
@@ -88,7 +76,7 @@ class Verification:
                 continue
             unanswered = 0
             # A loss is counted once, by the visit that gave it up.
-            self._metrics.audits.labels("left" if result.verdict == "lost" else result.verdict).inc()
+            self.metrics.audits.labels("left" if result.verdict == "lost" else result.verdict).inc()
             await self.settle(result)
 
     async def compare(self, delivery: VerifiedDelivery, *, read: bool = False) -> VerificationResult:
@@ -114,17 +102,17 @@ class Verification:
         """Write down a result; return whether a broken delivery is now due to be delivered once more."""
         delivery = result.audited
         if result.verdict != "broken":
-            if result.verdict == "ok" and delivery.lost and not self._observe:
-                await self._queue.found_again(delivery, result.whole)
-            await self._queue.mark_intact(delivery)
+            if result.verdict == "ok" and delivery.lost and not self.observe:
+                await self.queue.found_again(delivery, result.whole)
+            await self.queue.mark_intact(delivery)
             return False
-        reopened = not self._observe and await self._queue.reopen(
+        reopened = not self.observe and await self.queue.reopen(
             delivery, [asset for asset, _ in result.broken], f"audit: {result.why}"
         )
         logger = log.bind(generation_id=delivery.generation_id, task_id=delivery.task_id)
         logger.warning("audit.broken", reason=result.why, repaired=reopened)
         if reopened:
-            self._stir()
+            self.stir()
         return reopened
 
     def _row_shows(self, delivery: VerifiedDelivery) -> bool:
@@ -133,18 +121,18 @@ class Verification:
             return False
         if not delivery.lost and not all(asset.stored for asset in delivery.assets):
             return False
-        ours = urlsplit(self._store.address(delivery.assets[0].path)).path
+        ours = urlsplit(self.store.address(delivery.assets[0].path)).path
         return urlsplit(delivery.asset_url or "").path == ours
 
     async def _prove(self, asset: Asset, *, read: bool) -> tuple[str | None, str]:
         """The version and the proof of the stored object; Transient (proof_failed) where it is not what we stored."""
         if not read and asset.version is not None and asset.verified_by == READ_BACK:
             # This storage tells no hash, but every write changes the object's version.
-            stat = await self._store.stat(asset.path)
+            stat = await self.store.stat(asset.path)
             if stat is not None and (stat.size, stat.version) == (asset.size, asset.version):
                 return asset.version, READ_BACK
         if read:
-            receipt = await reread(self._store, asset.path, size=asset.size, sha256=asset.sha256)
+            receipt = await reread(self.store, asset.path, size=asset.size, sha256=asset.sha256)
         else:
-            receipt = await prove(self._store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
+            receipt = await prove(self.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
         return receipt.version, receipt.verified_by

@@ -50,7 +50,7 @@ async def versions(rig: Rig) -> list[Any]:
 
 async def idle(built: Parts) -> None:
     """Wait until every woken row has been visited."""
-    await until(lambda: not built.worker._wakes and not built.worker._held, what="the end of the visits")
+    await until(lambda: not built.worker._wakes and not built.worker._visits, what="the end of the visits")
 
 
 async def test_a_callback_causes_the_delivery_of_a_row_in_flight(rig: Rig) -> None:

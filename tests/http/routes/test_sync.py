@@ -258,7 +258,7 @@ async def test_a_drain_lets_a_running_sync_finish(pool: Any, kie: Simulator, api
     task = kie.add_task()
     await add(pool, user_id=ANN, task_id=task)
     request = asyncio.create_task(sync(api.ann, task))
-    await until(lambda: api.parts.worker._held, what="the visit")
+    await until(lambda: api.parts.worker._visits, what="the visit")
 
     await api.parts.worker.drain(10)
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from reconciler.operations.doctor import NAMES, NotKnown, database, judge_clock
+from reconciler.operations.doctor import NAMES, NotKnown, database, judge_clock, judged
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from testkit.standins.pooler import LIMITS, pooler
 from testkit.waiting import until
@@ -138,7 +138,7 @@ def test_facts_that_could_not_be_read_are_not_looked_at() -> None:
     nothing = NotKnown("no answer within 10 s")
     for check in (
         database.judge_listen(nothing),
-        database.judge_replicas(nothing, "1"),
-        database.judge_realtime(nothing),
+        judged("replicas", nothing, lambda versions: database.judge_replicas(versions, "1")),
+        judged("realtime", nothing, database.judge_realtime),
     ):
         assert (check.word, check.says[:15]) == ("warn", "not looked at: ")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from reconciler.operations.doctor import Check, NotKnown, fail, failed, not_looked, ok, warn
+from reconciler.operations.doctor import Check, NotKnown, fail, failed, judged, not_looked, ok, warn
 from reconciler.operations.doctor.privileges import judge_privileges, judge_row_security
 from reconciler.operations.doctor.table import (
     judge_indexes,
@@ -20,8 +21,8 @@ NOT_READ = NotKnown("the database is away", "start it")
 
 
 @pytest.mark.parametrize("judge", [judge_statuses, judge_triggers, judge_indexes, judge_privileges, judge_row_security])
-def test_facts_that_could_not_be_read_are_a_warning_and_not_judged(judge: Callable[[NotKnown], Check]) -> None:
-    check = judge(NOT_READ)
+def test_facts_that_could_not_be_read_are_a_warning_and_not_judged(judge: Callable[[Any], Check]) -> None:
+    check = judged("a check", NOT_READ, judge)
     assert (check.word, check.says) == ("warn", "not looked at: the database is away")
 
 

@@ -15,7 +15,7 @@ from reconciler.worker.periodic.scheduler import PeriodicTask
 def built(parts: Parts, *, sweep: float = 60.0) -> PeriodicTasks:
     """The daemon's periodic tasks with this interval of the sweep."""
     periodic = periodic_tasks(parts)
-    periodic.sweep.interval = sweep
+    periodic.sweep.interval = task(periodic, "sweep").interval = sweep
     return periodic
 
 

@@ -45,14 +45,14 @@ async def test_a_leader_that_gets_no_answer_leads_until_its_trust_window_ends(
         raise Transient("the database is away", code="database_away")
 
     periodic = built(parts)
-    heartbeat, leadership = periodic.heartbeat, periodic.heartbeat._leadership
+    heartbeat, leadership = periodic.heartbeat, periodic.heartbeat.leadership
     await heartbeat.run_once()
     assert leadership.leads
-    monkeypatch.setattr(heartbeat._heartbeat, "lead", away)
+    monkeypatch.setattr(heartbeat.heartbeat, "lead", away)
     with pytest.raises(Transient):
         await heartbeat.run_once()
     assert leadership.leads
-    leadership._leads_until -= 2 * heartbeat.interval
+    leadership._leads_until -= 2 * task(periodic, "attend").interval
     assert not leadership.leads
 
 

@@ -25,11 +25,9 @@ async def test_only_the_leader_deletes_and_asks_for_credit_and_zero_days_delete_
     assert await rows(rig.pool) == 1
     assert rig.kie.counts.credits == 0
     await periodic.heartbeat.run_once()
-    retention._failed_days = 0  # type: ignore[attr-defined]
-    await retention.run_once()
+    await retention.run_once(failed_days=0)  # type: ignore[call-arg]
     assert await rows(rig.pool) == 1
-    retention._failed_days = 30  # type: ignore[attr-defined]
-    for one in (retention, credit):
-        await one.run_once()
+    await retention.run_once(failed_days=30)  # type: ignore[call-arg]
+    await credit.run_once()
     assert await rows(rig.pool) == 0
     assert parts.metrics.kie_credits._value.get() == rig.kie.credits

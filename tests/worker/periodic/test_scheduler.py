@@ -24,8 +24,8 @@ async def test_a_task_that_breaks_runs_again_and_breaks_no_other(
         raise ZeroDivisionError
 
     periodic = built(parts, sweep=0.3)
-    periodic.heartbeat.interval = 0.1
-    monkeypatch.setattr(periodic.heartbeat._heartbeat, "beat", breaks)
+    task(periodic, "attend").interval = 0.1
+    monkeypatch.setattr(periodic.heartbeat.heartbeat, "beat", breaks)
     async with rig.working(parts):
         with capture_logs() as lines:
             async with running(periodic):

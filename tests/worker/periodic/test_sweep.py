@@ -20,7 +20,7 @@ async def test_a_row_that_no_notification_announced_is_found_by_the_sweep(rig: R
 
 async def test_every_start_of_listening_is_followed_by_a_sweep(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), running(built(parts)) as periodic:
-        periodic.listener_status.record_canary(0.01)
+        periodic.sweep.listener.record_canary(0.01)
         await until(lambda: parts.metrics.last_sweep._value.get() > 0, what="the first sweep")
         generation_id = await rig.order()
         listener(parts, periodic, route_services(parts).hub, None)._on_connected()
@@ -31,7 +31,7 @@ async def test_a_deaf_listener_makes_the_sweep_come_more_often(rig: Rig, parts: 
     periodic = built(parts, sweep=3.0)
     periodic.sweep._finished_at -= 1.5
     assert await made_up(rig, periodic)
-    periodic.listener_status.record_canary(0.01)
+    periodic.sweep.listener.record_canary(0.01)
     periodic.sweep._finished_at -= 1.5
     assert not await made_up(rig, periodic)
 

@@ -316,7 +316,7 @@ async def test_a_result_from_before_the_repair_does_not_reopen_the_delivery(rig:
     async with rig.instance() as parts:
         generation_id = await delivered(rig, parts)
         await remove(rig, parts, generation_id)
-        (one,) = await parts.verification._queue.page(timedelta(days=1))
+        (one,) = await parts.verification.queue.page(timedelta(days=1))
         result = await parts.verification.compare(one)
         assert await parts.verification.settle(result)
         await repaired(rig, parts, generation_id)

@@ -266,5 +266,5 @@ async def test_a_task_that_no_row_knows_yet_is_delivered_when_its_row_comes(rig:
     await store_callback(rig, task_id, true_body(rig, task_id))
     generation_id = await rig.insert(task_id)
     visited = await rig.visit(parts, generation_id, Trigger.NOTIFY)
-    assert not isinstance(visited.seen, Unreachable)
+    assert not isinstance(visited.observation, Unreachable)
     await rig.proves(generation_id)

@@ -56,7 +56,7 @@ async def test_a_stored_result_is_not_fetched_again_by_the_next_instance(rig: Ri
     task = rig.kie.tasks[await task_of(rig, generation_id)]
     rig.kie.strike("file.500", task=task.id, n=2)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
+    assert isinstance(visited.observation, DeliveryFailed)
     assert task.downloads == [1, 1, 1, 0]
     assert len(await rig.receipts(generation_id)) == 2
     assert (await rig.books.generation(generation_id))["asset_url"] is None
@@ -83,15 +83,15 @@ async def test_a_file_that_does_not_come_whole_is_fetched_again_later(rig: Rig, 
     generation_id = await rig.order()
     rig.kie.strike(fault)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert (visited.seen.stage, visited.seen.reason) == ("fetch", BROKEN[fault])
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert (visited.observation.stage, visited.observation.reason) == ("fetch", BROKEN[fault])
     assert isinstance(visited.decision, Reschedule)
     work = await rig.books.work(generation_id)
     assert work is not None
-    assert work["why"].startswith(f"fetch: {visited.seen.reason}")
+    assert work["why"].startswith(f"fetch: {visited.observation.reason}")
     assert (work["misses"], work["sources"] is not None) == (1, True)
     assert 4 < work["due_in"] <= 10
-    assert parts.metrics.failures.labels("fetch", visited.seen.reason)._value.get() == 1
+    assert parts.metrics.failures.labels("fetch", visited.observation.reason)._value.get() == 1
     assert rig.names() == []
 
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
@@ -122,8 +122,8 @@ async def test_where_no_fresh_address_helps_the_task_is_asked_about_again(rig: R
     generation_id = await rig.order()
     rig.kie.strike("file.404", times=2)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert visited.seen.gone
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert visited.observation.gone
     work = await rig.books.work(generation_id)
     assert work is not None
     assert work["stale"]
@@ -149,8 +149,8 @@ async def test_an_address_that_is_dead_without_saying_so_is_asked_for_again(rig:
         source = f"http://localhost:{host.port if page else 9}/r/old.png"
         generation_id = await rig.insert("t")
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, DeliveryFailed)
-        assert not visited.seen.gone
+        assert isinstance(visited.observation, DeliveryFailed)
+        assert not visited.observation.gone
         source = f"http://localhost:{host.port}/r/new.png"
         for _ in range(2):
             assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
@@ -165,16 +165,16 @@ async def test_where_kie_gives_no_fresh_address_the_first_reason_stays(rig: Rig,
     rig.kie.strike("file.404")
     rig.kie.strike("link.body_500")
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert (visited.seen.stage, visited.seen.gone) == ("fetch", True)
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert (visited.observation.stage, visited.observation.gone) == ("fetch", True)
 
 
 async def test_results_on_a_host_that_is_not_listed_wait_for_an_operator(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
     async with rig.instance(RECONCILER_RESULT_HOSTS="aiquickdraw.com") as strict:
         visited = await rig.visit(strict, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert (visited.seen.reason, visited.seen.permanent) == ("host_unlisted", True)
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert (visited.observation.reason, visited.observation.permanent) == ("host_unlisted", True)
     assert (rig.kie.counts.links, rig.kie.counts.downloads) == (1, 0)
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -192,8 +192,8 @@ async def test_private_addresses_are_not_fetched_from_unless_allowed(rig: Rig) -
     generation_id = await rig.order()
     async with rig.instance(RECONCILER_ALLOW_PRIVATE_HOSTS="false") as strict:
         visited = await rig.visit(strict, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert visited.seen.reason == "address_refused"
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert visited.observation.reason == "address_refused"
     assert rig.kie.counts.downloads == 0
 
 
@@ -201,8 +201,8 @@ async def test_a_result_that_is_too_large_waits_and_is_not_stored(rig: Rig) -> N
     generation_id = await rig.order(results=(MediaSpec(size=50_000),))
     async with rig.instance(RECONCILER_MAX_ASSET_BYTES="20000") as small:
         visited = await rig.visit(small, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert visited.seen.reason == "too_large"
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert visited.observation.reason == "too_large"
     assert isinstance(visited.decision, Reschedule)
     assert rig.names() == []
 
@@ -224,8 +224,8 @@ async def test_a_result_that_changed_its_type_leaves_an_orphan_and_no_second_obj
     blocked = rig.folder / "stored" / USER
     blocked.write_text("a file where a folder should be")
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, DeliveryFailed)
-    assert visited.seen.stage == "store"
+    assert isinstance(visited.observation, DeliveryFailed)
+    assert visited.observation.stage == "store"
     blocked.unlink()
 
     rig.kie.end(task_id, results=(MediaSpec(ext="webp"),))

@@ -97,7 +97,7 @@ async def test_an_unanswered_task_is_given_up_only_if_kie_knew_it_within_the_las
     await rig.books.set(generation_id, f"answered_at = now() - {ago} * interval '1 second'")
     rig.kie.strike("record.http_500")
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unreachable)
+    assert isinstance(visited.observation, Unreachable)
     assert isinstance(visited.decision, ends)
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -147,7 +147,7 @@ async def test_a_success_that_kie_calls_failed_stays_as_it_is(rig: Rig, parts: P
     generation_id = await rig.order(status="success", fate="fail")
     before = await rig.books.generation(generation_id)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Failed)
+    assert isinstance(visited.observation, Failed)
     assert isinstance(visited.decision, Done)
     assert await rig.books.generation(generation_id) == before
 

@@ -65,7 +65,7 @@ async def test_active_content_that_claims_to_be_a_picture_is_rejected_with_a_rea
         generation_id = await rig.insert("t")
         visited = await rig.visit(built, generation_id)
     assert isinstance(visited.decision, Reschedule)
-    assert getattr(visited.seen, "reason", "") == reason
+    assert getattr(visited.observation, "reason", "") == reason
     assert rig.names() == []
     row = await rig.books.generation(generation_id)
     assert (row["status"], row["asset_url"]) == ("queued", None)
@@ -181,6 +181,6 @@ async def test_an_answer_about_another_task_changes_nothing(rig: Rig, what: str)
         await rig.visit(built, generation_id)
     assert ["connection: close" in head.lower() for head in kie.heads] == [False, True]
     assert isinstance(visited.decision, Reschedule)
-    assert visited.seen == Unreachable("other_task", "the record is of others")
+    assert visited.observation == Unreachable("other_task", "the record is of others")
     assert (await rig.books.generation(generation_id))["status"] == "queued"
     assert (file_paths(kie), rig.names(), counted) == ([], [], 1)

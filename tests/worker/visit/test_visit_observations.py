@@ -62,8 +62,8 @@ async def test_an_answer_that_is_no_verdict_fails_nothing_and_is_polled_again(
     rig.kie.strike(answer.fault, task=task, times=2 if answer.fault == "record.reset" else 1)
     visited = await rig.visit(parts, generation_id)
 
-    assert isinstance(visited.seen, answer.seen)
-    assert visited.seen.reason == answer.reason
+    assert isinstance(visited.observation, answer.seen)
+    assert visited.observation.reason == answer.reason
     assert isinstance(visited.decision, Reschedule)
     assert (await rig.books.generation(generation_id))["status"] == "queued"
     work = await rig.books.work(generation_id)
@@ -101,8 +101,8 @@ async def test_a_kie_that_does_not_answer_counts_as_unreachable(rig: Rig) -> Non
     generation_id = await rig.order()
     async with rig.instance(KIE_MARKET_BASE_URL="http://127.0.0.1:9") as parts:
         visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Unreachable)
-    assert visited.seen.reason == "network"
+    assert isinstance(visited.observation, Unreachable)
+    assert visited.observation.reason == "network"
     assert isinstance(visited.decision, Reschedule)
 
 
@@ -114,7 +114,7 @@ async def test_a_running_task_is_polled_again_and_only_generating_counts_as_prog
 ) -> None:
     generation_id = await rig.order(life=never(state))
     visited = await rig.visit(parts, generation_id)
-    assert visited.seen == Working(state, generating=state == "generating")
+    assert visited.observation == Working(state, generating=state == "generating")
     assert (await rig.books.generation(generation_id))["status"] == becomes
     work = await rig.books.work(generation_id)
     assert work is not None
@@ -126,7 +126,7 @@ async def test_a_running_task_is_polled_again_and_only_generating_counts_as_prog
 async def test_a_task_that_kie_does_not_know_is_polled_again(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.insert("f" * 32)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, TaskUnknown)
+    assert isinstance(visited.observation, TaskUnknown)
     work = await rig.books.work(generation_id)
     assert work is not None
     assert (work["unknowns"], work["acknowledged_at"]) == (1, None)
@@ -137,7 +137,7 @@ async def test_a_failure_fails_the_generation_with_the_providers_message(rig: Ri
     failure = Failure(code="430", message="Your prompt was flagged")
     generation_id = await rig.order(fate="fail", failure=failure)
     visited = await rig.visit(parts, generation_id)
-    assert isinstance(visited.seen, Failed)
+    assert isinstance(visited.observation, Failed)
     assert isinstance(visited.decision, Fail)
     generation = await rig.books.generation(generation_id)
     assert (generation["status"], generation["error"]) == ("failed", "Your prompt was flagged (430)")
@@ -163,7 +163,7 @@ async def test_a_success_without_output_is_believed_only_after_five_polls(rig: R
     waits = []
     for _ in range(4):
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, Ready)
+        assert isinstance(visited.observation, Ready)
         work = await rig.books.work(generation_id)
         assert work is not None
         assert work["finding"] == "empty_success"

@@ -48,7 +48,7 @@ async def test_a_row_whose_key_rests_is_rescheduled_without_a_failure(rig: Rig) 
         await built.rate_limit.pause(key_hash("slow-key"), 40.0)
         generation_id = await rig.insert("a", kind="image")
         visited = await rig.visit(built, generation_id)
-        assert isinstance(visited.seen, Unreachable)
+        assert isinstance(visited.observation, Unreachable)
         assert kie.heads == []
         work = await rig.books.work(generation_id)
         assert work is not None

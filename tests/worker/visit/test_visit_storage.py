@@ -34,8 +34,8 @@ async def test_a_storage_that_is_away_keeps_the_row_waiting_without_another_down
         second = f"{await user_path(rig, generation_id)}_1.webp"
         rig.storage.faults.add("put", Fault("html", status=503), times=20, path=second)
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, DeliveryFailed)
-        assert visited.seen.stage == "store"
+        assert isinstance(visited.observation, DeliveryFailed)
+        assert visited.observation.stage == "store"
         assert isinstance(visited.decision, Reschedule)
         assert len(await rig.receipts(generation_id)) == 1
         rig.storage.faults.clear()
@@ -52,8 +52,8 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     generation_id = await rig.order(results=(MediaSpec(), MediaSpec("audio", "mp3")))
     async with rig.instance() as parts:
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, DeliveryFailed)
-        assert (visited.seen.reason, visited.seen.permanent) == ("bucket_refuses_type", True)
+        assert isinstance(visited.observation, DeliveryFailed)
+        assert (visited.observation.reason, visited.observation.permanent) == ("bucket_refuses_type", True)
         work = await rig.books.work(generation_id)
         assert work is not None
         assert (work["finding"], work["due_at"] is not None) == ("storage_refuses", True)
@@ -112,8 +112,8 @@ async def test_an_object_that_is_not_what_we_sent_is_no_success(supabase_rig: Ri
 
         parts.store.put = put_and_spoil  # type: ignore[method-assign]
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, DeliveryFailed)
-        assert (visited.seen.stage, visited.seen.reason) == ("prove", "proof_failed")
+        assert isinstance(visited.observation, DeliveryFailed)
+        assert (visited.observation.stage, visited.observation.reason) == ("prove", "proof_failed")
         assert (await rig.books.generation(generation_id))["status"] == "queued"
         assert await rig.receipts(generation_id) == []
         parts.store.put = put  # type: ignore[method-assign]
@@ -129,7 +129,7 @@ async def test_an_interrupted_upload_is_resumed_by_another_instance(supabase_rig
         rig.storage.faults.add("patch", Fault("cut", after=1000), times=1)
         rig.storage.faults.add("patch", Fault("html", status=503), times=50)
         visited = await rig.visit(parts, generation_id)
-        assert isinstance(visited.seen, DeliveryFailed)
+        assert isinstance(visited.observation, DeliveryFailed)
     upload = await rig.pool.fetchval("SELECT upload FROM reconciler.assets")
     assert upload is not None
     rig.storage.faults.clear()
