@@ -3,8 +3,6 @@
 The first signal lets the work under way end, the second cuts it off. The command `run` calls this, and the demo.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import signal

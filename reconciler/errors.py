@@ -4,8 +4,6 @@ The code that talks to databases, KIE, hosts and storage raises only these; work
 module imports nothing of the package.
 """
 
-from __future__ import annotations
-
 
 class ReconcilerError(Exception):
     """The base class; never raised itself.

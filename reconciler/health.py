@@ -3,8 +3,6 @@
 The daemon writes it; the health routes and the updates for systemd read it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The command `run` calls `economize` after all imports, the scheduler runs `release_memory`.
 """
 
-from __future__ import annotations
-
 import asyncio.selector_events
 import asyncio.sslproto
 import ctypes

@@ -4,8 +4,6 @@ The registry is not global. Labels are small closed sets: never an id, an addres
 table-wide gauges, from its snapshot: aggregate them with max.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping

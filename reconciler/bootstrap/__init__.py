@@ -4,8 +4,6 @@ Here is what the commands and the daemon share. What only the daemon needs is in
 (the periodic tasks and the listener), so that no command loads it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Builds the HTTP API: the routes, and the services they work with once the database is there. The daemon calls it."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter
 
 from reconciler.bootstrap import Parts, operator, report_scope

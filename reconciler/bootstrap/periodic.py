@@ -1,7 +1,5 @@
 """Builds what makes a daemon work by itself: the periodic tasks and the listener. The daemon calls it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

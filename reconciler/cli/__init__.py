@@ -4,8 +4,6 @@ Exit 0: done. 1: ran and met a failure. 2: wrong usage or configuration. Data go
 to standard error. A command reads its arguments, calls `operations` or the reports, and prints through `render/`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Annotated

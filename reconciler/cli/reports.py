@@ -1,7 +1,5 @@
 """The commands `status`, `stuck` and `explain`, which only ask the database."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

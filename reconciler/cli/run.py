@@ -1,7 +1,5 @@
 """The command `run`: the daemon."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

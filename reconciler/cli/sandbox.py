@@ -1,7 +1,5 @@
 """The commands `simulate`, a local KIE, and `demo`, everything on this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

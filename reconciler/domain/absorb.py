@@ -3,8 +3,6 @@
 Pure and total. The visit calls `absorb` after every observation; what happens next is `decide`'s to say.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never

@@ -4,8 +4,6 @@ KIE's signature covers a callback's task id and time, not its content, so normal
 The poller calls this; no other module trusts the content of a callback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from reconciler.domain.model import CallbackResult, Failed, Observation, Ready, Row, Unreachable

@@ -6,8 +6,6 @@ visit starts again, once, with a row that has a task. Only the visit calls `deci
 if the application's table or its hook rejects a write, it calls `retry_rejected_write`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never

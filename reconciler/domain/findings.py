@@ -4,8 +4,6 @@ Pure: the leader takes a `Snapshot` of the table, calls `findings` and publishes
 because alerts and runbooks refer to them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta

@@ -3,8 +3,6 @@
 Frozen dataclasses without behaviour; `absorb` adds an observation to a row, `decide` returns a decision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

@@ -4,8 +4,6 @@ Pure: no bytes are read (`media/sniff.py` does that) and no name is resolved. Fe
 the HTTP API the display address, sweep and backfill the rules about the provider's hosts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ leader for the poll price and the learned duration models, the HTTP API for the 
 the next request is decided in `worker/`.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence

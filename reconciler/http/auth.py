@@ -3,8 +3,6 @@
 The routes decide what a caller may see, and filter rows by `user_id`. No answer reveals the token or why it is invalid.
 """
 
-from __future__ import annotations
-
 import hmac
 from dataclasses import dataclass, field
 

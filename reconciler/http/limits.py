@@ -4,8 +4,6 @@ A request beyond a limit never reaches a route. `app.py` puts the body limit aro
 limits under the server.
 """
 
-from __future__ import annotations
-
 import asyncio
 import resource
 from collections.abc import Callable

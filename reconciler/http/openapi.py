@@ -4,8 +4,6 @@ Each route describes its own answers; the answers that every route may give are 
 application from `described_app`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import FastAPI

@@ -4,8 +4,6 @@ A route raises `Problem` or lets our own errors through; the handlers here turn 
 them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from http import HTTPStatus

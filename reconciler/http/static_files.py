@@ -4,8 +4,6 @@ No address becomes a path: the caller names each file that is served, and the pa
 `routes/page.py` and `openapi.py` call `static_routes`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from importlib.resources import files

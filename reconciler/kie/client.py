@@ -5,8 +5,6 @@ in `worker/`; what a record means is decided in `dialects/`. createTask is in `c
 `worker/create/create_task.py` may import.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

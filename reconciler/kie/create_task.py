@@ -4,8 +4,6 @@ Its result is one of four outcomes. Nothing here retries, and aiohttp does not r
 `worker/create/create_task.py` may import this module; import-linter checks that.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ for systemd's journal gets its priority as a prefix, which sd-daemon(3) describe
 all other code uses structlog.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

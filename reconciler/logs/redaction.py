@@ -3,8 +3,6 @@
 Pure. `setup` makes it a structlog processor; tracing, the KIE client and storage remove secrets from messages with it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -5,8 +5,6 @@ is the structlog processor that uses it. The next line of the same sort, or a `l
 dropped. Only `setup` builds them.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Callable

@@ -4,8 +4,6 @@ The address comes from KIE, the body from a foreign host. The resolved IP addres
 (`net/http_clients.py`), the bytes in `sniff.py`. Deliver calls this.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable

@@ -6,8 +6,6 @@ file, as much as a download costs, calls AVIF and M4A video, and does not recogn
 this.
 """
 
-from __future__ import annotations
-
 import re
 
 import puremagic

@@ -4,8 +4,6 @@ The check runs on the resolved address, just before the connection, so a DNS nam
 `http_clients.py` gives these socket factories to its sessions; `media` and `doctor` check literal addresses.
 """
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import socket

@@ -5,8 +5,6 @@ which takes a fraction of the CPU. `kie`, `media`, `storage` and `webhooks` deci
 answer; `addresses.py` decides which addresses a download may connect to.
 """
 
-from __future__ import annotations
-
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime

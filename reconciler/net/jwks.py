@@ -4,8 +4,6 @@ The keys are cached for ten minutes. An unknown key id fetches them again, at mo
 strangers, who must not control how often we ask the project. `http/auth.py` checks the tokens.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -3,8 +3,6 @@
 `worker/periodic/verification.py` compares, and a repair is an ordinary visit. Called by the command line.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`backfill`: deliver every success whose result was never stored. Called by the command line."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 

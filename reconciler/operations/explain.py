@@ -4,8 +4,6 @@ Pure: a report and the settings in, sentences out. Called by the command `explai
 `ended` is asked by every operation.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime

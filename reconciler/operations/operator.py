@@ -5,8 +5,6 @@
 or written here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

@@ -1,7 +1,5 @@
 """`retry`: reopen a generation that failed or was parked, and visit it now. Called by the command line."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

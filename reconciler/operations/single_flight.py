@@ -4,8 +4,6 @@ A visit goes on when its caller goes away. Across replicas the lease does the sa
 holder.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import partial

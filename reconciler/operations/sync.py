@@ -1,7 +1,5 @@
 """`sync`: visit every generation of one task now. Called by the command line; the route uses `single_flight.py`."""
 
-from __future__ import annotations
-
 from reconciler.domain.model import Trigger
 from reconciler.operations.operator import OperationOutcome, Operator, leases_kept, outcome
 

@@ -3,8 +3,6 @@
 No I/O. The command `top` feeds it with snapshots of `postgres/reports/activity.py` and shows the result.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any

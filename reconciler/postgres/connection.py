@@ -3,8 +3,6 @@
 The pool, the listener, `migrate` and `doctor` connect through `reached`. The errors of statements are in `errors`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar

@@ -4,8 +4,6 @@ The row is written before KIE is asked and its task id when KIE has answered. Be
 that KIE may have made a task. `worker/create/` calls it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

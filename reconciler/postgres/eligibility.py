@@ -1,7 +1,5 @@
 """Which of the application's rows belong to us. Claims, discovery and the reports ask by it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ connections. Errors of a row that a statement refuses (constraints, triggers, ty
 `row_refusals`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar

@@ -4,8 +4,6 @@ The leader reads the table-wide figures, learns how long tasks take and deletes 
 when two replicas do it, so one lease row is enough. The scheduler calls it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

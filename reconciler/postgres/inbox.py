@@ -5,8 +5,6 @@ answer is the only word that KIE gets, so the process may die right after it. Th
 reads, `retention` deletes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -5,8 +5,6 @@ from a pooled connection and must come back here within five. Otherwise the conn
 because every notification meanwhile is lost. A lost hint costs seconds, never a generation.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -5,8 +5,6 @@ sent. No leader is needed and no lock outlives a statement: a claim is a time un
 alone. `webhooks/client.py` sends, `webhooks/sender.py` says when.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

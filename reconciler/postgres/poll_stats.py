@@ -4,8 +4,6 @@ The figures are kept in `reconciler.timings` and `reconciler.pace`; the formulas
 scheduler calls it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ unless a caller opens one. Errors that waiting mends become Transient, those tha
 (`errors`); after a deadlock or a lock timeout the statement runs again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable

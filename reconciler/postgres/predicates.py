@@ -5,8 +5,6 @@ reconciler.work, `c` a callback; `:name` is a parameter of the statement that us
 statements may use it. Which rows belong to us is in `eligibility`.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from reconciler.domain.model import OPEN, SUCCEEDED

@@ -3,8 +3,6 @@
 The composition root calls it once, before it builds anything on the database.
 """
 
-from __future__ import annotations
-
 import structlog
 
 from reconciler.errors import Config

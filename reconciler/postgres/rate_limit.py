@@ -5,8 +5,6 @@ lets the key rest when KIE says that we are too fast. A time minutes ahead was w
 counts as expired.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -3,8 +3,6 @@
 Every reader of rows in this folder calls it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar

@@ -4,8 +4,6 @@ The leader calls this once an hour, and `cleanup` does (`worker/periodic/retenti
 so that no lock is held for long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta

@@ -4,8 +4,6 @@ Read once at start; nothing here writes. Every statement about the application's
 that the table needs no change as long as the required columns are there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Nothing here runs a statement. The modules that hold long statements build them 
 `Database`: `await database.row(*FORGET(generation_id=…, lease=…))`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter

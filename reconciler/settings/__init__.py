@@ -4,8 +4,6 @@
 command loads them once, nothing does so at import.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

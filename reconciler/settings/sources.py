@@ -3,8 +3,6 @@
 The files are parsed, never sourced: nothing in them is expanded or run. Only `load` and `strangers` call this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Every check raises ValueError with the end of a sentence that begins with the se
 value, which may be a secret.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from datetime import timedelta

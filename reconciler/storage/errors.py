@@ -4,8 +4,6 @@ The server's REST routes answer HTTP 400 to nearly everything and put the real s
 routes and the gateway in front of it use HTTP statuses and plain text or HTML. `supabase.py` and `tus.py` call this.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

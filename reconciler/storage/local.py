@@ -4,8 +4,6 @@ An object appears whole or not at all: it is written to another file first and t
 folder under /files/.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

@@ -3,8 +3,6 @@
 It works with every `Store`. Deliver, the audit and the doctor call it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import re

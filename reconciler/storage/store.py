@@ -3,8 +3,6 @@
 `supabase.py` and `local.py` implement it; deliver, the audit, prune and the doctor call it. Bytes come from a spool.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Objects below 6 MiB are sent as one raw body with its length: a form costs more,
 bucket's size limit. Larger ones go through `tus.py`. `errors.py` translates refusals.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

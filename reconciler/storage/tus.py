@@ -5,8 +5,6 @@ interrupted piece may be kept in part, and a stalled piece may be answered with 
 this.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

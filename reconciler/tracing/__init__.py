@@ -4,8 +4,6 @@ The composition root chooses once; visits and deliveries record spans. `otel.py`
 library, only if tracing is on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType

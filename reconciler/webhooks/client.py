@@ -4,8 +4,6 @@
 error contains it. The operator chose the address, so a private one is allowed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -4,8 +4,6 @@ A periodic task calls `send_due` every second, the database listener calls `wake
 next one. No visit waits for a webhook. The outbox keeps the order within a generation; `client.py` makes the request.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

@@ -5,8 +5,6 @@ not transferred again. Where one source fails the delivery stops, and the visit 
 visit calls this.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping

@@ -16,8 +16,6 @@ here no later than in the database; the margin keeps a late write from meeting a
       ├────────────── trusted ────────────────────────┼──────── margin ──────────┤
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ The visit decides that KIE is asked, and what follows from the answer. Where KIE
 callbacks of the task can stand in for its answer.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

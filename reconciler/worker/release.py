@@ -3,8 +3,6 @@
 The worker gives back what it has claimed and does not visit, and the rows of visits that were cut short.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

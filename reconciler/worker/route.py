@@ -5,8 +5,6 @@ acknowledged the task, keys and dialects are tried in turn; then the pair that a
 and `create` call this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ Every trigger leads here, through `Worker`. Polling is in `poll.py`, the transfe
 line and the figures of a visit in `visit_sinks.py`.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence

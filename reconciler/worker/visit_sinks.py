@@ -4,8 +4,6 @@ The composition root hands these functions to `Visitor`, which calls each with e
 visit is logged and measured where it happens.
 """
 
-from __future__ import annotations
-
 import structlog
 
 from reconciler.domain.model import Done, Fail, Finish, Reschedule

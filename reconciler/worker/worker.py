@@ -6,8 +6,6 @@ so that no lease runs out in a queue for a request; deliveries have slots of the
 `run` and `keep`; the operations use `once`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

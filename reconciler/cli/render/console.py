@@ -1,7 +1,5 @@
 """What every view is made of: text and tables for people, JSON for programs, on standard output."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence

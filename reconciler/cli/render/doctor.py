@@ -3,8 +3,6 @@
 Plain lines and no table, because what to do is often SQL to copy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from reconciler.cli.render.console import console, text

@@ -1,7 +1,5 @@
 """How the outcomes of `sync`, `retry` and `backfill` look, and the progress bar of `backfill`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Self
 

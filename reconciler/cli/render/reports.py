@@ -1,7 +1,5 @@
 """How the answers of `status`, `stuck` and `explain` look."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta

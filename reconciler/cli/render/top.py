@@ -4,8 +4,6 @@ The figures come from `operations/throughput.py`. Ids and reasons are hostile in
 markup.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Sequence

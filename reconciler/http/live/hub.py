@@ -4,8 +4,6 @@ An open stream holds no database connection and makes no query. The database lis
 it, and `routes/events.py` adds streams to it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import defaultdict

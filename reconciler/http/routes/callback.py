@@ -4,8 +4,6 @@ The route does not ask KIE and believes nothing: the visit that follows asks KIE
 secret and signature, `limits.py` bounds the body, `postgres/inbox.py` stores the callback.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

@@ -3,8 +3,6 @@
 The route checks the caller and that the order can be stored; `worker/create/create_task.py` does the rest.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any, Literal, assert_never
 

@@ -5,8 +5,6 @@ available for anything else. `LinkRefresher` bounds how many requests run at onc
 that polling needs. No address is logged, neither the plain nor the fresh one.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

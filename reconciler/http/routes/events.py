@@ -3,8 +3,6 @@
 `live/hub.py` decides which changes a stream gets; `live/event_stream.py` sends them.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 
 from fastapi import APIRouter, Depends, Header

@@ -4,8 +4,6 @@ The query itself filters by user, so that another user's row looks like a missin
 `postgres/reports/generation_list.py` reads the rows; this module turns them into the API's fields.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal

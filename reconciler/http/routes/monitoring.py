@@ -1,7 +1,5 @@
 """`/metrics`, `/healthz` and `/readyz`: for Prometheus, supervisors and load balancers, without a token."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import APIRouter, Request, Response

@@ -3,8 +3,6 @@
 The page lives in `http/page/` and asks the API. Its files hold no user's data, so they need no token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 

@@ -3,8 +3,6 @@
 Used only where storage is a local folder; other backends serve their objects themselves.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

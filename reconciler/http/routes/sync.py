@@ -3,8 +3,6 @@
 `operations/single_flight.py` runs the visits: several requests for one generation share one visit.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 from fastapi import APIRouter, Depends, Query, Response

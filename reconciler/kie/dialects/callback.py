@@ -5,8 +5,6 @@ KIE signs only the task's id and the time, so the report counts only while KIE c
 ids, the visit the report.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

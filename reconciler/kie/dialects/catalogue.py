@@ -5,8 +5,6 @@ chosen by the application and may be anything. A name of the market's catalogue 
 a dialect of the same name.
 """
 
-from __future__ import annotations
-
 import re
 
 from reconciler.kie.dialects import suno

@@ -1,7 +1,5 @@
 """The protocol of every dialect; the other files of this folder implement it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol
 

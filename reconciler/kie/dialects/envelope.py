@@ -4,8 +4,6 @@ Law four, "not heard is not failed": no answer without a record fails a task, on
 visit calls this with the answers of `kie/client.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from reconciler.domain.model import Failed, Observation, TaskUnknown, Unreachable

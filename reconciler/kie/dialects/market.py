@@ -8,8 +8,6 @@ Source for Runway and its extensions: docs.kie.ai, runway-api/get-ai-video-detai
 task `failCode` and `failMsg` are set: only `state` says that a task failed. `imageUrl` is a poster.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

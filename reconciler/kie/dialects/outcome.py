@@ -4,8 +4,6 @@ The form, length and number of result addresses are checked here; their hosts ar
 the dialects call this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit

@@ -5,8 +5,6 @@ KIE writes the same thing in several forms, and records are hostile input. So ev
 task is decided in `outcome.py` and the dialects.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

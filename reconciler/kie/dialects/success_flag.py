@@ -10,8 +10,6 @@ Aleph's `resultImageUrl` (a poster). Midjourney's results are objects with one a
 strings in the same place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from reconciler.domain.model import Observation, Working

@@ -5,8 +5,6 @@ get-music-video-details, get-cover-suno-details. They share the same states, in 
 `successFlag`. Lyrics, MIDI and voices have no dialect: they are text and data, not media, and cannot be stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from reconciler.domain.model import Observation, Ready, Working

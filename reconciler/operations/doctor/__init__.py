@@ -4,8 +4,6 @@ One file per subject: it reads the facts (`read_â€¦`) and judges them (`judge_â€
 checks in order. Nothing here prints, and nothing is changed: the object that storage is tried with is removed again.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The address is judged as it is written before a request is sent to it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Its two connections belong to no pool: only so can a check tell whether two stat
 The application's table and our schema are in `table.py`, rights in `privileges.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import secrets

@@ -1,7 +1,5 @@
 """The checks of KIE: its keys, their credits, the models that they may ask about, and its clock."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Names are read from the catalogue and never resolved: a login without rights in a schema still learns what it lacks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

@@ -3,8 +3,6 @@
 Built in `bootstrap/`, called by the command `doctor`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence

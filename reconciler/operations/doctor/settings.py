@@ -1,7 +1,5 @@
 """The checks `settings` and `spelling`: whether the settings fit together, and names that only look like settings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from difflib import get_close_matches
 

@@ -3,8 +3,6 @@
 The probe is stored, read as a stranger reads it, and always removed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 The facts come from PostgreSQL's catalogue. The server is in `database.py`, rights are in `privileges.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, Literal

@@ -4,8 +4,6 @@ A claim draws a fresh lease; every later write names it (`ledger`). Times are th
 renews and releases; the scheduler discovers.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Their rows are held by this instance, which does not know it: it neither visits 
 the end of a lease. `claims` sends its claims through here; the worker frees what nobody acknowledged.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ while the lease runs out. Lock order: work, generations, hook. A write that find
 visit and the delivery call it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

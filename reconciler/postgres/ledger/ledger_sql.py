@@ -5,8 +5,6 @@ Column names come from introspection and are known words; values are always para
 each column of FACTS. Only `ledger` runs these statements.
 """
 
-from __future__ import annotations
-
 from reconciler.postgres.pool import ASYNC_COMMIT
 from reconciler.postgres.predicates import (
     CREATED,

@@ -3,8 +3,6 @@
 It takes no lease and waits for none: while one is held it changes nothing. `retry` and `backfill` call it.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from reconciler.postgres.ledger.ledger_sql import FACTS

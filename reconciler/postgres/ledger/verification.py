@@ -4,8 +4,6 @@ The comparison itself is `worker/periodic/verification.py`. An audit takes no le
 audit, moved ahead. A broken delivery loses its receipt and is made due, so that a visit delivers it once more.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The record of applied files lives here, and the meaning of a refusal. `migration
 `migration_locks` waits for other sessions' locks. The commands `migrate` and `doctor` call it, and the daemon at start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

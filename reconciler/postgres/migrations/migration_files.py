@@ -6,8 +6,6 @@ CREATE INDEX CONCURRENTLY, outside any transaction), `@unless-led-by COLUMN` (no
 column), `@strict` (only with --strict-statuses).
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ This holds the lock that lets one migration run at a time, and the limited tries
 application's table. Only `migrate` calls it; the daemon's statements never wait like this.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable

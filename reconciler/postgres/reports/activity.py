@@ -4,8 +4,6 @@ Replicas report it with each heartbeat (`postgres/heartbeat.py`), every second w
 Rates are computed in `operations/throughput.py`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

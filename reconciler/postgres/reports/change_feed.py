@@ -4,8 +4,6 @@ Nothing here writes. An event always carries the row's state of now, not of then
 order never takes a page back to an older state. The hub calls it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

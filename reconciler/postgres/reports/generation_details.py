@@ -3,8 +3,6 @@
 Nothing here writes. `operations/explain.py` puts it into sentences; `reports` calls it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

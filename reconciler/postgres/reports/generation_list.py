@@ -5,8 +5,6 @@ read of it. Every read may be narrowed to one user's rows; a row of another user
 not exist. The HTTP routes call it and decide what a reader is shown.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

@@ -4,8 +4,6 @@ Column names come from introspection and are known words; values are always name
 rows from others take :providers and :task_pattern (`eligibility.owned`).
 """
 
-from __future__ import annotations
-
 from reconciler.postgres.eligibility import owned
 from reconciler.postgres.predicates import (
     CREATED,

@@ -5,8 +5,6 @@ flight are found by the partial index, deliveries by our own bookkeeping: while 
 reads a table of millions from end to end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 Called by `create_task.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A request whose outcome is unknown is never repeated; the row then waits for the
 on after its caller has gone, and the daemon's drain waits for it. Called by `http/routes/create_task.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Coroutine

@@ -4,8 +4,6 @@ Only this process knows the answer, so it never gives up while it lives. Nothing
 `create_task.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The statements are in `postgres/heartbeat.py`, the states of leadership in `leadership.py`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

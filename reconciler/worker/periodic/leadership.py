@@ -10,8 +10,6 @@ An expired leader acts as a follower. The trust window is shorter than the lease
 never makes two leaders. All that a leader does is harmless when two do it. `heartbeat.py` brings the answers.
 """
 
-from __future__ import annotations
-
 import time
 
 KNOWN_AFTER = 1.0

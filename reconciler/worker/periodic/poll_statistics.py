@@ -3,8 +3,6 @@
 The leader learns and the others read what it learned; the sums are in `domain/poll_interval.py`.
 """
 
-from __future__ import annotations
-
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.worker.periodic.leadership import Leadership
 from reconciler.worker.visit import CurrentPolicy

@@ -3,8 +3,6 @@
 Only the leader asks. The snapshot shows the results as findings.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The statements are in `postgres/retention.py` and `postgres/poll_stats.py`. A ba
 rows hold no lock for long, and a run that is interrupted continues the next time.
 """
 
-from __future__ import annotations
-
 import math
 from datetime import timedelta
 

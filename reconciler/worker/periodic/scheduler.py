@@ -4,8 +4,6 @@ A task that fails is logged and runs again at its next time. What the tasks do i
 The daemon starts and stops it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable

@@ -3,8 +3,6 @@
 The figures are counted in `postgres/reports`, the findings follow from them in `domain/findings.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import structlog

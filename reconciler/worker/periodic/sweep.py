@@ -4,8 +4,6 @@ A listener that hears nothing makes the sweep run three times as often. When lis
 sweep at once (`Scheduler.run_beside`).
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 

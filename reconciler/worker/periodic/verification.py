@@ -5,8 +5,6 @@ here. If storage cannot be asked about an object, nothing is concluded. The comm
 too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
