@@ -134,6 +134,9 @@ async def post(app: Any, target: bytes, content: bytes) -> int:
 @pytest.mark.parametrize("count", [2500, pytest.param(10_000, marks=pytest.mark.soak)])
 async def test_thousands_of_malformed_callbacks_cause_no_error(stage: Stage, count: int) -> None:
     rng = random.Random(20_260_401)
+    # The stage is the module's: a row of an earlier run would have the same task.
+    await stage.books.pool.execute("DELETE FROM public.generations")
+    earlier = set(stage.replica.woken())
     known, waiting = await stage.books.insert(task_id="fuzz-1"), await stage.books.insert(task_id=None)
     calls = iter([(query(rng, waiting), body(rng)) for _ in range(count)])
     statuses: Counter[int] = Counter()
@@ -149,4 +152,4 @@ async def test_thousands_of_malformed_callbacks_cause_no_error(stage: Stage, cou
     assert statuses.total() == count
     assert min(statuses[200], statuses[202], statuses[400], statuses[401]) > count / 100, statuses
     assert await stage.versions() == before
-    assert set(stage.replica.woken()) == {known, waiting}
+    assert set(stage.replica.woken()) - earlier == {known, waiting}
