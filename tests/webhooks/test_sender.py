@@ -310,7 +310,7 @@ async def test_the_periodic_task_and_notifications_send_due_events(rig: Rig, rec
     async with sending(rig, receiver) as (sender, parts):
         periodic = periodic_tasks(parts, sender)
         await add(rig.books, "notified")
-        listener(parts, periodic, route_services(parts).hub, sender)._on_event("notified", 1)
+        listener(parts, periodic, route_services(parts).hub, sender).on_event("notified", 1)
         await until(lambda: receiver.of("notified"), within=2)
         periodic.scheduler.start()
         try:

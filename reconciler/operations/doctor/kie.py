@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Final, Literal
 
 import asyncpg
@@ -71,7 +70,7 @@ async def check_kie(
         models = not_looked("kie_models", newest.reason)
     else:
         models = judge_models([await _read_model(kie, keys, task, within) for task in newest])
-    clock = judged("kie_clock", ahead, partial(judge_clock, "kie_clock", "KIE's"))
+    clock = judged("kie_clock", ahead, lambda seconds: judge_clock("kie_clock", "KIE's", seconds))
     return [judge_keys(accounts), judge_credits(accounts), models, clock]
 
 

@@ -23,7 +23,7 @@ async def test_every_start_of_listening_is_followed_by_a_sweep(rig: Rig, parts: 
         periodic.sweep.listener.record_canary(0.01)
         await until(lambda: parts.metrics.last_sweep._value.get() > 0, what="the first sweep")
         generation_id = await rig.order()
-        listener(parts, periodic, route_services(parts).hub, None)._on_connected()
+        listener(parts, periodic, route_services(parts).hub, None).on_connected()
         await rig.delivered(generation_id, within=5)
 
 
