@@ -224,7 +224,7 @@ class Stage:
         held = self.replicas[replica].worker
 
         async def step() -> None:
-            await held._look()
+            await held._claim()
             await asyncio.gather(*(task for _, task in held._visits.values()))
 
         await self.drive(replica, step, fate)

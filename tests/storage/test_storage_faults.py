@@ -70,8 +70,8 @@ async def test_after_a_connection_is_cut_twice_the_put_is_left_to_the_next_visit
 async def test_silence_is_a_timeout_and_the_object_is_checked_first(
     tmp_path: Path, size: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.storage.tus.TIMEOUT", 0.4)
-    async with kit(tmp_path, quiet=0.3, direct=True) as world:
+    monkeypatch.setattr("reconciler.storage.tus.TIMEOUT", 1.2)
+    async with kit(tmp_path, quiet=1.0, direct=True) as world:
         spool = await world.spool(noise(size))
         world.server.faults.add("put", Fault(kind))  # type: ignore[arg-type]
         with pytest.raises(Transient) as silent:
