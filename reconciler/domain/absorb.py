@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from reconciler.domain import results
 from reconciler.domain.model import (
     CallbackResult,
     DeliveryFailed,
@@ -14,20 +15,30 @@ from reconciler.domain.model import (
     NotPolled,
     Observation,
     Ready,
+    Result,
     Row,
     Stored,
     TaskIdentified,
     TaskNotIdentified,
     TaskUnknown,
     Unreachable,
+    Unreadable,
     Working,
 )
 
 ADDRESS_LIFE = timedelta(hours=24)
 """How long result addresses work at least, according to the provider's page about tasks."""
 
+EMPTY_LOOKS_APART = timedelta(minutes=2)
+"""An empty success counts only this long after the last one that counted: asking often must not hurry a conclusion."""
+
+MAX_KEPT = 1000
+"""No more results than this are kept; a task with more waits, because no setting allows so many."""
+
 _FINDINGS = {
     "host_unlisted": "host_unlisted",
+    "too_large": "over_limit",
+    "type_refused": "over_limit",
     "unauthorized": "key_rejected",
     "key_missing": "key_rejected",
     "no_credits": "unpaid_account",
@@ -40,12 +51,8 @@ def absorb(row: Row, observation: Observation, now: datetime) -> Row:
     match observation:
         case NotPolled():
             return row
-        case Working():
-            return replace(_with_answer(row, now), empties=0, failures=0, reason=f"KIE says {observation.state}")
-        case Ready():
-            return _with_ready(_with_answer(row, now), observation, now)
-        case Failed():
-            return replace(_with_answer(row, now), failures=0, reason=failure_reason(observation))
+        case Working() | Ready() | Unreadable() | Failed():
+            return _with_record(_with_answer(row, now), observation, now)
         case TaskUnknown():
             return replace(
                 _with_failed_poll(row, now),
@@ -60,9 +67,22 @@ def absorb(row: Row, observation: Observation, now: datetime) -> Row:
         case TaskIdentified() | TaskNotIdentified():
             return _with_identification(row, observation, now)
         case Stored():
-            return replace(row, assets=observation.assets, failures=0, reason=None, finding=None)
+            return replace(_without_failures(row), assets=observation.assets, reason=None, finding=None)
         case DeliveryFailed():
-            return _with_failed_delivery(row, observation)
+            return _with_failed_delivery(row, observation, now)
+    assert_never(observation)
+
+
+def _with_record(row: Row, observation: Working | Ready | Unreadable | Failed, now: datetime) -> Row:
+    match observation:
+        case Working():
+            return replace(_without_failures(_without_empties(row)), reason=f"KIE says {observation.state}")
+        case Ready():
+            return _with_ready(row, observation, now)
+        case Unreadable():
+            return _with_unreadable(row, observation, now)
+        case Failed():
+            return replace(_without_failures(row), reason=failure_reason(observation))
     assert_never(observation)
 
 
@@ -81,7 +101,19 @@ def _with_answer(row: Row, now: datetime) -> Row:
 
 
 def _with_failed_poll(row: Row, now: datetime) -> Row:
-    return replace(_count_poll(row, now), failures=row.failures + 1)
+    return _with_failure(_count_poll(row, now), now)
+
+
+def _with_failure(row: Row, now: datetime) -> Row:
+    return replace(row, failures=row.failures + 1, failing_since=row.failing_since or now)
+
+
+def _without_failures(row: Row) -> Row:
+    return replace(row, failures=0, failing_since=None)
+
+
+def _without_empties(row: Row) -> Row:
+    return replace(row, empties=0, empty_since=None, empty_counted_at=None)
 
 
 def _with_unreachable(row: Row, observation: Unreachable, now: datetime) -> Row:
@@ -97,23 +129,58 @@ def _with_unreachable(row: Row, observation: Unreachable, now: datetime) -> Row:
 
 
 def _with_ready(row: Row, ready: Ready, now: datetime) -> Row:
-    if not ready.sources:
-        return replace(row, empties=row.empties + 1, reason="KIE says success, without any output")
+    merged = results.merge(_confirmed(row, ready), ready.results) if len(ready.results) <= MAX_KEPT else row.results
+    first = not any(result.available for result in row.results)
+    row = replace(
+        _with_completion(row, ready.completed_at, now),
+        results=merged,
+        duration=row.duration or ready.duration,
+        contradiction=ready.contradiction or row.contradiction,
+    )
+    row = replace(row, missing_since=(row.missing_since or now) if row.missing else None)
+    if not ready.available:
+        return _with_empty(row, now)
+    return replace(
+        # Failed deliveries keep slowing the next one: the end of the task says nothing about them.
+        _without_failures(_without_empties(row)) if first else _without_empties(row),
+        stale=False,
+        media_deadline=row.media_deadline or (row.completed_at or now) + ADDRESS_LIFE,
+        reason="KIE says success",
+    )
+
+
+def _confirmed(row: Row, ready: Ready) -> tuple[Result, ...]:
+    """Return the known results; where KIE's own record speaks, without those that only a callback has named."""
+    if not all(result.confirmed for result in ready.results):
+        return row.results
+    stored = {result.n for result in row.stored}
+    return tuple(result for result in row.results if result.confirmed or result.n in stored)
+
+
+def _with_completion(row: Row, completed_at: datetime | None, now: datetime) -> Row:
     # The provider's clock may be wrong: its time must neither extend the life of the media nor end it at once.
-    completed = row.completed_at or min(max(ready.completed_at or now, row.created_at), now)
-    partly_stored = bool(row.sources) and any(asset.stored for asset in row.assets)
+    return replace(row, completed_at=row.completed_at or min(max(completed_at or now, row.created_at), now))
+
+
+def _with_empty(row: Row, now: datetime) -> Row:
+    counts = row.empty_counted_at is None or now - row.empty_counted_at >= EMPTY_LOOKS_APART
     return replace(
         row,
-        # A receipt belongs to a position: in a list of another length the stored objects would mean other results.
-        sources=row.sources if partly_stored and len(ready.sources) != len(row.sources) else ready.sources,
-        stale=False,
-        empties=0,
-        # Failed deliveries keep slowing the next one: the end of the task says nothing about them.
-        failures=row.failures if row.sources else 0,
-        completed_at=completed,
-        duration=row.duration or ready.duration,
-        media_deadline=row.media_deadline or completed + ADDRESS_LIFE,
-        reason="KIE says success",
+        empties=row.empties + counts,
+        empty_since=row.empty_since or now,
+        empty_counted_at=now if counts else row.empty_counted_at,
+        reason="KIE says success, without any output",
+    )
+
+
+def _with_unreadable(row: Row, unreadable: Unreadable, now: datetime) -> Row:
+    row = _without_failures(_without_empties(_with_completion(row, unreadable.completed_at, now)))
+    fields = ", ".join(unreadable.fields)
+    return replace(
+        row,
+        media_deadline=row.media_deadline or (row.completed_at or now) + ADDRESS_LIFE,
+        finding="unreadable_output",
+        reason=f"KIE says success, with output that cannot be read (model {row.model or 'unknown'}, fields {fields})",
     )
 
 
@@ -122,34 +189,46 @@ def _with_identification(row: Row, observation: TaskIdentified | TaskNotIdentifi
         reason = f"no task id yet; a callback offers one, but {observation.reason}"
         return replace(_with_failed_poll(row, now), reason=reason)
     reason = "a callback named the task, and KIE confirms it"
-    return replace(_with_answer(row, now), failures=0, reason=reason)
+    return replace(_without_failures(_with_answer(row, now)), reason=reason)
 
 
 def _with_callback_result(row: Row, observation: CallbackResult, now: datetime) -> Row:
     unreachable = absorb(row, observation.unreachable, now)
-    if not observation.ready.sources:
+    if not observation.ready.available:
         return unreachable
+    claimed = tuple(replace(result, confirmed=False) for result in observation.ready.results)
     return replace(
-        _with_ready(unreachable, observation.ready, now),
+        _with_ready(unreachable, replace(observation.ready, results=claimed), now),
         # A callback's addresses are used for one delivery; after that KIE must confirm those that are left.
         stale=True,
         failures=unreachable.failures,
+        failing_since=unreachable.failing_since,
         reason=f"{unreachable.reason}; a callback of the task says success",
     )
 
 
-def _with_failed_delivery(row: Row, observation: DeliveryFailed) -> Row:
+def _with_failed_delivery(row: Row, observation: DeliveryFailed, now: datetime) -> Row:
     blocked = "storage_refuses" if observation.stage == "store" else "row_waits"
     finding = _FINDINGS.get(observation.reason)
     if finding is None and observation.permanent and not observation.gone:
         finding = blocked
     return replace(
-        row,
+        _with_failure(row, now),
+        results=_without_dead_addresses(row.results, observation),
         assets=observation.assets,
         stale=row.stale or observation.gone,
-        failures=row.failures + 1,
         reason=_sentence(observation.stage, observation.reason, observation.detail),
         finding=finding,
+    )
+
+
+def _without_dead_addresses(known: tuple[Result, ...], failed: DeliveryFailed) -> tuple[Result, ...]:
+    """Return the results; one that KIE no longer gives, and whose old address is dead, is a hole."""
+    return tuple(
+        replace(result, addresses=())
+        if failed.gone and result.n == failed.n and not result.current and result.text is None
+        else result
+        for result in known
     )
 
 

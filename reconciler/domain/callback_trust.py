@@ -5,18 +5,22 @@ The poller calls this; no other module trusts the content of a callback.
 """
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from reconciler.domain.model import CallbackResult, Failed, Observation, Ready, Row, Unreachable
 
 FAILED_POLLS = 3
 """This many polls in a row, the last one included, must have failed to reach KIE."""
 
+FAILED_FOR = timedelta(seconds=10)
+"""The first of these polls is at least this long ago: requested visits must not hurry the trust."""
+
 _KEY_REJECTED = frozenset({"unauthorized", "key_missing"})
 _NOT_UNDERSTOOD = frozenset({"unknown_state", "bad_result", "failed_without_record"})
 """KIE did answer about the task, in words that the dialect cannot read: they may contradict the callback."""
 
 
-def may_trust(row: Row, unreachable: Unreachable, key_count: int) -> bool:
+def may_trust(row: Row, unreachable: Unreachable, key_count: int, now: datetime) -> bool:
     """Return whether callbacks may be read; `row` has not absorbed `unreachable` yet."""
     if not unreachable.request_sent or unreachable.reason in _NOT_UNDERSTOOD:
         return False
@@ -25,17 +29,18 @@ def may_trust(row: Row, unreachable: Unreachable, key_count: int) -> bool:
     if unreachable.reason in _KEY_REJECTED and no_key_left:
         return True
     # "Task unknown" counts as a failed poll too, but KIE was reached.
-    return row.failures - row.unknowns >= FAILED_POLLS - 1
+    often = row.failures - row.unknowns >= FAILED_POLLS - 1
+    return often and row.failing_since is not None and now - row.failing_since >= FAILED_FOR
 
 
 def trusted_result(
-    row: Row, unreachable: Unreachable, callbacks: Iterable[Observation], key_count: int
+    row: Row, unreachable: Unreachable, callbacks: Iterable[Observation], key_count: int, now: datetime
 ) -> CallbackResult | Unreachable:
     """Return the success that all callbacks agree on, else `unreachable`; a failure needs KIE's own record."""
     ended = [callback for callback in callbacks if isinstance(callback, Ready | Failed)]
-    successes = {callback.sources: callback for callback in reversed(ended) if isinstance(callback, Ready)}
+    successes = {callback.results: callback for callback in reversed(ended) if isinstance(callback, Ready)}
     contradicted = len(successes) != 1 or any(isinstance(callback, Failed) for callback in ended)
-    if contradicted or not may_trust(row, unreachable, key_count):
+    if contradicted or not may_trust(row, unreachable, key_count, now):
         return unreachable
     (ready,) = successes.values()
-    return CallbackResult(ready, unreachable) if ready.sources else unreachable
+    return CallbackResult(ready, unreachable) if ready.available else unreachable

@@ -37,17 +37,35 @@ from reconciler.domain.model import (
     TaskNotIdentified,
     TaskUnknown,
     Unreachable,
+    Unreadable,
     Working,
 )
-from reconciler.domain.object_keys import path_segment, points_at_provider
+from reconciler.domain.object_keys import is_object_of, points_at_provider
 
 MEDIA_LIFE = timedelta(days=14)
 """How long the provider keeps media at most; after that nothing can be fetched."""
 
-EMPTY_POLLS = 5
-"""A success without output is believed after this many polls in a row that agree, 40 minutes apart in all.
+EMPTY_BELIEVED_AFTER = timedelta(minutes=40)
+"""A success without output is believed this long after KIE first reported it.
 
 Some dialects are reported to show their addresses later than their success."""
+
+EMPTY_LOOKS = 4
+"""At least this many looks, each two minutes after the one before, must have found the success without output.
+
+A daemon that stood still for 40 minutes has looked only twice."""
+
+MISSING_AFTER_COMPLETION = timedelta(minutes=20)
+"""A result that KIE announced without an address is waited for until this long after KIE completed the task."""
+
+MISSING_AFTER_SEEN = timedelta(minutes=10)
+"""A result without an address is waited for at least this long after we first saw that it is missing."""
+
+UNKNOWN_AFTER = timedelta(seconds=60)
+"""A task that KIE does not know at this age is a finding; KIE can be slow to know a new one."""
+
+FAILING_FOR = timedelta(minutes=10)
+"""Conclusions from failures in a row need this much time since the first one: requested visits must not hurry them."""
 
 DELIVERY_ATTEMPTS = 5
 """A task that KIE finished is given up only after this many deliveries in a row have failed."""
@@ -57,6 +75,9 @@ REPOLL_AFTER_FAILURES = 3
 
 An address may be dead without an error that says so, and a task is given up only if KIE's last answer is recent.
 """
+
+OUR_BOUNDS = frozenset({"too_large", "type_refused", "host_unlisted", "spool_full", "spool_error"})
+"""Reasons of failed downloads that the operator can remove: a result is never given up for one of them."""
 
 RECOVERY_SECONDS = 10.0
 """Seconds after a failure from which a spare request may retry, so that the end of an outage is noticed early.
@@ -104,24 +125,33 @@ def _decide_eligible(row: Row, observation: Observation, now: datetime, policy: 
     match observation:
         case NotPolled():
             return _on_not_polled(row, now, policy)
+        case Working() | Ready() | Unreadable() | Failed():
+            return _on_record(row, observation, now, policy)
+        case CallbackResult():
+            return _on_callback_result(row, observation, now, policy)
+        case TaskIdentified() | TaskNotIdentified():
+            return _on_identification(row, observation, now, policy)
+        case Stored():
+            return _finish(row, now)
+        case TaskUnknown():
+            return _on_task_unknown(row, now, policy)
+        case Unreachable():
+            return _on_unreachable(row, observation, now, policy)
+        case DeliveryFailed():
+            return _on_delivery_failed(row, observation, now, policy)
+    assert_never(observation)
+
+
+def _on_record(row: Row, observation: Working | Ready | Unreadable | Failed, now: datetime, policy: Policy) -> Decision:
+    match observation:
         case Working():
             return _on_working(row, observation, now, policy)
         case Ready():
             return _on_ready(row, observation, now, policy)
-        case CallbackResult():
-            return _on_callback_result(row, observation, now, policy)
+        case Unreadable():
+            return _keep_waiting(row, now)
         case Failed():
             return _on_failed(row, observation, now, policy)
-        case TaskIdentified() | TaskNotIdentified():
-            return _on_identification(row, observation, now, policy)
-        case Stored():
-            return Finish()
-        case TaskUnknown():
-            return _try_next_key(row, now) if row.unknowns < policy.key_count else _retry(row, now, policy, None)
-        case Unreachable():
-            return _on_unreachable(row, observation, now, policy)
-        case DeliveryFailed(permanent=permanent, gone=gone, retry_after=retry_after):
-            return _retry(row, now, policy, retry_after, permanent=permanent and not gone)
     assert_never(observation)
 
 
@@ -132,7 +162,7 @@ def _on_not_polled(row: Row, now: datetime, policy: Policy) -> Decision:
         return Poll()
     if row.delivered:
         return Finish()
-    if row.sources and not row.stale and (row.failures == 0 or row.failures % REPOLL_AFTER_FAILURES):
+    if row.unstored and not row.stale and (row.failures == 0 or row.failures % REPOLL_AFTER_FAILURES):
         return Deliver()
     if row.reason is None and row.polls == 0 and not policy.spare_request:
         return _first_poll(row, now, policy)
@@ -187,7 +217,7 @@ def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) 
     """The application already shows this row as ended, so poll rarely; a late result is still delivered."""
     if now > _media_end(row):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
-    if row.status in SUCCEEDED and _age(row, now) <= policy.give_up_after:
+    if row.status in SUCCEEDED and _age(row, now) <= policy.give_up_after and not is_extension(row):
         # The application wrote success before KIE's record says so: its user waits for the asset.
         return _poll_again(row, now, policy, reason)
     due = now + _parked_wait(row, now)
@@ -195,25 +225,73 @@ def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) 
 
 
 def _on_ready(row: Row, ready: Ready, now: datetime, policy: Policy) -> Decision:
-    if ready.sources:
-        return _poll_again(row, now, policy, "observing: KIE says success") if policy.observe else Deliver()
-    if row.empties < EMPTY_POLLS:
-        due = now + timedelta(seconds=30 * 4 ** (row.empties - 1))
-        return Reschedule(due, due, "KIE says success, without any output", finding="empty_success")
-    if row.sources and not policy.observe:
-        # An earlier answer had addresses: deliver those, or let their host say that they are gone.
+    if len(ready.results) > policy.max_results:
+        reason = f"KIE gives {len(ready.results)} results, RECONCILER_MAX_RESULTS allows {policy.max_results}"
+        return _keep_waiting(replace(row, reason=reason, finding="over_limit"), now)
+    if policy.observe and ready.available:
+        return _poll_again(row, now, policy, "observing: KIE says success")
+    if row.unstored and not policy.observe:
         return Deliver()
-    if row.status in OPEN and policy.observe:
+    if row.stored:
+        return _finish(row, now)
+    return _on_empty(row, now, policy)
+
+
+def _on_empty(row: Row, now: datetime, policy: Policy) -> Decision:
+    """KIE says success and has given no output: ask again by the clock; only time and several looks conclude."""
+    since = now - (row.empty_since or now)
+    if since < EMPTY_BELIEVED_AFTER or row.empties < EMPTY_LOOKS:
+        return _look_again(now, since, row.reason or "", finding="empty_success")
+    if row.status not in OPEN:
+        return _wait_for_late_result(row, now, policy, row.reason or "")
+    if policy.observe:
         return _poll_again(row, now, policy, "observing: KIE reports success without any output")
-    if row.status in OPEN:
-        return Fail("KIE reports success without any output")
-    return Done("KIE reports success without any output")
+    return Fail("KIE reports success without any output", recheck_at=now + _parked_wait(row, now))
+
+
+def _finish(row: Row, now: datetime) -> Decision:
+    """Write success once every result is stored, or without the missing ones once they have been waited for."""
+    if row.delivered:
+        return Finish()
+    later = now + _parked_wait(row, now)
+    if is_repair(row) and len(row.stored) >= (row.shown or 0):
+        return Finish(later)
+    if is_extension(row):
+        return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now)
+    seen = row.missing_since or now
+    if now >= max((row.completed_at or now) + MISSING_AFTER_COMPLETION, seen + MISSING_AFTER_SEEN):
+        return Done("KIE no longer gives every result") if is_repair(row) else Finish(later)
+    reason = f"{len(row.stored)} of {len(row.results)} results are stored; KIE has not given the others yet"
+    return _look_again(now, now - seen, reason)
+
+
+def _wait_for_missing(row: Row, now: datetime) -> Decision:
+    """The row shows what KIE has given; ask rarely for the rest, until its media is gone."""
+    reason = f"{row.shown} of {len(row.results)} results are delivered; KIE has not given the others"
+    if now > _media_end(row):
+        return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
+    due = now + _parked_wait(row, now)
+    return Reschedule(due, due, reason, finding="results_missing")
+
+
+def _keep_waiting(row: Row, now: datetime) -> Decision:
+    """KIE has output that we cannot take yet: keep the row in flight, and say so, until its media is gone."""
+    if now > _media_end(row):
+        return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
+    return _look_again(now, now - (row.completed_at or now), row.reason or "", finding=row.finding)
+
+
+def _look_again(now: datetime, since: timedelta, reason: str, *, finding: str | None = None) -> Reschedule:
+    """Ask again at the next of the fixed times after `since`; visits in between change none of them."""
+    wait = poll_interval.confirmation_wait(since.total_seconds())
+    earliest = now + timedelta(seconds=max(poll_interval.MIN_INTERVAL, wait / 4))
+    return Reschedule(now + timedelta(seconds=wait), earliest, reason, finding=finding)
 
 
 def _on_callback_result(row: Row, observation: CallbackResult, now: datetime, policy: Policy) -> Decision:
     """A callback can bring results, but no failure and no empty success; only KIE's API can take a refusal back."""
     refused = row.status == "failed" and not row.gave_up
-    if observation.ready.sources and not refused and not policy.observe:
+    if row.unstored and not refused and not policy.observe:
         return Deliver()
     return _retry(row, now, policy, observation.unreachable.retry_after)
 
@@ -223,6 +301,13 @@ def _on_failed(row: Row, failed: Failed, now: datetime, policy: Policy) -> Decis
     if row.status in OPEN and policy.observe:
         return _poll_again(row, now, policy, f"observing: KIE refused the task: {reason}")
     return Fail(reason) if row.status in OPEN else Done(f"KIE refused the task: {reason}")
+
+
+def _on_task_unknown(row: Row, now: datetime, policy: Policy) -> Decision:
+    if row.unknowns < policy.key_count:
+        return _try_next_key(row, now)
+    overdue = row.status in OPEN and _age(row, now) > UNKNOWN_AFTER
+    return _retry(replace(row, finding="task_unknown" if overdue else None), now, policy, None)
 
 
 def _try_next_key(row: Row, now: datetime) -> Reschedule:
@@ -244,14 +329,24 @@ def _on_unreachable(row: Row, observation: Unreachable, now: datetime, policy: P
     return Reschedule(due, due, row.reason or "KIE was not asked", finding=row.finding)
 
 
-def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:
-    if _may_give_up(row, now, policy) and (not row.sources or row.failures >= DELIVERY_ATTEMPTS):
+def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy: Policy) -> Decision:
+    """A dead address or an error page is given up in the end; a bound of ours or our storage never fails a result."""
+    provider_failed = failed.stage == "fetch" and failed.reason not in OUR_BOUNDS
+    lasting = row.failures >= DELIVERY_ATTEMPTS and _has_failed_long(row, now)
+    if provider_failed and lasting and _may_give_up(row, now, policy):
         return _give_up(row, now, policy)
-    if now > _media_end(row) and (row.failures >= REPAIR_ATTEMPTS or not is_repair(row)):
+    return _retry(row, now, policy, failed.retry_after, permanent=failed.permanent and not failed.gone)
+
+
+def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:
+    if _may_give_up(row, now, policy) and not row.results:
+        return _give_up(row, now, policy)
+    lost = row.failures >= REPAIR_ATTEMPTS and _has_failed_long(row, now)
+    if now > _media_end(row) and (lost or not is_repair(row)):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     wait = poll_interval.backoff(row.failures, policy.jitter, retry_after)
-    # A task with sources has ended, and a user who sees a failure waits only for our success: neither is parked.
-    parked = _age(row, now) > policy.give_up_after and row.status in OPEN and not row.sources
+    # A task with results has ended, and a user who sees a failure waits only for our success: neither is parked.
+    parked = _age(row, now) > policy.give_up_after and row.status in OPEN and not row.results
     if parked:
         wait = max(wait, _parked_wait(row, now).total_seconds())
     # A permanent failure ends only when a person changes something, and each retry may be a whole transfer.
@@ -260,8 +355,12 @@ def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *
         now + timedelta(seconds=wait),
         now + timedelta(seconds=least),
         row.reason or "no answer yet",
-        finding=row.finding or ("parked" if parked else None),
+        finding="parked" if parked and row.finding in {None, "task_unknown"} else row.finding,
     )
+
+
+def _has_failed_long(row: Row, now: datetime) -> bool:
+    return row.failing_since is not None and now - row.failing_since >= FAILING_FOR
 
 
 def _earliest_retry(wait: float, retry_after: float | None) -> float:
@@ -310,23 +409,24 @@ def _media_end(row: Row) -> datetime:
 
 
 def _may_move(row: Row, provider_hosts: tuple[str, ...]) -> bool:
-    """Return whether the row is in flight, a success without a stored asset, or a failure that may be corrected."""
-    if row.status in OPEN or is_repair(row):
+    """Return whether the row is in flight, a success without every stored asset, or a failure that may be corrected."""
+    if row.status in OPEN or is_repair(row) or is_extension(row):
         return True
     if row.status in SUCCEEDED:
         at_provider = points_at_provider(row.asset_url, provider_hosts) and not _has_receipt(row)
-        return not row.asset_url or at_provider or (row.made_again and _shows_stored_object(row))
+        return not row.asset_url or at_provider or (row.made_again and is_object_of(row.id, row.asset_url))
     return row.status == "failed" and (row.gave_up or row.reopened)
 
 
 def is_repair(row: Row) -> bool:
     """Return whether the row shows an object of ours that is missing or changed: it is delivered once more."""
-    return row.status in SUCCEEDED and row.reopened and _shows_stored_object(row)
+    return row.status in SUCCEEDED and row.reopened and is_object_of(row.id, row.asset_url)
 
 
-def _shows_stored_object(row: Row) -> bool:
-    """Whether asset_url is the address of the first object of any task of this row."""
-    return f"/{path_segment(row.id)}_0." in (row.asset_url or "")
+def is_extension(row: Row) -> bool:
+    """Return whether the row shows fewer results than KIE announced: those that come later are added."""
+    lacking = row.shown is not None and row.shown < len(row.results)
+    return row.status in SUCCEEDED and lacking and _has_receipt(row)
 
 
 def _has_receipt(row: Row) -> bool:

@@ -16,7 +16,7 @@ NAMES = (
     "stuck", "media_expiring", "lost", "provider_silent", "deaf_listener", "transaction_pooler", "late_sweep",
     "schema_behind", "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected",
     "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "parked", "empty_success", "no_task",
-    "row_waits",
+    "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
 )  # fmt: skip
 """The names of all findings."""
 
@@ -131,7 +131,27 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
         "empty_success": (
             "warn",
             "KIE reports success without any output ({n} generations).",
-            "Wait: they fail with this reason if KIE keeps answering so.",
+            "Wait: they fail with this reason if KIE keeps answering so for 40 minutes; later output is delivered.",
+        ),
+        "unreadable_output": (
+            "warn",
+            "KIE reports success with output that this version cannot read ({n} generations).",
+            "Run `kie-reconciler explain ID`: it names model and fields. Upgrade, or report them; the rows wait.",
+        ),
+        "over_limit": (
+            "warn",
+            "Results exceed a limit of this installation ({n} generations).",
+            "Run `kie-reconciler stuck`; raise RECONCILER_MAX_RESULTS or RECONCILER_MAX_ASSET_BYTES, or add the type.",
+        ),
+        "task_unknown": (
+            "warn",
+            "KIE knows these tasks on none of the pages and with none of the keys that were tried ({n} generations).",
+            "Run `kie-reconciler explain ID`; check that the key of the account that made the task is configured.",
+        ),
+        "results_missing": (
+            "warn",
+            "Delivered without every result: KIE announced more than it has given ({n} generations).",
+            "Nothing, if KIE gives them later: they are added. `kie-reconciler explain ID` names the missing ones.",
         ),
         "no_task": (
             "warn",

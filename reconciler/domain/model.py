@@ -28,6 +28,30 @@ class Trigger(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """One result that KIE announced for a task.
+
+    `n` is the number of its object in our storage and identifies it; `key` is KIE's own id of it, else its position in
+    the list ("#0"). `addresses` are alternatives, the best first. `text` is a document inside KIE's answer; `mime` is
+    its media type, or the type announced for the addresses. A result with neither is a hole: it has not arrived yet.
+    `current` is false if KIE's latest answer does not give it any more, `confirmed` if only a callback has named it.
+    """
+
+    key: str
+    n: int
+    addresses: tuple[str, ...] = ()
+    text: str | None = None
+    mime: str | None = None
+    current: bool = True
+    confirmed: bool = True
+
+    @property
+    def available(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self.addresses) or self.text is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Asset:
     """One result of a task, and the state of its object in our storage.
 
@@ -58,11 +82,16 @@ class Row:
 
     The first block is the application's row. `task_since` is when the row got its present task, None if it never had
     another. `offered` lists the tasks that callbacks name for a row without a task, newest first. `create_refusal` is
-    KIE's reason for not making a task. `made_again` is true if another task of this row was delivered before.
+    KIE's reason for not making a task. `made_again` is true if another task of this row was delivered before,
+    `another_task` if the row had another task before.
 
-    The second block is about `task_id` only, and empty where the task was just replaced. `stale` means that the source
-    addresses must be asked for again. `polls` counts all polls. `failures`, `unknowns` and `empties` count what came in
-    a row: failures, polls after which another key should be tried (unknown task, rejected key), empty successes.
+    The second block is about `task_id` only, and empty where the task was just replaced. `results` are in KIE's order.
+    `stale` means that their addresses must be asked for again. `polls` counts all polls. `failures` and `unknowns`
+    count what came in a row: failures, polls after which another key should be tried (unknown task, rejected key).
+    `empties` counts the successes without any output that came in a row, two minutes apart at least. The times
+    `failing_since`, `empty_since` and `missing_since` say when such a series began; `empty_counted_at` is the time of
+    the last empty success that counted. `contradiction` is a failure that KIE reports beside results. `shown` is
+    how many results the success shows that we wrote, None before.
     """
 
     id: str
@@ -77,8 +106,9 @@ class Row:
     offered: tuple[str, ...] = ()
     create_refusal: str | None = None
     made_again: bool = False
+    another_task: bool = False
 
-    sources: tuple[str, ...] = ()
+    results: tuple[Result, ...] = ()
     stale: bool = False
     assets: tuple[Asset, ...] = ()
     key_hash: str | None = None
@@ -93,16 +123,47 @@ class Row:
     failures: int = 0
     unknowns: int = 0
     empties: int = 0
+    failing_since: datetime | None = None
+    empty_since: datetime | None = None
+    empty_counted_at: datetime | None = None
+    missing_since: datetime | None = None
+    contradiction: str | None = None
     reason: str | None = None
     finding: str | None = None
     gave_up: bool = False
     reopened: bool = False
+    shown: int | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the first address of every result that has one, in KIE's order."""
+        return tuple(result.addresses[0] for result in self.results if result.addresses)
+
+    @property
+    def stored(self) -> tuple[Result, ...]:
+        """Return the results that have a receipt, in KIE's order."""
+        numbers = self._stored_numbers()
+        return tuple(result for result in self.results if result.n in numbers)
+
+    @property
+    def unstored(self) -> tuple[Result, ...]:
+        """Return the results that can be stored and have no receipt, in KIE's order."""
+        numbers = self._stored_numbers()
+        return tuple(result for result in self.results if result.available and result.n not in numbers)
+
+    @property
+    def missing(self) -> tuple[Result, ...]:
+        """Return the results that KIE has announced and not given yet, in KIE's order."""
+        numbers = self._stored_numbers()
+        return tuple(result for result in self.results if not result.available and result.n not in numbers)
 
     @property
     def delivered(self) -> bool:
-        """Whether every source has a receipt."""
-        stored = {asset.n for asset in self.assets if asset.stored}
-        return bool(self.sources) and stored >= set(range(len(self.sources)))
+        """Whether there are results and every one has a receipt."""
+        return bool(self.results) and len(self.stored) == len(self.results)
+
+    def _stored_numbers(self) -> frozenset[int]:
+        return frozenset(asset.n for asset in self.assets if asset.stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +181,29 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The provider says that the task succeeded; `sources` may be empty.
+    """The provider says that the task succeeded; `results` may be empty, or hold holes.
 
-    `completed_at` and `duration` are the provider's figures, None if it gave none.
+    `completed_at` and `duration` are the provider's figures, None if it gave none. `contradiction` is the failure that
+    the same record reports.
     """
 
-    sources: tuple[str, ...]
+    results: tuple[Result, ...]
     completed_at: datetime | None = None
     duration: timedelta | None = None
+    contradiction: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether at least one result can be stored."""
+        return any(result.available for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The provider says that the task succeeded, with output that we cannot read; `fields` name where it is."""
+
+    fields: tuple[str, ...]
+    completed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +260,7 @@ class TaskNotIdentified:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The delivery ended: every source is verified to be in our storage.
+    """The delivery ended: every available result is verified to be in our storage.
 
     `unwritten` is the one asset whose receipt is written together with the success.
     """
@@ -195,7 +271,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFailed:
-    """The delivery stopped at one source; the assets stored before stay stored.
+    """The delivery stopped at result number `n`; the assets stored before stay stored.
 
     `gone` means that an address is dead and must be asked for again. `permanent` means that a retry alone cannot help.
     """
@@ -204,6 +280,7 @@ class DeliveryFailed:
     stage: str
     reason: str
     detail: str = ""
+    n: int | None = None
     gone: bool = False
     permanent: bool = False
     retry_after: float | None = None
@@ -213,6 +290,7 @@ Observation = (
     NotPolled
     | Working
     | Ready
+    | Unreadable
     | Failed
     | TaskUnknown
     | Unreachable
@@ -251,7 +329,7 @@ class AttachTask:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Copy every source that has no receipt into our storage."""
+    """Copy every available result that has no receipt into our storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +349,12 @@ class Reschedule:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Write success, the results and the stored addresses."""
+    """Write success, the results and the stored addresses.
+
+    `recheck_at` is set if results are missing: the task is polled again then.
+    """
+
+    recheck_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +369,8 @@ Decision = Done | Poll | IdentifyTask | AttachTask | Deliver | Reschedule | Fini
 
 WORDS: Mapping[type, str] = MappingProxyType(
     {
-        NotPolled: "silence", Working: "working", Ready: "ready", Failed: "refused", TaskUnknown: "unknown",
-        Unreachable: "unheard", CallbackResult: "told", TaskIdentified: "identified",
+        NotPolled: "silence", Working: "working", Ready: "ready", Unreadable: "unreadable", Failed: "refused",
+        TaskUnknown: "unknown", Unreachable: "unheard", CallbackResult: "told", TaskIdentified: "identified",
         TaskNotIdentified: "unidentified", Stored: "stored", DeliveryFailed: "unstored", Done: "leave", Poll: "ask",
         IdentifyTask: "identify", AttachTask: "adopt", Deliver: "deliver", Reschedule: "rest", Finish: "finish",
         Fail: "fail",
@@ -309,7 +392,8 @@ class Policy:
     """What the settings and the present load allow.
 
     `poll_price` is the cost of one poll in seconds of expected waste. `duration_models` are the learned ones, by model
-    name. `spare_request` is true if the rate limit allows a request now. `key_count` is the number of API keys.
+    name. `spare_request` is true if the rate limit allows a request now. `key_count` is the number of API keys. A task
+    with more than `max_results` results waits until the operator allows more.
     `jitter` is a number in [0, 1) that the caller draws.
     """
 
@@ -320,4 +404,5 @@ class Policy:
     observe: bool = False
     spare_request: bool = True
     key_count: int = 1
+    max_results: int = 200
     jitter: float = 0.5

@@ -48,16 +48,27 @@ AMBIGUOUS_CHARACTERS = re.compile(r"[\s\\\x00-\x1f\x7f]")
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REPLACED_ID = re.compile(r".*\.[0-9a-f]{32}")
+_OBJECT_NUMBER = re.compile(r"[0-9]{1,4}(?:-[0-9a-f]{8})?\.")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def object_key(*, user_id: str | None, kind: Kind, generation_id: str, n: int, ext: str) -> str:
+def object_key(
+    *, user_id: str | None, kind: Kind, generation_id: str, n: int, ext: str, replaces: str | None = None
+) -> str:
     """Return the key of result `n` in the bucket; a retry of the same result gets the same key.
 
-    Two different pairs of ids never share a key.
+    Two different pairs of ids never share a key. `replaces` is given where an address of this result may have been
+    shown with other bytes: text that tells the new object from the former one, so that no cache shows the former.
     """
     owner = "_" if user_id is None else path_segment(user_id)
-    return f"{owner}/{kind.value}/{path_segment(generation_id)}_{n}.{ext}"
+    mark = "" if replaces is None else f"-{hashlib.sha256(replaces.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{owner}/{kind.value}/{path_segment(generation_id)}_{n}{mark}.{ext}"
+
+
+def is_object_of(generation_id: str, address: str | None) -> bool:
+    """Return whether the address names an object of this generation in our bucket, by the form of its key."""
+    _, found, rest = (address or "").rpartition(f"/{path_segment(generation_id)}_")
+    return bool(found) and _OBJECT_NUMBER.match(rest) is not None
 
 
 def path_segment(name: str) -> str:

@@ -8,6 +8,7 @@ the next request is decided in `worker/`.
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from statistics import NormalDist, linear_regression
 from types import MappingProxyType
 
@@ -30,6 +31,9 @@ MAX_PROGRESS = 0.95
 
 MAX_RETRY_AFTER = 60.0
 """A spare request may go out after this time even if Retry-After is longer: servers exaggerate it in an outage."""
+
+CONFIRMATIONS = (3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 120.0, 300.0, 600.0)
+"""The pauses between looks at an answer that must be confirmed; the last one repeats."""
 
 MIN_COMPLETIONS = 20
 """A duration model is learned from no fewer completion times than this."""
@@ -158,6 +162,17 @@ def backoff(failures: int, jitter: float, retry_after: float | None = None) -> f
     doublings = min(max(failures - 1, 0), 7)
     wait = min(5.0 * 2.0**doublings, 450.0) * (1 + jitter)
     return max(wait, min(retry_after or 0.0, 6 * _HOUR))
+
+
+def confirmation_wait(elapsed: float) -> float:
+    """Return the seconds until the next look at an answer that must be confirmed, so long after the first.
+
+    The looks are fixed by the clock: visits in between change none of them.
+    """
+    for offset in accumulate(CONFIRMATIONS):
+        if offset > elapsed:
+            return max(offset - elapsed, MIN_INTERVAL)
+    return CONFIRMATIONS[-1]
 
 
 def rejected_write_wait(rejections: int) -> float:

@@ -51,9 +51,11 @@ TASK_ID_IS_INDEXED: Final = """EXISTS (
 
 
 def may_recover(generation_id: str) -> str:
-    """We gave this generation up or reopened it: later good news is still welcome."""
+    """We gave this generation up or reopened it, or it shows fewer results than KIE announced: more may come."""
     return f"""EXISTS (
-         SELECT FROM reconciler.work w WHERE w.generation_id = {generation_id} AND (w.gave_up OR w.reopened))"""
+         SELECT FROM reconciler.work w
+          WHERE w.generation_id = {generation_id}
+            AND (w.gave_up OR w.reopened OR w.shown < jsonb_array_length(w.results)))"""
 
 
 def text_of(table: TableShape, column: str | None) -> str:
@@ -83,7 +85,10 @@ def set_task(task: str) -> str:
                            ELSE w.former_tasks END"""
 
 
-def mark_orphans(reason: str, source: str) -> str:
-    """Return the INSERT that marks the paths of `source` (what follows FROM) as objects that no row names."""
-    return f"""INSERT INTO reconciler.orphans (path, why)
-    SELECT path, '{reason}' FROM {source} ON CONFLICT DO NOTHING"""
+def mark_orphans(reason: str, source: str, since: str = "now()") -> str:
+    """Return the INSERT that marks the paths of `source` (what follows FROM) as objects that no row names.
+
+    `since` is the SQL time from when on they are orphans.
+    """
+    return f"""INSERT INTO reconciler.orphans (path, why, since)
+    SELECT path, '{reason}', {since} FROM {source} ON CONFLICT DO NOTHING"""

@@ -1,20 +1,21 @@
 """Brings every result of a task into our storage, one asset at a time, each with its receipt.
 
-Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. An asset with a receipt is
-not transferred again. Where one source fails the delivery stops, and the visit learns at which stage and why. Only the
-visit calls this.
+Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. A source is an address, or
+text inside KIE's answer. An asset with a receipt is not transferred again. Where one result fails the delivery stops,
+and the visit learns at which stage and why. Only the visit calls this.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, replace
-from functools import partial
+from datetime import datetime
 from typing import Any
 
 import structlog
 
-from reconciler.domain.model import Asset, DeliveryFailed, Row, Stored
+from reconciler.domain.decide import is_repair
+from reconciler.domain.model import Asset, DeliveryFailed, Result, Row, Stored
 from reconciler.domain.object_keys import TYPES, object_key
 from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
@@ -24,7 +25,7 @@ from reconciler.media.spool import Spool, SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.postgres.ledger.ledger import Ledger, StoredResults
 from reconciler.storage import PutRequest, Store, prove
-from reconciler.tracing import Tracing
+from reconciler.tracing import Span, Tracing
 from reconciler.worker.lease import Lease
 
 log = structlog.get_logger()
@@ -79,34 +80,39 @@ class Deliverer:
         """Return what is under way at this moment, by generation id."""
         return {generation_id: progress.now() for generation_id, progress in self._under_way.items()}
 
-    def results(self, row: Row, unwritten: Asset | None) -> StoredResults:
-        """Return what the success of a delivered row writes; `unwritten` is the asset whose receipt goes with it."""
-        paths = [asset.path for asset in row.assets[: len(row.sources)]]
-        return StoredResults([self.store.address(path) for path in paths], paths, unwritten)
+    def results(self, row: Row, unwritten: Asset | None, recheck_at: datetime | None) -> StoredResults:
+        """Return what the success of a row writes; `unwritten` is the asset whose receipt goes with it."""
+        paths = {asset.n: asset.path for asset in row.assets}
+        ordered = [paths[result.n] for result in row.stored]
+        addresses = [self.store.address(path) for path in ordered]
+        return StoredResults(addresses, ordered, unwritten, recheck_at)
 
     async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
-        """Store and prove every source that has no receipt yet; LeaseLost when another instance has taken over."""
+        """Store and prove every result that can be and has no receipt yet.
+
+        Raises LeaseLost when another instance has taken over.
+        """
         assets = {asset.n: asset for asset in row.assets}
         unwritten: Asset | None = None
+        todo = row.unstored
         async with self._slots:
-            for n in range(len(row.sources)):
-                if n in assets and assets[n].stored:
-                    continue
-                progress = self._under_way[row.id] = TransferProgress(row.id, n)
+            for result in todo:
+                progress = self._under_way[row.id] = TransferProgress(row.id, result.n)
                 try:
-                    asset = await self._deliver_one(row, n, lease, progress, assets.get(n))
-                    if n == len(row.sources) - 1 and asset.size <= SMALL_BYTES:
+                    asset = await self._deliver_one(row, result, lease, progress, assets.get(result.n))
+                    if result is todo[-1] and not row.missing and asset.size <= SMALL_BYTES:
                         unwritten = asset
                     else:
                         await self.ledger.stored(row, lease.claim, asset)
-                    assets[n] = asset
+                    assets[result.n] = asset
                 except LeaseLost:
                     raise
                 except ReconcilerError as error:
                     stage = progress.now().stage
                     self.metrics.missed(stage, error.code)
-                    _logger(row, n).warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
-                    return _delivery_failed(error, stage, _in_order(assets))
+                    logger = _logger(row, result.n)
+                    logger.warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
+                    return _delivery_failed(error, stage, result.n, _in_order(assets))
                 finally:
                     # A visit that lost its lease can still run next to its successor in this process.
                     if self._under_way.get(row.id) is progress:
@@ -114,33 +120,57 @@ class Deliverer:
         return Stored(_in_order(assets), unwritten)
 
     async def _deliver_one(
-        self, row: Row, n: int, lease: Lease, progress: TransferProgress, before: Asset | None
+        self, row: Row, result: Result, lease: Lease, progress: TransferProgress, before: Asset | None
     ) -> Asset:
-        """Fetch, store and prove one source; `before` is what an earlier attempt wrote down about it."""
-        step = partial(self.tracing.step, generation_id=row.id, task_id=row.task_id, n=n)
-        async with self.spool_dir.spool() as spool:
-            with step("download") as span:
-                mime = await self._fetch(row, n, progress, spool)
-                span.note(bytes=spool.size)
-            asset = _asset(row, n, mime, spool)
-            if before is not None and _content(before) == _content(asset):
-                asset = replace(asset, upload=before.upload)
-            await self.ledger.intend(row, lease.claim, asset)
-            began = time.monotonic()
-            with step("upload", bytes=asset.size):
-                await self._put(row, lease, progress, asset, spool)
+        """Fetch, store and prove one result; `before` is what an earlier attempt wrote down about it.
+
+        Its addresses are tried in turn. Where none can be fetched, the error is the first that does not say "gone".
+        """
+        refusals: list[ReconcilerError] = []
+        for source in result.addresses or (None,):
+            async with self.spool_dir.spool() as spool:
+                try:
+                    with self._step("download", row, result.n) as span:
+                        mime = await self._fill(row, result, source, progress, spool)
+                        span.note(bytes=spool.size)
+                except LeaseLost:
+                    raise
+                except ReconcilerError as refused:
+                    refusals.append(refused)
+                    continue
+                return await self._store(row, _asset(row, result, mime, spool, before), lease, progress, spool)
+        raise next((refused for refused in refusals if not isinstance(refused, Gone)), refusals[0])
+
+    async def _store(self, row: Row, asset: Asset, lease: Lease, progress: TransferProgress, spool: Spool) -> Asset:
+        """Write down where the asset goes, send it and prove it; return it with its receipt."""
+        await self.ledger.intend(row, lease.claim, asset)
+        began = time.monotonic()
+        with self._step("upload", row, asset.n, bytes=asset.size):
+            await self._put(row, lease, progress, asset, spool)
         progress.enter("prove", asset.size)
-        with step("verify", bytes=asset.size), self.metrics.storing("prove"):
+        with self._step("verify", row, asset.n, bytes=asset.size), self.metrics.storing("prove"):
             receipt = await prove(self.store, asset.path, size=asset.size, sha256=asset.sha256, md5=asset.md5)
         self.metrics.uploaded.inc(asset.size)
         took = round(time.monotonic() - began, 3)
-        _logger(row, n).info("asset.stored", path=asset.path, bytes=asset.size, took=took)
+        _logger(row, asset.n).info("asset.stored", path=asset.path, bytes=asset.size, took=took)
         return replace(asset, version=receipt.version, verified_by=receipt.verified_by)
 
-    async def _fetch(self, row: Row, n: int, progress: TransferProgress, spool: Spool) -> str:
+    def _step(self, name: str, row: Row, n: int, **facts: int) -> Span:
+        return self.tracing.step(name, generation_id=row.id, task_id=row.task_id, n=n, **facts)
+
+    async def _fill(
+        self, row: Row, result: Result, source: str | None, progress: TransferProgress, spool: Spool
+    ) -> str:
+        """Fill the spool from this address, or with the text of the result where it has none; return its MIME type."""
+        if source is not None:
+            return await self._fetch(row, result.n, source, progress, spool)
+        await spool.write((result.text or "").encode())
+        await spool.seal()
+        return result.mime or "text/plain"
+
+    async def _fetch(self, row: Row, n: int, source: str, progress: TransferProgress, spool: Spool) -> str:
         """Download one source into the spool, from a renewed address where its own is refused; return its MIME type."""
         began = time.monotonic()
-        source = row.sources[n]
         try:
             mime = await self.fetcher.fetch(source, spool, progress=progress.move)
         except Permanent as refused:
@@ -173,27 +203,36 @@ def _logger(row: Row, n: int) -> Any:
     return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
 
 
-def _asset(row: Row, n: int, mime: str, spool: Spool) -> Asset:
+def _asset(row: Row, result: Result, mime: str, spool: Spool, before: Asset | None) -> Asset:
+    """Return the asset of these bytes; an upload that an earlier attempt began with them goes on."""
     kind, ext = TYPES[mime]
-    path = object_key(user_id=row.user_id, kind=kind, generation_id=row.id, n=n, ext=ext)
-    return Asset(n, path, mime, spool.size, spool.sha256, spool.md5)
+    same_bytes = before is not None and before.sha256 == spool.sha256
+    # An address that was shown must not get other bytes: a cache may hold the former ones.
+    replaces = spool.sha256 if is_repair(row) and before is not None and not same_bytes else _former_task(row)
+    path = object_key(user_id=row.user_id, kind=kind, generation_id=row.id, n=result.n, ext=ext, replaces=replaces)
+    if before is not None and same_bytes:
+        path = before.path
+    goes_on = before is not None and same_bytes and before.size == spool.size
+    upload = before.upload if before is not None and goes_on else None
+    return Asset(result.n, path, mime, spool.size, spool.sha256, spool.md5, upload=upload)
 
 
-def _content(asset: Asset) -> tuple[str, int, str]:
-    """Return what must agree for a begun upload to go on."""
-    return asset.path, asset.size, asset.sha256
+def _former_task(row: Row) -> str | None:
+    """Return the task whose results need other paths than those of the row's first task; None for the first."""
+    return row.task_id if row.another_task else None
 
 
 def _in_order(assets: Mapping[int, Asset]) -> tuple[Asset, ...]:
     return tuple(assets[n] for n in sorted(assets))
 
 
-def _delivery_failed(error: ReconcilerError, stage: str, assets: tuple[Asset, ...]) -> DeliveryFailed:
+def _delivery_failed(error: ReconcilerError, stage: str, n: int, assets: tuple[Asset, ...]) -> DeliveryFailed:
     return DeliveryFailed(
         assets,
         stage,
         error.code,
         detail=str(error),
+        n=n,
         gone=isinstance(error, Gone),
         permanent=isinstance(error, Permanent),
         retry_after=error.retry_after if isinstance(error, Transient) else None,

@@ -7,6 +7,7 @@ callbacks of the task can stand in for its answer.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import structlog
 
@@ -23,6 +24,7 @@ from reconciler.domain.model import (
     TaskNotIdentified,
     TaskUnknown,
     Unreachable,
+    Unreadable,
     Working,
 )
 from reconciler.errors import Transient
@@ -58,23 +60,24 @@ class Poller:
         """Return whether a request about this row could be sent at once."""
         return self.rate_limit.spare(route(row, self.keys).key_hash)
 
-    async def ask(self, row: Row) -> tuple[Row, Observation]:
+    async def ask(self, row: Row, now: datetime) -> tuple[Row, Observation]:
         """Return the row, which now knows what answered, and what the record of its task says.
 
         Where KIE stays unreachable, the result that the task's callbacks agree on takes the record's place.
         """
         chosen = route(row, self.keys)
         observation, _ = await self._record(row, row.task_id or "", chosen)
-        if isinstance(observation, Unreachable) and may_trust(row, observation, len(self.keys)):
-            return row, await self._callback_result(row, observation)
+        if isinstance(observation, Unreachable) and may_trust(row, observation, len(self.keys), now):
+            return row, await self._callback_result(row, observation, now)
         return _with_route(row, observation, chosen), observation
 
-    async def _callback_result(self, row: Row, unreachable: Unreachable) -> CallbackResult | Unreachable:
+    async def _callback_result(self, row: Row, unreachable: Unreachable, now: datetime) -> CallbackResult | Unreachable:
         bodies = await self.inbox.bodies(row.task_id or "")
-        observation = trusted_result(row, unreachable, [callback.read(body) for body in bodies], len(self.keys))
+        claims = [callback.read(body) for body in bodies]
+        observation = trusted_result(row, unreachable, claims, len(self.keys), now)
         if isinstance(observation, CallbackResult):
             logger = log.bind(generation_id=row.id, task_id=row.task_id)
-            logger.warning("callback.believed", addresses=len(observation.ready.sources), unheard=unreachable.reason)
+            logger.warning("callback.believed", addresses=len(observation.ready.results), unheard=unreachable.reason)
         return observation
 
     async def identify(self, row: Row) -> tuple[Row, Observation]:
@@ -129,6 +132,9 @@ class Poller:
                 span.failed(observation.reason, observation.detail)
                 logger = log.bind(generation_id=row.id, task_id=task_id)
                 logger.warning("kie.request_failed", code=observation.reason, reason=observation.detail)
+            if isinstance(observation, Unreadable):
+                logger = log.bind(generation_id=row.id, task_id=task_id, model=row.model)
+                logger.warning("kie.output_unreadable", fields=list(observation.fields))
         await self._account(observation, chosen.key_hash, time.monotonic() - began)
         return observation, record
 
@@ -150,6 +156,11 @@ class Poller:
             case Failed():
                 code = None if observation.code is None else self.kie.redact(observation.code, _LONGEST_CODE)
                 return replace(observation, message=self.kie.redact(observation.message, _LONGEST_MESSAGE), code=code)
+            case Ready(contradiction=str(contradiction)):
+                return replace(observation, contradiction=self.kie.redact(contradiction, _LONGEST_MESSAGE))
+            case Unreadable(fields):
+                kept = tuple(self.kie.redact(field, _LONGEST_DETAIL) for field in fields)
+                return replace(observation, fields=kept)
             case Unreachable():
                 return replace(observation, detail=self.kie.redact(observation.detail, _LONGEST_DETAIL))
             case _:
@@ -165,12 +176,14 @@ class Poller:
                 await self.rate_limit.pause(
                     key_hash, min(observation.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER)
                 )
+        if isinstance(observation, Unreadable):
+            self.metrics.missed("ask", "unreadable_output")
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)
         self.metrics.polls.labels(WORDS[type(observation)]).inc()
 
 
 def _with_route(row: Row, observation: Observation, chosen: Route) -> Row:
     """Return the row with the key and the dialect that know its task."""
-    if isinstance(observation, Working | Ready | Failed):
+    if isinstance(observation, Working | Ready | Unreadable | Failed):
         return replace(row, key_hash=chosen.key_hash, family=chosen.dialect.name)
     return row

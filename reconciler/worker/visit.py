@@ -15,7 +15,7 @@ from typing import Literal, assert_never
 import structlog
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide, is_repair, retry_rejected_write
+from reconciler.domain.decide import decide, is_extension, is_repair, retry_rejected_write
 from reconciler.domain.model import (
     WORDS,
     Asset,
@@ -40,7 +40,7 @@ from reconciler.domain.model import (
 from reconciler.errors import Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim
-from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger
+from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
 from reconciler.tracing import Tracing
 from reconciler.worker.deliver import Deliverer
 from reconciler.worker.lease import Lease
@@ -68,11 +68,15 @@ class VisitOutcome:
     seconds: float = 0.0
 
     @property
-    def end(self) -> Literal["delivered", "repaired", "failed", "gave_up", "lost"] | None:
+    def end(self) -> Literal["delivered", "repaired", "extended", "failed", "gave_up", "lost"] | None:
         """Return how the generation ended in this visit, None where it did not."""
         match self.decision:
             case Finish():
-                return "repaired" if self.event == "repaired" else "delivered"
+                match self.event:
+                    case "repaired" | "extended" as changed:
+                        return changed
+                    case _:
+                        return "delivered"
             case Fail(recheck_at=recheck_at):
                 return "failed" if recheck_at is None else "gave_up"
             case Done(lost=True):
@@ -150,7 +154,7 @@ class Visitor:
             decision = decide(row, observation, now, self.policy.draw(spare=self._has_spare_request(row, trigger)))
             match decision:
                 case Poll():
-                    row, observation = await self.poller.ask(row)
+                    row, observation = await self.poller.ask(row, now)
                 case IdentifyTask():
                     row, observation = await self.poller.identify(row)
                 case Deliver():
@@ -176,9 +180,9 @@ class Visitor:
                     if await ledger.adopt(row, claim, task_id):
                         log.info("generation.adopted", generation_id=row.id, task_id=task_id)
                     again = True
-                case Finish():
-                    write = ledger.repaired if is_repair(row) else ledger.finish
-                    event = await write(row, claim, self.deliverer.results(row, _unwritten(outcome.observation)))
+                case Finish(recheck_at):
+                    results = self.deliverer.results(row, _unwritten(outcome.observation), recheck_at)
+                    event = await self._write_success(row, claim, results)
                     again = event is None
                 case Fail() as decision:
                     await ledger.note(row, claim)
@@ -194,6 +198,13 @@ class Visitor:
             return await self._rest_rejected(outcome, error)
         lease.ending = not again
         return None if again else replace(outcome, event=event)
+
+    async def _write_success(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
+        if is_repair(row):
+            return await self.ledger.repair(row, claim, results)
+        if is_extension(row):
+            return await self.ledger.extend(row, claim, results)
+        return await self.ledger.finish(row, claim, results)
 
     async def _rest_rejected(self, outcome: VisitOutcome, error: Permanent) -> VisitOutcome:
         """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored."""

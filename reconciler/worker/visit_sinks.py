@@ -21,11 +21,14 @@ def log_visit(outcome: VisitOutcome) -> None:
     logger = log.bind(generation_id=row.id, task_id=row.task_id, trigger=trigger, model=row.model, took=took)
     match outcome.decision:
         case Finish() if outcome.end == "repaired":
-            logger.info("generation.repaired", assets=len(row.sources))
+            logger.info("generation.repaired", assets=len(row.stored))
+        case Finish() if outcome.end == "extended":
+            logger.info("generation.extended", assets=len(row.stored), missing=len(row.missing))
         case Finish():
             size = sum(asset.size for asset in row.assets)
             age = round((outcome.at - row.created_at).total_seconds() * 1000)
-            logger.info("generation.delivered", assets=len(row.sources), bytes=size, ms=age, event_kind=outcome.event)
+            counts = {"assets": len(row.stored)} | ({"missing": len(row.missing)} if row.missing else {})
+            logger.info("generation.delivered", **counts, bytes=size, ms=age, event_kind=outcome.event)
         case Fail(reason, recheck_at=None):
             logger.warning("generation.failed", reason=reason)
         case Fail(reason):
@@ -43,7 +46,7 @@ def measure_visit(metrics: Metrics, outcome: VisitOutcome) -> None:
     row, end = outcome.row, outcome.end
     if end in {"repaired", "lost"}:
         metrics.audits.labels(end).inc()
-    elif end is not None:
+    elif end not in {None, "extended"}:
         metrics.ended(end, outcome.claim.trigger)
     if end == "delivered":
         since_completion = outcome.at - row.completed_at if row.completed_at else None

@@ -15,6 +15,7 @@ from uuid import uuid4
 import asyncpg
 
 from reconciler.domain.model import Asset, Fail, Reschedule, Row, Trigger
+from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.heartbeat import Heartbeat
@@ -52,7 +53,7 @@ class Life:
         """Claim one generation and read it."""
         (claim,) = await self.claims.woken({generation_id: Trigger.SYNC})
         held: dict[str, ClaimedRow] = await self.ledger.read([generation_id])
-        return claim, replace(held[generation_id].row, sources=(SOURCE,))
+        return claim, replace(held[generation_id].row, results=from_addresses((SOURCE,)))
 
     async def deliver(self, generation_id: str) -> str | None:
         """From a claim to a proven success."""

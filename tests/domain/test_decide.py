@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide
+from reconciler.domain.decide import decide, is_extension
 from reconciler.domain.findings import NAMES
 from reconciler.domain.model import (
     OPEN,
@@ -29,11 +29,13 @@ from reconciler.domain.model import (
     Poll,
     Ready,
     Reschedule,
+    Result,
     Row,
     Stored,
     TaskIdentified,
     Unreachable,
 )
+from testkit.answers import ready
 from tests.domain.worlds import (
     CALLBACK_RESULT,
     DELIVERY_FAILED,
@@ -45,13 +47,15 @@ from tests.domain.worlds import (
     OBSERVATIONS,
     POLICIES,
     READY,
-    SOURCES,
+    RESULTS,
     STORED,
     TASK_UNKNOWN,
     THEIRS,
     UNREACHABLE,
+    UNREADABLE,
     WORKING,
     World,
+    ago,
     always,
     row_after_write,
     row_in_flight,
@@ -60,13 +64,20 @@ from tests.domain.worlds import (
     visit,
 )
 
-ANSWERS = WORKING | READY | FAILED | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | CALLBACK_RESULT
+ANSWERS = WORKING | READY | UNREADABLE | FAILED | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | CALLBACK_RESULT
 WORLDS = st.builds(always, ANSWERS, STORED | DELIVERY_FAILED, IDENTIFIED | NOT_IDENTIFIED)
-BAD_ANSWERS = WORKING | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | st.builds(Ready, SOURCES.filter(bool)) | CALLBACK_RESULT
+GIVEN = st.builds(Ready, RESULTS.filter(lambda results: any(result.available for result in results)))
+BAD_ANSWERS = WORKING | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | UNREADABLE | GIVEN | CALLBACK_RESULT
 RECENT = timedelta(days=9)
-STARTED = {"status": st.sampled_from(OPEN), "asset_url": st.none(), "gave_up": st.just(False)}
+STARTED = {
+    "status": st.sampled_from(OPEN),
+    "asset_url": st.none(),
+    "gave_up": st.just(False),
+    "shown": st.none(),
+    "completed_at": st.none() | ago(RECENT),
+}
 WITH_TASK = rows(RECENT, task_id=st.just("t"), **STARTED)
-OFFERED = rows(RECENT, task_id=st.none(), offered=st.just(("t",)), sources=st.just(()), assets=st.just(()), **STARTED)
+OFFERED = rows(RECENT, task_id=st.none(), offered=st.just(("t",)), results=st.just(()), assets=st.just(()), **STARTED)
 IN_FLIGHT = WITH_TASK | OFFERED
 
 
@@ -77,7 +88,7 @@ def decided(row: Row, observation: Observation, policy: Policy) -> Decision:
 def may_change_after_end(row: Row) -> bool:
     """Whether one of the exceptions applies in which a row that ended may still change."""
     healed = row.status in SUCCEEDED and row.asset_url in {None, "", THEIRS}
-    return healed or (row.status == "failed" and (row.gave_up or row.reopened))
+    return healed or is_extension(row) or (row.status == "failed" and (row.gave_up or row.reopened))
 
 
 @given(rows(), OBSERVATIONS, POLICIES)
@@ -95,7 +106,7 @@ def test_a_poll_follows_only_the_start_of_a_visit(row: Row, observation: Observa
 def test_a_delivery_follows_only_the_start_of_a_visit_or_a_success(row: Row, observation: Observation, policy: Policy):
     if isinstance(decided(row, observation, policy), Deliver):
         assert isinstance(observation, NotPolled | Ready | CallbackResult)
-        assert absorb(row, observation, NOW).sources
+        assert absorb(row, observation, NOW).unstored
 
 
 @given(rows(), STORED | DELIVERY_FAILED, POLICIES)
@@ -229,14 +240,23 @@ def test_only_deliveries_change_assets_and_only_requests_count_as_polls(row: Row
 
 
 @given(rows(), OBSERVATIONS)
-def test_the_number_of_sources_is_fixed_once_one_is_stored(row: Row, observation: Observation):
+def test_a_result_that_was_announced_stays_announced_under_its_number(row: Row, observation: Observation):
     after = absorb(row, observation, NOW)
 
-    if row.sources and any(asset.stored for asset in row.assets):
-        assert len(after.sources) == len(row.sources)
-    if after.sources != row.sources:
-        assert isinstance(observation, Ready | CallbackResult)
-        assert after.sources == (observation.ready if isinstance(observation, CallbackResult) else observation).sources
+    assert {result.n for result in after.results} >= {result.n for result in row.results}
+    assert len({result.n for result in after.results}) == len(after.results)
+
+
+@given(rows(), OBSERVATIONS, POLICIES)
+def test_success_is_written_only_with_every_result_or_with_a_time_to_ask_for_the_rest(
+    row: Row, observation: Observation, policy: Policy
+):
+    after = absorb(row, observation, NOW)
+    decision = decide(after, observation, NOW, policy)
+
+    if isinstance(decision, Finish):
+        assert after.delivered or decision.recheck_at is not None
+        assert after.stored
 
 
 @given(rows(), OBSERVATIONS)
@@ -260,8 +280,12 @@ def test_absorbing_not_polled_changes_nothing(row: Row):
 
 def good(row: Row) -> World:
     """Return a world in which KIE reports as many results as before, and each can be stored."""
-    sources = tuple(f"{THEIRS}?{n}" for n in range(len(row.sources) or 2))
-    return World(poll=lambda _: Ready(sources, NOW), deliver=lambda row: stored(len(row.sources)))
+    answer = Ready(tuple(with_address(result) for result in row.results) or ready((THEIRS, f"{THEIRS}?1")).results, NOW)
+    return World(poll=lambda _: answer, deliver=lambda row: stored(*(result.n for result in row.results)))
+
+
+def with_address(result: Result) -> Result:
+    return result if result.available else replace(result, addresses=(f"{THEIRS}?{result.n}",))
 
 
 def until_delivered(row: Row, policy: Policy, now: datetime) -> list[datetime]:
@@ -299,7 +323,7 @@ def test_a_busy_rate_limit_delays_a_first_poll_but_not_forever():
 
 
 def test_a_completion_time_long_before_the_row_does_not_end_the_life_of_the_media():
-    observation = Ready((THEIRS,), completed_at=datetime(1970, 1, 21, tzinfo=UTC))
+    observation = ready((THEIRS,), completed_at=datetime(1970, 1, 21, tzinfo=UTC))
     before = absorb(row_in_flight(), observation, NOW)
     lost = DeliveryFailed((), "fetch", "timeout")
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.domain.decide import REPAIR_ATTEMPTS, decide, is_repair
+from reconciler.domain.decide import FAILING_FOR, REPAIR_ATTEMPTS, decide, is_repair
 from reconciler.domain.model import Done, Failed, NotPolled, Policy, Poll, Reschedule, Row, Unreachable
 from reconciler.domain.object_keys import Kind, object_key
 from tests.domain.worlds import NOW, OURS, row_in_flight
@@ -24,6 +24,7 @@ def broken(failures: int = 0) -> Row:
         reopened=True,
         asset_url=OURS,
         failures=failures,
+        failing_since=NOW - FAILING_FOR,
         created_at=LONG_AGO,
         completed_at=LONG_AGO,
     )
@@ -43,6 +44,11 @@ def test_observe_mode_calls_no_object_lost() -> None:
 def test_an_object_is_not_called_lost_after_a_few_failures_however_old_its_media() -> None:
     decisions = [decide(broken(failures), Unreachable("away"), NOW, POLICY) for failures in (1, REPAIR_ATTEMPTS)]
     assert [isinstance(one, Done) and one.lost for one in decisions] == [False, True]
+
+
+def test_an_object_is_not_called_lost_in_less_than_ten_minutes_however_often_it_is_requested() -> None:
+    row = replace(broken(99), failing_since=NOW - FAILING_FOR + timedelta(seconds=1))
+    assert isinstance(decide(row, Unreachable("away"), NOW, POLICY), Reschedule)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ FIGURES = {
     "parked": {"waiting": {"parked": 4}},
     "empty_success": {"waiting": {"empty_success": 4}},
     "no_task": {"waiting": {"no_task": 4}},
+    "unreadable_output": {"waiting": {"unreadable_output": 4}},
+    "over_limit": {"waiting": {"over_limit": 4}},
+    "task_unknown": {"waiting": {"task_unknown": 4}},
+    "results_missing": {"waiting": {"results_missing": 4}},
     "row_waits": {"waiting": {"a finding of a later version": 4}},
 }
 

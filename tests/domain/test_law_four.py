@@ -18,13 +18,13 @@ from reconciler.domain.model import (
     NotPolled,
     Observation,
     Poll,
-    Ready,
     Reschedule,
     Row,
     TaskUnknown,
     Unreachable,
     Working,
 )
+from testkit.answers import ready
 from tests.domain.worlds import (
     NO_JITTER,
     NOW,
@@ -57,6 +57,7 @@ NO_ANSWER = [
     Unreachable("unknown_state", "paused"),
 ]
 HOUR = timedelta(hours=1)
+FETCHED_IN_VAIN = {"sources": (THEIRS,), "failures": 4, "failing_since": NOW - HOUR}
 
 
 def old(age: timedelta, **facts: object) -> Row:
@@ -121,8 +122,18 @@ def test_a_failure_reported_by_the_provider_fails_the_row_with_its_reason(observ
         ({"answered_at": None, "acknowledged_at": None}, TaskUnknown("recordInfo is null"), False),
         ({"answered_at": None, "acknowledged_at": None}, Unreachable("unauthorized"), False),
         ({"status": "success"}, Unreachable("http_5xx"), False),
-        ({"sources": (THEIRS,), "failures": 3}, DeliveryFailed((), "store", "timeout"), False),
-        ({"sources": (THEIRS,), "failures": 4}, DeliveryFailed((), "store", "timeout"), True),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "fetch", "timeout"), True),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "fetch", "http_404", gone=True, permanent=True), True),
+        (FETCHED_IN_VAIN | {"failures": 3}, DeliveryFailed((), "fetch", "timeout"), False),
+        (FETCHED_IN_VAIN | {"failing_since": NOW - timedelta(minutes=9)}, DeliveryFailed((), "fetch", "empty"), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "fetch", "too_large", permanent=True), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "fetch", "type_refused", permanent=True), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "fetch", "host_unlisted", permanent=True), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "fetch", "spool_full"), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "store", "timeout"), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "store", "bucket_refuses_type", permanent=True), False),
+        (FETCHED_IN_VAIN, DeliveryFailed((), "prove", "proof_failed"), False),
+        (FETCHED_IN_VAIN, Unreachable("http_5xx"), False),
     ],
 )
 def test_only_a_task_that_kie_knows_and_answers_about_is_given_up(
@@ -186,7 +197,7 @@ def test_a_result_that_comes_after_we_gave_up_is_delivered():
     assert recheck_at is not None
     assert (row.status, row.gave_up) == ("failed", True)
 
-    *_, (row, _, decision) = visit(row, always(Ready((THEIRS,)), stored(1)), recheck_at, NO_JITTER)
+    *_, (row, _, decision) = visit(row, always(ready((THEIRS,)), stored(0)), recheck_at, NO_JITTER)
 
     assert isinstance(decision, Finish)
 
@@ -202,7 +213,7 @@ def test_a_row_given_up_is_polled_slowly_while_kie_works_and_done_when_kie_refus
 
 @pytest.mark.parametrize("status", ["cancelled", "archived", "failed"])
 def test_rows_that_the_daemon_may_not_move_do_not_change_even_if_kie_has_their_result(status: str):
-    assert isinstance(after(row_in_flight(status=status), Ready((THEIRS,)))[1], Done)
+    assert isinstance(after(row_in_flight(status=status), ready((THEIRS,)))[1], Done)
 
 
 @pytest.mark.parametrize("asset_url", [None, "", THEIRS])
@@ -210,8 +221,8 @@ def test_a_success_without_a_stored_asset_is_delivered(asset_url: str | None):
     claimed = row_in_flight(status="success", asset_url=asset_url)
 
     assert isinstance(after(claimed, NotPolled())[1], Poll)
-    assert isinstance(after(claimed, Ready((THEIRS,)))[1], Deliver)
-    assert isinstance(after(claimed, Ready((THEIRS,)), stored(1))[1], Finish)
+    assert isinstance(after(claimed, ready((THEIRS,)))[1], Deliver)
+    assert isinstance(after(claimed, ready((THEIRS,)), stored(0))[1], Finish)
 
 
 def test_a_success_with_a_stored_asset_does_not_change():
@@ -224,4 +235,4 @@ def test_after_a_retry_only_kies_success_changes_a_refused_row():
     assert isinstance(after(reopened, NotPolled())[1], Poll)
     assert isinstance(after(reopened, Failed("prohibited"))[1], Done)
     assert isinstance(after(reopened, Unreachable("timeout"))[1], Reschedule)
-    assert isinstance(after(reopened, Ready((THEIRS,)))[1], Deliver)
+    assert isinstance(after(reopened, ready((THEIRS,)))[1], Deliver)

@@ -31,14 +31,17 @@ from reconciler.domain.model import (
     Poll,
     Ready,
     Reschedule,
+    Result,
     Row,
     Stored,
     TaskIdentified,
     TaskNotIdentified,
     TaskUnknown,
     Unreachable,
+    Unreadable,
     Working,
 )
+from reconciler.domain.results import from_addresses
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 OURS = "https://ours.supabase.co/storage/v1/object/public/generations/u/image/g_0.png"
@@ -50,7 +53,10 @@ UNREACHABLE_REASONS = (
 
 
 def row_in_flight(**facts: object) -> Row:
-    """Return a row in flight, ten minutes old and polled once; `facts` replace its columns."""
+    """Return a row in flight, ten minutes old and polled once; `facts` replace its columns.
+
+    `sources` stands for one result for each address.
+    """
     known: dict[str, object] = {
         "id": "g",
         "user_id": "u",
@@ -62,6 +68,8 @@ def row_in_flight(**facts: object) -> Row:
         "created_at": NOW - timedelta(minutes=10),
         "polls": 1,
     }
+    if "sources" in facts:
+        facts["results"] = from_addresses(facts.pop("sources"))  # type: ignore[arg-type]
     return Row(**(known | facts))  # type: ignore[arg-type]
 
 
@@ -70,15 +78,31 @@ def asset(n: int, *, stored: bool = True) -> Asset:
     return Asset(n, f"u/image/g_{n}.png", "image/png", 9, "5" * 64, "d" * 32, version=receipt, verified_by=receipt)
 
 
-def stored(many: int) -> Stored:
-    return Stored(tuple(asset(n) for n in range(many)))
+def stored(*numbers: int) -> Stored:
+    return Stored(tuple(asset(n) for n in numbers))
 
 
 def ago(longest: timedelta) -> st.SearchStrategy[datetime]:
     return st.timedeltas(timedelta(), longest).map(lambda age: NOW - age)
 
 
-SOURCES = st.lists(st.sampled_from([f"https://file.aiquickdraw.com/{n}.png" for n in range(4)]), max_size=4).map(tuple)
+ADDRESSES = [f"https://file.aiquickdraw.com/{n}.png" for n in range(4)]
+ENTRIES = st.lists(st.none() | st.sampled_from(ADDRESSES) | st.just("words"), max_size=4)
+
+
+def as_results(entries: list[str | None]) -> tuple[Result, ...]:
+    """Return a result for each entry: an address, a hole for None, words for any other text."""
+    return tuple(
+        Result(f"#{n}", n)
+        if entry is None
+        else Result(f"#{n}", n, (entry,))
+        if entry in ADDRESSES
+        else Result(f"#{n}", n, text=entry, mime="text/plain")
+        for n, entry in enumerate(entries)
+    )
+
+
+RESULTS = ENTRIES.map(as_results)
 ASSETS = st.lists(st.booleans(), max_size=4).map(
     lambda done: tuple(asset(n, stored=is_done) for n, is_done in enumerate(done))
 )
@@ -98,7 +122,8 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "created_at": ago(oldest) | st.just(NOW + timedelta(hours=1)),
         "task_since": st.none() | ago(oldest),
         "offered": st.sampled_from([(), ("t",), ("t", "other")]),
-        "sources": SOURCES,
+        "another_task": st.booleans(),
+        "results": RESULTS,
         "stale": st.booleans(),
         "assets": ASSETS,
         "acknowledged_at": st.none() | ago(oldest),
@@ -110,7 +135,13 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "polls": st.integers(0, 9),
         "failures": st.integers(0, 40),
         "unknowns": st.integers(0, 9),
-        "empties": st.integers(0, 2),
+        "empties": st.integers(0, 5),
+        "failing_since": st.none() | ago(timedelta(hours=1)),
+        "empty_since": st.none() | ago(timedelta(hours=1)),
+        "empty_counted_at": st.none() | ago(timedelta(hours=1)),
+        "missing_since": st.none() | ago(timedelta(hours=1)),
+        "contradiction": st.none() | st.just("refused (501)"),
+        "shown": st.none() | st.integers(0, 4),
         "reason": st.none() | st.just("as it was"),
         "finding": st.none() | st.just("parked"),
         "gave_up": st.booleans(),
@@ -121,7 +152,8 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
 
 RETRY_AFTERS = st.none() | st.floats(0, 1e9)
 WORKING = st.builds(Working, st.sampled_from(["waiting", "queuing", "generating"]), st.booleans())
-READY = st.builds(Ready, SOURCES, st.none() | ago(timedelta(days=60)), st.none() | SPAN)
+READY = st.builds(Ready, RESULTS, st.none() | ago(timedelta(days=60)), st.none() | SPAN)
+UNREADABLE = st.builds(Unreadable, st.just(("resultJson.text",)), st.none() | ago(timedelta(days=60)))
 FAILED = st.builds(Failed, st.just("prohibited"), st.none() | st.just("400"))
 TASK_UNKNOWN = st.builds(TaskUnknown, st.sampled_from(["null_data", "recordInfo is null", "http_404"]))
 UNREACHABLE = st.builds(Unreachable, st.sampled_from(UNREACHABLE_REASONS), st.just("") | st.just("words"), RETRY_AFTERS)
@@ -143,6 +175,7 @@ OBSERVATIONS = st.one_of(
     st.just(NotPolled()),
     WORKING,
     READY,
+    UNREADABLE,
     FAILED,
     TASK_UNKNOWN,
     UNREACHABLE,
@@ -205,8 +238,9 @@ def visit(row: Row, world: World, now: datetime, policy: Policy) -> Iterator[tup
 def row_after_write(row: Row, decision: Decision) -> tuple[Row, datetime | None]:
     """Return the row as the ledger writes it, and when it is visited again; None: never by itself."""
     match decision:
-        case Finish():
-            return replace(row, status="success", asset_url=OURS, gave_up=False), None
+        case Finish(recheck_at):
+            shown = len(row.stored)
+            return replace(row, status="success", asset_url=OURS, gave_up=False, shown=shown), recheck_at
         case Fail(reason, recheck_at):
             return replace(row, status="failed", gave_up=recheck_at is not None, reason=reason), recheck_at
         case Reschedule():

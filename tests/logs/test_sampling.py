@@ -73,7 +73,7 @@ async def test_a_thousand_failed_polls_are_a_few_lines_that_add_up_to_a_thousand
         for n in range(1000):
             log.now += 0.2
             row = Row(f"g{n}", None, f"t{n}", "queued", None, None, None, datetime.now(UTC))
-            _, seen = await asking.ask(row)
+            _, seen = await asking.ask(row, datetime.now(UTC))
             assert isinstance(seen, Unreachable)
     structlog.get_logger().info("daemon.stopped")
     # 200 seconds: five lines at once, one a minute, and the final report.

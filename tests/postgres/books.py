@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from reconciler.domain.model import Asset, Reschedule, Row, Trigger
+from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.ledger.ledger import Ledger, StoredResults
@@ -96,7 +97,7 @@ class Books:
     async def stored(self, row: Row, claim: Claim, *, sources: int = 1) -> Row:
         """Deliver every source by hand, up to the receipts; return the row after that."""
         addresses = tuple(f"{THEIRS}?{n}" for n in range(sources))
-        row = replace(row, sources=addresses, reason="KIE says success", duration=timedelta(seconds=12))
+        row = replace(row, results=from_addresses(addresses), reason="KIE says success", duration=timedelta(seconds=12))
         ledger = self.ledger()
         for n in range(sources):
             await ledger.intend(row, claim, asset(n))

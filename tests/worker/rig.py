@@ -121,6 +121,12 @@ class Rig:
         """Make the row this old, in seconds."""
         await self.books.change(generation_id, f"created_at = now() - {seconds} * interval '1 second'")
 
+    async def elapse(self, generation_id: str, minutes: float) -> None:
+        """Let what the row has been waiting for have begun so many minutes earlier."""
+        names = ("failing_since", "empty_since", "empty_counted_at", "missing_since", "completed_at")
+        earlier = ", ".join(f"{name} = {name} - interval '{minutes} minutes'" for name in names)
+        await self.books.set(generation_id, earlier)
+
     async def abandoned(self, generation_id: str) -> None:
         """End the lease of the row, as if its instance had died."""
         await self.books.set(generation_id, "lease_until = now() - interval '1 second', due_at = now()")

@@ -84,8 +84,9 @@ async def ordered(rig: Rig, kind: str) -> str:
     generation_id = await rig.insert(task_id, status=status, age=age)
     if kind == "believed":
         await store_callback(rig, task_id, None)
-        sql = """INSERT INTO reconciler.work (generation_id, seen_task, seen_status, due_at, looks, misses)
-                 VALUES ($1, $2, $3, now(), 2, 2)"""
+        sql = """INSERT INTO reconciler.work
+                        (generation_id, seen_task, seen_status, due_at, looks, misses, failing_since)
+                 VALUES ($1, $2, $3, now(), 2, 2, now() - interval '1 minute')"""
         await rig.pool.execute(sql, generation_id, task_id, status)
     return generation_id
 

@@ -167,7 +167,7 @@ def _log_callback(message: CallbackMessage, stored: StoredCallback, size: int, d
     several = {"generation_ids": stored.ids} if len(stored.ids) > 1 else {}
     logger.info("callback.received", bytes=size, result=_result(stored), took=round(duration, 4), **several)
     claim = payload.read(message.body)
-    addresses = len(claim.sources) if isinstance(claim, Ready) else 0
+    addresses = len(claim.results) if isinstance(claim, Ready) else 0
     logger.info("callback.parsed", says=WORDS[type(claim)], addresses=addresses)
 
 

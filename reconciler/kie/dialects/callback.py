@@ -10,8 +10,10 @@ from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.market import MARKET, audio_addresses
-from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, get_path, integer, lower_text, parse_nested
+from reconciler.kie.dialects.market import MARKET
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, lower_text, parse_nested
+from reconciler.kie.dialects.places import each_named, listed, tracks
+from reconciler.kie.dialects.suno import is_stem
 
 MAX_TASK_ID = 300
 
@@ -20,12 +22,15 @@ UNREADABLE: Final = Unreachable("callback_unreadable")
 # The codes of failed tasks on the dialects' pages; 401, 402, 429 and 455 say nothing about a task.
 _FAILURE_CODES = frozenset({400, 413, 422, 451, 500, 501, 531})
 
-# Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers. Their
-# neighbours (originUrls, image_url, result_image_url) are inputs or posters.
-_RESULT_PATHS: tuple[tuple[str, ...], ...] = (
-    ("info", "resultUrls"), ("info", "result_urls"), ("info", "resultImageUrl"), ("video_url",), ("result_video_url",),
-    ("resultUrls",), ("audioWavUrl",), ("audio_wav_url",), ("images",),
+# Of Veo, 4o, Flux Kontext, Runway and music videos, Aleph, Midjourney and Luma, WAV in both spellings, covers, stems.
+# Their neighbours (originUrls, image_url, result_image_url) are inputs or posters.
+_PLACES = (
+    listed("info", "resultUrls"), listed("info", "result_urls"), listed("info", "resultImageUrl"), listed("video_url"),
+    listed("result_video_url"), listed("resultUrls"), listed("audioWavUrl"), listed("audio_wav_url"), listed("images"),
+    listed("vocal_removal_info", "origin_data"), listed("vocal_removal_info", "originData"),
+    each_named("vocal_removal_info", wanted=is_stem),
 )  # fmt: skip
+_TRACKS = (tracks("data"),)
 
 
 def task_ids(body: object) -> frozenset[str]:
@@ -67,7 +72,7 @@ def read(body: object) -> Observation:
         observation = _read_suno(record, message, code)
     elif code in _FAILURE_CODES:
         observation = _find_results(record)
-        if not (isinstance(observation, Ready) and observation.sources):
+        if not (isinstance(observation, Ready) and observation.available):
             return outcome.failed(message, code)
     else:
         observation = _find_results(record)
@@ -81,7 +86,7 @@ def _read_suno(record: Mapping[str, object], message: object, code: int | None) 
         case "text" | "first":
             return Working(stage, generating=True)
         case "complete":
-            return outcome.ready(record, audio_addresses(record.get("data")))
+            return outcome.ready_as_known(record, _TRACKS)
         case "error":
             return outcome.failed(message, code)
         case _:
@@ -89,7 +94,5 @@ def _read_suno(record: Mapping[str, object], message: object, code: int | None) 
 
 
 def _find_results(record: Mapping[str, object]) -> Observation:
-    for path in _RESULT_PATHS:
-        if (found := get_path(record, *path)) is not None:
-            return outcome.ready(record, found)
-    return UNREADABLE
+    observation = outcome.ready_as_known(record, _PLACES)
+    return observation if isinstance(observation, Ready) and observation.results else UNREADABLE

@@ -1,16 +1,19 @@
 """Reads the envelope around every record: HTTP status, `code`, `msg`, `data`.
 
-Law four, "not heard is not failed": no answer without a record fails a task, only a record can say that it failed. The
+Law four, "not heard is not failed": no answer without a record fails a task, only a record can say that it failed. Such
+a record is KIE's word whatever surrounds it: KIE documents failed records in envelopes of 400, 422, 500 and 501. The
 visit calls this with the answers of `kie/client.py`.
 """
 
 from collections.abc import Mapping
 
-from reconciler.domain.model import Failed, Observation, TaskUnknown, Unreachable
+from reconciler.domain.model import Failed, Observation, Ready, TaskUnknown, Unreachable
 from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, printable_line
 
 _GENERATION_FAILED = 501
+_ENVELOPES_OF_RECORDS = frozenset({400, 422, 500, _GENERATION_FAILED})
+"""The codes under which KIE is known to send the record of a task that ended."""
 
 _REASONS = {
     400: "bad_request", 401: "unauthorized", 402: "no_credits", 403: "blocked", 408: "upstream_silent",
@@ -29,6 +32,10 @@ def judge(dialect: Dialect, status: int, body: object | None, retry_after: float
         return Unreachable("rate_limited", message, retry_after)
     if code in SUCCESS_CODES and isinstance(record, Mapping):
         return dialect.read(record)
+    if code in _ENVELOPES_OF_RECORDS and isinstance(record, Mapping):
+        ended = _ended(dialect, record)
+        if ended is not None and (code == _GENERATION_FAILED or _names_task(record)):
+            return ended
     if code in SUCCESS_CODES and record is None:
         return TaskUnknown("no_data")
     if code == 404:
@@ -36,9 +43,20 @@ def judge(dialect: Dialect, status: int, body: object | None, retry_after: float
     if code == 422:
         return TaskUnknown("record_null")
     if code == _GENERATION_FAILED:
-        observation = dialect.read(record) if isinstance(record, Mapping) else None
-        return observation if isinstance(observation, Failed) else Unreachable("failed_without_record", message)
+        return Unreachable("failed_without_record", message)
     return Unreachable(_reason(code, "bad_envelope"), message or f"code {code}", retry_after)
+
+
+def _ended(dialect: Dialect, record: Mapping[str, object]) -> Observation | None:
+    """Return how the task ended by a record in an envelope of an error; None if the record does not say."""
+    observation = dialect.read(record)
+    if isinstance(observation, Failed) or (isinstance(observation, Ready) and observation.available):
+        return observation
+    return None
+
+
+def _names_task(record: Mapping[str, object]) -> bool:
+    return any(isinstance(named := record.get(key), str) and named.strip() for key in TASK_ID_KEYS)
 
 
 def is_rate_limit_message(message: str) -> bool:

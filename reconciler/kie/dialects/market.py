@@ -2,7 +2,8 @@
 
 Source: docs.kie.ai, market/common/get-task-detail, and recorded traffic. The market's results are JSON in the string
 `resultJson`. `firstFrameUrl` and `lastFrameUrl` are not results: they are frames of the video, for the start of another
-video. `resultWaterMarkUrls` are the same results with a watermark.
+video. `resultWaterMarkUrls` are the same results with a watermark, and count only where there is nothing unmarked.
+`resultObject` is what text models and models of masks and layers answer: words and numbers in it are a result too.
 
 Source for Runway and its extensions: docs.kie.ai, runway-api/get-ai-video-details. In the page's example of a waiting
 task `failCode` and `failMsg` are set: only `state` says that a task failed. `imageUrl` is a poster.
@@ -10,55 +11,40 @@ task `failCode` and `failMsg` are set: only `state` says that a task failed. `im
 
 import json
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from urllib.parse import parse_qsl, urlsplit
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
+from reconciler.kie.dialects.documents import document, has_words
 from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested
-
-_Record = Mapping[str, object]
-
-_MAX_NODES = 10_000
+from reconciler.kie.dialects.places import ADDRESS_KEYS, NOTHING, Found, Place, Record, listed, read_entries, tracks
+from reconciler.kie.dialects.search import search
 
 
 class StateDialect:
     """`state` is the state of the task; waiting and queuing come before generating, or not at all."""
 
-    def __init__(self, name: str, path: str, queued: frozenset[str], results: Callable[[_Record], object]) -> None:
+    def __init__(self, name: str, path: str, queued: frozenset[str], *places: Place, posters: bool) -> None:
         self.name = name
         self.path = path
         self._queued = queued
-        self._results = results
+        self._places = places
+        self._posters = posters
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record."""
         match state := lower_text(record.get("state")):
             case _ if state in self._queued:
                 return Working(state)
-            case "generating":
+            case "generating" | "processing":
                 return Working(state, generating=True)
             case "success":
-                return outcome.ready(record, self._results(record))
+                return outcome.ready(_parsed(record), self._places, documents=_words, posters=self._posters)
             case "fail":
-                return outcome.failed(record.get("failMsg"), record.get("failCode"))
+                failure = outcome.failed(record.get("failMsg"), record.get("failCode"))
+                return outcome.failed_beside(_parsed(record), self._places, failure)
             case _:
                 return outcome.unknown_state(record.get("state"))
-
-
-def find_results(result: object) -> object:
-    """Return the results in any form of `resultJson`, unchecked.
-
-    An unknown form is MALFORMED and not empty: a success with output that we cannot read is no success without output.
-    """
-    result = parse_nested(result)
-    if not isinstance(result, Mapping):
-        return result
-    found = [read(result[key]) for key, read in _READERS.items() if key in result]
-    for addresses in found:
-        if addresses not in (None, []):
-            return addresses
-    return [] if found or not result else outcome.find_address(result)
 
 
 def generation_named(record: object) -> str | None:
@@ -80,67 +66,87 @@ def generation_named(record: object) -> str | None:
     return named[0] if len(named) == 1 and named[0] else None
 
 
-def audio_addresses(tracks: object) -> object:
-    """Return the addresses of Suno's tracks; the image and the stream of a track are no results."""
-    tracks = parse_nested(tracks)
-    if not isinstance(tracks, list):
-        return None if tracks is None else MALFORMED
-    keys = ("audioUrl", "audio_url", "sourceAudioUrl", "source_audio_url")
-    return [next((url for key in keys if (url := get_path(track, key))), None) for track in tracks]
+def _parsed(record: Record) -> Record:
+    """Return the record with `resultJson` parsed, so that the places do not parse it again."""
+    return {**record, "resultJson": parse_nested(record.get("resultJson"))}
 
 
-def _address_list(value: object) -> object:
-    value = parse_nested(value)
-    return value if value is None or isinstance(value, list | str) else MALFORMED
+def _bare(record: Record) -> Found:
+    """Results without an object around them, or a `resultJson` that cannot be read."""
+    result = record.get("resultJson")
+    if isinstance(result, list):
+        return read_entries(result, "resultJson")
+    if result is None or isinstance(result, Mapping):
+        return NOTHING
+    return Found(unreadable=("resultJson",)) if result is MALFORMED else read_entries([result], "resultJson")
 
 
-def _addresses_in_object(value: object) -> object:
-    value = parse_nested(value)
-    if (masks := get_path(value, "mask_urls")) is not None:
-        return _address_list(masks)
-    if isinstance(segments := get_path(value, "segments"), list):
-        return [get_path(segment, "maskUrl") for segment in segments]
-    if isinstance(value, Mapping) and isinstance(url := outcome.find_address(value), str):
-        return url
-    # Text models answer here; text without an address is a success without media.
-    return MALFORMED if _mentions_address(value) else []
+def _inside(*path: str, read: Callable[..., Place] = listed) -> Place:
+    """A place in `resultJson`, where that is an object."""
+    place = read("resultJson", *path)
+    return lambda record: place(record) if isinstance(record.get("resultJson"), Mapping) else NOTHING
 
 
-def _mentions_address(value: object) -> bool:
-    nodes = [value]
-    for _ in range(_MAX_NODES):
-        if not nodes:
-            return False
-        node = nodes.pop()
-        if isinstance(node, Mapping):
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
-        elif isinstance(node, str) and node.startswith(("http://", "https://")):
-            return True
-    return True
+def _object(record: Record) -> Found:
+    """The addresses in `resultObject`: masks, segments, one result, or any other form."""
+    value = get_path(record, "resultJson", "resultObject")
+    if not isinstance(value, Mapping):
+        return NOTHING
+    for place in _IN_OBJECT:
+        found = place(value)
+        if found.results or found.unreadable:
+            return found
+    found = search({"resultObject": value}, posters=False)
+    return Found(found.results) if found.results else NOTHING
 
+
+def _words(record: Record) -> Found:
+    """The words and numbers in `resultObject`, which stand there for themselves or beside addresses."""
+    result = record.get("resultJson")
+    value = result.get("resultObject") if isinstance(result, Mapping) else None
+    parsed = parse_nested(value)
+    value = value if parsed is MALFORMED else parsed
+    if not has_words(value):
+        return NOTHING
+    return document(value, [value.get("text") if isinstance(value, Mapping) else value])
+
+
+def _object_itself(record: Record) -> Found:
+    """An address directly in `resultJson`, under one of the usual names."""
+    result = record.get("resultJson")
+    return listed("resultJson")(record) if isinstance(result, Mapping) and _has_address(result) else NOTHING
+
+
+def _has_address(result: Mapping[str, object]) -> bool:
+    return any(result.get(key) is not None for group in ADDRESS_KEYS for key in group)
+
+
+_IN_OBJECT = (listed("mask_urls"), listed("segments"), lambda value: listed("object")({"object": value}))
+
+_QUEUED = frozenset({"waiting", "queuing", "queueing"})
 
 # Documented: resultUrls, resultObject. The market uses `data` for ai-music-api models (measured by others, September
 # 2026). The rest is known only from other clients' code.
-_READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
-    {
-        "resultUrls": _address_list,
-        "result_urls": _address_list,
-        "resultObject": _addresses_in_object,
-        "data": audio_addresses,
-        "sunoData": audio_addresses,
-        "outputs": _address_list,
-        "videoInfo": lambda value: get_path(value, "videoUrl"),
-    }
-)
-
-_QUEUED = frozenset({"waiting", "queuing", "queueing"})
-_VIDEO = ("videoInfo", "videoUrl")
-
 MARKET = StateDialect(
-    "market", "/api/v1/jobs/recordInfo", _QUEUED, lambda record: find_results(record.get("resultJson"))
+    "market",
+    "/api/v1/jobs/recordInfo",
+    _QUEUED,
+    _bare,
+    _inside("resultUrls"),
+    _inside("result_urls"),
+    _object,
+    _inside("data", read=tracks),
+    _inside("sunoData", read=tracks),
+    _inside("outputs"),
+    _inside("videoInfo", "videoUrl"),
+    _object_itself,
+    _inside("resultWaterMarkUrls"),
+    posters=False,
 )
 RUNWAY = StateDialect(
-    "runway", "/api/v1/runway/record-detail", _QUEUED | {"wait"}, lambda record: get_path(record, *_VIDEO)
+    "runway",
+    "/api/v1/runway/record-detail",
+    _QUEUED | {"wait"},
+    listed("videoInfo", "videoUrl"),
+    posters=True,
 )

@@ -1,57 +1,52 @@
-"""Builds the observation from the fields that a dialect found: Ready, Failed or Unreachable.
+"""Builds the observation from what a record holds: Ready, Unreadable, Failed or Unreachable.
 
-The form, length and number of result addresses are checked here; their hosts are checked where they are fetched. Only
-the dialects call this.
+The known places of the dialect come first; other fields are searched only where those announce nothing. The form and
+length of addresses are checked here, their hosts where they are fetched. Only the dialects call this.
 """
 
-from collections.abc import Mapping
-from datetime import timedelta
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from reconciler.domain.model import Failed, Ready, Unreachable
-from reconciler.kie.dialects.parsing import MALFORMED, SUCCESS_CODES, integer, parse_nested, printable_line, timestamp
+from reconciler.domain.model import Failed, Ready, Result, Unreachable, Unreadable
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, integer, printable_line, timestamp
+from reconciler.kie.dialects.places import NOTHING, Found, Place
+from reconciler.kie.dialects.search import search
 
-MAX_RESULTS = 64
-MAX_ADDRESS = 4096
 MAX_DURATION = timedelta(days=1)
 
-# An object can hold a poster next to its video or audio: the image keys come last.
-_ADDRESS_KEYS = (
-    "resultUrl", "resultVideoUrl", "videoUrl", "video_url", "audioUrl", "audio_url", "url", "resultImageUrl",
-    "imageUrl", "image_url",
-)  # fmt: skip
+_LONGEST_FIELD = 120
 
 
-def ready(record: Mapping[str, object], found: object) -> Ready | Unreachable:
-    """Return the success with these results: one or a list of addresses, or of objects that hold one.
+def ready(
+    record: Mapping[str, object], places: Sequence[Place], *, documents: Place | None = None, posters: bool = False
+) -> Ready | Unreadable:
+    """Return the success with what the record announces; `places` are its known places, the preferred first.
 
-    One invalid address makes the whole answer unusable, because a part of the results would be taken for all. Absent
-    entries are skipped, repeated ones count once.
+    `documents` reads the words that are a result beside the others. `posters`: see `search`.
     """
-    found = parse_nested(found)
-    items = [] if found is None else found if isinstance(found, list) else [found]
-    if len(items) > MAX_RESULTS:
-        return Unreachable("bad_result", f"{len(items)} results")
-    sources: dict[str, None] = {}
-    for item in items:
-        address = parse_nested(find_address(item) if isinstance(item, Mapping) else item)
-        if address is None:
-            continue
-        if not isinstance(address, str) or not _usable(address):
-            return Unreachable("bad_result", "a result without a usable address")
-        sources[address] = None
-    completed = timestamp(record.get("completeTime"))
-    if completed is not None and completed.tzinfo is None:
-        completed = None
-    return Ready(tuple(sources), completed_at=completed, duration=_duration(record))
+    found, words = _known(record, places), documents(record) if documents else NOTHING
+    if not (found.results or found.unreadable or words.results):
+        found = search(record, posters=posters)
+    return _success(record, Found(found.results + words.results, found.unreadable))
 
 
-def find_address(item: Mapping[str, object]) -> object:
-    """Return the address in an object; None if its field is null, MALFORMED if it has no such field."""
-    for key in _ADDRESS_KEYS:
-        if item.get(key) is not None:
-            return item[key]
-    return None if any(key in item for key in _ADDRESS_KEYS) else MALFORMED
+def ready_as_known(record: Mapping[str, object], places: Sequence[Place]) -> Ready | Unreadable:
+    """Return the success with what these places announce, and with nothing else."""
+    return _success(record, _known(record, places))
+
+
+def failed_beside(record: Mapping[str, object], places: Sequence[Place], failure: Failed) -> Ready | Failed:
+    """Return the failure; where the record holds finished results too, the success with these.
+
+    What was made is delivered. A result that a failed record lacks will not come any more.
+    """
+    found = _known(record, places)
+    if found.unreadable or not found.available:
+        return failure
+    made = _numbered(tuple(result for result in found.results if result.available))
+    said = f"{failure.message} ({failure.code})" if failure.code else failure.message
+    return Ready(made, _completed(record), _duration(record), contradiction=said)
 
 
 def failed(message: object, code: object) -> Failed:
@@ -70,14 +65,33 @@ def unknown_state(value: object) -> Unreachable:
     return Unreachable("unknown_state", printable_line(value))
 
 
-def _usable(address: str) -> bool:
-    if len(address) > MAX_ADDRESS or " " in address or "\\" in address:
-        return False
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and address.isprintable()
+def _known(record: Mapping[str, object], places: Sequence[Place]) -> Found:
+    """Return what the first place with a result holds, else what the first place with a hole announces."""
+    announced = NOTHING
+    for place in places:
+        found = place(record)
+        if found.unreadable or found.available:
+            return found
+        announced = announced if announced.results else found
+    return announced
+
+
+def _success(record: Mapping[str, object], found: Found) -> Ready | Unreadable:
+    if found.unreadable:
+        # The names come from the record, and are shown to people.
+        return Unreadable(
+            tuple(printable_line(field)[:_LONGEST_FIELD] for field in found.unreadable), _completed(record)
+        )
+    return Ready(_numbered(found.results), _completed(record), _duration(record))
+
+
+def _numbered(results: Sequence[Result]) -> tuple[Result, ...]:
+    return tuple(replace(result, n=n) for n, result in enumerate(results))
+
+
+def _completed(record: Mapping[str, object]) -> datetime | None:
+    completed = timestamp(record.get("completeTime"))
+    return completed if completed is not None and completed.tzinfo is not None else None
 
 
 def _duration(record: Mapping[str, object]) -> timedelta | None:

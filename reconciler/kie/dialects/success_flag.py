@@ -7,23 +7,29 @@ runway-api/get-aleph-video-details, 4o-image-api/get-4-o-image-details and 4o's 
 Neighbours of the results that are none: Veo's `originUrls` (the videos before cropping) and `imageUrls` (posters), Flux
 Kontext's `originImageUrl` (the uploaded image, which expires after ten minutes), Luma's `originUrls` (the input video),
 Aleph's `resultImageUrl` (a poster). Midjourney's results are objects with one address each; its callbacks have plain
-strings in the same place.
+strings in the same place. An extended Veo video has the new segment in `resultUrls` and the whole film in
+`fullResultUrls`, which counts only without the first.
 """
 
 from collections.abc import Mapping
 
-from reconciler.domain.model import Observation, Working
+from reconciler.domain.model import Failed, Observation, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.parsing import get_path, integer, lower_text
+from reconciler.kie.dialects.parsing import integer, lower_text
+from reconciler.kie.dialects.places import Place, listed
 
 
 class SuccessFlagDialect:
-    """successFlag 0 to 3; `results` are the paths in which a record may have its results."""
+    """successFlag 0 to 3; `places` are those in which a record may have its results.
 
-    def __init__(self, name: str, path: str, *results: tuple[str, ...]) -> None:
+    `posters` is true where the results are films: an image beside them is a poster.
+    """
+
+    def __init__(self, name: str, path: str, *places: Place, posters: bool = True) -> None:
         self.name = name
         self.path = path
-        self._results = results
+        self._places = places
+        self._posters = posters
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record; the pages call flag 0 "generating" and name no queue."""
@@ -33,13 +39,16 @@ class SuccessFlagDialect:
             case 1:
                 return self._ready(record)
             case 2 | 3:
-                return outcome.failed(record.get("errorMessage"), record.get("errorCode"))
+                return self._failed(record)
             case _:
                 return outcome.unknown_state(record.get("successFlag"))
 
     def _ready(self, record: Mapping[str, object]) -> Observation:
-        found = [get_path(record, *path) for path in self._results]
-        return outcome.ready(record, next(filter(None, found), found[-1]))
+        return outcome.ready(record, self._places, posters=self._posters)
+
+    def _failed(self, record: Mapping[str, object]) -> Observation:
+        failure: Failed = outcome.failed(record.get("errorMessage"), record.get("errorCode"))
+        return outcome.failed_beside(record, self._places, failure)
 
 
 class _Luma(SuccessFlagDialect):
@@ -53,7 +62,7 @@ class _Aleph(SuccessFlagDialect):
         """Return the observation in the record; flag 0 is running unless the record names an error."""
         message, code = record.get("errorMessage"), record.get("errorCode")
         if integer(record.get("successFlag")) == 0 and (lower_text(message) or outcome.error_code(code)):
-            return outcome.failed(message, code)
+            return self._failed(record)
         return super().read(record)
 
 
@@ -63,23 +72,31 @@ class _Gpt4o(SuccessFlagDialect):
         if integer(record.get("successFlag")) not in {None, 0}:
             return super().read(record)
         match lower_text(record.get("status")):
-            case "generating":
-                return Working("generating", generating=True)
+            case "generating" | "processing" as state:
+                return Working(state, generating=True)
             case "success":
                 return self._ready(record)
             case "create_task_failed" | "generate_failed":
-                return outcome.failed(record.get("errorMessage"), record.get("errorCode"))
+                return self._failed(record)
             case "":
                 return super().read(record)
             case _:
                 return outcome.unknown_state(record.get("status"))
 
 
-_RESULT_URLS = ("response", "resultUrls")
+_RESULT_URLS = listed("response", "resultUrls")
 
-VEO = SuccessFlagDialect("veo", "/api/v1/veo/record-info", _RESULT_URLS)
-FLUX_KONTEXT = SuccessFlagDialect("flux_kontext", "/api/v1/flux/kontext/record-info", ("response", "resultImageUrl"))
-MIDJOURNEY = SuccessFlagDialect("midjourney", "/api/v1/mj/record-info", ("resultInfoJson", "resultUrls"))
+VEO = SuccessFlagDialect(
+    "veo", "/api/v1/veo/record-info", _RESULT_URLS, listed("info", "resultUrls"), listed("response", "fullResultUrls")
+)
+FLUX_KONTEXT = SuccessFlagDialect(
+    "flux_kontext", "/api/v1/flux/kontext/record-info", listed("response", "resultImageUrl"), posters=False
+)
+MIDJOURNEY = SuccessFlagDialect(
+    "midjourney", "/api/v1/mj/record-info", listed("resultInfoJson", "resultUrls"), posters=False
+)
 LUMA = _Luma("luma", "/api/v1/modify/record-info", _RESULT_URLS)
-ALEPH = _Aleph("aleph", "/api/v1/aleph/record-info", ("response", "resultVideoUrl"))
-GPT4O = _Gpt4o("gpt4o", "/api/v1/gpt4o-image/record-info", _RESULT_URLS, ("response", "result_urls"))
+ALEPH = _Aleph("aleph", "/api/v1/aleph/record-info", listed("response", "resultVideoUrl"))
+GPT4O = _Gpt4o(
+    "gpt4o", "/api/v1/gpt4o-image/record-info", _RESULT_URLS, listed("response", "result_urls"), posters=False
+)

@@ -2,56 +2,66 @@
 
 Source: docs.kie.ai, suno-api/get-music-details, get-wav-details, get-vocal-separation-details,
 get-music-video-details, get-cover-suno-details. They share the same states, in `status` or in
-`successFlag`. Lyrics, MIDI and voices have no dialect: they are text and data, not media, and cannot be stored.
+`successFlag`. Lyrics, MIDI notes and voices are words and numbers: a document each, from pages that are only known by
+their paths and states (docs.kie.ai, suno-api, and other clients' code). `originData` lists every stem; the named fields
+beside it are a selection, and new names come without notice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from reconciler.domain.model import Observation, Ready, Working
 from reconciler.kie.dialects import outcome
-from reconciler.kie.dialects.market import audio_addresses
-from reconciler.kie.dialects.parsing import MALFORMED, get_path, integer, lower_text, parse_nested
+from reconciler.kie.dialects.documents import document, has_words
+from reconciler.kie.dialects.parsing import get_path, integer, lower_text, parse_nested
+from reconciler.kie.dialects.places import NOTHING, Found, Place, Record, each_named, listed, tracks
 
 _FAILURE_STATES = frozenset({
     "create_task_failed", "generate_audio_failed", "generate_wav_failed", "generate_mp4_failed",
-    "generate_cover_failed", "sensitive_word_error",
+    "generate_cover_failed", "generate_lyrics_failed", "sensitive_word_error",
 })  # fmt: skip
-_STEM_KEYS = (
-    "instrumentalUrl", "vocalUrl", "backingVocalsUrl", "drumsUrl", "bassUrl", "guitarUrl", "pianoUrl", "keyboardUrl",
-    "percussionUrl", "stringsUrl", "synthUrl", "fxUrl", "brassUrl", "woodwindsUrl",
-)  # fmt: skip
 # Only the page about covers uses numbers, and unlike in every other dialect 2 is still running.
 _COVER_FLAGS = {0: "pending", 1: "success", 2: "generating", 3: "generate_cover_failed"}
 
 
 class SunoDialect:
-    """One of Suno's records; `results` finds the results in its `response`."""
+    """One of Suno's records; `places` are those of its results, `documents` reads results that are words.
 
-    def __init__(self, name: str, path: str, results: Callable[[object], object]) -> None:
+    `posters` is false where the results are images.
+    """
+
+    def __init__(
+        self, name: str, path: str, *places: Place, documents: Place | None = None, posters: bool = True
+    ) -> None:
         self.name = name
         self.path = path
-        self._results = results
+        self._places = places
+        self._documents = documents
+        self._posters = posters
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record; a text and a first track are intermediate states."""
         match state := _state(record):
-            case "pending":
+            case "pending" | "wait_processing":
                 return Working(state)
-            case "generating" | "text_success" | "first_success":
+            case "generating" | "processing" | "processing_validate" | "text_success" | "first_success":
                 return Working(state, generating=True)
             case "success":
-                return outcome.ready(record, self._results(record.get("response")))
+                return self._ready(record)
             case "callback_exception":
                 return self._callback_failed(record)
             case _ if state in _FAILURE_STATES:
-                return outcome.failed(_message(record), record.get("errorCode"))
+                failure = outcome.failed(_message(record), record.get("errorCode"))
+                return outcome.failed_beside(record, self._places, failure)
             case _:
                 return outcome.unknown_state(record.get("status") or record.get("successFlag"))
 
+    def _ready(self, record: Mapping[str, object]) -> Observation:
+        return outcome.ready(record, self._places, documents=self._documents, posters=self._posters)
+
     def _callback_failed(self, record: Mapping[str, object]) -> Observation:
         """KIE could not deliver its callback, which says nothing about the music."""
-        observation = outcome.ready(record, self._results(record.get("response")))
-        if isinstance(observation, Ready) and not observation.sources:
+        observation = self._ready(record)
+        if isinstance(observation, Ready) and not observation.available:
             return Working("callback_exception", generating=True)
         return observation
 
@@ -67,15 +77,41 @@ def _message(record: Mapping[str, object]) -> object:
     return record.get("errorMessage") or get_path(record, "response", "errorMessage")
 
 
-def _find_stems(response: object) -> object:
-    response = parse_nested(response)
-    if not isinstance(response, Mapping):
-        return None if response is None else MALFORMED
-    return [response.get(stem) for stem in _STEM_KEYS]
+def is_stem(name: str) -> bool:
+    """Return whether a field of this name holds a stem, and not the song that it was taken from."""
+    return name.lower().endswith("url") and not name.lower().startswith("origin")
 
 
-MUSIC = SunoDialect("suno", "/api/v1/generate/record-info", lambda value: audio_addresses(get_path(value, "sunoData")))
-WAV = SunoDialect("suno_wav", "/api/v1/wav/record-info", lambda value: get_path(value, "audioWavUrl"))
-STEMS = SunoDialect("suno_stems", "/api/v1/vocal-removal/record-info", _find_stems)
-VIDEO = SunoDialect("suno_video", "/api/v1/mp4/record-info", lambda value: get_path(value, "videoUrl"))
-COVER = SunoDialect("suno_cover", "/api/v1/suno/cover/record-info", lambda value: get_path(value, "images"))
+def _words(record: Record) -> Found:
+    """What the task wrote: the whole response, but for the task's own id, and the texts in it."""
+    response = parse_nested(record.get("response")) or parse_nested(record.get("data"))
+    if isinstance(response, Mapping):
+        response = {name: value for name, value in response.items() if name not in {"taskId", "task_id"}}
+    if not has_words(response):
+        return NOTHING
+    return document(response, _texts(response))
+
+
+def _texts(response: object) -> list[object]:
+    items = get_path(response, "data") if isinstance(response, Mapping) else response
+    return [get_path(item, "text") for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+
+
+def _voice(record: Record) -> Found:
+    voice = get_path(record, "response", "voiceId") or record.get("voiceId")
+    return document({"voiceId": voice} if voice else None)
+
+
+MUSIC = SunoDialect("suno", "/api/v1/generate/record-info", tracks("response", "sunoData"))
+WAV = SunoDialect("suno_wav", "/api/v1/wav/record-info", listed("response", "audioWavUrl"))
+STEMS = SunoDialect(
+    "suno_stems",
+    "/api/v1/vocal-removal/record-info",
+    listed("response", "originData"),
+    each_named("response", wanted=is_stem),
+)
+VIDEO = SunoDialect("suno_video", "/api/v1/mp4/record-info", listed("response", "videoUrl"))
+COVER = SunoDialect("suno_cover", "/api/v1/suno/cover/record-info", listed("response", "images"), posters=False)
+LYRICS = SunoDialect("suno_lyrics", "/api/v1/lyrics/record-info", documents=_words)
+MIDI = SunoDialect("suno_midi", "/api/v1/midi/record-info", listed("response", "midiUrl"), documents=_words)
+VOICE = SunoDialect("suno_voice", "/api/v1/voice/record-info", documents=_voice)

@@ -16,7 +16,8 @@ from typing import Any
 
 import asyncpg
 
-from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Row
+from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Result, Row
+from reconciler.domain.results import from_addresses, from_json, to_json
 from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.errors import row_refusals
@@ -45,14 +46,15 @@ class ClaimedRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredResults:
-    """What a success writes into the application's row: our addresses and paths, in the order of the sources.
+    """What a success writes into the application's row: our addresses and paths, in KIE's order.
 
-    `receipt` is the asset whose receipt is still to be written.
+    `receipt` is the asset whose receipt is still to be written. `recheck_at` is when to ask for missing results.
     """
 
     addresses: Sequence[str]
     paths: Sequence[str]
     receipt: Asset | None = None
+    recheck_at: datetime | None = None
 
 
 class Ledger:
@@ -75,6 +77,7 @@ class Ledger:
         self._adopt = ledger_sql.adopt(table)
         self._finish = ledger_sql.finish(table)
         self._repair = ledger_sql.repair(table)
+        self._extend = ledger_sql.extend(table)
         self._fail = ledger_sql.fail(table, write=not handover)
         self._refund_statement = ledger_sql.refund(table)
 
@@ -144,31 +147,56 @@ class Ledger:
         """
         kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
         statement = self._finish(
-            success=row.status if row.status in SUCCEEDED else self._table.success,
-            took=row.duration.total_seconds() if row.duration else None,
+            model_took=row.duration.total_seconds() if row.duration else None,
             model=row.model or "",
             kind=kind,
-            **self._delivery(row, claim, results),
+            **self._document(row),
+            **self._delivery(row, claim, results, self._table.success),
         )
         with _refusals():
             return _outcome(await self._database.row(*statement), kind)
 
-    async def repaired(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
+    def _document(self, row: Row) -> Mapping[str, object]:
+        """Return the JSON document among the results, for a table that has a column for it."""
+        if not self._table.has("result_json"):
+            return {}
+        documents = (one.text for one in row.results if one.text and one.mime == "application/json")
+        return {"document": next(documents, None)}
+
+    async def repair(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write that a broken delivery is complete again; the application's row only where an address changes.
 
         Returns the event's kind (repaired), or None when the application changed the row. Raises Permanent
         (code "row_refused") when the application's table refuses the address.
         """
         with _refusals():
-            record = await self._database.row(*self._repair(**self._delivery(row, claim, results)))
+            record = await self._database.row(*self._repair(**self._delivery(row, claim, results, row.status)))
         return _outcome(record, "repaired")
 
-    def _delivery(self, row: Row, claim: Claim, results: StoredResults) -> Mapping[str, object]:
+    async def extend(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
+        """Write that results which came late are stored too; asset_url and the status stay.
+
+        Returns the event's kind (extended), or None when the application changed the row. Raises Permanent
+        (code "row_refused") when the application's table refuses the addresses.
+        """
+        with _refusals():
+            record = await self._database.row(*self._extend(**self._delivery(row, claim, results, row.status)))
+        return _outcome(record, "extended")
+
+    def _delivery(self, row: Row, claim: Claim, results: StoredResults, success: str) -> Mapping[str, object]:
+        missing = [result.key for result in row.missing]
+        lacking = f"{len(row.stored)} of {len(row.results)} results are delivered; KIE has not given the others"
+        delivered = replace(
+            row, status=row.status if row.status in SUCCEEDED else success, shown=len(row.stored),
+            gave_up=False, reopened=False, failures=0, failing_since=None,
+            reason=lacking if missing else None, finding="results_missing" if missing else None,
+        )  # fmt: skip
         return {
-            **_fence(claim), **_receipt(results.receipt),
-            "task_id": row.task_id, "status_read": row.status, "url_read": row.asset_url,
-            "count": len(row.sources), "sources": list(row.sources),
-            "addresses": list(results.addresses), "paths": list(results.paths), "second_look": self._second_look,
+            **_fence(claim), **_facts(delivered), **_receipt(results.receipt),
+            "status_read": row.status, "url_read": row.asset_url,
+            "numbers": [result.n for result in row.stored], "missing": missing or None,
+            "addresses": list(results.addresses), "paths": list(results.paths),
+            "recheck": results.recheck_at, "second_look": self._second_look,
         }  # fmt: skip
 
     async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
@@ -232,12 +260,13 @@ def _receipt(asset: Asset | None) -> Mapping[str, object]:
 
 def _facts(row: Row) -> Mapping[str, object]:
     facts = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in ledger_sql.FACTS}
-    return {**facts, "seen_status": row.status, "sources": list(row.sources)}
+    kept = json.dumps(to_json(row.results)) if row.results else None
+    return {**facts, "seen_status": row.status, "sources": list(row.sources), "results": kept}
 
 
 _GENERATION = (
     "id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "task_since", "create_refusal",
-    "made_again",
+    "made_again", "another_task",
 )  # fmt: skip
 
 
@@ -248,6 +277,15 @@ def _row(record: Mapping[str, Any]) -> Row:
         # The application gave the row another task: our facts are about the old one.
         return Row(**generation)
     known = {ledger_sql.RENAMED.get(name, name): record[name] for name in ledger_sql.FACTS if name != "task_id"}
-    known["sources"] = tuple(record["sources"] or ())
+    del known["sources"]
+    known["results"] = _results(record)
     assets = tuple(build(Asset, item) for item in json.loads(record["assets"] or "[]"))
     return Row(**generation, **known, assets=assets)
+
+
+def _results(record: Mapping[str, Any]) -> tuple[Result, ...]:
+    """Return the results of a record; where a daemon that knows only addresses wrote last, those."""
+    results = from_json(json.loads(record["results"] or "[]"))
+    sources = tuple(record["sources"] or ())
+    known = tuple(result.addresses[0] for result in results if result.addresses)
+    return results if known == sources else from_addresses(sources)

@@ -5,6 +5,8 @@ Column names come from introspection and are known words; values are always para
 each column of FACTS. Only `ledger` runs these statements.
 """
 
+from collections.abc import Mapping
+
 from reconciler.postgres.pool import ASYNC_COMMIT
 from reconciler.postgres.predicates import (
     CREATED,
@@ -20,10 +22,13 @@ from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
 
 FACTS = (
-    "task_id", "sources", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at", "took",
-    "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "why", "finding", "gave_up", "reopened",
+    "task_id", "sources", "results", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at",
+    "took", "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "failing_since", "empty_since",
+    "empty_counted_at", "missing_since", "contradiction", "why", "finding", "gave_up", "reopened", "shown",
 )  # fmt: skip
-"""The columns of `work` that keep what is known of a task; `task_id` is kept as `seen_task`."""
+"""The columns of `work` that keep what is known of a task; `task_id` is kept as `seen_task`.
+
+`sources` are the addresses in `results`, for daemons that know no results and for people."""
 
 RENAMED = {"looks": "polls", "looked_at": "polled_at", "misses": "failures", "why": "reason", "took": "duration"}
 """Columns whose field of `Row` has another name: the schema keeps the names that operators know."""
@@ -31,8 +36,11 @@ RENAMED = {"looks": "polls", "looked_at": "polled_at", "misses": "failures", "wh
 # Locks our row where the lease still holds it. Every fenced statement begins so: token and row lock are the fence.
 _MINE = """
 WITH mine AS MATERIALIZED (
-    SELECT generation_id, woken, refunded_at, delivered_at FROM reconciler.work
+    SELECT generation_id, woken, seen_task, task_since, refunded_at, delivered_at FROM reconciler.work
      WHERE generation_id = :generation_id AND lease = :lease FOR UPDATE)"""
+
+SHOWN_ONCE = "now() + interval '30 days'"
+"""From when on an object is an orphan whose address was shown: pages and caches may show it for so long."""
 
 _NO_LEASE = "lease = NULL, lease_until = NULL"
 _AT_REST = f"{_NO_LEASE}, due_at = NULL, early_at = NULL"
@@ -68,7 +76,8 @@ objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = g
 {mark_orphans("the generation was deleted", "objects")}""")
 
 # Writes the facts and where the asset :n will be stored; returns a row where the lease holds and the asset has no
-# receipt. The path of an earlier attempt becomes an orphan, and :path is none any more.
+# receipt, or one from before the row had another task meanwhile. The path of an earlier attempt becomes an orphan, and
+# :path is none any more.
 INTEND = Statement(f"""{_MINE},
 noted AS (
     UPDATE reconciler.work w SET {_facts()} FROM mine WHERE w.generation_id = mine.generation_id
@@ -87,6 +96,7 @@ ON CONFLICT (generation_id, task_id, n) DO UPDATE
    SET path = excluded.path, mime = excluded.mime, size = excluded.size, sha256 = excluded.sha256, md5 = excluded.md5,
        upload = CASE WHEN (a.path, a.size, a.sha256) = (excluded.path, excluded.size, excluded.sha256) THEN a.upload END
  WHERE a.verified_by IS NULL
+    OR (SELECT mine.seen_task IS DISTINCT FROM :task_id OR a.stored_at < mine.task_since FROM mine)
 RETURNING true""")
 
 # Writes the name of a resumable upload into the asset :n; returns a row where the lease holds.
@@ -124,7 +134,10 @@ _OFFERED = f"""
 
 
 def read(table: TableShape) -> Statement:
-    """Read the generations :ids with bookkeeping, receipts and offered tasks; write nothing; return one row each."""
+    """Read the generations :ids with bookkeeping, receipts and offered tasks; write nothing; return one row each.
+
+    Receipts from before the row had another task meanwhile do not count: they may number the results differently.
+    """
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
     since = "CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since ELSE now() END"
     return Statement(f"""
@@ -133,8 +146,10 @@ SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id,
        {CREATED} AS created_at, w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
        CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
+       (cardinality(w.former_tasks) > 0 OR w.seen_task <> g.task_id) IS TRUE AS another_task,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
-         WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task)::text AS assets
+         WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task
+           AND (a.stored_at >= w.task_since) IS NOT FALSE)::text AS assets
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
  WHERE w.generation_id = ANY(:ids)""")
 
@@ -192,11 +207,11 @@ def _no_error(table: TableShape) -> str:
 
 
 def _success_columns(table: TableShape) -> str:
-    columns = {"status": ":success", "asset_url": "(:addresses::text[])[1]"}
-    if table.has("result_urls"):
-        columns["result_urls"] = _list_of_text(table, "result_urls", ":sources::text[]")
-    if table.has("asset_urls"):
-        columns["asset_urls"] = _list_of_text(table, "asset_urls", ":addresses::text[]")
+    columns = {"status": ":seen_status", "asset_url": "(:addresses::text[])[1]"}
+    columns |= _lists(table, "result_urls", "asset_urls")
+    if table.has("result_json"):
+        kind = table.columns["result_json"]
+        columns["result_json"] = f"coalesce(:document::text::{kind}, g.result_json)"
     optional = {
         "original_path": "(:paths::text[])[1]", "preview_status": "'none'", "completed_at": "now()",
         "updated_at": "now()", table.error_column or "": _no_error(table),
@@ -223,20 +238,23 @@ SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS written,
                    'event', event.id, 'id', :generation_id::text, 'kind', event.kind)::text) FROM event) AS announced"""
 
 
-def _delivery_payload(status: str) -> str:
-    return f"""jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
-               'status', {status}::text, 'asset_url', (:addresses::text[])[1],
+def _delivery_payload(asset_url: str = "(:addresses::text[])[1]") -> str:
+    """Return what an event says of a delivery; `missing` and `contradiction` only where there is something to say."""
+    return f"""jsonb_strip_nulls(jsonb_build_object(
+               'missing', to_jsonb(:missing::text[]), 'contradiction', :contradiction::text))
+            || jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
+               'status', :seen_status::text, 'asset_url', {asset_url},
                'asset_urls', to_jsonb(:addresses::text[]), 'paths', to_jsonb(:paths::text[]),
                'result_urls', to_jsonb(:sources::text[]), 'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
 
 
-# Writes the receipt of the asset :n, if any, and counts how many of the first :count assets have a receipt.
+# Writes the receipt of the asset :n, if any, and counts how many of the assets :numbers have a receipt.
 _PROOF = """receipt AS (
     UPDATE reconciler.assets a SET version = :version, verified_by = :verified_by, stored_at = now()
       FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = :n::int RETURNING a.n),
 proof AS (
     SELECT count(*) AS n FROM reconciler.assets a JOIN mine USING (generation_id)
-     WHERE a.task_id = :task_id AND a.n < :count
+     WHERE a.task_id = :task_id AND a.n = ANY(:numbers::int[])
        AND (a.verified_by IS NOT NULL OR a.n IN (SELECT n FROM receipt)))"""
 
 
@@ -246,59 +264,92 @@ def _unchanged(table: TableShape) -> str:
        AND g.asset_url IS NOT DISTINCT FROM :url_read"""
 
 
+# Every result :numbers has its receipt.
+_PROVEN = "proof.n = cardinality(:numbers::int[])"
+
+# Writes the facts, ends the lease, sets when to ask for missing results, and when the delivery is verified.
+_CLOSED = f"""{_facts()}, {_NO_LEASE}, due_at = :recheck::timestamptz, early_at = NULL,
+           audit_at = now() + :second_look::interval"""
+
+
 def finish(table: TableShape) -> Statement:
     """Write success: the application's row, the timing, the bookkeeping, the event; return held and written.
 
-    Only where all :count receipts are there. The receipt of :n is written in any case. Objects of former tasks become
-    orphans. :took is in seconds at the provider, :second_look the time until the delivery is verified.
+    Only where the receipts of all :numbers are there. The receipt of :n is written in any case. Objects of former tasks
+    become orphans in 30 days, because their addresses were shown. :model_took is in seconds at the provider, :recheck
+    when to ask for missing results, :second_look the time until the delivery is verified.
     """
+    replaced = mark_orphans(
+        "the generation got another task", "replaced WHERE path <> ALL(:paths::text[])", since=SHOWN_ONCE
+    )
     return Statement(f"""{_MINE},
 {_PROOF},
 done AS (
     UPDATE public.generations g SET {_success_columns(table)} FROM mine, proof
-     WHERE proof.n = :count AND {_unchanged(table)}
+     WHERE {_PROVEN} AND {_unchanged(table)}
     RETURNING g.id),
 replaced AS (
     DELETE FROM reconciler.assets a USING done WHERE a.generation_id = :generation_id AND a.task_id <> :task_id
     RETURNING a.path),
-left_behind AS ({mark_orphans("the generation got another task", "replaced WHERE path <> ALL(:paths::text[])")}),
+left_behind AS ({replaced}),
 timed AS (
     INSERT INTO reconciler.timings (model, took)
-    SELECT left(:model::text, 200), :took::float8 FROM done WHERE :took::float8 IS NOT NULL),
+    SELECT left(:model::text, 200), :model_took::float8 FROM done WHERE :model_took::float8 IS NOT NULL),
 closed AS (
-    UPDATE reconciler.work w
-       SET {_AT_REST}, delivered_at = now(), audit_at = now() + :second_look::interval, lost_at = NULL,
-           seen_status = :success, {set_task(":task_id")},
-           gave_up = false, reopened = false, misses = 0, why = NULL, finding = NULL
+    UPDATE reconciler.work w SET {_CLOSED}, delivered_at = now(), lost_at = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
-{_event(":kind::text", _delivery_payload(":success"))}""")
+{_event(":kind::text", _delivery_payload())}""")
 
 
 def repair(table: TableShape) -> Statement:
     """Write that a lost delivery is complete again: the bookkeeping, the event; return held and written.
 
-    Only where all :count receipts are there. The application's row is written where an address changes, and keeps its
-    status.
+    The application's row is written where an address changes, and keeps its status.
     """
-    columns = {"asset_url": "(:addresses::text[])[1]"}
-    if table.has("asset_urls"):
-        columns["asset_urls"] = _list_of_text(table, "asset_urls", ":addresses::text[]")
+    columns = {"asset_url": "(:addresses::text[])[1]", **_lists(table, "asset_urls")}
+    silent = {"original_path": "(:paths::text[])[1]"} if table.has("original_path") else {}
+    return _amend(table, columns, silent, "lost_at = NULL", _event("'repaired'::text", _delivery_payload()))
+
+
+def extend(table: TableShape) -> Statement:
+    """Write that results which came late are stored too: the bookkeeping, the event; return held and written.
+
+    The lists of addresses are written where they change; asset_url and the status stay.
+    """
+    event = _event("'extended'::text", _delivery_payload(":url_read::text"))
+    return _amend(table, _lists(table, "asset_urls", "result_urls"), {}, "lost_at = w.lost_at", event)
+
+
+def _lists(table: TableShape, *names: str) -> dict[str, str]:
+    """Return the values of those of these columns that the table has."""
+    parameters = {"asset_urls": ":addresses::text[]", "result_urls": ":sources::text[]"}
+    return {name: _list_of_text(table, name, parameters[name]) for name in names if table.has(name)}
+
+
+def _amend(
+    table: TableShape, columns: Mapping[str, str], silent: Mapping[str, str], lost: str, event: str
+) -> Statement:
+    """Write a delivered row's addresses again, only where :numbers have receipts and one of `columns` changes.
+
+    `silent` are columns that are written along with them.
+    """
+    written = ", ".join(f"{name} = {value}" for name, value in {**columns, **silent}.items())
     differs = " OR ".join(f"g.{name}::text IS DISTINCT FROM ({value})::text" for name, value in columns.items())
-    if table.has("original_path"):
-        columns["original_path"] = "(:paths::text[])[1]"
-    written = ", ".join(f"{name} = {value}" for name, value in columns.items())
-    return Statement(f"""{_MINE},
-{_PROOF},
-done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {_unchanged(table)} AND proof.n = :count),
+    changed = (
+        f"""
 changed AS (
     UPDATE public.generations g SET {written}{touch(table)} FROM done
-     WHERE {_unchanged(table)} AND ({differs})),
+     WHERE {_unchanged(table)} AND ({differs})),"""
+        if columns
+        else ""
+    )
+    return Statement(f"""{_MINE},
+{_PROOF},
+done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {_unchanged(table)} AND {_PROVEN}),{changed}
 closed AS (
-    UPDATE reconciler.work w
-       SET {_AT_REST}, audit_at = now() + :second_look::interval, lost_at = NULL, seen_status = :status_read,
-           {set_task(":task_id")}, reopened = false, misses = 0, why = NULL, finding = NULL
+    UPDATE reconciler.work w SET {_CLOSED}, {lost}
       FROM mine, done WHERE w.generation_id = mine.generation_id),
-{_event("'repaired'::text", _delivery_payload(":status_read"))}""")
+{event}""")
 
 
 _LOST_PAYLOAD = """jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,

@@ -81,7 +81,7 @@ def waiting(table: TableShape) -> Statement:
 
     Also how many whose results expire within :soon, and the seconds until the first of them does.
     """
-    undelivered = "w.media_deadline IS NOT NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
+    undelivered = "w.media_deadline IS NOT NULL AND w.shown IS NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
     return Statement(f"""
 SELECT w.finding, count(*) AS rows, count(*) FILTER (WHERE w.misses >= 3 AND {IN_FLIGHT}) AS unheard,
        count(*) FILTER (WHERE {undelivered} AND w.media_deadline < now() + :soon::interval) AS expiring,

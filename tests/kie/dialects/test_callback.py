@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects.callback import UNREADABLE, mentions_task_id, read, task_ids
 from reconciler.kie.dialects.parsing import MAX_TEXT
+from testkit.answers import ready
 from tests.kie.dialects.test_total import anything, records
 
 A, B = "https://tempfile.aiquickdraw.com/a.mp4", "https://tempfile.aiquickdraw.com/b.mp4"
+C = "https://tempfile.aiquickdraw.com/c.mp4"
 POSTER = "https://tempfile.aiquickdraw.com/poster.png"
 
 
@@ -82,7 +84,7 @@ def test_the_markets_callback_is_read_as_its_record() -> None:
     seen = read(called(market(completeTime=1777000045000, creditsConsumed=1.23)))
 
     assert isinstance(seen, Ready)
-    assert (seen.sources, seen.duration) == ((A, B), timedelta(seconds=45))
+    assert (addresses(seen), seen.duration) == ([A, B], timedelta(seconds=45))
 
 
 @pytest.mark.parametrize("code", [501, 400, 200, None])
@@ -114,13 +116,24 @@ def test_an_undocumented_state_is_unreachable() -> None:
         ({"task_id": "t", "audioWavUrl": A}, (A,)),
         ({"task_id": "t", "audio_wav_url": A}, (A,)),
         ({"taskId": "t", "images": [A, B]}, (A, B)),
-        ({"taskId": "t", "info": {"result_urls": []}}, ()),
     ],
-    ids=["veo", "veo4k", "4o", "flux", "runway", "aleph", "luma", "midjourney", "wav", "wav_snake", "cover", "empty"],
+    ids=["veo", "veo4k", "4o", "flux", "runway", "aleph", "luma", "midjourney", "wav", "wav_snake", "cover"],
 )
 def test_a_success_is_read_from_its_dialects_field_and_posters_are_no_results(data, sources) -> None:
-    assert read(called(data)) == Ready(sources)
-    assert read(called(json.dumps(data), "0")) == Ready(sources)
+    assert read(called(data)) == ready(sources)
+    assert read(called(json.dumps(data), "0")) == ready(sources)
+
+
+def test_every_stem_of_a_separated_song_is_a_result_and_the_song_is_none() -> None:
+    named = {"id": "", "origin_url": POSTER, "instrumental_url": A, "vocal_url": B, "drums_url": ""}
+    listed = [{"id": "s", "stem_type_group_name": "Saxophone", "audio_url": C}]
+
+    assert addresses(read(called({"task_id": "t", "vocal_removal_info": named}))) == [A, B]
+    assert addresses(read(called({"task_id": "t", "vocal_removal_info": {**named, "origin_data": listed}}))) == [C]
+
+
+def test_a_success_without_any_result_is_no_report() -> None:
+    assert read(called({"taskId": "t", "info": {"result_urls": []}})) == UNREADABLE
 
 
 @pytest.mark.parametrize(
@@ -141,6 +154,11 @@ def test_a_failure_is_the_code_and_its_message(data, code) -> None:
     assert read({"code": code, "message": "too dark", "data": data}) == Failed("too dark", code=str(code))
 
 
+def addresses(report: Observation) -> list[str]:
+    assert isinstance(report, Ready)
+    return [address for result in report.results for address in result.addresses]
+
+
 def track(sound: str) -> dict[str, object]:
     return {"id": "x", "audio_url": sound, "stream_audio_url": POSTER, "image_url": POSTER, "duration": 198.44}
 
@@ -151,7 +169,7 @@ def test_only_the_last_of_sunos_three_callbacks_is_a_success() -> None:
 
     assert stage("text", "", "") == Working("text", generating=True)
     assert stage("first", A, "") == Working("first", generating=True)
-    assert stage("complete", A, B) == Ready((A, B))
+    assert addresses(stage("complete", A, B)) == [A, B]
     assert stage("encore", A, B) == UNREADABLE
 
 

@@ -7,6 +7,7 @@ import pytest
 from reconciler.domain.model import Failed, Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
 from reconciler.kie.dialects.parsing import MAX_TEXT
+from testkit.answers import ready
 
 MARKET = by_name("market")
 VEO = by_name("veo")
@@ -82,7 +83,7 @@ def test_a_task_that_kie_does_not_know_is_unknown(family, status, answer, reason
         pytest.param(200, body(433), "key_capped", id="433"),
         pytest.param(200, body(455), "maintenance", id="455"),
         pytest.param(200, body(500, "Server error"), "server_error", id="500 in the body"),
-        pytest.param(500, body(200, "success", FAILED), "server_error", id="HTTP 500 over all"),
+        pytest.param(500, body(200, "success", FAILED), "server_error", id="HTTP 500 over a record of no task"),
         pytest.param(502, None, "server_error", id="a gateway's HTML"),
         pytest.param(520, None, "server_error", id="Cloudflare's 520"),
         pytest.param(501, None, "server_error", id="HTML 501"),
@@ -147,7 +148,7 @@ def test_code_501_fails_a_task_if_the_record_reports_a_failure_too():
     [
         pytest.param(None, id="without a record"),
         pytest.param(RUNNING, id="with a running record"),
-        pytest.param({"state": "success", "resultJson": ""}, id="with a successful record"),
+        pytest.param({"state": "success", "resultJson": ""}, id="with a successful record without output"),
         pytest.param({}, id="with an empty record"),
         pytest.param("failed", id="with a text"),
     ],
@@ -158,16 +159,46 @@ def test_code_501_alone_fails_no_task(data):
     assert seen == Unreachable("failed_without_record", "Generation failed")
 
 
-@pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 408, 422, 429, 433, 455, 500, 505])
+@pytest.mark.parametrize("code", [400, 422, 500])
+class TestAnEnvelopeOfAnErrorAroundARecord:
+    """KIE documents failed records under these codes: the record is its word, whatever surrounds it."""
+
+    def test_a_failed_record_that_names_its_task_fails_the_task(self, code):
+        named = {**FAILED, "taskId": "a1"}
+        failed = Failed("The generation task failed.", code="501")
+
+        assert judge(MARKET, 200, body(code, "", named)) == failed
+        assert judge(MARKET, code, body(code, "", named)) == failed
+
+    def test_results_of_a_record_that_names_its_task_are_results(self, code):
+        record = {"taskId": "a1", "state": "success", "resultJson": '["https://a.example/x"]'}
+
+        assert judge(MARKET, 200, body(code, "", record)) == ready(("https://a.example/x",))
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            pytest.param(FAILED, id="failed, of no task"),
+            pytest.param({"taskId": "a1", **RUNNING}, id="running"),
+            pytest.param({"taskId": "a1", "state": "success", "resultJson": ""}, id="a success without output"),
+        ],
+    )
+    def test_any_other_record_ends_nothing(self, code, record):
+        assert not isinstance(judge(MARKET, 200, body(code, "", record)), Failed | Ready)
+
+
+@pytest.mark.parametrize("code", [401, 402, 403, 404, 408, 429, 433, 455, 505])
 def test_no_other_code_fails_a_task_with_any_record(code):
-    assert not isinstance(judge(MARKET, 200, body(code, "", FAILED)), Failed)
-    assert not isinstance(judge(MARKET, code, body(code, "", FAILED)), Failed)
-    assert not isinstance(judge(MARKET, code, FAILED), Failed)
+    named = {**FAILED, "taskId": "a1"}
+
+    assert not isinstance(judge(MARKET, 200, body(code, "", named)), Failed)
+    assert not isinstance(judge(MARKET, code, body(code, "", named)), Failed)
+    assert not isinstance(judge(MARKET, code, named), Failed)
 
 
 def test_a_record_with_a_success_code_counts():
     assert judge(MARKET, 200, body(200, "success", FAILED)) == Failed("The generation task failed.", code="501")
-    assert judge(MARKET, 200, body(0, "", {"state": "success", "resultJson": '["https://a.example/x"]'})) == Ready(
+    assert judge(MARKET, 200, body(0, "", {"state": "success", "resultJson": '["https://a.example/x"]'})) == ready(
         ("https://a.example/x",)
     )
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import Failed, Ready, Unreachable, Working
+from reconciler.domain.model import Failed, Ready, Result, Unreachable, Unreadable, Working
 from reconciler.kie.dialects import by_name
 from reconciler.kie.dialects.parsing import MAX_TEXT
+from testkit.answers import ready
 
 MARKET = by_name("market")
 A = "https://tempfile.aiquickdraw.com/r/a.png"
@@ -46,7 +47,9 @@ def test_a_state_means_what_its_page_says(state, seen):
         pytest.param({"resultUrls": [A]}, (A,), id="one address"),
         pytest.param({"resultUrls": [C, A, B]}, (C, A, B), id="several keep their order"),
         pytest.param({"resultUrls": [A, B, A]}, (A, B), id="a repeated one is kept once"),
-        pytest.param({"resultUrls": [A, "", None, B]}, (A, B), id="absent ones are passed over"),
+        pytest.param(
+            {"resultUrls": ["https://a.example/a b.png"]}, ("https://a.example/a%20b.png",), id="a blank within"
+        ),
         pytest.param({"resultUrls": [f" {A}\n"]}, (A,), id="blanks around one"),
         pytest.param({"resultUrls": A}, (A,), id="one that is no list"),
         pytest.param({"resultUrls": []}, (), id="an empty list"),
@@ -62,14 +65,9 @@ def test_a_state_means_what_its_page_says(state, seen):
         pytest.param({"resultObject": {"mask_urls": [A, B]}}, (A, B), id="OmniHuman's masks"),
         pytest.param({"resultObject": {"mask_urls": []}}, (), id="no masks"),
         pytest.param({"resultObject": {"mask_urls": A}}, (A,), id="one mask"),
-        pytest.param(
-            {"resultObject": {"segments": [{"maskUrl": A, "name": "dog"}, {"maskUrl": B}]}},
-            (A, B),
-            id="a map of segments",
-        ),
+        pytest.param({"resultObject": {"segments": [{"maskUrl": A}, {"maskUrl": B}]}}, (A, B), id="segments"),
+        pytest.param({"resultObject": {"mask_urls": {"0": A}}}, (A,), id="masks by number"),
         pytest.param({"resultObject": {"url": A}}, (A,), id="an object with one address"),
-        pytest.param({"resultObject": {"subject_status": 1}}, (), id="an answer without media"),
-        pytest.param({"resultObject": {"text": ["see https://a.example", 1]}}, (), id="a text"),
         pytest.param({"resultObject": None}, (), id="a null object"),
         pytest.param({"resultUrls": [], "resultObject": {"mask_urls": [A]}}, (A,), id="the form that is full"),
         pytest.param(
@@ -80,12 +78,18 @@ def test_a_state_means_what_its_page_says(state, seen):
         pytest.param({"code": 200, "data": []}, (), id="Suno in the market, empty"),
         pytest.param({"code": 200, "data": None}, (), id="Suno in the market, null"),
         pytest.param({"sunoData": [{"audioUrl": A, "imageUrl": B}]}, (A,), id="Suno's own form"),
-        pytest.param({"data": [{"audio_url": "", "image_url": B}]}, (), id="cover art is no result"),
         pytest.param({"outputs": [A, {"url": B}, {"audio_url": C}]}, (A, B, C), id="outputs"),
         pytest.param({"videoInfo": {"videoUrl": A, "imageUrl": B}}, (A,), id="Runway's form"),
         pytest.param({"videoUrl": A, "imageUrl": B}, (A,), id="a video and its poster"),
         pytest.param({"videoUrl": None, "imageUrl": B}, (B,), id="a picture alone"),
         pytest.param({"videoUrl": "", "imageUrl": B}, (), id="the poster of a missing video"),
+        pytest.param({"resultUrls": {"0": A}}, (A,), id="an object in place of a list"),
+        pytest.param({"data": {"resultUrls": [A]}}, (A,), id="data that is no list"),
+        pytest.param({"newForm": [A]}, (A,), id="a field that no page names"),
+        pytest.param(
+            {"resultUrls": [], "resultWaterMarkUrls": [B]}, (B,), id="the marked copy where there is no other"
+        ),
+        pytest.param({"resultUrls": [], "videoUrl": A}, (A,), id="an address beside an empty list"),
         pytest.param({"imageUrl": None}, (), id="a null address"),
         pytest.param([A, B], (A, B), id="a bare array"),
         pytest.param([{"imageUrl": A}, {"videoUrl": B}], (A, B), id="an array of objects"),
@@ -95,17 +99,17 @@ def test_a_state_means_what_its_page_says(state, seen):
 )
 @pytest.mark.parametrize("wrap", [json.dumps, lambda result: result], ids=["in a string", "bare"])
 def test_every_known_form_of_results_is_read(wrap, result, sources):
-    assert MARKET.read(success(wrap(result))) == Ready(sources)
+    assert MARKET.read(success(wrap(result))) == ready(sources)
 
 
 @pytest.mark.parametrize("result", [pytest.param("", id="blank"), pytest.param(None, id="null"), "  ", "null", '""'])
 def test_a_success_without_any_result_is_ready_and_empty(result):
-    assert MARKET.read(success(result)) == Ready(())
+    assert MARKET.read(success(result)) == ready(())
 
 
 def test_a_string_wrapped_twice_is_read():
-    assert MARKET.read(success(json.dumps(json.dumps({"resultUrls": [A]})))) == Ready((A,))
-    assert MARKET.read(success(json.dumps(A))) == Ready((A,))
+    assert MARKET.read(success(json.dumps(json.dumps({"resultUrls": [A]})))) == ready((A,))
+    assert MARKET.read(success(json.dumps(A))) == ready((A,))
 
 
 @pytest.mark.parametrize(
@@ -126,39 +130,31 @@ def test_a_string_wrapped_twice_is_read():
         pytest.param({"resultUrls": ["data:image/png;base64,AA=="]}, id="inline bytes"),
         pytest.param({"resultUrls": ["https:///a.png"]}, id="no host"),
         pytest.param({"resultUrls": ["https://[a.example/a.png"]}, id="a broken bracket"),
-        pytest.param({"resultUrls": ["https://a.example/a b.png"]}, id="a blank within"),
         pytest.param({"resultUrls": ["https://a.example/\x00.png"]}, id="a NUL within"),
         pytest.param({"resultUrls": ["https://a.example/\ud800.png"]}, id="half a surrogate pair"),
         pytest.param({"resultUrls": ["https://a.example\\@kie.ai/a"]}, id="a backslash"),
         pytest.param({"resultUrls": ["https://a.example/" + "a" * 4096]}, id="4,114 characters"),
-        pytest.param({"resultUrls": [f"{A}?{n}" for n in range(65)]}, id="65 results"),
         pytest.param({"resultUrls": [A, 7]}, id="a number among them"),
         pytest.param({"resultUrls": [A, [B]]}, id="a list among them"),
         pytest.param({"resultUrls": [A, {"name": "b"}]}, id="an object without an address"),
-        pytest.param({"resultUrls": {"0": A}}, id="an object in place of a list"),
         pytest.param({"resultUrls": 1}, id="a number in place of a list"),
-        pytest.param({"resultObject": {"layers": [{"file": A}]}}, id="an address where none is known"),
-        pytest.param({"resultObject": "a text"}, id="a text in place of an object"),
-        pytest.param({"resultObject": {"mask_urls": {"0": A}}}, id="masks that are no list"),
-        pytest.param({"resultObject": {"points": [0] * 20_000}}, id="an object too large to look through"),
-        pytest.param({"data": {"resultUrls": [A]}}, id="data that is no list"),
         pytest.param({"videoInfo": [A]}, id="videoInfo that is no object"),
-        pytest.param({"newForm": [A]}, id="a form that nobody knows"),
     ],
 )
-def test_an_unreadable_result_is_unreachable_and_never_guessed(result):
+def test_output_that_cannot_be_read_is_named_and_never_guessed(result):
     seen = MARKET.read(success(result if isinstance(result, str) else json.dumps(result)))
 
-    assert isinstance(seen, Unreachable)
-    assert seen.reason == "bad_result"
+    assert isinstance(seen, Unreadable)
+    assert seen.fields
+    assert all(field.startswith("resultJson") for field in seen.fields)
 
 
-def test_64_results_and_4096_characters_are_not_too_much():
-    many = [f"{A}?{n}" for n in range(64)]
+def test_many_results_and_4096_characters_are_not_too_much():
+    many = [f"{A}?{n}" for n in range(1000)]
     long = "https://a.example/" + "a" * 4078
 
-    assert MARKET.read(success({"resultUrls": many})) == Ready(tuple(many))
-    assert MARKET.read(success({"resultUrls": [long]})) == Ready((long,))
+    assert MARKET.read(success({"resultUrls": many})) == ready(tuple(many))
+    assert MARKET.read(success({"resultUrls": [long]})) == ready((long,))
 
 
 @pytest.mark.parametrize(
@@ -264,4 +260,112 @@ ENDED = datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
 def test_the_duration_is_read_from_any_of_the_times(times, completed_at, took):
     seen = MARKET.read(success({"resultUrls": [A]}, **times))
 
-    assert seen == Ready((A,), completed_at, None if took is None else timedelta(seconds=took))
+    assert seen == ready((A,), completed_at, None if took is None else timedelta(seconds=took))
+
+
+@pytest.mark.parametrize(
+    ("result", "results"),
+    [
+        pytest.param({"resultUrls": [A, "", None, B]}, (A, None, None, B), id="entries of a list without an address"),
+        pytest.param({"resultUrls": [None]}, (None,), id="one entry without an address"),
+        pytest.param({"data": [{"audio_url": "", "image_url": B}]}, (None,), id="a track that has cover art alone"),
+        pytest.param({"sunoData": [{"title": "rain"}, {"audioUrl": A}]}, (None, A), id="a track without audio"),
+        pytest.param({"resultUrls": [None], "videoUrl": A}, (A,), id="an address beside a list without one"),
+    ],
+)
+def test_an_entry_of_a_list_without_an_address_is_announced_and_has_not_arrived(result, results):
+    seen = MARKET.read(success(json.dumps(result)))
+
+    assert seen == Ready(tuple(Result(f"#{n}", n, () if one is None else (one,)) for n, one in enumerate(results)))
+
+
+@pytest.mark.parametrize(
+    "result", [{"videoUrl": None}, {"videoInfo": {"videoUrl": ""}}, {"resultObject": {"url": None}}]
+)
+def test_a_named_field_without_an_address_announces_nothing(result):
+    assert MARKET.read(success(json.dumps(result))) == Ready(())
+
+
+def test_a_result_is_known_by_kies_own_id_and_its_addresses_are_alternatives():
+    track = {"id": "a1", "audioUrl": A, "sourceAudioUrl": B, "streamAudioUrl": C}
+
+    assert MARKET.read(success({"sunoData": [track]})) == Ready((Result("a1", 0, (A, B)),))
+
+
+@pytest.mark.parametrize("unusable", ["", "#0", 7, None, "x" * 201, "a\nb"])
+def test_an_id_that_tells_nothing_is_replaced_by_the_position(unusable):
+    track = {"id": unusable, "audioUrl": A}
+
+    assert MARKET.read(success({"sunoData": [track]})) == ready((A,))
+
+
+def test_an_id_that_repeats_tells_nothing_apart():
+    tracks = [{"id": "x", "audioUrl": A}, {"id": "x", "audioUrl": B}]
+
+    assert [result.key for result in MARKET.read(success({"sunoData": tracks})).results] == ["x", "#1"]
+
+
+class TestWords:
+    """Text models answer in `resultObject`: a document, beside the addresses or alone."""
+
+    def test_words_are_a_document_and_a_plain_text(self):
+        heard = {"text": "good evening", "words": [{"text": "good", "start": 0.1}]}
+
+        document, plain = MARKET.read(success(json.dumps({"resultObject": heard}))).results
+
+        assert (document.n, document.mime, json.loads(document.text)) == (0, "application/json", heard)
+        assert (plain.n, plain.mime, plain.text) == (1, "text/plain", "good evening")
+
+    @pytest.mark.parametrize(
+        "value", [{"subject_status": 1}, {"points": [0] * 20_000}, {"text": ["see https://a.b", 1]}]
+    )
+    def test_numbers_and_lists_are_a_document_alone(self, value):
+        (document,) = MARKET.read(success(json.dumps({"resultObject": value}))).results
+
+        assert json.loads(document.text) == value
+
+    def test_a_bare_text_is_both(self):
+        document, plain = MARKET.read(success(json.dumps({"resultObject": "a text"}))).results
+
+        assert json.loads(document.text) == plain.text == "a text"
+
+    def test_what_stands_beside_addresses_is_kept_beside_them(self):
+        layers = {"layers": [{"file": A, "name": "sky", "box": [0, 0, 9, 9]}, {"file": B, "name": "sea", "box": []}]}
+
+        *files, document = MARKET.read(success(json.dumps({"resultObject": layers}))).results
+
+        assert [one.addresses for one in files] == [(A,), (B,)]
+        assert json.loads(document.text) == layers
+
+    def test_text_that_no_database_holds_is_made_writable(self):
+        document, plain = MARKET.read(success({"resultObject": {"text": "a\0b\ud800c"}})).results
+
+        assert plain.text == "ab?c"
+        assert json.loads(document.text) == {"text": "a\0b\ud800c"}
+        assert document.text.isascii()
+
+    def test_words_in_an_unknown_field_are_named(self):
+        assert MARKET.read(success({"answer": {"verse": "la la"}})) == Unreadable(("resultJson.answer.verse",))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "originUrl", "origin_image_url", "inputUrls", "posterUrl", "coverUrl", "thumbnail", "previewUrl",
+        "streamAudioUrl", "referenceImages", "firstFrameUrl", "lastFrameUrl", "callBackUrl", "param",
+    ],
+)  # fmt: skip
+def test_an_address_of_an_input_a_poster_or_a_stream_is_no_result(field):
+    assert MARKET.read(success({"resultUrls": [], field: [A]})) == Ready(())
+    assert MARKET.read(success({}, **{field: A})) == Ready(())
+
+
+def test_a_failure_beside_finished_results_is_kept_as_a_contradiction():
+    record = {
+        "state": "fail",
+        "failMsg": "No luck",
+        "failCode": 501,
+        "resultJson": json.dumps({"resultUrls": [None, A]}),
+    }
+
+    assert MARKET.read(record) == Ready((Result("#1", 0, (A,)),), contradiction="No luck (501)")

@@ -50,7 +50,8 @@ class TestRecordedTask:
         *_, (status, body) = bodies(path)
         written = re.findall(r'https?://[^"\\]+', body["data"]["resultJson"])
 
-        assert list(judge(by_name("market"), status, body).sources) == written
+        results = judge(by_name("market"), status, body).results
+        assert [address for result in results for address in result.addresses] == written
 
     def test_the_duration_agrees_with_the_seconds_that_kie_gives(self, path):
         *_, (status, body) = bodies(path)

@@ -7,13 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import Fail, Row
+from reconciler.domain.model import Fail, Result, Row
+from reconciler.domain.results import from_addresses
 from reconciler.errors import LeaseLost
 from tests.postgres.books import THEIRS, Books, asset, proven, resting
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 FACTS = {
-    "sources": ("https://a.kie.ai/1", "https://a.kie.ai/2"),
+    "results": (
+        Result("a1", 1, ("https://a.kie.ai/1", "https://a.kie.ai/2")),
+        Result("#1", 0, text='{"words": "й"}', mime="application/json"),
+        Result("#2", 2, current=False, confirmed=False),
+    ),
     "stale": True,
     "key_hash": "0123456789abcdef",
     "family": "veo",
@@ -27,10 +32,16 @@ FACTS = {
     "failures": 6,
     "unknowns": 7,
     "empties": 8,
+    "failing_since": NOW - timedelta(seconds=5),
+    "empty_since": NOW - timedelta(seconds=6),
+    "empty_counted_at": NOW - timedelta(seconds=7),
+    "missing_since": NOW - timedelta(seconds=8),
+    "contradiction": "refused (501)",
     "reason": "fetch: gone",
     "finding": "host_unlisted",
     "gave_up": True,
     "reopened": True,
+    "shown": 1,
 }
 
 
@@ -47,7 +58,8 @@ async def test_the_applications_row_is_read_as_our_row(books: Books) -> None:
     now = (await books.ledger().read([generation_id]))[generation_id].now
     assert 99 < (now - row.created_at).total_seconds() < 130
     assert {field.name: getattr(row, field.name) for field in fields(Row) if field.name in FACTS} == {
-        name: type(value)() if isinstance(value, tuple | int) else None for name, value in FACTS.items()
+        name: type(value)() if isinstance(value, tuple | int) and name != "shown" else None
+        for name, value in FACTS.items()
     }
 
 
@@ -58,6 +70,22 @@ async def test_every_noted_fact_is_read_back(books: Books) -> None:
     assert await read_again(books, row) == noted
 
 
+async def test_addresses_that_a_daemon_without_results_wrote_count(books: Books) -> None:
+    row, claim = await books.held(await books.insert())
+    await books.ledger().note(replace(row, **FACTS), claim)  # type: ignore[arg-type]
+
+    await books.set(row.id, "sources = ARRAY['https://a.kie.ai/9', 'https://a.kie.ai/1']")
+
+    assert (await read_again(books, row)).results == from_addresses(("https://a.kie.ai/9", "https://a.kie.ai/1"))
+
+
+async def test_addresses_of_a_row_from_before_there_were_results_are_its_results(books: Books) -> None:
+    row, _ = await books.held(await books.insert())
+    await books.set(row.id, "seen_task = 'task-1', sources = ARRAY['https://a.kie.ai/1'], results = NULL")
+
+    assert (await read_again(books, row)).results == from_addresses(("https://a.kie.ai/1",))
+
+
 async def test_every_fact_of_a_row_has_a_column() -> None:
     application = {"id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "offered"}
     assert {field.name for field in fields(Row)} == application | {
@@ -65,6 +93,7 @@ async def test_every_fact_of_a_row_has_a_column() -> None:
         "assets",
         "create_refusal",
         "made_again",
+        "another_task",
     } | FACTS.keys()
 
 
@@ -80,7 +109,7 @@ async def test_facts_about_another_task_are_dropped(books: Books) -> None:
 async def test_receipts_are_kept_one_by_one_and_in_order(books: Books) -> None:
     row, claim = await books.held(await books.insert())
     ledger = books.ledger()
-    row = replace(row, sources=(f"{THEIRS}?0", f"{THEIRS}?1"))
+    row = replace(row, results=from_addresses((f"{THEIRS}?0", f"{THEIRS}?1")))
     await ledger.intend(row, claim, asset(1))
     await ledger.save_upload_name(row, claim, 1, "upload-7")
     await ledger.intend(row, claim, asset(0))

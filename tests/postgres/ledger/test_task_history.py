@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from reconciler.domain.model import Fail, Row
+from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.ledger.reopen import Reopener
@@ -129,7 +130,7 @@ async def _finish(books: Books, row: Row, claim: Claim) -> None:
     sql = """INSERT INTO reconciler.assets (generation_id, task_id, n, path, mime, size, sha256, md5, verified_by)
              VALUES ($1, $2, 0, 'p', 'image/png', 3, 'aa', 'bb', 'etag-md5')"""
     await books.pool.execute(sql, row.id, row.task_id)
-    row = replace(row, sources=(THEIRS,), assets=(proven(),))
+    row = replace(row, results=from_addresses((THEIRS,)), assets=(proven(),))
     assert await books.ledger().finish(row, claim, delivered()) == "succeeded"
 
 

@@ -221,6 +221,7 @@ async def lost(rig: Rig, parts: Parts) -> str:
     for _ in range(REPAIR_ATTEMPTS):
         assert (await rig.books.work(generation_id) or {})["due_at"] is not None
         await rig.visit(parts, generation_id)
+        await rig.elapse(generation_id, 2)
     return generation_id
 
 

@@ -114,10 +114,12 @@ async def test_a_callback_that_comes_before_kie_itself_knows_the_end_is_a_hint(
 
 
 async def visits_without_kie(rig: Rig, parts: Parts, generation_id: str, count: int) -> list[bool]:
-    """Visit while KIE answers 500; whether each visit ended in a delivery."""
+    """Visit every ten seconds while KIE answers 500; whether each visit ended in a delivery."""
     rig.kie.strike("record.http_500", times=count)
     ended = []
     for _ in range(count):
+        if ended:
+            await rig.elapse(generation_id, 1 / 6)
         ended.append(isinstance((await rig.visit(parts, generation_id, Trigger.CALLBACK)).decision, Finish))
     return ended
 

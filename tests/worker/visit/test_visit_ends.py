@@ -104,12 +104,14 @@ async def test_an_unanswered_task_is_given_up_only_if_kie_knew_it_within_the_las
     assert work["finding"] == ("parked" if ends is Reschedule else None)
 
 
-async def test_a_finished_task_that_cannot_be_stored_is_not_given_up_before_its_fifth_try(
+async def test_a_finished_task_that_cannot_be_fetched_is_not_given_up_before_its_fifth_try(
     rig: Rig, parts: Parts
 ) -> None:
     generation_id = await rig.order(age=DAY + 60)
     rig.kie.strike("file.500", times=5)
-    ends = [(await rig.visit(parts, generation_id)).decision for _ in range(5)]
+    ends = [(await rig.visit(parts, generation_id)).decision for _ in range(4)]
+    await rig.elapse(generation_id, 10)
+    ends.append((await rig.visit(parts, generation_id)).decision)
     assert [type(end) for end in ends] == [Reschedule] * 4 + [Fail]
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     await rig.proves(generation_id)

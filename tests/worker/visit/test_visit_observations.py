@@ -7,7 +7,18 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import WORDS, Fail, Failed, Finish, Ready, Reschedule, TaskUnknown, Unreachable, Working
+from reconciler.domain.model import (
+    WORDS,
+    Fail,
+    Failed,
+    Finish,
+    Ready,
+    Reschedule,
+    TaskUnknown,
+    Unreachable,
+    Unreadable,
+    Working,
+)
 from reconciler.simulator import Failure, never
 from testkit.waiting import until
 from tests.worker.rig import Rig
@@ -48,7 +59,6 @@ NO_VERDICT = (
     Answer("record.unknown_state", Unreachable, "unknown_state"),
     Answer("record.bare_list", Unreachable, "bad_envelope"),
     Answer("record.reset", Unreachable, "network"),
-    Answer("result.invalid_json", Unreachable, "bad_result"),
 )
 
 
@@ -156,23 +166,44 @@ async def test_a_success_is_delivered_in_the_visit_that_sees_it(rig: Rig, parts:
     assert await rig.books.events(generation_id) == ["succeeded"]
 
 
-@pytest.mark.parametrize("fault", ["result.empty", "result.null"])
-async def test_a_success_without_output_is_believed_only_after_five_polls(rig: Rig, parts: Parts, fault: str) -> None:
+async def test_output_that_cannot_be_read_is_a_finding_that_names_it_and_fails_nothing(rig: Rig, parts: Parts) -> None:
     generation_id = await rig.order()
-    rig.kie.strike(fault, times=5)
-    waits = []
-    for _ in range(4):
+    rig.kie.strike("result.invalid_json")
+    visited = await rig.visit(parts, generation_id)
+
+    assert isinstance(visited.observation, Unreadable)
+    work = await rig.books.work(generation_id)
+    assert work is not None
+    assert work["finding"] == "unreadable_output"
+    assert "nano-banana-2" in work["why"]
+    assert "resultJson" in work["why"]
+    assert work["due_in"] <= 3
+    await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+
+
+@pytest.mark.parametrize("fault", ["result.empty", "result.null"])
+async def test_a_success_without_output_is_believed_only_by_the_clock(rig: Rig, parts: Parts, fault: str) -> None:
+    generation_id = await rig.order()
+    rig.kie.strike(fault, times=14)
+    for _ in range(10):
         visited = await rig.visit(parts, generation_id)
         assert isinstance(visited.observation, Ready)
         work = await rig.books.work(generation_id)
         assert work is not None
-        assert work["finding"] == "empty_success"
-        waits.append(round(work["due_in"], -1))
-    assert waits == [30, 120, 480, 1920]
-    visited = await rig.visit(parts, generation_id)
+        assert (work["finding"], work["empties"]) == ("empty_success", 1)
+        assert work["due_in"] <= 5
+    for _ in range(3):
+        await rig.elapse(generation_id, 15)
+        visited = await rig.visit(parts, generation_id)
     assert isinstance(visited.decision, Fail)
     generation = await rig.books.generation(generation_id)
     assert generation["error"] == "KIE reports success without any output"
+
+    await rig.visit(parts, generation_id)
+    await rig.visit(parts, generation_id)
+    await rig.proves(generation_id)
+    assert await rig.books.events(generation_id) == ["gave_up", "recovered"]
 
 
 async def test_a_row_without_a_task_waits_for_one_and_kie_is_not_asked(rig: Rig, parts: Parts) -> None:

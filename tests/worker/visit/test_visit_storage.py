@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from reconciler.domain.model import DeliveryFailed, Fail, Finish, Reschedule
+from reconciler.domain.model import DeliveryFailed, Finish, Reschedule
 from reconciler.simulator import MediaSpec
 from testkit.standins.storage import Fault
 from testkit.standins.storage.shelf import Thing
@@ -63,7 +63,7 @@ async def test_a_bucket_that_refuses_the_type_is_a_finding_and_not_a_failure(sup
     await rig.proves(generation_id)
 
 
-async def test_a_result_that_the_bucket_never_takes_is_given_up(supabase_rig: Rig) -> None:
+async def test_a_result_that_the_bucket_never_takes_is_never_given_up(supabase_rig: Rig) -> None:
     rig = supabase_rig
     assert rig.storage is not None
     rig.storage.buckets["generations"].file_size_limit = 1000
@@ -74,12 +74,13 @@ async def test_a_result_that_the_bucket_never_takes_is_given_up(supabase_rig: Ri
             assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
         await rig.books.change(generation_id, f"created_at = {day}")
         await rig.books.set(generation_id, f"answered_at = {day}, acknowledged_at = {day}, completed_at = {day}")
-        ends = [(await rig.visit(parts, generation_id)).decision for _ in range(2)]
-        assert [type(end) for end in ends] == [Reschedule, Fail]
-        assert (await rig.books.generation(generation_id))["error"].startswith(
-            "gave up after 24 h; last: store: bucket"
-        )
-        assert await rig.books.events(generation_id) == ["gave_up"]
+        await rig.elapse(generation_id, 25 * 60)
+        ends = [(await rig.visit(parts, generation_id)).decision for _ in range(3)]
+        assert [type(end) for end in ends] == [Reschedule] * 3
+        work = await rig.books.work(generation_id)
+        assert work is not None
+        assert work["finding"] == "storage_refuses"
+        assert await rig.books.events(generation_id) == []
 
         rig.storage.buckets["generations"].file_size_limit = None
         assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
