@@ -12,8 +12,10 @@ import httpx
 import pytest
 
 from reconciler.domain.model import Trigger
+from reconciler.kie.create_endpoints import ENDPOINTS
 from reconciler.simulator import Simulator
 from reconciler.simulator.api.callback_bodies import callback_body
+from reconciler.simulator.records.dialects import DIALECTS
 from reconciler.simulator.records.snapshots import take_snapshot
 from tests.http.api import ANN, ServedApi, opened
 from tests.wire import ok, origin
@@ -85,6 +87,35 @@ async def test_an_order_of_every_family_is_asked_about_at_its_own_page_and_deliv
     assert (await row(api))["status"] == "success"
     # The first poll asked the right page: no request was spent on another.
     assert (kie.counts.records, kie.counts.creates) == (1, 1)
+
+
+# The earlier task that an order continues, where it is not a song.
+PARENTS = {
+    "veo/extend": "veo", "veo/get-4k-video": "veo", "runway/extend": "runway", "midi/generate": "suno_stems",
+    "voice/generate": "suno_voice_phrase",
+}  # fmt: skip
+INPUT = {
+    "prompt": "p", "audioId": "a", "uploadUrl": "https://a.example/x.mp3", "videoUrl": "https://a.example/v.mp4",
+    "title": "t", "style": "s", "tags": "g", "negativeTags": "n", "verifyUrl": "https://a.example/v.mp3", "size": "1:1",
+    "uploadUrlList": ["https://a.example/1.mp3", "https://a.example/2.mp3"], "duration": 5, "quality": "720p",
+    "infillStartS": 1, "infillEndS": 9, "taskType": "mj_txt2img", "instrumental": True, "customMode": False,
+}  # fmt: skip
+SIMULATED = {path.removeprefix("/api/v1/") for family in DIALECTS.values() for path in family.creates}
+
+
+@pytest.mark.parametrize("name", [endpoint.name for endpoint in ENDPOINTS if endpoint.name in SIMULATED])
+async def test_the_first_poll_of_every_endpoints_task_asks_the_page_that_knows_it(
+    api: ServedApi, kie: Simulator, name: str
+) -> None:
+    parent = kie.add_task(family=PARENTS[name]) if name in PARENTS else "song"
+    model = "V5" if name.startswith("generate") else "nano-banana-2" if name == "jobs/createTask" else "a model"
+    order = {"model": model, "kind": "audio", "endpoint": name, "input": {**INPUT, "taskId": parent}}
+    answer = await api.operator.post(PATH, json=order)
+    assert answer.status_code == 201, answer.text
+    await api.parts.worker.once(answer.json()["generationId"], Trigger.NOTIFY)
+    task = kie.tasks[answer.json()["taskId"]]
+    assert (task.polls, kie.counts.records) == (1, 1)
+    assert (await row(api))["family"] == task.family
 
 
 def silence(kie: Simulator, task_id: str) -> None:

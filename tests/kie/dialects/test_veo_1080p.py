@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reconciler.domain.model import Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import judge
@@ -75,3 +77,16 @@ def test_a_film_that_kie_does_not_know_is_unknown_and_never_failed() -> None:
     assert judge(VEO_1080P, 200, answer(422, None, "record is null")) == TaskUnknown("record_null")
     assert judge(VEO_1080P, 404, answer(404, None, "not found")) == TaskUnknown("not_found")
     assert isinstance(judge(VEO_1080P, 200, answer(500, None, "1080P failed")), Unreachable)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.just(ADDRESS),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["resultUrl", "url", "completeTime"]), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["resultUrl", "completeTime", "createTime", "costTime"]), JSON), JSON)
+def test_no_answer_raises(record: dict[str, object], code: object) -> None:
+    assert isinstance(judge(VEO_1080P, 200, answer(200, record)), Ready | Working | Unreachable)
+    assert processing(VEO_1080P, answer(code, record, PROCESSING)) in (None, Working("processing", generating=True))
