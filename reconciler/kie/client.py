@@ -86,7 +86,10 @@ class KieClient:
         self._connections_to_close = CONNECTIONS
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> KieReply:
-        """Return KIE's answer about this task at this dialect's path; raise Transient if there is none."""
+        """Return KIE's answer about this task at this dialect's path; raise Transient if there is none.
+
+        `path` may end in a query, to which the task's id is added.
+        """
         return await self._ask("GET", path, key_hash, task_id=task_id)
 
     async def download_url(self, url: str, *, key_hash: str) -> str:
@@ -152,7 +155,7 @@ class KieClient:
         if len(task_id) > _MAX_TASK_ID:
             raise _unaskable()
         try:
-            return url.with_query(taskId=task_id)
+            return url.update_query(taskId=task_id)
         except ValueError:
             raise _unaskable() from None
 

@@ -1,10 +1,11 @@
-"""createTask at KIE: the one request that spends money. It is sent once and never again.
+"""An order at KIE, at the endpoint of its family: the one request that spends money. It is sent once and never again.
 
 Its result is one of four outcomes. Nothing here retries, and aiohttp does not resend a POST. Only
 `worker/create/create_task.py` may import this module; import-linter checks that.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -13,17 +14,15 @@ import aiohttp
 
 from reconciler.errors import Transient
 from reconciler.kie.client import BROKEN, KieClient, KieReply
+from reconciler.kie.create_endpoints import CreateEndpoint
 from reconciler.kie.dialects.callback import mentions_task_id, task_ids
 from reconciler.kie.dialects.envelope import is_rate_limit_message
-from reconciler.kie.dialects.parsing import SUCCESS_CODES, integer, printable_line
-
-PATH = "/api/v1/jobs/createTask"
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, printable_line
 
 RATE_LIMITED = 429
 
-# The codes that KIE's pages list for a request that made no task. With any other code a gateway may report that it lost
-# KIE's answer: 408, 502, 503, 504 and 52x do.
-_REFUSAL_CODES = frozenset({400, 401, 402, 403, 404, 413, 422, 429, 430, 433, 451, 455, 500, 501, 505, 550})
+# Veo's pages use codes of refusals for work that goes on: "1080P is processing", "4k is processing".
+_IN_PROGRESS = re.compile(r"\bis (processing|generating)\b", re.IGNORECASE)
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _MAX_MESSAGE = 500
 
@@ -61,11 +60,14 @@ class CreateUncertain:
 CreateOutcome = CreateAccepted | CreateRefused | CreateNotSent | CreateUncertain
 
 
-async def create_task(kie: KieClient, request: Mapping[str, object], *, key_hash: str) -> CreateOutcome:
-    """Send one createTask request with this JSON body, and return its outcome."""
+async def create_task(
+    kie: KieClient, endpoint: CreateEndpoint, request: Mapping[str, object], *, key_hash: str
+) -> CreateOutcome:
+    """Send one order with this JSON body to this endpoint, and return its outcome."""
     content = json.dumps(request).encode("ascii")
     try:
-        return _without_secrets(read_reply(await kie.post(PATH, content, key_hash=key_hash)), kie)
+        reply = await kie.post(endpoint.path, content, key_hash=key_hash)
+        return _without_secrets(read_reply(endpoint, reply), kie)
     except Transient as error:
         return CreateUncertain(str(error)) if error.code == "too_large" else CreateNotSent(str(error))
     except (TimeoutError, *BROKEN) as error:
@@ -87,19 +89,21 @@ def _without_secrets(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:
             assert_never(outcome)
 
 
-def read_reply(reply: KieReply) -> CreateOutcome:
-    """Return the outcome in an answer; uncertain unless it is clearly a success or a refusal."""
+def read_reply(endpoint: CreateEndpoint, reply: KieReply) -> CreateOutcome:
+    """Return the outcome in an endpoint's answer; uncertain unless it is clearly a success or a refusal."""
     if not isinstance(reply.body, dict):
         return CreateUncertain(f"KIE answered HTTP {reply.status} without its envelope")
     code = integer(reply.body.get("code"))
     message = printable_line(reply.body.get("msg") or reply.body.get("message"))
     if code not in SUCCESS_CODES:
-        if code not in _REFUSAL_CODES or mentions_task_id(reply.body):
+        named = mentions_task_id(reply.body, (*TASK_ID_KEYS, *endpoint.spare_ids))
+        # With a code that no page lists a gateway may report that it lost KIE's answer: 408, 502, 503, 504 and 52x do.
+        if code not in endpoint.refusals or named or _IN_PROGRESS.search(message):
             return CreateUncertain(f"KIE answered HTTP {reply.status}, code {code}: {message}")
         # KIE reports its rate limit with various codes.
         code = RATE_LIMITED if is_rate_limit_message(message) else code
         return CreateRefused(code, message or "KIE refused without a reason", reply.retry_after)
-    ids = task_ids(reply.body)
+    ids = task_ids(reply.body) or task_ids(reply.body, endpoint.spare_ids)
     if len(ids) != 1:
         return CreateUncertain(f"KIE answered HTTP {reply.status} with success and {len(ids)} task ids")
     return CreateAccepted(next(iter(ids)))

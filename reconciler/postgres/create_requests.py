@@ -32,7 +32,10 @@ LONGEST_SHUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What KIE shall make, and for which user (None: no user); `model` is KIE's name, `model_key` the application's."""
+    """What KIE shall make, and for which user (None: no user); `model` is KIE's name, `model_key` the application's.
+
+    `endpoint` is the name of KIE's endpoint as it was asked for, None if the model's name chooses it.
+    """
 
     model: str
     input: Mapping[str, object]
@@ -40,10 +43,23 @@ class Order:
     prompt: str | None = None
     model_key: str | None = None
     user_id: str | None = None
+    endpoint: str | None = None
 
     def digest(self) -> str:
         """Return a hash that differs for two different orders under the same Idempotency-Key."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        values = asdict(self)
+        if self.endpoint is None:
+            # Orders from before there were endpoints have their hashes in the database.
+            del values["endpoint"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStart:
+    """What is known of an order's task before KIE answers: its dialect, and its id where KIE makes none (else None)."""
+
+    dialect: str
+    task_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +100,11 @@ _NAME_GENERATION = Statement(
     "UPDATE reconciler.requests SET generation_id = :generation_id WHERE caller = :caller AND key = :key"
 )
 
-# Writes the bookkeeping of a new row, due in :patience seconds. With the status as we wrote it, so that no replica
-# visits the row for its own notification while KIE is being asked.
+# Writes the bookkeeping of a new row, due in :patience seconds, with the dialect of its task. With the status as we
+# wrote it, so that no replica visits the row for its own notification while KIE is being asked.
 _BOOK = Statement("""
-INSERT INTO reconciler.work (generation_id, due_at, seen_status, ordered_at)
-VALUES (:generation_id, now() + :patience * interval '1 second', :status, now())""")
+INSERT INTO reconciler.work (generation_id, due_at, seen_status, family, ordered_at)
+VALUES (:generation_id, now() + :patience * interval '1 second', :status, :family, now())""")
 
 # Writes KIE's reason to refuse an order, or takes it back.
 _REFUSED = Statement("""
@@ -167,13 +183,13 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         """Grant nothing with this key for so many seconds, a minute at most: KIE says that we are too fast."""
         await self._database.execute(*_CLOSE(key_hash=key_hash, seconds=min(seconds, LONGEST_SHUT)))
 
-    async def begin(self, order: Order, requester: Requester, *, patience: float) -> str | None:
+    async def begin(self, order: Order, requester: Requester, start: TaskStart, *, patience: float) -> str | None:
         """Write the row, with its key and our bookkeeping, and return its id; None where the key has been used.
 
-        The daemon visits it after `patience` seconds unless something happens before. Raises Permanent where the table
-        refuses this order, Config where it refuses every one.
+        The daemon visits it after `patience` seconds unless something happens before; at once if it has a task. Raises
+        Permanent where the table refuses this order, Config where it refuses every one.
         """
-        insert, values = self._insert(order)
+        insert, values = self._insert(order, start.task_id)
         caller = {"caller": requester.caller, "key": requester.key}
 
         async def once() -> str | None:
@@ -184,20 +200,21 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
                     return None
                 with row_refusals(_REFUSALS):
                     generation_id: str = await connection.fetchval(insert, *values.values())
-                book = _BOOK(generation_id=generation_id, patience=patience, status=values["status"])
-                await connection.execute(*book)
+                due_in = patience if start.task_id is None else 0.0
+                book = {"patience": due_in, "status": values["status"], "family": start.dialect}
+                await connection.execute(*_BOOK(generation_id=generation_id, **book))
                 if requester.key is not None:
                     await connection.execute(*_NAME_GENERATION(**caller, generation_id=generation_id))
                 return generation_id
 
         return await self._database.run(once)
 
-    async def save(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
+    async def save(self, generation_id: str, task_id: str, *, key_hash: str, dialect: str) -> GenerationState | None:
         """Write the task's id into the row, unless it has one or has ended; return its state, None when it is gone.
 
         Safe to repeat. Raises Permanent where the table refuses the id.
         """
-        statement = self._save(generation_id=generation_id, task_id=task_id, key_hash=key_hash)
+        statement = self._save(generation_id=generation_id, task_id=task_id, key_hash=key_hash, family=dialect)
         # Every error of a trigger too: only our caller knows the id of the paid task, and tries again.
         with row_refusals():
             row = await self._database.row(*statement)
@@ -212,7 +229,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         row = await self._database.row(*self._standing(generation_id=generation_id))
         return row and GenerationState(row["status"], row["task_id"])
 
-    def _insert(self, order: Order) -> tuple[str, Mapping[str, str | None]]:
+    def _insert(self, order: Order, task_id: str | None) -> tuple[str, Mapping[str, str | None]]:
         """Return the statement that adds the row to the table as it is, and its values by column, in their order."""
         table, model_key = self._table, order.model_key or order.model
         _check_owner(table, order.user_id)
@@ -222,6 +239,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
             "prompt": prompt if isinstance(prompt, str) else "" if "prompt" in table.filled else None,
             "kind": order.kind, "type": order.kind, "options": json.dumps(order.input), "model": order.model,
             "model_key": model_key, "model_id": model_key, "model_name": model_key,
+            **({} if task_id is None else {"task_id": task_id}),
         }  # fmt: skip
         values = {column: value for column, value in known.items() if table.has(column)}
         generated = {column: sql for column, sql in _generated(table).items() if column in table.needed}
@@ -278,7 +296,7 @@ saved AS (
     RETURNING g.status::text AS status),
 noted AS (
     UPDATE reconciler.work w
-       SET {set_task(":task_id::text")}, seen_status = saved.status, key_hash = :key_hash, family = 'market',
+       SET {set_task(":task_id::text")}, seen_status = saved.status, key_hash = :key_hash, family = :family,
            acknowledged_at = now(), due_at = now(), why = NULL, finding = NULL
       FROM saved, mine WHERE w.generation_id = :generation_id AND mine.held IS NOT TRUE)
 SELECT coalesce((SELECT status FROM saved), g.status::text) AS status,

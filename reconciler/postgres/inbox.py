@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reconciler.domain.task_attribution import OrderFacts
 from reconciler.errors import Permanent, Transient
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import IN_FLIGHT, OPEN_OR_UNHEALED, TASK_ID_IS_INDEXED, may_recover
@@ -86,6 +87,7 @@ class Inbox:
         self._database = database
         self._id_type = table.id_type
         self._keep = _keep_sql(table)
+        self._order_facts = _order_facts_sql(table)
         self._spent = 0.0
         self._spent_at = time.monotonic()
 
@@ -113,6 +115,12 @@ class Inbox:
             return ()
         return tuple(json.loads(row["body"]) for row in rows)
 
+    async def order_facts(self, generation_id: str, task_id: str) -> OrderFacts:
+        """Return what is known of this row's order and of a task that a callback offers to it."""
+        row = await self._database.row(*self._order_facts(generation_id=generation_id, task_id=task_id))
+        assert row is not None
+        return OrderFacts(row["ordered_at"], row["taken"])
+
     def _has_room(self) -> bool:
         """Whether a callback for an unknown task may be kept now."""
         now = time.monotonic()
@@ -132,17 +140,40 @@ def storable(body: Mapping[str, object]) -> str:
     return _UNSTORABLE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
 
 
+def _searchable() -> str:
+    """Return the first part of a WITH clause: whether public.generations can be searched for a task, asked each time.
+
+    The table grows, and indexes come and go.
+    """
+    return f"""
+WITH searchable (yes) AS MATERIALIZED (
+    SELECT pg_relation_size(to_regclass('public.generations')) < {SMALL} OR {TASK_ID_IS_INDEXED})"""
+
+
+def _order_facts_sql(table: TableShape) -> Statement:
+    """Read when :generation_id was ordered, and whether :task_id belongs elsewhere; return ordered_at and taken.
+
+    It does where another row has or had it as its last task, or a callback of it did not name this generation.
+    """
+    return Statement(f"""{_searchable()}
+SELECT (SELECT w.ordered_at FROM reconciler.work w WHERE w.generation_id = :generation_id) AS ordered_at,
+       EXISTS (SELECT FROM public.generations g
+                WHERE g.task_id = :task_id AND g.id <> :generation_id::text::{table.id_type}
+                  AND (SELECT yes FROM searchable))
+    OR EXISTS (SELECT FROM reconciler.work w WHERE w.seen_task = :task_id AND w.generation_id <> :generation_id)
+    OR EXISTS (SELECT FROM reconciler.callbacks c
+                WHERE c.task_id = :task_id AND c.generation_id IS DISTINCT FROM :generation_id) AS taken""")
+
+
 def _keep_sql(table: TableShape) -> Statement:
     """Find the rows of the task, write the callback, make the rows due; return fresh, ids and ended.
 
     A row that has another task is not found by its id: else a holder of the secret could wake any row, and fill the
-    disk in its name. Whether the table can be searched for a task is asked each time: it grows, and indexes come and
-    go. Without :has_room a callback for an unknown task is not written, and fresh is null.
+    disk in its name. Without :has_room a callback for an unknown task is not written, and fresh is null.
     """
     columns = "SELECT g.id, g.status, g.asset_url FROM"
     return Statement(f"""
-WITH searchable (yes) AS MATERIALIZED (
-    SELECT pg_relation_size(to_regclass('public.generations')) < {SMALL} OR {TASK_ID_IS_INDEXED}),
+{_searchable()},
 found AS MATERIALIZED (
     {columns} public.generations g WHERE g.task_id = :task_id AND (SELECT yes FROM searchable)
      UNION

@@ -27,15 +27,19 @@ from reconciler.domain.model import (
     Unreadable,
     Working,
 )
+from reconciler.domain.task_attribution import may_be_ours
 from reconciler.errors import Transient
 from reconciler.kie.client import KieClient
 from reconciler.kie.dialects import callback, judge, other_task
-from reconciler.kie.dialects.market import MARKET, generation_named
+from reconciler.kie.dialects.market import MARKET
+from reconciler.kie.dialects.named_generation import generation_named
+from reconciler.kie.dialects.parsing import timestamp
+from reconciler.kie.dialects.veo_1080p import asked, processing
 from reconciler.metrics import Metrics
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.rate_limit import KeyResting, RateLimit
 from reconciler.tracing import UNTRACED, Tracing
-from reconciler.worker.route import RingKey, Route, ring, route
+from reconciler.worker.route import RingKey, Route, offered_dialect, ring, route
 
 log = structlog.get_logger()
 
@@ -81,12 +85,19 @@ class Poller:
         return observation
 
     async def identify(self, row: Row) -> tuple[Row, Observation]:
-        """Ask for the records of the offered tasks, until one of them names this generation."""
+        """Ask for the records of the offered tasks, until one of them names this generation.
+
+        Where none does, the one task whose record names no generation and that can be this order's counts.
+        """
         reasons: list[str] = []
         unreachable: list[Unreachable] = []
+        possible: list[tuple[Row, Observation]] = []
         for task_id in row.offered:
             chosen, observation, record = await self._with_any_key(row, task_id)
+            named = generation_named(record)
             match observation:
+                case _ if named == row.id:
+                    return _with_route(row, observation, chosen), TaskIdentified(task_id)
                 case TaskUnknown():
                     reasons.append(f"KIE does not know {task_id}")
                 case Unreachable():
@@ -94,14 +105,26 @@ class Poller:
                     unreachable.append(observation)
                     if observation.reason == "rate_limited":
                         break
-                case _ if generation_named(record) == row.id:
-                    return _with_route(row, observation, chosen), TaskIdentified(task_id)
+                case _ if named is None and await self._may_be_ours(row, task_id, chosen, record):
+                    possible.append((_with_route(row, observation, chosen), TaskIdentified(task_id)))
+                    reasons.append(f"the record of {task_id} names none and could be meant")
                 case _:
                     reasons.append(f"the record of {task_id} names another generation or none")
+        # A task that could not be asked about may be the true one; one that can never be asked about is not.
+        if len(possible) == 1 and all(observation.reason == "unaskable" for observation in unreachable):
+            return possible[0]
         waits = [observation.retry_after for observation in unreachable if observation.retry_after is not None]
         return row, TaskNotIdentified(
             "; ".join(reasons), all_answered=not unreachable, retry_after=max(waits, default=None)
         )
+
+    async def _may_be_ours(self, row: Row, task_id: str, chosen: Route, record: object) -> bool:
+        """Return whether a task whose record repeats no callback address can be this order's."""
+        if chosen.dialect is MARKET or not isinstance(record, Mapping):
+            # The market repeats every order whole: without our address it is another one.
+            return False
+        created_at = timestamp(record.get("createTime") or record.get("generateTime"))
+        return may_be_ours(await self.inbox.order_facts(row.id, task_id), created_at)
 
     async def _with_any_key(self, row: Row, task_id: str) -> tuple[Route, Observation, object]:
         """Ask with each key of the ring until one knows the task; a rejected key comes before "unknown" as the answer.
@@ -109,8 +132,9 @@ class Poller:
         The rejected key may be the one that made the task.
         """
         rejected = None
+        dialect = offered_dialect(row, task_id)
         for key in ring(row, self.keys):
-            chosen = Route(MARKET, key.key_hash)
+            chosen = Route(dialect, key.key_hash)
             observation, record = await self._record(row, task_id, chosen)
             if isinstance(observation, Unreachable) and observation.reason == "unauthorized":
                 rejected = chosen, observation, record
@@ -139,15 +163,18 @@ class Poller:
         return observation, record
 
     async def _request(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
+        path, asked_id = asked(chosen.dialect, task_id)
         try:
-            reply = await self.kie.record(task_id, path=chosen.dialect.path, key_hash=chosen.key_hash)
+            reply = await self.kie.record(asked_id, path=path, key_hash=chosen.key_hash)
         except Transient as error:
             return Unreachable(error.code, str(error), error.retry_after), None
-        if (mismatch := other_task(reply.body, task_id)) is not None:
+        if (mismatch := other_task(reply.body, asked_id)) is not None:
             # A connection is one answer behind and would stay so, and we do not know which.
             self.kie.renew()
             return self._redacted(mismatch), None
-        observation = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
+        observation = processing(chosen.dialect, reply.body)
+        if observation is None:
+            observation = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
         return observation, reply.body.get("data") if isinstance(reply.body, Mapping) else None
 
     def _redacted(self, observation: Observation) -> Observation:

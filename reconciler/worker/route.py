@@ -40,6 +40,12 @@ def route(row: Row, keys: Sequence[RingKey]) -> Route:
     return Route(_candidate(candidates(row.model, row.task_id or ""), rounds), ordered[index].key_hash)
 
 
+def offered_dialect(row: Row, task_id: str) -> Dialect:
+    """Return the dialect in which to ask about a task that a callback offers to a row: that of its order, if known."""
+    ordered = by_name(row.family) if row.family else None
+    return ordered or _candidate(candidates(row.model, task_id), row.failures)
+
+
 def ring(row: Row, keys: Sequence[RingKey]) -> list[RingKey]:
     """Return the keys in the order in which they are tried: those for this kind of media come first."""
     return sorted(keys, key=lambda key: _distance(key, row.kind))

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from reconciler.kie.client import MAX_BODY, KieClient, key_hash
+from reconciler.kie.create_endpoints import ENDPOINTS, CreateEndpoint
 from reconciler.kie.create_task import (
-    PATH,
     CreateAccepted,
     CreateNotSent,
     CreateOutcome,
@@ -30,6 +30,8 @@ SECRET = "sesame-open-0123456789"
 KEY = key_hash(SECRET)
 TASK = "0f3a5b1c9d7e4f60a1b2c3d4e5f60718"
 ORDER = {"model": "nano-banana-2", "input": {"prompt": "маяк"}, "callBackUrl": "https://shop.example/cb?generation=g"}
+MARKET, *_ = ENDPOINTS
+BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 PACKAGE = Path(__file__).resolve().parents[2] / "reconciler"
 
 
@@ -53,16 +55,25 @@ def envelope(code: object, value: object, msg: str = "success") -> bytes:
 
 
 async def ordered(
-    session: aiohttp.ClientSession, server: Origin, patience: float = 20.0, secret: str = SECRET
+    session: aiohttp.ClientSession,
+    server: Origin,
+    patience: float = 20.0,
+    secret: str = SECRET,
+    endpoint: CreateEndpoint = MARKET,
 ) -> CreateOutcome:
     kie = KieClient(session, server.url, {key_hash(secret): secret}, timeout=patience)
-    return await create_task(kie, ORDER, key_hash=key_hash(secret))
+    return await create_task(kie, endpoint, ORDER, key_hash=key_hash(secret))
 
 
-async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patience: float = 20.0) -> CreateOutcome:
+async def answered(
+    session: aiohttp.ClientSession,
+    answer: bytes | Answer,
+    patience: float = 20.0,
+    endpoint: CreateEndpoint = MARKET,
+) -> CreateOutcome:
     """Return the outcome of one order, which must have been sent exactly once."""
     async with origin(answer) as server:
-        outcome = await ordered(session, server, patience)
+        outcome = await ordered(session, server, patience, endpoint=endpoint)
     assert len(server.heads) == 1
     return outcome
 
@@ -70,7 +81,7 @@ async def answered(session: aiohttp.ClientSession, answer: bytes | Answer, patie
 async def test_an_order_is_one_post_with_the_key_and_its_task_comes_back(session: aiohttp.ClientSession) -> None:
     async with origin(ok(envelope(200, {"taskId": TASK, "recordId": TASK}))) as server:
         assert await ordered(session, server) == CreateAccepted(TASK)
-    assert server.heads[0].startswith(f"POST {PATH} HTTP/1.1\r\n")
+    assert server.heads[0].startswith("POST /api/v1/jobs/createTask HTTP/1.1\r\n")
     head = server.heads[0].lower()
     assert f"authorization: bearer {SECRET}\r\n" in head
     assert "content-type: application/json\r\n" in head
@@ -81,6 +92,8 @@ YES = {
     "code 0": envelope(0, {"taskId": TASK}),
     "a code in quotes": envelope("200", {"taskId": TASK}),
     "another spelling": envelope(200, {"task_id": TASK}),
+    "a record's id alone": envelope(200, {"recordId": TASK}),
+    "both, of which the task's counts": envelope(200, {"taskId": TASK, "recordId": "another"}),
 }
 
 
@@ -115,7 +128,14 @@ async def test_a_code_that_a_gateway_may_send_is_no_refusal(
 
 @pytest.mark.parametrize(
     "named",
-    [{"taskId": TASK}, {"task_id": TASK}, {"taskId": "a\x00b"}, {"taskId": 7}, json.dumps({"taskId": TASK})],
+    [
+        {"taskId": TASK},
+        {"task_id": TASK},
+        {"recordId": TASK},
+        {"taskId": "a\x00b"},
+        {"taskId": 7},
+        json.dumps({"taskId": TASK}),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("code", [402, 429, 500, 501])
@@ -128,6 +148,39 @@ async def test_a_refusal_that_names_a_task_is_uncertain(
 async def test_a_task_next_to_a_refusal_is_uncertain_too(session: aiohttp.ClientSession) -> None:
     said = json.dumps({"code": 500, "msg": "no", "data": None, "taskId": TASK}).encode()
     assert isinstance(await answered(session, ok(said)), CreateUncertain)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+async def test_each_endpoint_refuses_with_its_own_codes_and_with_no_other(
+    session: aiohttp.ClientSession, endpoint: CreateEndpoint
+) -> None:
+    own = BY_NAME[endpoint.name].refusals
+    answers = [ok(envelope(code, None, "no cats")) for code in (*REFUSALS, 409, 408, 504)]
+    async with origin(*answers) as server:
+        for code in (*REFUSALS, 409, 408, 504):
+            outcome = await ordered(session, server, endpoint=endpoint)
+            assert isinstance(outcome, CreateRefused if code in own else CreateUncertain), code
+    assert server.paths == [endpoint.path] * len(answers)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+async def test_each_endpoints_task_is_in_data(session: aiohttp.ClientSession, endpoint: CreateEndpoint) -> None:
+    said = ok(envelope(200, {"taskId": TASK}))
+    assert await answered(session, said, endpoint=endpoint) == CreateAccepted(TASK)
+    alone = ok(envelope(200, {"recordId": TASK}))
+    outcome = await answered(session, alone, endpoint=endpoint)
+    assert isinstance(outcome, CreateAccepted if endpoint is MARKET else CreateUncertain)
+
+
+@pytest.mark.parametrize(
+    "message", ["1080P is processing. Please check back shortly.", "4k is processing.", "The video is generating"]
+)
+async def test_a_code_of_refusals_for_work_that_goes_on_is_uncertain(
+    session: aiohttp.ClientSession, message: str
+) -> None:
+    for code in (400, 422):
+        said = ok(envelope(code, None, message))
+        assert isinstance(await answered(session, said, endpoint=BY_NAME["veo/generate"]), CreateUncertain)
 
 
 async def test_a_refusal_has_its_retry_after_and_a_reason_of_limited_length(session: aiohttp.ClientSession) -> None:
@@ -171,7 +224,7 @@ DOUBTFUL: dict[str, bytes | Answer] = {
     "a code of true": ok(envelope(True, None)),
     "upstream silent": ok(envelope(408, None, "Upstream is timed out")),
     "success without data": ok(envelope(200, None)),
-    "success without an id": ok(envelope(200, {"recordId": TASK})),
+    "success without an id": ok(envelope(200, {"id": TASK})),
     "success with an empty id": ok(envelope(200, {"taskId": " "})),
     "success with two ids": ok(envelope(200, {"taskId": TASK, "task_id": "other"})),
     "an id no database can hold": ok(envelope(200, {"taskId": "a\x00b"})),
@@ -220,7 +273,7 @@ async def test_a_server_that_accepts_no_connection_is_not_sent(certificates: ssl
 
 async def test_a_key_that_is_not_configured_sends_nothing(session: aiohttp.ClientSession) -> None:
     async with origin(ok(b"{}")) as server:
-        outcome = await create_task(KieClient(session, server.url, {KEY: SECRET}), ORDER, key_hash="0" * 16)
+        outcome = await create_task(KieClient(session, server.url, {KEY: SECRET}), MARKET, ORDER, key_hash="0" * 16)
     assert isinstance(outcome, CreateNotSent)
     assert server.connections == 0
 
@@ -293,7 +346,7 @@ async def test_an_order_that_is_repeated_escaped_does_not_show_the_callbacks_sec
     echo = order.replace("/", r"\/").replace("=", r"\u003d").replace("&", r"\u0026")
     async with origin(ok(envelope(422, None, f"bad request: {echo}"))) as server:
         kie = KieClient(session, server.url, {KEY: SECRET}, secrets=(secret,))
-        outcome = await create_task(kie, ORDER, key_hash=KEY)
+        outcome = await create_task(kie, MARKET, ORDER, key_hash=KEY)
     assert isinstance(outcome, CreateRefused)
     assert "Zm9v" not in outcome.message
     assert outcome.message.startswith("bad request: ")
@@ -301,9 +354,11 @@ async def test_an_order_that_is_repeated_escaped_does_not_show_the_callbacks_sec
 
 def test_no_other_module_knows_the_path_of_create_task() -> None:
     # The simulator replaces KIE, and the demo's shop orders from it.
-    knowing = {
-        path.relative_to(PACKAGE).as_posix()
+    texts = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text()
         for path in PACKAGE.rglob("*.py")
-        if PATH in path.read_text() and path.relative_to(PACKAGE).parts[0] not in {"simulator", "demo"}
+        if path.relative_to(PACKAGE).parts[0] not in {"simulator", "demo"}
     }
-    assert knowing == {"kie/create_task.py"}
+    assert {name for name, text in texts.items() if "jobs/createTask" in text} == {"kie/create_endpoints.py"}
+    assert {name for name, text in texts.items() if "endpoint.path" in text} == {"kie/create_task.py"}
+    assert {name for name, text in texts.items() if "kie.post(" in text} == {"kie/create_task.py"}

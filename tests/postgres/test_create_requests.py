@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import Config, Permanent
-from reconciler.postgres.create_requests import SLACK, CreateRequests, GenerationState, Order, Requester
+from reconciler.postgres.create_requests import SLACK, CreateRequests, GenerationState, Order, Requester, TaskStart
 from reconciler.postgres.migrations.migrate import migrate
 from testkit.tables import member, older_table
 from tests.postgres.books import USER, Books, opened
@@ -29,7 +30,7 @@ def create_requests(books: Books, rate: float = 20.0) -> CreateRequests:
 
 
 async def begin(books: Books, order: Order = ORDER, requester: Requester = NOBODY) -> str:
-    made = await create_requests(books).begin(order, requester, patience=45.0)
+    made = await create_requests(books).begin(order, requester, TaskStart("market"), patience=45.0)
     assert made is not None
     return made
 
@@ -69,7 +70,7 @@ async def test_the_row_says_since_when_its_outcome_is_unknown(books: Books) -> N
 
 async def test_the_task_is_written_once_and_is_due_at_once_with_its_key(books: Books) -> None:
     generation_id = await begin(books)
-    saved = await create_requests(books).save(generation_id, "task-1", key_hash=KEY)
+    saved = await create_requests(books).save(generation_id, "task-1", key_hash=KEY, dialect="market")
     assert saved == GenerationState("generating", "task-1")
     (claim,) = await books.claims().woken({generation_id: Trigger.NOTIFY})
     row = (await books.ledger().read([claim.generation_id]))[generation_id].row
@@ -81,11 +82,11 @@ async def test_the_task_is_written_once_and_is_due_at_once_with_its_key(books: B
 
 async def test_saving_again_changes_nothing(books: Books) -> None:
     generation_id = await begin(books)
-    await create_requests(books).save(generation_id, "task-1", key_hash=KEY)
+    await create_requests(books).save(generation_id, "task-1", key_hash=KEY, dialect="market")
     before = await books.generation(generation_id)
-    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
-        "generating", "task-1"
-    )
+    assert await create_requests(books).save(
+        generation_id, "task-1", key_hash=KEY, dialect="market"
+    ) == GenerationState("generating", "task-1")
     assert await books.generation(generation_id) == before
 
 
@@ -93,25 +94,27 @@ async def test_saving_again_changes_nothing(books: Books) -> None:
 async def test_a_row_that_has_ended_is_left_as_it_is(books: Books, status: str) -> None:
     generation_id = await begin(books)
     await books.change(generation_id, f"status = '{status}'")
-    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(status, None)
+    assert await create_requests(books).save(
+        generation_id, "task-1", key_hash=KEY, dialect="market"
+    ) == GenerationState(status, None)
 
 
 async def test_a_task_that_a_callback_brought_first_stays(books: Books) -> None:
     generation_id = await begin(books)
     await books.change(generation_id, "task_id = 'task-1', status = 'generating'")
     before = await books.everything()
-    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
-        "generating", "task-1"
-    )
+    assert await create_requests(books).save(
+        generation_id, "task-1", key_hash=KEY, dialect="market"
+    ) == GenerationState("generating", "task-1")
     assert await books.everything() == before
 
 
 async def test_a_held_row_gets_its_task_and_keeps_its_holder(books: Books) -> None:
     generation_id = await begin(books)
     row, claim = await books.held(generation_id)
-    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
-        "generating", "task-1"
-    )
+    assert await create_requests(books).save(
+        generation_id, "task-1", key_hash=KEY, dialect="market"
+    ) == GenerationState("generating", "task-1")
     work = await books.work(generation_id)
     assert work is not None
     assert (work["lease"], work["seen_task"]) == (claim.lease, None)
@@ -123,7 +126,7 @@ async def test_a_held_row_gets_its_task_and_keeps_its_holder(books: Books) -> No
 async def test_a_deleted_row_has_no_state(books: Books) -> None:
     generation_id = await begin(books)
     await books.pool.execute("DELETE FROM public.generations")
-    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) is None
+    assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY, dialect="market") is None
     assert await create_requests(books).state(generation_id) is None
 
 
@@ -132,7 +135,7 @@ async def test_an_id_that_the_table_refuses_raises_permanent(books: Books) -> No
     await books.pool.execute("CREATE UNIQUE INDEX one_row_a_task ON public.generations (task_id)")
     try:
         with pytest.raises(Permanent) as raised:
-            await create_requests(books).save(await begin(books), "task-1", key_hash=KEY)
+            await create_requests(books).save(await begin(books), "task-1", key_hash=KEY, dialect="market")
     finally:
         await books.pool.execute("DROP INDEX public.one_row_a_task")
     assert raised.value.code == "row_refused"
@@ -143,13 +146,44 @@ async def test_the_login_with_the_fewest_rights_may_order(dsn: str) -> None:
         generation_id = await begin(books, ORDER, Requester(USER, "key-1"))
         assert await create_requests(books).grant(KEY) == 0.0
         await create_requests(books).pause(KEY, 1.0)
-        assert await create_requests(books).save(generation_id, "t", key_hash=KEY) == GenerationState("generating", "t")
+        assert await create_requests(books).save(generation_id, "t", key_hash=KEY, dialect="market") == GenerationState(
+            "generating", "t"
+        )
+
+
+def test_an_order_without_an_endpoint_has_the_digest_of_earlier_versions() -> None:
+    # Idempotency-Keys are kept for three days, and replicas of two versions may run side by side.
+    names = ("model", "input", "kind", "prompt", "model_key", "user_id")
+    former = json.dumps({name: getattr(ORDER, name) for name in names}, sort_keys=True)
+    assert ORDER.digest() == hashlib.sha256(former.encode()).hexdigest()
+    assert replace(ORDER, endpoint="veo/extend").digest() != ORDER.digest()
+
+
+async def test_a_task_that_is_known_beforehand_stands_in_the_row_at_once(books: Books) -> None:
+    start = TaskStart("veo_1080p", "film~1080p-0")
+    made = await create_requests(books).begin(ORDER, NOBODY, start, patience=45.0)
+    assert made is not None
+    assert (await books.generation(made))["task_id"] == "film~1080p-0"
+    assert len(await books.claims().woken({made: Trigger.NOTIFY})) == 1
+
+
+async def test_the_dialect_of_an_order_is_known_before_its_task(books: Books) -> None:
+    made = await create_requests(books).begin(ORDER, NOBODY, TaskStart("veo"), patience=45.0)
+    assert made is not None
+    row, _ = await books.held(made)
+    assert (row.task_id, row.family, row.acknowledged_at) == (None, "veo", None)
+    await create_requests(books).save(made, "task-1", key_hash=KEY, dialect="veo")
+    work = await books.work(made)
+    assert work is not None
+    assert work["family"] == "veo"
 
 
 async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> None:
     requester = Requester(USER, "key-1")
     replicas = [create_requests(books) for _ in range(2)]
-    made = await asyncio.gather(*(replicas[n % 2].begin(ORDER, requester, patience=45.0) for n in range(8)))
+    made = await asyncio.gather(
+        *(replicas[n % 2].begin(ORDER, requester, TaskStart("market"), patience=45.0) for n in range(8))
+    )
     (generation_id,) = [one for one in made if one is not None]
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 1
     stored = await replicas[1].find(requester)
@@ -304,9 +338,9 @@ async def test_any_table_that_can_hold_an_order_gets_its_row_and_its_task(empty_
         generation_id = await begin(books, replace(ORDER, input={}))
         row = await books.generation(generation_id)
         assert {column: row[column] for column in wanted} == wanted
-        assert await create_requests(books).save(generation_id, "task-1", key_hash=KEY) == GenerationState(
-            status, "task-1"
-        )
+        assert await create_requests(books).save(
+            generation_id, "task-1", key_hash=KEY, dialect="market"
+        ) == GenerationState(status, "task-1")
         assert len(await books.claims().woken({generation_id: Trigger.NOTIFY})) == 1
 
 
@@ -316,7 +350,7 @@ async def test_an_older_applications_table_takes_an_order(empty_dsn: str) -> Non
         generation_id = await begin(books)
         row = await books.generation(generation_id)
         assert (row["type"], row["model_id"], row["model_name"], row["status"]) == ("image", "nano", "nano", "pending")
-        saved = await create_requests(books).save(generation_id, "task-1", key_hash=KEY)
+        saved = await create_requests(books).save(generation_id, "task-1", key_hash=KEY, dialect="market")
         assert saved == GenerationState("pending", "task-1")
         with pytest.raises(Permanent) as raised:
             await begin(books, replace(ORDER, user_id=None))

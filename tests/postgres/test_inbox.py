@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.domain.task_attribution import OrderFacts
 from reconciler.errors import Permanent, Transient
 from reconciler.postgres import inbox as module
 from reconciler.postgres.inbox import CROWD, FEW, MOST, CallbackMessage, Inbox, StoredCallback, storable
@@ -125,6 +126,23 @@ async def test_a_large_table_without_an_index_is_not_read_through(dsn: str, monk
         await books.claim(in_flight)
         await books.change(in_flight, f"status = 'success', asset_url = '{OURS}'")
         assert (await inbox.keep(message())).ids == (in_flight,)
+
+
+async def test_a_task_that_belongs_elsewhere_is_taken(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(dsn) as books:
+        inbox = Inbox(books.database, books.table)
+        generation_id = await books.insert(task_id=None)
+        assert await inbox.order_facts(generation_id, "task-1") == OrderFacts(None, taken=False)
+        other = await books.insert(task_id="task-1", status="success")
+        assert (await inbox.order_facts(generation_id, "task-1")).taken
+        assert not (await inbox.order_facts(other, "task-1")).taken
+        # Without an index a large table is not searched, but our own bookkeeping is.
+        monkeypatch.setattr(module, "SMALL", 0)
+        await books.pool.execute("DROP INDEX public.generations_task_id")
+        inbox = Inbox(books.database, books.table)
+        assert not (await inbox.order_facts(generation_id, "task-1")).taken
+        await books.pool.execute("INSERT INTO reconciler.work (generation_id, seen_task) VALUES ($1, 'task-1')", other)
+        assert (await inbox.order_facts(generation_id, "task-1")).taken
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from reconciler.errors import Permanent
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import RETRY, Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate
+from reconciler.kie.create_endpoints import ENDPOINTS, choose
 from reconciler.postgres.create_requests import WINDOW, Order, Requester
 from reconciler.worker.create.create_task import (
     CreateAnswer,
@@ -30,6 +31,7 @@ LARGEST_INPUT = 256 << 10
 MAX_DEPTH = 64
 """The most nested lists and objects in an order's input; the code that reads and writes them is recursive."""
 
+_ENDPOINT_NAMES = [endpoint.name for endpoint in ENDPOINTS]
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 _BODY_EXAMPLE: dict[str, JsonValue] = {
     "model": "nano-banana-2",
@@ -50,7 +52,11 @@ class CreateTaskBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_BODY_EXAMPLE]}, protected_namespaces=())
 
     model: str = Field(min_length=1, max_length=200, pattern=_NO_CONTROLS, description="KIE's name of the model")
-    input: dict[str, Any] = Field(description="the model's input, as KIE documents it")
+    endpoint: str | None = Field(
+        None, max_length=100, pattern=r"^[A-Za-z0-9/-]+$", json_schema_extra={"enum": [*_ENDPOINT_NAMES, None]},
+        description="KIE's endpoint, as its path below /api/v1/; by default the one that the model's name means",
+    )  # fmt: skip
+    input: dict[str, Any] = Field(description="the fields of KIE's request, as the endpoint's page documents them")
     kind: Literal["image", "video", "audio"] = Field(description="what the model makes; it also chooses the API key")
     prompt: str | None = Field(
         None, max_length=20_000, description="the prompt that the history shows; by default input.prompt"
@@ -76,6 +82,7 @@ class CreateTaskAnswer(BaseModel):
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "Malformed, or an endpoint that is unknown, makes no task, or contradicts the model."},
     200: {
         "model": CreateTaskAnswer,
         "description": "A repeat of this Idempotency-Key: the same generation in its present state.",
@@ -138,7 +145,11 @@ def _order(body: CreateTaskBody, caller: Caller) -> Order:
             raise Problem(422, "user_not_yours", "userId is for the operator only")
         user_id = caller.user_id
     _check_text(body)
-    return Order(body.model, body.input, body.kind, body.prompt, body.model_key, user_id)
+    try:
+        choose(body.model, body.endpoint, body.input)
+    except Permanent as error:
+        raise Problem(400, error.code, str(error)) from error
+    return Order(body.model, body.input, body.kind, body.prompt, body.model_key, user_id, body.endpoint)
 
 
 def _check_text(body: CreateTaskBody) -> None:
@@ -206,6 +217,8 @@ _MEANINGS = {
     402: (402, "no_credits"),
     403: (502, "kie_unauthorized"),
     404: (422, "refused"),
+    409: (422, "refused"),
+    413: (422, "refused"),
     422: (422, "refused"),
     429: (429, "rate_limited"),
     433: (429, "key_capped"),

@@ -5,7 +5,7 @@ KIE signs only the task's id and the time, so the report counts only while KIE c
 ids, the visit the report.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from reconciler.domain.model import Observation, Ready, Unreachable, Working
@@ -33,28 +33,28 @@ _PLACES = (
 _TRACKS = (tracks("data"),)
 
 
-def task_ids(body: object) -> frozenset[str]:
-    """Return every task id in the body, in the fields of all dialects; more than one means a forged callback.
+def task_ids(body: object, keys: Sequence[str] = TASK_ID_KEYS) -> frozenset[str]:
+    """Return every task id in the body, by default in the fields of all dialects; two mean a forged callback.
 
     Ids are opaque. A value that is no text, blank, unprintable or longer than MAX_TASK_ID is no id.
     """
     return frozenset(
         value
-        for value in _task_id_values(body)
+        for value in _task_id_values(body, keys)
         if isinstance(value, str) and value.strip() and len(value) <= MAX_TASK_ID and value.isprintable()
     )
 
 
-def mentions_task_id(body: object) -> bool:
+def mentions_task_id(body: object, keys: Sequence[str] = TASK_ID_KEYS) -> bool:
     """Return whether the body has any value for a task's id, even an invalid one."""
-    return any(value not in (None, "") for value in _task_id_values(body))
+    return any(value not in (None, "") for value in _task_id_values(body, keys))
 
 
-def _task_id_values(body: object) -> list[object]:
+def _task_id_values(body: object, keys: Sequence[str]) -> list[object]:
     if not isinstance(body, Mapping):
         return []
     objects = [each for each in (parse_nested(body.get("data")), body) if isinstance(each, Mapping)]
-    return [each.get(key) for each in objects for key in TASK_ID_KEYS]
+    return [each.get(key) for each in objects for key in keys]
 
 
 def read(body: object) -> Observation:

@@ -10,6 +10,7 @@ import asyncpg
 
 from reconciler.kie.client import KieClient, KieReply, key_hash
 from reconciler.kie.dialects import by_name, candidates
+from reconciler.kie.dialects.veo_1080p import asked
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judge_clock, judged, not_looked, ok, warn
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import KieKey, Settings
@@ -154,7 +155,8 @@ async def _read_model(kie: KieClient, keys: Mapping[str, str], task: NewestTask,
     key = task.key_hash if task.key_hash in keys else next(iter(keys))
     assert key is not None
     family = (by_name(task.family) if task.family else None) or candidates(task.model, task.task_id)[0]
-    reply = await attempt(lambda: kie.record(task.task_id, path=family.path, key_hash=key), within=within)
+    path, task_id = asked(family, task.task_id)
+    reply = await attempt(lambda: kie.record(task_id, path=path, key_hash=key), within=within)
     return ModelAnswer(task.model, keys[key], _word(reply))
 
 

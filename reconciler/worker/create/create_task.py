@@ -16,6 +16,7 @@ from reconciler.domain.model import OPEN
 from reconciler.domain.object_keys import callback_address
 from reconciler.errors import ReconcilerError, Transient
 from reconciler.kie.client import KieClient
+from reconciler.kie.create_endpoints import CreateEndpoint, choose
 from reconciler.kie.create_task import (
     RATE_LIMITED,
     CreateAccepted,
@@ -26,7 +27,15 @@ from reconciler.kie.create_task import (
     create_task,
 )
 from reconciler.metrics import Metrics
-from reconciler.postgres.create_requests import WINDOW, CreateRequests, GenerationState, Order, Requester, StoredRequest
+from reconciler.postgres.create_requests import (
+    WINDOW,
+    CreateRequests,
+    GenerationState,
+    Order,
+    Requester,
+    StoredRequest,
+    TaskStart,
+)
 from reconciler.worker.create.create_quota import CreateGrant, CreateQuota
 from reconciler.worker.create.record_outcome import OutcomeRecorder
 
@@ -107,6 +116,7 @@ class _Progress:
     """How far one order has come: `generation_id` once its row is written, `outcome` once KIE has answered."""
 
     order: Order
+    endpoint: CreateEndpoint
     grant: CreateGrant
     generation_id: str | None = None
     outcome: CreateOutcome | None = None
@@ -131,10 +141,11 @@ class TaskCreator:
     async def create(self, order: Order, requester: Requester) -> CreateAnswer:
         """Create one generation. A caller that goes away stops nothing once the row is written.
 
-        Raises Permanent where the table refuses the row, Transient while the database is away or this instance drains:
-        then KIE was not asked.
+        Raises Permanent where no endpoint takes the order or the table refuses the row, Transient while the database is
+        away or this instance drains: then KIE was not asked.
         """
         self._check_open()
+        endpoint = choose(order.model, order.endpoint, order.input)
         if (stored := await self.requests.find(requester)) is not None:
             return _repeated(stored, order)
         grant = await self.quota.ask(order.kind)
@@ -142,7 +153,7 @@ class TaskCreator:
             return CreateRateExceeded(grant)
         # A drain that began meanwhile has found nothing to wait for.
         self._check_open()
-        progress = _Progress(order, grant)
+        progress = _Progress(order, endpoint, grant)
         sending = self._start(self._send(progress, requester))
         await asyncio.wait({sending})
         if sending.cancelled():
@@ -194,22 +205,27 @@ class TaskCreator:
 
         None where another order with this Idempotency-Key was faster.
         """
-        progress.generation_id = await self.requests.begin(progress.order, requester, patience=PATIENCE)
+        order, endpoint = progress.order, progress.endpoint
+        start = TaskStart(endpoint.dialect, endpoint.known_task(order.input))
+        progress.generation_id = await self.requests.begin(order, requester, start, patience=PATIENCE)
         if progress.generation_id is None:
             return None
-        began = time.monotonic()
-        progress.outcome = await self._ask_kie(progress, progress.generation_id)
-        self._report(progress, progress.outcome, time.monotonic() - began)
-        return self._start(self._record(progress.generation_id, progress.outcome, progress.grant.key_hash))
+        if start.task_id is None:
+            began = time.monotonic()
+            progress.outcome = await self._ask_kie(progress, progress.generation_id)
+            self._report(progress, progress.outcome, time.monotonic() - began)
+        else:
+            progress.outcome = CreateAccepted(start.task_id)
+        return self._start(self._record(progress, progress.generation_id, progress.outcome))
 
     async def _ask_kie(self, progress: _Progress, generation_id: str) -> CreateOutcome:
-        body: dict[str, object] = {"model": progress.order.model, "input": progress.order.input}
-        if self.callback.url:
-            body["callBackUrl"] = callback_address(self.callback.url, self.callback.secret, generation_id)
+        order, target = progress.order, self.callback
+        callback = callback_address(target.url, target.secret, generation_id) if target.url else ""
+        body = progress.endpoint.request(order.model, order.input, callback)
         try:
             if progress.grant.stale and (reason := await self._renew_grant(progress, generation_id)):
                 return CreateNotSent(reason)
-            return await create_task(self.kie, body, key_hash=progress.grant.key_hash)
+            return await create_task(self.kie, progress.endpoint, body, key_hash=progress.grant.key_hash)
         except asyncio.CancelledError:
             log.warning("create.unknown", generation_id=generation_id, reason="cut off while KIE was being asked")
             raise
@@ -249,11 +265,12 @@ class TaskCreator:
                 assert_never(outcome)
         self.metrics.kie_seconds.labels("create", word).observe(seconds)
 
-    async def _record(self, generation_id: str, outcome: CreateOutcome, key_hash: str) -> GenerationState | None:
+    async def _record(self, progress: _Progress, generation_id: str, outcome: CreateOutcome) -> GenerationState | None:
         """Write what KIE answered; return the state of a row with a task then, None when it is gone."""
+        key_hash, dialect = progress.grant.key_hash, progress.endpoint.dialect
         match outcome:
             case CreateAccepted(task_id):
-                return await self.recorder.record_task(generation_id, task_id, key_hash=key_hash)
+                return await self.recorder.record_task(generation_id, task_id, key_hash=key_hash, dialect=dialect)
             case CreateRefused(code, message, retry_after):
                 if code == RATE_LIMITED:
                     await self._pause_key(key_hash, max(retry_after or 0.0, WINDOW))

@@ -37,10 +37,14 @@ class OutcomeRecorder:
     ledger: Ledger
     metrics: Metrics
 
-    async def record_task(self, generation_id: str, task_id: str, *, key_hash: str) -> GenerationState | None:
+    async def record_task(
+        self, generation_id: str, task_id: str, *, key_hash: str, dialect: str
+    ) -> GenerationState | None:
         """Write the task's id; return the row's state then, None when the application has deleted the row."""
         logger = log.bind(generation_id=generation_id, task_id=task_id)
-        return await _until_written(logger, lambda: self.requests.save(generation_id, task_id, key_hash=key_hash))
+        return await _until_written(
+            logger, lambda: self.requests.save(generation_id, task_id, key_hash=key_hash, dialect=dialect)
+        )
 
     async def record_failure(self, generation_id: str, reason: str) -> None:
         """Fail the row for this reason, with its event and hook, unless it has ended or got a task in another way."""

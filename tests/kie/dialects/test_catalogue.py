@@ -21,6 +21,9 @@ EVERYBODY = [
     "suno_stems",
     "suno_video",
     "suno_cover",
+    "suno_lyrics",
+    "suno_midi",
+    "suno_voice",
 ]
 
 
@@ -115,6 +118,10 @@ def test_a_name_of_the_markets_catalogue_means_the_market_and_then_its_dialect(m
         ("suno_stems", "suno_stems"),
         ("suno-mp4", "suno_video"),
         ("suno-music-video", "suno_video"),
+        ("suno-lyrics", "suno_lyrics"),
+        ("suno/generate-lyrics", "suno_lyrics"),
+        ("suno-midi", "suno_midi"),
+        ("suno_voice", "suno_voice"),
         ("runway", "runway"),
         ("runway-gen-4", "runway"),
         ("RunwayML", "runway"),
@@ -147,6 +154,17 @@ def test_a_task_id_of_veos_form_means_veo_with_any_model_name(model):
 
 def test_a_task_id_of_4os_form_means_4o():
     assert names(None, "task_4o_abc123") == ["gpt4o", "market"]
+
+
+@pytest.mark.parametrize("model", [None, "veo3_fast", "nano-banana-2"])
+def test_a_task_id_of_a_1080p_version_is_polled_at_its_own_page_only(model):
+    assert names(model, "veo_task_abcdef123456~1080p-0") == ["veo_1080p"]
+
+
+def test_the_1080p_page_is_found_by_name_and_never_tried_with_another_task():
+    assert by_name("veo_1080p") is not None
+    for model in (None, "veo3", "suno", "veo/get-1080p-video"):
+        assert "veo_1080p" not in names(model)
 
 
 def test_a_task_id_that_only_contains_a_form_means_nothing():

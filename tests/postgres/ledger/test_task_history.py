@@ -142,7 +142,8 @@ async def _adopt(books: Books, row: Row, claim: Claim) -> None:
 async def _save(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await give(books, row.id, None)
-    await CreateRequests(books.database, books.table, rate=20, provider="kie").save(row.id, "second", key_hash="k")
+    requests = CreateRequests(books.database, books.table, rate=20, provider="kie")
+    await requests.save(row.id, "second", key_hash="k", dialect="market")
 
 
 async def _reopen(books: Books, row: Row, claim: Claim) -> None:
