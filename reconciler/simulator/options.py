@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ class Options:
     """The options; unless noted, the defaults are what KIE itself does.
 
     `speed` shortens the life of every task (20: a task of 100 s takes 5 s). `keys` are the accepted bearer tokens;
-    empty accepts any. `faults` is the share of requests that fail, at most `fault_times` times for each task and stage.
+    empty accepts any; each key knows only the tasks that it made. `faults` is the share of requests that fail, at
+    most `fault_times` times for each task and stage.
     """
 
     seed: int = 0
@@ -22,8 +24,13 @@ class Options:
     port: int = 0
     keys: Collection[str] = ()
 
+    strict: bool = False
+    """Whether createTask refuses unknown models and missing inputs, as KIE does."""
+
     faults: float = 0.0
     fault_times: int = 2
+    failing: float = 0.0
+    """The share of all API requests that get an HTTP 5xx, or whose connection is closed, before anything is done."""
     hang_seconds: float = 60.0
     """How long a request hangs in real time before the connection is cut."""
 
@@ -38,8 +45,8 @@ class Options:
     """Whether refusals carry their code as HTTP status too; KIE answers 200."""
     compress: bool = True
     """Whether to send gzip, chunked bodies and Set-Cookie, as Cloudflare does; costs microseconds an answer."""
-    latency: float = 0.0
-    """Real seconds before an answer; KIE's median is 0.32."""
+    latency: float | tuple[float, float] = 0.0
+    """Real seconds before an answer, or the least and the most; KIE's median is 0.32."""
 
     extras: bool = False
     """Whether records carry updateTime, progress and creditsConsumed."""
@@ -61,3 +68,11 @@ class Options:
     callback_timeout: float = 15.0
     callback_gap: float = 1.0
     """Real seconds before the first retry of a callback; doubled for each of the two that follow."""
+
+
+def read_latency(text: str) -> float | tuple[float, float]:
+    """Return the seconds of a text such as `0.3` or `0.3-0.95`; raise ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", text, re.ASCII)
+    if match is None or float(match[2] or match[1]) < float(match[1]):
+        raise ValueError(f"not seconds, nor a range of them: {text!r}")
+    return float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))

@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler.simulator import replay
+from reconciler.simulator.faults import Fault
 from reconciler.simulator.simulator import Simulator
 
 
-def serve(kie: Simulator, recordings: Path | None = None) -> None:
+def serve(kie: Simulator, recordings: Path | None = None, faults: Sequence[Fault] = ()) -> None:
     """Serve until SIGTERM or SIGINT; stdout gets the address first, then a line for each replayed task."""
+    for fault in faults:
+        kie.strike(fault.name, times=fault.times, seconds=fault.seconds)
     asyncio.run(_serve(kie, recordings))
 
 

@@ -101,7 +101,7 @@ class CallbackSender:
     async def _post(self, task: SimulatedTask, stage: str, fault: str | None) -> bool:
         """Send a callback once; return whether it was accepted."""
         state = task.life.end if stage == "complete" else "generating"
-        body = callback_body(take_snapshot(self._world, task, state), stage)
+        body = self._body(task, state, stage)
         if fault == "two_ids":
             body["taskId"] = "0" * 32
         sent = tampered(body) if fault == "tampered" else json.dumps(body, separators=(",", ":")).encode()
@@ -116,6 +116,13 @@ class CallbackSender:
         accepted = task.call_answers[-1] == 200
         self._world.counts.acknowledged += accepted
         return accepted
+
+    def _body(self, task: SimulatedTask, state: str, stage: str) -> dict[str, object]:
+        if task.literal is not None and task.family == "market":
+            answer = task.literal.current(self._world.clock.now())
+            whole: dict[str, object] = json.loads(answer.body(task.id, self._world.addresses(task)))
+            return whole
+        return callback_body(take_snapshot(self._world, task, state), stage)
 
     def _signature(self, task: SimulatedTask, fault: str | None) -> dict[str, str]:
         key = self._world.hmac_key

@@ -16,7 +16,7 @@ def gpt4o(snapshot: TaskSnapshot) -> Json:
         "taskId": snapshot.task.id,
         "paramJson": snapshot.task.param,
         "completeTime": snapshot.millis(snapshot.completed),
-        "response": snapshot.when_done({key: list(snapshot.results)}),
+        "response": snapshot.when_done({key: snapshot.entries}),
         "successFlag": flag,
         "status": status,
         **snapshot.error,
@@ -44,7 +44,7 @@ def flux_kontext(snapshot: TaskSnapshot) -> Json:
 
 def midjourney(snapshot: TaskSnapshot) -> Json:
     """Midjourney: results are objects, each with its address inside."""
-    results: Json = {"resultUrls": [{"resultUrl": url} for url in snapshot.results]}
+    results: Json = {"resultUrls": [{"resultUrl": url} for url in snapshot.entries]}
     return {
         "taskId": snapshot.task.id,
         "taskType": "mj_txt2img",
@@ -60,7 +60,7 @@ def midjourney(snapshot: TaskSnapshot) -> Json:
 def luma(snapshot: TaskSnapshot) -> Json:
     """Luma: flag 4 means that the film is there and only the callback could not be delivered."""
     undelivered = snapshot.done and snapshot.task.variant == "undelivered"
-    response: Json = {"taskId": snapshot.task.id, "resultUrls": list(snapshot.results), "originUrls": []}
+    response: Json = {"taskId": snapshot.task.id, "resultUrls": snapshot.entries, "originUrls": []}
     return {
         "taskId": snapshot.task.id,
         "promptJson": snapshot.task.param,
