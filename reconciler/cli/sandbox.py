@@ -26,6 +26,10 @@ def _latency(text: str) -> float | tuple[float, float]:
         raise typer.BadParameter(str(error)) from error
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def simulate(  # noqa: PLR0913 - each is an option of the command
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
@@ -43,6 +47,9 @@ def simulate(  # noqa: PLR0913 - each is an option of the command
     latency: Annotated[str, typer.Option(metavar="SECONDS", help="Before an answer; a range: 0.3-0.95.")] = "0",
     keys: Annotated[str, typer.Option(help="Accepted API keys, comma separated; each knows its own tasks.")] = "",
     hmac_key: Annotated[str | None, typer.Option(help="Sign callbacks with this key.")] = None,
+    callback_hosts: Annotated[
+        str, typer.Option(help="Hosts that callbacks may go to, comma separated, besides this machine; *: any.")
+    ] = "",
     any_model: Annotated[bool, typer.Option("--any-model", help="Accept unknown models and missing inputs.")] = False,
 ) -> None:
     """Run a local KIE, until Ctrl-C.
@@ -60,8 +67,9 @@ def simulate(  # noqa: PLR0913 - each is an option of the command
         faults=share,
         failing=http_errors,
         latency=_latency(latency),
-        keys=tuple(key.strip() for key in keys.split(",") if key.strip()),
+        keys=_words(keys),
         hmac_key=hmac_key,
+        callback_hosts=_words(callback_hosts),
         strict=not any_model,
     )
     try:

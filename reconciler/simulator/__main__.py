@@ -25,6 +25,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--latency", type=read_latency, default=0.0, metavar="SECONDS", help="or a range: 0.3-0.95")
     parser.add_argument("--http-errors", type=float, default=0.0, dest="failing", help="share of requests with a 5xx")
     parser.add_argument("--hmac-key", help="sign callbacks with it")
+    parser.add_argument("--callback-host", action="append", default=[], dest="callback_hosts",
+                        help="a host that callbacks may go to besides this machine (repeatable; *: any)")  # fmt: skip
     parser.add_argument("--key", action="append", default=[], dest="keys", help="accept this key (repeatable)")
     parser.add_argument("--strict", action="store_true", help="refuse unknown models and missing inputs")
     parser.add_argument("--no-limits", action="store_false", dest="limits", help="no rate limits")

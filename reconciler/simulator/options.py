@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 FORTNIGHT = 14 * 86400.0
 
@@ -64,10 +66,32 @@ class Options:
     credits: float = 5916.25
 
     hmac_key: str | None = None
+    callback_hosts: Collection[str] = ()
+    """The hosts that callbacks may go to besides this machine; `*`: any. KIE calls any public host."""
     late_seconds: float = 3.0
     callback_timeout: float = 15.0
     callback_gap: float = 1.0
     """Real seconds before the first retry of a callback; doubled for each of the two that follow."""
+
+    def may_call(self, address: str) -> bool:
+        """Return whether a callback may go to this address."""
+        host = callback_host(address)
+        return "*" in self.callback_hosts or host in self.callback_hosts or _is_this_machine(host)
+
+
+def callback_host(address: str) -> str:
+    """Return the host of an address, "" where it has none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_latency(text: str) -> float | tuple[float, float]:

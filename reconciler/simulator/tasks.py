@@ -61,7 +61,8 @@ class TaskSpec(TypedDict, total=False):
 
     `life` is a number of seconds in `waiting`, or steps; `math.inf` never ends. With `key` None every key sees the
     task. `wrap` builds resultJson from the addresses of the results. `variant` selects another known form of a
-    dialect's records: gpt4o "snake", luma and suno "undelivered", suno_stems "advanced", veo "empty" and "4k".
+    dialect's records: gpt4o "snake" and "processing", luma and suno "undelivered", suno_stems "advanced", veo "empty"
+    and "4k".
 
     `covers` are files beside the results: posters, last frames, the 1080p films of Veo. `hd_after` are the simulated
     seconds from the end of a Veo task until its 1080p film is ready. `answers` replace the record of the task, see

@@ -174,6 +174,12 @@ async def test_a_silent_stream_answers_without_a_byte_and_the_source_has_the_sou
         assert sizes == [0, kie.file(task).size]
 
 
+async def test_4o_can_say_that_it_is_processing() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        told = await data(ask, kie.add_task(family="gpt4o", life=100, variant="processing"))
+        assert (told["status"], told["successFlag"], told["response"]) == ("PROCESSING", 0, None)
+
+
 async def test_one_ordered_stem_is_in_origin_data_and_in_no_named_field() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(family="suno_stems", results=[SOUND], variant="advanced")

@@ -55,7 +55,7 @@ class CallbackSender:
 
     def expect(self, task: SimulatedTask) -> None:
         """Schedule the callbacks of a task; call it again if the end of the task changes."""
-        if task.callback_url is None or task.ends == math.inf:
+        if task.callback_url is None or task.ends == math.inf or not self._world.may_call(task.callback_url):
             return
         for stage, part in CALLBACK_STAGES.get(task.family, SINGLE_CALLBACK):
             if part == 1.0 and task.life.seconds and self._world.fault("early", task):

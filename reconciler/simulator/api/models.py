@@ -1,7 +1,8 @@
 """The models of the market and the inputs that each requires, as KIE's pages list them. Data only.
 
-Source: the createTask pages of docs.kie.ai, October 2026, and of two models that were listed before. Models that only
-rename a dedicated dialect are left out, except the music models, whose answers clients have measured.
+Source: the createTask pages of docs.kie.ai, October 2026, and of two models that were listed before. multi_prompt and
+multi_shots of kling-3.0/video are left out, because a recorded request and a published client do without them. Models
+that only rename a dedicated dialect are left out, except the music models, whose answers clients have measured.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ kling-3.0-omni/reference-to-video
 kling-3.0-omni/text-to-video prompt
 kling-3.0-omni/transformation
 kling-3.0/motion-control input_urls video_urls
-kling-3.0/video aspect_ratio duration mode multi_prompt multi_shots prompt sound
+kling-3.0/video aspect_ratio duration mode prompt sound
 kling/ai-avatar-pro audio_url image_url prompt
 kling/ai-avatar-standard audio_url image_url prompt
 kling/v2-1-master-image-to-video image_url prompt

@@ -8,7 +8,8 @@ from reconciler.simulator.records.records import Json, TaskSnapshot
 def gpt4o(snapshot: TaskSnapshot) -> Json:
     """4o: a flag and a status, progress in words; one page spells the results in snake case."""
     key = "result_urls" if snapshot.task.variant == "snake" else "resultUrls"
-    status = "SUCCESS" if snapshot.done else "GENERATING"
+    working = "PROCESSING" if snapshot.task.variant == "processing" else "GENERATING"
+    status = "SUCCESS" if snapshot.done else working
     if snapshot.failed:
         status = "CREATE_TASK_FAILED" if snapshot.task.failure.code == "400" else "GENERATE_FAILED"
     flag = 2 if snapshot.failed else int(snapshot.done)
