@@ -159,6 +159,14 @@ async def test_a_style_is_answered_inline() -> None:
         assert not kie.tasks
 
 
+async def test_a_request_of_several_mebibytes_is_too_large() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        body = {"model": "m", "input": {"image": "x" * (2 << 20)}}
+        status, answer = await ask.post(MARKET, body)
+        assert (status, answer["code"], answer["msg"]) == (200, 500, "The input image is too large")
+        assert not kie.tasks
+
+
 CREATED = {"record_id": "recordId", "task_id": "task_id", "code_zero": "taskId", "code_string": "taskId"}
 CUT = {"lost", "reset"}
 

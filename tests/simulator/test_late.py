@@ -155,6 +155,17 @@ async def test_results_can_stand_in_one_unusual_place_only(family: str, place: s
             assert only(await data(ask, task), address) == [path]
 
 
+async def test_a_place_can_be_ordered_after_the_first_poll_and_calm_takes_it_back() -> None:
+    async with Simulator() as kie, asking(kie) as ask:
+        task = kie.add_task(family="veo")
+        for place, path in ((None, "response.resultUrls"), ("place.full", "response.fullResultUrls")):
+            if place:
+                kie.strike(place, task=task)
+            assert only(await data(ask, task), kie.addresses(kie.tasks[task])[0]) == [path]
+        kie.calm()
+        assert only(await data(ask, task), kie.addresses(kie.tasks[task])[0]) == ["response.resultUrls"]
+
+
 async def test_a_film_can_be_there_with_a_watermark_only() -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task(model="sora-2-text-to-video", faults=[Fault("place.watermark")])

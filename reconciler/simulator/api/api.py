@@ -132,7 +132,8 @@ class Api:
             body = task.literal.current(world.clock.now()).body(task.id, world.addresses(task))
             return body, compress(body)
         fault = world.fault("result", task) if state == "success" else None
-        cache_key = (state, fault, world.blanks, world.extras, world.cost_in_ms, world.shown(task))
+        form = (world.shown(task), [one.name for one in task.faults if one.stage == "place"]) if task.faults else None
+        cache_key = (state, fault, world.blanks, world.extras, world.cost_in_ms, repr(form))
         if cache_key not in task.answers:
             record = None if state in {NULL, UNKNOWN} else family.record(take_snapshot(world, task, state, fault))
             body = envelope(200, "success", record)

@@ -6,6 +6,7 @@ another process orders them in this way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -57,9 +58,11 @@ class Creates:
 
     async def create(self, family: SimulatedDialect, request: web.BaseRequest, key: str) -> web.StreamResponse:
         """Answer a request that creates a task."""
-        body = await json_object(request)
         try:
+            body = await json_object(request)
             faults = _named_faults(family, body)
+        except web.HTTPRequestEntityTooLarge:
+            return self._responses.refuse(request, 500, _MESSAGES[500])
         except ValueError as error:
             return self._responses.refuse(request, 422, str(error))
         if (refusal := self._refusal(family, request.path, body, key)) is not None:
@@ -82,13 +85,14 @@ class Creates:
         content = body.get("content")
         if not isinstance(content, str) or not content:
             return self._responses.refuse(request, 422, "content is required")
-        if (fault := self._world.fault("create")) is not None and fault != "lost":
-            answer = await self._refused_by(request, fault)
-            if answer is not None:
-                return answer
+        fault = self._world.fault("create")
+        if fault is not None and (answer := await self._refused_by(request, fault)) is not None:
+            return answer
         self._world.credits = round(self._world.credits - 0.4, 2)
+        if fault == "lost":
+            return await self._responses.spoil(request, "reset")
         record = {
-            "taskId": self._world.new_id("suno"),
+            "taskId": hashlib.blake2b(f"{self._world.credits}/{content}".encode(), digest_size=16).hexdigest(),
             "param": content,
             "result": f"{content}, slow and warm, with brushed drums, a soft bass and close voices",
             "creditsConsumed": 0.4,
