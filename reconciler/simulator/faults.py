@@ -1,21 +1,33 @@
 """The faults that the simulator can inject: as ordered for one task or for all, or at random from a seed.
 
 A fault is named `stage.what`. The stages are create, record, result, file, plain (a file at its plain address, not by a
-download-url link), link, callback, and early (a callback before its record says success). Nothing here answers
+download-url link), link, upload, callback, and early (a callback before its record says success). Nothing here answers
 requests: the modules of `api/` ask for the next fault and act it out.
+
+Two stages last as long as a task and are not counted by requests. `late` hides results of a success for `seconds`
+simulated seconds: the last one is blank (hole), all are missing (empty), or they appear one after another (growing).
+`place` puts the results where few clients look: resultWaterMarkUrls (watermark), fullResultUrls (full), data.info
+(info), originData (origin), sourceAudioUrl beside a stream without bytes (source); a dialect without that place
+ignores it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
 FAULTS = MappingProxyType(
     {
         "create": frozenset(
-            {"lost", "reset", "html_502", "http_429", "body_402", "body_422", "body_455", "body_500"}
+            {
+                "lost", "reset", "html_502", "http_429", "frequency", "body_401", "body_402", "body_422", "body_429",
+                "body_430", "body_433", "body_451", "body_455", "body_500", "body_505", "unpublished", "unsupported",
+                "record_id", "task_id", "code_zero", "code_string",
+            }
         ),
         "record": frozenset(
             {
@@ -34,6 +46,9 @@ FAULTS = MappingProxyType(
         ),
         "plain": frozenset({"403", "404"}),
         "link": frozenset({"body_422", "body_500", "html_502"}),
+        "upload": frozenset({"body_500", "html_502", "reset"}),
+        "late": frozenset({"hole", "empty", "growing"}),
+        "place": frozenset({"watermark", "full", "info", "origin", "source"}),
         "early": frozenset({"callback"}),
         "callback": frozenset(
             {"lost", "twice", "late", "reordered", "unsigned", "forged", "tampered", "two_ids", "stale"}
@@ -52,29 +67,80 @@ RANDOM_FAULTS = MappingProxyType(
         "early": ("callback",),
     }
 )  # fmt: skip
+LASTING_STAGES = frozenset({"late", "place"})
+
+_WRITTEN = re.compile(r"([a-z]+\.\w+)(?:\*([0-9]+))?(?:@([0-9]+(?:\.[0-9]+)?))?")
 
 
 @dataclass(slots=True)
 class Fault:
-    """One fault, how often it still occurs (`math.inf`: always) and, for files, for which result (None: any)."""
+    """One fault, how often it still occurs (`math.inf`: always) and, for files, for which result (None: any).
+
+    `seconds` matters to the stage `late` only. Ordered for the whole simulator, a fault of a lasting stage strikes
+    `times` new tasks.
+    """
 
     name: str
     times: float = 1
     n: int | None = None
+    seconds: float = 60.0
 
     def __post_init__(self) -> None:
         stage, _, what = self.name.partition(".")
         if what not in FAULTS.get(stage, frozenset()):
             raise ValueError(f"no such fault: {self.name!r}")
 
+    @property
+    def stage(self) -> str:
+        """The stage at which it occurs."""
+        return self.name.partition(".")[0]
+
+    @property
+    def what(self) -> str:
+        """What goes wrong there."""
+        return self.name.partition(".")[2]
+
+
+def read_faults(text: str, times: float = math.inf) -> list[Fault]:
+    """Return the faults of a text such as `create.body_402*2,late.hole@75`: `*` how often, `@` for how many seconds.
+
+    `times` holds where none is written. Raises ValueError for anything that is no fault.
+    """
+    faults = []
+    for written in filter(None, (part.strip() for part in text.split(","))):
+        match = _WRITTEN.fullmatch(written)
+        if match is None:
+            raise ValueError(f"no such fault: {written!r}")
+        name, often, seconds = match.groups()
+        fault = Fault(name, times if often is None else float(often))
+        if seconds is not None:
+            fault.seconds = float(seconds)
+        faults.append(fault)
+    return faults
+
+
+def share_or_faults(text: str) -> tuple[float, list[Fault]]:
+    """Return the share of requests that fail, or the faults that are named; raise ValueError for neither."""
+    try:
+        share = float(text)
+    except ValueError:
+        return 0.0, read_faults(text)
+    if not 0 <= share <= 1:
+        raise ValueError(f"not a share between 0 and 1: {text!r}")
+    return share, []
+
+
+def lasting_fault(faults: Iterable[Fault], stage: str) -> Fault | None:
+    """Return the first fault of a lasting stage, None if there is none."""
+    return next((fault for fault in faults if fault.stage == stage), None)
+
 
 def next_fault(faults: list[Fault], stage: str, n: int | None = None) -> str | None:
     """Return the next ordered fault of this stage and count it down; None if there is none."""
     for fault in faults:
-        at, _, what = fault.name.partition(".")
-        if at == stage and fault.times > 0 and (fault.n is None or fault.n == n):
+        if fault.stage == stage and fault.times > 0 and (fault.n is None or fault.n == n):
             fault.times -= 1
-            return what
+            return fault.what
     return None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from reconciler.simulator.answers import LiteralAnswer, LiteralAnswers
 from reconciler.simulator.faults import Fault
 from reconciler.simulator.media.files import MediaSpec
 
@@ -60,7 +61,12 @@ class TaskSpec(TypedDict, total=False):
 
     `life` is a number of seconds in `waiting`, or steps; `math.inf` never ends. With `key` None every key sees the
     task. `wrap` builds resultJson from the addresses of the results. `variant` selects another known form of a
-    dialect's records: gpt4o "snake", luma "undelivered", veo "empty".
+    dialect's records: gpt4o "snake" and "processing", luma and suno "undelivered", suno_stems "advanced", veo "empty"
+    and "4k".
+
+    `covers` are files beside the results: posters, last frames, the 1080p films of Veo. `hd_after` are the simulated
+    seconds from the end of a Veo task until its 1080p film is ready. `answers` replace the record of the task, see
+    `answers.py`. Faults of the stages `late` and `place` change what the record shows, see `faults.py`.
     """
 
     model: str
@@ -77,6 +83,9 @@ class TaskSpec(TypedDict, total=False):
     faults: Sequence[Fault]
     wrap: Wrap | None
     variant: str
+    covers: Sequence[MediaSpec]
+    hd_after: float
+    answers: Sequence[LiteralAnswer]
 
 
 @dataclass(slots=True)
@@ -107,6 +116,8 @@ class SimulatedTask:
     wrap: Wrap | None = None
     variant: str = ""
     covers: tuple[MediaSpec, ...] = ()
+    hd_after: float = 0.0
+    literal: LiteralAnswers | None = None
 
     @property
     def files(self) -> tuple[MediaSpec, ...]:

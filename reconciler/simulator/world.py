@@ -10,18 +10,19 @@ import json
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Unpack
 from uuid import UUID
 
 from reconciler.simulator import faults
+from reconciler.simulator.answers import LiteralAnswer, LiteralAnswers
 from reconciler.simulator.clock import Clock
 from reconciler.simulator.faults import Fault
 from reconciler.simulator.media.files import MediaSpec
 from reconciler.simulator.options import Options
 from reconciler.simulator.records.dialects import DIALECTS
 from reconciler.simulator.result_paths import result_path
-from reconciler.simulator.task_plans import default_results
+from reconciler.simulator.task_plans import default_results, default_wrap
 from reconciler.simulator.tasks import SimulatedTask, TaskLife, TaskSpec, task_life
 
 COVER_IMAGE = MediaSpec(kind="image", ext="jpg", size=20_000)
@@ -38,11 +39,21 @@ class RequestCounts:
     refused: int = 0
     links: int = 0
     credits: int = 0
+    uploads: int = 0
     downloads: int = 0
     sent_bytes: int = 0
     callbacks: int = 0
     acknowledged: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """A file that a client uploaded, and the simulated time at which it expires."""
+
+    content: bytes
+    mime: str
+    expires: float
 
 
 @dataclass(kw_only=True)
@@ -60,6 +71,9 @@ class World(Options):
     usual: dict[str, TaskSpec] = field(default_factory=dict)
     """The description of all tasks of a model, instead of a random one."""
 
+    uploads: dict[str, UploadedFile] = field(default_factory=dict)
+    """The uploaded files by path, oldest first."""
+
     def __post_init__(self) -> None:
         self.clock = Clock(self.speed)
         self._files: dict[str, tuple[SimulatedTask, int]] = {}
@@ -71,18 +85,22 @@ class World(Options):
         family = order.get("family", "market")
         model = order.get("model") or DIALECTS[family].model or "nano-banana-2"
         task = SimulatedTask(
-            id=order.get("task_id") or self._new_id(family),
+            id=order.get("task_id") or self.new_id(family),
             family=family,
             model=model,
             life=task_life(order.get("life", 0.0), order.get("fate", "success")),
             born=self.clock.now(),
             results=tuple(order.get("results", default_results(family, model))),
+            wrap=default_wrap(family, model),
         )
         if order.get("task_id") in self.tasks:
             raise ValueError(f"there is a task {order['task_id']!r} already")
-        for name in ("failure", "key", "callback_url", "wrap", "variant"):
+        for name in ("failure", "key", "callback_url", "wrap", "variant", "hd_after"):
             if name in order:
                 setattr(task, name, order[name])
+        task.covers = tuple(order.get("covers", default_covers(task)))
+        if answers := order.get("answers"):
+            task.literal = LiteralAnswers(answers, task.born)
         task.param = order.get("param") or _param(task, order.get("request", {"prompt": "a picture"}))
         task.faults = list(order.get("faults", ()))
         self._register(task)
@@ -90,13 +108,16 @@ class World(Options):
 
     def _register(self, task: SimulatedTask) -> None:
         self.tasks[task.id] = task
+        for fault in self._ordered:
+            if fault.stage in faults.LASTING_STAGES and fault.times > 0:
+                fault.times -= 1
+                task.faults.append(replace(fault))
         self._assign_paths(task)
         for listener in self._listeners:
             listener(task)
 
     def _assign_paths(self, task: SimulatedTask) -> None:
         """Assign a path to every file of a task."""
-        task.covers = (COVER_IMAGE,) * (len(task.results) if task.family == "suno" else COVERS.get(task.family, 0))
         ends = task.ends if task.ends < math.inf else task.born
         second = int(self.clock.epoch(ends))
         task.paths = tuple(result_path(task.id, task.model, n, second, media) for n, media in enumerate(task.files))
@@ -104,7 +125,8 @@ class World(Options):
         task.completed = [0] * len(task.paths)
         self._files.update((path, (task, n)) for n, path in enumerate(task.paths))
 
-    def _new_id(self, family: str) -> str:
+    def new_id(self, family: str) -> str:
+        """Return the id that the next task of a dialect gets."""
         digest = f"{int(faults.random_number(self.seed, 'id', len(self.tasks)) * 2**56):014x}"
         digest += (
             f"{int(faults.random_number(self.seed, 'more', len(self.tasks)) * 2**56):014x}" + f"{len(self.tasks):04x}"
@@ -120,9 +142,29 @@ class World(Options):
         task.answers.clear()
         if results is not None:
             task.results = tuple(results)
+            task.covers = default_covers(task)
             self._assign_paths(task)
         for listener in self._listeners:
             listener(task)
+
+    def answer_with(self, task_id: str, *answers: LiteralAnswer) -> None:
+        """Let the record page give these answers about a task from now on, see `answers.py`."""
+        self.tasks[task_id].literal = LiteralAnswers(answers, self.clock.now())
+
+    def shown(self, task: SimulatedTask) -> tuple[str, ...]:
+        """Return the addresses that a record shows now, "" for a result that has not arrived yet."""
+        addresses = self.addresses(task)[: len(task.results)]
+        fault = faults.lasting_fault(task.faults, "late")
+        age = max(self.clock.now() - task.ends, 0.0)
+        if fault is None or age >= fault.seconds or not addresses:
+            return tuple(addresses)
+        match fault.what:
+            case "hole":
+                return (*addresses[:-1], "")
+            case "growing":
+                return tuple(addresses[: 1 + int((len(addresses) - 1) * age / fault.seconds)])
+            case _:
+                return ()
 
     def skip(self, seconds: float) -> None:
         """Move the time forward by this many simulated seconds."""
@@ -161,9 +203,11 @@ class World(Options):
         """Return the SHA-256 of result `n` of a task."""
         return self.file(task_id, n).sha256(task_id, n)
 
-    def strike(self, name: str, *, task: str | None = None, times: float = 1, n: int | None = None) -> None:
+    def strike(
+        self, name: str, *, task: str | None = None, times: float = 1, n: int | None = None, seconds: float = 60.0
+    ) -> None:
         """Order a fault for one task, or for the next request; `math.inf` times lasts until `calm`."""
-        fault = Fault(name, times, n)
+        fault = Fault(name, times, n, seconds)
         (self._ordered if task is None else self.tasks[task].faults).append(fault)
 
     def calm(self, share: float = 0.0) -> None:
@@ -192,6 +236,11 @@ class World(Options):
         what = faults.random_fault(stage, self.faults, self.seed, task.id, place, requests)
         task.struck[place] = (struck + (what is not None), requests + 1)
         return what
+
+
+def default_covers(task: SimulatedTask) -> tuple[MediaSpec, ...]:
+    """Return the pictures that come with the results of a task."""
+    return (COVER_IMAGE,) * (len(task.results) if task.family == "suno" else COVERS.get(task.family, 0))
 
 
 def _param(task: SimulatedTask, request: Mapping[str, object]) -> str:

@@ -6,9 +6,11 @@ import json
 import math
 import time
 
+import aiohttp
 import pytest
 
 from reconciler.simulator import Failure, MediaSpec, Simulator, never
+from reconciler.simulator.options import read_latency
 from testkit.waiting import until
 from tests.simulator.client import asking
 
@@ -177,3 +179,56 @@ async def test_results_can_have_every_documented_form() -> None:
 async def test_the_same_seed_makes_the_same_tasks() -> None:
     one, two, other = Simulator(seed=7), Simulator(seed=7), Simulator(seed=8)
     assert one.add_task() == two.add_task() != other.add_task()
+
+
+async def test_an_answer_takes_as_long_as_ordered_or_between_two_bounds() -> None:
+    async with Simulator(latency=0.05, seed=1) as kie, asking(kie) as ask:
+        began = time.monotonic()
+        await ask.get("/api/v1/chat/credit")
+        assert time.monotonic() - began >= 0.05
+        kie.latency = (0.02, 0.2)
+        took = []
+        for _ in range(8):
+            began = time.monotonic()
+            await ask.get("/api/v1/chat/credit")
+            took.append(time.monotonic() - began)
+        assert min(took) >= 0.02
+        assert max(took) - min(took) > 0.04
+
+
+async def failing(kie: Simulator, count: int) -> list[int]:
+    """Return the status of each of so many requests, 0 for one whose connection was closed."""
+    statuses = []
+    async with asking(kie) as ask:
+        for _ in range(count):
+            try:
+                body = {"model": "m", "input": {}}
+                async with ask.session.post(f"{kie.url}/api/v1/jobs/createTask", json=body) as answer:
+                    statuses.append(answer.status)
+            except aiohttp.ClientError:
+                statuses.append(0)
+    return statuses
+
+
+async def test_a_share_of_requests_gets_a_5xx_or_no_answer_and_then_makes_no_task() -> None:
+    async with Simulator(failing=0.5, seed=3, limits=False) as kie:
+        statuses = await failing(kie, 60)
+        assert {status for status in statuses if status != 200} == {0, 500, 502, 503, 520}
+        assert 15 <= statuses.count(200) <= 45
+        assert len(kie.tasks) == statuses.count(200)
+
+
+async def test_the_same_seed_fails_the_same_requests() -> None:
+    async with Simulator(failing=0.5, seed=3, limits=False) as one, Simulator(failing=0.5, seed=3, limits=False) as two:
+        assert await failing(one, 20) == await failing(two, 20)
+
+
+@pytest.mark.parametrize(("text", "latency"), [("0", 0.0), ("0.3", 0.3), ("0.3-0.95", (0.3, 0.95)), ("1-1", (1, 1))])
+def test_a_latency_is_seconds_or_a_range(text: str, latency: object) -> None:
+    assert read_latency(text) == latency
+
+
+@pytest.mark.parametrize("text", ["", "-1", "3-1", "soon", "1-2-3", "nan", "1e9", "0.3-"])
+def test_a_latency_that_is_no_range_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="range"):
+        read_latency(text)

@@ -27,7 +27,7 @@ def whole(media: MediaSpec, task: str = "t", n: int = 0) -> bytes:
     return b"".join(media.chunks(task, n))
 
 
-@pytest.mark.parametrize("form", sorted(file_headers.FORMS))
+@pytest.mark.parametrize("form", sorted(file_headers.FORMS - {"pcm"}))
 def test_every_form_is_recognised_as_its_type(form: str) -> None:
     kind = {"mp3-bare": "mp3"}.get(form, form)
     media = MediaSpec(ext=kind, form=form, size=20_000)

@@ -14,6 +14,8 @@ import pytest
 
 from reconciler.errors import Config
 from reconciler.simulator import Simulator, replay
+from reconciler.simulator.api.requirements import check_strictly
+from reconciler.simulator.records.dialects import DIALECTS
 from tests.simulator.client import asking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,15 @@ async def test_a_new_task_of_a_recorded_model_takes_the_recorded_course() -> Non
         assert (len(task.results), int(task.life.seconds)) == (6, 12)
 
 
+@needs_recordings
+def test_every_recorded_request_is_accepted_by_the_strict_checks() -> None:
+    market = DIALECTS["market"]
+    for whole in recorded():
+        param = json.loads([poll["body"] for poll in whole["polls"] if "body" in poll][-1]["data"]["param"])
+        body = {"model": param["model"], "input": json.loads(param["input"])}
+        assert check_strictly(market.creates[0], market, body) is None
+
+
 def test_a_recorded_failure_is_replayed_as_a_failure(tmp_path: Path) -> None:
     said = {
         "model": "m", "param": "{}", "resultJson": "", "state": "waiting", "createTime": 1000, "completeTime": None,
@@ -101,7 +112,7 @@ def test_a_recorded_failure_is_replayed_as_a_failure(tmp_path: Path) -> None:
 async def test_it_runs_as_a_process_prints_its_address_and_stops_at_a_signal() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "reconciler.simulator", "--speed", "50", "--media-size", "1000", "--key", "k",
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         assert process.stdout is not None
@@ -110,9 +121,16 @@ async def test_it_runs_as_a_process_prints_its_address_and_stops_at_a_signal() -
             made = (await client.post("/api/v1/jobs/createTask", json={"model": "m", "input": {}})).json()
             told = await client.get("/api/v1/jobs/recordInfo", params={"taskId": made["data"]["taskId"]})
             assert told.json()["data"]["model"] == "m"
+            for _ in range(2):
+                body = {"model": "m", "input": {}, "callBackUrl": "https://shop.example/cb?secret=s"}
+                await client.post("/api/v1/jobs/createTask", json=body)
     finally:
         process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, errors.decode()) == (
+        0,
+        "no callbacks to 'shop.example': allow them by --callback-hosts\n",
+    )
 
 
 @pytest.mark.parametrize(

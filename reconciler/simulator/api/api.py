@@ -1,11 +1,12 @@
-"""KIE's API over HTTP: createTask, records, download-url links, credit. One dictionary of routes, no framework.
+"""KIE's API over HTTP: records, download-url links, credit, and the routes to what creates and uploads.
 
-`simulator.py` passes it every request below /api.
+One dictionary of routes, no framework. `simulator.py` passes it every request below /api.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -14,17 +15,21 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from reconciler.simulator.api.creates import Creates
 from reconciler.simulator.api.file_host import SIGNATURE
-from reconciler.simulator.api.responses import Responses, compress, envelope
+from reconciler.simulator.api.responses import Responses, compress, envelope, json_object
+from reconciler.simulator.api.uploads import Uploads
+from reconciler.simulator.faults import random_number
 from reconciler.simulator.limiter import Limiter
 from reconciler.simulator.records.dialects import DIALECTS, SimulatedDialect
 from reconciler.simulator.records.snapshots import take_snapshot
-from reconciler.simulator.task_plans import draw_task
-from reconciler.simulator.tasks import NULL, UNKNOWN, SimulatedTask, TaskSpec
+from reconciler.simulator.tasks import NULL, UNKNOWN, SimulatedTask
 from reconciler.simulator.world import World
 
 Route = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 CHANGED_ANSWERS = frozenset({"null", "unknown_state", "code_zero", "code_string", "bare_list"})
+FAILURES = ("http_500", "html_502", "html_503", "html_520", "reset")
+"""What a failing request gets."""
 
 
 class Api:
@@ -35,22 +40,31 @@ class Api:
         self._responses = responses
         self._creates = Limiter(20, 10.0)
         self._records = Limiter(10, 1.0)
+        self._numbers = itertools.count()
+        creates, uploads = Creates(world, responses), Uploads(world, responses)
         self._routes: dict[tuple[str, str], Route] = {
             ("GET", "/api/v1/chat/credit"): self._credit,
             ("POST", "/api/v1/common/download-url"): self._link,
             ("POST", "/api/v1/gpt4o-image/download-url"): self._link,
-            ("POST", "/api/v1/midi/generate"): self._orphan,
+            ("POST", "/api/v1/style/generate"): self._within_limit(creates.style),
+            ("POST", "/api/file-base64-upload"): uploads.from_base64,
+            ("POST", "/api/file-stream-upload"): uploads.from_form,
+            ("POST", "/api/file-url-upload"): uploads.from_address,
             ("GET", "/api/v1/veo/get-1080p-video"): self._veo_1080p,
         }
         for family in DIALECTS.values():
             self._routes["GET", family.status] = partial(self._record, family)
             for path in family.creates:
-                self._routes["POST", path] = partial(self._create, family)
+                self._routes["POST", path] = self._within_limit(partial(creates.create, family))
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request below /api."""
-        if self._world.latency:
-            await self._responses.wait(self._world.latency)
+        number = next(self._numbers)
+        if (seconds := self._latency(number)) > 0:
+            await self._responses.wait(seconds)
+        if self._world.failing and random_number(self._world.seed, "failing", number) < self._world.failing:
+            which = int(random_number(self._world.seed, "failure", number) * len(FAILURES))
+            return await self._responses.spoil(request, FAILURES[which])
         route = self._routes.get((request.method, request.path))
         if route is None:
             return self._responses.refuse(request, 404, "Not Found", status=404)
@@ -66,44 +80,20 @@ class Api:
         self._world.counts.limited += 1
         return self._responses.refuse(request, 429, status=429 if self._world.http_429 else 200)
 
-    async def _create(self, family: SimulatedDialect, request: web.BaseRequest, key: str) -> web.StreamResponse:
-        body = await _body(request)
-        if (limited := self._limited(self._creates, request, key)) is not None:
-            return limited
-        if (message := _invalid_request(family, body)) is not None:
-            return self._responses.refuse(request, 422, message)
-        if family.grows and body.get("taskId") not in self._world.tasks:
-            return await self._orphan(request, key)
-        fault = self._world.fault("create")
-        if fault is not None and fault != "lost":
-            return await self._responses.spoil(request, fault)
-        task_id = self._world.add_task(**self._order(family, body, key))
-        self._world.counts.creates += 1
-        self._world.credits = round(self._world.credits - 4.25, 2)
-        if fault == "lost":
-            return await self._responses.spoil(request, "reset")
-        named = {"taskId": task_id, "recordId": task_id} if family.name == "market" else {"taskId": task_id}
-        return self._responses.accept(request, named)
+    def _latency(self, number: int) -> float:
+        latency = self._world.latency
+        if isinstance(latency, (int, float)):
+            return latency
+        least, most = latency
+        return least + (most - least) * random_number(self._world.seed, "latency", number)
 
-    def _order(self, family: SimulatedDialect, body: dict[str, object], key: str) -> TaskSpec:
-        model = str(body.get("model") or family.model)
-        world = self._world
-        if world.orders:
-            order = world.orders.popleft()
-        elif model in world.usual:
-            order = world.usual[model]
-        else:
-            order = draw_task(family.name, model, (world.seed, len(world.tasks)), world.media_size)
-        given = body.get("input") if family.name == "market" else body
-        callback = body.get("callBackUrl")
-        request_spec: TaskSpec = {
-            "family": family.name,
-            "model": model,
-            "key": key,
-            "request": given if isinstance(given, dict) else {},
-            "callback_url": callback if isinstance(callback, str) else None,
-        }
-        return {**request_spec, **order}
+    def _within_limit(self, route: Route) -> Route:
+        """Return a route that answers only while the key may create tasks."""
+
+        async def limited(request: web.BaseRequest, key: str) -> web.StreamResponse:
+            return self._limited(self._creates, request, key) or await route(request, key)
+
+        return limited
 
     async def _record(self, family: SimulatedDialect, request: web.BaseRequest, key: str) -> web.StreamResponse:
         if (limited := self._limited(self._records, request, key)) is not None:
@@ -117,7 +107,7 @@ class Api:
             return self._responses.refuse(request, *family.stranger)
         task.polls += 1
         task.polled_at.append(time.monotonic())
-        state = task.state(self._world.clock.now())
+        state = "success" if task.literal else task.state(self._world.clock.now())
         return await self._answer_record(family, request, task, state)
 
     async def _answer_record(
@@ -129,6 +119,8 @@ class Api:
         if state == UNKNOWN:
             return self._responses.refuse(request, *family.stranger)
         body, packed = self._answer(family, task, NULL if fault == "null" else state)
+        if task.literal is not None:
+            task.literal.count()
         if fault is not None:
             return self._responses.reply(request, _change_answer(body, fault))
         return self._responses.reply(request, body, packed=packed)
@@ -136,8 +128,12 @@ class Api:
     def _answer(self, family: SimulatedDialect, task: SimulatedTask, state: str) -> tuple[bytes, bytes]:
         """Return the answer and its compressed form, built once for each state."""
         world = self._world
+        if task.literal is not None and state != NULL:
+            body = task.literal.current(world.clock.now()).body(task.id, world.addresses(task))
+            return body, compress(body)
         fault = world.fault("result", task) if state == "success" else None
-        cache_key = (state, fault, world.blanks, world.extras, world.cost_in_ms)
+        form = (world.shown(task), [one.name for one in task.faults if one.stage == "place"]) if task.faults else None
+        cache_key = (state, fault, world.blanks, world.extras, world.cost_in_ms, repr(form))
         if cache_key not in task.answers:
             record = None if state in {NULL, UNKNOWN} else family.record(take_snapshot(world, task, state, fault))
             body = envelope(200, "success", record)
@@ -148,19 +144,21 @@ class Api:
         task = self._world.tasks.get(request.query.get("taskId", ""))
         if task is None or task.family != "veo" or task.key not in {None, key}:
             return self._responses.refuse(request, 422, "record is null")
-        if task.state(self._world.clock.now()) != "success":
+        now = self._world.clock.now()
+        if task.state(now) != "success" or now < task.ends + task.hd_after:
             return self._responses.refuse(request, 422, "1080P is processing. It should be ready in 1-2 minutes.")
-        return self._responses.accept(request, {"resultUrl": self._world.addresses(task)[0]})
-
-    async def _orphan(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        return self._responses.refuse(request, 422, "Record does not exist")
+        addresses = self._world.addresses(task)[-len(task.covers) :]
+        index = request.query.get("index", "0")
+        if not index.isdecimal() or int(index) >= len(addresses):
+            return self._responses.refuse(request, 422, "record is null")
+        return self._responses.accept(request, {"resultUrl": addresses[int(index)]})
 
     async def _credit(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         self._world.counts.credits += 1
         return self._responses.accept(request, self._world.credits)
 
     async def _link(self, request: web.BaseRequest, key: str) -> web.StreamResponse:
-        body = (await _body(request)).get("url")
+        body = (await json_object(request)).get("url")
         found = self._world.known(urlsplit(body).path) if isinstance(body, str) else None
         if found is None or not str(body).startswith(self._world.origin) or found.key not in {None, key}:
             return self._responses.refuse(request, 422, "url is wrong")
@@ -173,25 +171,6 @@ class Api:
         lasts = round(self._world.link_lasts)
         query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires={lasts}&{SIGNATURE}={signature}"
         return self._responses.accept(request, f"{str(body).partition('?')[0]}?{query}")
-
-
-async def _body(request: web.BaseRequest) -> dict[str, object]:
-    try:
-        body = json.loads(await request.read())
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def _invalid_request(family: SimulatedDialect, body: dict[str, object]) -> str | None:
-    """Return KIE's message for an invalid request, None for a valid one."""
-    if family.needs_callback and not body.get("callBackUrl"):
-        return "Please enter callBackUrl."
-    if family.name != "market":
-        return None if body.get("prompt") or body.get("taskId") or body.get("uploadUrl") else "prompt is required"
-    if not isinstance(body.get("model"), str):
-        return "model is required"
-    return None if isinstance(body.get("input"), dict) else "input is required"
 
 
 def _change_answer(body: bytes, fault: str) -> bytes:

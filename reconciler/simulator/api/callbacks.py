@@ -55,7 +55,7 @@ class CallbackSender:
 
     def expect(self, task: SimulatedTask) -> None:
         """Schedule the callbacks of a task; call it again if the end of the task changes."""
-        if task.callback_url is None or task.ends == math.inf:
+        if task.callback_url is None or task.ends == math.inf or not self._world.may_call(task.callback_url):
             return
         for stage, part in CALLBACK_STAGES.get(task.family, SINGLE_CALLBACK):
             if part == 1.0 and task.life.seconds and self._world.fault("early", task):
@@ -101,7 +101,7 @@ class CallbackSender:
     async def _post(self, task: SimulatedTask, stage: str, fault: str | None) -> bool:
         """Send a callback once; return whether it was accepted."""
         state = task.life.end if stage == "complete" else "generating"
-        body = callback_body(take_snapshot(self._world, task, state), stage)
+        body = self._body(task, state, stage)
         if fault == "two_ids":
             body["taskId"] = "0" * 32
         sent = tampered(body) if fault == "tampered" else json.dumps(body, separators=(",", ":")).encode()
@@ -116,6 +116,13 @@ class CallbackSender:
         accepted = task.call_answers[-1] == 200
         self._world.counts.acknowledged += accepted
         return accepted
+
+    def _body(self, task: SimulatedTask, state: str, stage: str) -> dict[str, object]:
+        if task.literal is not None and task.family == "market":
+            answer = task.literal.current(self._world.clock.now())
+            whole: dict[str, object] = json.loads(answer.body(task.id, self._world.addresses(task)))
+            return whole
+        return callback_body(take_snapshot(self._world, task, state), stage)
 
     def _signature(self, task: SimulatedTask, fault: str | None) -> dict[str, str]:
         key = self._world.hmac_key

@@ -1,4 +1,7 @@
-"""Result files over HTTP: by plain address or download-url link, whole or in ranges, and their faults."""
+"""Result files over HTTP: by plain address or download-url link, whole or in ranges, and their faults.
+
+Uploaded files are served too, and streams that stay silent.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from aiohttp import web
 
 from reconciler.simulator.api.responses import Responses, reset_connection
 from reconciler.simulator.media.files import MediaSpec
+from reconciler.simulator.records.suno import SILENT_STREAM
 from reconciler.simulator.tasks import SimulatedTask
 from reconciler.simulator.world import World
 
@@ -58,6 +62,10 @@ class FileHost:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer GET or HEAD for a path outside the API."""
+        if request.path.startswith(SILENT_STREAM):
+            return web.Response(body=b"", content_type="audio/mpeg")
+        if request.path in self._world.uploads:
+            return self._uploaded(request.path)
         found = self._world.file_at(request.path)
         signature = request.query.get(SIGNATURE)
         if signature is not None and self._world.links.get(signature, 0.0) < self._world.clock.now():
@@ -73,6 +81,13 @@ class FileHost:
         if fault is not None and (answer := await self._refusal(request, fault)) is not None:
             return answer
         return await self._send(request, task, n, fault)
+
+    def _uploaded(self, path: str) -> web.Response:
+        file = self._world.uploads[path]
+        if file.expires <= self._world.clock.now():
+            return web.Response(status=404, text="Not Found")
+        headers = {"Content-Type": file.mime, "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+        return web.Response(body=file.content, headers=headers)
 
     async def _refusal(self, request: web.BaseRequest, fault: str) -> web.StreamResponse | None:
         """Return the answer that replaces the file, None if the fault is in the file itself."""

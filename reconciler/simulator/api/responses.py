@@ -40,6 +40,7 @@ MESSAGES = MappingProxyType(
     }
 )
 RATE_LIMIT_MESSAGE = "Your call frequency is too high. Please try again later."
+HTML_TITLES = MappingProxyType({"502": "Bad gateway", "503": "Service temporarily unavailable"})
 HTML_ERROR = (
     "<!DOCTYPE html><html><head><title>api.kie.ai | {0}: {1}</title></head>"
     "<body><h1>{1} <span>Error code {0}</span></h1><p>cloudflare</p></body></html>"
@@ -97,7 +98,7 @@ class Responses:
             case "body":
                 return self.refuse(request, int(number), status=200)
             case "html":
-                text = HTML_ERROR.format(number, "Bad gateway" if number == "502" else "Web server error")
+                text = HTML_ERROR.format(number, HTML_TITLES.get(number, "Web server error"))
                 return web.Response(text=text, status=int(number), content_type="text/html", headers=CLOUDFLARE_HEADERS)
             case "frequency":
                 return self.refuse(request, 429, RATE_LIMIT_MESSAGE, status=200)
@@ -116,6 +117,15 @@ class Responses:
                 await self._closing.wait()
         except TimeoutError:
             return
+
+
+async def json_object(request: web.BaseRequest) -> dict[str, object]:
+    """Return the JSON object of a request's body, an empty one for any other body."""
+    try:
+        body = json.loads(await request.read())
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def compress(body: bytes) -> bytes:

@@ -70,6 +70,11 @@ def _ogg(_: int) -> bytes:
     return before + struct.pack("<I", _ogg_sum(before + bytes(4) + after)) + after
 
 
+def _pcm(_: int) -> bytes:
+    """Raw samples have no header."""
+    return b""
+
+
 def _ogg_sum(page: bytes) -> int:
     """The checksum of an Ogg page: CRC-32 of polynomial 04c11db7, neither reflected nor inverted."""
     total = 0
@@ -93,6 +98,7 @@ _CONTAINERS = MappingProxyType(
         "aac": _aac,
         "flac": _flac,
         "ogg": _ogg,
+        "pcm": _pcm,
     }
 )
 _PICTURES = MappingProxyType({"png": images.png, "jpg": images.jpg, "gif": images.gif, "webp": images.webp})

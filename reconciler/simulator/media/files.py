@@ -1,8 +1,8 @@
 """Generates the bytes of result files: of any size, block by block, the same every time.
 
 A file is a header of its type (`file_headers.py`) and filler that decoders skip, which differs between files and
-blocks. Only a few headers and one block of filler are kept in memory. `api/file_host.py` serves the files; tests and
-the demo compare results with them.
+blocks. Only a few headers and one block of filler are kept in memory. Documents (`documents.py`) are whole at once, and
+small. `api/file_host.py` serves the files; tests and the demo compare results with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from reconciler.simulator.media import audio, file_headers, images
+from reconciler.simulator.media import audio, documents, file_headers, images
 
 BLOCK = 1 << 20
 MIME = MappingProxyType(
@@ -33,6 +33,8 @@ MIME = MappingProxyType(
         "flac": "audio/flac",
         "aac": "audio/aac",
         "m4a": "audio/mp4",
+        "pcm": "audio/pcm",
+        **documents.MIME,
     }
 )
 
@@ -41,8 +43,8 @@ MIME = MappingProxyType(
 class MediaSpec:
     """One result of a task: its type and its size in bytes.
 
-    `form` names a header of `file_headers.FORMS` if the extension does not ("mp3-bare"). `path` fixes the path of the
-    file. `ext` "" gives an address without an extension and needs a `form`.
+    `form` names a header of `file_headers.FORMS` or a document of `documents.FORMS` if the extension does not
+    ("mp3-bare"). `path` fixes the path of the file. `ext` "" gives an address without an extension and needs a `form`.
     """
 
     kind: str = "image"
@@ -52,7 +54,7 @@ class MediaSpec:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.shape not in file_headers.FORMS:
+        if self.shape not in file_headers.FORMS | documents.FORMS:
             raise ValueError(f"no head is known for {self.shape!r}")
         if self.size < 0:
             raise ValueError("a file cannot be smaller than nothing")
@@ -71,6 +73,10 @@ class MediaSpec:
         """Bytes `start` to `end` (exclusive) of result `n` of a task, in pieces of at most 1 MiB."""
         end = self.size if end is None else min(end, self.size)
         stamp = _stamp(task, n)
+        if self.shape in documents.FORMS:
+            if start < end:
+                yield memoryview(_document(self.shape, self.size, stamp.hex()))[start:end]
+            return
         filler = _frames() if self.mime == "audio/mpeg" else _noise()
         turn = int.from_bytes(stamp[:4], "big") % BLOCK
         turn -= turn % filler.step
@@ -100,6 +106,11 @@ class MediaSpec:
 @lru_cache(maxsize=512)
 def _head(form: str, size: int, hue: int) -> bytes:
     return file_headers.head(form, size if form not in {"png", "jpg", "gif", "webp"} else 0, hue)
+
+
+@lru_cache(maxsize=64)
+def _document(form: str, size: int, stamp: str) -> bytes:
+    return documents.document(form, size, stamp)
 
 
 class _Filler(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from reconciler.simulator.records import images, records, suno
+from reconciler.simulator.records import images, records, suno, words
 from reconciler.simulator.records.records import Json, TaskSnapshot
 
 
@@ -53,6 +53,11 @@ _ALL = (
             "/api/v1/generate/extend",
             "/api/v1/generate/upload-cover",
             "/api/v1/generate/upload-extend",
+            "/api/v1/generate/add-vocals",
+            "/api/v1/generate/add-instrumental",
+            "/api/v1/generate/mashup",
+            "/api/v1/generate/sounds",
+            "/api/v1/generate/replace-section",
         ),
         record=suno.music,
         model="V4_5",
@@ -129,5 +134,34 @@ _ALL = (
         record=suno.cover,
         grows=True,
     ),
+    SimulatedDialect(
+        name="suno_lyrics",
+        status="/api/v1/lyrics/record-info",
+        creates=("/api/v1/lyrics",),
+        record=words.lyrics,
+        needs_callback=True,
+    ),
+    SimulatedDialect(
+        name="suno_midi",
+        status="/api/v1/midi/record-info",
+        creates=("/api/v1/midi/generate",),
+        record=words.midi,
+        grows=True,
+    ),
+    SimulatedDialect(
+        name="suno_voice",
+        status="/api/v1/voice/record-info",
+        creates=("/api/v1/voice/generate",),
+        record=words.voice,
+    ),
+    SimulatedDialect(
+        name="suno_voice_phrase",
+        status="/api/v1/voice/validate-info",
+        creates=("/api/v1/voice/validate", "/api/v1/voice/regenerate"),
+        record=words.voice_phrase,
+    ),
 )
+WORD_DIALECTS = frozenset({"suno_lyrics", "suno_midi", "suno_voice", "suno_voice_phrase"})
+"""Dialects whose results are words or numbers, without a file."""
+
 DIALECTS = MappingProxyType({family.name: family for family in _ALL})

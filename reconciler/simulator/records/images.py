@@ -8,7 +8,8 @@ from reconciler.simulator.records.records import Json, TaskSnapshot
 def gpt4o(snapshot: TaskSnapshot) -> Json:
     """4o: a flag and a status, progress in words; one page spells the results in snake case."""
     key = "result_urls" if snapshot.task.variant == "snake" else "resultUrls"
-    status = "SUCCESS" if snapshot.done else "GENERATING"
+    working = "PROCESSING" if snapshot.task.variant == "processing" else "GENERATING"
+    status = "SUCCESS" if snapshot.done else working
     if snapshot.failed:
         status = "CREATE_TASK_FAILED" if snapshot.task.failure.code == "400" else "GENERATE_FAILED"
     flag = 2 if snapshot.failed else int(snapshot.done)
@@ -16,7 +17,7 @@ def gpt4o(snapshot: TaskSnapshot) -> Json:
         "taskId": snapshot.task.id,
         "paramJson": snapshot.task.param,
         "completeTime": snapshot.millis(snapshot.completed),
-        "response": snapshot.when_done({key: list(snapshot.results)}),
+        "response": snapshot.when_done({key: snapshot.entries}),
         "successFlag": flag,
         "status": status,
         **snapshot.error,
@@ -44,7 +45,7 @@ def flux_kontext(snapshot: TaskSnapshot) -> Json:
 
 def midjourney(snapshot: TaskSnapshot) -> Json:
     """Midjourney: results are objects, each with its address inside."""
-    results: Json = {"resultUrls": [{"resultUrl": url} for url in snapshot.results]}
+    results: Json = {"resultUrls": [{"resultUrl": url} for url in snapshot.entries]}
     return {
         "taskId": snapshot.task.id,
         "taskType": "mj_txt2img",
@@ -60,7 +61,7 @@ def midjourney(snapshot: TaskSnapshot) -> Json:
 def luma(snapshot: TaskSnapshot) -> Json:
     """Luma: flag 4 means that the film is there and only the callback could not be delivered."""
     undelivered = snapshot.done and snapshot.task.variant == "undelivered"
-    response: Json = {"taskId": snapshot.task.id, "resultUrls": list(snapshot.results), "originUrls": []}
+    response: Json = {"taskId": snapshot.task.id, "resultUrls": snapshot.entries, "originUrls": []}
     return {
         "taskId": snapshot.task.id,
         "promptJson": snapshot.task.param,

@@ -17,7 +17,11 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class TaskSnapshot:
-    """A task at one moment, with everything that a record may contain; times are Unix seconds."""
+    """A task at one moment, with everything that a record may contain; times are Unix seconds.
+
+    A result that has not arrived yet is "" in `results`; `place` is the unusual place of the results, "" for the
+    usual one.
+    """
 
     task: SimulatedTask
     state: str
@@ -29,6 +33,12 @@ class TaskSnapshot:
     extras: bool = False
     cost_in_ms: bool = False
     fault: str | None = None
+    place: str = ""
+
+    @property
+    def entries(self) -> list[str | None]:
+        """The results as entries of a list, null for one that has not arrived yet."""
+        return [url or None for url in self.results]
 
     @property
     def done(self) -> bool:
@@ -111,8 +121,7 @@ def market(snapshot: TaskSnapshot) -> Json:
 
 
 def _result(snapshot: TaskSnapshot) -> object:
-    wrap = snapshot.task.wrap
-    result = wrap(snapshot.results) if wrap else {"resultUrls": list(snapshot.results)}
+    result = _wrapped(snapshot)
     match snapshot.fault:
         case "invalid_json":
             return json.dumps(result, separators=(",", ":"))[:-9]
@@ -124,20 +133,41 @@ def _result(snapshot: TaskSnapshot) -> object:
             return json.dumps(result, separators=(",", ":"))
 
 
+def _wrapped(snapshot: TaskSnapshot) -> object:
+    if snapshot.task.wrap:
+        return snapshot.task.wrap(snapshot.results)
+    if snapshot.place == "watermark":
+        return {"resultUrls": [], "resultWaterMarkUrls": snapshot.entries}
+    if snapshot.covers:
+        return {"resultUrls": snapshot.entries, "firstFrameUrl": [], "lastFrameUrl": list(snapshot.covers)}
+    return {"resultUrls": snapshot.entries}
+
+
 def veo(snapshot: TaskSnapshot) -> Json:
-    """Veo 3.1: a flag, a response, times in words."""
-    urls = [] if snapshot.task.variant == "empty" else list(snapshot.results)
-    response: Json = {"taskId": snapshot.task.id, "resultUrls": urls, "originUrls": None, "resolution": "720p"}
+    """Veo 3.1: a flag, a response, times in words; the record of a 4K film has no fallbackFlag."""
+    ultra = snapshot.task.variant == "4k"
+    info = snapshot.when_done({"resultUrls": snapshot.entries, "resolution": "720p"})
     return {
         "taskId": snapshot.task.id,
         "paramJson": snapshot.task.param,
         "completeTime": snapshot.words(snapshot.completed),
-        "response": snapshot.when_done(response),
+        "response": None if snapshot.place == "info" else snapshot.when_done(_veo_response(snapshot)),
         "successFlag": snapshot.flag,
         **snapshot.error,
         "createTime": snapshot.words(snapshot.created),
-        "fallbackFlag": False,
+        **({"info": info} if snapshot.place == "info" else {}),
+        **({} if ultra else {"fallbackFlag": False}),
     }
+
+
+def _veo_response(snapshot: TaskSnapshot) -> Json:
+    urls = [] if snapshot.task.variant == "empty" else snapshot.entries
+    response: Json = {"taskId": snapshot.task.id, "resultUrls": urls, "originUrls": None, "resolution": "720p"}
+    if snapshot.place == "full":
+        response |= {"resultUrls": [], "fullResultUrls": urls}
+    if snapshot.task.variant == "4k":
+        response |= {"resolution": "4k", "mediaIds": [f"m-{snapshot.task.id}"], "imageUrls": []}
+    return response
 
 
 def runway(snapshot: TaskSnapshot) -> Json:
