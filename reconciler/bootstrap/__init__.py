@@ -215,6 +215,7 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
         hosts=settings.result_hosts,
         max_bytes=settings.max_asset_bytes,
         allow_private=settings.allow_private_hosts,
+        types=settings.media_types,
     )
 
 

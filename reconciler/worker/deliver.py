@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from reconciler.domain.model import Asset, DeliveryFailed, Row, Stored
-from reconciler.domain.object_keys import TYPES, object_key
+from reconciler.domain.object_keys import MediaType, object_key
 from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import KieClient
@@ -122,7 +122,7 @@ class Deliverer:
             with step("download") as span:
                 mime = await self._fetch(row, n, progress, spool)
                 span.note(bytes=spool.size)
-            asset = _asset(row, n, mime, spool)
+            asset = _asset(row, n, mime, self.fetcher.types[mime], spool)
             if before is not None and _content(before) == _content(asset):
                 asset = replace(asset, upload=before.upload)
             await self.ledger.intend(row, lease.claim, asset)
@@ -152,7 +152,8 @@ class Deliverer:
             except (Transient, Permanent):
                 # Where KIE gives no other address, the first refusal is the one to act on.
                 raise refused from None
-            mime = await self.fetcher.fetch(renewed, spool, progress=progress.move)
+            announced = self.fetcher.announced_by(source)
+            mime = await self.fetcher.fetch(renewed, spool, announced=announced, progress=progress.move)
         self.metrics.downloaded.inc(spool.size)
         _logger(row, n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
         return mime
@@ -173,9 +174,8 @@ def _logger(row: Row, n: int) -> Any:
     return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
 
 
-def _asset(row: Row, n: int, mime: str, spool: Spool) -> Asset:
-    kind, ext = TYPES[mime]
-    path = object_key(user_id=row.user_id, kind=kind, generation_id=row.id, n=n, ext=ext)
+def _asset(row: Row, n: int, mime: str, stored: MediaType, spool: Spool) -> Asset:
+    path = object_key(user_id=row.user_id, kind=stored.kind, generation_id=row.id, n=n, ext=stored.ext)
     return Asset(n, path, mime, spool.size, spool.sha256, spool.md5)
 
 
