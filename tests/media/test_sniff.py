@@ -293,7 +293,7 @@ def test_what_is_no_json_is_no_result_under_the_name_of_json(head: bytes, whole:
 
 
 @pytest.mark.parametrize(
-    "begins", [b'{"segments":[', b"[[0.1,", b'[{"a":"', b"[true,", b'{"error":null,"text":"', b'{"code":200,']
+    "begins", [b'{"segments":[', b"[[0.1,", b'[{"a":"', b"[true,", b'{"error": null, "text":"', b'{"code":200,']
 )
 def test_long_json_is_recognised_by_its_beginning(begins: bytes) -> None:
     assert sniff((begins + b"1," * 4096)[:4096], announced="application/json") == "application/json"
@@ -363,6 +363,13 @@ def test_active_and_unknown_content_is_a_permanent_error(what: str) -> None:
     with pytest.raises(Permanent) as caught:
         sniff(REFUSED[what])
     assert caught.value.code == "type_refused"
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_no_refusal_names_a_type_that_is_stored(what: str) -> None:
+    with pytest.raises(Permanent) as caught:
+        sniff(REFUSED[what])
+    assert str(caught.value).rpartition(": ")[2] not in TYPES
 
 
 @pytest.mark.parametrize("what", PAGES)

@@ -63,7 +63,7 @@ async def test_a_key_that_storage_rejects_fails_and_is_not_printed(shared: Insta
         (BucketRules(("image/*", "audio/*", "video/*", "text/*", "application/*", "model/*")), "ok", "any size"),
         (BucketRules(("image/*", "audio/*", "video/*", "text/plain", "text/vtt", "application/*", "model/*")), "warn",
          "refuses text/plain (stored as text/plain; charset=utf-8): such a result would wait"),
-        (BucketRules(("image/*", "application/octet-stream", "audio/*")), "FAIL", "refuses every video"),
+        (BucketRules(("video/*", "application/octet-stream", "audio/*")), "FAIL", "refuses every image"),
         (BucketRules(size=20 * MIB), "warn", "20.0 MiB"),
         (BucketRules(size=50 * MIB), "ok", "50.0 MiB"),
         (BucketRules(size=10), "warn", "10 bytes"),
