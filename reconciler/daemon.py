@@ -65,7 +65,9 @@ async def run(
     metrics = Metrics()
     files = settings.storage_local_dir if settings.storage_backend == "local" else None
     readiness_gate = ReadinessGate(health)
-    app = application(health, metrics, files, routers=routers(settings, readiness_gate, metrics))
+    app = application(
+        health, metrics, files, types=settings.media_types, routers=routers(settings, readiness_gate, metrics)
+    )
     updates = SupervisorUpdates(
         supervisor or SupervisorSocket(), health, stop.requested.is_set, drain_seconds=settings.drain_seconds
     )

@@ -126,7 +126,11 @@ async def _build(
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
     limits = Policy(
-        settings.give_up_after, provider_hosts=settings.provider_hosts, observe=observe, key_count=len(keys)
+        settings.give_up_after,
+        provider_hosts=settings.provider_hosts,
+        observe=observe,
+        key_count=len(keys),
+        max_results=settings.max_results,
     )
     policy = CurrentPolicy(limits)
     eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
@@ -215,6 +219,7 @@ async def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetc
         hosts=settings.result_hosts,
         max_bytes=settings.max_asset_bytes,
         allow_private=settings.allow_private_hosts,
+        types=settings.media_types,
     )
 
 

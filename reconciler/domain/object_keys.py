@@ -7,38 +7,90 @@ the HTTP API the display address, sweep and backfill the rules about the provide
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 
 class Kind(StrEnum):
-    """The kind of a result, from its sniffed type."""
+    """The kind of a result, from its sniffed type: a folder in the bucket and a label of metrics.
+
+    TEXT is words, FILE every document that is neither words nor media.
+    """
 
     IMAGE = "image"
     VIDEO = "video"
     AUDIO = "audio"
+    TEXT = "text"
+    FILE = "file"
 
 
-TYPES: Mapping[str, tuple[Kind, str]] = MappingProxyType(
+MEDIA_KINDS = frozenset({Kind.IMAGE, Kind.VIDEO, Kind.AUDIO})
+"""The kinds that a row can order; words and files may come with any of them."""
+
+OCTETS = "application/octet-stream"
+"""A Content-Type that every browser saves, and none shows or runs."""
+
+PCM = "audio/pcm"
+"""Raw sound without a header: its bytes show no type, so only an announcement can name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """How files of one type are stored, and how browsers get them.
+
+    `served_as` is the Content-Type; it differs from the type where a browser would run such a file. `attachment` says
+    that our own web server tells browsers to save the file.
+    """
+
+    kind: Kind
+    ext: str
+    served_as: str
+    attachment: bool = True
+
+
+_SHOWN = {
+    "image/png": (Kind.IMAGE, "png"),
+    "image/jpeg": (Kind.IMAGE, "jpg"),
+    "image/webp": (Kind.IMAGE, "webp"),
+    "image/gif": (Kind.IMAGE, "gif"),
+    "image/avif": (Kind.IMAGE, "avif"),
+    "video/mp4": (Kind.VIDEO, "mp4"),
+    "video/webm": (Kind.VIDEO, "webm"),
+    "video/quicktime": (Kind.VIDEO, "mov"),
+    "audio/mpeg": (Kind.AUDIO, "mp3"),
+    "audio/wav": (Kind.AUDIO, "wav"),
+    "audio/ogg": (Kind.AUDIO, "ogg"),
+    "audio/flac": (Kind.AUDIO, "flac"),
+    "audio/mp4": (Kind.AUDIO, "m4a"),
+    "audio/aac": (Kind.AUDIO, "aac"),
+}
+# SVG and PDF may hold scripts. A public object of Supabase Storage has no header besides its Content-Type that could
+# keep a browser from running them, so they are stored as bytes without a meaning.
+_SAVED = {
+    "image/tiff": (Kind.IMAGE, "tiff", "image/tiff"),
+    "image/vnd.adobe.photoshop": (Kind.IMAGE, "psd", "image/vnd.adobe.photoshop"),
+    "image/svg+xml": (Kind.IMAGE, "svg", OCTETS),
+    "audio/aiff": (Kind.AUDIO, "aiff", "audio/aiff"),
+    "audio/midi": (Kind.AUDIO, "mid", "audio/midi"),
+    PCM: (Kind.AUDIO, "pcm", OCTETS),
+    "text/plain": (Kind.TEXT, "txt", "text/plain; charset=utf-8"),
+    "application/json": (Kind.TEXT, "json", "application/json"),
+    "application/x-subrip": (Kind.TEXT, "srt", "application/x-subrip"),
+    "text/vtt": (Kind.TEXT, "vtt", "text/vtt"),
+    "application/pdf": (Kind.FILE, "pdf", OCTETS),
+    "application/zip": (Kind.FILE, "zip", "application/zip"),
+    "model/gltf-binary": (Kind.FILE, "glb", "model/gltf-binary"),
+}
+
+TYPES: Mapping[str, MediaType] = MappingProxyType(
     {
-        "image/png": (Kind.IMAGE, "png"),
-        "image/jpeg": (Kind.IMAGE, "jpg"),
-        "image/webp": (Kind.IMAGE, "webp"),
-        "image/gif": (Kind.IMAGE, "gif"),
-        "image/avif": (Kind.IMAGE, "avif"),
-        "video/mp4": (Kind.VIDEO, "mp4"),
-        "video/webm": (Kind.VIDEO, "webm"),
-        "video/quicktime": (Kind.VIDEO, "mov"),
-        "audio/mpeg": (Kind.AUDIO, "mp3"),
-        "audio/wav": (Kind.AUDIO, "wav"),
-        "audio/ogg": (Kind.AUDIO, "ogg"),
-        "audio/flac": (Kind.AUDIO, "flac"),
-        "audio/mp4": (Kind.AUDIO, "m4a"),
-        "audio/aac": (Kind.AUDIO, "aac"),
+        **{mime: MediaType(kind, ext, mime, attachment=False) for mime, (kind, ext) in _SHOWN.items()},
+        **{mime: MediaType(*stored) for mime, stored in _SAVED.items()},
     }
 )
-"""The media types that are stored, each with its kind and file extension."""
+"""The types that are stored; RECONCILER_EXTRA_TYPES adds more."""
 
 PROVIDER_HOSTS = ("aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai")
 """The hosts of KIE's results, as suffixes."""
@@ -50,6 +102,21 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REPLACED_ID = re.compile(r".*\.[0-9a-f]{32}")
 _OBJECT_NUMBER = re.compile(r"[0-9]{1,4}(?:-[0-9a-f]{8})?\.")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def extra_type(ext: str) -> MediaType:
+    """Return how a type is stored that only the operator's setting names."""
+    return MediaType(Kind.FILE, ext, OCTETS)
+
+
+def kind_of(mime: str) -> Kind:
+    """Return the kind of a stored type; one that only a setting names is a file."""
+    return TYPES[mime].kind if mime in TYPES else Kind.FILE
+
+
+def content_type(mime: str) -> str:
+    """Return the Content-Type under which a file of this type is stored and served."""
+    return TYPES[mime].served_as if mime in TYPES else OCTETS
 
 
 def object_key(

@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -21,7 +21,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.domain.object_keys import CALLBACK_PATH
+from reconciler.domain.object_keys import CALLBACK_PATH, TYPES, MediaType
 from reconciler.errors import Config
 from reconciler.health import DRAINING, Health
 from reconciler.http import problems
@@ -42,13 +42,17 @@ def application(
     metrics: Metrics,
     files: Path | None = None,
     *,
+    types: Mapping[str, MediaType] = TYPES,
     routers: Sequence[APIRouter] = (),
     limits: RequestLimits = _LIMITS,
 ) -> FastAPI:
-    """Return the application; `files` is the folder of the local storage backend, None for other backends."""
+    """Return the application; `files` is the folder of the local storage backend, None for other backends.
+
+    `types` are those that are stored there.
+    """
     app = described_app()
     problems.install(app)
-    own = [monitoring.routes(health, metrics), *([] if files is None else [stored_files.routes(files)])]
+    own = [monitoring.routes(health, metrics), *([] if files is None else [stored_files.routes(files, types)])]
     for router in (*routers, *own):
         app.include_router(router)
     app.add_middleware(_RequestMiddleware, limits=limits, metrics=metrics, health=health)

@@ -5,14 +5,17 @@ The address comes from KIE, the body from a foreign host. The resolved IP addres
 """
 
 import asyncio
+import mimetypes
 import re
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
-from reconciler.domain.object_keys import AMBIGUOUS_CHARACTERS, host_listed
+from reconciler.domain.object_keys import AMBIGUOUS_CHARACTERS, TYPES, MediaType, host_listed
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.media.sniff import sniff
 from reconciler.media.spool import HEAD, PIECE, Spool
@@ -22,12 +25,17 @@ from reconciler.net.http_clients import SILENCE, retry_after
 MAX_REDIRECTS = 5
 MAX_ADDRESS = 8192
 
+# Only Python's own table: the files of this machine are not read.
+_OTHER_TYPES = mimetypes.MimeTypes(filenames=())
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY_STATUSES = frozenset({408, 425, 429})
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 _IP_ADDRESS = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[0-9.]+", re.IGNORECASE)
 
 Progress = Callable[[int, int | None], None]
+Recognise = Callable[[Spool, bool], str]
+"""Returns the type of what a spool holds so far; True says that it holds the whole body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class FetchTimeouts:
 
 @dataclass(eq=False)
 class Fetcher:
-    """Downloads results; the process has one."""
+    """Downloads results; the process has one. `types` are those that are stored."""
 
     session: aiohttp.ClientSession
     _: KW_ONLY
@@ -49,23 +57,40 @@ class Fetcher:
     max_bytes: int
     allow_private: bool = False
     timeouts: FetchTimeouts = FetchTimeouts()
+    types: Mapping[str, MediaType] = field(default_factory=lambda: TYPES)
 
-    async def fetch(self, source: str, spool: Spool, *, progress: Progress | None = None) -> str:
+    def announced_by(self, address: str) -> str | None:
+        """Return the type that the extension of an address announces, None if it announces none."""
+        try:
+            ext = urlsplit(address).path.rpartition(".")[2].lower()
+        except ValueError:
+            return None
+        stored = next((mime for mime, found in self.types.items() if found.ext == ext), None)
+        return stored or _OTHER_TYPES.types_map[True].get(f".{ext}")
+
+    async def fetch(
+        self, source: str, spool: Spool, *, announced: str | None = None, progress: Progress | None = None
+    ) -> str:
         """Fill and seal an empty spool from this address; return the sniffed type.
 
-        `progress` is called with the bytes received and the announced length. Raises Gone if the address is dead,
-        Permanent if the address or its bytes are refused, else Transient. After Gone, or a refused address, the spool
-        is still empty, so another address may be tried.
+        `announced` is the MIME type that the provider names for the result; where it names none that is stored, the
+        extension of `source` counts. `progress` is called with the bytes received and the expected length. Raises Gone
+        if the address is dead, Permanent if the address or its bytes are refused, else Transient. After Gone, or a
+        refused address, the spool is still empty, so another address may be tried.
         """
+        named = announced if announced in self.types else self.announced_by(source) or announced
         try:
-            return await self._follow(source, spool, progress)
+            return await self._follow(source, spool, partial(self._recognise, named), progress)
         except TimeoutError:
             raise Transient("the source is too slow", code="timeout") from None
         except (aiohttp.ClientError, UnicodeError) as error:
             # `from None`, because the text of the cause may hold a signed address.
             raise _translate(error) from None
 
-    async def _follow(self, source: str, spool: Spool, progress: Progress | None) -> str:
+    def _recognise(self, announced: str | None, spool: Spool, whole: bool) -> str:
+        return sniff(spool.head, announced=announced, whole=whole, types=self.types)
+
+    async def _follow(self, source: str, spool: Spool, recognise: Recognise, progress: Progress | None) -> str:
         url = self._checked(source)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self.timeouts.idle)
         async with asyncio.timeout(self.timeouts.start) as deadline:
@@ -73,7 +98,7 @@ class Fetcher:
                 async with self.session.get(url, allow_redirects=False, timeout=timeout) as response:
                     if response.status not in _REDIRECTS:
                         self._check_headers(response)
-                        return await self._receive(response, spool, deadline, progress)
+                        return await self._receive(response, spool, recognise, deadline, progress)
                     location = response.headers.get("Location", "")
                 url = self._checked(location, url)
         raise Permanent("the source redirects without end", code="redirects")
@@ -108,24 +133,29 @@ class Fetcher:
             raise self._too_large()
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, spool: Spool, deadline: asyncio.Timeout, progress: Progress | None
+        self,
+        response: aiohttp.ClientResponse,
+        spool: Spool,
+        recognise: Recognise,
+        deadline: asyncio.Timeout,
+        progress: Progress | None,
     ) -> str:
         started = asyncio.get_running_loop().time()
-        announced, mime, next_check = response.content_length, None, PIECE
+        expected, mime, next_check = response.content_length, None, PIECE
         while chunk := await response.content.readany():
             if spool.size + len(chunk) > self.max_bytes:
                 raise self._too_large()
             await spool.write(chunk)
             if mime is None and spool.size >= HEAD:
-                mime = sniff(spool.head)
+                mime = recognise(spool, False)
             if spool.size >= next_check:
                 next_check = spool.size + PIECE
                 deadline.reschedule(started + self.timeouts.start + spool.size / self.timeouts.pace)
             if progress is not None:
-                progress(spool.size, announced)
+                progress(spool.size, expected)
         if not spool.size:
             raise Transient("the source is empty", code="empty")
-        mime = mime or sniff(spool.head)
+        mime = mime or recognise(spool, True)
         await spool.seal()
         return mime
 

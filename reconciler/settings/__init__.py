@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AliasGenerator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from reconciler.domain.object_keys import PROVIDER_HOSTS
+from reconciler.domain.object_keys import PROVIDER_HOSTS, TYPES, MediaType, extra_type
 from reconciler.errors import Config
 from reconciler.settings.sources import gather, named
 from reconciler.settings.values import (
@@ -23,6 +23,7 @@ from reconciler.settings.values import (
     DatabaseAddress,
     Duration,
     ExactAddress,
+    ExtraTypes,
     HeaderSecret,
     Hosts,
     Lower,
@@ -117,6 +118,8 @@ class Settings(BaseSettings):
     providers: Words = ("kie",)
     task_pattern: Pattern = ".+"
     result_hosts: Hosts = PROVIDER_HOSTS
+    max_results: int = Field(200, ge=1, le=1000)
+    extra_types: ExtraTypes = ()
     allow_private_hosts: bool = False
     on_fail: Annotated[Literal["write", "handover"], Lower] = "write"
     notify_url: ExactAddress = Field("", repr=False)
@@ -173,6 +176,12 @@ class Settings(BaseSettings):
     def provider_hosts(self) -> tuple[str, ...]:
         """The hosts of KIE: `result_hosts`, and the known ones even if `result_hosts` does not name them."""
         return tuple(dict.fromkeys((*self.result_hosts, *PROVIDER_HOSTS)))
+
+    @property
+    def media_types(self) -> Mapping[str, MediaType]:
+        """The types that are stored: the known ones, and those of `extra_types`."""
+        added = (pair.split("=") for pair in self.extra_types)
+        return {**TYPES, **{mime: extra_type(ext) for mime, ext in added}}
 
     def kie_keys(self) -> tuple[KieKey, ...]:
         """Return the API keys for KIE in order of preference, each secret once."""

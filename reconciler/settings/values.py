@@ -12,10 +12,14 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 
+from reconciler.domain.object_keys import TYPES
+
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 36500 * 86400
 """A hundred years: Python and PostgreSQL can still represent times that far away."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_TYPE = re.compile(r"([a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*)=([a-z0-9]{1,10})")
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _DATABASE = (
     "must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
     "(characters such as @ : / ? # in the password written as %40 %3A %2F %3F %23)"
@@ -55,6 +59,20 @@ def _list(value: object) -> object:
 
 def _suffixes(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part if part == "*" else part.lower().lstrip("*.") for part in value)
+
+
+def _extra_types(value: tuple[str, ...]) -> tuple[str, ...]:
+    pairs = [found.groups() for part in value if (found := _TYPE.fullmatch(part.lower()))]
+    if len(pairs) < len(value):
+        raise ValueError("must list types as TYPE=EXTENSION, such as video/x-matroska=mkv")
+    types, extensions = ({pair[at] for pair in pairs} for at in (0, 1))
+    if types & _PAGES:
+        raise ValueError("must not name HTML: a page is never a result")
+    if types & TYPES.keys() or extensions & {found.ext for found in TYPES.values()}:
+        raise ValueError("must not name a type or an extension that is stored anyway")
+    if min(len(types), len(extensions)) < len(pairs):
+        raise ValueError("must not name a type or an extension twice")
+    return tuple("=".join(pair) for pair in pairs)
 
 
 def _exact_address(value: str) -> str:
@@ -132,6 +150,7 @@ Size = Annotated[ByteSize, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_list)]
+ExtraTypes = Annotated[Words, AfterValidator(_extra_types)]
 Hosts = Annotated[Words, AfterValidator(_suffixes)]
 ExactAddress = Annotated[str, AfterValidator(_exact_address)]
 WebAddress = Annotated[ExactAddress, AfterValidator(lambda value: value.rstrip("/"))]

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.domain.object_keys import content_type
 from reconciler.errors import Permanent
 from reconciler.media.spool import Spool
 
@@ -41,7 +42,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class PutRequest:
-    """The object to store; `lease` is written into its metadata.
+    """The object to store; `mime` is the type of its bytes, `lease` is written into its metadata.
 
     `upload` names a resumable upload of the same bytes that was started earlier.
     """
@@ -50,6 +51,11 @@ class PutRequest:
     mime: str
     lease: str
     upload: str | None = None
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type of the object: not its own type where a browser would run the file."""
+        return content_type(self.mime)
 
 
 class Store(Protocol):

@@ -38,22 +38,23 @@ _BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class BucketRules:
-    """The types and the size in bytes that the bucket accepts; None means any."""
+    """The Content-Types and the size in bytes that the bucket accepts; None means any."""
 
     types: tuple[str, ...] | None = None
     size: int | None = None
 
-    def accepts(self, mime: str) -> bool:
-        """Return whether the bucket accepts a type, by its name or by a wildcard."""
-        return self.types is None or mime in self.types or f"{mime.partition('/')[0]}/*" in self.types
+    def accepts(self, content_type: str) -> bool:
+        """Return whether the bucket accepts a Content-Type, literally or by the wildcard of its family."""
+        family = f"{content_type.partition('/')[0]}/*"
+        return self.types is None or content_type in self.types or family in self.types
 
-    def refuse(self, bucket: str, mime: str, size: int) -> Permanent | None:
+    def refuse(self, bucket: str, content_type: str, size: int) -> Permanent | None:
         """Return why the bucket would refuse this object, None if it would not."""
-        if not self.accepts(mime):
+        if not self.accepts(content_type):
             return Permanent(
-                f"bucket {bucket} does not accept {mime}: it allows {', '.join(self.types or ()) or 'nothing'}",
+                f"bucket {bucket} does not accept {content_type}: it allows {', '.join(self.types or ()) or 'nothing'}",
                 code="bucket_refuses_type",
-                hint=f"add {mime} to the bucket's allowed MIME types",
+                hint=f"add {content_type} to the bucket's allowed MIME types",
             )
         if self.size is not None and size > self.size:
             return Permanent(
@@ -130,7 +131,7 @@ class SupabaseStore:
     ) -> None:
         """Store a sealed spool; see Store. A type or size that the bucket refuses is refused before a byte is sent."""
         checked_path(request.path)
-        await self._check_rules(request.mime, spool.size)
+        await self._check_rules(request.content_type, spool.size)
         exists, proven = (partial(check, request.path, spool) for check in (self._exists, self._proven))
         upload = TusUpload(request, spool, holds_lease, upload_started, exists, proven, progress)
         try:
@@ -199,12 +200,12 @@ class SupabaseStore:
         self.rules = BucketRules(types, bucket.file_size_limit)
         return bucket.public
 
-    async def _check_rules(self, mime: str, size: int) -> None:
-        if self.rules is not None and self.rules.refuse(self._bucket, mime, size) is None:
+    async def _check_rules(self, content_type: str, size: int) -> None:
+        if self.rules is not None and self.rules.refuse(self._bucket, content_type, size) is None:
             return
         # The rules may have changed: load them before refusing.
         await self._load_rules()
-        refused = self.rules and self.rules.refuse(self._bucket, mime, size)
+        refused = self.rules and self.rules.refuse(self._bucket, content_type, size)
         if refused:
             raise refused
 
@@ -243,7 +244,7 @@ class SupabaseStore:
         upload.check_lease()
         headers = {
             **self._headers,
-            "Content-Type": upload.request.mime,
+            "Content-Type": upload.request.content_type,
             "Content-Length": str(size),
             # Another task of the row may replace the object at this path, so caches must revalidate it.
             "Cache-Control": f"max-age={tus.CACHE_SECONDS}",

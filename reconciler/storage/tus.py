@@ -197,7 +197,7 @@ class Tus:
         fields = {
             "bucketName": self._bucket,
             "objectName": job.request.path,
-            "contentType": job.request.mime,
+            "contentType": job.request.content_type,
             "cacheControl": str(CACHE_SECONDS),
             "metadata": job.metadata,
         }

@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.domain.decide import is_repair
 from reconciler.domain.model import Asset, DeliveryFailed, Result, Row, Stored
-from reconciler.domain.object_keys import TYPES, object_key
+from reconciler.domain.object_keys import MediaType, object_key
 from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import KieClient
@@ -138,7 +138,8 @@ class Deliverer:
                 except ReconcilerError as refused:
                     refusals.append(refused)
                     continue
-                return await self._store(row, _asset(row, result, mime, spool, before), lease, progress, spool)
+                asset = _asset(row, result, mime, self.fetcher.types[mime], spool, before)
+                return await self._store(row, asset, lease, progress, spool)
         raise next((refused for refused in refusals if not isinstance(refused, Gone)), refusals[0])
 
     async def _store(self, row: Row, asset: Asset, lease: Lease, progress: TransferProgress, spool: Spool) -> Asset:
@@ -163,16 +164,16 @@ class Deliverer:
     ) -> str:
         """Fill the spool from this address, or with the text of the result where it has none; return its MIME type."""
         if source is not None:
-            return await self._fetch(row, result.n, source, progress, spool)
+            return await self._fetch(row, result, source, progress, spool)
         await spool.write((result.text or "").encode())
         await spool.seal()
         return result.mime or "text/plain"
 
-    async def _fetch(self, row: Row, n: int, source: str, progress: TransferProgress, spool: Spool) -> str:
+    async def _fetch(self, row: Row, result: Result, source: str, progress: TransferProgress, spool: Spool) -> str:
         """Download one source into the spool, from a renewed address where its own is refused; return its MIME type."""
         began = time.monotonic()
         try:
-            mime = await self.fetcher.fetch(source, spool, progress=progress.move)
+            mime = await self.fetcher.fetch(source, spool, announced=result.mime, progress=progress.move)
         except Permanent as refused:
             if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in RENEWABLE):
                 raise
@@ -182,9 +183,10 @@ class Deliverer:
             except (Transient, Permanent):
                 # Where KIE gives no other address, the first refusal is the one to act on.
                 raise refused from None
-            mime = await self.fetcher.fetch(renewed, spool, progress=progress.move)
+            announced = result.mime or self.fetcher.announced_by(source)
+            mime = await self.fetcher.fetch(renewed, spool, announced=announced, progress=progress.move)
         self.metrics.downloaded.inc(spool.size)
-        _logger(row, n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
+        _logger(row, result.n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
         return mime
 
     async def _put(self, row: Row, lease: Lease, progress: TransferProgress, asset: Asset, spool: Spool) -> None:
@@ -203,18 +205,18 @@ def _logger(row: Row, n: int) -> Any:
     return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
 
 
-def _asset(row: Row, result: Result, mime: str, spool: Spool, before: Asset | None) -> Asset:
-    """Return the asset of these bytes; an upload that an earlier attempt began with them goes on."""
-    kind, ext = TYPES[mime]
-    same_bytes = before is not None and before.sha256 == spool.sha256
+def _asset(row: Row, result: Result, mime: str, stored: MediaType, spool: Spool, before: Asset | None) -> Asset:
+    """Return the asset of these bytes; `before` is what an earlier attempt wrote down about the same result."""
+    asset = Asset(result.n, "", mime, spool.size, spool.sha256, spool.md5)
+    if before is not None and before.sha256 == spool.sha256:
+        # The same bytes keep their path, and an upload of them that was begun goes on.
+        return replace(asset, path=before.path, upload=before.upload)
     # An address that was shown must not get other bytes: a cache may hold the former ones.
-    replaces = spool.sha256 if is_repair(row) and before is not None and not same_bytes else _former_task(row)
-    path = object_key(user_id=row.user_id, kind=kind, generation_id=row.id, n=result.n, ext=ext, replaces=replaces)
-    if before is not None and same_bytes:
-        path = before.path
-    goes_on = before is not None and same_bytes and before.size == spool.size
-    upload = before.upload if before is not None and goes_on else None
-    return Asset(result.n, path, mime, spool.size, spool.sha256, spool.md5, upload=upload)
+    replaces = spool.sha256 if is_repair(row) and before is not None else _former_task(row)
+    path = object_key(
+        user_id=row.user_id, kind=stored.kind, generation_id=row.id, n=result.n, ext=stored.ext, replaces=replaces
+    )
+    return replace(asset, path=path)
 
 
 def _former_task(row: Row) -> str | None:

@@ -7,7 +7,7 @@ visit is logged and measured where it happens.
 import structlog
 
 from reconciler.domain.model import Done, Fail, Finish, Reschedule
-from reconciler.domain.object_keys import TYPES
+from reconciler.domain.object_keys import kind_of
 from reconciler.metrics import Metrics
 from reconciler.tracing import Tracing
 from reconciler.worker.visit import VisitOutcome
@@ -50,7 +50,7 @@ def measure_visit(metrics: Metrics, outcome: VisitOutcome) -> None:
         metrics.ended(end, outcome.claim.trigger)
     if end == "delivered":
         since_completion = outcome.at - row.completed_at if row.completed_at else None
-        kind, _ = TYPES[row.assets[0].mime]
+        kind = kind_of(row.assets[0].mime)
         metrics.delivered(kind, outcome.at - row.created_at, since_completion, generation_id=row.id)
 
 

@@ -10,12 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reconciler.domain.object_keys import (
+    MEDIA_KINDS,
+    OCTETS,
     PROVIDER_HOSTS,
     TYPES,
     Kind,
+    MediaType,
     callback_address,
+    content_type,
     display_url,
+    extra_type,
     host_listed,
+    kind_of,
     object_key,
     points_at_provider,
 )
@@ -29,13 +35,41 @@ def key(user_id: str | None = "u1", generation_id: str = "g1", n: int = 0) -> st
     return object_key(user_id=user_id, kind=Kind.IMAGE, generation_id=generation_id, n=n, ext="png")
 
 
-def test_every_stored_type_has_the_kind_of_its_mime_type_and_a_unique_extension():
-    assert all(mime.split("/")[0] == kind.value for mime, (kind, _) in TYPES.items())
-    assert len({ext for _, ext in TYPES.values()}) == len(TYPES)
-    assert TYPES["image/jpeg"] == (Kind.IMAGE, "jpg")
-    assert TYPES["video/quicktime"] == (Kind.VIDEO, "mov")
-    assert TYPES["audio/mpeg"] == (Kind.AUDIO, "mp3")
-    assert TYPES["audio/mp4"] == (Kind.AUDIO, "m4a")
+def test_every_stored_type_of_media_has_the_kind_of_its_mime_type():
+    media = {mime: stored.kind for mime, stored in TYPES.items() if stored.kind in MEDIA_KINDS}
+    assert all(mime.split("/")[0] == kind.value for mime, kind in media.items())
+    assert (TYPES["image/jpeg"].kind, TYPES["image/jpeg"].ext) == (Kind.IMAGE, "jpg")
+    assert (TYPES["video/quicktime"].kind, TYPES["video/quicktime"].ext) == (Kind.VIDEO, "mov")
+    assert (TYPES["audio/mp4"].kind, TYPES["audio/mp4"].ext) == (Kind.AUDIO, "m4a")
+
+
+def test_words_are_of_the_kind_text_and_other_documents_of_the_kind_file():
+    kinds = {stored.ext: stored.kind for stored in TYPES.values() if stored.kind not in MEDIA_KINDS}
+    assert kinds == {
+        "txt": Kind.TEXT, "json": Kind.TEXT, "srt": Kind.TEXT, "vtt": Kind.TEXT,
+        "pdf": Kind.FILE, "zip": Kind.FILE, "glb": Kind.FILE,
+    }  # fmt: skip
+
+
+def test_no_two_stored_types_share_an_extension():
+    assert len({stored.ext for stored in TYPES.values()}) == len(TYPES)
+
+
+@pytest.mark.parametrize("mime", ["image/svg+xml", "application/pdf"])
+def test_a_type_that_may_hold_scripts_is_served_as_bytes_to_be_saved(mime: str):
+    assert content_type(mime) == OCTETS
+    assert TYPES[mime].attachment
+
+
+def test_no_type_is_served_as_one_that_browsers_run():
+    active = {"text/html", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml", "application/pdf"}
+    assert not active & {stored.served_as.partition(";")[0] for stored in TYPES.values()}
+
+
+def test_a_type_that_only_a_setting_names_is_a_file_served_as_bytes():
+    assert extra_type("mkv") == MediaType(Kind.FILE, "mkv", OCTETS, attachment=True)
+    assert (kind_of("video/x-matroska"), content_type("video/x-matroska")) == (Kind.FILE, OCTETS)
+    assert (kind_of("video/mp4"), content_type("video/mp4")) == (Kind.VIDEO, "video/mp4")
 
 
 def test_a_key_consists_of_user_kind_generation_and_number():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reconciler.domain import poll_interval
 from reconciler.domain.model import DurationModel
-from reconciler.domain.object_keys import Kind
+from reconciler.domain.object_keys import MEDIA_KINDS
 from testkit.poll_simulation import POLICIES, Delays, fleet, simulate, table
 
 MODELS = st.builds(DurationModel, mu=st.floats(min_value=0, max_value=10), sigma=st.floats(min_value=0.01, max_value=2))
@@ -52,7 +52,7 @@ def test_a_row_without_a_known_kind_or_model_gets_the_general_prior(kind: str | 
 
 
 def test_every_kind_of_result_has_a_prior():
-    assert set(poll_interval.PRIORS) == {*Kind, None}
+    assert set(poll_interval.PRIORS) == {*MEDIA_KINDS, None}
 
 
 def test_half_of_the_tasks_are_done_at_the_median():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from reconciler.domain.object_keys import TYPES, MediaType, extra_type
 from reconciler.errors import Config
 from reconciler.health import Health
 from reconciler.http.app import _bind, application, serving
@@ -18,8 +19,10 @@ from reconciler.metrics import Metrics
 
 
 @asynccontextmanager
-async def client_of(health: Health, files: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    app = application(health, Metrics(), files)
+async def client_of(
+    health: Health, files: Path | None = None, types: Mapping[str, MediaType] = TYPES
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = application(health, Metrics(), files, types=types)
     async with (
         serving(app, "127.0.0.1", 0) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
@@ -82,8 +85,33 @@ async def test_a_stored_file_is_served_with_its_type_and_in_ranges(tmp_path: Pat
         whole = await client.get("/files/u/image/g_0.png")
         part = await client.get("/files/u/image/g_0.png", headers={"Range": "bytes=2-4"})
     assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, b"0123456789", "image/png")
+    assert "content-disposition" not in whole.headers
     assert whole.headers["x-content-type-options"] == "nosniff"
     assert (part.status_code, part.content) == (206, b"234")
+
+
+@pytest.mark.parametrize(
+    ("key", "content_type"),
+    [
+        ("u/text/g_0.txt", "text/plain; charset=utf-8"),
+        ("u/text/g_0.json", "application/json"),
+        ("u/text/g_0.vtt", "text/vtt; charset=utf-8"),
+        ("u/image/g_0.svg", "application/octet-stream"),
+        ("u/image/g_0.tiff", "image/tiff"),
+        ("u/file/g_0.pdf", "application/octet-stream"),
+        ("u/file/g_0.glb", "model/gltf-binary"),
+        ("u/file/g_0.mkv", "application/octet-stream"),
+    ],
+)
+async def test_a_stored_document_is_saved_and_never_run(key: str, content_type: str, tmp_path: Path) -> None:
+    (tmp_path / key).parent.mkdir(parents=True)
+    (tmp_path / key).write_bytes(b"<svg><script>alert(1)</script></svg>")
+    async with client_of(healthy(), tmp_path, {**TYPES, "video/x-matroska": extra_type("mkv")}) as client:
+        answer = await client.get(f"/files/{key}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+    assert answer.headers["content-disposition"] == f'attachment; filename="{key.rpartition("/")[2]}"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"].split("; ")[:2] == ["sandbox", "default-src 'none'"]
 
 
 async def test_an_invalid_range_is_answered_as_a_problem(tmp_path: Path) -> None:
@@ -102,13 +130,24 @@ async def test_an_invalid_range_is_answered_as_a_problem(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "key", ["u/image/none.png", "../secret.png", "%2e%2e/secret.png", "page.html", "u", "link.png", ".parts/x.png"]
+    "key",
+    [
+        "u/image/none.png",
+        "../secret.png",
+        "%2e%2e/secret.png",
+        "page.html",
+        "film.mkv",
+        "u",
+        "link.png",
+        ".parts/x.png",
+    ],
 )
 async def test_only_stored_media_are_served(key: str, tmp_path: Path) -> None:
     root = tmp_path / "files"
     (root / "u").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(b"secret")
     (root / "page.html").write_text("<script>")
+    (root / "film.mkv").write_text("of a type that no setting names")
     (root / ".parts").mkdir()
     (root / ".parts/x.png").write_bytes(b"half a picture")
     (root / "link.png").symlink_to(tmp_path / "secret.png")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from reconciler.domain.object_keys import TYPES, extra_type
 from reconciler.errors import Config
 from reconciler.settings import KieKey, Settings, load, variable
 
@@ -33,6 +34,9 @@ NOT_BUILT = frozenset(
     }
 )
 """Settings in the contract that no version has yet."""
+
+ADDED = frozenset({"RECONCILER_EXTRA_TYPES", "RECONCILER_MAX_RESULTS"})
+"""Settings for bounds of ours that an operator may raise; the contract has no line for each of them."""
 
 
 @pytest.fixture
@@ -62,6 +66,7 @@ def test_without_variables_every_setting_has_the_default_of_the_contract(given: 
     }  # fmt: skip
     assert (settings.on_fail, settings.allow_private_hosts) == ("write", False)
     assert settings.failed_retention_days == 30
+    assert (settings.max_results, settings.extra_types) == (200, ())
     assert (settings.log_level, settings.log_format) == ("info", None)
     assert settings.spool_dir is None
     assert settings.storage_local_dir is None
@@ -73,7 +78,7 @@ def test_the_contract_and_the_code_have_the_same_settings() -> None:
     first_cells = [line for line in section.splitlines() if line.startswith("| `")]
     promised = set(re.findall(r"`([A-Z][A-Z_]{5,})`", "\n".join(first_cells)))
     read = {variable(name) for name in Settings.model_fields}
-    assert promised - {"RECONCILER_ENV_FILE", "NEXT_PUBLIC_SUPABASE_URL"} - NOT_BUILT == read
+    assert promised - {"RECONCILER_ENV_FILE", "NEXT_PUBLIC_SUPABASE_URL"} - NOT_BUILT == read - ADDED
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,14 @@ def test_lists_are_separated_by_commas_or_blanks(given: Given) -> None:
     settings = given(RECONCILER_PROVIDERS="kie, kie-old  kie", RECONCILER_RESULT_HOSTS="*.A.example .b.example")
     assert settings.providers == ("kie", "kie-old")
     assert settings.result_hosts == ("a.example", "b.example")
+
+
+def test_extra_types_are_stored_beside_the_known_ones(given: Given) -> None:
+    settings = given(RECONCILER_EXTRA_TYPES="Video/X-Matroska=MKV, application/x-foo=foo")
+    assert settings.extra_types == ("video/x-matroska=mkv", "application/x-foo=foo")
+    assert settings.media_types.keys() - TYPES.keys() == {"video/x-matroska", "application/x-foo"}
+    assert settings.media_types["video/x-matroska"] == extra_type("mkv")
+    assert settings.media_types["image/png"] == TYPES["image/png"]
 
 
 def test_a_star_alone_lets_results_come_from_any_host(given: Given) -> None:
@@ -177,6 +190,18 @@ def test_a_malformed_database_address_is_explained_by_an_example_and_not_printed
         ("RECONCILER_ALLOW_PRIVATE_HOSTS", "perhaps", "must be a valid boolean"),
         ("RECONCILER_TASK_PATTERN", "(", "must be a regular expression"),
         ("RECONCILER_PROVIDERS", ",", "must name at least one"),
+        ("RECONCILER_MAX_RESULTS", "0", "must be greater than or equal to 1"),
+        ("RECONCILER_MAX_RESULTS", "1001", "must be less than or equal to 1000"),
+        ("RECONCILER_EXTRA_TYPES", "mkv", "must list types as TYPE=EXTENSION, such as video/x-matroska=mkv"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo", "must list types as TYPE=EXTENSION"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo=.foo", "must list types as TYPE=EXTENSION"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo=../foo", "must list types as TYPE=EXTENSION"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo=foo,video/x-bar=", "must list types as TYPE=EXTENSION"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo=foo,video/x-foo=bar", "must not name a type or an extension twice"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo=foo,video/x-bar=foo", "must not name a type or an extension twice"),
+        ("RECONCILER_EXTRA_TYPES", "image/png=foo", "must not name a type or an extension that is stored anyway"),
+        ("RECONCILER_EXTRA_TYPES", "video/x-foo=mp4", "must not name a type or an extension that is stored anyway"),
+        ("RECONCILER_EXTRA_TYPES", "Text/HTML=foo", "must not name HTML: a page is never a result"),
         ("KIE_MARKET_BASE_URL", "api.kie.ai", "must be an address such as https://example.com"),
         ("SUPABASE_URL", "https://a b", "must be an address such as https://example.com"),
         ("SUPABASE_URL", "https://h:port", "must be an address such as https://example.com"),

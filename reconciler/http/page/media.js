@@ -1,4 +1,4 @@
-// The results of one generation: pictures, films or sounds, with buttons to page where there are several.
+// The results of one generation: pictures, films, sounds, words or other files, with buttons to page where there are several.
 
 import { Away } from "./api.js";
 import { text } from "./texts.js";
@@ -7,7 +7,10 @@ const ENDINGS = {
   image: /\.(png|jpe?g|gif|webp|avif)$/i,
   video: /\.(mp4|webm|mov|m4v)$/i,
   audio: /\.(mp3|wav|ogg|oga|flac|aac|m4a|opus)$/i,
+  text: /\.(txt|json|srt|vtt)$/i,
 };
+const ENDING = /\.([a-z0-9]{1,10})$/i;
+const SHOWN_BYTES = 64 * 1024;
 
 /** Return the address as a URL where it is http(s) without a login; null for everything else. */
 export function safe(address) {
@@ -33,10 +36,13 @@ export function sources(item) {
   return checked.filter((source) => source.urls.length > 0);
 }
 
-/** Return whether a file is an image, a video or audio: by its name, else by what was ordered. */
-export function sort(url, kind) {
+/** Return whether a file is an image, a video, audio, text or another file: by its name, else by what was ordered. */
+export function sort(url, kind, from) {
   const found = Object.entries(ENDINGS).find(([, ending]) => ending.test(url.pathname));
-  return found?.[0] ?? (kind in ENDINGS ? kind : "image");
+  if (found) return found[0];
+  // The name of a stored file always tells its type; the provider's names may not.
+  if (from === "asset" && ENDING.test(url.pathname)) return "file";
+  return kind in ENDINGS ? kind : "image";
 }
 
 const pending = new WeakMap();
@@ -101,7 +107,7 @@ export class Viewer {
       const address = source.from === "result" ? safe(await this.#actions.link(source.addresses[place])) : url;
       if (source !== this.#sources[0]) return;
       if (address === null) throw new Error("not a web address");
-      this.#fill(this.#element(address, sort(url, this.#item.kind), source));
+      this.#fill(this.#element(address, sort(url, this.#item.kind, source.from), source));
       this.#actions.shown(address, source.from);
     } catch (error) {
       this.#drop(source, error instanceof Away ? "unasked" : "withheld");
@@ -141,6 +147,7 @@ export class Viewer {
   }
 
   #element(address, sort, source) {
+    if (sort === "text" || sort === "file") return paper(address, sort);
     const element = document.createElement({ image: "img", video: "video", audio: "audio" }[sort]);
     const why = sort === "image" ? "unloaded" : "unplayable";
     element.addEventListener("error", () => this.#fail(element, source, why), { once: true });
@@ -211,6 +218,31 @@ function waiting() {
   ring.role = "img";
   ring.ariaLabel = text("fetching");
   return ring;
+}
+
+/** Return the sign of a file that is not shown in place; the card links to it. Words from this server take its place. */
+function paper(address, sort) {
+  const box = document.createElement("div");
+  box.className = "paper";
+  const ending = document.createElement("b");
+  ending.textContent = ENDING.exec(address.pathname)?.[1].toUpperCase() ?? "";
+  const name = document.createElement("p");
+  name.textContent = text(sort);
+  box.append(ending, name);
+  // The page's policy allows no other server to be asked.
+  if (sort === "text" && address.origin === location.origin) showWords(address, box);
+  return box;
+}
+
+async function showWords(address, box) {
+  const answer = await fetch(address, { headers: { Range: `bytes=0-${SHOWN_BYTES - 1}` } }).catch(() => null);
+  if (!answer?.ok) return;
+  const words = document.createElement("pre");
+  words.tabIndex = 0;
+  words.role = "region";
+  words.ariaLabel = text("text");
+  words.textContent = await answer.text();
+  box.replaceChildren(words);
 }
 
 /** Return an element with a sentence, shown in place of a result. */

@@ -1,8 +1,10 @@
 """`GET /files/{key}`: the objects of the local storage backend, without a token, with Range support.
 
-Used only where storage is a local folder; other backends serve their objects themselves.
+Pictures, films and sounds are shown in place; browsers save all other files and run none. Used only where storage is a
+local folder; other backends serve their objects themselves.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from reconciler.domain.object_keys import TYPES
+from reconciler.domain.object_keys import TYPES, MediaType
 from reconciler.http.problems import Problem
 
-_MEDIA_TYPES = {ext: mime for mime, (_, ext) in TYPES.items()}
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_CONTENT = dict.fromkeys(TYPES, _BYTES)
+_CONTENT = dict.fromkeys((found.served_as for found in TYPES.values()), _BYTES)
+# Also where somebody opens the file in a tab: it then has an origin of its own, and no script.
+_SANDBOX = {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": _CONTENT},
     206: {"description": "The ranges that Range asks for.", "content": {**_CONTENT, "multipart/byteranges": _BYTES}},
@@ -26,18 +29,22 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def routes(folder: Path) -> APIRouter:
-    """Return the routes that serve the files of this folder."""
+def routes(folder: Path, types: Mapping[str, MediaType]) -> APIRouter:
+    """Return the routes that serve the files of this folder that are of these types."""
     root = folder.resolve()
+    by_ext = {found.ext: found for found in types.values()}
     router = APIRouter(tags=["files"])
 
     @router.head("/files/{key:path}", include_in_schema=False)
     @router.get("/files/{key:path}", summary="A stored result", response_class=Response, responses=_RESPONSES)
     def stored_file(key: str) -> Response:
         path = _file(root, key)
-        if path is None:
+        found = None if path is None else by_ext.get(path.suffix.removeprefix("."))
+        if path is None or found is None:
             raise Problem(404, "not_found", "there is no such file")
-        return _StoredFileResponse(path, media_type=_MEDIA_TYPES[path.suffix.removeprefix(".")])
+        if not found.attachment:
+            return _StoredFileResponse(path, media_type=found.served_as)
+        return _StoredFileResponse(path, media_type=found.served_as, filename=path.name, headers=_SANDBOX)
 
     return router
 
@@ -66,7 +73,7 @@ def _file(root: Path, key: str) -> Path | None:
         path = (root / key).resolve()
         # No object key has a segment that begins with a dot; unfinished files lie below such a folder.
         hidden = not path.is_relative_to(root) or any(part.startswith(".") for part in path.relative_to(root).parts)
-        return path if not hidden and path.suffix.removeprefix(".") in _MEDIA_TYPES and path.is_file() else None
+        return path if not hidden and path.is_file() else None
     except (OSError, ValueError):
         # No file can have this name.
         return None

@@ -10,19 +10,13 @@ import re
 from reconciler.kie.dialects import suno
 from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.market import MARKET, RUNWAY
-from reconciler.kie.dialects.parsing import MALFORMED
 from reconciler.kie.dialects.success_flag import ALEPH, FLUX_KONTEXT, GPT4O, LUMA, MIDJOURNEY, VEO
 from reconciler.kie.dialects.veo_1080p import VEO_1080P, is_task_id
-
-# Their results are words and data, which are not read yet: a success stays in flight as unreadable.
-LYRICS = suno.SunoDialect("suno_lyrics", "/api/v1/lyrics/record-info", lambda _: MALFORMED)
-MIDI = suno.SunoDialect("suno_midi", "/api/v1/midi/record-info", lambda _: MALFORMED)
-VOICE = suno.SunoDialect("suno_voice", "/api/v1/voice/record-info", lambda _: MALFORMED)
 
 # A task whose model tells nothing is tried in this order.
 _ALL: tuple[Dialect, ...] = (
     *(MARKET, VEO, suno.MUSIC, RUNWAY, ALEPH, GPT4O, FLUX_KONTEXT, LUMA, MIDJOURNEY),
-    *(suno.WAV, suno.STEMS, suno.VIDEO, suno.COVER, LYRICS, MIDI, VOICE),
+    *(suno.WAV, suno.STEMS, suno.VIDEO, suno.COVER, suno.LYRICS, suno.MIDI, suno.VOICE),
 )
 # The page of 1080p versions makes one of any film that it is asked about: it is asked only where the row says so.
 _BY_NAME = {dialect.name: dialect for dialect in (*_ALL, VEO_1080P)}
@@ -56,9 +50,9 @@ _BY_MODEL: tuple[tuple[str, tuple[Dialect, ...]], ...] = (
     (_SUNO + r"wav([^a-z].*)?", (suno.WAV, MARKET, suno.MUSIC)),
     (_SUNO + r"(vocal|stem|separat).*", (suno.STEMS, MARKET, suno.MUSIC)),
     (_SUNO + r"(mp4|video)([^a-z].*)?", (suno.VIDEO, MARKET, suno.MUSIC)),
-    (_SUNO + r"lyrics?([^a-z].*)?", (LYRICS, MARKET, suno.MUSIC)),
-    (_SUNO + r"midi([^a-z].*)?", (MIDI, MARKET, suno.MUSIC)),
-    (_SUNO + r"voice([^a-z].*)?", (VOICE, MARKET, suno.MUSIC)),
+    (_SUNO + r"lyrics?([^a-z].*)?", (suno.LYRICS, MARKET, suno.MUSIC)),
+    (_SUNO + r"midi([^a-z].*)?", (suno.MIDI, MARKET, suno.MUSIC)),
+    (_SUNO + r"voice([^a-z].*)?", (suno.VOICE, MARKET, suno.MUSIC)),
     (
         r"(.*[^a-z])?(suno|chirp)([^a-z].*)?|v[3-9](_5)?(_?(plus|all|mini|wild))?",
         (suno.MUSIC, MARKET, suno.COVER, suno.WAV, suno.STEMS, suno.VIDEO),

@@ -9,9 +9,7 @@ Source for Runway and its extensions: docs.kie.ai, runway-api/get-ai-video-detai
 task `failCode` and `failMsg` are set: only `state` says that a task failed. `imageUrl` is a poster.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from urllib.parse import parse_qsl, urlsplit
 
 from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
@@ -45,25 +43,6 @@ class StateDialect:
                 return outcome.failed_beside(_parsed(record), self._places, failure)
             case _:
                 return outcome.unknown_state(record.get("state"))
-
-
-def generation_named(record: object) -> str | None:
-    """Return the generation id in the task's callback address; None if there is none, or more than one.
-
-    `param` is the createTask request as JSON text. Only its top-level `callBackUrl` is read, because deeper fields hold
-    users' input.
-    """
-    param = record.get("param") if isinstance(record, Mapping) else None
-    if not isinstance(param, str):
-        return None
-    try:
-        request = json.loads(param)
-        address = request.get("callBackUrl") if isinstance(request, dict) else None
-        query = urlsplit(address).query if isinstance(address, str) else ""
-        named = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "generation"]
-    except (ValueError, RecursionError):
-        return None
-    return named[0] if len(named) == 1 and named[0] else None
 
 
 def _parsed(record: Record) -> Record:

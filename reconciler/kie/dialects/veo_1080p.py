@@ -14,6 +14,7 @@ from reconciler.domain.model import Observation, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.parsing import integer, printable_line
+from reconciler.kie.dialects.places import listed
 
 MAX_INDEX = 99
 
@@ -27,10 +28,11 @@ class _Veo1080p:
 
     def read(self, record: Mapping[str, object]) -> Observation:
         """Return the observation in the record; a record without an address is one of a film that is not ready."""
-        return outcome.ready(record, record["resultUrl"]) if record.get("resultUrl") else _WORKING
+        return outcome.ready(record, _PLACES) if record.get("resultUrl") else _WORKING
 
 
 _WORKING = Working("processing", generating=True)
+_PLACES = (listed("resultUrl"),)
 
 VEO_1080P: Dialect = _Veo1080p()
 

@@ -5,7 +5,7 @@ The probe is stored, read as a stranger reads it, and always removed.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import httpx
 
-from reconciler.domain.object_keys import TYPES, Kind
+from reconciler.domain.object_keys import MEDIA_KINDS, OCTETS, TYPES, Kind, content_type
 from reconciler.errors import Transient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
@@ -28,7 +28,7 @@ PRIVATE: Final = "bucket_private"
 """The error code of a bucket that strangers cannot read from."""
 
 ORDINARY_SIZE: Final[Mapping[Kind, int]] = MappingProxyType(
-    {Kind.IMAGE: 10 * MIB, Kind.AUDIO: 10 * MIB, Kind.VIDEO: 50 * MIB}
+    {Kind.IMAGE: 10 * MIB, Kind.AUDIO: 10 * MIB, Kind.VIDEO: 50 * MIB, Kind.TEXT: MIB, Kind.FILE: 10 * MIB}
 )
 """The size in bytes that is nothing unusual for a result of each kind."""
 
@@ -50,7 +50,7 @@ SELECT a.mime, max(a.size)::bigint AS largest
 class BucketUse:
     """What the application generates: kinds of rows, and types and largest size in bytes of what was stored lately."""
 
-    kinds: frozenset[Kind] = frozenset(Kind)
+    kinds: frozenset[Kind] = MEDIA_KINDS
     types: frozenset[str] = frozenset()
     largest: int = 0
 
@@ -121,7 +121,7 @@ def _read_rules(store: Store) -> BucketRules:
 
 
 async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, str]) -> BucketUse:
-    """Return the kinds of ten thousand rows (every kind where the rows tell none), and what was stored lately."""
+    """Return the kinds of ten thousand rows, or all kinds of media where they name none, and what was stored lately."""
     column = TableShape(columns).kind_column
     kinds: set[Kind] = set()
     if column is not None:
@@ -130,7 +130,7 @@ async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, 
         kinds = {kind for kind in Kind if kind.value in {row["kind"] for row in rows}}
     stored = await connection.fetch(_STORED)
     return BucketUse(
-        kinds=frozenset(kinds or Kind),
+        kinds=frozenset(kinds or MEDIA_KINDS),
         types=frozenset(row["mime"] for row in stored),
         largest=max((row["largest"] for row in stored), default=0),
     )
@@ -140,19 +140,19 @@ def judge_bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str)
     """Judge what the bucket accepts against what the application generates."""
     if isinstance(use, NotKnown):
         return not_looked("bucket_rules", f"the results of the application are not known ({use.reason})")
-    refused = sorted(mime for mime in use.types if not rules.accepts(mime))
-    refused_kinds = sorted(kind.value for kind in use.kinds if not any(rules.accepts(mime) for mime in _types(kind)))
+    refused = _refused(rules, use.types)
+    refused_kinds = sorted(kind.value for kind in use.kinds if not _accepts_some(rules, kind))
+    # Words and documents may come beside results of every kind.
+    possible = [mime for kind in {*use.kinds, Kind.TEXT, Kind.FILE} for mime in _types(kind)]
     if refused or refused_kinds:
-        listed = ", ".join([*refused, *(f"every {kind}" for kind in refused_kinds)])
-        wanted = sorted({*refused, *(mime for kind in use.kinds for mime in _types(kind)), *(rules.types or ())})
-        return fail("bucket_rules", f"bucket {name} refuses {listed}", _allow(name, wanted))
+        listed = ", ".join([*map(_as_stored, refused), *(f"every {kind}" for kind in refused_kinds)])
+        return fail("bucket_rules", f"bucket {name} refuses {listed}", _allow(name, rules, [*use.types, *possible]))
     if rules.size is not None and rules.size < use.largest:
         says = f"bucket {name} takes at most {_mib(rules.size)}, and results of {_mib(use.largest)} were stored lately"
         return fail("bucket_rules", says, _enlarge(name))
-    partly = sorted(mime for kind in use.kinds for mime in _types(kind) if not rules.accepts(mime))
-    if partly:
-        wanted = sorted({*partly, *(rules.types or ())})
-        return warn("bucket_rules", f"bucket {name} refuses {', '.join(partly)}", _allow(name, wanted))
+    if partly := _refused(rules, possible):
+        says = f"bucket {name} refuses {', '.join(map(_as_stored, partly))}: such a result would wait"
+        return warn("bucket_rules", says, _allow(name, rules, possible))
     ordinary = max((ORDINARY_SIZE[kind] for kind in use.kinds), default=0)
     if rules.size is not None and rules.size < ordinary:
         says = f"bucket {name} takes at most {_mib(rules.size)}, and {_mib(ordinary)} are nothing unusual here"
@@ -163,7 +163,7 @@ def judge_bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str)
 
 def probe_type(rules: BucketRules) -> str:
     """Return the type that the probe is stored as: the first one that the bucket accepts."""
-    return next((mime for mime in TYPES if rules.accepts(mime)), "image/png")
+    return next((mime for mime in TYPES if rules.accepts(content_type(mime))), "image/png")
 
 
 def _probe_request(mime: str) -> PutRequest:
@@ -171,7 +171,7 @@ def _probe_request(mime: str) -> PutRequest:
 
     The daemon's own web server does not show a file without one.
     """
-    return PutRequest(f"{PROBE_FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime][1]}", mime, lease="doctor")
+    return PutRequest(f"{PROBE_FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime].ext}", mime, lease="doctor")
 
 
 async def _probe(
@@ -261,15 +261,30 @@ def judge_delete(probe: StorageProbe, path: str) -> Check:
 
 
 def _types(kind: Kind) -> list[str]:
-    return [mime for mime, (of, _) in TYPES.items() if of is kind]
+    return [mime for mime, found in TYPES.items() if found.kind is kind]
+
+
+def _refused(rules: BucketRules, types: Iterable[str]) -> list[str]:
+    return sorted(mime for mime in types if not rules.accepts(content_type(mime)))
+
+
+def _accepts_some(rules: BucketRules, kind: Kind) -> bool:
+    # Files without a meaning to browsers are stored as bytes, of whatever kind they are.
+    return any(rules.accepts(stored) for stored in map(content_type, _types(kind)) if stored != OCTETS)
+
+
+def _as_stored(mime: str) -> str:
+    stored = content_type(mime)
+    return mime if stored == mime else f"{mime} (stored as {stored})"
 
 
 def _mib(size: int) -> str:
     return f"{size / MIB:.1f} MiB" if size >= MIB // 10 else f"{size} bytes"
 
 
-def _allow(name: str, types: Sequence[str]) -> str:
-    listed = ", ".join(_quoted(mime) for mime in types)
+def _allow(name: str, rules: BucketRules, types: Iterable[str]) -> str:
+    wanted = {*map(content_type, types), *(rules.types or ())}
+    listed = ", ".join(_quoted(each) for each in sorted(wanted))
     return f"UPDATE storage.buckets SET allowed_mime_types = ARRAY[{listed}] WHERE id = {_quoted(name)};"
 
 

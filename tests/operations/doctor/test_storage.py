@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
+from reconciler.domain.object_keys import OCTETS, Kind
 from reconciler.operations.doctor import NAMES
 from reconciler.operations.doctor.storage import BucketRules, BucketUse, judge_bucket_rules, probe_type
 from testkit.rows import add, keep, store
@@ -15,6 +17,7 @@ from testkit.waiting import until
 from tests.operations.doctor.installation import Installation, not_ok, pooled
 
 MIB = 1 << 20
+DOCUMENTS = ("text/*", "application/*", "model/*")
 PROBE_CHECKS = ("upload", "public_read", "delete")
 
 
@@ -55,19 +58,24 @@ async def test_a_key_that_storage_rejects_fails_and_is_not_printed(shared: Insta
     [
         (BucketRules(("image/*",)), "FAIL", "every audio, every video"),
         (BucketRules(("image/*", "audio/*", "video/mp4")), "warn", "video/webm"),
-        (BucketRules(("image/*", "audio/*", "video/*")), "ok", "any size"),
+        (BucketRules(("image/*", "audio/*", "video/*")), "warn", "text/plain (stored as text/plain; charset=utf-8)"),
+        (BucketRules(("image/*", "audio/*", "video/*")), "warn", "pdf (stored as application/octet-stream)"),
+        (BucketRules(("image/*", "audio/*", "video/*", "text/*", "application/*", "model/*")), "ok", "any size"),
+        (BucketRules(("image/*", "audio/*", "video/*", "text/plain", "text/vtt", "application/*", "model/*")), "warn",
+         "refuses text/plain (stored as text/plain; charset=utf-8): such a result would wait"),
+        (BucketRules(("video/*", "application/octet-stream", "audio/*")), "FAIL", "refuses every image"),
         (BucketRules(size=20 * MIB), "warn", "20.0 MiB"),
         (BucketRules(size=50 * MIB), "ok", "50.0 MiB"),
         (BucketRules(size=10), "warn", "10 bytes"),
     ],
-)
+)  # fmt: skip
 def test_the_rules_of_the_bucket_are_judged_against_every_kind(rules: BucketRules, word: str, says: str) -> None:
     check = judge_bucket_rules(rules, BucketUse(), "generations")
     assert (check.word, says in check.says, bool(check.do)) == (word, True, word != "ok")
 
 
 async def test_only_kinds_in_use_count_and_what_was_stored_lately_must_fit(shared: Installation, rows_dsn: str) -> None:
-    shared.storage.buckets["generations"] = Bucket(allowed_mime_types=["image/*"], file_size_limit=15 * MIB)
+    shared.storage.buckets["generations"] = Bucket(allowed_mime_types=["image/*", *DOCUMENTS], file_size_limit=15 * MIB)
     async with pooled(rows_dsn) as pool:
         row = await add(pool, "success", kind="image")
         assert (await shared.examine())["bucket_rules"].word == "ok"
@@ -81,9 +89,30 @@ async def test_only_kinds_in_use_count_and_what_was_stored_lately_must_fit(share
         assert "'image/jpeg'" in check.do
 
 
+async def test_a_bucket_that_refuses_words_is_told_before_the_first_ones_come(
+    shared: Installation, rows_dsn: str
+) -> None:
+    shared.storage.buckets["generations"] = Bucket(allowed_mime_types=["image/*"])
+    async with pooled(rows_dsn) as pool:
+        await add(pool, "success", kind="image")
+        check = (await shared.examine())["bucket_rules"]
+    assert (check.word, "application/json" in check.says) == ("warn", True)
+    allowed = re.findall(r"'([^']+)'", check.do.partition("WHERE")[0])
+    assert judge_bucket_rules(BucketRules(tuple(allowed)), BucketUse(frozenset({Kind.IMAGE})), "b").word == "ok"
+
+
+def test_words_that_were_stored_lately_and_are_refused_now_fail() -> None:
+    use = BucketUse(frozenset({Kind.IMAGE}), frozenset({"text/plain", "image/svg+xml", "video/x-matroska"}))
+    check = judge_bucket_rules(BucketRules(("image/*",)), use, "generations")
+    assert check.word == "FAIL"
+    for mime in ("image/svg+xml", "video/x-matroska"):
+        assert f"{mime} (stored as application/octet-stream)" in check.says
+    assert "'application/octet-stream'" in check.do
+
+
 def test_the_probe_has_a_type_that_the_bucket_accepts() -> None:
-    assert [probe_type(BucketRules(types)) for types in (("video/*",), ("audio/mpeg", "x/y"), None)] == [
-        "video/mp4", "audio/mpeg", "image/png",
+    assert [probe_type(BucketRules(types)) for types in (("video/*",), ("audio/mpeg", "x/y"), (OCTETS,), None)] == [
+        "video/mp4", "audio/mpeg", "image/svg+xml", "image/png",
     ]  # fmt: skip
 
 

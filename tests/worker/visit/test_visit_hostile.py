@@ -21,16 +21,9 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 ACTIVE = {
     "a page": (b"<!doctype html><html><script>alert(1)</script></html>", "not_media"),
     "a page behind an empty line": (b"\n\n<HTML><body onload=alert(1)>", "not_media"),
-    "a drawing with a script": (
-        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-        "type_refused",
-    ),
-    "a drawing behind its prologue": (b'<?xml version="1.0"?><!-- --><svg onload="alert(1)"/>', "type_refused"),
     "a program for Windows": (b"MZ\x90\x00\x03" + bytes(500), "type_refused"),
     "a program for Linux": (b"\x7fELF\x02\x01\x01" + bytes(500), "type_refused"),
     "a shell script": (b"#!/bin/sh\nrm -rf /\n", "type_refused"),
-    "a document that runs": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "type_refused"),
-    "an archive": (b"PK\x03\x04" + bytes(500), "type_refused"),
     "a script": (b"alert(document.cookie)", "not_media"),
     "zeros": (bytes(9000), "type_refused"),
 }
@@ -79,6 +72,44 @@ async def test_a_picture_that_is_labelled_as_a_page_is_stored_as_a_picture(supab
     assert isinstance(visited.decision, Finish)
     ((name, stored),) = rig.storage.objects.items()
     assert (stored.mime, name.endswith("_0.png")) == ("image/png", True)
+
+
+DOCUMENTS = {
+    "a drawing with a script": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "svg"),
+    "a drawing behind its prologue": (b'<?xml version="1.0"?><!-- --><svg onload="alert(1)"/>', "svg"),
+    "a document that runs": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "pdf"),
+}
+
+
+@pytest.mark.parametrize("what", DOCUMENTS)
+async def test_a_document_that_may_hold_scripts_is_stored_under_a_type_that_no_browser_runs(
+    supabase_rig: Rig, what: str
+) -> None:
+    rig, (body, ext) = supabase_rig, DOCUMENTS[what]
+    assert rig.storage is not None
+    async with answering(body) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+        generation_id = await rig.insert("t")
+        visited = await rig.visit(built, generation_id)
+    assert isinstance(visited.decision, Finish)
+    ((name, stored),) = rig.storage.objects.items()
+    assert (stored.mime, name.endswith(f"_0.{ext}"), stored.read()) == ("application/octet-stream", True, body)
+    mime = await rig.pool.fetchval("SELECT mime FROM reconciler.assets WHERE generation_id = $1", generation_id)
+    assert mime == {"svg": "image/svg+xml", "pdf": "application/pdf"}[ext]
+
+
+async def test_a_type_that_the_operator_adds_is_stored_as_a_file(supabase_rig: Rig) -> None:
+    rig, matroska = supabase_rig, b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska" + bytes(500)
+    assert rig.storage is not None
+    async with answering(matroska) as kie:
+        generation_id = await rig.insert("t")
+        async with rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
+            assert (await rig.visit(built, generation_id)).observation.reason == "type_refused"
+        more = {"RECONCILER_EXTRA_TYPES": "video/x-matroska=mkv"}
+        async with rig.instance(KIE_MARKET_BASE_URL=kie.url, **more) as built:
+            assert isinstance((await rig.visit(built, generation_id)).decision, Finish)
+    ((name, stored),) = rig.storage.objects.items()
+    assert (stored.mime, stored.read()) == ("application/octet-stream", matroska)
+    assert re.search(rf"/file/{generation_id}_0\.mkv$", name)
 
 
 async def test_a_record_with_a_thousand_results_is_not_delivered(rig: Rig) -> None:
