@@ -85,9 +85,16 @@ def _words(record: Record) -> Found:
     value = result.get("resultObject") if isinstance(result, Mapping) else None
     parsed = parse_nested(value)
     value = value if parsed is MALFORMED else parsed
-    if not has_words(value):
+    if not has_words(_beyond_status(value) if _object(record).results else value):
         return NOTHING
     return document(value, [value.get("text") if isinstance(value, Mapping) else value])
+
+
+def _beyond_status(value: object) -> object:
+    """Return what an object says besides its addresses and its own status, which is no result."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: inner for name, inner in value.items() if name not in {"status", "code", "msg", "message", "state"}}
 
 
 def _object_itself(record: Record) -> Found:

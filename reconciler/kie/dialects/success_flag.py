@@ -22,13 +22,17 @@ from reconciler.kie.dialects.places import Place, listed
 class SuccessFlagDialect:
     """successFlag 0 to 3; `places` are those in which a record may have its results.
 
-    `posters` is true where the results are films: an image beside them is a poster.
+    `documents` reads results that are words. `posters` is true where the results are films: an image beside them is a
+    poster.
     """
 
-    def __init__(self, name: str, path: str, *places: Place, posters: bool = True) -> None:
+    def __init__(
+        self, name: str, path: str, *places: Place, documents: Place | None = None, posters: bool = True
+    ) -> None:
         self.name = name
         self.path = path
         self._places = places
+        self._documents = documents
         self._posters = posters
 
     def read(self, record: Mapping[str, object]) -> Observation:
@@ -44,7 +48,7 @@ class SuccessFlagDialect:
                 return outcome.unknown_state(record.get("successFlag"))
 
     def _ready(self, record: Mapping[str, object]) -> Observation:
-        return outcome.ready(record, self._places, posters=self._posters)
+        return outcome.ready(record, self._places, documents=self._documents, posters=self._posters)
 
     def _failed(self, record: Mapping[str, object]) -> Observation:
         failure: Failed = outcome.failed(record.get("errorMessage"), record.get("errorCode"))

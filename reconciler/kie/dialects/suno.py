@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from reconciler.domain.model import Observation, Ready, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.documents import document, has_words
-from reconciler.kie.dialects.parsing import get_path, integer, lower_text, parse_nested
+from reconciler.kie.dialects.parsing import get_path, integer, lower_text
 from reconciler.kie.dialects.places import NOTHING, Found, Place, Record, each_named, listed, tracks
+from reconciler.kie.dialects.success_flag import SuccessFlagDialect
 
 _FAILURE_STATES = frozenset({
     "create_task_failed", "generate_audio_failed", "generate_wav_failed", "generate_mp4_failed",
@@ -82,24 +83,30 @@ def is_stem(name: str) -> bool:
     return name.lower().endswith("url") and not name.lower().startswith("origin")
 
 
-def _words(record: Record) -> Found:
-    """What the task wrote: the whole response, but for the task's own id, and the texts in it."""
-    response = parse_nested(record.get("response")) or parse_nested(record.get("data"))
-    if isinstance(response, Mapping):
-        response = {name: value for name, value in response.items() if name not in {"taskId", "task_id"}}
-    if not has_words(response):
+def _lyrics(record: Record) -> Found:
+    """The texts with their titles, and the words of all of them."""
+    texts = get_path(record, "response", "data")
+    if not isinstance(texts, list) or not has_words(texts):
         return NOTHING
-    return document(response, _texts(response))
+    return document(texts, [item.get("text") for item in texts if isinstance(item, Mapping)])
 
 
-def _texts(response: object) -> list[object]:
-    items = get_path(response, "data") if isinstance(response, Mapping) else response
-    return [get_path(item, "text") for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+def _notes(record: Record) -> Found:
+    """The instruments and their notes."""
+    return document(get_path(record, "midiData", "instruments"))
 
 
 def _voice(record: Record) -> Found:
-    voice = get_path(record, "response", "voiceId") or record.get("voiceId")
+    voice = record.get("voiceId")
     return document({"voiceId": voice} if voice else None)
+
+
+class _Voice(SunoDialect):
+    def read(self, record: Mapping[str, object]) -> Observation:
+        """Return the observation in the record; only a voice has "fail"."""
+        if _state(record) == "fail":
+            return outcome.failed(_message(record), record.get("errorCode"))
+        return super().read(record)
 
 
 MUSIC = SunoDialect("suno", "/api/v1/generate/record-info", tracks("response", "sunoData"))
@@ -112,6 +119,6 @@ STEMS = SunoDialect(
 )
 VIDEO = SunoDialect("suno_video", "/api/v1/mp4/record-info", listed("response", "videoUrl"))
 COVER = SunoDialect("suno_cover", "/api/v1/suno/cover/record-info", listed("response", "images"), posters=False)
-LYRICS = SunoDialect("suno_lyrics", "/api/v1/lyrics/record-info", documents=_words)
-MIDI = SunoDialect("suno_midi", "/api/v1/midi/record-info", listed("response", "midiUrl"), documents=_words)
-VOICE = SunoDialect("suno_voice", "/api/v1/voice/record-info", documents=_voice)
+LYRICS = SunoDialect("suno_lyrics", "/api/v1/lyrics/record-info", documents=_lyrics)
+MIDI = SuccessFlagDialect("suno_midi", "/api/v1/midi/record-info", documents=_notes)
+VOICE = _Voice("suno_voice", "/api/v1/voice/record-info", documents=_voice)

@@ -289,3 +289,102 @@ def test_a_track_that_is_no_object_makes_the_answer_unusable():
     record = {"status": "SUCCESS", "response": {"sunoData": [5]}}
 
     assert by_name("suno").read(record) == Unreadable(("response.sunoData",))
+
+
+class TestWords:
+    """Lyrics, notes and voices: their results are words and numbers."""
+
+    def test_lyrics_are_a_document_and_their_plain_text(self):
+        texts = [{"text": "la", "title": "A", "status": "complete"}, {"text": "lu", "title": "B", "status": "complete"}]
+        record = {"status": "SUCCESS", "response": {"taskId": "t", "data": texts}}
+
+        document, plain = by_name("suno_lyrics").read(record).results
+
+        assert (json.loads(document.text), document.mime) == (texts, "application/json")
+        assert (plain.text, plain.mime) == ("la\n\nlu", "text/plain")
+
+    @pytest.mark.parametrize("response", [None, {}, {"taskId": "t", "data": []}, {"data": [{"text": ""}]}])
+    def test_lyrics_without_words_are_an_empty_success(self, response):
+        assert by_name("suno_lyrics").read({"status": "SUCCESS", "response": response}) == ready(())
+
+    def test_notes_are_a_document(self):
+        instruments = [{"name": "Drums", "notes": [{"pitch": 73, "start": "0.03", "velocity": 1}]}]
+        record = {"successFlag": 1, "midiData": json.dumps({"state": "complete", "instruments": instruments})}
+
+        (document,) = by_name("suno_midi").read(record).results
+
+        assert json.loads(document.text) == instruments
+        assert by_name("suno_midi").read({"successFlag": 2, **ERROR}) == REFUSED
+
+    @pytest.mark.parametrize(
+        ("record", "seen"),
+        [
+            ({"status": "wait_processing"}, Working("wait_processing")),
+            ({"status": "processing_validate"}, Working("processing_validate", generating=True)),
+            ({"status": "fail", **ERROR}, REFUSED),
+            ({"status": "success", "voiceId": ""}, ready(())),
+        ],
+    )
+    def test_a_voice_has_states_of_its_own(self, record, seen):
+        assert by_name("suno_voice").read(record) == seen
+
+    def test_the_id_of_a_voice_is_its_result(self):
+        (document,) = by_name("suno_voice").read({"status": "success", "voiceId": "v-1"}).results
+
+        assert json.loads(document.text) == {"voiceId": "v-1"}
+
+
+ORIGIN_DATA = [
+    {"id": "Saxophone", "stem_type_group_name": "Saxophone", "audio_url": A, "duration": 240.5},
+    {"id": "Vocals", "stem_type_group_name": "Vocals", "audio_url": B, "duration": 240.5},
+]
+
+
+@pytest.mark.parametrize(
+    ("response", "results"),
+    [
+        pytest.param({"originData": ORIGIN_DATA, "vocalUrl": None}, [("Saxophone", A), ("Vocals", B)], id="listed"),
+        pytest.param({"originData": ORIGIN_DATA, "vocalUrl": B}, [("Saxophone", A), ("Vocals", B)], id="both"),
+        pytest.param({"originData": None, "vocalUrl": A}, [("vocalUrl", A)], id="named"),
+        pytest.param({"originData": [], "banjoUrl": A}, [("banjoUrl", A)], id="under a name of no page"),
+        pytest.param({"originUrl": X, "vocalUrl": None}, [], id="the song itself alone"),
+    ],
+)
+def test_every_stem_counts_once_and_the_song_never(response, results):
+    seen = by_name("suno_stems").read({"successFlag": "SUCCESS", "response": response})
+
+    assert [(result.key, *result.addresses) for result in seen.results] == results
+
+
+@pytest.mark.parametrize(
+    ("record", "sources"),
+    [
+        pytest.param({"response": {"resultUrls": [A], "fullResultUrls": [B]}}, [A], id="the new segment"),
+        pytest.param({"response": {"resultUrls": [], "fullResultUrls": [B]}}, [B], id="the whole film without it"),
+        pytest.param({"response": None, "info": {"resultUrls": [A]}}, [A], id="in info"),
+        pytest.param({"response": {"resultUrls": [], "imageUrls": [X], "originUrls": [X]}}, [], id="posters alone"),
+        pytest.param({"response": {"otherUrls": [A], "imageUrls": [X]}}, [A], id="under a name of no page"),
+    ],
+)
+def test_a_veo_film_is_found_in_every_place_and_a_poster_in_none(record, sources):
+    assert addresses(by_name("veo").read({"successFlag": 1, **record})) == sources
+
+
+@pytest.mark.parametrize("flag", [2, 3])
+def test_films_beside_a_failure_are_results_and_the_failure_is_kept(flag):
+    record = {"successFlag": flag, **ERROR, "response": {"resultUrls": [A, None]}}
+
+    seen = by_name("veo").read(record)
+
+    assert addresses(seen) == [A]
+    assert seen.contradiction == "Prompt refused (400)"
+
+
+def test_a_finished_take_beside_a_failed_one_is_a_result():
+    tracks = [{"id": "1", "audioUrl": A}, {"id": "2", "audioUrl": ""}]
+    record = {"status": "GENERATE_AUDIO_FAILED", **ERROR, "response": {"sunoData": tracks}}
+
+    seen = by_name("suno").read(record)
+
+    assert [(result.key, result.n, result.addresses) for result in seen.results] == [("1", 0, (A,))]
+    assert seen.contradiction == "Prompt refused (400)"

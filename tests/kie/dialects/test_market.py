@@ -369,3 +369,7 @@ def test_a_failure_beside_finished_results_is_kept_as_a_contradiction():
     }
 
     assert MARKET.read(record) == Ready((Result("#1", 0, (A,)),), contradiction="No luck (501)")
+
+
+def test_the_status_beside_masks_is_no_result():
+    assert MARKET.read(success({"resultObject": {"status": 1, "mask_urls": [A]}})) == ready((A,))

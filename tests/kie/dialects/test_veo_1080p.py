@@ -13,6 +13,7 @@ from reconciler.kie.dialects import judge
 from reconciler.kie.dialects.market import MARKET
 from reconciler.kie.dialects.success_flag import VEO
 from reconciler.kie.dialects.veo_1080p import VEO_1080P, asked, is_task_id, processing, task_id
+from testkit.answers import ready
 
 FILM = "veo_task_abcdef123456"
 ADDRESS = "https://tempfile.aiquickdraw.com/p/42f4_1749711595.mp4"
@@ -64,7 +65,7 @@ def test_the_message_means_nothing_in_another_dialect() -> None:
 
 
 def test_the_address_is_the_result_and_without_one_the_version_is_not_ready() -> None:
-    assert judge(VEO_1080P, 200, answer(200, {"resultUrl": ADDRESS})) == Ready((ADDRESS,))
+    assert judge(VEO_1080P, 200, answer(200, {"resultUrl": ADDRESS})) == ready((ADDRESS,))
     done = judge(VEO_1080P, 200, answer(200, {"resultUrl": ADDRESS, "completeTime": 1777000045000}))
     assert isinstance(done, Ready)
     assert done.completed_at == datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
@@ -88,5 +89,5 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["resultUrl", "completeTime", "createTime", "costTime"]), JSON), JSON)
 def test_no_answer_raises(record: dict[str, object], code: object) -> None:
-    assert isinstance(judge(VEO_1080P, 200, answer(200, record)), Ready | Working | Unreachable)
+    assert isinstance(judge(VEO_1080P, 200, answer(200, record)), Ready | Working | Unreachable | Unreadable)
     assert processing(VEO_1080P, answer(code, record, PROCESSING)) in (None, Working("processing", generating=True))
