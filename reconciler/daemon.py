@@ -17,7 +17,7 @@ from reconciler import __version__
 from reconciler.bootstrap import Parts, parts, webhook_sender
 from reconciler.bootstrap.http import route_services, routers
 from reconciler.bootstrap.periodic import PeriodicTasks, listener, periodic_tasks
-from reconciler.errors import Transient
+from reconciler.errors import Config, Transient
 from reconciler.health import DRAINING, Health
 from reconciler.http.app import application, serving
 from reconciler.http.readiness_gate import ReadinessGate
@@ -121,6 +121,7 @@ async def _reconcile(
         asyncio.create_task(built.worker.run(), name="work"),
         asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
         asyncio.create_task(services.hub.run(), name="hub"),
+        asyncio.create_task(_end_when_outdated(periodic, stop), name="outdated"),
         asyncio.create_task(stop.requested.wait(), name="stop"),
     }
     periodic.scheduler.start()
@@ -146,6 +147,16 @@ async def _reconcile(
         with contextlib.suppress(TimeoutError, Transient):
             async with asyncio.timeout(2):
                 await periodic.heartbeat.leave()
+
+
+async def _end_when_outdated(periodic: PeriodicTasks, stop: StopSignals) -> None:
+    """Wait until this version is too old for the database, and raise Config then."""
+    try:
+        await periodic.heartbeat.until_outdated()
+    except Config:
+        # A drain would go on writing into a schema that this version does not know.
+        stop.now.set()
+        raise
 
 
 def _status(built: Parts, periodic: PeriodicTasks) -> str:

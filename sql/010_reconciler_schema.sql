@@ -7,3 +7,7 @@ CREATE TABLE IF NOT EXISTS reconciler.schema_version (
     sha256     text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- What a daemon must have to run after this file: its level, and the first version with that level. 0 = any daemon.
+ALTER TABLE reconciler.schema_version ADD COLUMN IF NOT EXISTS requires_level integer NOT NULL DEFAULT 0;
+ALTER TABLE reconciler.schema_version ADD COLUMN IF NOT EXISTS requires_version text;

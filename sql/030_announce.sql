@@ -1,7 +1,8 @@
+-- @optional
 -- The function that the triggers call. It touches no table, so it needs no rights of its own. It never fails the
 -- application's statement: a hint that is not sent costs one sweep.
 
-CREATE OR REPLACE FUNCTION reconciler.announce_generation() RETURNS trigger
+CREATE OR REPLACE FUNCTION reconciler.announce_row() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = ''
 AS $$
@@ -17,4 +18,4 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
-REVOKE ALL ON FUNCTION reconciler.announce_generation() FROM PUBLIC;
+REVOKE ALL ON FUNCTION reconciler.announce_row() FROM PUBLIC;

@@ -1,3 +1,4 @@
+-- @optional
 -- Monitoring for people and dashboards. The application's table is read through a function, late bound: a view over its
 -- columns would keep the application from changing them. Ages count from created_at, or from when a row got another task;
 -- deliveries from our own receipts. updated_at does not count: any writer may set it.

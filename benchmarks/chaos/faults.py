@@ -13,6 +13,7 @@ from types import MappingProxyType
 import asyncpg
 
 from benchmarks.chaos.world import World, asked
+from reconciler.postgres.migrations.migration_files import trigger_names
 from testkit.standins.proxy import Proxy
 from testkit.standins.storage.faults import at_random
 
@@ -95,14 +96,14 @@ async def database_read_only(on: World, _: random.Random) -> AsyncIterator[None]
 @contextlib.asynccontextmanager
 async def announcements_silenced(on: World, _: random.Random) -> AsyncIterator[None]:
     """The triggers say nothing: only the sweep finds what is new."""
-    silence = "ALTER TABLE public.generations {0} TRIGGER reconciler_{1}"
+    silence = "ALTER TABLE public.generations {0} TRIGGER {1}"
     async with on.database:
-        for name in ("inserted", "updated"):
+        for name in trigger_names():
             await asked(on.postgres, silence.format("DISABLE", name))
         try:
             yield
         finally:
-            for name in ("inserted", "updated"):
+            for name in trigger_names():
                 await asked(on.postgres, silence.format("ENABLE", name))
 
 

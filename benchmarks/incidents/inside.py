@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from benchmarks.incidents.scene import LATE, Look, Scene
 from benchmarks.stage import free_port
 from reconciler.postgres.connection import IGNORED
+from reconciler.postgres.migrations.migration_files import trigger_names
 from reconciler.simulator import never
 from testkit.standins.clock import Clock
 from testkit.waiting import until
@@ -37,8 +38,8 @@ ignore_startup_parameters = {ignored}
 async def trigger_dropped(on: Scene) -> AsyncIterator[Look]:
     """A migration of the application has dropped our triggers."""
     replica = await on.replica()
-    for name in ("inserted", "updated"):
-        await on.rig.pool.execute(f"DROP TRIGGER reconciler_{name} ON public.generations")
+    for name in trigger_names():
+        await on.rig.pool.execute(f"DROP TRIGGER {name} ON public.generations")
     ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
     waiting = await on.rig.insert(on.rig.kie.add_task(life=never()), age=0)
     yield Look(

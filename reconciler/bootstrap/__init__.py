@@ -33,6 +33,7 @@ from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.ledger.ledger import Ledger
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.verification import VerificationQueue
+from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.outbox import Outbox
 from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import traceable, usable
@@ -162,10 +163,14 @@ async def _database(
 ) -> tuple[Database, TableShape]:
     database = _connections(settings, min(4 + settings.concurrency, 20), stack)
     try:
-        return database, await usable(database, settings.task_pattern)
+        return database, await _usable(database, settings)
     finally:
         # Only now: until the new pool has an answer, what the attempt before saw is still true.
         metrics.database_up.set_function(lambda: database.trouble is None)
+
+
+async def _usable(database: Database, settings: Settings) -> TableShape:
+    return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
 
 
 def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
@@ -193,7 +198,7 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
     async with contextlib.AsyncExitStack() as stack:
         database = _connections(settings, 1, stack)
-        yield database, await usable(database, settings.task_pattern)
+        yield database, await _usable(database, settings)
 
 
 @contextlib.asynccontextmanager

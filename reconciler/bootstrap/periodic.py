@@ -10,6 +10,7 @@ from reconciler.http.live.hub import Hub
 from reconciler.malloc import release_memory
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.listener import Listener
+from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
 from reconciler.webhooks.sender import WebhookSender
@@ -49,7 +50,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     keys = [key.key_hash for key in parts.keys]
     probes = Probes(parts.kie, parts.store, leadership, metrics, keys)
     thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
-    snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds)
+    alive = alive_within(settings.lease_seconds)
+    snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds, alive)
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
     retention = Retention(database, parts.table, term=settings.lease_seconds, webhooks=bool(settings.notify_url))

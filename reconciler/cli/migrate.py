@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +11,10 @@ import typer
 from reconciler.cli.options import AsJson, emit, settings_for
 
 if TYPE_CHECKING:
+    from reconciler.postgres.migrations.missing_files import MissingFiles
     from reconciler.settings import Settings
+
+_UP_TO_DATE = "the database is up to date"
 
 
 def migrate(
@@ -31,6 +34,7 @@ def migrate(
     It can run twice, and in two places at once.
     """
     from reconciler.postgres.migrations import migrate
+    from reconciler.postgres.migrations.schema_level import alive_within
 
     if strict_statuses and not application:
         raise typer.BadParameter("needs --application", param_hint="--strict-statuses")
@@ -41,31 +45,45 @@ def migrate(
         return
     settings = settings_for("database_url")
     if check:
-        missing_files = asyncio.run(_missing_files(settings))
-        _print_files("missing", missing_files, as_json=as_json)
-        raise typer.Exit(1 if missing_files else 0)
+        found = asyncio.run(_missing_files(settings))
+        _print_missing(found, as_json=as_json)
+        raise typer.Exit(1 if found.due else 0)
     applied = asyncio.run(
         migrate.migrate(
             settings.database_url.get_secret_value(),
             application=application,
             strict_statuses=strict_statuses,
+            alive=alive_within(settings.lease_seconds),
             warn=lambda text: typer.echo(f"warning: {text}", err=True),
         )
     )
-    _print_files("applied", applied, as_json=as_json)
+    lines = "\n".join(f"applied {name}" for name in applied) or _UP_TO_DATE
+    emit({"applied": applied}, lambda _: typer.echo(lines), as_json=as_json)
 
 
-async def _missing_files(settings: Settings) -> list[str]:
+async def _missing_files(settings: Settings) -> MissingFiles:
+    from reconciler.postgres.migrations.schema_level import alive_within
     from reconciler.postgres.pool import Database
     from reconciler.postgres.preflight import missing
 
     database = Database(settings.database_url.get_secret_value(), size=1)
     try:
-        return await missing(database)
+        return await missing(database, alive_within(settings.lease_seconds))
     finally:
         await database.close()
 
 
-def _print_files(word: str, files: Sequence[str], *, as_json: bool) -> None:
-    lines = "\n".join(f"{word} {name}" for name in files) or "the database is up to date"
-    emit({word: files}, lambda _: typer.echo(lines), as_json=as_json)
+def _print_missing(found: MissingFiles, *, as_json: bool) -> None:
+    """Print each file with its phase, and which daemons the files of phase `after` wait for."""
+    lines = [f"missing {script.name} (phase {script.phase})" for script in found.due]
+    if found.later:
+        running = ", ".join(map(str, found.older))
+        names = ", ".join(script.name for script in found.later)
+        lines.append(f"later   {names} (phase after), because older daemons still run: {running}")
+    value = {
+        "missing": [script.name for script in found.due],
+        "later": [script.name for script in found.later],
+        "phases": {script.name: script.phase for script in (*found.due, *found.later)},
+        "older": [dataclasses.asdict(daemon) for daemon in found.older],
+    }
+    emit(value, lambda _: typer.echo("\n".join(lines) or _UP_TO_DATE), as_json=as_json)

@@ -8,19 +8,23 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from reconciler import __version__
+from reconciler.postgres.migrations.schema_level import LEVEL, REQUIRED_VERSION
 from reconciler.postgres.pool import Database
 from reconciler.postgres.statement import Statement
 
-# Writes that this instance is alive and its activity; returns whether a `top` is watching.
-_BEAT = Statement("""
-INSERT INTO reconciler.instances (id, host, pid, version, doing)
-VALUES (:instance, :host, :pid, :version, :activity::jsonb)
+# Writes that this instance is alive and its activity; returns whether a `top` is watching, and the version that the
+# database requires where this one is too old for it.
+_BEAT = Statement(f"""
+INSERT INTO reconciler.instances (id, host, pid, version, level, doing)
+VALUES (:instance, :host, :pid, :version, {LEVEL}, :activity::jsonb)
 ON CONFLICT (id) DO UPDATE SET seen_at = now(), doing = excluded.doing
-RETURNING EXISTS (SELECT FROM reconciler.watching WHERE until > now())""")
+RETURNING EXISTS (SELECT FROM reconciler.watching WHERE until > now()) AS watched,
+          ({REQUIRED_VERSION}) AS required_version""")
 
 # Takes or prolongs the leader's lease where it is ours or has ended; returns a row where we lead. A lease of more than
 # two terms was drawn by a clock that jumped.
@@ -31,6 +35,14 @@ ON CONFLICT (single) DO UPDATE SET instance = excluded.instance, until = exclude
 RETURNING true""")
 
 
+@dataclass(frozen=True, slots=True)
+class HeartbeatResult:
+    """What a heartbeat learns: whether a `top` is watching, and the version that may run where this one may not."""
+
+    watched: bool
+    required_version: str | None
+
+
 class Heartbeat:
     """This instance among the others; `term` is the leader's lease in seconds."""
 
@@ -39,11 +51,13 @@ class Heartbeat:
         self._instance = instance
         self._term = timedelta(seconds=term)
 
-    async def beat(self, activity: Mapping[str, object]) -> bool:
-        """Write that this instance is alive, and its activity; return whether a `top` is watching."""
+    async def beat(self, activity: Mapping[str, object]) -> HeartbeatResult:
+        """Write that this instance is alive, and its activity."""
         process = {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
         statement = _BEAT(instance=self._instance, activity=json.dumps(activity), **process)
-        return await self._database.value(*statement) is True
+        row = await self._database.row(*statement)
+        assert row is not None
+        return HeartbeatResult(row["watched"], row["required_version"])
 
     async def lead(self) -> bool:
         """Take or keep the lead; return whether this instance leads for one term from now."""

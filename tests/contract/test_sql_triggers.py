@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from reconciler.domain.object_keys import PROVIDER_HOSTS
 from reconciler.postgres.migrations.migrate import migrate
 from testkit.tables import older_table, supabase_like
 from testkit.waiting import until
@@ -71,6 +72,52 @@ async def test_a_row_without_a_task_is_announced_too(application: Any, announcem
     assert await announcements.all() == [{"id": made, "task_id": None, "status": "queued"}]
 
 
+ENDED = ("success", "completed", "failed", "cancelled")
+
+
+async def insert_ended(application: Any, status: str, asset_url: str | None) -> str:
+    made: str = await application.fetchval(
+        "INSERT INTO public.generations (task_id, status, asset_url) VALUES ('task', $1, $2) RETURNING id::text",
+        status,
+        asset_url,
+    )
+    return made
+
+
+@pytest.fixture
+async def any_status(application: Any) -> None:
+    """Let the table take every word that the daemon knows."""
+    await application.execute("ALTER TABLE public.generations DROP CONSTRAINT IF EXISTS generations_status_check")
+
+
+@pytest.mark.usefixtures("any_status")
+@pytest.mark.parametrize("status", ENDED)
+async def test_a_row_that_is_inserted_ended_with_its_asset_is_not_announced(
+    application: Any, announcements: Announcements, status: str
+) -> None:
+    await insert_ended(application, status, "https://ours/1.png")
+    await insert_ended(application, status, "https://kie.ai.example/1.png")
+    assert await announcements.all() == []
+
+
+@pytest.mark.usefixtures("any_status")
+@pytest.mark.parametrize("status", ENDED)
+@pytest.mark.parametrize("host", [None, *PROVIDER_HOSTS, *(f"tempfile.{host}:443" for host in PROVIDER_HOSTS)])
+async def test_a_row_that_is_inserted_ended_without_an_asset_of_ours_is_announced(
+    application: Any, announcements: Announcements, status: str, host: str | None
+) -> None:
+    made = await insert_ended(application, status, host and f"https://{host}/1.png")
+    assert await announcements.all() == [{"id": made, "task_id": "task", "status": status}]
+
+
+@pytest.mark.parametrize("status", ["queued", "generating"])
+async def test_a_row_that_is_inserted_in_flight_is_announced_whatever_its_asset(
+    application: Any, announcements: Announcements, status: str
+) -> None:
+    made = await insert_ended(application, status, "https://ours/1.png")
+    assert await announcements.all() == [{"id": made, "task_id": "task", "status": status}]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -78,9 +125,10 @@ async def test_a_row_without_a_task_is_announced_too(application: Any, announcem
         ("task_id = 'another'", {"status": "queued", "task_id": "another"}),
         ("task_id = NULL", {"status": "queued", "task_id": None}),
         ("status = 'cancelled', prompt = 'a dog'", {"status": "cancelled", "task_id": "task"}),
+        ("asset_url = 'https://ours/1.png'", {"status": "queued", "task_id": "task"}),
     ],
 )
-async def test_a_change_of_status_or_task_is_announced(
+async def test_a_change_of_status_task_or_asset_is_announced(
     application: Any, announcements: Announcements, change: str, told: dict[str, Any]
 ) -> None:
     made = await insert(application)
@@ -94,7 +142,8 @@ async def test_a_change_of_status_or_task_is_announced(
     [
         "status = status",
         "task_id = 'task', status = 'queued'",
-        "prompt = 'a dog', asset_url = 'https://ours/1.png', updated_at = now(), result_urls = '[]'",
+        "asset_url = asset_url",
+        "prompt = 'a dog', updated_at = now(), result_urls = '[]'",
     ],
 )
 async def test_any_other_update_is_not(application: Any, announcements: Announcements, change: str) -> None:

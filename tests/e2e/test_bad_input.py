@@ -107,6 +107,11 @@ async def migrated_before_refusals_were_kept(rig: Rig) -> dict[str, str]:
     return {}
 
 
+async def migrated_before_levels_were_kept(rig: Rig) -> dict[str, str]:
+    await rig.pool.execute("ALTER TABLE reconciler.instances DROP COLUMN level")
+    return {}
+
+
 async def port_taken(rig: Rig) -> dict[str, str]:
     return {"RECONCILER_HTTP_PORT": str(urlsplit(rig.kie.url).port)}
 
@@ -153,6 +158,7 @@ WRONG: dict[Wrong, tuple[str, ...]] = {
     not_migrated: ("reconciler.work", "kie-reconciler migrate"),
     migrated_by_an_older_version: ("reconciler.watching", "kie-reconciler migrate"),
     migrated_before_refusals_were_kept: ("reconciler.work", "refused", "kie-reconciler migrate"),
+    migrated_before_levels_were_kept: ("reconciler.instances", "level", "kie-reconciler migrate"),
     port_taken: ("port", "RECONCILER_HTTP_PORT"),
     nonsense: ("RECONCILER_LEASE_SECONDS", "90s"),
 }

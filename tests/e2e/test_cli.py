@@ -144,7 +144,7 @@ async def test_migrate_brings_an_empty_database_up_to_date(tmp_path: Path, empty
     assert whole.code == 0
     assert "application/110_table.sql" in whole.answer["applied"]
     assert (again.code, again.out) == (0, "the database is up to date\n")
-    assert (checked.code, checked.answer) == (0, {"missing": []})
+    assert (checked.code, checked.answer) == (0, {"missing": [], "later": [], "phases": {}, "older": []})
 
 
 async def test_migrate_prints_the_sql_without_a_database(tmp_path: Path) -> None:

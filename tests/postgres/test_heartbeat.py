@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.migrations.schema_level import LEVEL
 from reconciler.postgres.pool import Database
 from testkit.waiting import until
 
@@ -59,6 +60,20 @@ async def test_a_lead_drawn_by_a_jumping_clock_does_not_last(database: Database)
     assert await first.lead()
     await database.execute("UPDATE reconciler.leader SET until = now() + interval '1 day'")
     assert await second.lead()
+
+
+async def test_a_beat_writes_the_level_and_learns_the_version_that_the_database_requires(dsn: str) -> None:
+    database = Database(dsn, size=1)
+    beating = Heartbeat(database, uuid.uuid4(), term=30.0)
+    assert (await beating.beat({})).required_version is None
+    assert await database.value("SELECT level FROM reconciler.instances") == LEVEL
+    for level, version in ((LEVEL, "0.2.0"), (LEVEL + 2, "0.4.0"), (LEVEL + 1, "0.3.0")):
+        await database.execute(
+            "INSERT INTO reconciler.schema_version (file, sha256, requires_level, requires_version)"
+            " VALUES ($1, '', $2, $1)", version, level,
+        )  # fmt: skip
+    assert (await beating.beat({})).required_version == "0.4.0"
+    await database.close()
 
 
 async def test_the_first_beat_writes_the_instance_and_later_ones_its_time(database: Database) -> None:

@@ -36,7 +36,8 @@ from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_
 from reconciler.operations.doctor.settings import judge_settings, judge_spelling
 from reconciler.operations.doctor.storage import BucketUse, check_storage, read_bucket_use
 from reconciler.postgres.eligibility import UNREADABLE, readable
-from reconciler.postgres.migrations.migrate import behind
+from reconciler.postgres.migrations.missing_files import missing_files
+from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.schema import statuses
 from reconciler.settings import Settings
 from reconciler.storage import Store
@@ -135,7 +136,9 @@ class Doctor:
         unreadable = pattern if pattern is not None and pattern.code == UNREADABLE else None
         columns = await read(table.read_columns)
         names = columns if isinstance(columns, NotKnown) else frozenset(columns)
-        checks = [*checks, table.judge_schema(await read(behind)), table.judge_table(names)]
+        known_alive = alive_within(settings.lease_seconds)
+        missing = await read(lambda asked: missing_files(asked, known_alive))
+        checks = [*checks, table.judge_schema(missing), table.judge_table(names)]
         alive = timedelta(seconds=2 * settings.lease_seconds)
         versions = await read(lambda asked: database.read_versions(asked, alive))
         replicas = judged("replicas", versions, lambda known: database.judge_replicas(known, __version__))

@@ -10,13 +10,11 @@ from typing import Final, Literal
 import asyncpg
 
 from reconciler.operations.doctor import Check, NotKnown, fail, ok, warn
-from reconciler.postgres.migrations.migration_files import scripts
+from reconciler.postgres.migrations.migration_files import MigrationFile, scripts, trigger_names
+from reconciler.postgres.migrations.missing_files import MissingFiles
 from reconciler.postgres.schema import REQUIRED, add_required
 
 _MIGRATE: Final = "kie-reconciler migrate"
-
-_LAST_NEEDED: Final = "029"
-"""Nothing runs without the migration files up to this number."""
 
 TriggerState = Literal["on", "off", "missing"]
 IndexState = Literal["valid", "invalid", "missing"]
@@ -38,17 +36,23 @@ SELECT c.relname::text AS name, i.indisvalid AS valid
 """
 
 
-def judge_schema(missing_files: Sequence[str] | NotKnown) -> Check:
+def judge_schema(missing: MissingFiles | NotKnown) -> Check:
     """Judge the migration files that this version has and the database lacks."""
-    if isinstance(missing_files, NotKnown):
-        return fail("schema", missing_files.reason, missing_files.do)
-    if not missing_files:
-        return ok("schema", "every migration is applied")
-    says = f"the database lacks {', '.join(missing_files)}"
-    if any(not name.startswith("application/") and name[:3] <= _LAST_NEEDED for name in missing_files):
+    if isinstance(missing, NotKnown):
+        return fail("schema", missing.reason, missing.do)
+    if not missing.due:
+        running = " and ".join(map(str, missing.older))
+        later = f"; {_names(missing.later)} waits for the end of {running}" if missing.later else ""
+        return ok("schema", f"every migration is applied{later}")
+    says = f"the database lacks {_names(missing.due)}"
+    if any(script.needed for script in missing.due):
         return fail("schema", f"{says}: nothing runs without them", _MIGRATE)
-    application = any(name.startswith("application/") for name in missing_files)
+    application = any(script.application for script in missing.due)
     return warn("schema", says, f"{_MIGRATE} --application" if application else _MIGRATE)
+
+
+def _names(files: Sequence[MigrationFile]) -> str:
+    return ", ".join(script.name for script in files)
 
 
 async def read_columns(connection: asyncpg.Connection) -> Mapping[str, str]:
@@ -89,8 +93,7 @@ def judge_statuses(allowed: AbstractSet[str] | None) -> Check:
 async def read_triggers(connection: asyncpg.Connection) -> Mapping[str, TriggerState]:
     """Return whether each of our triggers exists and fires."""
     fires = {row["name"]: row["fires"] for row in await connection.fetch(_TRIGGERS)}
-    ours = [name for script in scripts(application=False, strict_statuses=False) for name in script.triggers]
-    return {name: "missing" if name not in fires else "on" if fires[name] else "off" for name in ours}
+    return {name: "missing" if name not in fires else "on" if fires[name] else "off" for name in trigger_names()}
 
 
 def judge_triggers(states: Mapping[str, TriggerState]) -> Check:

@@ -1,19 +1,29 @@
 """Applies the SQL files: in order, each in a transaction of its own, recorded, by one process at a time.
 
-The record of applied files lives here, and the meaning of a refusal. `migration_files` finds the files,
-`migration_locks` waits for other sessions' locks. The commands `migrate` and `doctor` call it, and the daemon at start.
+Files of phase `after` wait until no older daemon is alive. The meaning of a refusal is here, too. `migration_files`
+finds the files, `missing_files` compares them with the record, `migration_locks` waits for other sessions' locks. The
+command `migrate` calls it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import asyncpg
 
 from reconciler.errors import Config, Permanent
 from reconciler.postgres.connection import reached
 from reconciler.postgres.errors import AGAIN, AWAY, WRONG, translated
-from reconciler.postgres.migrations.migration_files import MigrationFile, led_by, printed, scripts
+from reconciler.postgres.migrations.migration_files import RECORD_AGAIN, MigrationFile, led_by, printed, scripts
 from reconciler.postgres.migrations.migration_locks import LockPatience, patiently, take_turn
+from reconciler.postgres.migrations.missing_files import (
+    INDEX_IS_VALID,
+    behind,
+    daemons_before,
+    exists,
+    recorded_files,
+)
+from reconciler.postgres.migrations.schema_level import ALIVE, OlderDaemon
 
 __all__ = ["LockPatience", "behind", "migrate", "printed"]
 
@@ -21,25 +31,9 @@ _PATIENCE = LockPatience()
 
 _LED = f"SELECT {led_by('$1', '$2')}"
 
-_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
-
-# A disabled trigger stays disabled; only a dropped one comes back with the next migration.
-_DROPPED = """
-SELECT EXISTS (
-    SELECT FROM unnest($1::text[]) AS wanted
-     WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('public.generations') AND tgname = wanted))
-"""
-
-_RECORDING = """
-SELECT quote_ident(current_user),
-       EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE n.nspname = 'reconciler' AND c.relname = 'schema_version')
-"""
-
-_RECORD = """
-INSERT INTO reconciler.schema_version AS was (file, sha256) VALUES ($1, $2)
-    ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()
-    WHERE was.sha256 <> excluded.sha256
+_RECORD = f"""
+INSERT INTO reconciler.schema_version AS was (file, sha256, requires_level, requires_version) VALUES ($1, $2, $3, $4)
+{RECORD_AGAIN}
 """
 
 
@@ -49,12 +43,14 @@ async def migrate(
     application: bool = False,
     strict_statuses: bool = False,
     patience: LockPatience = _PATIENCE,
+    alive: timedelta = ALIVE,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Bring the database up to date and return the files that changed something.
 
-    `warn` gets a sentence for each file that was left out. Raises Transient, naming the session that holds a lock
-    which did not come free, and Config for faults that only a person can mend.
+    Files of phase `after` are left for later while an older daemon was seen within `alive`. `warn` gets a sentence for
+    them, and for each file that was left out. Raises Transient, naming the session that holds a lock which did not come
+    free, and Config for faults that only a person can mend.
     """
     if strict_statuses and not application:
         raise Config("--strict-statuses changes the application's table: it goes with --application")
@@ -63,37 +59,10 @@ async def migrate(
     try:
         connection.add_log_listener(lambda _, message: _pass_on(message, warn))
         await translated(lambda: take_turn(connection, patience))
-        applier = _Applier(dsn, connection, patience, warn)
+        applier = _Applier(dsn, connection, patience, alive, warn)
         return await translated(lambda: applier.apply_all(chosen))
     finally:
         await connection.close(timeout=5)
-
-
-async def behind(connection: asyncpg.Connection) -> list[str]:
-    """Return the files that this version has and the database lacks.
-
-    Files for the application's table count only once they were applied. Without the files of our own tables (010 to
-    028, except for 025) nothing runs; without the others the daemon is only slower. Config where this login has no
-    rights in our schema.
-    """
-    recorded = await _recorded(connection)
-    table = await _exists(connection, "public.generations")
-    missing = []
-    for script in scripts(application=True, strict_statuses=True):
-        if script.application:
-            stale = recorded.get(script.name, script.sha256) != script.sha256
-        elif script.repeated and not table:
-            stale = False
-        elif (index := script.mark("builds")) is not None:
-            stale = not await connection.fetchval(_VALID, f"public.{index}")
-        else:
-            stale = recorded.get(script.name) != script.sha256
-            # The leader calls this every few seconds: no statement that is not needed.
-            if script.triggers and not stale:
-                stale = await connection.fetchval(_DROPPED, script.triggers)
-        if stale:
-            missing.append(script.name)
-    return missing
 
 
 @dataclass(eq=False, repr=False)
@@ -103,19 +72,33 @@ class _Applier:
     dsn: str
     connection: asyncpg.Connection
     patience: LockPatience
+    alive: timedelta
     warn: Callable[[str], None]
 
     async def apply_all(self, chosen: list[MigrationFile]) -> list[str]:
         """Apply these files in their order; return the names of those that changed something."""
-        return [script.name for script in chosen if await self._apply(script)]
+        applied, later, older = [], list[str](), dict[OlderDaemon, None]()
+        for script in chosen:
+            # Asked for each file: it also keeps a program that is too old from writing its older text over a newer one.
+            recorded = await recorded_files(self.connection)
+            if daemons := await daemons_before(self.connection, script, recorded, self.alive):
+                later.append(script.name)
+                older.update(dict.fromkeys(daemons))
+            elif await self._apply(script, recorded):
+                applied.append(script.name)
+        if later:
+            running = ", ".join(map(str, older))
+            self.warn(
+                f"{', '.join(later)} left for later, because older daemons still run: {running};"
+                " restart them with this version, then migrate again"
+            )
+        return applied
 
-    async def _apply(self, script: MigrationFile) -> bool:
-        if not script.repeated:
-            recorded = await _recorded(self.connection)
-            if recorded.get(script.name) == script.sha256:
-                return False
+    async def _apply(self, script: MigrationFile, recorded: Mapping[str, str]) -> bool:
+        if not script.repeated and recorded.get(script.name) == script.sha256:
+            return False
         table = script.mark("follows")
-        if table and not await _exists(self.connection, table):
+        if table and not await exists(self.connection, table):
             self.warn(f"{script.name} left out: there is no table {table} yet")
             return False
         try:
@@ -150,7 +133,7 @@ class _Applier:
             await connection.execute(script.text)
             # A transaction that wrote nothing has no number.
             changed = await connection.fetchval("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
-            await connection.execute(_RECORD, script.name, script.sha256)
+            await self._record(script)
         return bool(changed)
 
     async def _build(self, script: MigrationFile) -> bool:
@@ -159,7 +142,7 @@ class _Applier:
         leader = script.mark("unless-led-by")
         if leader and await connection.fetchval(_LED, leader, index):
             return False
-        valid = await connection.fetchval(_VALID, index)
+        valid = await connection.fetchval(INDEX_IS_VALID, index)
         if valid:
             return False
         await _wait_at_most(connection, self.patience.build)
@@ -169,8 +152,12 @@ class _Applier:
             await connection.execute(script.text)
         finally:
             await _wait_at_most(connection, 0)
-        await connection.execute(_RECORD, script.name, script.sha256)
+        await self._record(script)
         return True
+
+    async def _record(self, script: MigrationFile) -> None:
+        needs = (0, None) if script.requires is None else (script.requires.level, script.requires.version)
+        await self.connection.execute(_RECORD, script.name, script.sha256, *needs)
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
@@ -190,23 +177,6 @@ async def _wait_at_most(connection: asyncpg.Connection, seconds: float) -> None:
     """Limit the wait for each lock, inside a transaction until its end; 0 = no limit."""
     local = "LOCAL " if connection.is_in_transaction() else ""
     await connection.execute(f"SET {local}lock_timeout = {round(seconds * 1000)}")
-
-
-async def _recorded(connection: asyncpg.Connection) -> dict[str, str]:
-    # A refused statement would end the transaction, so the right is checked first.
-    login, recording = await connection.fetchrow(_RECORDING)
-    if not recording:
-        return {}
-    try:
-        rows = await connection.fetch("SELECT file, sha256 FROM reconciler.schema_version")
-    except asyncpg.InsufficientPrivilegeError as error:
-        hint = f"make it a member of the role that may: GRANT reconciler TO {login};"
-        raise Config("this login may not look into schema reconciler", hint=hint) from error
-    return {row["file"]: row["sha256"] for row in rows}
-
-
-async def _exists(connection: asyncpg.Connection, table: str) -> bool:
-    return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table) is True
 
 
 def _pass_on(message: asyncpg.PostgresLogMessage, warn: Callable[[str], None]) -> None:

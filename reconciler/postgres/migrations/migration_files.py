@@ -3,7 +3,9 @@
 Nothing here connects to a database; `migrate` applies the files. A file may begin with marks: `@follows TABLE` (it
 depends on that table: it runs in every migration, and is left out while there is no such table), `@builds INDEX` (one
 CREATE INDEX CONCURRENTLY, outside any transaction), `@unless-led-by COLUMN` (not needed where an index begins with that
-column), `@strict` (only with --strict-statuses).
+column), `@strict` (only with --strict-statuses), `@optional` (everything runs without it, only slower), `@after LEVEL
+VERSION` (phase `after`: it waits until no daemon with a lower schema level is alive, and from then on none may run).
+Every other file is of phase `before`: the version before runs on, next to the new one.
 """
 
 import hashlib
@@ -12,6 +14,11 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Final, Literal
+
+from reconciler.postgres.migrations.schema_level import ALIVE, Requirement
+
+Phase = Literal["before", "after"]
 
 _MARK = re.compile(r"^-- @([a-z-]+) ?(.*)$", re.MULTILINE)
 
@@ -26,6 +33,19 @@ _ALONE = """\
 -- Where public.generations is larger than 64 MB, its indexes are left out above, because building them would keep the
 -- application from writing. These do not, but cannot run inside a transaction: run each alone, without the dashes.
 """
+
+_AFTER = """\
+-- ==================== After the new version has started everywhere ====================
+-- Each part below fails while a daemon of an older version is alive, and changes nothing then. Stop that daemon and run
+-- the part again. From then on no older version runs on this database.
+"""
+
+RECORD_AGAIN: Final = """\
+    ON CONFLICT (file) DO UPDATE
+       SET sha256 = excluded.sha256, applied_at = now(),
+           requires_level = excluded.requires_level, requires_version = excluded.requires_version
+     WHERE was.sha256 <> excluded.sha256"""
+"""The end of an INSERT into reconciler.schema_version AS was: a file that was changed is recorded as it is now."""
 
 _SMALL = 64 << 20
 """Bytes of a table whose index is built in about a second."""
@@ -53,6 +73,22 @@ class MigrationFile:
         return self.name.startswith("application/")
 
     @property
+    def requires(self) -> Requirement | None:
+        """What a daemon needs to run after this file; None for a file of phase `before`."""
+        mark = self.mark("after")
+        return None if mark is None else Requirement.read(mark)
+
+    @property
+    def phase(self) -> Phase:
+        """Whether it applies before the new version starts, or after the last older one has ended."""
+        return "before" if self.requires is None else "after"
+
+    @property
+    def needed(self) -> bool:
+        """Whether nothing runs without it."""
+        return not (self.repeated or self.phase == "after" or self.mark("optional") is not None)
+
+    @property
     def triggers(self) -> tuple[str, ...]:
         """The names of the triggers that it creates."""
         return tuple(_TRIGGER.findall(self.text))
@@ -70,16 +106,25 @@ class MigrationFile:
 
 
 def scripts(*, application: bool, strict_statuses: bool) -> list[MigrationFile]:
-    """Return the files that apply, in order: our schema, the application's side, what follows it, last the indexes."""
+    """Return the files that apply, in order.
+
+    First our schema, then the application's side, what follows it, phase `after`, last the indexes.
+    """
     found = _read("") + (_read("application/") if application else [])
     chosen = [script for script in found if strict_statuses or script.mark("strict") is None]
     return sorted(chosen, key=_place)
 
 
+def trigger_names() -> list[str]:
+    """Return the names of our triggers on the application's table."""
+    return [name for script in scripts(application=False, strict_statuses=False) for name in script.triggers]
+
+
 def printed(*, application: bool, strict_statuses: bool) -> str:
     """Return all files as one text for the Supabase SQL editor; the indexes of a large table come last, as comments."""
     chosen = scripts(application=application, strict_statuses=strict_statuses)
-    parts = [_PREAMBLE, *(_part(script) for script in chosen)]
+    before, after = ([_part(script) for script in chosen if script.phase == phase] for phase in ("before", "after"))
+    parts = [_PREAMBLE, *before, _AFTER, *after]
     alone = [script.statement for script in chosen if script.mark("builds") is not None]
     commented = "\n\n".join("\n".join(f"-- {line}" for line in text.splitlines()) for text in alone)
     return "\n".join([*parts, _ALONE, commented, ""])
@@ -95,8 +140,10 @@ def led_by(column: str, index: str) -> str:
 
 
 def _place(script: MigrationFile) -> tuple[int, str]:
+    if script.phase == "after":
+        return 3, script.name
     if script.mark("builds") is not None:
-        return 3, script.name  # last, because they wait for every open transaction
+        return 4, script.name  # last, because they wait for every open transaction
     if script.application:
         return 1, script.name
     return (2 if script.repeated else 0), script.name
@@ -108,9 +155,24 @@ def _part(script: MigrationFile) -> str:
         "BEGIN;\n"
         "SET LOCAL lock_timeout = '5s';\n"
         "SET LOCAL statement_timeout = 0;\n"
+        f"{_wait_for_older(script)}"
         f"{script.text if script.mark('builds') is None else _small_build(script)}"
         f"{_record(script)}"
         "COMMIT;\n"
+    )
+
+
+def _wait_for_older(script: MigrationFile) -> str:
+    """Return the statement that fails while a daemon is alive that may not run after this file."""
+    if script.requires is None:
+        return ""
+    level, version = script.requires.level, script.requires.version
+    return (
+        "DO $$\nBEGIN\n"
+        "IF EXISTS (SELECT FROM reconciler.instances\n"
+        f"            WHERE level < {level} AND seen_at > now() - interval '{ALIVE.total_seconds():g} seconds') THEN\n"
+        f"RAISE EXCEPTION '{script.name}: a daemon older than {version} is alive, see reconciler.instances';\n"
+        "END IF;\nEND\n$$;\n"
     )
 
 
@@ -131,11 +193,11 @@ def _record(script: MigrationFile) -> str:
     table, index = script.mark("follows"), script.mark("builds")
     needed = f"public.{index}" if index else table
     only = f" WHERE to_regclass('{needed}') IS NOT NULL" if needed else ""
+    needs = "0, NULL" if script.requires is None else f"{script.requires.level}, '{script.requires.version}'"
     return (
-        "INSERT INTO reconciler.schema_version (file, sha256)"
-        f" SELECT '{script.name}', '{script.sha256}'{only}\n"
-        "    ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()\n"
-        "    WHERE schema_version.sha256 <> excluded.sha256;\n"
+        "INSERT INTO reconciler.schema_version AS was (file, sha256, requires_level, requires_version)\n"
+        f"    SELECT '{script.name}', '{script.sha256}', {needs}{only}\n"
+        f"{RECORD_AGAIN};\n"
     )
 
 

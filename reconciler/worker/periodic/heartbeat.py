@@ -1,14 +1,18 @@
 """Shows the other replicas that this instance lives and what it does, and takes the lead where it is free.
 
+It also learns that the database needs a newer version, and then ends the daemon.
+
 The statements are in `postgres/heartbeat.py`, the states of leadership in `leadership.py`.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.metrics import Metrics
 from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.migrations.schema_level import outdated
 from reconciler.worker.periodic.leadership import Leadership
 
 
@@ -21,6 +25,8 @@ class InstanceHeartbeat:
     activity: Callable[[], Mapping[str, object]]
     metrics: Metrics
     watched: bool = field(default=False, init=False)
+    _required_version: str | None = field(default=None, init=False)
+    _outdated: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def run_once(self) -> None:
         """Show that this instance lives, and take or keep the lead."""
@@ -34,7 +40,17 @@ class InstanceHeartbeat:
         """Write what this instance is doing."""
         # If it fails, there is no watcher until the next heartbeat says otherwise.
         self.watched = False
-        self.watched = await self.heartbeat.beat(self.activity())
+        result = await self.heartbeat.beat(self.activity())
+        self.watched = result.watched
+        if result.required_version is not None:
+            self._required_version = result.required_version
+            self._outdated.set()
+
+    async def until_outdated(self) -> None:
+        """Wait until this version is too old for the database, and raise Config then."""
+        await self._outdated.wait()
+        assert self._required_version is not None
+        raise outdated(self._required_version)
 
     async def show_if_watched(self) -> None:
         """Write it only while a reader follows this instance."""

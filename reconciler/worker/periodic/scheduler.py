@@ -90,6 +90,10 @@ class Scheduler:
         """Run a task once; a failure of one task never reaches another."""
         try:
             await task.run_once()
+        except asyncio.CancelledError:
+            # The library logs an error for a run that `stop` cancels.
+            if self.running:
+                raise
         except ReconcilerError as error:
             log.warning("round.failed", round=task.name, code=error.code, reason=str(error))
         except Exception:

@@ -4,6 +4,7 @@ The figures are counted in `postgres/reports`, the findings follow from them in 
 """
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import structlog
 
@@ -21,7 +22,10 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class SnapshotRefresh:
-    """Draws the snapshot; `last` is the last one, None where this instance does not lead."""
+    """Draws the snapshot; `last` is the last one, None where this instance does not lead.
+
+    A daemon seen within `alive` counts as alive: while an older one is, no file waits for it in vain.
+    """
 
     reports: Reports
     database: Database
@@ -30,6 +34,7 @@ class SnapshotRefresh:
     sweep: Sweep
     probes: Probes
     thresholds: FindingThresholds
+    alive: timedelta
     last: Snapshot | None = field(default=None, init=False)
 
     async def run_once(self) -> None:
@@ -56,7 +61,7 @@ class SnapshotRefresh:
             listening=self.sweep.listener.listening,
             canary_age=self.sweep.listener.canary_age,
             sweep_age=self.sweep.age,
-            schema_behind=len(await missing(self.database)),
+            schema_behind=len((await missing(self.database, self.alive)).due),
             transaction_pooler=self.database.pooled,
             keys_rejected=self.probes.keys_rejected,
             keys_unpaid=self.probes.keys_unpaid,

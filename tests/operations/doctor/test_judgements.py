@@ -16,6 +16,9 @@ from reconciler.operations.doctor.table import (
     judge_table,
     judge_triggers,
 )
+from reconciler.postgres.migrations.migration_files import MigrationFile
+from reconciler.postgres.migrations.missing_files import MissingFiles
+from reconciler.postgres.migrations.schema_level import OlderDaemon
 
 NOT_READ = NotKnown("the database is away", "start it")
 
@@ -24,6 +27,13 @@ NOT_READ = NotKnown("the database is away", "start it")
 def test_facts_that_could_not_be_read_are_a_warning_and_not_judged(judge: Callable[[Any], Check]) -> None:
     check = judged("a check", NOT_READ, judge)
     assert (check.word, check.says) == ("warn", "not looked at: the database is away")
+
+
+def test_files_that_wait_for_older_daemons_are_named_and_not_missing() -> None:
+    after = MigrationFile("071_next.sql", "-- @after 1 0.2.0\nSELECT 1;")
+    check = judge_schema(MissingFiles((), (after,), (OlderDaemon("web-1", 7, "0.1.0"),)))
+    assert (check.word, check.do) == ("ok", "")
+    assert check.says == "every migration is applied; 071_next.sql waits for the end of 0.1.0 on web-1 (pid 7)"
 
 
 @pytest.mark.parametrize("judge", [judge_schema, judge_table])

@@ -14,13 +14,14 @@ import pytest
 
 from reconciler import __version__
 from reconciler.operations.doctor import Check, database, table
-from reconciler.postgres.migrations.migrate import behind, migrate
+from reconciler.postgres.migrations.migrate import migrate
+from reconciler.postgres.migrations.missing_files import missing_files
 from reconciler.postgres.schema import statuses
 from testkit.tables import older_table
 from tests.operations.doctor.installation import Installation, not_ok, run
 
 CHECKS: dict[str, Callable[[Any], Awaitable[Check]]] = {
-    "schema": lambda owner: judged(table.judge_schema, behind(owner)),
+    "schema": lambda owner: judged(table.judge_schema, missing_files(owner)),
     "table": lambda owner: judged(lambda columns: table.judge_table(frozenset(columns)), table.read_columns(owner)),
     "statuses": lambda owner: judged(table.judge_statuses, statuses(owner)),
     "triggers": lambda owner: judged(table.judge_triggers, table.read_triggers(owner)),
@@ -40,8 +41,8 @@ async def judged(judge: Callable[[Any], Check], facts: Awaitable[Any]) -> Check:
 @pytest.mark.parametrize(
     ("name", "word", "faults"),
     [
-        ("triggers", "warn", ["ALTER TABLE public.generations DISABLE TRIGGER reconciler_updated"]),
-        ("triggers", "warn", ["ALTER TABLE public.generations ENABLE REPLICA TRIGGER reconciler_inserted"]),
+        ("triggers", "warn", ["ALTER TABLE public.generations DISABLE TRIGGER reconciler_updated_2"]),
+        ("triggers", "warn", ["ALTER TABLE public.generations ENABLE REPLICA TRIGGER reconciler_inserted_2"]),
         ("indexes", "warn", ["DROP INDEX public.generations_reconciler_open"]),
         (
             "indexes",
@@ -70,7 +71,7 @@ async def test_the_sql_of_a_check_repairs_what_it_found(owner: Any, name: str, w
 
 
 async def test_a_dropped_trigger_is_a_warning_and_so_is_the_schema(own: Installation) -> None:
-    await own.sql("DROP TRIGGER reconciler_inserted ON public.generations")
+    await own.sql("DROP TRIGGER reconciler_inserted_2 ON public.generations")
     checks = await own.examine()
     assert not_ok(checks) == {"schema": "warn", "triggers": "warn"}
     assert "031_triggers.sql" in checks["schema"].says

@@ -141,7 +141,7 @@ async def test_without_the_lease_no_task_is_adopted(books: Books) -> None:
     [
         "CREATE UNIQUE INDEX one_row_a_task ON public.generations (task_id)",
         (
-            "DROP TRIGGER reconciler_updated ON public.generations;"
+            "DROP TRIGGER reconciler_updated_2 ON public.generations;"
             "ALTER TABLE public.generations ALTER task_id TYPE varchar(6)"
         ),
         "ALTER TABLE public.generations ADD CHECK (task_id NOT LIKE 'theirs%') NOT VALID",

@@ -12,6 +12,7 @@ import pytest
 
 from reconciler.errors import Config, Permanent, Transient
 from reconciler.postgres.migrations.migrate import behind, migrate
+from reconciler.postgres.migrations.schema_level import ALIVE
 from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import missing
 from reconciler.postgres.schema import introspect
@@ -127,14 +128,14 @@ async def test_an_empty_database_is_behind_on_every_file_of_ours(connection: Any
 async def test_triggers_dropped_by_hand_come_back(empty_dsn: str, connection: Any) -> None:
     await older_table(connection)
     await migrate(empty_dsn)
-    await connection.execute("DROP TRIGGER reconciler_inserted ON public.generations")
+    await connection.execute("DROP TRIGGER reconciler_inserted_2 ON public.generations")
     assert await migrate(empty_dsn) == ["031_triggers.sql"]
 
 
 async def test_a_disabled_trigger_stays_disabled(empty_dsn: str, connection: Any) -> None:
     await older_table(connection)
     await migrate(empty_dsn)
-    await connection.execute("ALTER TABLE public.generations DISABLE TRIGGER reconciler_inserted")
+    await connection.execute("ALTER TABLE public.generations DISABLE TRIGGER reconciler_inserted_2")
     assert await migrate(empty_dsn) == []
 
 
@@ -180,7 +181,7 @@ async def test_it_gets_the_same_hint_where_one_transaction_asks_everything(empty
     async with member(empty_dsn) as address:
         database = Database(address, size=1)
         with pytest.raises(Config) as refused:
-            await missing(database)
+            await missing(database, ALIVE)
         await database.close()
     login = urlsplit(address).username
     assert refused.value.hint.endswith(f": GRANT reconciler TO {login};")

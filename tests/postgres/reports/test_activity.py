@@ -82,12 +82,12 @@ async def test_a_replica_without_a_report_is_listed_as_idle(database: Database, 
 
 async def test_a_heartbeat_learns_whether_the_replicas_are_watched(database: Database, reader: ActivityReader) -> None:
     beating = heartbeat(database)
-    assert not await beating.beat({})
+    assert not (await beating.beat({})).watched
     await reader.watch()
     await reader.watch()
-    assert await beating.beat({})
+    assert (await beating.beat({})).watched
     await database.execute("UPDATE reconciler.watching SET until = until - $1::interval", WATCHED)
-    assert not await beating.beat({})
+    assert not (await beating.beat({})).watched
 
 
 async def test_due_rows_without_a_lease_are_waiting_and_the_longest_wait_comes_first(

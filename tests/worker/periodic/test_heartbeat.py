@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from unittest import mock
 
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.errors import Transient
+from reconciler.errors import Config, Transient
+from reconciler.postgres.heartbeat import HeartbeatResult
 from reconciler.postgres.reports.activity import ActivityReader
 from reconciler.worker.periodic.leadership import Leadership
 from testkit.rows import HOUR
@@ -36,6 +38,22 @@ async def test_a_replica_shows_what_it_does_each_second_only_while_it_is_watched
     fourth = await rig.pool.fetchval(seen)
     await show.run_once()
     assert third < fourth == await rig.pool.fetchval(seen)
+
+
+async def test_a_version_that_is_too_old_for_the_database_raises_config_with_the_next_heartbeat(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def beat(_: object) -> HeartbeatResult:
+        return HeartbeatResult(watched=False, required_version="9.0.0")
+
+    heartbeat = built(parts).heartbeat
+    ends = asyncio.create_task(heartbeat.until_outdated())
+    await heartbeat.run_once()
+    assert not ends.done()
+    monkeypatch.setattr(heartbeat.heartbeat, "beat", beat)
+    await heartbeat.run_once()
+    with pytest.raises(Config, match=r"this database needs kie-reconciler 9\.0\.0 or newer"):
+        await ends
 
 
 async def test_a_leader_that_gets_no_answer_leads_until_its_trust_window_ends(

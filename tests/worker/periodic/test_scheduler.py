@@ -61,6 +61,25 @@ async def test_a_stopped_scheduler_starts_no_run(rig: Rig, parts: Parts) -> None
     await until(lambda: not periodic.scheduler.running, what="the end")
 
 
+async def test_a_run_that_a_stop_cancels_is_no_error_in_the_log(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> int:
+        began.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    monkeypatch.setattr(parts.claims, "discover", endless)
+    async with running(built(parts)):
+        await until(began.is_set, what="a sweep")
+    await until(cancelled.is_set, what="the cancellation")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_the_log_calls_every_task_by_its_documented_name(parts: Parts) -> None:
     assert set(built(parts).scheduler.tasks) == {
         "beat", "make_up", "sweep", "attend", "show", "audit", "tidy",
