@@ -228,13 +228,12 @@ def _on_ready(row: Row, ready: Ready, now: datetime, policy: Policy) -> Decision
     if len(ready.results) > policy.max_results:
         reason = f"KIE gives {len(ready.results)} results, RECONCILER_MAX_RESULTS allows {policy.max_results}"
         return _keep_waiting(replace(row, reason=reason, finding="over_limit"), now)
-    if policy.observe and ready.available:
-        return _poll_again(row, now, policy, "observing: KIE says success")
-    if row.unstored and not policy.observe:
+    if policy.observe:
+        observed = "observing: KIE says success"
+        return _poll_again(row, now, policy, observed) if ready.available else _on_empty(row, now, policy)
+    if row.unstored:
         return Deliver()
-    if row.stored:
-        return _finish(row, now)
-    return _on_empty(row, now, policy)
+    return _finish(row, now) if row.stored else _on_empty(row, now, policy)
 
 
 def _on_empty(row: Row, now: datetime, policy: Policy) -> Decision:

@@ -157,8 +157,8 @@ class Poller:
                 logger = log.bind(generation_id=row.id, task_id=task_id)
                 logger.warning("kie.request_failed", code=observation.reason, reason=observation.detail)
             if isinstance(observation, Unreadable):
-                logger = log.bind(generation_id=row.id, task_id=task_id, model=row.model)
-                logger.warning("kie.output_unreadable", fields=list(observation.fields))
+                named = log.bind(generation_id=row.id, task_id=task_id, model=row.model)
+                named.warning("kie.output_unreadable", fields=list(observation.fields))
         await self._account(observation, chosen.key_hash, time.monotonic() - began)
         return observation, record
 

@@ -41,9 +41,12 @@ async def add_delivered(books: Books, count: int, user_id: str = ANNA) -> list[i
     sql = """
     WITH made AS (
         INSERT INTO public.generations (user_id, status, asset_url)
-        SELECT $2::uuid, 'success', 'https://ours/' || n FROM generate_series(1, $1) n RETURNING id::text)
-    INSERT INTO reconciler.events (key, generation_id, kind, payload)
-    SELECT id, id, 'succeeded', '{}' FROM made RETURNING id"""
+        SELECT $2::uuid, 'success', 'https://ours/' || n FROM generate_series(1, $1) n RETURNING id::text),
+    told AS (
+        INSERT INTO reconciler.events (key, generation_id, kind, payload)
+        SELECT id, id, 'succeeded', '{}' FROM made RETURNING id, generation_id, kind)
+    SELECT id, pg_notify('reconciler_events', json_build_object('event', id, 'id', generation_id, 'kind', kind)::text)
+      FROM told"""
     return sorted(row["id"] for row in await books.pool.fetch(sql, count, user_id))
 
 

@@ -71,7 +71,7 @@ def test_the_address_is_the_result_and_without_one_the_version_is_not_ready() ->
     assert done.completed_at == datetime(2026, 4, 24, 3, 7, 25, tzinfo=UTC)
     for empty in ({}, {"resultUrl": None}, {"resultUrl": ""}):
         assert isinstance(judge(VEO_1080P, 200, answer(200, empty)), Working)
-    assert isinstance(judge(VEO_1080P, 200, answer(200, {"resultUrl": "no address"})), Unreachable)
+    assert isinstance(judge(VEO_1080P, 200, answer(200, {"resultUrl": "no address"})), Unreadable)
 
 
 def test_a_film_that_kie_does_not_know_is_unknown_and_never_failed() -> None:
