@@ -12,8 +12,6 @@ module.exports = {
       // Milliseconds after SIGINT until SIGKILL: longer than RECONCILER_DRAIN_SECONDS (25).
       kill_timeout: 40000,
       exp_backoff_restart_delay: 200,
-      // A setting, a right or a newer version is missing: the log says which; start it by hand after that.
-      stop_exit_codes: [2],
       max_memory_restart: "1G",
       merge_logs: true,
       env: {

@@ -62,8 +62,8 @@ def test_systemd_finds_nothing_wrong(unit: str, tmp_path: Path) -> None:
 def test_it_is_started_again_without_end_after_pauses_that_grow(unit: str) -> None:
     assert values(unit, "StartLimitIntervalSec") == ["0"]
     assert values(unit, "Restart") == ["always"]
-    # Except where a person must act first: a wrong setting, a missing right, a database that needs a newer version.
-    assert values(unit, "RestartPreventExitStatus") == ["2"]
+    # Also after exit code 2: once the bucket, the right or the version is there, it must go on by itself.
+    assert values(unit, "RestartPreventExitStatus") == []
     least, most = (int(*values(unit, key)) for key in ("RestartSec", "RestartMaxDelaySec"))
     assert 0 < least < most <= 60
     assert int(*values(unit, "RestartSteps")) > 1
@@ -109,10 +109,6 @@ def test_a_replica_is_the_same_but_for_its_port_and_its_folder() -> None:
 
     assert without_comments(replica) == without_comments(text(UNITS[0]))
     assert "RECONCILER_HTTP_PORT=%i" in text(UNITS[1])
-
-
-def test_pm2_does_not_restart_what_a_person_must_mend_first() -> None:
-    assert "stop_exit_codes: [2]," in text("ecosystem.config.cjs")
 
 
 def test_pm2_gives_a_stop_the_time_of_the_drain() -> None:
