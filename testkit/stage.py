@@ -128,11 +128,18 @@ class Rig:
         )
         return [str(tuple(row)) for row in rows]
 
+    async def _mark(self, generation_id: str, task_id: str) -> str:
+        """What tells the objects of a row's further task from those of its first."""
+        sql = "SELECT cardinality(former_tasks) FROM reconciler.work WHERE generation_id = $1"
+        former = await self.pool.fetchval(sql, generation_id)
+        return f"-{hashlib.sha256(task_id.encode()).hexdigest()[:8]}" if former else ""
+
     async def prove(self, generation_id: str) -> None:
         """Every result of this row's task is stored byte for byte where the row says."""
         row = await self.pool.fetchrow("SELECT * FROM public.generations WHERE id::text = $1", generation_id)
         task = self.kie.tasks[row["task_id"]]
-        keys = [f"{row['user_id']}/{one.kind}/{generation_id}_{n}.{one.ext}" for n, one in enumerate(task.results)]
+        name = f"{row['user_id']}/{{}}/{generation_id}_{{}}{await self._mark(generation_id, task.id)}.{{}}"
+        keys = [name.format(one.kind, n, one.ext) for n, one in enumerate(task.results)]
         addresses = json.loads(row["asset_urls"]) if "asset_urls" in row.keys() else [row["asset_url"]]  # noqa: SIM118
         assert addresses[0] == row["asset_url"]
         place = "/files/" if self.storage is None else "/public/generations/"

@@ -223,11 +223,10 @@ def _with_failed_delivery(row: Row, observation: DeliveryFailed, now: datetime) 
 
 
 def _without_dead_addresses(known: tuple[Result, ...], failed: DeliveryFailed) -> tuple[Result, ...]:
-    """Return the results; one that KIE no longer gives, and whose old address is dead, is a hole."""
+    """Return the results; one that KIE no longer gives, and whose old address is dead or refused, is a hole."""
+    useless = failed.stage == "fetch" and (failed.gone or failed.permanent)
     return tuple(
-        replace(result, addresses=())
-        if failed.gone and result.n == failed.n and not result.current and result.text is None
-        else result
+        replace(result, addresses=()) if useless and result.n == failed.n and not result.current else result
         for result in known
     )
 

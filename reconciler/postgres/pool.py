@@ -164,16 +164,23 @@ class Database:
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run a whole transaction again after a deadlock, and translate its errors."""
-        return await permitted(translated, work)
+        return await self._noted(lambda: permitted(translated, work))
 
     async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         async def once() -> T:
             async with self._connection() as connection:
                 return await work(connection)
 
-        try:
+        async def opened() -> T:
             await self.open()
-            result = await self._with_cache(once)
+            return await self._with_cache(once)
+
+        return await self._noted(opened)
+
+    async def _noted(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await the work, and note in `trouble` whether the database did it."""
+        try:
+            result = await work()
         except (Config, Transient) as error:
             self.trouble = str(error)
             if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):

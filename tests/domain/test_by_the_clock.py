@@ -171,8 +171,11 @@ class TestMissingResults:
         assert [result.key for result in dead] == ["b"]
 
         gone = DeliveryFailed(row.assets, "fetch", "http_404", n=1, gone=True, permanent=True)
+        unlisted = DeliveryFailed(row.assets, "fetch", "host_unlisted", n=1, permanent=True)
         assert [result.key for result in absorb(row, gone, NOW).missing] == ["b"]
-        assert not absorb(row, replace(gone, n=0), NOW).missing
+        assert [result.key for result in absorb(row, unlisted, NOW).missing] == ["b"]
+        for other in (replace(gone, n=0), replace(unlisted, permanent=False), replace(gone, stage="store")):
+            assert not absorb(row, other, NOW).missing
 
 
 def shown_half(**facts: object) -> Row:
