@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from reconciler.errors import LeaseLost
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.ledger.ledger import StoredResults
 from reconciler.postgres.schema import introspect
-from tests.postgres.books import OURS, THEIRS, Books, asset, proven
+from tests.postgres.books import OURS, THEIRS, Books, asset, opened, proven
 
 TRACKS = (Result("a1", 0, (f"{THEIRS}?a",)), Result("b2", 1))
 BOTH = (replace(TRACKS[1], addresses=(f"{THEIRS}?b",)), TRACKS[0])
@@ -26,8 +27,16 @@ def shown(*numbers: int, recheck_at: datetime | None = None) -> StoredResults:
     return StoredResults([f"{OURS}?{n}" for n in numbers], [asset(n).path for n in numbers], recheck_at=recheck_at)
 
 
-async def reread(books: Books) -> Books:
-    """Return the same books with the table as it is now."""
+@pytest.fixture
+async def own_books(dsn: str) -> AsyncIterator[Books]:
+    """A database whose table a test may change."""
+    async with opened(dsn) as connected:
+        yield connected
+
+
+async def altered(books: Books, change: str) -> Books:
+    """Change the application's table; return the books with the table as it is now."""
+    await books.pool.execute(f"ALTER TABLE public.generations {change}")
     async with books.pool.acquire() as connection:
         return replace(books, table=await introspect(connection))
 
@@ -134,9 +143,8 @@ async def test_a_result_without_a_receipt_is_not_shown(books: Books) -> None:
     assert await books.ledger().extend(row, claim, shown(1, 0)) is None
 
 
-async def test_a_table_without_lists_of_addresses_is_extended_in_the_event_alone(books: Books) -> None:
-    await books.pool.execute("ALTER TABLE public.generations DROP asset_urls, DROP result_urls")
-    books = await reread(books)
+async def test_a_table_without_lists_of_addresses_is_extended_in_the_event_alone(own_books: Books) -> None:
+    books = await altered(own_books, "DROP asset_urls, DROP result_urls")
     row, claim = await delivered_by_half(books)
     before = await books.generation(row.id)
 
@@ -164,9 +172,8 @@ async def test_objects_of_a_former_task_become_orphans_thirty_days_after_they_we
 
 
 @pytest.mark.parametrize("kind", ["jsonb", "json", "text"])
-async def test_a_document_is_written_where_the_table_has_a_column_for_it(books: Books, kind: str) -> None:
-    await books.pool.execute(f"ALTER TABLE public.generations DROP IF EXISTS result_json, ADD result_json {kind}")
-    books = await reread(books)
+async def test_a_document_is_written_where_the_table_has_a_column_for_it(own_books: Books, kind: str) -> None:
+    books = await altered(own_books, f"ADD result_json {kind}")
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)
     words = Result("json", 0, text='{"text": "good evening"}', mime="application/json")
@@ -175,10 +182,8 @@ async def test_a_document_is_written_where_the_table_has_a_column_for_it(books: 
     assert json.loads((await books.generation(row.id))["result_json"]) == {"text": "good evening"}
 
 
-async def test_a_success_without_a_document_leaves_the_column_as_it_is(books: Books) -> None:
-    await books.pool.execute("ALTER TABLE public.generations ADD IF NOT EXISTS result_json jsonb")
-    await books.pool.execute("""ALTER TABLE public.generations ALTER result_json SET DEFAULT '{"mine": 1}'""")
-    books = await reread(books)
+async def test_a_success_without_a_document_leaves_the_column_as_it_is(own_books: Books) -> None:
+    books = await altered(own_books, """ADD result_json jsonb DEFAULT '{"mine": 1}'""")
     row, claim = await books.held(await books.insert())
     row = await books.stored(row, claim)
     await books.ledger().finish(row, claim, shown(0))
