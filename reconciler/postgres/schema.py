@@ -29,7 +29,7 @@ REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
 
 WRITTEN: Final = (
     "status", "task_id", "result_urls", "asset_url", "asset_urls", "error", "error_message", "updated_at",
-    "original_path", "preview_status", "completed_at", "result_json",
+    "original_path", "preview_status", "result_json", "completed_at",
 )  # fmt: skip
 """The columns that the daemon changes in the application's rows, where they exist."""
 
