@@ -2,11 +2,12 @@
 
 Addresses of inputs, posters, streams and of the request itself are never results. Words in an unknown field are not
 taken for a result, but they are named: a success with output that we cannot read is no success without output. Pure and
-total. Only `outcome` calls this.
+total. `outcome` and the dialects call this.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, takewhile
 
 from reconciler.domain.model import Result
 from reconciler.domain.results import position_key
@@ -16,7 +17,9 @@ from reconciler.kie.dialects.places import Found, usable
 
 MAX_DEPTH = 32
 
-OUTPUT_FIELDS = ("resultJson", "resultInfoJson", "response", "videoInfo", "info", "resultObject", "result", "output")
+OUTPUT_FIELDS = (
+    "resultJson", "resultInfoJson", "response", "videoInfo", "info", "resultObject", "result", "output", "midiData",
+)  # fmt: skip
 """The fields of a record that hold what the task made; only in these can words be output."""
 
 # Of names in lower case without separators.
@@ -53,7 +56,24 @@ def search(record: Mapping[str, object], *, posters: bool) -> Found:
             return Found(unreadable=(".".join(path),))
         elif address not in results:
             results[address] = Result(position_key(len(results)), len(results), (address,))
-    return Found(tuple(results.values())) if results else Found(unreadable=tuple(dict.fromkeys(words))[:5])
+    return Found(tuple(results.values())) if results else Found(unreadable=_first(words))
+
+
+def fields_with_addresses(record: Mapping[str, object], *, posters: bool) -> tuple[str, ...]:
+    """Return the fields, five at most, that hold an address which can be one of a result; `posters` as in `search`."""
+    fields = takewhile(lambda each: len(each[0]) <= MAX_DEPTH, _fields(record, posters=posters))
+    return _first(
+        ".".join(path) for path, value in islice(fields, MAX_NODES) if isinstance(value, str) and is_address(value)
+    )
+
+
+def can_be_result(name: str, *, posters: bool) -> bool:
+    """Return whether a field of this name can hold a result: it is not one of an input, a poster or a stream."""
+    return not (_NEVER.search(_plain(name)) or (posters and _IMAGE.search(_plain(name))))
+
+
+def _first(fields: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(fields))[:5]
 
 
 def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -61,10 +81,10 @@ def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tu
     nodes: list[tuple[tuple[str, ...], object]] = [((name,), value) for name, value in list(record.items())[::-1]]
     while nodes:
         path, value = nodes.pop()
-        if _NEVER.search(_plain(path[-1])) or (posters and _IMAGE.search(_plain(path[-1]))):
+        if not can_be_result(path[-1], posters=posters):
             continue
-        # A text that begins like JSON is read; any other text is a word.
-        if isinstance(value, str) and value.lstrip()[:1] in {"{", "[", '"'}:
+        # A text that begins like JSON is read, also one within another; any other text is a word.
+        while isinstance(value, str) and value.lstrip()[:1] in {"{", "[", '"'}:
             value = parse_nested(value)
         yield path, value
         if isinstance(value, Mapping):
