@@ -162,7 +162,8 @@ def _on_not_polled(row: Row, now: datetime, policy: Policy) -> Decision:
         return Poll()
     if row.delivered:
         return Finish()
-    if row.unstored and not row.stale and (row.failures == 0 or row.failures % REPOLL_AFTER_FAILURES):
+    may_deliver = row.unstored and not row.stale and len(row.results) <= policy.max_results
+    if may_deliver and (row.failures == 0 or row.failures % REPOLL_AFTER_FAILURES):
         return Deliver()
     if row.reason is None and row.polls == 0 and not policy.spare_request:
         return _first_poll(row, now, policy)
@@ -302,7 +303,7 @@ def _look_again(now: datetime, since: timedelta, reason: str, *, finding: str | 
 def _on_callback_result(row: Row, observation: CallbackResult, now: datetime, policy: Policy) -> Decision:
     """A callback can bring results, but no failure and no empty success; only KIE's API can take a refusal back."""
     refused = row.status == "failed" and not row.gave_up
-    if row.unstored and not refused and not policy.observe:
+    if row.unstored and not refused and not policy.observe and len(row.results) <= policy.max_results:
         return Deliver()
     return _retry(row, now, policy, observation.unreachable.retry_after)
 

@@ -7,6 +7,7 @@ failed, and why. Only the visit calls this.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, replace
@@ -93,14 +94,14 @@ class Deliverer:
         return StoredResults(addresses, ordered, unwritten, recheck_at, main)
 
     async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
-        """Store and prove every result that can be and has no receipt yet.
+        """Store and prove every result that can be and has no receipt yet, and documents that have changed.
 
         Raises LeaseLost when another instance has taken over.
         """
         assets = {asset.n: asset for asset in row.assets}
         unwritten: Asset | None = None
         failed: DeliveryFailed | None = None
-        todo = row.unstored
+        todo = (*_outdated(row), *row.unstored)
         async with self._slots:
             for result in todo:
                 progress = self._under_way[row.id] = TransferProgress(row.id, result.n)
@@ -227,6 +228,21 @@ def _asset(row: Row, result: Result, mime: str, stored: MediaType, spool: Spool,
         user_id=row.user_id, kind=stored.kind, generation_id=row.id, n=result.n, ext=stored.ext, replaces=replaces
     )
     return replace(asset, path=path)
+
+
+def _outdated(row: Row) -> tuple[Result, ...]:
+    """Return the stored documents whose text KIE has changed since, for example when a missing result came.
+
+    None where addresses were shown: they must not get other bytes.
+    """
+    if row.shown is not None or is_repair(row):
+        return ()
+    stored = {asset.n: asset.sha256 for asset in row.assets}
+    return tuple(
+        result
+        for result in row.stored
+        if result.text is not None and hashlib.sha256(result.text.encode()).hexdigest() != stored[result.n]
+    )
 
 
 def _former_task(row: Row) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide, is_extension
 from reconciler.domain.model import (
+    CallbackResult,
     Decision,
     Deliver,
     DeliveryFailed,
@@ -305,6 +306,19 @@ class TestLimits:
         assert isinstance(decisions[1], Reschedule)
         assert decisions[1].finding == "over_limit"
         assert len(row.results) == 900
+
+    def test_results_over_the_limit_wait_at_every_later_visit_too(self):
+        many = ready(f"{THEIRS}?{n}" for n in range(201))
+        row, _ = after(row_in_flight(), many)
+
+        assert isinstance(after(row, NotPolled())[1], Poll)
+        assert isinstance(after(row, NotPolled(), policy=replace(NO_JITTER, max_results=201))[1], Deliver)
+
+    def test_results_over_the_limit_wait_where_only_a_callback_names_them(self):
+        called = CallbackResult(ready(f"{THEIRS}?{n}" for n in range(201)), Unreachable("timeout"))
+
+        assert isinstance(after(row_in_flight(), called)[1], Reschedule)
+        assert isinstance(after(row_in_flight(), called, policy=replace(NO_JITTER, max_results=201))[1], Deliver)
 
     def test_a_limit_is_never_a_failure(self):
         row = row_in_flight(created_at=NOW - timedelta(days=3), acknowledged_at=NOW, answered_at=NOW)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from reconciler.domain.model import Failed, Ready, Result, Unreachable, Unreadable
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, integer, printable_line, timestamp
 from reconciler.kie.dialects.places import NOTHING, Found, Place
-from reconciler.kie.dialects.search import search
+from reconciler.kie.dialects.search import fields_with_addresses, search
 
 MAX_DURATION = timedelta(days=1)
 
@@ -29,6 +29,9 @@ def ready(
     found = Found(found.results + words.results, found.unreadable + words.unreadable)
     if not (found.results or found.unreadable):
         found = search(record, posters=posters)
+    elif not found.available:
+        # An address elsewhere may be the one that the known place lacks: this is no success without output.
+        found = replace(found, unreadable=found.unreadable or fields_with_addresses(record, posters=posters))
     return _success(record, found)
 
 

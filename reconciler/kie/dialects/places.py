@@ -78,6 +78,8 @@ def each_named(*path: str, wanted: Callable[[str], bool]) -> Place:
 
 
 def _read(value: object, field: str, keys: Sequence[Sequence[str]]) -> Found:
+    # KIE also writes a list as the text of its JSON.
+    value = parse_nested(value)
     if isinstance(value, list):
         return read_entries(value, field, keys)
     if value is None or (isinstance(value, Mapping) and not _has_key(value, keys)):

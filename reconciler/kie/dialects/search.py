@@ -2,11 +2,12 @@
 
 Addresses of inputs, posters, streams and of the request itself are never results. Words in an unknown field are not
 taken for a result, but they are named: a success with output that we cannot read is no success without output. Pure and
-total. Only `outcome` calls this.
+total. `outcome` and the dialects call this.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from reconciler.domain.model import Result
@@ -21,7 +22,9 @@ _LONGEST_NAME = 120
 _NAMED = 5
 _TOO_MUCH: Final = object()
 
-OUTPUT_FIELDS = ("resultJson", "resultInfoJson", "response", "videoInfo", "info", "resultObject", "result", "output")
+OUTPUT_FIELDS = (
+    "resultJson", "resultInfoJson", "response", "videoInfo", "info", "resultObject", "result", "output", "midiData",
+)  # fmt: skip
 """The fields of a record that hold what the task made; only in these can words be output."""
 
 # Of names in lower case without separators.
@@ -62,6 +65,25 @@ def search(record: Mapping[str, object], *, posters: bool) -> Found:
     return Found(tuple(results.values())) if results else Found(unreadable=tuple(words))
 
 
+def fields_with_addresses(record: Mapping[str, object], *, posters: bool) -> tuple[str, ...]:
+    """Return the fields, five at most, that hold an address which can be one of a result; `posters` as in `search`."""
+    named = (
+        ".".join(path)
+        for path, value in _fields(record, posters=posters)
+        if len(path) <= MAX_DEPTH and isinstance(value, str) and is_address(value)
+    )
+    return tuple(dict.fromkeys(islice(named, _NAMED)))
+
+
+def can_be_result(name: str, *, posters: bool) -> bool:
+    """Return whether a field of this name can hold a result: it is not one of an input, a poster or a stream."""
+    return _can_be_result(_plain(name), posters=posters)
+
+
+def _can_be_result(plain: str, *, posters: bool) -> bool:
+    return not (_NEVER.search(plain) or (posters and _IMAGE.search(plain)))
+
+
 def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tuple[str, ...], object]]:
     """Yield every value that could be output, with the names that lead to it; MALFORMED for text that is no JSON.
 
@@ -71,8 +93,8 @@ def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tu
     count = 0
     while nodes:
         path, value = nodes.pop()
-        # A text that begins like JSON is read; any other text is a word.
-        if isinstance(value, str) and value.lstrip()[:1] in {"{", "[", '"'}:
+        # A text that begins like JSON is read, also one within another; any other text is a word.
+        while isinstance(value, str) and value.lstrip()[:1] in {"{", "[", '"'}:
             value = parse_nested(value)
         if isinstance(value, Mapping | list):
             count += len(value)
@@ -92,11 +114,7 @@ def _output_fields(path: tuple[str, ...], value: Mapping[str, object], posters: 
     fields = [(str(name)[:_LONGEST_NAME], inner) for name, inner in value.items()]
     plain = [_plain(name) for name, _ in fields]
     posters = posters or (bool(path) and any(map(_MOVING.search, plain)))
-    return [
-        field
-        for name, field in zip(plain, fields, strict=True)
-        if not (_NEVER.search(name) or (posters and _IMAGE.search(name)))
-    ]
+    return [field for name, field in zip(plain, fields, strict=True) if _can_be_result(name, posters=posters)]
 
 
 def _is_output(path: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.documents import document, has_words
 from reconciler.kie.dialects.parsing import get_path, integer, lower_text
 from reconciler.kie.dialects.places import NOTHING, Found, Place, Record, each_named, listed, tracks
+from reconciler.kie.dialects.search import can_be_result
 from reconciler.kie.dialects.success_flag import SuccessFlagDialect
 
 _FAILURE_STATES = frozenset({
@@ -79,8 +80,8 @@ def _message(record: Mapping[str, object]) -> object:
 
 
 def is_stem(name: str) -> bool:
-    """Return whether a field of this name holds a stem, and not the song that it was taken from."""
-    return name.lower().endswith("url") and not name.lower().startswith("origin")
+    """Return whether a field of this name holds a stem: not the song that it was taken from, a stream or a cover."""
+    return name.lower().endswith("url") and can_be_result(name, posters=True)
 
 
 def _lyrics(record: Record) -> Found:
@@ -93,7 +94,8 @@ def _lyrics(record: Record) -> Found:
 
 def _notes(record: Record) -> Found:
     """The instruments and their notes."""
-    return document(get_path(record, "midiData", "instruments"))
+    notes = get_path(record, "midiData", "instruments")
+    return document(notes) if isinstance(notes, list) and has_words(notes) else NOTHING
 
 
 def _voice(record: Record) -> Found:

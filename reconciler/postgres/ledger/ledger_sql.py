@@ -76,8 +76,8 @@ objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = g
 {mark_orphans("the generation was deleted", "objects")}""")
 
 # Writes the facts and where the asset :n will be stored; returns a row where the lease holds and the asset has no
-# receipt, or one from before the row had another task meanwhile. The path of an earlier attempt becomes an orphan, and
-# :path is none any more.
+# receipt, or one from before the row had another task meanwhile, or one of other bytes that were never shown. The path
+# of an earlier attempt becomes an orphan, and :path is none any more.
 INTEND = Statement(f"""{_MINE},
 noted AS (
     UPDATE reconciler.work w SET {_facts()} FROM mine WHERE w.generation_id = mine.generation_id
@@ -94,8 +94,10 @@ INSERT INTO reconciler.assets AS a (generation_id, task_id, n, path, mime, size,
 SELECT generation_id, :task_id, :n, :path, :mime, :size, :sha256, :md5 FROM noted
 ON CONFLICT (generation_id, task_id, n) DO UPDATE
    SET path = excluded.path, mime = excluded.mime, size = excluded.size, sha256 = excluded.sha256, md5 = excluded.md5,
+       version = NULL, verified_by = NULL,
        upload = CASE WHEN (a.path, a.size, a.sha256) = (excluded.path, excluded.size, excluded.sha256) THEN a.upload END
  WHERE a.verified_by IS NULL
+    OR (:shown::integer IS NULL AND a.sha256 <> excluded.sha256)
     OR (SELECT mine.seen_task IS DISTINCT FROM :task_id OR a.stored_at < mine.task_since FROM mine)
 RETURNING true""")
 

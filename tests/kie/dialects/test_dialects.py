@@ -316,6 +316,14 @@ class TestWords:
         assert json.loads(document.text) == instruments
         assert by_name("suno_midi").read({"successFlag": 2, **ERROR}) == REFUSED
 
+    @pytest.mark.parametrize("midi", [None, "", {}, {"instruments": []}, {"instruments": [{"name": "", "notes": []}]}])
+    def test_no_notes_are_an_empty_success(self, midi):
+        assert by_name("suno_midi").read({"successFlag": 1, "midiData": midi}) == ready(())
+
+    @pytest.mark.parametrize("midi", ["{instruments", {"instruments": "C D E"}, {"tracks": [{"notes": "C D E"}]}])
+    def test_notes_that_cannot_be_read_are_named(self, midi):
+        assert isinstance(by_name("suno_midi").read({"successFlag": 1, "midiData": midi}), Unreadable)
+
     @pytest.mark.parametrize(
         ("record", "seen"),
         [
@@ -348,6 +356,7 @@ ORIGIN_DATA = [
         pytest.param({"originData": None, "vocalUrl": A}, [("vocalUrl", A)], id="named"),
         pytest.param({"originData": [], "banjoUrl": A}, [("banjoUrl", A)], id="under a name of no page"),
         pytest.param({"originUrl": X, "vocalUrl": None}, [], id="the song itself alone"),
+        pytest.param({"vocalUrl": A, "streamUrl": X, "coverUrl": X, "imageUrl": X}, [("vocalUrl", A)], id="a stream"),
     ],
 )
 def test_every_stem_counts_once_and_the_song_never(response, results):

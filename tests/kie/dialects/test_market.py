@@ -52,6 +52,7 @@ def test_a_state_means_what_its_page_says(state, seen):
         ),
         pytest.param({"resultUrls": [f" {A}\n"]}, (A,), id="blanks around one"),
         pytest.param({"resultUrls": A}, (A,), id="one that is no list"),
+        pytest.param({"resultUrls": json.dumps([A, B])}, (A, B), id="a list in a string"),
         pytest.param({"resultUrls": []}, (), id="an empty list"),
         pytest.param({"resultUrls": None}, (), id="a null list"),
         pytest.param({}, (), id="an empty object"),
@@ -277,6 +278,14 @@ def test_an_entry_of_a_list_without_an_address_is_announced_and_has_not_arrived(
     seen = MARKET.read(success(json.dumps(result)))
 
     assert seen == Ready(tuple(Result(f"#{n}", n, () if one is None else (one,)) for n, one in enumerate(results)))
+
+
+def test_an_address_that_stands_beside_nothing_but_holes_is_named_and_is_no_success_without_output():
+    holes = success({"resultUrls": [None], "clips": [{"fileUrl": A, "posterUrl": B}]})
+
+    assert MARKET.read(holes) == Unreadable(("resultJson.clips.fileUrl",))
+    assert MARKET.read(success({"resultUrls": [None, C], "clips": [{"fileUrl": A}]})).available
+    assert not MARKET.read(success({"resultUrls": [None], "clips": [{"posterUrl": B}]})).available
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,25 @@ async def test_a_result_that_comes_later_is_added_in_kies_order_and_asset_url_st
     assert await books.events(row.id) == ["succeeded", "extended"]
 
 
+async def test_the_receipt_of_a_document_that_changes_before_it_is_shown_is_withdrawn(books: Books) -> None:
+    row, claim = await half_stored(books)
+
+    await books.ledger().intend(row, claim, asset(sha256="cc"))
+
+    again = (await books.ledger().read([row.id]))[row.id].row
+    assert again.assets == (asset(sha256="cc"),)
+
+
+async def test_the_receipt_of_a_document_that_was_shown_stays(books: Books) -> None:
+    row, claim = await delivered_by_half(books)
+
+    with pytest.raises(LeaseLost):
+        await books.ledger().intend(row, claim, asset(sha256="cc"))
+
+    again = (await books.ledger().read([row.id]))[row.id].row
+    assert again.assets == (proven(0), proven(1))
+
+
 @pytest.mark.parametrize(
     "change",
     ["status = 'cancelled'", "task_id = 'task-2'", "asset_url = 'https://cdn.shop.example/own.mp3'"],
