@@ -11,7 +11,7 @@ from reconciler.kie.dialects import by_name, judge
 from reconciler.simulator import Failure, Simulator
 from reconciler.simulator.records.dialects import DIALECTS, WORD_DIALECTS
 from reconciler.simulator.records.words import LYRICS, lyric_texts, midi_notes
-from tests.simulator.client import Asking, asking
+from tests.simulator.client import Asking, addresses, asking
 
 # The phrase of a voice is a step of a dialogue with its owner, and no result: the daemon takes no order for it.
 NAMES = sorted(set(DIALECTS) - {"suno_voice_phrase"})
@@ -22,10 +22,6 @@ async def observe(ask: Asking, task: str) -> object:
     assert family is not None
     status, body = await ask.get(family.path, taskId=task)
     return judge(family, status, body)
-
-
-def addresses(seen: Ready) -> list[str]:
-    return [result.addresses[0] for result in seen.results if result.addresses]
 
 
 @pytest.mark.parametrize("name", NAMES)
