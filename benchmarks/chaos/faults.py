@@ -20,6 +20,7 @@ from testkit.standins.storage.faults import at_random
 Fault = Callable[[World, random.Random], AbstractAsyncContextManager[None]]
 
 KIE_FAULTS = ("http_500", "http_429", "html_502", "truncated", "null", "body_455", "hang", "reset")
+LATE_FAULTS = ("late.hole", "late.empty", "place.watermark")
 FILE_FAULTS = ("404", "500", "short", "empty", "html", "slow", "reset", "wrong_type")
 
 
@@ -139,8 +140,9 @@ def cut(which: Callable[[World, random.Random], Proxy]) -> Fault:
 
 @contextlib.asynccontextmanager
 async def kie_errs(on: World, dice: random.Random) -> AsyncIterator[None]:
-    """KIE and its files answer what they never should."""
+    """KIE and its files answer what they never should; results come late, or stand where few look."""
     for _ in range(10):
+        on.rig.kie.strike(dice.choice(LATE_FAULTS), seconds=dice.uniform(1.0, 6.0))
         on.rig.kie.strike(f"record.{dice.choice(KIE_FAULTS)}")
         on.rig.kie.strike(f"file.{dice.choice(FILE_FAULTS)}")
     yield

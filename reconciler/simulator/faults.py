@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -65,9 +65,18 @@ RANDOM_FAULTS = MappingProxyType(
         "link": ("body_500", "html_502"),
         "callback": ("lost", "twice", "late", "forged", "tampered", "reordered"),
         "early": ("callback",),
+        # A list that grows announces nothing: a client that takes the first result is done.
+        "late": ("hole", "empty"),
     }
 )  # fmt: skip
 LASTING_STAGES = frozenset({"late", "place"})
+PLACES = MappingProxyType(
+    {"market": ("watermark",), "veo": ("full", "info"), "suno_stems": ("origin",), "suno": ("source",)}
+)
+"""The dialects with unusual places for their results."""
+
+LATE_SECONDS = (2.0, 20.0)
+"""The least and the most simulated seconds that a random late fault lasts."""
 
 _WRITTEN = re.compile(r"([a-z]+\.\w+)(?:\*([0-9]+))?(?:@([0-9]+(?:\.[0-9]+)?))?")
 
@@ -150,9 +159,20 @@ def random_number(*what: object) -> float:
     return int.from_bytes(digest, "big") / (1 << 56)
 
 
-def random_fault(stage: str, share: float, *what: object) -> str | None:
-    """Return a fault of this stage with this probability, which depends only on `what`; else None."""
-    names = RANDOM_FAULTS.get(stage, ())
+def random_lasting_faults(family: str, share: float, *what: object) -> list[Fault]:
+    """Return the faults of the lasting stages that strike a new task of this dialect, each with this probability."""
+    low, high = LATE_SECONDS
+    seconds = low + (high - low) * random_number("late", "seconds", *what)
+    drawn = [
+        ("late", random_fault("late", share, *what)),
+        ("place", random_fault("place", share, *what, names=PLACES.get(family, ()))),
+    ]
+    return [Fault(f"{stage}.{name}", seconds=seconds) for stage, name in drawn if name is not None]
+
+
+def random_fault(stage: str, share: float, *what: object, names: Sequence[str] | None = None) -> str | None:
+    """Return a fault of this stage, or of these names, with this probability, which depends only on `what`."""
+    names = RANDOM_FAULTS.get(stage, ()) if names is None else names
     if not names or random_number(stage, "whether", *what) >= share:
         return None
     return names[math.floor(random_number(stage, "which", *what) * len(names))]

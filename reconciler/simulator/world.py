@@ -112,9 +112,17 @@ class World(Options):
             if fault.stage in faults.LASTING_STAGES and fault.times > 0:
                 fault.times -= 1
                 task.faults.append(replace(fault))
+        if self.faults:
+            self._draw_lasting_faults(task)
         self._assign_paths(task)
         for listener in self._listeners:
             listener(task)
+
+    def _draw_lasting_faults(self, task: SimulatedTask) -> None:
+        for fault in faults.random_lasting_faults(task.family, self.faults, self.seed, task.id):
+            if faults.lasting_fault(task.faults, fault.stage) is None:
+                task.faults.append(fault)
+                self.counts.faults[fault.name] += 1
 
     def _assign_paths(self, task: SimulatedTask) -> None:
         """Assign a path to every file of a task."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from reconciler.domain.model import Ready
 from reconciler.simulator import Simulator
 from reconciler.simulator.records.dialects import DIALECTS
 
@@ -37,6 +38,11 @@ class Asking:
     async def state(self, task_id: str) -> str:
         """Return the state in a market record."""
         return str((await self.record(task_id))[1]["data"]["state"])
+
+
+def addresses(seen: object) -> list[str]:
+    """Return the first address of every result that an observation gives."""
+    return [result.addresses[0] for result in seen.results if result.addresses] if isinstance(seen, Ready) else []
 
 
 @asynccontextmanager

@@ -12,15 +12,16 @@ from typing import TypeVar
 import aiohttp
 import pytest
 
-from reconciler.domain.model import Ready, TaskUnknown, Unreachable
+from reconciler.domain.model import Ready, TaskUnknown, Unreachable, Unreadable
 from reconciler.errors import Gone, Permanent, Transient
 from reconciler.kie.dialects import by_name, judge
 from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.net.http_clients import media_session
 from reconciler.simulator import Fault, MediaSpec, Simulator
-from reconciler.simulator.faults import FAULTS, RANDOM_FAULTS
-from tests.simulator.client import Asking, asking
+from reconciler.simulator.faults import FAULTS, PLACES, RANDOM_FAULTS
+from reconciler.simulator.records.dialects import DIALECTS
+from tests.simulator.client import Asking, addresses, asking
 
 T = TypeVar("T")
 AGAIN = 2
@@ -59,15 +60,15 @@ async def test_a_faulty_record_is_never_taken_for_a_failure_and_the_next_one_is_
         assert kie.tasks[task].faults[0].times == 0
 
 
-@pytest.mark.parametrize(("what", "expected"), [("invalid_json", Unreachable), ("object", Ready), ("empty", Ready)])
+@pytest.mark.parametrize(("what", "expected"), [("invalid_json", Unreadable), ("object", Ready), ("empty", Ready)])
 async def test_a_faulty_result_occurs_once(what: str, expected: type) -> None:
     async with Simulator() as kie, asking(kie) as ask:
         task = kie.add_task()
         kie.strike(f"result.{what}", task=task)
         seen = await look(ask, task)
         assert isinstance(seen, expected)
-        assert getattr(seen, "sources", ()) == (tuple(kie.addresses(kie.tasks[task])) if what == "object" else ())
-        assert getattr(await look(ask, task), "sources", ())
+        assert addresses(seen) == (kie.addresses(kie.tasks[task]) if what == "object" else [])
+        assert addresses(await look(ask, task))
 
 
 FILES = {
@@ -165,6 +166,28 @@ def test_random_faults_depend_on_the_seed_and_are_all_known() -> None:
 
     assert strikes(1) == strikes(1) != strikes(2)
     assert all(set(names) <= FAULTS[stage] for stage, names in RANDOM_FAULTS.items())
+    assert {name for names in PLACES.values() for name in names} == FAULTS["place"]
+    assert set(PLACES) <= set(DIALECTS)
+
+
+def test_random_results_are_late_or_misplaced_for_a_third_of_all_tasks_and_only_for_seconds() -> None:
+    kie = Simulator(seed=3, faults=1 / 3)
+    families = ["market", "veo", "suno", "suno_stems", "luma"] * 120
+    tasks = [kie.tasks[kie.add_task(family=family)] for family in families]
+    for stage, possible in (("late", 600), ("place", 480)):
+        drawn = [fault for task in tasks for fault in task.faults if fault.stage == stage]
+        assert 0.27 < len(drawn) / possible < 0.40
+        assert sum(kie.counts.faults[name] for name in {fault.name for fault in drawn}) == len(drawn)
+    late = [fault for task in tasks for fault in task.faults if fault.stage == "late"]
+    assert {fault.what for fault in late} == {"hole", "empty"}
+    assert all(2 <= fault.seconds <= 20 for fault in late)
+    assert not any(fault.stage == "place" for task in tasks if task.family == "luma" for fault in task.faults)
+
+
+def test_a_task_with_a_fault_of_its_own_draws_no_other_of_that_stage() -> None:
+    kie = Simulator(seed=3, faults=1.0)
+    (late,) = [f for f in kie.tasks[kie.add_task(faults=[Fault("late.growing")])].faults if f.stage == "late"]
+    assert late.what == "growing"
 
 
 async def test_everything_arrives_although_a_third_of_all_requests_fail(tmp_path: Path) -> None:
@@ -180,8 +203,11 @@ async def test_everything_arrives_although_a_third_of_all_requests_fail(tmp_path
         assert kie.counts.faults.total() > 20
 
 
-async def sources(ask: Asking, task: str) -> tuple[str, ...]:
-    return getattr(await look(ask, task), "sources", ())
+async def sources(ask: Asking, task: str) -> list[str]:
+    found = addresses(await look(ask, task))
+    # What is late comes by the clock.
+    ask.kie.skip(10)
+    return found
 
 
 async def bring(fetcher: Fetcher, room: SpoolDirectory, source: str) -> str:

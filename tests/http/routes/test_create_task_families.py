@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,13 +18,14 @@ from reconciler.simulator import Simulator
 from reconciler.simulator.api.callback_bodies import callback_body
 from reconciler.simulator.records.dialects import DIALECTS
 from reconciler.simulator.records.snapshots import take_snapshot
+from reconciler.simulator.records.words import LYRICS, lyric_texts, midi_notes
 from tests.http.api import ANN, ServedApi, opened
 from tests.wire import ok, origin
 
 PATH = "/api/kie/createTask"
 CALLS = {"KIE_CALLBACK_URL": "http://127.0.0.1:9", "KIE_CALLBACK_SECRET": "open-sesame"}
 
-# One model of every family, as a shop orders it; "song" stands for the id of an earlier task.
+# One model of every family, as a shop orders it; "song", "stems" and "phrase" are the ids of earlier tasks.
 ORDERS: dict[str, dict[str, Any]] = {
     "market": {"model": "nano-banana-2", "kind": "image", "input": {"prompt": "p"}},
     "veo": {"model": "veo3_fast", "kind": "video", "input": {"prompt": "p"}},
@@ -40,13 +42,21 @@ ORDERS: dict[str, dict[str, Any]] = {
     "suno_cover": {
         "model": "suno", "kind": "image", "endpoint": "suno/cover/generate", "input": {"taskId": "song"},
     },
+    "suno_lyrics": {"model": "suno-lyrics", "kind": "audio", "input": {"prompt": "a quiet harbour"}},
+    "suno_midi": {"model": "suno-midi", "kind": "audio", "input": {"taskId": "stems"}},
+    "suno_voice": {
+        "model": "suno-voice", "kind": "audio",
+        "input": {"taskId": "phrase", "verifyUrl": "https://a.example/v.mp3"},
+    },
 }  # fmt: skip
+EARLIER = {"song": "suno", "stems": "suno_stems", "phrase": "suno_voice_phrase"}
 
 
 @pytest.fixture
 async def api(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[ServedApi]:
     async with opened(rows_dsn, kie, tmp_path, **CALLS) as served:
-        kie.add_task(family="suno", task_id="song")
+        for task_id, family in EARLIER.items():
+            kie.add_task(family=family, task_id=task_id)
         yield served
 
 
@@ -60,7 +70,7 @@ async def row(api: ServedApi) -> asyncpg.Record:
 
 def made(kie: Simulator) -> str:
     """The id of the one task that was ordered."""
-    (task,) = [task for task in kie.tasks if task != "song"]
+    (task,) = set(kie.tasks) - set(EARLIER)
     return task
 
 
@@ -87,6 +97,30 @@ async def test_an_order_of_every_family_is_asked_about_at_its_own_page_and_deliv
     assert (await row(api))["status"] == "success"
     # The first poll asked the right page: no request was spent on another.
     assert (kie.counts.records, kie.counts.creates) == (1, 1)
+
+
+# The types of what the families of words make, and what the JSON document among them holds.
+DOCUMENTS: dict[str, tuple[list[str], Callable[[str], object]]] = {
+    "suno_lyrics": (["application/json", "text/plain"], lambda _: lyric_texts("errorMessage")),
+    "suno_midi": (["application/json"], lambda _: midi_notes()["instruments"]),
+    "suno_voice": (["application/json"], lambda task: {"voiceId": f"voice_{task[:16]}"}),
+}
+
+
+@pytest.mark.parametrize("family", DOCUMENTS)
+async def test_words_that_were_ordered_arrive_as_documents(
+    api: ServedApi, kie: Simulator, family: str, tmp_path: Path
+) -> None:
+    types, content = DOCUMENTS[family]
+    await api.ann.post(PATH, json=ORDERS[family])
+    task = made(kie)
+    kie.end(task)
+    await api.parts.worker.once((await row(api))["id"], Trigger.NOTIFY)
+    assets = await api.parts.database.fetch("SELECT path, mime FROM reconciler.assets ORDER BY n")
+    assert [asset["mime"] for asset in assets] == types
+    document, *plain = [(tmp_path / "files" / asset["path"]).read_text() for asset in assets]
+    assert json.loads(document) == content(task)
+    assert plain == ["\n\n".join(text for _, text in LYRICS)] * (len(types) - 1)
 
 
 # The earlier task that an order continues, where it is not a song.
