@@ -69,7 +69,8 @@ def _matches(known: Sequence[Result], announced: Sequence[Result]) -> dict[int, 
     for result in known:
         for address in result.addresses:
             by_address.setdefault(address, []).append(result)
-    by_position = {result.key: result for result in known if _is_position(result.key)}
+    by_position = {position_key(position): result for position, result in enumerate(known)}
+    by_position |= {result.key: result for result in known if _is_position(result.key)}
     claimed: set[int] = set()
 
     def claim(position: int, result: Result | None) -> None:
@@ -85,16 +86,25 @@ def _matches(known: Sequence[Result], announced: Sequence[Result]) -> dict[int, 
             same = (one for address in result.addresses for one in by_address.get(address, ()) if one.n not in claimed)
             claim(position, next(same, None))
     for position, result in enumerate(announced):
-        if position not in found:
-            claim(position, by_position.get(result.key))
+        before = by_position.get(position_key(position))
+        if position not in found and before is not None and _may_be_same(before, result):
+            claim(position, before)
     return found
+
+
+def _may_be_same(before: Result, result: Result) -> bool:
+    """Whether two results at one position can be the same: two ids never are, nor are media and words."""
+    one_id = _is_position(before.key) or _is_position(result.key)
+    return one_id and (before.text is None) == (result.text is None)
 
 
 def _updated(before: Result | None, result: Result, n: int) -> Result:
     confirmed = result.confirmed or (before is not None and before.confirmed)
+    # KIE's id stays known where a later answer leaves it out.
+    key = result.key if before is None or not _is_position(result.key) else before.key
     if before is None or result.available:
-        return replace(result, n=n, current=result.available, confirmed=confirmed)
-    return replace(before, key=result.key, current=False, confirmed=confirmed)
+        return replace(result, key=key, n=n, current=result.available, confirmed=confirmed)
+    return replace(before, key=key, current=False, confirmed=confirmed)
 
 
 def _is_position(key: str) -> bool:

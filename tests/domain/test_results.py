@@ -53,6 +53,28 @@ def test_a_result_with_an_id_is_known_wherever_it_stands() -> None:
     assert [(result.key, result.n) for result in both] == [("b", 1), ("a", 0)]
 
 
+def test_a_hole_that_comes_with_an_id_is_filled_and_known_by_it_from_then_on() -> None:
+    filled = merge((named("a")[0], Result("#1", 1)), named("a", "b"))
+
+    assert filled == named("a", "b")
+    assert merge(filled, (named("b")[0], named("a")[0])) == (named("a", "b")[1], named("a", "b")[0])
+
+
+def test_a_result_whose_id_an_answer_leaves_out_keeps_its_id_and_is_no_further_result() -> None:
+    emptied = merge(named("a", "b"), (named("a")[0], Result("#1", 1)))
+    moved = merge(named("a", "b"), (named("a")[0], listed(U, V)[1]))
+
+    assert emptied == (named("a")[0], replace(named("a", "b")[1], current=False))
+    assert moved == (named("a")[0], replace(named("a", "b")[1], addresses=(V,)))
+
+
+def test_words_at_the_position_of_media_are_another_result() -> None:
+    words = Result("json", 0, text="{}", mime="application/json")
+
+    assert [result.n for result in merge((words,), listed(U))] == [0, 1]
+    assert [result.n for result in merge(listed(U), (words,))] == [0, 1]
+
+
 def test_a_new_address_of_a_known_result_replaces_the_old_one() -> None:
     assert merge(listed(U), listed(V)) == listed(V)
 

@@ -1,0 +1,77 @@
+"""Results that KIE has announced and not given yet: how long they are waited for, and what happens when they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from reconciler.bootstrap import Parts
+from reconciler.domain.model import Finish, Reschedule
+from reconciler.simulator import LiteralAnswer, MediaSpec
+from tests.worker.rig import Rig
+
+FOREVER = 1_000_000
+
+
+def listing(*entries: object) -> LiteralAnswer:
+    """Return the market's success with these entries in its list of results; it is given from now on."""
+    result = json.dumps({"resultUrls": list(entries)})
+    return LiteralAnswer({"taskId": "task:id", "state": "success", "resultJson": result}, polls=FOREVER)
+
+
+async def ordered(rig: Rig, count: int, *entries: object) -> str:
+    """Return a row whose task has `count` files, and whose record lists these entries."""
+    generation_id = await rig.order(status="generating", results=[MediaSpec(size=1000 + n) for n in range(count)])
+    await says(rig, generation_id, *entries)
+    return generation_id
+
+
+async def says(rig: Rig, generation_id: str, *entries: object) -> None:
+    rig.kie.answer_with((await rig.books.generation(generation_id))["task_id"], listing(*entries))
+
+
+async def shown_by_half(rig: Rig, parts: Parts, *entries: object) -> str:
+    """Return a row of two results that was delivered with one, because the other did not come in time."""
+    generation_id = await ordered(rig, 2, *(entries or ("file:0", None)))
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
+    await rig.elapse(generation_id, 21)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    return generation_id
+
+
+async def files(rig: Rig, generation_id: str) -> list[int]:
+    """Return which of the task's files are shown, in the order of asset_urls."""
+    generation = await rig.books.generation(generation_id)
+    task = rig.kie.tasks[generation["task_id"]]
+    known = [rig.kie.sha256(task.id, n) for n in range(len(task.results))]
+    shown = json.loads(generation["asset_urls"])
+    return [known.index(hashlib.sha256(rig.stored(address)).hexdigest()) for address in shown]
+
+
+async def work(rig: Rig, generation_id: str) -> Any:
+    found = await rig.books.work(generation_id)
+    assert found is not None
+    return found
+
+
+async def test_a_result_without_an_id_that_comes_with_one_is_the_same_result(rig: Rig, parts: Parts) -> None:
+    generation_id = await ordered(rig, 2, {"id": "a", "url": "file:0"}, None)
+    await rig.visit(parts, generation_id)
+
+    await says(rig, generation_id, {"id": "a", "url": "file:0"}, {"id": "b", "url": "file:1"})
+    await rig.visit(parts, generation_id)
+
+    await rig.proves(generation_id)
+
+
+async def test_a_known_result_that_is_listed_as_null_is_no_further_result(rig: Rig, parts: Parts) -> None:
+    generation_id = await ordered(rig, 2, {"id": "a", "url": "file:0"}, {"id": "b", "url": "file:1"})
+    rig.kie.strike("file.500", times=1)
+    await rig.visit(parts, generation_id)
+
+    await says(rig, generation_id, {"id": "a", "url": "file:0"}, None)
+    await rig.books.set(generation_id, "stale = true")
+    await rig.visit(parts, generation_id)
+
+    await rig.proves(generation_id)
