@@ -129,7 +129,7 @@ def _with_unreachable(row: Row, observation: Unreachable, now: datetime) -> Row:
 
 
 def _with_ready(row: Row, ready: Ready, now: datetime) -> Row:
-    merged = results.merge(_confirmed(row, ready), ready.results) if len(ready.results) <= MAX_KEPT else row.results
+    merged = results.merge(_known(row, ready), ready.results) if len(ready.results) <= MAX_KEPT else row.results
     first = not any(result.available for result in row.results)
     row = replace(
         _with_completion(row, ready.completed_at, now),
@@ -149,12 +149,20 @@ def _with_ready(row: Row, ready: Ready, now: datetime) -> Row:
     )
 
 
-def _confirmed(row: Row, ready: Ready) -> tuple[Result, ...]:
-    """Return the known results; where KIE's own record speaks, without those that only a callback has named."""
-    if not all(result.confirmed for result in ready.results):
-        return row.results
+def _known(row: Row, ready: Ready) -> tuple[Result, ...]:
+    """Return the known results that still count.
+
+    Where KIE's own record speaks, those that only a callback has named do not; where it reports a failure, those that
+    have not arrived do not.
+    """
     stored = {result.n for result in row.stored}
-    return tuple(result for result in row.results if result.confirmed or result.n in stored)
+    by_record = all(result.confirmed for result in ready.results)
+    return tuple(
+        result
+        for result in row.results
+        if result.n in stored
+        or ((result.confirmed or not by_record) and (result.available or ready.contradiction is None))
+    )
 
 
 def _with_completion(row: Row, completed_at: datetime | None, now: datetime) -> Row:

@@ -75,3 +75,17 @@ async def test_a_known_result_that_is_listed_as_null_is_no_further_result(rig: R
     await rig.visit(parts, generation_id)
 
     await rig.proves(generation_id)
+
+
+async def test_a_failure_beside_results_ends_the_wait_for_the_others(rig: Rig, parts: Parts) -> None:
+    generation_id = await ordered(rig, 2, "file:0", None)
+    await rig.visit(parts, generation_id)
+
+    failed = {"taskId": "task:id", "state": "fail", "failMsg": "the second take failed", "failCode": "500"}
+    answer = LiteralAnswer({**failed, "resultJson": json.dumps({"resultUrls": ["file:0", None]})}, polls=FOREVER)
+    rig.kie.answer_with((await rig.books.generation(generation_id))["task_id"], answer)
+    visited = await rig.visit(parts, generation_id)
+
+    assert visited.decision == Finish()
+    assert await files(rig, generation_id) == [0]
+    assert (await work(rig, generation_id))["due_at"] is None
