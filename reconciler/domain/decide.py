@@ -205,6 +205,8 @@ def _on_identification(
 
 
 def _on_working(row: Row, working: Working, now: datetime, policy: Policy) -> Decision:
+    if _may_show_without_missing(row, now) and not policy.observe:
+        return _finish(row, now)
     if _may_give_up(row, now, policy):
         return _give_up(row, now, policy)
     if row.status not in OPEN:
@@ -258,10 +260,20 @@ def _finish(row: Row, now: datetime) -> Decision:
     if is_extension(row):
         return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now)
     seen = row.missing_since or now
-    if now >= max((row.completed_at or now) + MISSING_AFTER_COMPLETION, seen + MISSING_AFTER_SEEN):
+    if _has_waited_for_missing(row, now):
         return Done("KIE no longer gives every result") if is_repair(row) else Finish(later)
     reason = f"{len(row.stored)} of {len(row.results)} results are stored; KIE has not given the others yet"
     return _look_again(now, now - seen, reason)
+
+
+def _has_waited_for_missing(row: Row, now: datetime) -> bool:
+    since_completion, since_seen = now - (row.completed_at or now), now - (row.missing_since or now)
+    return since_completion >= MISSING_AFTER_COMPLETION and since_seen >= MISSING_AFTER_SEEN
+
+
+def _may_show_without_missing(row: Row, now: datetime) -> bool:
+    """Whether only missing results are left, and were waited for: that KIE is silent must not prolong the wait."""
+    return row.status in OPEN and bool(row.stored) and not row.unstored and _has_waited_for_missing(row, now)
 
 
 def _wait_for_missing(row: Row, now: datetime) -> Decision:
@@ -338,6 +350,8 @@ def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy:
 
 
 def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:
+    if _may_show_without_missing(row, now) and not policy.observe:
+        return _finish(row, now)
     if _may_give_up(row, now, policy) and not row.results:
         return _give_up(row, now, policy)
     lost = row.failures >= REPAIR_ATTEMPTS and _has_failed_long(row, now)

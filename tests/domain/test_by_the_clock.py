@@ -25,6 +25,7 @@ from reconciler.domain.model import (
     Result,
     Row,
     TaskUnknown,
+    Unreachable,
     Unreadable,
     Working,
 )
@@ -159,6 +160,23 @@ class TestMissingResults:
 
         assert isinstance(decisions[9 * MINUTE], Reschedule)
         assert isinstance(decisions[10 * MINUTE], Finish)
+
+    @pytest.mark.parametrize("silence", [Unreachable("timeout"), TaskUnknown("no_data"), Working("generating")])
+    def test_what_is_there_is_delivered_in_time_though_kie_no_longer_speaks_of_the_end(self, silence: Observation):
+        row = half_stored()
+
+        decisions = {at: one for at, _, one in looks(row, silence, [19 * MINUTE, 20 * MINUTE])}
+
+        assert isinstance(decisions[19 * MINUTE], Reschedule)
+        assert isinstance(decisions[20 * MINUTE], Finish)
+
+    def test_nothing_is_delivered_without_a_result_that_can_still_be_stored(self):
+        row = absorb(half_stored(), replace(WHOLE, results=WHOLE.results[1:]), NOW)
+        assert row.unstored
+
+        (_, _, decision) = next(looks(row, Unreachable("timeout"), [30 * MINUTE]))
+
+        assert isinstance(decision, Reschedule)
 
     def test_asking_often_delivers_a_part_no_earlier(self):
         seconds = [timedelta(seconds=n) for n in range(0, 20 * 60, 2)]

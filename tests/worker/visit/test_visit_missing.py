@@ -89,3 +89,16 @@ async def test_a_failure_beside_results_ends_the_wait_for_the_others(rig: Rig, p
     assert visited.decision == Finish()
     assert await files(rig, generation_id) == [0]
     assert (await work(rig, generation_id))["due_at"] is None
+
+
+async def test_what_is_stored_is_delivered_in_time_though_kie_is_silent(rig: Rig, parts: Parts) -> None:
+    generation_id = await ordered(rig, 2, "file:0", None)
+    await rig.visit(parts, generation_id)
+    rig.kie.strike("record.http_500", times=9)
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Reschedule)
+
+    await rig.elapse(generation_id, 21)
+
+    assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
+    assert await files(rig, generation_id) == [0]
+    assert (await work(rig, generation_id))["finding"] == "results_missing"
