@@ -1,8 +1,9 @@
 """Brings every result of a task into our storage, one asset at a time, each with its receipt.
 
 Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. A source is an address, or
-text inside KIE's answer. An asset with a receipt is not transferred again. Where one result fails the delivery stops,
-and the visit learns at which stage and why. Only the visit calls this.
+text inside KIE's answer. An asset with a receipt is not transferred again. A result that cannot be fetched until
+something changes is passed over; any other failure stops the delivery. The visit learns of the first one, at which stage
+and why. Only the visit calls this.
 """
 
 import asyncio
@@ -94,13 +95,14 @@ class Deliverer:
         """
         assets = {asset.n: asset for asset in row.assets}
         unwritten: Asset | None = None
+        failed: DeliveryFailed | None = None
         todo = row.unstored
         async with self._slots:
             for result in todo:
                 progress = self._under_way[row.id] = TransferProgress(row.id, result.n)
                 try:
                     asset = await self._deliver_one(row, result, lease, progress, assets.get(result.n))
-                    if result is todo[-1] and not row.missing and asset.size <= SMALL_BYTES:
+                    if result is todo[-1] and not (row.missing or failed) and asset.size <= SMALL_BYTES:
                         unwritten = asset
                     else:
                         await self.ledger.stored(row, lease.claim, asset)
@@ -112,12 +114,16 @@ class Deliverer:
                     self.metrics.missed(stage, error.code)
                     logger = _logger(row, result.n)
                     logger.warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
-                    return _delivery_failed(error, stage, result.n, _in_order(assets))
+                    failed = failed or _delivery_failed(error, stage, result.n)
+                    # The addresses of the others expire while this one waits for a person.
+                    if stage != "fetch" or not isinstance(error, Permanent):
+                        break
                 finally:
                     # A visit that lost its lease can still run next to its successor in this process.
                     if self._under_way.get(row.id) is progress:
                         del self._under_way[row.id]
-        return Stored(_in_order(assets), unwritten)
+        stored = tuple(assets[n] for n in sorted(assets))
+        return replace(failed, assets=stored) if failed else Stored(stored, unwritten)
 
     async def _deliver_one(
         self, row: Row, result: Result, lease: Lease, progress: TransferProgress, before: Asset | None
@@ -224,13 +230,9 @@ def _former_task(row: Row) -> str | None:
     return row.task_id if row.another_task else None
 
 
-def _in_order(assets: Mapping[int, Asset]) -> tuple[Asset, ...]:
-    return tuple(assets[n] for n in sorted(assets))
-
-
-def _delivery_failed(error: ReconcilerError, stage: str, n: int, assets: tuple[Asset, ...]) -> DeliveryFailed:
+def _delivery_failed(error: ReconcilerError, stage: str, n: int) -> DeliveryFailed:
     return DeliveryFailed(
-        assets,
+        (),
         stage,
         error.code,
         detail=str(error),

@@ -102,3 +102,23 @@ async def test_what_is_stored_is_delivered_in_time_though_kie_is_silent(rig: Rig
     assert isinstance((await rig.visit(parts, generation_id)).decision, Finish)
     assert await files(rig, generation_id) == [0]
     assert (await work(rig, generation_id))["finding"] == "results_missing"
+
+
+async def test_one_refused_result_does_not_keep_the_others_from_being_stored(rig: Rig, parts: Parts) -> None:
+    elsewhere = "https://unlisted.example/one.png"
+    generation_id = await ordered(rig, 2, elsewhere, "file:1")
+
+    visited = await rig.visit(parts, generation_id)
+
+    assert isinstance(visited.decision, Reschedule)
+    assert (await work(rig, generation_id))["finding"] == "host_unlisted"
+    task_id = (await rig.books.generation(generation_id))["task_id"]
+    assert await rig.receipts(generation_id) == [rig.kie.sha256(task_id, 1)]
+
+
+
+
+
+
+
+
