@@ -255,7 +255,7 @@ def _finish(row: Row, now: datetime) -> Decision:
     if row.delivered:
         return Finish()
     later = now + _parked_wait(row, now)
-    if is_repair(row) and len(row.stored) >= (row.shown or 0):
+    if is_repair(row) and len(row.stored) >= (row.shown or 0) and all(asset.stored for asset in row.assets):
         return Finish(later)
     if is_extension(row):
         return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now)

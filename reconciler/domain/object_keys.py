@@ -100,7 +100,7 @@ AMBIGUOUS_CHARACTERS = re.compile(r"[\s\\\x00-\x1f\x7f]")
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REPLACED_ID = re.compile(r".*\.[0-9a-f]{32}")
-_OBJECT_NUMBER = re.compile(r"[0-9]{1,4}(?:-[0-9a-f]{8})?\.")
+_OBJECT_NUMBER = re.compile(r"([0-9]{1,4})(?:-[0-9a-f]{8})?\.")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -134,8 +134,14 @@ def object_key(
 
 def is_object_of(generation_id: str, address: str | None) -> bool:
     """Return whether the address names an object of this generation in our bucket, by the form of its key."""
+    return object_number(generation_id, address) is not None
+
+
+def object_number(generation_id: str, address: str | None) -> int | None:
+    """Return the number of the result whose object the address names; None if it names none of this generation."""
     _, found, rest = (address or "").rpartition(f"/{path_segment(generation_id)}_")
-    return bool(found) and _OBJECT_NUMBER.match(rest) is not None
+    number = _OBJECT_NUMBER.match(rest) if found else None
+    return int(number[1]) if number else None
 
 
 def path_segment(name: str) -> str:

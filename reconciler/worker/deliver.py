@@ -2,8 +2,8 @@
 
 Source -> spool (hashed, sniffed, bounded) -> path written down -> put -> proof -> receipt. A source is an address, or
 text inside KIE's answer. An asset with a receipt is not transferred again. A result that cannot be fetched until
-something changes is passed over; any other failure stops the delivery. The visit learns of the first one, at which stage
-and why. Only the visit calls this.
+something changes is passed over; any other failure stops the delivery. The visit learns at which stage the first one
+failed, and why. Only the visit calls this.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import structlog
 
 from reconciler.domain.decide import is_repair
 from reconciler.domain.model import Asset, DeliveryFailed, Result, Row, Stored
-from reconciler.domain.object_keys import MediaType, object_key
+from reconciler.domain.object_keys import MediaType, object_key, object_number
 from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import KieClient
@@ -86,7 +86,11 @@ class Deliverer:
         paths = {asset.n: asset.path for asset in row.assets}
         ordered = [paths[result.n] for result in row.stored]
         addresses = [self.store.address(path) for path in ordered]
-        return StoredResults(addresses, ordered, unwritten, recheck_at)
+        numbers = [result.n for result in row.stored]
+        # A result that came late can stand before the one that asset_url shows.
+        shown = object_number(row.id, row.asset_url) if is_repair(row) else None
+        main = numbers.index(shown) if shown in numbers else 0
+        return StoredResults(addresses, ordered, unwritten, recheck_at, main)
 
     async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
         """Store and prove every result that can be and has no receipt yet.

@@ -23,6 +23,7 @@ from reconciler.domain.object_keys import (
     host_listed,
     kind_of,
     object_key,
+    object_number,
     points_at_provider,
 )
 
@@ -219,3 +220,12 @@ def test_secret_and_generation_are_escaped_in_a_callback_address() -> None:
     assert (address.path, address.fragment) == ("/kie/api/kie/callback", "")
     query = parse_qs(address.query, strict_parsing=True)
     assert query == {"tenant": ["7"], "secret": ["a&b=c d+é"], "generation": ["g/1?"]}
+
+
+def test_an_address_of_ours_tells_the_number_of_its_result() -> None:
+    bucket = "https://ours.supabase.co/storage/v1/object/public/generations/u/audio"
+
+    assert object_number("g", f"{bucket}/g_12.mp3") == 12
+    assert object_number("g", f"{bucket}/g_1-0123abcd.mp3") == 1
+    assert object_number("g", f"{bucket}/h_1.mp3") is None
+    assert object_number("g", None) is None

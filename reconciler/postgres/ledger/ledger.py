@@ -49,12 +49,14 @@ class StoredResults:
     """What a success writes into the application's row: our addresses and paths, in KIE's order.
 
     `receipt` is the asset whose receipt is still to be written. `recheck_at` is when to ask for missing results.
+    `main` is the place, from 0, of the address that asset_url shows.
     """
 
     addresses: Sequence[str]
     paths: Sequence[str]
     receipt: Asset | None = None
     recheck_at: datetime | None = None
+    main: int = 0
 
 
 class Ledger:
@@ -150,6 +152,7 @@ class Ledger:
             model_took=row.duration.total_seconds() if row.duration else None,
             model=row.model or "",
             kind=kind,
+            main=results.main + 1,
             **self._document(row),
             **self._delivery(row, claim, results, self._table.success),
         )
@@ -169,8 +172,9 @@ class Ledger:
         Returns the event's kind (repaired), or None when the application changed the row. Raises Permanent
         (code "row_refused") when the application's table refuses the address.
         """
+        delivery = self._delivery(row, claim, results, row.status)
         with _refusals():
-            record = await self._database.row(*self._repair(**self._delivery(row, claim, results, row.status)))
+            record = await self._database.row(*self._repair(main=results.main + 1, **delivery))
         return _outcome(record, "repaired")
 
     async def extend(self, row: Row, claim: Claim, results: StoredResults) -> str | None:

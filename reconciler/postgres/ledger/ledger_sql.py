@@ -207,13 +207,13 @@ def _no_error(table: TableShape) -> str:
 
 
 def _success_columns(table: TableShape) -> str:
-    columns = {"status": ":seen_status", "asset_url": "(:addresses::text[])[1]"}
+    columns = {"status": ":seen_status", "asset_url": "(:addresses::text[])[:main::int]"}
     columns |= _lists(table, "result_urls", "asset_urls")
     if table.has("result_json"):
         kind = table.columns["result_json"]
         columns["result_json"] = f"coalesce(:document::text::{kind}, g.result_json)"
     optional = {
-        "original_path": "(:paths::text[])[1]", "preview_status": "'none'", "completed_at": "now()",
+        "original_path": "(:paths::text[])[:main::int]", "preview_status": "'none'", "completed_at": "now()",
         "updated_at": "now()", table.error_column or "": _no_error(table),
     }  # fmt: skip
     columns |= {name: value for name, value in optional.items() if name and table.has(name)}
@@ -238,7 +238,7 @@ SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS written,
                    'event', event.id, 'id', :generation_id::text, 'kind', event.kind)::text) FROM event) AS announced"""
 
 
-def _delivery_payload(asset_url: str = "(:addresses::text[])[1]") -> str:
+def _delivery_payload(asset_url: str = "(:addresses::text[])[:main::int]") -> str:
     """Return what an event says of a delivery; `missing` and `contradiction` only where there is something to say."""
     return f"""jsonb_strip_nulls(jsonb_build_object(
                'missing', to_jsonb(:missing::text[]), 'contradiction', :contradiction::text))
@@ -277,7 +277,8 @@ def finish(table: TableShape) -> Statement:
 
     Only where the receipts of all :numbers are there. The receipt of :n is written in any case. Objects of former tasks
     become orphans in 30 days, because their addresses were shown. :model_took is in seconds at the provider, :recheck
-    when to ask for missing results, :second_look the time until the delivery is verified.
+    when to ask for missing results, :second_look the time until the delivery is verified, :main the place in the lists,
+    from 1, of what asset_url shows.
     """
     replaced = mark_orphans(
         "the generation got another task", "replaced WHERE path <> ALL(:paths::text[])", since=SHOWN_ONCE
@@ -306,8 +307,8 @@ def repair(table: TableShape) -> Statement:
 
     The application's row is written where an address changes, and keeps its status.
     """
-    columns = {"asset_url": "(:addresses::text[])[1]", **_lists(table, "asset_urls")}
-    silent = {"original_path": "(:paths::text[])[1]"} if table.has("original_path") else {}
+    columns = {"asset_url": "(:addresses::text[])[:main::int]", **_lists(table, "asset_urls")}
+    silent = {"original_path": "(:paths::text[])[:main::int]"} if table.has("original_path") else {}
     return _amend(table, columns, silent, "lost_at = NULL", _event("'repaired'::text", _delivery_payload()))
 
 

@@ -24,7 +24,9 @@ Where storage is away the delivery is tried again then. Deliveries that were cla
 
 PAGE = 200
 
-_AT_REST = f"w.due_at IS NULL AND {LEASE_IS_FREE}"
+# A row that shows only a part is due again for weeks, to ask for the rest: its visits do not hurry an audit.
+_AT_REST = f"""(w.due_at IS NULL OR (w.due_at > now() AND w.shown IS NOT NULL AND NOT w.reopened))
+       AND {LEASE_IS_FREE}"""
 
 # Writes the time of the next audit, in about a month, where our claim :until still stands.
 _INTACT = Statement(f"""
@@ -64,7 +66,8 @@ class VerifiedDelivery:
     """One delivery to compare with storage; `until` is our claim on it, None where it was not claimed.
 
     `shown` is whether the application's row is still a success of this task; it is False where the row is gone.
-    `lost` is whether an earlier audit found it broken when KIE had it no more. `at` orders the deliveries.
+    `lost` is whether an earlier audit found it broken when KIE had it no more, `repairing` whether a repair is under
+    way. `assets` are those with a receipt; of a lost delivery, all. `at` orders the deliveries.
     """
 
     generation_id: str
@@ -72,6 +75,7 @@ class VerifiedDelivery:
     asset_url: str | None
     shown: bool
     lost: bool
+    repairing: bool
     assets: tuple[Asset, ...]
     at: datetime
     until: datetime | None = None
@@ -135,9 +139,10 @@ def _deliveries_sql(table: TableShape) -> str:
     """Read the deliveries of the CTE `picked` with the application's rows and the receipts."""
     return f"""
 SELECT p.generation_id, p.seen_task AS task_id, g.asset_url::text AS asset_url, p.lost_at IS NOT NULL AS lost, p.at,
-       p.until, coalesce({IS_SUCCESS} AND g.task_id = p.seen_task, false) AS shown,
+       p.until, p.reopened AS repairing, coalesce({IS_SUCCESS} AND g.task_id = p.seen_task, false) AS shown,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
-         WHERE a.generation_id = p.generation_id AND a.task_id = p.seen_task)::text AS assets
+         WHERE a.generation_id = p.generation_id AND a.task_id = p.seen_task
+           AND (a.verified_by IS NOT NULL OR p.lost_at IS NOT NULL))::text AS assets
   FROM picked p LEFT JOIN public.generations g ON g.id = p.generation_id::{table.id_type}"""
 
 
@@ -150,14 +155,15 @@ WITH due AS (
 picked AS (
     UPDATE reconciler.work w SET audit_at = now() + (1 + random()) * :claim::interval
       FROM due WHERE w.generation_id = due.generation_id
-    RETURNING w.generation_id, w.seen_task, w.lost_at, due.at, w.audit_at AS until){_deliveries_sql(table)}""")
+    RETURNING w.generation_id, w.seen_task, w.lost_at, w.reopened, due.at, w.audit_at AS until)
+{_deliveries_sql(table)}""")
 
 
 def _since_sql(table: TableShape) -> Statement:
     """Read and return the PAGE deliveries behind :after_at and :after_id that are younger than :since."""
     return Statement(f"""
 WITH picked AS (
-    SELECT w.generation_id, w.seen_task, w.lost_at, w.delivered_at AS at, NULL::timestamptz AS until
+    SELECT w.generation_id, w.seen_task, w.lost_at, w.reopened, w.delivered_at AS at, NULL::timestamptz AS until
       FROM reconciler.work w
      WHERE w.delivered_at > now() - :since::interval
        AND (:after_at::timestamptz IS NULL OR (w.delivered_at, w.generation_id) > (:after_at, :after_id))

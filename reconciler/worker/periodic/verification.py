@@ -115,12 +115,10 @@ class Verification:
 
     def _row_shows(self, delivery: VerifiedDelivery) -> bool:
         """Whether the row still shows our object. Only the paths are compared: the storage's host may have changed."""
-        if not delivery.shown or not delivery.assets or delivery.assets[0].n != 0:
+        if not delivery.shown or delivery.repairing:
             return False
-        if not delivery.lost and not all(asset.stored for asset in delivery.assets):
-            return False
-        ours = urlsplit(self.store.address(delivery.assets[0].path)).path
-        return urlsplit(delivery.asset_url or "").path == ours
+        ours = {urlsplit(self.store.address(asset.path)).path for asset in delivery.assets}
+        return urlsplit(delivery.asset_url or "").path in ours
 
     async def _prove(self, asset: Asset, *, read: bool) -> tuple[str | None, str]:
         """The version and the proof of the stored object; Transient (proof_failed) where it is not what we stored."""

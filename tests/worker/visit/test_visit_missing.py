@@ -116,9 +116,52 @@ async def test_one_refused_result_does_not_keep_the_others_from_being_stored(rig
     assert await rig.receipts(generation_id) == [rig.kie.sha256(task_id, 1)]
 
 
+async def test_an_object_that_is_shown_is_repaired_where_it_stands(rig: Rig, parts: Parts) -> None:
+    generation_id = await shown_by_half(rig, parts, None, "file:1")
+    shown = (await rig.books.generation(generation_id))["asset_url"]
+    await says(rig, generation_id, "file:0", "file:1")
+    await rig.visit(parts, generation_id)
+    assert await files(rig, generation_id) == [0, 1]
+
+    (rig.folder / "stored" / shown.partition("/files/")[2]).unlink()
+    await rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
+    await parts.verification.run_once()
+    await rig.visit(parts, generation_id)
+
+    assert (await rig.books.generation(generation_id))["asset_url"] == shown
+    assert await files(rig, generation_id) == [0, 1]
+    assert await rig.books.events(generation_id) == ["succeeded", "extended", "repaired"]
 
 
+async def test_a_delivery_without_every_result_is_compared_with_storage(rig: Rig, parts: Parts) -> None:
+    generation_id = await shown_by_half(rig, parts, None, "file:1")
+    shown = (await rig.books.generation(generation_id))["asset_url"]
+
+    (rig.folder / "stored" / shown.partition("/files/")[2]).unlink()
+    await rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
+    await parts.verification.run_once()
+    await rig.visit(parts, generation_id)
+
+    assert (await rig.books.generation(generation_id))["asset_url"] == shown
+    assert await files(rig, generation_id) == [1]
+    assert await rig.books.events(generation_id) == ["succeeded", "repaired"]
+    found = await work(rig, generation_id)
+    assert (found["finding"], found["reopened"]) == ("results_missing", False)
+    assert found["due_at"] is not None
 
 
+async def test_a_late_result_does_not_stand_in_for_one_that_storage_lost(rig: Rig, parts: Parts) -> None:
+    generation_id = await shown_by_half(rig, parts)
+    generation = await rig.books.generation(generation_id)
+    shown = generation["asset_url"]
+    (rig.folder / "stored" / shown.partition("/files/")[2]).unlink()
+    await rig.books.set(generation_id, "audit_at = now() - interval '1 second'")
+    await parts.verification.run_once()
+    await says(rig, generation_id, None, "file:1")
+    await rig.books.set(generation_id, "results = jsonb_set(results, '{0,addresses}', '[]'), sources = '{}'")
 
+    await rig.visit(parts, generation_id)
 
+    after = await rig.books.generation(generation_id)
+    assert after["asset_url"] == shown
+    assert "repaired" not in await rig.books.events(generation_id)
