@@ -268,8 +268,9 @@ _OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
               AND c.at > greatest(w.looked_at, now() - interval '14 days')))"""
 
 # Delivered, and the application has taken the address away since, which changes neither status nor task. `why` is set
-# where a visit left the row.
-_LOST_ADDRESS = "(w.delivered_at IS NOT NULL AND w.due_at IS NULL AND w.why IS NULL)"
+# where a visit left the row, or where results are missing: then the next visit is hours away.
+_LOST_ADDRESS = """(w.delivered_at IS NOT NULL
+           AND (w.due_at IS NULL AND w.why IS NULL OR w.due_at > now() AND w.finding = 'results_missing'))"""
 
 
 def _discover_sql(table: TableShape) -> Statement:

@@ -165,3 +165,15 @@ async def test_a_late_result_does_not_stand_in_for_one_that_storage_lost(rig: Ri
     after = await rig.books.generation(generation_id)
     assert after["asset_url"] == shown
     assert "repaired" not in await rig.books.events(generation_id)
+
+
+async def test_an_address_that_the_application_takes_away_comes_back(rig: Rig, parts: Parts) -> None:
+    generation_id = await shown_by_half(rig, parts)
+    shown = (await rig.books.generation(generation_id))["asset_url"]
+    await rig.books.change(generation_id, "asset_url = NULL")
+
+    assert await parts.claims.discover() == 1
+
+    await rig.visit(parts, generation_id)
+    assert (await rig.books.generation(generation_id))["asset_url"] == shown
+    assert await parts.claims.discover() == 0
