@@ -60,6 +60,20 @@ async def test_it_can_do_everything_that_the_daemon_does(life: Life, owner: Any,
     assert statuses == {delivered: "success", failed: "failed", resting: "generating", left: "queued"}
 
 
+async def test_it_can_deliver_into_a_table_that_keeps_the_document_of_a_result(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("ALTER TABLE public.generations ADD IF NOT EXISTS result_json jsonb")
+    await migrate(dsn)
+    (delivered,) = await queued(connection, 1)
+    async with member(dsn, "reconciler") as address:
+        database = Database(address)
+        async with database.transaction() as session:
+            life = Life(database, await introspect(session))
+        assert await life.deliver(delivered) == "succeeded"
+        await database.close()
+    await connection.close()
+
+
 async def test_it_can_read_what_doctor_and_check_ask(life: Life) -> None:
     async with life.database.transaction() as connection:
         assert await behind(connection) == []
