@@ -130,6 +130,8 @@ def _with_unreachable(row: Row, observation: Unreachable, now: datetime) -> Row:
 
 def _with_ready(row: Row, ready: Ready, now: datetime) -> Row:
     merged = results.merge(_known(row, ready), ready.results) if len(ready.results) <= MAX_KEPT else row.results
+    # Ids that are new in each answer would add results without end.
+    merged = merged if len(merged) <= MAX_KEPT else row.results
     first = not any(result.available for result in row.results)
     row = replace(
         _with_completion(row, ready.completed_at, now),

@@ -227,8 +227,8 @@ def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) 
 
 
 def _on_ready(row: Row, ready: Ready, now: datetime, policy: Policy) -> Decision:
-    if len(ready.results) > policy.max_results:
-        reason = f"KIE gives {len(ready.results)} results, RECONCILER_MAX_RESULTS allows {policy.max_results}"
+    if (count := max(len(ready.results), len(row.results))) > policy.max_results:
+        reason = f"KIE gives {count} results, RECONCILER_MAX_RESULTS allows {policy.max_results}"
         return _keep_waiting(replace(row, reason=reason, finding="over_limit"), now)
     if policy.observe:
         observed = "observing: KIE says success"

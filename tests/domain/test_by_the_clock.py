@@ -294,6 +294,18 @@ class TestLimits:
         assert "201 results" in decision.reason
         assert isinstance(after(row, many, policy=replace(NO_JITTER, max_results=201))[1], Deliver)
 
+    def test_new_ids_in_each_answer_are_bounded_too(self):
+        row, decisions = row_in_flight(), []
+        for turn in range(12):
+            named = (Result(f"{turn}-{n}", n, (f"{THEIRS}?{turn}-{n}",)) for n in range(150))
+            row, decision = after(row, Ready(tuple(named)))
+            decisions.append(decision)
+
+        assert isinstance(decisions[0], Deliver)
+        assert isinstance(decisions[1], Reschedule)
+        assert decisions[1].finding == "over_limit"
+        assert len(row.results) == 900
+
     def test_a_limit_is_never_a_failure(self):
         row = row_in_flight(created_at=NOW - timedelta(days=3), acknowledged_at=NOW, answered_at=NOW)
 

@@ -16,11 +16,17 @@ _JSON, _PLAIN = "application/json", "text/plain"
 
 
 def document(value: object, texts: Iterable[object] = ()) -> Found:
-    """Return the value as a JSON document, and the texts, where there are any, as a plain one; nothing for no value."""
+    """Return the value as a JSON document, and the texts, where there are any, as a plain one; nothing for no value.
+
+    A value that is nested too deeply to be written is named as unreadable.
+    """
     if value in (None, "", [], {}):
         return NOTHING
     plain = "\n\n".join(text for text in texts if isinstance(text, str) and text.strip())
-    results = [Result("json", 0, text=_json(value), mime=_JSON)]
+    try:
+        results = [Result("json", 0, text=_json(value), mime=_JSON)]
+    except RecursionError:
+        return Found(unreadable=("document",))
     if plain:
         results.append(Result("text", 1, text=_writable(plain), mime=_PLAIN))
     return Found(tuple(results))

@@ -26,9 +26,10 @@ def ready(
     `documents` reads the words that are a result beside the others. `posters`: see `search`.
     """
     found, words = _known(record, places), documents(record) if documents else NOTHING
-    if not (found.results or found.unreadable or words.results):
+    found = Found(found.results + words.results, found.unreadable + words.unreadable)
+    if not (found.results or found.unreadable):
         found = search(record, posters=posters)
-    return _success(record, Found(found.results + words.results, found.unreadable))
+    return _success(record, found)
 
 
 def ready_as_known(record: Mapping[str, object], places: Sequence[Place]) -> Ready | Unreadable:

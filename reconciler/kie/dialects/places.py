@@ -7,6 +7,7 @@ announces a result only with a value. Each result carries KIE's own id where its
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import urlsplit
 
 from reconciler.domain.model import Result
@@ -16,6 +17,9 @@ from reconciler.kie.dialects.parsing import get_path, parse_nested
 Record = Mapping[str, object]
 
 MAX_ADDRESS = 4096
+
+MAX_ENTRIES = 2000
+"""No more entries of a list are read: that is more than any setting allows, and a hostile list takes seconds."""
 
 AUDIO_KEYS = (("audioUrl", "audio_url", "sourceAudioUrl", "source_audio_url"),)
 """Where a Suno track holds its audio: its stream and its image are no results."""
@@ -85,14 +89,14 @@ def _read(value: object, field: str, keys: Sequence[Sequence[str]]) -> Found:
 
 
 def read_entries(entries: Iterable[object], field: str, keys: Sequence[Sequence[str]] = ADDRESS_KEYS) -> Found:
-    """Return one result for each entry, repeated addresses once; `field` names the place.
+    """Return one result for each of the first MAX_ENTRIES, repeated addresses once; `field` names the place.
 
     One entry that cannot be read is named: a part of the results would be taken for all.
     """
     results: list[Result] = []
     seen: set[str] = set()
     keys_used: set[str] = set()
-    for entry in map(parse_nested, entries):
+    for entry in map(parse_nested, islice(entries, MAX_ENTRIES)):
         addresses = _addresses(entry, keys)
         if addresses is None:
             return Found(unreadable=(field,))

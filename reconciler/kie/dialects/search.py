@@ -7,6 +7,7 @@ total. Only `outcome` calls this.
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from reconciler.domain.model import Result
 from reconciler.domain.results import position_key
@@ -15,6 +16,10 @@ from reconciler.kie.dialects.parsing import MALFORMED, parse_nested
 from reconciler.kie.dialects.places import Found, usable
 
 MAX_DEPTH = 32
+
+_LONGEST_NAME = 120
+_NAMED = 5
+_TOO_MUCH: Final = object()
 
 OUTPUT_FIELDS = ("resultJson", "resultInfoJson", "response", "videoInfo", "info", "resultObject", "result", "output")
 """The fields of a record that hold what the task made; only in these can words be output."""
@@ -39,43 +44,59 @@ def search(record: Mapping[str, object], *, posters: bool) -> Found:
     `posters` is true for a dialect of films and sounds: there every image is a poster.
     """
     results: dict[str, Result] = {}
-    words: list[str] = []
-    for count, (path, value) in enumerate(_fields(record, posters=posters)):
-        if count >= MAX_NODES or len(path) > MAX_DEPTH:
-            return Found(unreadable=(path[0],))
+    words: dict[str, None] = {}
+    for path, value in _fields(record, posters=posters):
+        if value is _TOO_MUCH or len(path) > MAX_DEPTH:
+            return Found(unreadable=path[:1] or ("record",))
         if value is MALFORMED and path[0] in OUTPUT_FIELDS:
             return Found(unreadable=(".".join(path),))
         if not isinstance(value, str) or not value.strip():
             continue
         if not is_address(value):
-            words += [".".join(path)] if _is_output(path) else []
+            if len(words) < _NAMED and _is_output(path):
+                words[".".join(path)] = None
         elif (address := usable(value)) is None:
             return Found(unreadable=(".".join(path),))
         elif address not in results:
             results[address] = Result(position_key(len(results)), len(results), (address,))
-    return Found(tuple(results.values())) if results else Found(unreadable=tuple(dict.fromkeys(words))[:5])
+    return Found(tuple(results.values())) if results else Found(unreadable=tuple(words))
 
 
 def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yield every value that could be output, with the names that lead to it; MALFORMED for text that is no JSON."""
-    nodes: list[tuple[tuple[str, ...], object]] = [((name,), value) for name, value in list(record.items())[::-1]]
+    """Yield every value that could be output, with the names that lead to it; MALFORMED for text that is no JSON.
+
+    _TOO_MUCH ends a record of more than MAX_NODES values, also of such as are no output.
+    """
+    nodes: list[tuple[tuple[str, ...], object]] = [((), record)]
+    count = 0
     while nodes:
         path, value = nodes.pop()
-        if _NEVER.search(_plain(path[-1])) or (posters and _IMAGE.search(_plain(path[-1]))):
-            continue
         # A text that begins like JSON is read; any other text is a word.
         if isinstance(value, str) and value.lstrip()[:1] in {"{", "[", '"'}:
             value = parse_nested(value)
-        yield path, value
+        if isinstance(value, Mapping | list):
+            count += len(value)
+            if count > MAX_NODES:
+                yield path, _TOO_MUCH
+                return
+        if path:
+            yield path, value
         if isinstance(value, Mapping):
-            moving = any(_MOVING.search(_plain(str(name))) for name in value)
-            nodes += [
-                ((*path, str(name)), inner)
-                for name, inner in list(value.items())[::-1]
-                if not (moving and _IMAGE.search(_plain(str(name))))
-            ]
+            nodes += [((*path, name), inner) for name, inner in _output_fields(path, value, posters)][::-1]
         elif isinstance(value, list):
             nodes += [(path, inner) for inner in reversed(value)]
+
+
+def _output_fields(path: tuple[str, ...], value: Mapping[str, object], posters: bool) -> list[tuple[str, object]]:
+    """Return the fields of an object that can hold output; in it, an image beside a film or a sound is a poster."""
+    fields = [(str(name)[:_LONGEST_NAME], inner) for name, inner in value.items()]
+    plain = [_plain(name) for name, _ in fields]
+    posters = posters or (bool(path) and any(map(_MOVING.search, plain)))
+    return [
+        field
+        for name, field in zip(plain, fields, strict=True)
+        if not (_NEVER.search(name) or (posters and _IMAGE.search(name)))
+    ]
 
 
 def _is_output(path: tuple[str, ...]) -> bool:
