@@ -16,6 +16,8 @@ from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.reports.generation_details import Bookkeeping, GenerationDetails, PastEvent
 from reconciler.settings import Settings
 
+_NAMED = 10
+
 
 def sentences(details: GenerationDetails, settings: Settings) -> dict[str, str]:
     """Return the sentences by topic, in reading order; a topic without a sentence is left out."""
@@ -95,10 +97,12 @@ def _times(count: int) -> str:
 
 
 def _results(details: GenerationDetails) -> str:
-    known = details.known
-    if known is None or not known.sources:
+    known, results = details.known, details.results
+    if known is None or results is None:
         return ""
-    parts = [f"{len(details.receipts)} of {len(known.sources)} results are stored and proven."]
+    parts = [f"{results.stored} of {results.announced} results are stored and proven."]
+    if results.missing:
+        parts.append(f"KIE has announced and not given yet: {_names(results.missing)}.")
     if known.completed_at is not None:
         parts.insert(0, f"KIE finished {_at(known.completed_at, details.now)}.")
     if known.stale:
@@ -109,6 +113,12 @@ def _results(details: GenerationDetails) -> str:
             f"Delivered {_at(details.work.delivered_at, details.now)}, {format_seconds(after)} after its creation."
         )
     return " ".join(parts)
+
+
+def _names(keys: Sequence[str]) -> str:
+    """Return the first keys; a key is KIE's id of a result, or "#" and its position in the list, from 0."""
+    more = len(keys) - _NAMED
+    return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _why(details: GenerationDetails) -> str:
@@ -145,7 +155,7 @@ def _deadline(details: GenerationDetails, settings: Settings) -> str:
 
 def _deadlines(details: GenerationDetails, settings: Settings) -> Iterator[tuple[datetime, str]]:
     row, known = details.generation, details.known
-    if ended(details, settings) or _left_alone(details, settings):
+    if _at_rest(details, settings) or _left_alone(details, settings):
         return
     if row.status in OPEN:
         yield _task_began(details) + settings.give_up_after, "the time until we give up (RECONCILER_GIVE_UP_AFTER)"
@@ -161,8 +171,14 @@ def _task_began(details: GenerationDetails) -> datetime:
     return max(created, (details.known and details.known.task_since) or created)
 
 
-def ended(details: GenerationDetails, settings: Settings) -> bool:
+def _at_rest(details: GenerationDetails, settings: Settings) -> bool:
     """Return whether nothing more happens to the generation by itself."""
+    waits = details.partial and details.known is not None and details.known.due_at is not None
+    return ended(details, settings) and not waits
+
+
+def ended(details: GenerationDetails, settings: Settings) -> bool:
+    """Return whether the generation has ended; results that are missing in a success can still be added."""
     row = details.generation
     if row.status in OPEN:
         return False
@@ -177,14 +193,14 @@ def ended(details: GenerationDetails, settings: Settings) -> bool:
 
 def _next(details: GenerationDetails, settings: Settings) -> str:
     parts = [_step(details, settings)]
-    if not details.replicas and not ended(details, settings) and not _left_alone(details, settings):
+    if not details.replicas and not _at_rest(details, settings) and not _left_alone(details, settings):
         parts.append("No replica is alive: start `kie-reconciler run`.")
     return " ".join(parts)
 
 
 def _step(details: GenerationDetails, settings: Settings) -> str:
     row, work = details.generation, details.work
-    if ended(details, settings):
+    if _at_rest(details, settings):
         return _end(details)
     if details.held:
         return "A visit is under way."
@@ -195,7 +211,9 @@ def _step(details: GenerationDetails, settings: Settings) -> str:
     if work.due_at is None:
         return f"No visit is planned; `kie-reconciler retry {row.id}` makes one."
     parts = [_next_visit(work, details.now)]
-    if row.status == "failed":
+    if details.partial:
+        parts.append("It is delivered without the missing results, which are added if KIE still gives them.")
+    elif row.status == "failed":
         parts.append(
             "We gave it up ourselves: if KIE still succeeds, the result is delivered."
             if work.gave_up
@@ -234,7 +252,8 @@ def _end(details: GenerationDetails) -> str:
     if row.status in SUCCEEDED and details.events and details.events[-1].kind == "lost":
         return f"Nothing more: storage lost the object at {row.asset_url}, and KIE no longer has it."
     if row.status in SUCCEEDED:
-        return f"Nothing more: it is delivered, at {row.asset_url}"
+        without = " without the missing results" if details.partial else ""
+        return f"Nothing more: it is delivered{without}, at {row.asset_url}"
     if row.status == "failed":
         return f"Nothing more by itself; `kie-reconciler retry {row.id}` asks KIE once more."
     return f"Nothing: status {row.status} belongs to the application."

@@ -59,13 +59,13 @@ class Operator:
     pause: float = 0.0
 
     async def visit(self, generation_id: str, trigger: Trigger) -> TaskState:
-        """Visit a generation now, or wait until the replica that holds it has done so; not where it has ended.
+        """Visit a generation now, or wait until the replica that holds it has done so; not where it has ended whole.
 
         The caller keeps the leases (`leases_kept`). Raises Transient when the database is away or the process drains.
         """
         deadline = time.monotonic() + self.patience
         before = await self.reports.details(generation_id)
-        if before is None or ended(before, self.settings):
+        if before is None or (ended(before, self.settings) and not before.partial):
             return TaskState(before)
         await self._wait_for_pause(before)
         observation: Observation | None = None
@@ -142,7 +142,8 @@ def outcome(details: GenerationDetails, settings: Settings) -> OperationOutcome:
     row, known = details.generation, details.known
     reason = known.why if known else None
     if row.status in SUCCEEDED and ended(details, settings):
-        return OperationOutcome(row.id, row.task_id, "delivered", "", row.asset_url)
+        lacking = reason if details.partial else None
+        return OperationOutcome(row.id, row.task_id, "delivered", lacking or "", row.asset_url)
     if row.status == "failed":
         word: Word = "failed" if ended(details, settings) else "working"
         return OperationOutcome(row.id, row.task_id, word, row.error or reason or "no reason was written")

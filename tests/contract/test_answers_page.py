@@ -22,6 +22,7 @@ from reconciler.settings import load
 from testkit.rows import HOUR, add, keep, store
 from tests.contract.test_operations_page import rows, section, words
 
+RESULTS = json.dumps([{"key": "a", "n": 0, "addresses": ["https://kie.ai/1"]}, {"key": "b", "n": 1, "addresses": []}])
 TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for programs"))}
 
 
@@ -58,8 +59,9 @@ async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[s
     instance = "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"
     connection = await asyncpg.connect(rows_dsn)
     row = await add(connection, "generating", HOUR)
-    await keep(connection, row, why="storage: http_5xx", sources=["https://kie.ai/1"], looks=2, lease_until_in=20,
-               instance=instance, looked_at_in=-5, acknowledged_at_in=-60, answered_at_in=-5)  # fmt: skip
+    await keep(connection, row, why="storage: http_5xx", sources=["https://kie.ai/1"], results=RESULTS, looks=2,
+               lease_until_in=20, instance=instance, looked_at_in=-5, acknowledged_at_in=-60,
+               answered_at_in=-5)  # fmt: skip
     await store(connection, row, [100])
     await connection.execute(
         "INSERT INTO reconciler.events (key, generation_id, kind, payload) VALUES ('key', $1, 'failed', '{}')", row
@@ -75,10 +77,12 @@ async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[s
 
 async def test_everything_that_explain_prints_is_on_the_page(answered: Mapping[str, Any]) -> None:
     assert tuple(answered) == TOLD["explain[]"]
-    for name in ("generation", "work", "holder", "story"):
+    for name in ("generation", "work", "holder", "results", "story"):
         assert tuple(answered[name]) == TOLD[f"explain[].{name}"], name
     for name in ("assets", "events"):
         assert [tuple(one) for one in answered[name]] == [TOLD[f"explain[].{name}[]"]], name
+
+    assert {tuple(one) for one in answered["work"]["results"]} == {TOLD["explain[].work.results[]"]}
 
 
 async def test_times_are_iso_and_what_happened_is_told_in_order(answered: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from reconciler.operations.explain import ended, history, sentences
 from reconciler.operations.operator import outcome
 from reconciler.postgres.reports.generation_details import (
+    AnnouncedResult,
     ApplicationRow,
     Bookkeeping,
     GenerationDetails,
@@ -49,7 +50,7 @@ def work(**facts: Any) -> Bookkeeping:
     values: dict[str, Any] = dict.fromkeys(Bookkeeping.__dataclass_fields__)
     numbers = dict.fromkeys(("looks", "misses", "unknowns", "empties"), 0)
     flags = dict.fromkeys(("stale", "gave_up", "reopened"), False)
-    return Bookkeeping(**{**values, **numbers, **flags, "seen_task": "t", "sources": (), **facts})
+    return Bookkeeping(**{**values, **numbers, **flags, "seen_task": "t", "sources": (), "results": (), **facts})
 
 
 def details(
@@ -347,3 +348,63 @@ def test_the_outcome_of_a_generation(
 
     assert (result.word, result.why) == (word, why)
     assert result.settled == (word in ("delivered", "failed"))
+
+
+def by_half(*, due: bool = True, **facts: Any) -> GenerationDetails:
+    """A success that shows the first of two results."""
+    known = work(
+        sources=(THEIRS,), results=(AnnouncedResult("a", 0, arrived=True), AnnouncedResult("b2", 1, arrived=False)),
+        shown=1, completed_at=ago(minutes=30), due_at=ahead(minutes=30) if due else None,
+        why="1 of 2 results are delivered; KIE has not given the others", finding="results_missing",
+    )  # fmt: skip
+    return details(row(status="success", asset_url=OURS, **facts), known, assets=(receipt(),))
+
+
+def test_a_success_without_every_result_names_the_missing_ones_and_when_they_are_asked_for() -> None:
+    answer = sentences(by_half(), SETTINGS)
+
+    assert "1 of 2 results are stored and proven. KIE has announced and not given yet: b2." in answer["results"]
+    assert answer["next"].startswith("Next visit in 30 min")
+    assert answer["next"].endswith("the missing results, which are added if KIE still gives them.")
+    assert "the time that KIE keeps results" in answer["clock"]
+    assert "they are added" in answer["why"]
+
+
+def test_a_success_whose_missing_results_are_given_up_says_so() -> None:
+    answer = sentences(by_half(due=False), SETTINGS)
+
+    assert answer["next"] == f"Nothing more: it is delivered without the missing results, at {OURS}"
+    assert "clock" not in answer
+
+
+def test_many_missing_results_are_counted() -> None:
+    results = tuple(AnnouncedResult(f"#{n}", n, arrived=False) for n in range(12))
+
+    answer = sentences(details(known=work(results=results)), SETTINGS)
+
+    assert "0 of 12 results" in answer["results"]
+    assert answer["results"].endswith("#8, #9 and 2 more.")
+
+
+def test_a_result_with_a_receipt_is_not_missing() -> None:
+    known = work(results=(AnnouncedResult("a", 0, arrived=False),))
+
+    counts = details(known=known, assets=(receipt(),)).results
+
+    assert counts is not None
+    assert (counts.announced, counts.stored, counts.missing) == (1, 1, ())
+
+
+def test_what_a_daemon_that_keeps_only_addresses_wrote_is_counted() -> None:
+    counts = details(known=work(sources=(THEIRS, THEIRS)), assets=(receipt(),)).results
+
+    assert counts is not None
+    assert (counts.announced, counts.stored, counts.missing) == (2, 1, ())
+    assert details(known=work()).results is None
+
+
+def test_a_delivery_without_every_result_is_settled_and_says_what_it_lacks() -> None:
+    lacking = outcome(by_half(), SETTINGS)
+
+    assert (lacking.word, lacking.asset_url) == ("delivered", OURS)
+    assert "1 of 2" in lacking.why

@@ -43,7 +43,9 @@ def show_stuck(stuck: Sequence[StuckGeneration], after: timedelta) -> None:
 
 def explanation_as_json(details: GenerationDetails, settings: Settings) -> Mapping[str, object]:
     """Return what is known of a generation, with its sentences and its history, for `--json`."""
-    return {**asdict(details), "story": sentences(details, settings), "happened": history(details)}
+    results = asdict(details.results) if details.results else None
+    told = {"story": sentences(details, settings), "happened": history(details)}
+    return {**asdict(details), "results": results, **told}
 
 
 def show_explanation(details: GenerationDetails, settings: Settings) -> None:

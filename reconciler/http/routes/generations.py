@@ -5,6 +5,7 @@ The query itself filters by user, so that another user's row looks like a missin
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -101,10 +102,22 @@ class GenerationPage(ApiModel):
     operator: bool = Field(description="whether the operator asked: then the rows of all users are here")
 
 
+class AnnouncedResults(ApiModel):
+    """The results of the present task."""
+
+    announced: int = Field(description="how many results KIE has announced", examples=[2])
+    stored: int = Field(description="how many of them are in our storage", examples=[1])
+    missing: list[str] = Field(
+        description="those that KIE has not given yet: KIE's id of each, or `#` and its position in the list, from 0",
+        examples=[["#1"]],
+    )
+
+
 class GenerationDetail(GenerationItem):
     """One generation by its id, with the explanation for the operator."""
 
     server_time: datetime
+    results: AnnouncedResults | None = Field(None, description="null until KIE has announced results")
     story: dict[str, str] | None = Field(
         None,
         description="for the operator: what is known, was tried and comes next, in sentences; then the history",
@@ -200,9 +213,10 @@ def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate:
         row = await services.generation_list.one(generation_id, caller.user_id)
         if row is None:
             raise Problem(404, "not_found", "there is no such generation")
-        detail = GenerationDetail.model_validate({**item(row), "server_time": row.now})
+        case = await services.reports.details(row.id)
+        results = asdict(case.results) if case is not None and case.results is not None else None
+        detail = GenerationDetail.model_validate({**item(row), "server_time": row.now, "results": results})
         if caller.operator:
-            case = await services.reports.details(row.id)
             detail.story = explain(case, services.operator.settings) if case is not None else {}
         return detail
 

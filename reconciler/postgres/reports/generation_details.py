@@ -3,6 +3,7 @@
 Nothing here writes. `operations/explain.py` puts it into sentences; `reports` calls it.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from reconciler.domain.model import SUCCEEDED
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import CREATED, text_of
 from reconciler.postgres.records import build
@@ -34,8 +36,20 @@ class ApplicationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnouncedResult:
+    """One result that KIE announced: its key, the number of its object, and whether KIE has given it."""
+
+    key: str
+    n: int
+    arrived: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Bookkeeping:
-    """The row of `reconciler.work` about `seen_task`; sources come without their queries, which may be signed."""
+    """The row of `reconciler.work` about `seen_task`; sources come without their queries, which may be signed.
+
+    `results` are in KIE's order; `shown` is how many of them the success shows that we wrote, None before.
+    """
 
     seen_task: str | None
     due_at: datetime | None
@@ -63,6 +77,8 @@ class Bookkeeping:
     delivered_at: datetime | None
     ordered_at: datetime | None
     task_since: datetime | None
+    results: tuple[AnnouncedResult, ...]
+    shown: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,15 @@ class PastEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultCounts:
+    """How many results KIE announced, how many are stored, and the keys of those that KIE has not given."""
+
+    announced: int
+    stored: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationDetails:
     """All of it at the database's `now`; `work` is None before the first visit, `replicas` counts those alive."""
 
@@ -127,6 +152,24 @@ class GenerationDetails:
     def receipts(self) -> tuple[StoredAsset, ...]:
         """The proven assets of the row's present task."""
         return tuple(asset for asset in self.assets if asset.task_id == self.generation.task_id and asset.verified_by)
+
+    @property
+    def results(self) -> ResultCounts | None:
+        """The results of the row's present task, None before KIE announced any."""
+        known = self.known
+        if known is None or not (known.results or known.sources):
+            return None
+        stored = {receipt.n for receipt in self.receipts}
+        missing = tuple(result.key for result in known.results if not result.arrived and result.n not in stored)
+        # A daemon that knows only addresses keeps no results.
+        return ResultCounts(len(known.results) or len(known.sources), len(stored), missing)
+
+    @property
+    def partial(self) -> bool:
+        """Whether the row is a success of ours that shows fewer results than KIE announced."""
+        known = self.known
+        lacking = known is not None and known.shown is not None and known.shown < len(known.results)
+        return self.generation.status in SUCCEEDED and lacking
 
 
 class GenerationDetailsReader:
@@ -176,20 +219,31 @@ SELECT coalesce(c.generation_id, u.id) AS generation_id, c.at
 """
 
 
+_RESULTS = """(
+       SELECT jsonb_agg(jsonb_build_object('key', one.result -> 'key', 'n', one.result -> 'n', 'arrived',
+                            jsonb_array_length(one.result -> 'addresses') > 0 OR one.result ->> 'text' IS NOT NULL)
+                        ORDER BY one.place)
+         FROM jsonb_array_elements(w.results) WITH ORDINALITY AS one (result, place))::text"""
+
+
 def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
     plain = tuple(source.partition("?")[0] for source in record["sources"] or ())
-    return build(Bookkeeping, {**record, "sources": plain})
+    results = tuple(build(AnnouncedResult, one) for one in json.loads(record["results"] or "[]"))
+    return build(Bookkeeping, {**record, "sources": plain, "results": results})
 
 
 def _details_sql(table: TableShape) -> Statement:
-    """Read the rows :ids with their bookkeeping and the instance that claimed last; return one row each."""
-    work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping))
+    """Read the rows :ids with their bookkeeping and the instance that claimed last; return one row each.
+
+    Of the results neither texts nor addresses are read: they are long, and addresses may be signed.
+    """
+    work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping) if field.name != "results")
     return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model,
        {text_of(table, "provider")} AS provider, {text_of(table, table.error_column)} AS error,
        g.asset_url::text AS asset_url, {CREATED} AS created_at,
-       w.generation_id IS NOT NULL AS kept, {work}, w.instance, i.host, i.pid, i.seen_at,
+       w.generation_id IS NOT NULL AS kept, {work}, {_RESULTS} AS results, w.instance, i.host, i.pid, i.seen_at,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS replicas,
        clock_timestamp() AS now
   FROM public.generations g

@@ -40,8 +40,8 @@ async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, api: 
     born, started, done, now = (datetime.fromisoformat(body.pop(key)) for key in moments)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert body == {
-        "id": row, "userId": ANN, "taskId": "t-1", "status": "success", "kind": "image", "model": "flux-2/pro",
-        "prompt": "a heron", "error": None, "assetUrl": ours[0], "assetUrls": ours, "resultUrls": [THEIRS],
+        "id": row, "userId": ANN, "taskId": "t-1", "status": "success", "results": None, "kind": "image",
+        "model": "flux-2/pro", "prompt": "a heron", "error": None, "assetUrl": ours[0], "assetUrls": ours, "resultUrls": [THEIRS],
         "previewUrl": "https://preview.example/1.png", "displayUrl": ours[0], "displaySource": "asset",
         "expectedSeconds": 30.0, "progress": None,
     }  # fmt: skip
@@ -239,3 +239,18 @@ async def test_the_story_holds_the_sentences_of_explain(pool: Any, api: ServedAp
 def untimed(story: Mapping[str, str]) -> Mapping[str, str]:
     """Return the sentences without relative times, which change from one second to the next."""
     return {about: re.sub(r"\b(in )?[\d.]+ (s|min|h|d)\b( ago)?", "", sentence) for about, sentence in story.items()}
+
+
+HOLE = json.dumps([{"key": "a", "n": 0, "addresses": [THEIRS]}, {"key": "#1", "n": 1, "addresses": []}])
+
+
+async def test_the_owner_sees_how_many_results_are_announced_stored_and_missing(pool: Any, api: ServedApi) -> None:
+    row, other = await add(pool, "success", HOUR, user_id=ANN), await add(pool, user_id=ANN, task_id="t-2")
+    await keep(pool, row, sources=[THEIRS], results=HOLE, shown=1)
+    await store(pool, row, [100])
+
+    for caller in (api.ann, api.operator):
+        body = (await caller.get(f"{LIST}/{row}")).json()
+        assert body["results"] == {"announced": 2, "stored": 1, "missing": ["#1"]}
+    assert (await api.ann.get(f"{LIST}/{other}")).json()["results"] is None
+    assert (await api.bob.get(f"{LIST}/{row}")).status_code == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -58,6 +59,26 @@ async def test_the_details_hold_all_that_is_known(pool: Any, reports: Reports) -
     assert (case.holder.instance, case.holder.host, case.holder.pid) == (instance, "here", 42)
     assert [(one.n, one.size, one.verified_by) for one in case.receipts] == [(0, 10, "etag-md5"), (1, 20, "etag-md5")]
     assert ([one.kind for one in case.events], case.replicas) == (["failed"], 1)
+
+
+async def test_of_announced_results_neither_addresses_nor_texts_are_read(pool: Any, reports: Reports) -> None:
+    row = await add(pool, "success")
+    announced = [
+        {"key": "b", "n": 1, "addresses": ["https://tempfile.aiquickdraw.com/b.mp3?token=secret"], "text": None},
+        {"key": "json", "n": 0, "addresses": [], "text": "long words"},
+        {"key": "#2", "n": 2, "addresses": [], "text": None},
+    ]
+    await keep(pool, row, results=json.dumps(announced), shown=2)
+
+    (case,) = await reports.explain(row)
+
+    assert case.known is not None
+    assert [(one.key, one.n, one.arrived) for one in case.known.results] == [
+        ("b", 1, True), ("json", 0, True), ("#2", 2, False),
+    ]  # fmt: skip
+    assert case.partial
+    assert case.results is not None
+    assert (case.results.announced, case.results.missing) == (3, ("#2",))
 
 
 async def test_a_row_without_bookkeeping_has_details_too(pool: Any, reports: Reports) -> None:

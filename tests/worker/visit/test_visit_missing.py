@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from reconciler.bootstrap import Parts
+from reconciler.bootstrap import Parts, operator
 from reconciler.domain.model import Finish, Reschedule
+from reconciler.operations.sync import sync
 from reconciler.simulator import LiteralAnswer, MediaSpec
 from tests.worker.rig import Rig
 
@@ -177,3 +178,16 @@ async def test_an_address_that_the_application_takes_away_comes_back(rig: Rig, p
     await rig.visit(parts, generation_id)
     assert (await rig.books.generation(generation_id))["asset_url"] == shown
     assert await parts.claims.discover() == 0
+
+
+async def test_a_sync_asks_for_the_missing_results_at_once(rig: Rig, parts: Parts) -> None:
+    generation_id = await shown_by_half(rig, parts)
+    task_id = (await rig.books.generation(generation_id))["task_id"]
+    (lacking,) = await sync(operator(parts), task_id)
+    assert (lacking.word, lacking.why) == ("delivered", "1 of 2 results are delivered; KIE has not given the others")
+
+    await says(rig, generation_id, "file:0", "file:1")
+    (whole,) = await sync(operator(parts), task_id)
+
+    assert (whole.word, whole.why) == ("delivered", "")
+    await rig.proves(generation_id)
