@@ -8,3 +8,5 @@ ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS missing_since timestamptz;
 -- What KIE says failed, where the same record holds finished results.
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS contradiction text;
 ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS shown integer;
+-- The task that these columns are about: a daemon of 0.1.0 that notes another task in seen_task leaves them as they are.
+ALTER TABLE reconciler.work ADD COLUMN IF NOT EXISTS results_task text;

@@ -262,10 +262,14 @@ def _receipt(asset: Asset | None) -> Mapping[str, object]:
     return {name: getattr(asset, name, None) for name in ("n", "version", "verified_by")}
 
 
+_KEPT = tuple(name for name in ledger_sql.FACTS if name not in {"sources", "results", "results_task"})
+
+
 def _facts(row: Row) -> Mapping[str, object]:
-    facts = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in ledger_sql.FACTS}
+    facts = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in _KEPT}
     kept = json.dumps(to_json(row.results)) if row.results else None
-    return {**facts, "seen_status": row.status, "sources": list(row.sources), "results": kept}
+    more = {"sources": list(row.sources), "results": kept, "results_task": row.task_id}
+    return {**facts, "seen_status": row.status, **more}
 
 
 _GENERATION = (
@@ -280,16 +284,24 @@ def _row(record: Mapping[str, Any]) -> Row:
     if record["seen_task"] != record["task_id"]:
         # The application gave the row another task: our facts are about the old one.
         return Row(**generation)
-    known = {ledger_sql.RENAMED.get(name, name): record[name] for name in ledger_sql.FACTS if name != "task_id"}
-    del known["sources"]
-    known["results"] = _results(record)
+    ours = record["results_task"] == record["task_id"]
+    known = {
+        ledger_sql.RENAMED.get(name, name): record[name]
+        for name in _KEPT
+        if name != "task_id" and (ours or name not in ledger_sql.NEWER)
+    }
+    known["results"] = results = _results(record, ours=ours)
+    # Another daemon has asked since, which keeps only addresses: the numbers stay, the addresses are asked for again.
+    known["stale"] |= ours and _sources(results) != tuple(record["sources"] or ())
     assets = tuple(build(Asset, item) for item in json.loads(record["assets"] or "[]"))
     return Row(**generation, **known, assets=assets)
 
 
-def _results(record: Mapping[str, Any]) -> tuple[Result, ...]:
-    """Return the results of a record; where a daemon that knows only addresses wrote last, those."""
-    results = from_json(json.loads(record["results"] or "[]"))
-    sources = tuple(record["sources"] or ())
-    known = tuple(result.addresses[0] for result in results if result.addresses)
-    return results if known == sources else from_addresses(sources)
+def _results(record: Mapping[str, Any], *, ours: bool) -> tuple[Result, ...]:
+    """Return the results of a record; where only a daemon that keeps addresses wrote of this task, those."""
+    kept = from_json(json.loads(record["results"] or "[]")) if ours else ()
+    return kept or from_addresses(record["sources"] or ())
+
+
+def _sources(results: Sequence[Result]) -> tuple[str, ...]:
+    return tuple(result.addresses[0] for result in results if result.addresses)

@@ -41,9 +41,9 @@ async def test_a_delivered_generation_is_shown_from_our_storage(pool: Any, api: 
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert body == {
         "id": row, "userId": ANN, "taskId": "t-1", "status": "success", "results": None, "kind": "image",
-        "model": "flux-2/pro", "prompt": "a heron", "error": None, "assetUrl": ours[0], "assetUrls": ours, "resultUrls": [THEIRS],
-        "previewUrl": "https://preview.example/1.png", "displayUrl": ours[0], "displaySource": "asset",
-        "expectedSeconds": 30.0, "progress": None,
+        "model": "flux-2/pro", "prompt": "a heron", "error": None, "assetUrl": ours[0], "assetUrls": ours,
+        "resultUrls": [THEIRS], "previewUrl": "https://preview.example/1.png", "displayUrl": ours[0],
+        "displaySource": "asset", "expectedSeconds": 30.0, "progress": None,
     }  # fmt: skip
     assert started == born
     assert (now - born).total_seconds() == pytest.approx(3600, abs=5)

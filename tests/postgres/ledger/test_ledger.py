@@ -70,13 +70,32 @@ async def test_every_noted_fact_is_read_back(books: Books) -> None:
     assert await read_again(books, row) == noted
 
 
-async def test_addresses_that_a_daemon_without_results_wrote_count(books: Books) -> None:
+async def test_where_a_daemon_without_results_asked_since_the_addresses_are_asked_for_again(books: Books) -> None:
     row, claim = await books.held(await books.insert())
-    await books.ledger().note(replace(row, **FACTS), claim)  # type: ignore[arg-type]
+    holes = (Result("a", 0, ("https://a.kie.ai/0",)), Result("b", 1), Result("json", 2, text="{}"))
+    await books.ledger().note(replace(row, results=holes), claim)
+    assert not (await read_again(books, row)).stale
 
-    await books.set(row.id, "sources = ARRAY['https://a.kie.ai/9', 'https://a.kie.ai/1']")
+    await books.set(row.id, "sources = ARRAY['https://a.kie.ai/9']")
 
-    assert (await read_again(books, row)).results == from_addresses(("https://a.kie.ai/9", "https://a.kie.ai/1"))
+    again = await read_again(books, row)
+    assert (again.results, again.stale) == (holes, True)
+
+
+async def test_results_of_a_task_that_a_daemon_without_results_replaced_do_not_count(books: Books) -> None:
+    row, claim = await books.held(await books.insert())
+    words = (Result("json", 0, text='"of the first task"', mime="application/json"),)
+    facts = {"results": words, "shown": 1, "contradiction": "of the first task", "empty_since": row.created_at}
+    await books.ledger().note(replace(row, **facts), claim)  # type: ignore[arg-type]
+    await books.change(row.id, "task_id = 'task-2'")
+
+    await books.set(row.id, "seen_task = 'task-2', task_since = now(), sources = '{}'")
+
+    again = await read_again(books, row)
+    assert (again.results, again.shown, again.contradiction, again.empty_since) == ((), None, None, None)
+
+    await books.set(row.id, "sources = ARRAY['https://a.kie.ai/2']")
+    assert (await read_again(books, row)).results == from_addresses(("https://a.kie.ai/2",))
 
 
 async def test_addresses_of_a_row_from_before_there_were_results_are_its_results(books: Books) -> None:
