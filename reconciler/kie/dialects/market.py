@@ -68,7 +68,7 @@ def _inside(*path: str, read: Callable[..., Place] = listed) -> Place:
 
 def _object(record: Record) -> Found:
     """The addresses in `resultObject`: masks, segments, one result, or any other form."""
-    value = get_path(record, "resultJson", "resultObject")
+    value = parse_nested(get_path(record, "resultJson", "resultObject"))
     if not isinstance(value, Mapping):
         return NOTHING
     for place in _IN_OBJECT:
@@ -85,15 +85,14 @@ def _words(record: Record) -> Found:
     value = result.get("resultObject") if isinstance(result, Mapping) else None
     parsed = parse_nested(value)
     value = value if parsed is MALFORMED else parsed
-    if not has_words(_beyond_status(value) if _object(record).results else value):
+    said = _beyond_status(value) if isinstance(value, Mapping) and _object(record).results else value
+    if not has_words(said):
         return NOTHING
     return document(value, [value.get("text") if isinstance(value, Mapping) else value])
 
 
-def _beyond_status(value: object) -> object:
+def _beyond_status(value: Record) -> Record:
     """Return what an object says besides its addresses and its own status, which is no result."""
-    if not isinstance(value, Mapping):
-        return value
     return {name: inner for name, inner in value.items() if name not in {"status", "code", "msg", "message", "state"}}
 
 

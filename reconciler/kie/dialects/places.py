@@ -65,7 +65,7 @@ def each_named(*path: str, wanted: Callable[[str], bool]) -> Place:
     """Return a place whose every field with a wanted name holds one address; the name is the result's id."""
 
     def read(record: Record) -> Found:
-        value = get_path(record, *path)
+        value = parse_nested(get_path(record, *path))
         if value is None:
             return NOTHING
         if not isinstance(value, Mapping):

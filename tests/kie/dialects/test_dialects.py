@@ -9,6 +9,8 @@ import pytest
 
 from reconciler.domain.model import Failed, Unreachable, Unreadable, Working
 from reconciler.kie.dialects import by_name
+from reconciler.kie.dialects.places import each_named
+from reconciler.kie.dialects.suno import is_stem
 from testkit.answers import ready
 
 A = "https://tempfile.aiquickdraw.com/p/a.mp4"
@@ -355,6 +357,7 @@ ORIGIN_DATA = [
         pytest.param({"originData": ORIGIN_DATA, "vocalUrl": B}, [("Saxophone", A), ("Vocals", B)], id="both"),
         pytest.param({"originData": None, "vocalUrl": A}, [("vocalUrl", A)], id="named"),
         pytest.param({"originData": [], "banjoUrl": A}, [("banjoUrl", A)], id="under a name of no page"),
+        pytest.param(json.dumps({"vocalUrl": A}), [("vocalUrl", A)], id="in a string"),
         pytest.param({"originUrl": X, "vocalUrl": None}, [], id="the song itself alone"),
         pytest.param({"vocalUrl": A, "streamUrl": X, "coverUrl": X, "imageUrl": X}, [("vocalUrl", A)], id="a stream"),
     ],
@@ -363,6 +366,10 @@ def test_every_stem_counts_once_and_the_song_never(response, results):
     seen = by_name("suno_stems").read({"successFlag": "SUCCESS", "response": response})
 
     assert [(result.key, *result.addresses) for result in seen.results] == results
+
+
+def test_a_place_of_named_fields_that_is_no_object_is_named():
+    assert each_named("response", wanted=is_stem)({"response": [A]}).unreadable == ("response",)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_a_state_means_what_its_page_says(state, seen):
         pytest.param({"resultObject": {"segments": [{"maskUrl": A}, {"maskUrl": B}]}}, (A, B), id="segments"),
         pytest.param({"resultObject": {"mask_urls": {"0": A}}}, (A,), id="masks by number"),
         pytest.param({"resultObject": {"url": A}}, (A,), id="an object with one address"),
+        pytest.param({"clips": [{"fileUrl": A}, {"fileUrl": A}]}, (A,), id="one address twice in a field of no page"),
         pytest.param({"resultObject": None}, (), id="a null object"),
         pytest.param({"resultUrls": [], "resultObject": {"mask_urls": [A]}}, (A,), id="the form that is full"),
         pytest.param(
@@ -378,6 +379,18 @@ def test_a_failure_beside_finished_results_is_kept_as_a_contradiction():
     }
 
     assert MARKET.read(record) == Ready((Result("#1", 0, (A,)),), contradiction="No luck (501)")
+
+
+def test_an_address_that_cannot_be_fetched_is_named_also_in_a_field_of_no_page():
+    assert MARKET.read(success({"clips": [{"fileUrl": "http://["}]})) == Unreadable(("resultJson.clips.fileUrl",))
+
+
+def test_files_and_words_in_an_object_that_is_a_string_are_both_results():
+    segments = {"segments": [{"name": "cat", "maskUrl": A}]}
+
+    file, document = MARKET.read(success({"resultObject": json.dumps(segments)})).results
+
+    assert (file.addresses, json.loads(document.text)) == ((A,), segments)
 
 
 def test_the_status_beside_masks_is_no_result():

@@ -163,4 +163,12 @@ NO_FIELD_CASES = pytest.param(FIELD_CASES, marks=pytest.mark.skip(reason=f"no fi
 
 @pytest.mark.parametrize("path", sorted(FIELD_CASES.glob("*.json")) or [NO_FIELD_CASES], ids=lambda path: path.stem)
 async def test_a_case_from_the_field_ends_with_what_it_owes(rig: Rig, parts: Parts, path: Path) -> None:
-    await test_an_answer_ends_with_what_it_owes(rig, parts, field_case(path))
+    case = field_case(path)
+    if case.owed or case.error:
+        await test_an_answer_ends_with_what_it_owes(rig, parts, case)
+        return
+    # A new file that this test does not know yet: whatever it owes, the row is not silent.
+    generation_id = await ordered(rig, case)
+    await answered(rig, parts, generation_id, len(case.answers))
+    work = await rig.books.work(generation_id)
+    assert not await in_flight(rig, generation_id) or (work is not None and work["finding"])
