@@ -102,6 +102,8 @@ def test_a_new_row_is_polled_at_once_with_a_spare_request():
 
 def test_a_row_that_was_polled_before_is_polled_when_it_is_due_even_under_load():
     assert isinstance(after(row_in_flight(polls=1), NotPolled(), policy=Policy(spare_request=False))[1], Poll)
+    old = row_in_flight(polls=0, created_at=NOW - HOUR)
+    assert isinstance(after(old, NotPolled(), policy=Policy(spare_request=False))[1], Poll), "its tasks end by now"
 
 
 def test_a_successful_delivery_clears_failures_reason_and_finding():
