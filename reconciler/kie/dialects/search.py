@@ -87,7 +87,7 @@ def _can_be_result(plain: str, *, posters: bool) -> bool:
 def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tuple[str, ...], object]]:
     """Yield every value that could be output, with the names that lead to it; MALFORMED for text that is no JSON.
 
-    _TOO_MUCH ends a record of more than MAX_NODES values, also of such as are no output.
+    _TOO_MUCH means that the record has more than MAX_NODES values, also such as are no output: the caller stops.
     """
     nodes: list[tuple[tuple[str, ...], object]] = [((), record)]
     count = 0
@@ -100,7 +100,6 @@ def _fields(record: Mapping[str, object], *, posters: bool) -> Iterator[tuple[tu
             count += len(value)
             if count > MAX_NODES:
                 yield path, _TOO_MUCH
-                return
         if path:
             yield path, value
         if isinstance(value, Mapping):

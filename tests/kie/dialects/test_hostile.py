@@ -9,8 +9,10 @@ import time
 import pytest
 
 from reconciler.domain.model import Observation, Ready, Unreadable
+from reconciler.domain.results import from_addresses
 from reconciler.kie.dialects import by_name, callback, judge
 from reconciler.kie.dialects.places import MAX_ENTRIES
+from reconciler.kie.dialects.search import MAX_DEPTH
 
 ADDRESS = "https://tempfile.aiquickdraw.com/r"
 
@@ -75,3 +77,12 @@ def test_words_that_are_nested_too_deeply_to_be_written_are_unreadable() -> None
         raise AssertionError("nothing can be parsed")
 
     assert read({"resultObject": deepest()}) == Unreadable(("document",))
+
+
+def test_a_search_reads_an_address_once_and_stops_where_names_lead_too_deep() -> None:
+    assert read({"x": [f"{ADDRESS}/1", {"y": f"{ADDRESS}/1"}]}) == Ready(from_addresses([f"{ADDRESS}/1"]))
+
+    deep: object = f"{ADDRESS}/1"
+    for _ in range(MAX_DEPTH + 1):
+        deep = {"x": deep}
+    assert read({"x": deep}) == Unreadable(("resultJson",))
