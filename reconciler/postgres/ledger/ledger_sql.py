@@ -47,6 +47,8 @@ WITH mine AS MATERIALIZED (
 SHOWN_ONCE = "now() + interval '30 days'"
 """From when on an object is an orphan whose address was shown: pages and caches may show it for so long."""
 
+_MAY_BE_SHOWN = f"CASE WHEN (SELECT delivered_at FROM mine) IS NULL THEN now() ELSE {SHOWN_ONCE} END"
+
 _NO_LEASE = "lease = NULL, lease_until = NULL"
 _AT_REST = f"{_NO_LEASE}, due_at = NULL, early_at = NULL"
 
@@ -90,7 +92,7 @@ noted AS (
 earlier AS (
     SELECT a.path FROM reconciler.assets a JOIN mine USING (generation_id)
      WHERE a.task_id = :task_id AND a.n = :n AND a.path <> :path),
-left_behind AS ({mark_orphans("another name at a later attempt", "earlier")}),
+left_behind AS ({mark_orphans("another name at a later attempt", "earlier", since=_MAY_BE_SHOWN)}),
 wanted AS (DELETE FROM reconciler.orphans o USING mine WHERE o.path = :path),
 overwritten AS (
     DELETE FROM reconciler.assets a USING mine
