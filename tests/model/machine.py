@@ -17,11 +17,27 @@ from reconciler.domain.model import OPEN, Trigger
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.simulator import Fault, never
 from reconciler.simulator.api.callback_bodies import callback_body
+from reconciler.simulator.tasks import SimulatedTask
+from tests.model.answers import FORMS, Answer, answer, results_of
 from tests.model.calls import KINDS, media, said, scene
 from tests.model.fate import Fate, Manner
 from tests.model.stage import insert
 from tests.model.watch import named_by
-from tests.model.world import AT, COUNT, FATES, MANNER, MOST, REPLICA, TRIGGER, UPDATES, WHICH, World
+from tests.model.world import (
+    AT,
+    CHANGES,
+    COUNT,
+    DAYS,
+    FATES,
+    FORM,
+    MANNER,
+    MOST,
+    REPLICA,
+    TRIGGER,
+    UPDATES,
+    WHICH,
+    World,
+)
 from tests.worker.rig import USER
 
 CREATE = (None, None, "lost", "lost", "lost", "reset", "html_502", "http_429", "body_402", "body_500")
@@ -70,13 +86,18 @@ class Model(World):
             [None, None, "lost", "lost", "lost", "reset", "html_502", "http_429", "body_402", "body_500"]
         ),
         count=COUNT,
+        form=FORM,
         key=st.sampled_from([None, "one key"]),
     )
-    def orders(self, replica: int, at: int, manner: Manner, fault: str | None, count: int, key: str | None) -> None:
+    def orders(
+        self, replica: int, at: int, manner: Manner, fault: str | None, count: int, form: str, key: str | None
+    ) -> None:
         kie = self.stage.kie
         # A frozen instance may order later: this checks the result of that too.
         lost = [Fault("callback.lost", math.inf)]
-        kie.usual["nano-banana-2"] = {"life": never(), "results": media(count), "faults": lost}
+        kie.usual["nano-banana-2"] = {
+            "life": never(), "results": media(results_of(form, count)), "faults": lost, "wrap": answer(form, count),
+        }  # fmt: skip
         if fault:
             kie.strike(f"create.{fault}")
 
@@ -95,8 +116,6 @@ class Model(World):
         kie = self.stage.kie
         assert kie.orders_heard - before <= 1, "ordered twice"
         self.watch.ordered = kie.orders_heard
-        for task in kie.tasks.values():
-            self.watch.counts[task.id].add(len(task.results))
         rows = await self.stage.rig.pool.fetch("SELECT id::text FROM public.generations ORDER BY id")
         self.rows += [row["id"] for row in rows if row["id"] not in self.rows]
 
@@ -144,9 +163,35 @@ class Model(World):
         if (task := self.stage.kie.tasks.get(self.task(row) or "")) is None:
             return
         self.ends(which, "success")
-        self.stage.kie.strike("file.404", task=task.id, times=2, n=len(task.results) - 1)
+        self.stage.kie.strike("file.404", task=task.id, times=2, n=max(len(task.results) - 1, 0))
         self.visits(which, replica, Trigger.SYNC, 1)
         self.tells_of_more_results(which, more)
+        self.visits(which, replica, Trigger.SYNC, 1)
+
+    @precondition(lambda self: self.rows and self.passed < DAYS)
+    @rule(
+        which=WHICH,
+        replica=REPLICA,
+        at=AT,
+        manner=MANNER,
+        waits=st.lists(st.sampled_from([3, 40, 700, 1300, 7200, 90_000]), min_size=1, max_size=6),
+        how=st.sampled_from(CHANGES),
+        form=st.sampled_from(list(FORMS)),
+    )
+    def comes_late(
+        self, which: int, replica: int, at: int, manner: Manner, waits: list[int], how: str, form: str
+    ) -> None:
+        """The task ends in this form, and is looked at while not everything is there; then KIE answers otherwise."""
+        if (task := self.asked(which)) is None:
+            return
+        self.takes(task, form)
+        self.ends(which, "success")
+        self.visits_and_is_struck(which, replica, at, manner, None)
+        for seconds in waits:
+            if self.passed < DAYS:
+                self.time_passes(seconds)
+            self.visits(which, replica, Trigger.SYNC, 1)
+        self.changes(task, how, 0)
         self.visits(which, replica, Trigger.SYNC, 1)
 
     @precondition(lambda self: self.rows and self.stage.asleep is None)
@@ -249,11 +294,9 @@ class Model(World):
             self.rows.append(await insert(self.stage.rig.pool, task_id=task, status=status))
         kie.calm()
         self.stage.storage.faults.clear()
+        self.stage.bound(200)
         for task in list(kie.tasks.values()):
-            if task.life.seconds == math.inf:
-                kie.end(task.id)
-            if named := named_by(task.callback_url):
-                await self.called(0, callback_body(scene(kie, task, task.life.end)), named, Fate(), followed=False)
+            await self.gives_all(task)
         for turn in range(8):
             await self.stage.passes(6 * 3600)
             await self.stage.sweep(turn % 3, Fate())
@@ -263,10 +306,23 @@ class Model(World):
         for row, generation in self.watch.last["generations"].items():
             # The sweep leaves that to the backfill.
             if (generation["asset_url"] or "").startswith(kie.origin):
-                await self.stage.once(0, row, Trigger.BACKFILL, Fate())
+                for _ in range(2):
+                    await self.stage.once(0, row, Trigger.BACKFILL, Fate())
+                    await self.stage.passes(3600)
         await self.watch.look()
         for row, generation in self.watch.last["generations"].items():
             self.ended(row, generation)
+
+    async def gives_all(self, task: SimulatedTask) -> None:
+        """KIE ends a task, gives what it has, and calls back."""
+        if isinstance(task.wrap, Answer):
+            task.wrap.fill()
+            task.answers.clear()
+        if task.life.seconds == math.inf:
+            self.stage.kie.end(task.id)
+        if named := named_by(task.callback_url):
+            body = callback_body(scene(self.stage.kie, task, task.life.end))
+            await self.called(0, body, named, Fate(), followed=False)
 
     def ended(self, row: str, generation: Mapping[str, Any]) -> None:
         kie = self.stage.kie
@@ -275,12 +331,31 @@ class Model(World):
             assert not made or generation["status"] not in OPEN, f"KIE made {made} for {row}"
             return
         task = kie.tasks[generation["task_id"]]
+        if unreadable_for_good(task) and generation["status"] in OPEN:
+            assert self.watch.last["work"][row]["finding"] == "unreadable_output", f"{row} says nothing of its output"
+            return
         assert generation["status"] not in OPEN, f"{row} is still in flight: {self.watch.last['work'].get(row)}"
         if generation["status"] == "success" and task.life.end == "success":
             # What KIE had refused was left; that it takes this back is found out when an operator asks for it.
-            assert generation["asset_url"] or task.id in self.watch.refused, f"{row} has no asset"
-            assert not (generation["asset_url"] or "").startswith(kie.origin), (
-                f"{row} still shows the provider's address"
-            )
+            deliverable = has_output(task) and not unreadable_for_good(task)
+            assert generation["asset_url"] or task.id in self.watch.refused or not deliverable, f"{row} has no asset"
+            shows_kie = (generation["asset_url"] or "").startswith(kie.origin)
+            assert not (shows_kie and deliverable), f"{row} still shows the provider's address"
         gave_up = self.watch.ends[row][-1:] == ["gave_up"]
-        assert not (gave_up and generation["status"] == "failed" and task.life.end == "success"), f"{row} came late"
+        if gave_up and generation["status"] == "failed" and task.life.end == "success":
+            assert not has_output(task) or unreadable_for_good(task), f"{row} came late"
+        if generation["status"] == "success" and self.watch.ends[row][-1:] not in ([], [""]):
+            self.watch.nothing_missing(row, task)
+
+
+def unreadable_for_good(task: SimulatedTask) -> bool:
+    return isinstance(task.wrap, Answer) and task.wrap.unreadable
+
+
+def has_output(task: SimulatedTask) -> bool:
+    """Whether KIE gives anything at last."""
+    said = task.wrap
+    if not isinstance(said, Answer):
+        return True
+    given = set(said.listed(len(task.results))) - said.blank
+    return not said.empty and (bool(given) or said.words)

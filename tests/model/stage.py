@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,7 @@ from reconciler.worker import poll, visit, worker
 from reconciler.worker.create import create_task, record_outcome
 from reconciler.worker.create.create_task import CreateAnswer
 from testkit.standins.storage import Bucket, SupabaseStorage
+from tests.model.answers import LIMIT, Told, told
 from tests.model.fate import FATE, Fate, fateful
 from tests.postgres.books import opened
 from tests.worker.rig import USER, Rig
@@ -86,13 +88,15 @@ ALTER SEQUENCE witness.ids RESTART;
 _PASSES = """
 UPDATE public.generations SET created_at = created_at - {i};
 UPDATE reconciler.callbacks SET at = at - {i};
+UPDATE reconciler.assets SET stored_at = stored_at - {i};
 UPDATE reconciler.budget SET next_at = next_at - {i}, rests_until = rests_until - {i};
 DELETE FROM reconciler.creations;
 UPDATE reconciler.work SET {moved};
 """
 _TIMES = (
     "due_at", "early_at", "lease_until", "acknowledged_at", "answered_at", "completed_at", "media_deadline",
-    "looked_at", "delivered_at", "refunded_at", "ordered_at",
+    "looked_at", "delivered_at", "refunded_at", "ordered_at", "task_since", "failing_since", "empty_since",
+    "empty_counted_at", "missing_since",
 )  # fmt: skip
 
 _SEEN = """
@@ -113,15 +117,35 @@ SELECT json_build_object(
 
 
 class Provider(Simulator):
-    """A KIE that counts what it is ordered to make before anything can go wrong with the order."""
+    """A KIE that counts what it is ordered to make before anything can go wrong with the order.
+
+    `told` are the successes that it told of each task, on its page and in callbacks; `passed` are the seconds that
+    were skipped.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.orders_heard = 0
+        self.told: dict[str, list[Told]] = defaultdict(list)
+        self.passed = 0.0
+
+    def time(self) -> float:
+        """Seconds as the daemon counts them."""
+        return time.monotonic() + self.passed
+
+    def tells(self, record: object, *, asked: bool) -> None:
+        """Remember what a record or a callback says."""
+        if (said := told(self, record, self.time(), asked=asked)) is not None:
+            self.told[said[0]].append(said[1])
 
     async def _serve(self, request: Any) -> Any:
         self.orders_heard += request.path.endswith("/createTask")
-        return await super()._serve(request)
+        answer = await super()._serve(request)
+        if request.path.endswith("/recordInfo") and answer.status == 200:
+            with suppress(ValueError):
+                said = json.loads(answer.body)
+                self.tells(said.get("data") if isinstance(said, dict) else None, asked=True)
+        return answer
 
 
 @dataclass
@@ -151,7 +175,9 @@ class Stage:
         kie = self.kie
         for things in (kie.tasks, kie.links, kie.orders, kie._files, kie._ordered):
             things.clear()  # type: ignore[attr-defined]
-        kie.counts, kie.orders_heard = RequestCounts(), 0
+        kie.counts, kie.orders_heard, kie.passed = RequestCounts(), 0, 0.0
+        kie.told.clear()
+        self.bound(LIMIT)
         for name in list(self.storage.objects):
             self.storage.shelf.remove(name)
         self.storage.history.clear()
@@ -164,6 +190,11 @@ class Stage:
             parts.claims._turns = cycle(range(2))
             parts.claims.unacknowledged._since = None
 
+    def bound(self, results: int) -> None:
+        """Set how many results of one task the operator allows."""
+        for parts in self.replicas:
+            parts.policy.limits = replace(parts.policy.limits, max_results=results)
+
     async def seen(self, after: int) -> Mapping[str, Any]:
         """Everything that is written down, and the daemon's changes of the application's table since `after`."""
         found: Mapping[str, Any] = json.loads(await self.rig.pool.fetchval(_SEEN, after))
@@ -174,6 +205,7 @@ class Stage:
         i = f"interval '{seconds} seconds'"
         moved = ", ".join(f"{name} = {name} - {i}" for name in _TIMES)
         await self.rig.pool.execute(_PASSES.format(i=i, moved=moved))
+        self.kie.passed += seconds
         for parts in self.replicas:
             for lease, _ in parts.worker._visits.values():
                 lease.sent_at -= seconds
@@ -237,6 +269,7 @@ class Stage:
 
     async def call(self, replica: int, body: Mapping[str, object], named: str | None, fate: Fate) -> int:
         """Post a callback to an instance; the status that it answers, 0 where it does not."""
+        self.kie.tells(body.get("data"), asked=False)
         address = f"{CALLBACK_PATH}?secret={SECRET}" + (f"&generation={named}" if named else "")
 
         async def step() -> int:
@@ -306,8 +339,8 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
         books = await stack.enter_async_context(opened(dsn))
         await books.pool.execute(_WITNESS)
         rig = Rig(dsn, books, kie, folder, storage)
-        told = {"KIE_CALLBACK_URL": HERE, "KIE_CALLBACK_SECRET": SECRET, "RECONCILER_POLL_RATE": "100000"}
-        replicas = [await stack.enter_async_context(rig.instance(**told)) for _ in range(3)]
+        changes = {"KIE_CALLBACK_URL": HERE, "KIE_CALLBACK_SECRET": SECRET, "RECONCILER_POLL_RATE": "100000"}
+        replicas = [await stack.enter_async_context(rig.instance(**changes)) for _ in range(3)]
         doors = [await stack.enter_async_context(door(parts)) for parts in replicas]
         yield Stage(rig, kie, storage, replicas, doors)
 

@@ -6,18 +6,27 @@ did in between; the machine tells it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from reconciler.domain.model import OPEN
+from reconciler.simulator.tasks import SimulatedTask
+from tests.model.answers import LIMIT, WORDS, Answer, Told
 from tests.model.stage import Provider, Stage
 
 TERMINAL = ("success", "completed", "failed", "cancelled")
 WRITTEN = {"status", "result_urls", "asset_url", "asset_urls", "error", "updated_at", "task_id"}
 DAY = 86_400.0
+EMPTY_WAITS, EMPTY_LOOKS = 2400.0, 4
+"""Seconds and looks after which a success without output is believed."""
+
+HOLE_WAITS, HOLE_WAITS_AFTER_END = 600.0, 1200.0
+"""Seconds after which a success is written without an announced result: since it was announced, and since the end."""
 
 Thing = dict[str, Any]
 
@@ -26,17 +35,15 @@ Thing = dict[str, Any]
 class Watch:
     """One example's memory.
 
-    `asked` are the orders that users gave us, `booked` their rows, `ordered` what KIE heard of them; `counts` the
-    numbers of results that KIE has told of a task; `refused` the tasks that it has called failed, if only for a while;
-    `forged` the tasks about which somebody lied with addresses that work; `reopened` the rows that an operator wants
-    asked about again.
+    `asked` are the orders that users gave us, `booked` their rows, `ordered` what KIE heard of them; `refused` the
+    tasks that it has called failed, if only for a while; `forged` the tasks about which somebody lied with addresses
+    that work; `reopened` the rows that an operator wants asked about again.
     """
 
     stage: Stage
     asked: int = 0
     booked: int = 0
     ordered: int = 0
-    counts: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     refused: set[str] = field(default_factory=set)
     forged: set[str] = field(default_factory=set)
     reopened: set[str] = field(default_factory=set)
@@ -63,6 +70,7 @@ class Watch:
         self._events(seen)
         self._orders()
         self._receipts(seen)
+        self._kept(seen)
         self._delivered(seen)
         self._objects(there, seen)
         assert self.stage.broken() == 0, "a visit broke"
@@ -117,56 +125,91 @@ class Watch:
         if after["status"] != "success" or not after["asset_url"]:
             return False
         if before["status"] == "success":
-            return not before["asset_url"] or before["asset_url"].startswith(self.kie.origin)
+            unshown = not before["asset_url"] or before["asset_url"].startswith(self.kie.origin)
+            return unshown or self._extends(before, after)
         if before["status"] != "failed":
             return False
         told = self.ends[before["id"]]
         return bool(told and told[-1] == "gave_up") or before["id"] in self.reopened
 
+    def _extends(self, before: Thing, after: Thing) -> bool:
+        """Whether results were only added: what was shown is still shown, and the first address stays the first."""
+        same = (before["asset_url"], before["task_id"]) == (after["asset_url"], after["task_id"])
+        return same and set(before["asset_urls"]) < set(after["asset_urls"])
+
     def _succeeded(self, before: Thing, after: Thing, seen: Mapping[str, Any]) -> None:
         row, task_id = after["id"], after["task_id"]
         kind = {"success": "healed", "failed": "recovered"}.get(before["status"], "succeeded")
-        self.ends[row].append(kind)
+        extended = before["status"] == "success" and self._extends(before, after)
+        self.ends[row].append("extended" if extended else kind)
         self.reopened.discard(row)
         addresses, sources = after["asset_urls"], after["result_urls"]
-        assert addresses
-        assert (after["asset_url"], len(sources)) == (addresses[0], len(addresses))
+        assert len(addresses) >= max(len(sources), 1), f"an address without an object: {after}"
+        assert extended or after["asset_url"] == addresses[0]
         receipts = {
             a["path"]: a["sha256"]
             for a in seen["assets"]
             if (a["generation_id"], a["task_id"]) == (row, task_id) and a["verified_by"]
         }
-        made = list(self._made(row, task_id, sources))
-        for n, address in enumerate(addresses):
-            path = path_of(address)
+        for path in map(path_of, addresses):
             assert path in receipts, f"a success without the receipt of {path}"
-            assert made[n] is None or receipts[path] == made[n], f"{path} is not what KIE made"
             assert self._stored(path) == receipts[path], f"{path} is not what its receipt says"
+        if not self._believed_a_lie(row, task_id):
+            files = [self._file(task_id, source) for source in sources]
+            for address, n in zip(addresses, files, strict=False):
+                assert receipts[path_of(address)] == self.kie.sha256(task_id, n), f"{address} is not what KIE made"
+            words = [path_of(address) for address in addresses[len(sources) :]]
+            assert [self._content(path) for path in words] in ([], [WORDS, WORDS["text"]]), "other words than KIE's"
+            self._whole(row, set(files), words=bool(words), task_id=task_id, seen=seen)
         self.delivered[row] = (task_id, {path_of(a): receipts[path_of(a)] for a in addresses})
 
-    def _made(self, row: str, task_id: str, sources: list[str]) -> Iterator[str | None]:
-        """What each result must hash to; None where a lie may be believed, as KIE could not be asked."""
-        if task_id in self.forged and (row, task_id) in self.excused:
-            yield from (None for _ in sources)
+    def _believed_a_lie(self, row: str, task_id: str) -> bool:
+        """Whether a lie may be believed, as KIE could not be asked."""
+        return task_id in self.forged and (row, task_id) in self.excused
+
+    def _file(self, task_id: str, source: str) -> int:
+        """Which result of the task an address leads to."""
+        found = self.kie._files.get(urlsplit(source).path)
+        assert found is not None and found[0].id == task_id, f"not of this task: {source}"  # noqa: PT018
+        return found[1]
+
+    def _content(self, path: str) -> object:
+        content = self.stage.storage.objects[f"generations/{path}"].read().decode()
+        return json.loads(content) if path.endswith(".json") else content
+
+    def _whole(self, row: str, files: set[int], *, words: bool, task_id: str, seen: Mapping[str, Any]) -> None:
+        """All that KIE announced in one of its answers, or after the deadline all that it gave; it may be more."""
+        said = self.kie.told[task_id]
+        fitting = [one for one in said if not one.empty and one.readable and one.given <= files and one.words <= words]
+        assert fitting, f"only {files} (words: {words}) of a task of which KIE told {said}"
+        if any(one.announced <= files for one in fitting):
             return
-        assert len(sources) in self.counts[task_id], f"{len(sources)} results, KIE told of {self.counts[task_id]}"
-        for n, source in enumerate(sources):
-            found = self.kie._files.get(urlsplit(source).path)
-            assert found is not None and (found[0].id, found[1]) == (task_id, n), f"not of this task: {source}"  # noqa: PT018
-            yield self.kie.sha256(task_id, n)
+        now = self.kie.time()
+        waited = now - min(one.at for one in said if one.announced - files)
+        assert waited >= HOLE_WAITS, f"without {fitting[-1].announced - files}, {waited} s after KIE announced it"
+        # KIE's own clock goes on by itself.
+        assert now - said[0].at >= HOLE_WAITS_AFTER_END - 10, "without a result too soon after the end of the task"
+        payloads = [event["payload"] for event in seen["events"] if event["generation_id"] == row]
+        assert any(payload.get("missing") for payload in payloads), "no event says that a result is missing"
 
     def _stored(self, path: str) -> str | None:
         thing = self.stage.storage.objects.get(f"generations/{path}")
         return thing.sha256 if thing else None
 
+    def _answers(self, task_id: str) -> list[Told]:
+        """The successes that KIE's own page has told of."""
+        return [one for one in self.kie.told[task_id] if one.asked]
+
     def _failed(self, after: Thing, seen: Mapping[str, Any]) -> None:
         """By KIE's own word, or given up by us when it knows the task and answers about it, or never ordered."""
         row, why = after["id"], after["error"]
-        gave_up = why.startswith("gave up after")
-        self.ends[row].append("gave_up" if gave_up else "failed")
+        gave_up, empty = why.startswith("gave up after"), why.startswith("KIE reports success without any output")
+        self.ends[row].append("gave_up" if gave_up or empty else "failed")
         self.failures[row] += 1
         task = self.kie.tasks.get(after["task_id"])
         if gave_up:
+            last = self._answers(after["task_id"])[-1:]
+            assert all(one.readable and len(one.announced) <= LIMIT for one in last), "gave up output of KIE's"
             now, work = seen["generations"].get(row), seen["work"].get(row)
             assert task is not None and task.polls, f"gave up a task that KIE never heard of: {after}"  # noqa: PT018
             assert now is None or now["age"] > DAY, "gave up before its time"
@@ -178,8 +221,12 @@ class Watch:
             made = [t for t in self.kie.tasks.values() if named_by(t.callback_url) == row]
             assert self.booked
             assert not made, f"failed, but KIE made {made}"
-        elif why.startswith("KIE reports success without any output"):
-            assert self.kie.counts.faults["result.empty"] >= 5
+        elif empty:
+            asked = self._answers(after["task_id"])
+            series = list(takewhile(lambda one: one.empty, reversed(asked)))
+            assert series, f"KIE gave output: {asked[-1:]}"
+            assert len(series) >= EMPTY_LOOKS, f"only {len(series)} answers were empty"
+            assert self.kie.time() - series[-1].at >= EMPTY_WAITS, "an empty success was believed too soon"
         else:
             assert after["task_id"] in self.refused, f"KIE never said so: {why}"
 
@@ -197,7 +244,7 @@ class Watch:
         assert self.kie.counts.creates <= self.ordered
 
     def _receipts(self, seen: Mapping[str, Any]) -> None:
-        """What is proven stays proven while its row is in flight or delivered; and with it the count of results."""
+        """What is proven stays proven while its row is in flight or delivered."""
         now = {key(a) for a in seen["assets"] if a["verified_by"]}
         for asset in self.last.get("assets", ()):
             row = asset["generation_id"]
@@ -208,9 +255,33 @@ class Watch:
             if not kept:
                 continue
             assert key(asset) in now, f"a receipt was lost: {asset}"
-            was, work = self.last["work"].get(row), seen["work"].get(row)
-            if was and work and was["seen_task"] == work["seen_task"] == asset["task_id"]:
-                assert len(was["sources"] or ()) == len(work["sources"] or ()), "the count of results was not frozen"
+
+    def _kept(self, seen: Mapping[str, Any]) -> None:
+        """A result that was heard of is kept, with its number: by that its receipt is found."""
+        for row, was in self.last.get("work", {}).items():
+            work = seen["work"].get(row)
+            if work is None or was["seen_task"] != work["seen_task"]:
+                continue
+            now = {one["n"]: one for one in work["results"] or ()}
+            for one in was["results"] or ():
+                # What only a callback has named may be dropped.
+                if not one["confirmed"]:
+                    continue
+                assert one["n"] in now, f"a result was forgotten: {one}"
+                before, after = one["addresses"], now[one["n"]]["addresses"]
+                assert not (before and after) or before == after, f"a number got another result: {before} -> {after}"
+
+    def nothing_missing(self, row: str, task: SimulatedTask) -> None:
+        """At the end a delivered row lacks only what KIE never gives, and says so."""
+        work = self.last["work"].get(row)
+        if work is None or work["seen_task"] != task.id or self._believed_a_lie(row, task.id):
+            return
+        stored = {a["n"] for a in self.last["assets"] if (a["generation_id"], a["task_id"]) == (row, task.id)}
+        missing = [one for one in work["results"] or () if one["n"] not in stored]
+        never = task.wrap.blank | task.wrap.left_out if isinstance(task.wrap, Answer) else set()
+        assert len(missing) <= len(never), f"{row} lacks {missing}, of which KIE gives all but {never}"
+        if missing:
+            assert (work["finding"], work["due_at"] is None) == ("results_missing", False), f"nothing says: {missing}"
 
     def _delivered(self, seen: Mapping[str, Any]) -> None:
         """What was delivered is still there, unchanged, and is not listed for removal."""

@@ -15,7 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from reconciler.domain.model import Trigger
 from reconciler.simulator import never
+from reconciler.simulator.tasks import SimulatedTask
 from testkit.standins.storage import Fault as Spoilt
+from tests.model.answers import FORMS, LIMIT, Answer, answer, results_of
 from tests.model.calls import media
 from tests.model.fate import Fate, Manner
 from tests.model.stage import Stage, insert
@@ -51,6 +53,9 @@ MANNER = st.sampled_from(Manner)
 STATE = st.sampled_from(["waiting", "generating", "unknown", "null"])
 COUNT = st.integers(1, 3)
 FATES = st.sampled_from([None, "success", "success", "fail"])
+FORM = st.sampled_from(["whole"] * 6 + list(FORMS))
+CHANGES = ("gives all", "gives all", "blanks one", "leaves one out", "turns round", "adds words")
+MORE_THAN_ALLOWED = LIMIT + 2
 TRIGGER = st.sampled_from([Trigger.SYNC, Trigger.NOTIFY, Trigger.CALLBACK, Trigger.BACKFILL])
 
 
@@ -98,17 +103,20 @@ class World(RuleBasedStateMachine):
             return Fate()
         return Fate(at, manner)
 
-    async def made(self, state: str = "waiting", count: int = 1) -> str:
+    def asked(self, which: int) -> SimulatedTask | None:
+        """The task of a row, None where it has none that KIE knows."""
+        return self.stage.kie.tasks.get(self.task(self.row(which)) or "")
+
+    async def made(self, state: str = "waiting", count: int = 1, form: str = "whole") -> str:
         """A task at KIE that another application has ordered."""
-        task = self.stage.kie.add_task(life=never(state), results=media(count))
-        self.watch.counts[task].add(count)
-        return task
+        results = media(results_of(form, count))
+        return self.stage.kie.add_task(life=never(state), results=results, wrap=answer(form, count))
 
     # The application.
 
-    @initialize(state=STATE, count=COUNT)
-    def begins(self, state: str, count: int) -> None:
-        self.inserts(state, count, "queued")
+    @initialize(state=STATE, count=COUNT, form=FORM)
+    def begins(self, state: str, count: int, form: str) -> None:
+        self.inserts(state, count, "queued", form=form)
 
     @precondition(lambda self: len(self.rows) < MOST)
     @rule(
@@ -116,12 +124,13 @@ class World(RuleBasedStateMachine):
         count=COUNT,
         status=st.sampled_from(["queued", "queued", "generating", "pending", "success"]),
         age=st.sampled_from([0, 0, 90_000]),
+        form=FORM,
     )
-    def inserts(self, state: str | None, count: int, status: str, age: int = 0) -> None:
+    def inserts(self, state: str | None, count: int, status: str, age: int = 0, form: str = "whole") -> None:
         """A row of a task, or without one yet; with `success` one that ended elsewhere without storing anything."""
 
         async def act() -> None:
-            task = await self.made(state, count) if state else None
+            task = await self.made(state, count, form) if state else None
             self.rows.append(
                 await insert(self.stage.rig.pool, task_id=task, status=status if task else "queued", age=age)
             )
@@ -136,7 +145,7 @@ class World(RuleBasedStateMachine):
             case "another task":
                 self.writes(row, "task_id = $2, status = 'generating'", self.do(self.made("waiting", count)))
             case "the provider's address":
-                if task is not None:
+                if task is not None and task.results:
                     self.writes(row, "status = 'success', asset_url = $2", self.stage.kie.addresses(task)[0])
             case "gone":
                 self.rows.remove(row)
@@ -170,11 +179,45 @@ class World(RuleBasedStateMachine):
     @rule(which=WHICH, more=st.integers(1, 2))
     def tells_of_more_results(self, which: int, more: int) -> None:
         task = self.stage.kie.tasks.get(self.task(self.row(which)) or "")
-        if task is not None and len(task.results) + more <= 4:
+        if task is None or not isinstance(task.wrap, Answer):
+            return
+        if len(task.results) + more <= MORE_THAN_ALLOWED and task.wrap.may_change:
+            task.wrap.changed = True
             task.results = tuple(media(len(task.results) + more))
             task.answers.clear()
             self.stage.kie._assign_paths(task)
-            self.watch.counts[task.id].add(len(task.results))
+
+    @precondition(lambda self: self.rows)
+    @rule(which=WHICH, how=st.sampled_from(CHANGES), n=st.integers(0, 2))
+    def answers_otherwise(self, which: int, how: str, n: int) -> None:
+        if (task := self.asked(which)) is not None:
+            self.changes(task, how, n)
+
+    def changes(self, task: SimulatedTask, how: str, n: int) -> None:
+        """From now on KIE lists the results of a task in another way."""
+        said = task.wrap
+        assert isinstance(said, Answer)
+        task.answers.clear()
+        match how:
+            case "gives all":
+                said.fill()
+            case "blanks one" if task.results and said.may_change:
+                said.blank.add(n % len(task.results))
+                said.changed = True
+            case "leaves one out" if said.may_move:
+                said.left_out.add(n)
+            case "turns round" if said.may_move:
+                said.backwards = not said.backwards
+            case "adds words":
+                said.words = True
+
+    def takes(self, task: SimulatedTask, form: str) -> None:
+        """A task that has not ended will answer in this form."""
+        if task.life.seconds == math.inf:
+            count = max(len(task.results), 1)
+            task.results, task.wrap = tuple(media(results_of(form, count))), answer(form, count)
+            task.answers.clear()
+            self.stage.kie._assign_paths(task)
 
     @precondition(lambda self: self.rows)
     @rule(
