@@ -353,14 +353,16 @@ def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy:
 def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:
     if _may_show_without_missing(row, now) and not policy.observe:
         return _finish(row, now)
-    if _may_give_up(row, now, policy) and not row.results:
+    # One missed poll says nothing about output that KIE has reported, be it unreadable or not there yet.
+    ended = bool(row.results) or row.completed_at is not None
+    if _may_give_up(row, now, policy) and not ended:
         return _give_up(row, now, policy)
     lost = row.failures >= REPAIR_ATTEMPTS and _has_failed_long(row, now)
     if now > _media_end(row) and (lost or not is_repair(row)):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     wait = poll_interval.backoff(row.failures, policy.jitter, retry_after)
-    # A task with results has ended, and a user who sees a failure waits only for our success: neither is parked.
-    parked = _age(row, now) > policy.give_up_after and row.status in OPEN and not row.results
+    # Neither a task that has ended is parked, nor a failure: there the user waits only for our success.
+    parked = _age(row, now) > policy.give_up_after and row.status in OPEN and not ended
     if parked:
         wait = max(wait, _parked_wait(row, now).total_seconds())
     # A permanent failure ends only when a person changes something, and each retry may be a whole transfer.

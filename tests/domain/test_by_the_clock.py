@@ -284,6 +284,15 @@ class TestUnreadableOutput:
 
         assert isinstance(after(row, self.UNREAD)[1], Reschedule)
 
+    @pytest.mark.parametrize("seen", [UNREAD, EMPTY], ids=["unreadable", "empty"])
+    @pytest.mark.parametrize("missed", [Unreachable("http_500"), TaskUnknown("null")], ids=["unreachable", "unknown"])
+    def test_a_task_that_has_ended_is_not_given_up_because_kie_cannot_be_asked_once(self, seen, missed):
+        old = row_in_flight(created_at=NOW - timedelta(hours=25))
+        row, _ = after(old, seen)
+
+        assert isinstance(after(row, missed)[1], Reschedule)
+        assert isinstance(after(after(old, Working("generating"))[0], missed)[1], Fail)
+
 
 class TestLimits:
     def test_more_results_than_the_limit_wait_with_a_finding_until_the_operator_raises_it(self):
