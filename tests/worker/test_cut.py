@@ -85,8 +85,8 @@ async def ordered(rig: Rig, kind: str) -> str:
     if kind == "believed":
         await store_callback(rig, task_id, None)
         sql = """INSERT INTO reconciler.work
-                        (generation_id, seen_task, seen_status, due_at, looks, misses, failing_since)
-                 VALUES ($1, $2, $3, now(), 2, 2, now() - interval '1 minute')"""
+                        (generation_id, seen_task, results_task, seen_status, due_at, looks, misses, failing_since)
+                 VALUES ($1, $2, $2, $3, now(), 2, 2, now() - interval '1 minute')"""
         await rig.pool.execute(sql, generation_id, task_id, status)
     return generation_id
 

@@ -111,9 +111,9 @@ async def test_over_the_rate_no_replica_writes_or_sends_anything(rig: Rig) -> No
 
 REFUSED = {
     "create.body_402": (402, "Credits insufficient"),
-    "create.body_422": (422, "recordInfo is null"),
-    "create.body_455": (455, "The server is under maintenance"),
-    "create.body_500": (500, "Server exception, please try again later or contact customer service"),
+    "create.body_422": (422, "This field is required"),
+    "create.body_455": (455, "The service is currently undergoing maintenance. Please try again later."),
+    "create.body_500": (500, "The input image is too large"),
     "create.http_429": (429, "Rate limit exceeded"),
 }
 
