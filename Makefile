@@ -28,11 +28,11 @@ demo: $(STAMP) ## the whole job on this machine: database, a local KIE, storage,
 	$(BIN)/kie-reconciler demo $(ARGS)
 
 test: $(STAMP) ## every test but the soaks, against real PostgreSQL; DURATIONS=n lists the n slowest
-	@echo "About 5 minutes on two cores. The soaks are left out: make test-all runs them too."
+	@echo "About 10 minutes on two cores. The soaks are left out: make test-all runs them too."
 	$(PYTEST) -m "not soak" $(ARGS)
 
 test-all: $(STAMP) ## every test, the soaks too
-	@echo "About 12 minutes on two cores."
+	@echo "About 18 minutes on two cores."
 	$(PYTEST) --hypothesis-profile=thorough $(ARGS)
 
 soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
