@@ -261,8 +261,10 @@ def _finish(row: Row, now: datetime) -> Decision:
     if is_extension(row):
         return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now)
     seen = row.missing_since or now
-    if _has_waited_for_missing(row, now):
-        return Done("KIE no longer gives every result") if is_repair(row) else Finish(later)
+    if _has_waited_for_missing(row, now) and is_repair(row):
+        return Done("KIE no longer gives every result")
+    if _has_waited_for_missing(row, now) and row.stored:
+        return Finish(later)
     reason = f"{len(row.stored)} of {len(row.results)} results are stored; KIE has not given the others yet"
     return _look_again(now, now - seen, reason)
 

@@ -179,6 +179,11 @@ class TestMissingResults:
 
         assert isinstance(decision, Reschedule)
 
+    def test_nothing_is_shown_while_nothing_is_stored(self):
+        row = row_in_flight(results=HALF.results, completed_at=NOW - MINUTE * 60, missing_since=NOW - MINUTE * 60)
+
+        assert isinstance(after(row, stored())[1], Reschedule)
+
     def test_asking_often_delivers_a_part_no_earlier(self):
         seconds = [timedelta(seconds=n) for n in range(0, 20 * 60, 2)]
 
@@ -264,6 +269,24 @@ class TestExtension:
         _, decision = after(row, stored(0))
         assert isinstance(decision, Finish)
         assert decision.recheck_at is not None
+
+
+def test_a_lost_object_whose_result_kie_no_longer_gives_is_lost_once_that_was_waited_for():
+    row = row_in_flight(
+        status="success",
+        asset_url=OURS,
+        reopened=True,
+        shown=2,
+        results=HALF.results,
+        assets=(asset(0), asset(1, stored=False)),
+        completed_at=NOW - MINUTE * 60,
+        missing_since=NOW - MINUTE * 60,
+    )
+
+    _, decision = after(row, HALF)
+
+    assert isinstance(decision, Done)
+    assert decision.lost
 
 
 class TestUnreadableOutput:
