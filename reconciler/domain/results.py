@@ -99,12 +99,14 @@ def _may_be_same(before: Result, result: Result) -> bool:
 
 
 def _updated(before: Result | None, result: Result, n: int) -> Result:
-    confirmed = result.confirmed or (before is not None and before.confirmed)
+    if before is not None and before.available and before.confirmed and not result.confirmed:
+        # A callback may be forged: it does not change what KIE's own record has given.
+        return before
     # KIE's id stays known where a later answer leaves it out.
     key = result.key if before is None or not _is_position(result.key) else before.key
     if before is None or result.available:
-        return replace(result, key=key, n=n, current=result.available, confirmed=confirmed)
-    return replace(before, key=key, current=False, confirmed=confirmed)
+        return replace(result, key=key, n=n, current=result.available)
+    return replace(before, key=key, current=False, confirmed=before.confirmed or result.confirmed)
 
 
 def _is_position(key: str) -> bool:

@@ -126,3 +126,10 @@ def test_a_further_field_of_another_version_is_ignored() -> None:
     (kept,) = to_json(from_addresses([U]))
 
     assert from_json([{**kept, "later": 1}]) == from_addresses([U])
+
+
+def test_a_callback_changes_no_result_that_kies_own_record_has_given() -> None:
+    claimed = tuple(replace(result, confirmed=False) for result in listed(V, W))
+    merged = merge(listed(U, None), claimed)
+
+    assert [(result.addresses, result.confirmed) for result in merged] == [((U,), True), ((W,), False)]
