@@ -7,13 +7,11 @@ import asyncio
 import platform
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 
 from benchmarks import callbacks, deliveries, large, latency
-
-PAGE = Path(__file__).parent.parent / "docs" / "PERFORMANCE.md"
+from benchmarks.page import PAGE, replace_front
 
 TEXT = """# Performance
 
@@ -115,7 +113,7 @@ def main() -> None:
     page = asyncio.run(measure(rounds=rounds, count=count, events=events, calls=calls))
     print(page)
     if not quick:
-        PAGE.write_text(page)
+        replace_front(PAGE, page)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ async def _storm(folder: Path, given: argparse.Namespace) -> None:
         terms=Terms(),
     )
     print(report(result))
-    sys.exit(bool(result.found.lost or result.found.doubled or result.creates))
+    sys.exit(bool(result.found.lost or result.found.doubled or result.found.refunded_twice or result.creates))
 
 
 async def _alone(folder: Path, given: argparse.Namespace) -> None:
@@ -85,6 +85,7 @@ def report(result: Result) -> str:
     ]
     slow = sum(one.recovery > BOUND for one in result.struck)
     told = f"{result.generations} generations: lost {len(result.found.lost)}, doubled {len(result.found.doubled)}"
+    told += f", refunded twice {result.found.refunded_twice}"
     told += f", createTask calls {result.creates}; {slow} of {len(result.struck)} recoveries took over {BOUND:.0f} s"
     return "\n".join([*lines, "", told, *result.found.lost, *result.found.doubled])
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import asyncpg
 
 from benchmarks.chaos.world import World, asked
+from benchmarks.neighbours.bad import NEIGHBOURS, Neighbour
 from reconciler.postgres.migrations.migration_files import trigger_names
 from testkit.standins.proxy import Proxy
 from testkit.standins.storage.faults import at_random
@@ -159,6 +160,20 @@ async def storage_errs(on: World, dice: random.Random) -> AsyncIterator[None]:
         on.storage.faults.clear()
 
 
+def beside(neighbour: Neighbour) -> Fault:
+    """A neighbour takes what it can get; where the database is away, it does not come."""
+
+    @contextlib.asynccontextmanager
+    async def fault(on: World, _: random.Random) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            with contextlib.suppress(OSError, AssertionError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                url = f"http://127.0.0.1:{await on.replicas[0].port()}"
+                await stack.enter_async_context(neighbour(on.rig, url))
+            yield
+
+    return fault
+
+
 def database_line(on: World, dice: random.Random) -> Proxy:
     """The line of one replica to the database."""
     return dice.choice(on.lines)
@@ -186,5 +201,6 @@ FAULTS: MappingProxyType[str, Fault] = MappingProxyType(
         "line to storage silent": silent(lambda on, _: on.storage_line),
         "line to storage cut": cut(lambda on, _: on.storage_line),
         "storage errs": storage_errs,
+        **{name: beside(neighbour) for name, neighbour in NEIGHBOURS.items()},
     }
 )

@@ -23,10 +23,14 @@ AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of some orders: generations that did not arrive, and generations or objects that came twice."""
+    """What became of some orders: generations that did not arrive, generations or objects that came twice.
+
+    `refunded_twice` counts the refunds beyond the first of each generation.
+    """
 
     lost: Sequence[str]
     doubled: Sequence[str]
+    refunded_twice: int
 
 
 async def order(on: World, dice: random.Random, *, life: float) -> str:
@@ -73,7 +77,14 @@ async def verdict(on: World, ids: Sequence[str], tasks: Collection[str]) -> Verd
     stored = sum(_generation(key) in names for key in on.storage.objects)
     if stored != wanted:
         (doubled if stored > wanted else lost).append(f"{stored} objects for {wanted} results")
-    return Verdict(lost, doubled)
+    return Verdict(lost, doubled, await _refunded_twice(on))
+
+
+async def _refunded_twice(on: World) -> int:
+    if await on.rig.pool.fetchval("SELECT to_regclass('public.refunds') IS NULL"):
+        return 0
+    count: int = await on.rig.pool.fetchval("SELECT count(*) - count(DISTINCT generation_id) FROM public.refunds")
+    return count
 
 
 def _generation(key: str) -> str:

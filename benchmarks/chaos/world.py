@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
+from benchmarks.neighbours.bad import SETTINGS
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.simulator import Simulator
@@ -56,6 +57,7 @@ class World:
             SUPABASE_URL=self.storage_line.dsn,
             RECONCILER_LEASE_SECONDS=str(self.terms.lease),
             RECONCILER_SWEEP_SECONDS=str(self.terms.sweep),
+            **SETTINGS,
         )
         self.replicas[n : n + 1] = [begun]
         return begun

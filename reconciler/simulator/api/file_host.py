@@ -5,6 +5,7 @@ Uploaded files are served too, and streams that stay silent.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass
@@ -127,7 +128,8 @@ class FileHost:
             response.content_length = transfer.length
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._stream(request, response, transfer)
+            with contextlib.suppress(ConnectionResetError):  # the client has gone away
+                await self._stream(request, response, transfer)
         return response
 
     async def _stream(self, request: web.BaseRequest, response: web.StreamResponse, transfer: FileTransfer) -> None:

@@ -1,0 +1,1 @@
+"""How long good rows wait beside a bad neighbour: `python -m benchmarks.neighbours`."""
