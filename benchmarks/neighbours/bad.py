@@ -67,7 +67,8 @@ async def _rows(
     finally:
         await _deleted(rig, tasks)
         for task in tasks:
-            rig.kie.tasks.pop(task, None)
+            if task in rig.kie.tasks:
+                rig.kie.forget(task)
 
 
 async def _deleted(rig: Rig, tasks: Sequence[str]) -> None:

@@ -79,6 +79,7 @@ class World(Options):
         self._files: dict[str, tuple[SimulatedTask, int]] = {}
         self._ordered: list[Fault] = []
         self._listeners: list[Callable[[SimulatedTask], None]] = []
+        self._made = 0
 
     def add_task(self, **order: Unpack[TaskSpec]) -> str:
         """Create a task without HTTP and return its id; by default it has already succeeded with a small image."""
@@ -108,6 +109,7 @@ class World(Options):
 
     def _register(self, task: SimulatedTask) -> None:
         self.tasks[task.id] = task
+        self._made += 1
         for fault in self._ordered:
             if fault.stage in faults.LASTING_STAGES and fault.times > 0:
                 fault.times -= 1
@@ -135,10 +137,8 @@ class World(Options):
 
     def new_id(self, family: str) -> str:
         """Return the id that the next task of a dialect gets."""
-        digest = f"{int(faults.random_number(self.seed, 'id', len(self.tasks)) * 2**56):014x}"
-        digest += (
-            f"{int(faults.random_number(self.seed, 'more', len(self.tasks)) * 2**56):014x}" + f"{len(self.tasks):04x}"
-        )
+        digest = f"{int(faults.random_number(self.seed, 'id', self._made) * 2**56):014x}"
+        digest += f"{int(faults.random_number(self.seed, 'more', self._made) * 2**56):014x}{self._made:04x}"
         if family == "veo":
             return f"veo_task_{digest}"
         return str(UUID(digest[-32:])) if family == "runway" else digest[-32:]
@@ -154,6 +154,12 @@ class World(Options):
             self._assign_paths(task)
         for listener in self._listeners:
             listener(task)
+
+    def forget(self, task_id: str) -> None:
+        """Know a task and its files no more."""
+        task = self.tasks.pop(task_id)
+        for path in task.paths:
+            self._files.pop(path, None)
 
     def answer_with(self, task_id: str, *answers: LiteralAnswer) -> None:
         """Let the record page give these answers about a task from now on, see `answers.py`."""
