@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import signal
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -75,8 +76,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--database", action="store_true", help="only tests that ask a PostgreSQL")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests that `--database` means."""
+    """Mark as soaks the cases beyond a test's sample, and keep the tests that `--database` means."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sample"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for of_one_test in cases.values():
+        mark = of_one_test[0].get_closest_marker("sample")
+        assert mark is not None
+        kept = {len(of_one_test) * n // mark.args[0] for n in range(mark.args[0])}
+        for n, item in enumerate(of_one_test):
+            if n not in kept:
+                item.add_marker(pytest.mark.soak)
     if config.getoption("--database"):
         sorts: dict[bool, list[pytest.Item]] = {True: [], False: []}
         for item in items:

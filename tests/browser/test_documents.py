@@ -130,6 +130,7 @@ async def test_the_beacon_hears_a_drawing_that_is_served_as_one(context: Browser
         await until(lambda: runs(beacon), what="the script")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("key", ACTIVE)
 @pytest.mark.parametrize("backend", [supabase, local])
 async def test_nothing_in_a_stored_document_runs(
@@ -176,6 +177,7 @@ async def test_words_are_shown_as_text_and_never_as_markup(stage: Stage, visit: 
     )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

@@ -13,7 +13,7 @@ from tests.browser.playable import picture, sound
 from tests.browser.stage import OPERATOR, Stage, Visit, loaded, texts
 from tests.http.tokens import shared
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.soak]
 
 Visits = Callable[..., Awaitable[Visit]]
 

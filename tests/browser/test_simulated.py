@@ -11,7 +11,7 @@ from reconciler.simulator import MediaSpec
 from testkit.waiting import until
 from tests.browser.stage import Stage, Visit
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.soak]
 
 FILMS = [("mp4", 9_000), ("mp4", 13 << 20), ("mov", 300_000), ("webm", 3 << 20)]
 SOUNDS = [("mp3", (1 << 20) + 70_000), ("wav", 3 << 20)]

@@ -26,10 +26,11 @@ FIGURES = {
 @cache
 def written_in(path: str) -> dict[str, bool]:
     """The tests of one file, functions and methods, each with whether all of it is a soak."""
-    tree = ast.parse((ROOT / path).read_text())
-    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    text = (ROOT / path).read_text()
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    whole = re.search(r"^pytestmark = (\[[^]]*)?pytest\.mark\.soak", text, re.MULTILINE) is not None
     return {
-        node.name: "pytest.mark.soak" in map(ast.unparse, node.decorator_list)
+        node.name: whole or "pytest.mark.soak" in map(ast.unparse, node.decorator_list)
         for node in functions
         if node.name.startswith("test_")
     }

@@ -15,6 +15,8 @@ from testkit.stage import Rig
 from testkit.standins.receiver import SECRET, Heard, Receiver, never
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 _HISTORY = """
 INSERT INTO reconciler.events (key, generation_id, kind, payload)
 SELECT g || '|' || k, 'g' || g, 'turn' || k, jsonb_build_object('generation_id', 'g' || g, 'turn', k)
@@ -87,7 +89,6 @@ async def test_a_receiver_that_was_down_hears_everything_in_order_under_the_same
     assert await replica.figure("announcements_total", outcome="again") >= 3
 
 
-@pytest.mark.soak
 async def test_two_replicas_send_no_event_out_of_order_and_hardly_any_twice(rig: Rig, receiver: Receiver) -> None:
     both, count = asyncio.Event(), itertools.count(1)
 
@@ -142,7 +143,6 @@ async def test_a_replica_killed_between_sending_and_marking_leaves_the_event_to_
     assert receiver.of(generation_id)[-1].id == killed[0].id
 
 
-@pytest.mark.soak
 async def test_a_receiver_that_never_answers_holds_up_no_delivery_and_no_exit(rig: Rig, receiver: Receiver) -> None:
     receiver.answer = never
     replica = await rig.run(RECONCILER_DRAIN_SECONDS="1", **told(receiver))

@@ -61,6 +61,7 @@ async def test_version_is_printed(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (0, f"kie-reconciler {__version__}\n")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "words",
     [
@@ -81,6 +82,7 @@ async def test_wrong_usage_is_exit_2(tmp_path: Path, words: list[str]) -> None:
     assert "Usage:" in ran.err
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("environment", "words", "message"),
     [
@@ -100,6 +102,7 @@ async def test_wrong_configuration_is_exit_2_with_one_line_and_no_secret(
     assert SECRET not in ran.err
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "words",
     [
@@ -213,6 +216,7 @@ async def test_explain_takes_the_id_of_a_generation_or_of_a_task(tmp_path: Path,
     assert any("their words" in answer["story"]["row"] for answer in both.answer)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["nobody", os.fsdecode(b"nobody\xff"), "nobody\n"])
 async def test_an_unknown_id_is_exit_1(tmp_path: Path, dsn: str, name: str) -> None:
     ran = await run("explain", name, folder=tmp_path, environment={"DATABASE_URL": dsn})

@@ -15,7 +15,10 @@ from testkit.stage import Rig
 from testkit.standins.clock import COMPILER, Clock
 from testkit.waiting import until
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="a clock that can be set has to be compiled")
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="a clock that can be set has to be compiled"),
+    pytest.mark.soak,
+]
 
 HOUR = 3600
 
@@ -61,7 +64,6 @@ async def test_replicas_whose_clocks_are_hours_apart_share_the_work_and_lose_no_
     assert (rig.kie.counts.creates, rig.kie.counts.limited) == (0, 0)
 
 
-@pytest.mark.soak
 async def test_the_longest_times_that_the_settings_allow_work(rig: Rig) -> None:
     names = ("SWEEP_SECONDS", "LEASE_SECONDS", "STUCK_AFTER", "GIVE_UP_AFTER", "DRAIN_SECONDS")
     replica = await rig.run(**{f"RECONCILER_{name}": "36500d" for name in names})
@@ -70,7 +72,7 @@ async def test_the_longest_times_that_the_settings_allow_work(rig: Rig) -> None:
     assert (await replica.ended(within=20)).code == 0
 
 
-@pytest.mark.parametrize("to", [-HOUR, pytest.param(HOUR, marks=pytest.mark.soak)], ids=["back", "forth"])
+@pytest.mark.parametrize("to", [-HOUR, HOUR], ids=["back", "forth"])
 async def test_a_clock_that_is_set_stops_no_periodic_task_and_ends_no_row(rig: Rig, tmp_path: Path, to: int) -> None:
     """F17: what is due, and what the sweep finds, comes at its time although the wall clock is set by an hour."""
     await rig.pool.execute("DROP TRIGGER reconciler_inserted_2 ON public.generations")

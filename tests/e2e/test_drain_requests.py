@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 
 from testkit.replica import Replica
 from testkit.stage import USER, Rig
 from testkit.waiting import until
+
+pytestmark = pytest.mark.soak
 
 TOKEN = "operators-token"
 

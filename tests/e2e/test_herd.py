@@ -8,6 +8,8 @@ from reconciler.simulator import Simulator, never
 from testkit.stage import KEY, USER, Rig
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 RATE = 5
 SECONDS = 10
 
@@ -23,9 +25,7 @@ def kie() -> Simulator:
     return Simulator(keys=(KEY,), limits=True)
 
 
-@pytest.mark.parametrize(
-    ("replicas", "rows"), [(2, 500), pytest.param(4, 10_000, marks=pytest.mark.soak)], ids=["two", "four"]
-)
+@pytest.mark.parametrize(("replicas", "rows"), [(2, 500), (4, 10_000)], ids=["two", "four"])
 async def test_replicas_that_start_at_once_over_many_rows_keep_to_the_rate_together(
     rig: Rig, replicas: int, rows: int
 ) -> None:

@@ -16,6 +16,8 @@ from testkit.stage import Rig, staged
 from testkit.standins.storage import SupabaseStorage
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 PER_MINUTE = 240
 CANARIES = 1
 
@@ -36,7 +38,7 @@ async def own(pg_programs: Path | None, kie: Simulator, tmp_path: Path) -> Async
             yield rig
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.soak)], ids=lambda count: f"{count} rows")
+@pytest.mark.parametrize("count", [100, 1000], ids=lambda count: f"{count} rows")
 async def test_rows_in_flight_write_nothing_to_the_applications_table(rig: Rig, count: int) -> None:
     witness = await rig.witness()
     for n in range(count):

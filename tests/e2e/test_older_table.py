@@ -17,6 +17,8 @@ from testkit.standins.storage import SupabaseStorage
 from testkit.tables import older_table, supabase_like
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 IN_FLIGHT = {"pending", "processing", "twin", "other_twin"}
 HEALED = {"unstored"}
 MOVED = IN_FLIGHT | HEALED

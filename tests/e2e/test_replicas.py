@@ -47,6 +47,7 @@ async def test_a_successor_with_the_dead_ones_name_and_pid_takes_its_orphans_ove
     assert [identity["pid"] for identity in identities] == [1]
 
 
+@pytest.mark.soak
 async def test_a_replica_that_slept_past_its_leases_writes_nothing_when_it_wakes(rig: Rig) -> None:
     assert rig.storage is not None
     witness = await rig.witness()
@@ -87,6 +88,7 @@ async def test_a_replica_that_slept_past_its_leases_writes_nothing_when_it_wakes
     await rig.delivered([await rig.order()])
 
 
+@pytest.mark.soak
 class TestARate:
     """Against a KIE that counts, and refuses the eleventh request in a second."""
 
@@ -108,6 +110,7 @@ class TestARate:
             assert await replica.figure("polls_total") > 0
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("age", [14.0, 30.0], ids=["almost due", "due"])
 async def test_hopeless_rows_in_front_do_not_keep_a_good_row_waiting(rig: Rig, age: float) -> None:
     await rig.pool.executemany(

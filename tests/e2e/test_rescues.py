@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from testkit.replica import ROOT, Replica
 from testkit.stage import Rig
 from testkit.standins.storage import Fault
 from testkit.waiting import until
+
+pytestmark = pytest.mark.soak
 
 BLOCKED = 8.0
 """Seconds for which the loop is blocked: more than two leases."""

@@ -8,6 +8,8 @@ from reconciler.simulator import MediaSpec, Simulator
 from testkit.stage import KEY, Rig
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 RING = {"KIE_API_KEY": "", "KIE_API_KEY_PHOTO": KEY, "KIE_API_KEY_VIDEO_POOL": "key-for-videos"}
 SECRETS = (KEY, "key-for-videos")
 

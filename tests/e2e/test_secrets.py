@@ -34,6 +34,8 @@ from testkit.standins.storage.answers import Refused
 from testkit.waiting import until
 from tests.wire import Origin, ok, origin
 
+pytestmark = pytest.mark.soak
+
 PASSWORD = "pass/of@the:database?"
 KIE = {
     "KIE_API_KEY": "kie-key-plain-0001",
@@ -235,7 +237,6 @@ async def test_no_secret_comes_out_while_all_works_and_others_fail(stage: Stage,
     assert signed == []
 
 
-@pytest.mark.soak
 async def test_no_secret_comes_out_when_kie_repeats_the_request(stage: Stage) -> None:
     async def echo(writer: asyncio.StreamWriter, head: str) -> None:
         said = f"cannot: {' '.join(head.split())} {heard.bodies[-1].decode()} {SIGNATURE}=1"
@@ -265,7 +266,6 @@ async def test_no_secret_comes_out_when_kie_repeats_the_request(stage: Stage) ->
     assert stage.leaks() == []
 
 
-@pytest.mark.soak
 async def test_no_secret_comes_out_when_storage_repeats_the_key(stage: Stage) -> None:
     storage = stage.rig.storage
     assert storage is not None

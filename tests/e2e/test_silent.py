@@ -19,6 +19,8 @@ from testkit.standins.proxy import PIECE, Proxy
 from testkit.standins.storage import SupabaseStorage
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 NOTIFICATION = b"A"
 """What PostgreSQL's message of a notification begins with."""
 
@@ -75,7 +77,7 @@ async def own(own_postgres: Postgres, kie: Simulator, tmp_path: Path) -> AsyncIt
         yield rig
 
 
-@pytest.mark.parametrize("began", ["before", pytest.param("after", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("began", ["before", "after"])
 async def test_a_standby_is_waited_for_until_it_is_promoted(own: Rig, own_postgres: Postgres, began: str) -> None:
     """F2: a server that takes no writes, met in the middle or at the start."""
     replica = await (own.run if began == "before" else own.begin)()

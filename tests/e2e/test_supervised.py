@@ -16,6 +16,8 @@ from testkit.stage import Rig
 from testkit.standins.notify_socket import NotifySocket
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 # A signal that blocks the loop, and no other thread, until the test opens the second pipe.
 BLOCK = """
 import os, signal
@@ -65,7 +67,6 @@ async def test_systemd_hears_of_waiting_ready_draining_and_the_end(rig: Rig, sys
     assert {one.pid for one in systemd.messages} == {replica.pid}
 
 
-@pytest.mark.soak
 async def test_an_abstract_socket_works_too(rig: Rig) -> None:
     with NotifySocket(f"@kr-{secrets.token_hex(8)}").open() as systemd:
         replica = await rig.begin(NOTIFY_SOCKET=systemd.address)
@@ -96,7 +97,6 @@ async def test_the_watchdog_is_fed_until_the_loop_is_blocked(rig: Rig, systemd: 
     await systemd.receives_watchdog(2)
 
 
-@pytest.mark.soak
 async def test_the_watchdog_is_fed_while_it_waits_and_while_it_drains(rig: Rig, systemd: NotifySocket) -> None:
     assert rig.storage is not None
     await rig.storage.stop()

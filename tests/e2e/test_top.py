@@ -11,11 +11,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.simulator import MediaSpec
 from testkit.commands import begin, run
 from testkit.replica import PROGRAM, ROOT
 from testkit.stage import Rig
 from testkit.waiting import until
+
+pytestmark = pytest.mark.soak
 
 MIB = 1 << 20
 ALTERNATE, BACK = b"\x1b[?1049h", b"\x1b[?1049l"

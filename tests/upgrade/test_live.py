@@ -16,6 +16,8 @@ from testkit.replica import Replica
 from testkit.stage import Rig
 from testkit.waiting import until
 
+pytestmark = pytest.mark.soak
+
 AFTER = "070_former_announce.sql"
 
 RESULTS = (
@@ -68,9 +70,7 @@ async def delivers(replica: Replica, more: int) -> None:
     await until(enough, 120, f"{more} deliveries by one replica")
 
 
-@pytest.mark.parametrize(
-    ("each", "pause"), [pytest.param(8, 0.1, id="short"), pytest.param(100, 0.05, id="long", marks=pytest.mark.soak)]
-)
+@pytest.mark.parametrize(("each", "pause"), [(8, 0.1), (100, 0.05)], ids=["short", "long"])
 @pytest.mark.timeout(900)
 async def test_nothing_is_lost_and_nothing_delivered_twice(rig: Rig, released: str, each: int, pause: float) -> None:
     witness = await rig.witness()

@@ -10,6 +10,8 @@ from reconciler.postgres.migrations.migrate import migrate
 from testkit import commands
 from testkit.stage import Rig
 
+pytestmark = pytest.mark.soak
+
 SAYS = "kie-reconciler: this database needs kie-reconciler 9.0.0 or newer; install it"
 
 

@@ -82,6 +82,7 @@ async def call_back(api: ServedApi, kie: Simulator, task_id: str, address: str) 
     return await api.nobody.post(f"{parts.path}?{parts.query}", json=body)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("family", ORDERS)
 async def test_an_order_of_every_family_is_asked_about_at_its_own_page_and_delivered(
     api: ServedApi, kie: Simulator, family: str
@@ -137,6 +138,7 @@ INPUT = {
 SIMULATED = {path.removeprefix("/api/v1/") for family in DIALECTS.values() for path in family.creates}
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", [endpoint.name for endpoint in ENDPOINTS if endpoint.name in SIMULATED])
 async def test_the_first_poll_of_every_endpoints_task_asks_the_page_that_knows_it(
     api: ServedApi, kie: Simulator, name: str
@@ -159,6 +161,7 @@ def silence(kie: Simulator, task_id: str) -> None:
     task.answers.clear()
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("silent", [False, True], ids=["repeated", "silent"])
 @pytest.mark.parametrize("family", ORDERS)
 async def test_a_lost_answer_is_settled_by_the_callback_and_paid_once(
@@ -191,6 +194,7 @@ REFUSAL = ok(b'{"code":422,"msg":"The prompt is required.","data":null}')
 UNKNOWN = {"no answer": b"", "a gateway": ok(b'{"code":504,"msg":"Gateway Timeout","data":null}')}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("family", ORDERS)
 async def test_a_refusal_fails_the_row_with_kies_reason(api: ServedApi, family: str) -> None:
     async with origin(REFUSAL) as refusing:
@@ -202,6 +206,7 @@ async def test_a_refusal_fails_the_row_with_kies_reason(api: ServedApi, family: 
     assert len(refusing.heads) == 1
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("what", UNKNOWN)
 @pytest.mark.parametrize("family", ORDERS)
 async def test_an_unknown_outcome_is_504_and_nothing_is_sent_again(

@@ -127,6 +127,7 @@ def addresses(observation: Observation) -> set[str]:
     return {address for result in results for address in result.addresses}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 @IN_EACH_FAMILY
 @given(data=st.data())
@@ -166,6 +167,7 @@ def decoys(family: Family) -> st.SearchStrategy[dict[str, Json]]:
     return st.dictionaries(st.sampled_from(names), values, min_size=1, max_size=4)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 @IN_EACH_FAMILY
 @given(data=st.data())
@@ -187,6 +189,7 @@ def test_an_address_of_an_input_a_poster_a_stream_an_origin_or_the_request_is_no
         assert addresses(seen) or isinstance(seen, Unreadable)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("family", MEDIA, ids=str)
 @IN_EACH_FAMILY
 @given(data=st.data())
@@ -226,6 +229,7 @@ def visited(row: Row, dialect: Dialect, record: dict[str, Json], now: datetime) 
     return written, isinstance(decision, Finish), due or now
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("family", LISTS, ids=str)
 @IN_EACH_FAMILY
 @given(filling=fillings(), named=st.booleans(), shrinks=st.booleans())
