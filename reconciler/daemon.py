@@ -119,6 +119,7 @@ async def _reconcile(
     tasks = {
         asyncio.create_task(built.worker.keep(), name="keep"),
         asyncio.create_task(built.worker.run(), name="work"),
+        asyncio.create_task(built.locked_rows.run(), name="locked_rows"),
         asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
         asyncio.create_task(services.hub.run(), name="hub"),
         asyncio.create_task(_end_when_outdated(periodic, stop), name="outdated"),

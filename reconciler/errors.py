@@ -32,6 +32,13 @@ class Transient(ReconcilerError):
         self.retry_after = retry_after
 
 
+class Locked(Transient):
+    """Wait: another session holds a lock that our write of the application's table needs. Nothing has failed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="row_locked", retry_after=1.0)
+
+
 class Permanent(ReconcilerError):
     """Stop: the same request fails again until a person changes something."""
 

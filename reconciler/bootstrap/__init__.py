@@ -8,11 +8,13 @@ import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
 
 import aiohttp
 import structlog
@@ -35,7 +37,7 @@ from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.verification import VerificationQueue
 from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.outbox import Outbox
-from reconciler.postgres.pool import Database
+from reconciler.postgres.pool import Database, Trouble
 from reconciler.postgres.preflight import traceable, usable
 from reconciler.postgres.rate_limit import RateLimit
 from reconciler.postgres.reports.activity import ActivityReader
@@ -49,10 +51,11 @@ from reconciler.tracing import UNTRACED, Tracing
 from reconciler.webhooks.client import TIMEOUT, WebhookClient
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.deliver import Deliverer
+from reconciler.worker.locked_rows import RETRY_LOCK_SECONDS, LockedRows
 from reconciler.worker.periodic.verification import Verification
 from reconciler.worker.poll import Poller
 from reconciler.worker.route import RingKey
-from reconciler.worker.visit import CurrentPolicy, Visitor
+from reconciler.worker.visit import CurrentPolicy, Visitor, VisitSink
 from reconciler.worker.visit_sinks import log_visit, measure_visit, trace_visit
 from reconciler.worker.worker import Worker
 
@@ -69,8 +72,34 @@ ANSWER_SECONDS = 10.0
 ORDER_SECONDS = 30.0
 """How long KIE may take to answer createTask; it answers within a second."""
 
-CALLBACK_CONNECTIONS = 2
-"""Connections that only callbacks use; one stores thousands of callbacks a second."""
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The connections of one process by what may keep them waiting: 14 at most, and the listener's one.
+
+    Triggers and hooks of the application run in `application` and nowhere else: only its statements can wait for rows
+    that the application locks. Those of `leases` do not even name the application's table.
+
+    `main`: reads, and all other writes of our own tables. `leases`: renewals, heartbeats and the lead. `claims`: claims
+    and the sweep's discovery. `callbacks`: the inbox; one connection stores thousands of callbacks a second.
+    `application`: every statement that writes public.generations.
+    """
+
+    main: Database
+    leases: Database
+    claims: Database
+    callbacks: Database
+    application: Database
+
+    SIZES: ClassVar[Mapping[str, int]] = MappingProxyType(
+        {"main": 5, "leases": 1, "claims": 2, "callbacks": 2, "application": 4}
+    )
+
+    @classmethod
+    def of(cls, dsn: str, stack: contextlib.AsyncExitStack) -> "Pools":
+        """Return the pools; each opens with its first statement, and closes with the stack."""
+        trouble = Trouble()
+        return cls(**{name: _pool(dsn, size, stack, trouble) for name, size in cls.SIZES.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +112,7 @@ class Parts:
     settings: Settings
     instance: uuid.UUID
     metrics: Metrics
-    database: Database
+    pools: Pools
     table: TableShape
     reports: Reports
     claims: Claims
@@ -97,7 +126,13 @@ class Parts:
     policy: CurrentPolicy
     deliverer: Deliverer
     worker: Worker
+    locked_rows: LockedRows
     verification: Verification
+
+    @property
+    def database(self) -> Database:
+        """Return the pool of whatever waits for nothing but the database."""
+        return self.pools.main
 
 
 @contextlib.asynccontextmanager
@@ -116,8 +151,9 @@ async def parts(
 async def _build(
     settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
 ) -> Parts:
-    database, table = await _database(settings, metrics, stack)
-    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), table)
+    pools = Pools.of(settings.database_url.get_secret_value(), stack)
+    database, table = pools.main, await _table(pools.main, settings, metrics)
+    inbox = Inbox(pools.callbacks, table)
     store = _store(settings, settings.concurrency * 2, stack)
     await store.check()
     fetcher = await _fetcher(settings, stack)
@@ -136,34 +172,40 @@ async def _build(
     policy = CurrentPolicy(limits)
     eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     term = settings.lease_seconds
-    claims = Claims(database, table, eligible, instance=instance, term=term, traced=tracing.on)
+    claims = Claims(
+        pools.claims, table, eligible, instance=instance, term=term, traced=tracing.on, renewals=pools.leases
+    )
     handover, second_look = settings.on_fail == "handover", timedelta(seconds=2 * term)
-    ledger = Ledger(database, table, handover=handover, second_look=second_look)
+    ledger_of = partial(
+        Ledger, database, table, application=pools.application, handover=handover, second_look=second_look
+    )
+    ledger = ledger_of()
     rate_limit = RateLimit(database, settings.poll_rate)
     poller = Poller(kie, inbox, rate_limit, keys, metrics, tracing)
     spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
     deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics, tracing, slots=settings.concurrency)
-    sinks = (log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing))
+    sinks: list[VisitSink] = [log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing)]
     visitor = Visitor(ledger, poller, deliverer, policy=policy, metrics=metrics, tracing=tracing, sinks=sinks)
     rate = settings.poll_rate * len(keys)
     polling = max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS)))
     worker = Worker(claims, ledger, visitor, metrics, polling, term, settings.sweep_seconds, request_gap=1 / rate)
+    retrying = replace(visitor, ledger=ledger_of(lock_wait=RETRY_LOCK_SECONDS))
+    locked_rows = LockedRows(claims, worker, retrying, settings.sweep_seconds)
+    sinks.append(locked_rows.on_visit)
     queue = VerificationQueue(database, table, term=term)
     return Parts(
-        settings=settings, instance=instance, metrics=metrics, database=database, table=table, claims=claims,
+        settings=settings, instance=instance, metrics=metrics, pools=pools, table=table, claims=claims,
         ledger=ledger, inbox=inbox, kie=kie, store=store, rate_limit=rate_limit, keys=keys, policy=policy,
-        deliverer=deliverer, worker=worker, reports=Reports(database, table, report_scope(settings)),
+        deliverer=deliverer, worker=worker, locked_rows=locked_rows,
+        reports=Reports(database, table, report_scope(settings)),
         ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
         verification=Verification(queue, store, metrics, stir=worker.stir, observe=observe),
     )  # fmt: skip
 
 
-async def _database(
-    settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack
-) -> tuple[Database, TableShape]:
-    database = _connections(settings, min(4 + settings.concurrency, 20), stack)
+async def _table(database: Database, settings: Settings, metrics: Metrics) -> TableShape:
     try:
-        return database, await _usable(database, settings)
+        return await _usable(database, settings)
     finally:
         # Only now: until the new pool has an answer, what the attempt before saw is still true.
         metrics.database_up.set_function(lambda: database.trouble is None)
@@ -173,9 +215,9 @@ async def _usable(database: Database, settings: Settings) -> TableShape:
     return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
 
 
-def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
-    """A pool that opens with its first statement, and closes with the stack."""
-    database = Database(settings.database_url.get_secret_value(), size=size)
+def _pool(dsn: str, size: int, stack: contextlib.AsyncExitStack, trouble: Trouble | None = None) -> Database:
+    """Return a pool that opens with its first statement, and closes with the stack."""
+    database = Database(dsn, size=size, trouble=trouble)
     stack.push_async_callback(database.close)
     return database
 
@@ -197,7 +239,7 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 @contextlib.asynccontextmanager
 async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
     async with contextlib.AsyncExitStack() as stack:
-        database = _connections(settings, 1, stack)
+        database = _pool(settings.database_url.get_secret_value(), 1, stack)
         yield database, await _usable(database, settings)
 
 

@@ -62,7 +62,7 @@ def task_creator(parts: Parts) -> TaskCreator:
     """Return what orders tasks from KIE."""
     settings = parts.settings
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
-    requests = CreateRequests(parts.database, parts.table, rate=settings.create_rate, provider=provider)
+    requests = CreateRequests(parts.pools.application, parts.table, rate=settings.create_rate, provider=provider)
     return TaskCreator(
         parts.ordering_kie,
         requests,

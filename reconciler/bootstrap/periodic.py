@@ -43,7 +43,7 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     settings, database, metrics = parts.settings, parts.database, parts.metrics
     interval = settings.lease_seconds / 3
     leadership = Leadership(trust_window=2 * interval)
-    beats = Heartbeat(database, parts.instance, term=settings.lease_seconds)
+    beats = Heartbeat(parts.pools.leases, parts.instance, term=settings.lease_seconds)
     heartbeat = InstanceHeartbeat(beats, leadership, partial(_activity, parts), metrics)
     listener_status = ListenerStatus(metrics)
     sweep = Sweep(parts.claims, parts.worker, metrics, listener_status, settings.sweep_seconds)
@@ -54,7 +54,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds, alive)
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
-    retention = Retention(database, parts.table, term=settings.lease_seconds, webhooks=bool(settings.notify_url))
+    webhooks = bool(settings.notify_url)
+    retention = Retention(parts.pools.application, parts.table, term=settings.lease_seconds, webhooks=webhooks)
     # An instance that only observes deletes no row of the application's.
     failed_days = 0 if parts.policy.limits.observe else settings.failed_retention_days
     cleanup = partial(clean_up, retention, poll_stats, leadership, failed_days=failed_days)

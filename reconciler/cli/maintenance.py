@@ -80,7 +80,7 @@ def cleanup(
 
     async def run() -> tuple[int, list[str]]:
         async with parts(settings) as built:
-            retention = Retention(built.database, built.table, term=settings.lease_seconds)
+            retention = Retention(built.pools.application, built.table, term=settings.lease_seconds)
             failed = await delete_failed(retention, age, dry_run=dry_run)
             return failed, await remove_orphans(retention, built.store, dry_run=dry_run)
 

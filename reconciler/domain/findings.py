@@ -15,8 +15,8 @@ Severity = Literal["warn", "page"]
 NAMES = (
     "stuck", "media_expiring", "lost", "provider_silent", "deaf_listener", "transaction_pooler", "late_sweep",
     "schema_behind", "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected",
-    "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "parked", "empty_success", "no_task",
-    "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
+    "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "row_locked", "parked", "empty_success",
+    "no_task", "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
 )  # fmt: skip
 """The names of all findings."""
 
@@ -122,6 +122,11 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
             "warn",
             "The application's table rejects our write ({n} generations).",
             "Run `kie-reconciler explain ID`; fix the trigger, constraint or column that it names.",
+        ),
+        "row_locked": (
+            "warn",
+            "Another session holds a lock that our write needs, for more than two minutes ({n} generations).",
+            "Run `kie-reconciler stuck`, then end that session: pg_stat_activity, oldest xact_start.",
         ),
         "parked": (
             "warn",

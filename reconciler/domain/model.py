@@ -91,7 +91,8 @@ class Row:
     `empties` counts the successes without any output that came in a row, two minutes apart at least. The times
     `failing_since`, `empty_since` and `missing_since` say when such a series began; `empty_counted_at` is the time of
     the last empty success that counted. `contradiction` is a failure that KIE reports beside results. `shown` is
-    how many results the success shows that we wrote, None before.
+    how many results the success shows that we wrote, None before. `locked_write` is a write that waits for a lock of
+    the application, None where none does.
     """
 
     id: str
@@ -133,6 +134,7 @@ class Row:
     gave_up: bool = False
     reopened: bool = False
     shown: int | None = None
+    locked_write: "LockedWrite | None" = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -337,7 +339,7 @@ class Reschedule:
     """Visit the row again at `due_at`, or from `earliest` on if the rate limit has a spare request.
 
     `set_generating` changes status queued to generating. `finding` is the name of the operator's finding, None if there
-    is none.
+    is none. `locked_write` is tried again at `write_at`, without a visit.
     """
 
     due_at: datetime
@@ -345,6 +347,8 @@ class Reschedule:
     reason: str
     set_generating: bool = False
     finding: str | None = None
+    locked_write: "LockedWrite | None" = None
+    write_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +367,22 @@ class Fail:
 
     reason: str
     recheck_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockedWrite:
+    """A decision that could not be written because another session held a lock, and the row that it is about.
+
+    It counts only while the row has this task, status and number of polls. `since` is when the lock was first not
+    given, `tries` how often it was not given since.
+    """
+
+    decision: "AttachTask | Finish | Fail"
+    task_id: str | None
+    status: str
+    polls: int
+    since: datetime
+    tries: int = 1
 
 
 Decision = Done | Poll | IdentifyTask | AttachTask | Deliver | Reschedule | Finish | Fail

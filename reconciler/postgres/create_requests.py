@@ -13,8 +13,8 @@ from datetime import timedelta
 import asyncpg
 
 from reconciler.errors import Config, Permanent
-from reconciler.postgres.errors import row_refusals
-from reconciler.postgres.pool import ASYNC_COMMIT, Database
+from reconciler.postgres.errors import lock_refusals, row_refusals
+from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT, Database, lock_setting
 from reconciler.postgres.predicates import IN_FLIGHT, begin, set_task, touch
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
@@ -28,6 +28,9 @@ SLACK = 1.0
 
 LONGEST_SHUT = 60.0
 """The longest rest of a key in seconds after KIE says that we are too fast; a clock that jumped must not prolong it."""
+
+ORDER_LOCK_SECONDS = 0.3
+"""How long a write of an order waits for locks that the application holds; then the caller, or we, try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class StoredRequest:
     generation_id: str
     standing: GenerationState | None
 
+
+_LOCK_WAIT = Statement(f"SELECT {LOCK_WAIT}")
 
 _REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError)
 _FIRST_STATUSES = ("queued", "pending", "processing", "generating")
@@ -187,7 +192,8 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         """Write the row, with its key and our bookkeeping, and return its id; None where the key has been used.
 
         The daemon visits it after `patience` seconds unless something happens before; at once if it has a task. Raises
-        Permanent where the table refuses this order, Config where it refuses every one.
+        Permanent where the table refuses this order, Config where it refuses every one, Locked where a lock that the
+        table's triggers need is not given soon.
         """
         insert, values = self._insert(order, start.task_id)
         caller = {"caller": requester.caller, "key": requester.key}
@@ -198,7 +204,8 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
                     *_CLAIM_KEY(**caller, digest=order.digest())
                 ):
                     return None
-                with row_refusals(_REFUSALS):
+                await connection.execute(*_LOCK_WAIT(lock_wait=lock_setting(ORDER_LOCK_SECONDS)))
+                with row_refusals(_REFUSALS), lock_refusals("the INSERT into public.generations"):
                     generation_id: str = await connection.fetchval(insert, *values.values())
                 due_in = patience if start.task_id is None else 0.0
                 book = {"patience": due_in, "status": values["status"], "family": start.dialect}
@@ -212,12 +219,14 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
     async def save(self, generation_id: str, task_id: str, *, key_hash: str, dialect: str) -> GenerationState | None:
         """Write the task's id into the row, unless it has one or has ended; return its state, None when it is gone.
 
-        Safe to repeat. Raises Permanent where the table refuses the id.
+        Safe to repeat. Raises Permanent where the table refuses the id, Locked where the row's lock is not given soon.
         """
-        statement = self._save(generation_id=generation_id, task_id=task_id, key_hash=key_hash, family=dialect)
+        wait = lock_setting(ORDER_LOCK_SECONDS)
+        values = {"generation_id": generation_id, "task_id": task_id, "key_hash": key_hash, "family": dialect}
+        sql, *arguments = self._save(**values, lock_wait=wait)
         # Every error of a trigger too: only our caller knows the id of the paid task, and tries again.
         with row_refusals():
-            row = await self._database.row(*statement)
+            row = await self._database.write(sql, *arguments, writes="the write of public.generations")
         return row and GenerationState(row["status"], row["task_id"])
 
     async def note_refusal(self, generation_id: str, reason: str | None) -> None:
@@ -291,7 +300,7 @@ WITH mine AS MATERIALIZED (
     SELECT lease_until > now() AS held FROM reconciler.work WHERE generation_id = :generation_id FOR UPDATE),
 saved AS (
     UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)}
-      FROM (SELECT count(*) FROM mine) AS locked
+      FROM (SELECT count(*), {LOCK_WAIT} FROM mine) AS locked
      WHERE g.id = :generation_id::text::{table.id_type} AND g.task_id IS NULL AND {IN_FLIGHT}
     RETURNING g.status::text AS status),
 noted AS (

@@ -5,13 +5,14 @@ connections. Errors of a row that a statement refuses (constraints, triggers, ty
 `row_refusals`.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import asyncpg
 
-from reconciler.errors import Config, Permanent, Transient
+from reconciler.errors import Config, Locked, Permanent, Transient
 
 T = TypeVar("T")
 
@@ -106,3 +107,20 @@ def row_refusals(
     except kinds as error:
         # Only the message: the details repeat the whole row, or another one.
         raise Permanent(f"the table refuses the row: {error.args[0]}", code="row_refused", hint=hint) from error
+
+
+_RELATION = re.compile(r'in relation "([^"]+)"')
+
+
+@contextmanager
+def lock_refusals(writes: str) -> Iterator[None]:
+    """Raise Locked where a lock was not given in time; `writes` names the table or the hook that needs the lock.
+
+    PostgreSQL names the table of the locked row to the first session that waits for it, and to no later one.
+    """
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        found = _RELATION.search(getattr(error, "context", None) or "")
+        what = "a lock" if found is None else f"a lock on a row of {found[1]}"
+        raise Locked(f"{writes} waits for {what} that another session holds") from error

@@ -2,19 +2,21 @@
 
 Every statement but those of the listener, `migrate` and `doctor` goes through `Database`, one statement a transaction
 unless a caller opens one. Errors that waiting mends become Transient, those that only a person mends become Config
-(`errors`); after a deadlock or a lock timeout the statement runs again.
+(`errors`); after a deadlock or a lock timeout the statement runs again. What may wait for locks of the application is
+tried once: then it is Locked.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
 
-from reconciler.errors import Config, Transient
+from reconciler.errors import Config, Locked, Transient
 from reconciler.postgres.connection import SETTINGS, reached
-from reconciler.postgres.errors import AWAY, PreparedStatementLost, permitted, translated
+from reconciler.postgres.errors import AWAY, PreparedStatementLost, lock_refusals, permitted, translated
 
 T = TypeVar("T")
 
@@ -23,6 +25,14 @@ ASYNC_COMMIT = "set_config('synchronous_commit', 'off', true)"
 
 Their commit does not wait for the disk. A later commit that does wait (an intention, an end) writes them, too.
 """
+
+LOCK_WAIT = "set_config('lock_timeout', :lock_wait, true)"
+"""Read by statements before they wait for locks of the application: how long they and their transaction wait."""
+
+
+def lock_setting(seconds: float) -> str:
+    """Return the value of :lock_wait for so many seconds."""
+    return f"{round(seconds * 1000)}ms"
 
 
 class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -33,14 +43,21 @@ class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
         return ""
 
 
+@dataclass(slots=True)
+class Trouble:
+    """Why the last statement of some pools of one database could not run, None when it ran."""
+
+    reason: str | None = None
+
+
 class Database:
     """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
-    `patience` is how many seconds a statement may take, more than the server itself allows. `trouble` is why the last
-    statement could not run, None when it ran.
+    `patience` is how many seconds a statement may take, more than the server itself allows. Pools of one database share
+    their `trouble`.
     """
 
-    def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0) -> None:
+    def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0, trouble: Trouble | None = None) -> None:
         self._dsn = dsn
         self._size = size
         self._patience = patience
@@ -48,7 +65,7 @@ class Database:
         self._cache = 100
         self._opening = asyncio.Lock()
         self._closed = False
-        self.trouble: str | None = None
+        self._trouble = trouble or Trouble()
 
     async def open(self) -> None:
         """Connect; Config for what a person must mend, Transient for a database that is away."""
@@ -110,6 +127,18 @@ class Database:
     async def execute(self, sql: str, *args: object) -> None:
         """Run one statement for its effect."""
         await self._run(lambda connection: connection.execute(sql, *args))
+
+    async def write(self, sql: str, *args: object, writes: str) -> asyncpg.Record | None:
+        """Run one statement that may wait for a lock of the application, and return its first row, or None.
+
+        Locked where the lock is not given within the statement's own `lock_timeout`. `writes` names the table.
+        """
+
+        async def once(connection: asyncpg.Connection) -> asyncpg.Record | None:
+            with lock_refusals(writes):
+                return await connection.fetchrow(sql, *args)
+
+        return await self._run(once)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
@@ -181,12 +210,15 @@ class Database:
         """Await the work, and note in `trouble` whether the database did it."""
         try:
             result = await work()
+        except Locked:
+            self._trouble.reason = None
+            raise
         except (Config, Transient) as error:
-            self.trouble = str(error)
+            self._trouble.reason = str(error)
             if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
                 await self._reopen()
             raise
-        self.trouble = None
+        self._trouble.reason = None
         return result
 
     async def _with_cache(self, once: Callable[[], Awaitable[T]]) -> T:
@@ -202,6 +234,11 @@ class Database:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.terminate()
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why the last statement could not run, None when it ran."""
+        return self._trouble.reason
 
     @property
     def pooled(self) -> bool:

@@ -16,6 +16,7 @@ import structlog
 
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide, is_extension, is_repair, retry_rejected_write
+from reconciler.domain.locked_write import repeated, wait_for_lock
 from reconciler.domain.model import (
     WORDS,
     Asset,
@@ -37,7 +38,7 @@ from reconciler.domain.model import (
     Stored,
     Trigger,
 )
-from reconciler.errors import Permanent, Transient
+from reconciler.errors import Locked, Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
@@ -143,6 +144,25 @@ class Visitor:
             span.note(decision=WORDS[type(outcome.decision)])
         return outcome
 
+    async def write_again(self, claimed_row: ClaimedRow, lease: Lease) -> VisitOutcome | None:
+        """Try a write that waits for a lock once more, without a poll or a transfer; None where the row has changed.
+
+        Then nothing was written, and the row is to be visited. Raises what `visit` raises.
+        """
+        claim, row = lease.claim, claimed_row.row
+        decision = repeated(row)
+        if decision is None:
+            return None
+        with self.tracing.visit(row.id, claim.traceparent, task_id=row.task_id, trigger=claim.trigger.value) as span:
+            began = time.monotonic()
+            outcome = await self._end(VisitOutcome(claim, decision, row, NotPolled(), claimed_row.now), lease)
+            if outcome is not None:
+                outcome = replace(outcome, seconds=time.monotonic() - began)
+                for sink in self.sinks:
+                    sink(outcome)
+            span.note(decision=WORDS[type(outcome.decision if outcome else decision)])
+        return outcome
+
     async def _pass(self, claimed_row: ClaimedRow, lease: Lease) -> VisitOutcome | None:
         """Poll and deliver as decided until a decision ends the visit; None where the row must be read again."""
         row, trigger = claimed_row.row, lease.claim.trigger
@@ -194,6 +214,8 @@ class Visitor:
                     event = await ledger.lose(row, claim, reason)
                 case Done(reason):
                     await ledger.leave(row, claim, reason)
+        except Locked as error:
+            return await self._rest_locked(outcome, error)
         except Permanent as error:
             return await self._rest_rejected(outcome, error)
         lease.ending = not again
@@ -215,6 +237,17 @@ class Visitor:
         )
         await self.ledger.rest(row, outcome.claim, rest)
         return replace(outcome, row=row, decision=rest)
+
+    async def _rest_locked(self, outcome: VisitOutcome, error: Locked) -> VisitOutcome:
+        """Let the row rest until the lock is tried again; stored results stay stored, and nothing has failed."""
+        decision = outcome.decision
+        assert isinstance(decision, AttachTask | Finish | Fail | Reschedule)
+        if (receipt := _unwritten(outcome.observation)) is not None:
+            await self.ledger.stored(outcome.row, outcome.claim, receipt)
+        rest = wait_for_lock(outcome.row, decision, outcome.at, reason=str(error))
+        log.warning("row.locked", generation_id=outcome.row.id, task_id=outcome.row.task_id, reason=str(error))
+        await self.ledger.rest(outcome.row, outcome.claim, rest)
+        return replace(outcome, decision=rest)
 
     def _has_spare_request(self, row: Row, trigger: Trigger) -> bool:
         """Return whether a poll could be sent at once; one that a person or a callback asked for never waits."""

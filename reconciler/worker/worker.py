@@ -39,6 +39,10 @@ BACKLOG_PAUSE = 0.05
 MAX_HELD = 256
 """The most generations that one process holds at once, most of them waiting for a slot to deliver."""
 
+Claiming = Callable[[], Coroutine[Any, Any, list[Claim]]]
+Visit = Callable[[ClaimedRow, Lease], Coroutine[Any, Any, VisitOutcome | None]]
+"""Visits a claimed row; None where it has changed and is to be visited again."""
+
 
 @dataclass(eq=False)
 class Worker:
@@ -133,8 +137,16 @@ class Worker:
         self._early_at = time.monotonic() + (self.request_gap if claims else IDLE_SECONDS)
         return claims
 
-    async def _begin(self, claiming: Callable[[], Coroutine[Any, Any, list[Claim]]]) -> int:
-        """Claim, and begin a visit of each claim; return how many were claimed."""
+    async def begin(self, claiming: Claiming, visit: Visit) -> None:
+        """Claim, and visit each claim in this way, beside the visits that `run` begins."""
+        async with self._claiming:
+            await self._begin(claiming, visit)
+
+    async def _begin(self, claiming: Claiming, visit: Visit | None = None) -> int:
+        """Claim, and begin a visit of each claim; return how many were claimed.
+
+        Visits of another way than usual ask KIE nothing, and need no place among those that do.
+        """
         if self.draining:
             return 0
         # Before the claim is sent: our view of a lease must end no later than the database's.
@@ -148,7 +160,7 @@ class Worker:
                 if claimed_row is None:
                     await self.ledger.forget(claim)
                 else:
-                    self._start_visit(claimed_row, claim, sent_at)
+                    self._start_visit(claimed_row, claim, sent_at, visit)
         except Exception:
             not_begun = [claim for claim in claims if claim.lease not in self._visits]
             await self._releases.give_back(not_begun, seconds=0.0)
@@ -171,16 +183,20 @@ class Worker:
             return {}
         return {claim: rows.get(claim.generation_id) for claim in claims}
 
-    def _start_visit(self, claimed_row: ClaimedRow, claim: Claim, sent_at: float) -> None:
+    def _start_visit(self, claimed_row: ClaimedRow, claim: Claim, sent_at: float, visit: Visit | None) -> None:
         lease = Lease(claim, self.lease_seconds, sent_at, on_polled=partial(self._stop_polling, claim))
-        self._polling.add(claim.lease)
-        self._visits[claim.lease] = (lease, asyncio.create_task(self._guarded_visit(claimed_row, lease)))
+        if visit is None:
+            self._polling.add(claim.lease)
+        visiting = asyncio.create_task(self._guarded_visit(claimed_row, lease, visit or self.visitor.visit))
+        self._visits[claim.lease] = (lease, visiting)
 
-    async def _guarded_visit(self, claimed_row: ClaimedRow, lease: Lease) -> None:
+    async def _guarded_visit(self, claimed_row: ClaimedRow, lease: Lease, visit: Visit) -> None:
         """Visit; a broken visit delays only this generation: by a minute, after a lost lease or an outage by 5 s."""
         logger = log.bind(generation_id=claimed_row.row.id, task_id=claimed_row.row.task_id)
         try:
-            await self.visitor.visit(claimed_row, lease)
+            if await visit(claimed_row, lease) is None:
+                # The row has changed since it was read.
+                await self._releases.give_back([lease.claim], seconds=0.0)
         except LeaseLost:
             self._mark_lost(lease)
             # The visit may have stopped by our clock alone; if the lease is still ours, others need not wait for it.
@@ -226,6 +242,10 @@ class Worker:
                 if not visit.done() and not lease.ending:
                     self._mark_lost(lease)
                     visit.cancel()
+
+    def holds(self, claim: Claim) -> bool:
+        """Return whether a visit under this claim is under way."""
+        return claim.lease in self._visits
 
     @property
     def in_hand(self) -> int:

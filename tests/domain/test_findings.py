@@ -32,6 +32,7 @@ FIGURES = {
     "host_unlisted": {"waiting": {"host_unlisted": 4}},
     "hook_failed": {"waiting": {"hook_failed": 4}},
     "row_refused": {"waiting": {"row_refused": 4}},
+    "row_locked": {"waiting": {"row_locked": 4}},
     "parked": {"waiting": {"parked": 4}},
     "empty_success": {"waiting": {"empty_success": 4}},
     "no_task": {"waiting": {"no_task": 4}},

@@ -15,7 +15,7 @@ from reconciler.domain.model import Asset, Reschedule, Row, Trigger
 from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.eligibility import EligibleRows
-from reconciler.postgres.ledger.ledger import Ledger, StoredResults
+from reconciler.postgres.ledger.ledger import LOCK_SECONDS, Ledger, StoredResults
 from reconciler.postgres.pool import Database
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape, introspect
@@ -52,8 +52,8 @@ class Books:
     def retention(self) -> Retention:
         return Retention(self.database, self.table, term=30)
 
-    def ledger(self, *, handover: bool = False) -> Ledger:
-        return Ledger(self.database, self.table, handover=handover)
+    def ledger(self, *, handover: bool = False, lock_wait: float = LOCK_SECONDS) -> Ledger:
+        return Ledger(self.database, self.table, handover=handover, lock_wait=lock_wait)
 
     async def insert(self, **columns: Any) -> str:
         return await insert(self.pool, **columns)

@@ -77,7 +77,8 @@ class Rig:
     @asynccontextmanager
     async def working(self, built: Parts) -> AsyncIterator[Parts]:
         """Run the loops that claim and renew leases; no periodic tasks and no listener."""
-        loops = [asyncio.create_task(built.worker.run()), asyncio.create_task(built.worker.keep())]
+        work = (built.worker.run(), built.worker.keep(), built.locked_rows.run())
+        loops = [asyncio.create_task(loop) for loop in work]
         try:
             yield built
         finally:
@@ -90,7 +91,8 @@ class Rig:
 
     def broad(self, built: Parts, *, polling: int = 4, term: float = 30.0, sweep: float = 15.0) -> Parts:
         """The same instance with other limits: visits that poll at once, seconds of a lease and between two sweeps."""
-        claims = Claims(built.database, built.table, REACH, instance=built.instance, term=term)
+        pools = built.pools
+        claims = Claims(pools.claims, built.table, REACH, instance=built.instance, term=term, renewals=pools.leases)
         work = Worker(
             claims,
             built.ledger,
@@ -101,7 +103,8 @@ class Rig:
             sweep_seconds=sweep,
             request_gap=0.001,
         )
-        return replace(built, claims=claims, worker=work)
+        locked_rows = replace(built.locked_rows, claims=claims, worker=work)
+        return replace(built, claims=claims, worker=work, locked_rows=locked_rows)
 
     async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[TaskSpec]) -> str:
         """A task at KIE and its row; the row's id."""

@@ -298,7 +298,7 @@ async def test_a_claim_whose_answer_was_lost_costs_no_lease(
     rig: Rig, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = rig.broad(parts, term=60.0, sweep=60.0)
-    take, lost = patient.database.fetch, 0
+    take, lost = patient.pools.claims.fetch, 0
 
     async def without_answer(sql: str, *args: object) -> Any:
         nonlocal lost
@@ -308,7 +308,7 @@ async def test_a_claim_whose_answer_was_lost_costs_no_lease(
             raise Transient("the database is away", code="database_away")
         return rows
 
-    monkeypatch.setattr(patient.database, "fetch", without_answer)
+    monkeypatch.setattr(patient.pools.claims, "fetch", without_answer)
     generation_id = await rig.order()
     patient.worker.wake(generation_id)
     async with rig.working(patient):

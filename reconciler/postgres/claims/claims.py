@@ -38,6 +38,7 @@ _NEWEST = (
       AND w.due_at <= now() AND {LEASE_IS_FREE}""",
     "w.misses > 0, w.due_at DESC",
 )
+_LOCKED = ("w.write_at <= now()", "w.write_at")
 _SOONEST = (f"{_SINCE} AND w.early_at <= now()", "w.due_at")
 
 
@@ -68,6 +69,11 @@ SELECT extract(epoch FROM least(
       WHERE w.due_at <= now() AND {_SINCE} AND w.lease_until > now())
 ) - clock_timestamp())::float8""")
 
+# Reads when writes that wait for a lock are tried again. Returns the seconds until the first one, no row without any.
+_NEXT_LOCKED = Statement(f"""
+SELECT extract(epoch FROM w.write_at - clock_timestamp())::float8 FROM reconciler.work w
+ WHERE w.write_at IS NOT NULL AND {LEASE_IS_FREE} ORDER BY w.write_at LIMIT 1""")
+
 _OURS = """
 WITH ours AS (
     SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids) AND lease = ANY(:leases)
@@ -82,10 +88,11 @@ UPDATE reconciler.work w SET lease_until = now() + :term::interval
 # Reads these leases, returns those that still hold their rows.
 _STILL_OURS = Statement("SELECT lease FROM reconciler.work WHERE generation_id = ANY(:ids) AND lease = ANY(:leases)")
 
-# Ends these leases and makes their rows due again in :seconds; passes over a row that is being written.
+# Ends these leases and makes their rows due again in :seconds, for a visit; passes over a row that is being written.
 _RELEASE = Statement(f"""{_OURS}
 UPDATE reconciler.work w
-   SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + :seconds * interval '1 second', early_at = NULL
+   SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + :seconds * interval '1 second', early_at = NULL,
+       write_at = NULL
   FROM ours WHERE w.generation_id = ours.generation_id""")
 
 
@@ -112,7 +119,10 @@ class WakeResult:
 
 
 class Claims:
-    """The claims of one instance; `term` is a lease's length in seconds, `traced` turns traces on."""
+    """The claims of one instance; `term` is a lease's length in seconds, `traced` turns traces on.
+
+    Leases are renewed through `renewals`, so that no other statement delays them; None for `database`.
+    """
 
     def __init__(
         self,
@@ -123,8 +133,10 @@ class Claims:
         instance: uuid.UUID,
         term: float,
         traced: bool = False,
+        renewals: Database | None = None,
     ) -> None:
         self._database = database
+        self._renewals = renewals or database
         self._instance = instance
         self._term = timedelta(seconds=term)
         self._eligible = eligible_rows.parameters
@@ -133,6 +145,7 @@ class Claims:
         # that has just become due, nor the other way round.
         self._due = tuple(_claim_sql(*which, traced=traced) for which in (_OLDEST, _NEWEST))
         self._early = _claim_sql(*_SOONEST, traced=traced)
+        self._locked = _claim_sql(*_LOCKED, traced=traced)
         self._turns = cycle(range(len(self._due)))
         self._woken = _woken_sql(table, traced=traced)
         self._discover = _discover_sql(table)
@@ -173,6 +186,16 @@ class Claims:
         """Claim up to `limit` generations before they are due, to use a request that would else be wasted."""
         return await self._pick(self._early, limit)
 
+    async def locked(self, limit: int) -> list[Claim]:
+        """Claim up to `limit` generations whose write waits for a lock and is to be tried again."""
+        rows = await self.unacknowledged.claimed(self._locked, term=self._term, instance=self._instance, limit=limit)
+        return [_claim(row) for row in rows]
+
+    async def next_locked(self) -> float | None:
+        """Return the seconds until a write that waits for a lock is tried again, None when none waits."""
+        seconds: float | None = await self._database.value(*_NEXT_LOCKED(term=self._term))
+        return seconds
+
     async def _pick(self, statement: Statement, limit: int) -> list[Claim]:
         rows = await self.unacknowledged.claimed(
             statement, term=self._term, instance=self._instance, limit=limit, floor=self._floor
@@ -186,12 +209,12 @@ class Claims:
 
     async def renew(self, held: Sequence[Claim]) -> set[uuid.UUID]:
         """Prolong these leases by a term and return those that were; the others are lost, or being written under."""
-        rows = await self._database.fetch(*_RENEW(term=self._term, **_leases(held)))
+        rows = await self._renewals.fetch(*_RENEW(term=self._term, **_leases(held)))
         return {row["lease"] for row in rows}
 
     async def lost(self, held: Sequence[Claim]) -> set[uuid.UUID]:
         """Return the leases among these that are not ours any more."""
-        rows = await self._database.fetch(*_STILL_OURS(**_leases(held)))
+        rows = await self._renewals.fetch(*_STILL_OURS(**_leases(held)))
         return {claim.lease for claim in held} - {row["lease"] for row in rows}
 
     async def release(self, held: Sequence[Claim], *, seconds: float = 5.0) -> None:

@@ -6,9 +6,9 @@ while the lease runs out. Lock order: work, generations, hook. A write that find
 visit and the delivery call it.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,18 +16,28 @@ from typing import Any
 
 import asyncpg
 
+from reconciler.domain import locked_write
 from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Result, Row
 from reconciler.domain.results import from_addresses, from_json, to_json
 from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
-from reconciler.postgres.errors import row_refusals
+from reconciler.postgres.errors import lock_refusals, row_refusals
 from reconciler.postgres.ledger import ledger_sql
-from reconciler.postgres.pool import Database
+from reconciler.postgres.pool import Database, lock_setting
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
 SECOND_LOOK = timedelta(seconds=60)
+
+LOCK_SECONDS = 0.1
+"""How long a write waits for locks that the application holds, before its row rests."""
+
+FAILING_AT_ONCE = 2
+"""Failures that are written at once: a hook that is slow or waits must leave connections to the deliveries."""
+
+TABLE = "the write of public.generations"
+HOOK = "reconciler.on_failed"
 
 # Errors that waiting, a grant or a migration mends have been translated before they come here.
 _refusals = partial(
@@ -62,14 +72,27 @@ class StoredResults:
 class Ledger:
     """Reads and writes claimed rows; with `handover` a failure is only announced, never written.
 
+    What writes the application's table goes through `application` (None: `database`) and waits `lock_wait` seconds for
+    locks that the application holds; then it raises Locked, and nothing was written.
+
     `second_look` is the time from a delivery to the comparison of its objects with their receipts. It is two leases: a
     visit that lost its lease has made its last write by then.
     """
 
     def __init__(
-        self, database: Database, table: TableShape, *, handover: bool = False, second_look: timedelta = SECOND_LOOK
+        self,
+        database: Database,
+        table: TableShape,
+        *,
+        application: Database | None = None,
+        lock_wait: float = LOCK_SECONDS,
+        handover: bool = False,
+        second_look: timedelta = SECOND_LOOK,
     ) -> None:
         self._database = database
+        self._application = application or database
+        self._lock_wait = lock_setting(lock_wait)
+        self._failing = asyncio.Semaphore(FAILING_AT_ONCE)
         self._table = table
         self._handover = handover
         self._second_look = second_look
@@ -100,8 +123,13 @@ class Ledger:
         generating = rest.set_generating and self._table.writes_generating
         facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
         statement = self._rest_generating if generating else self._rest
-        with _refusals() if generating else nullcontext():
-            await self._write(statement, claim, woken=claim.woken, until=rest.due_at, early=rest.earliest, **facts)
+        write = None if rest.locked_write is None else json.dumps(locked_write.to_json(rest.locked_write))
+        times = {"until": rest.due_at, "early": rest.earliest, "write_at": rest.write_at}
+        values = {"woken": claim.woken, "locked_write": write, **times, **facts}
+        if not generating:
+            await self._write(statement, claim, **values)
+        elif await self._write_row(statement(**_fence(claim), lock_wait=self._lock_wait, **values)) is None:
+            raise LeaseLost
 
     async def leave(self, row: Row, claim: Claim, why: str) -> None:
         """Keep the facts and look at this row no more until it changes."""
@@ -121,7 +149,8 @@ class Ledger:
         facts = _facts(replace(row, task_id=task_id))
         with _refusals():
             try:
-                record = await self._database.row(*self._adopt(**_fence(claim), **facts))
+                statement = self._adopt(**_fence(claim), lock_wait=self._lock_wait, **facts)
+                record = await self._application.write(*statement, writes=TABLE)
             except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
                 hint = "another row has this task, or the column task_id is too narrow"
                 raise Permanent(f"the table refuses the task id: {error}", code="no_task", hint=hint) from error
@@ -156,8 +185,7 @@ class Ledger:
             **self._document(row),
             **self._delivery(row, claim, results, self._table.success),
         )
-        with _refusals():
-            return _outcome(await self._database.row(*statement), kind)
+        return _outcome(await self._write_row(statement), kind)
 
     def _document(self, row: Row) -> Mapping[str, object]:
         """Return the JSON document among the results, for a table that has a column for it."""
@@ -173,9 +201,7 @@ class Ledger:
         (code "row_refused") when the application's table refuses the address.
         """
         delivery = self._delivery(row, claim, results, row.status)
-        with _refusals():
-            record = await self._database.row(*self._repair(main=results.main + 1, **delivery))
-        return _outcome(record, "repaired")
+        return _outcome(await self._write_row(self._repair(main=results.main + 1, **delivery)), "repaired")
 
     async def extend(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write that results which came late are stored too; asset_url and the status stay.
@@ -183,9 +209,8 @@ class Ledger:
         Returns the event's kind (extended), or None when the application changed the row. Raises Permanent
         (code "row_refused") when the application's table refuses the addresses.
         """
-        with _refusals():
-            record = await self._database.row(*self._extend(**self._delivery(row, claim, results, row.status)))
-        return _outcome(record, "extended")
+        delivery = self._delivery(row, claim, results, row.status)
+        return _outcome(await self._write_row(self._extend(**delivery)), "extended")
 
     def _delivery(self, row: Row, claim: Claim, results: StoredResults, success: str) -> Mapping[str, object]:
         missing = [result.key for result in row.missing]
@@ -200,7 +225,7 @@ class Ledger:
             "status_read": row.status, "url_read": row.asset_url,
             "numbers": [result.n for result in row.stored], "missing": missing or None,
             "addresses": list(results.addresses), "paths": list(results.paths),
-            "recheck": results.recheck_at, "second_look": self._second_look,
+            "recheck": results.recheck_at, "second_look": self._second_look, "lock_wait": self._lock_wait,
         }  # fmt: skip
 
     async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
@@ -217,31 +242,40 @@ class Ledger:
         failure); nothing was written then.
         """
         kind = "failed" if fail.recheck_at is None else "gave_up"
-        reason = {"reason": fail.reason, "until": fail.recheck_at, "kind": kind}
+        reason = {"reason": fail.reason, "until": fail.recheck_at, "kind": kind, "lock_wait": self._lock_wait}
         statement = self._fail(**_fence(claim), **reason, task_id=row.task_id, status_read=row.status)
 
         async def once() -> str | None:
-            async with self._database.transaction() as connection:
-                outcome = _outcome(await connection.fetchrow(*statement), kind)
+            async with self._application.transaction() as connection:
+                with lock_refusals(TABLE):
+                    outcome = _outcome(await connection.fetchrow(*statement), kind)
                 if outcome is not None and not self._handover:
                     await self._refund(connection, row.id, fail.reason)
                 return outcome
 
-        with _refusals():
-            return await self._database.run(once)
+        async with self._failing:
+            with _refusals():
+                return await self._application.run(once)
 
     async def _refund(self, connection: Any, generation_id: str, reason: str) -> None:
         due = ledger_sql.REFUND_DUE(generation_id=generation_id, id_type=self._table.id_type)
         if not await connection.fetchval(*due):
             return
         try:
-            await connection.execute(*self._refund_statement(generation_id=generation_id, reason=reason))
-        except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
+            with lock_refusals(HOOK):
+                await connection.execute(*self._refund_statement(generation_id=generation_id, reason=reason))
+        except asyncpg.DeadlockDetectedError:
             raise
         except asyncpg.PostgresError as error:
             hint = "mend the function reconciler.on_failed; the row waits until then"
             raise Permanent(f"reconciler.on_failed threw: {error}", code="hook_failed", hint=hint) from error
         await connection.execute(ledger_sql.REFUNDED, generation_id)
+
+    async def _write_row(self, statement: Sequence[Any]) -> Mapping[str, Any] | None:
+        """Run a statement that writes the application's row; return its row, or None."""
+        sql, *values = statement
+        with _refusals():
+            return await self._application.write(sql, *values, writes=TABLE)
 
     async def _write(self, statement: Statement, claim: Claim, **values: object) -> None:
         if await self._database.row(*statement(**_fence(claim), **values)) is None:
@@ -290,6 +324,7 @@ def _row(record: Mapping[str, Any]) -> Row:
         for name in _KEPT
         if name != "task_id" and (ours or name not in ledger_sql.NEWER)
     }
+    known["locked_write"] = locked_write.from_json(json.loads(record["locked_write"] or "{}"))
     known["results"] = results = _results(record, ours=ours)
     # Another daemon has asked since, which keeps only addresses: the numbers stay, the addresses are asked for again.
     known["stale"] |= ours and _sources(results) != tuple(record["sources"] or ())

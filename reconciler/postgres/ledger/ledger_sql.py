@@ -7,7 +7,7 @@ each column of FACTS. Only `ledger` runs these statements.
 
 from collections.abc import Mapping
 
-from reconciler.postgres.pool import ASYNC_COMMIT
+from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT
 from reconciler.postgres.predicates import (
     CREATED,
     IN_FLIGHT,
@@ -44,12 +44,18 @@ WITH mine AS MATERIALIZED (
     SELECT generation_id, woken, seen_task, task_since, refunded_at, delivered_at FROM reconciler.work
      WHERE generation_id = :generation_id AND lease = :lease FOR UPDATE)"""
 
+# The same for statements that go on to write public.generations. Locks that this write, its triggers and a hook in the
+# same transaction need are waited for :lock_wait at most; our own row is locked by then. As a part of the statement, it
+# needs no round trip and holds behind a pooler.
+_MINE_FIRST = f"""{_MINE.replace("mine AS", "own_row AS")},
+mine AS MATERIALIZED (SELECT own_row.*, {LOCK_WAIT} FROM own_row)"""
+
 SHOWN_ONCE = "now() + interval '30 days'"
 """From when on an object is an orphan whose address was shown: pages and caches may show it for so long."""
 
 _MAY_BE_SHOWN = f"CASE WHEN (SELECT delivered_at FROM mine) IS NULL THEN now() ELSE {SHOWN_ONCE} END"
 
-_NO_LEASE = "lease = NULL, lease_until = NULL"
+_NO_LEASE = "lease = NULL, lease_until = NULL, locked_write = NULL, write_at = NULL"
 _AT_REST = f"{_NO_LEASE}, due_at = NULL, early_at = NULL"
 
 
@@ -152,7 +158,7 @@ def read(table: TableShape) -> Statement:
     return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model, g.asset_url,
-       {CREATED} AS created_at, w.seen_task, {facts}, clock_timestamp() AS now,{_OFFERED},
+       {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now,{_OFFERED},
        CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
        (cardinality(w.former_tasks) > 0 OR w.seen_task <> g.task_id) IS TRUE AS another_task,
@@ -167,7 +173,8 @@ def rest(table: TableShape, *, set_generating: bool) -> Statement:
     """Write the facts, end the lease, set due and early time; return a row where the lease holds.
 
     Where the row was woken after the claim (:woken), it is due at once, but not within two seconds of the last poll.
-    With `set_generating` a queued row of the application becomes generating.
+    With `set_generating` a queued row of the application becomes generating. :locked_write is the write that waits for
+    a lock of the application, tried again at :write_at; both are null where none does.
     """
     generating, seen = "", ":seen_status"
     if set_generating:
@@ -177,9 +184,9 @@ generating AS (
      WHERE g.id = :generation_id::text::{table.id_type} AND g.status = 'queued' AND g.task_id = :task_id
     RETURNING g.status)"""
         seen = "coalesce((SELECT status FROM generating), :seen_status)"
-    return Statement(f"""{_MINE}{generating}
+    return Statement(f"""{_MINE_FIRST if set_generating else _MINE}{generating}
 UPDATE reconciler.work w
-   SET {_facts(seen)}, {_NO_LEASE},
+   SET {_facts(seen)}, lease = NULL, lease_until = NULL, locked_write = :locked_write::jsonb, write_at = :write_at,
        due_at = CASE WHEN mine.woken = :woken THEN :until
                      ELSE greatest(now(), :looked_at::timestamptz + interval '2 seconds') END,
        early_at = :early, trigger = CASE WHEN mine.woken = :woken THEN NULL ELSE w.trigger END
@@ -188,7 +195,7 @@ UPDATE reconciler.work w
 
 def adopt(table: TableShape) -> Statement:
     """Write :task_id into a row in flight that has no task, and the facts about it; return held and written."""
-    return Statement(f"""{_MINE},
+    return Statement(f"""{_MINE_FIRST},
 done AS (
     UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)} FROM mine
      WHERE g.id = :generation_id::text::{table.id_type} AND g.task_id IS NULL AND {IN_FLIGHT}
@@ -292,7 +299,7 @@ def finish(table: TableShape) -> Statement:
     replaced = mark_orphans(
         "the generation got another task", "replaced WHERE path <> ALL(:paths::text[])", since=SHOWN_ONCE
     )
-    return Statement(f"""{_MINE},
+    return Statement(f"""{_MINE_FIRST},
 {_PROOF},
 done AS (
     UPDATE public.generations g SET {_success_columns(table)} FROM mine, proof
@@ -353,7 +360,7 @@ changed AS (
         if columns
         else ""
     )
-    return Statement(f"""{_MINE},
+    return Statement(f"""{_MINE_FIRST},
 {_PROOF},
 done AS (SELECT g.id FROM public.generations g, mine, proof WHERE {_unchanged(table)} AND {_PROVEN}),{changed}
 closed AS (
@@ -400,7 +407,7 @@ def fail(table: TableShape, *, write: bool) -> Statement:
                'status', 'failed', 'reason', :reason::text, 'gave_up', :until::timestamptz IS NOT NULL)"""
     # A row that was handed over stays in flight and is seen to fail again and again: that is no new turn.
     turn = _NEXT_TURN if write else "'handover'"
-    return Statement(f"""{_MINE},
+    return Statement(f"""{_MINE_FIRST},
 done AS (
     {done}),
 closed AS (

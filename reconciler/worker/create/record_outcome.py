@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import structlog
 
+from reconciler.domain.locked_write import wait_for_lock
 from reconciler.domain.model import OPEN, Fail, Reschedule, Trigger
-from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
+from reconciler.errors import LeaseLost, Locked, Permanent, ReconcilerError, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.create_requests import CreateRequests, GenerationState
@@ -73,13 +74,17 @@ class OutcomeRecorder:
 
     async def _fail_claimed(self, claimed_row: ClaimedRow, claim: Claim, reason: str) -> bool:
         """Fail a claimed row; return whether it was written."""
+        row, fail = claimed_row.row, Fail(reason)
         try:
-            return await self.ledger.fail(claimed_row.row, claim, Fail(reason)) is not None
+            return await self.ledger.fail(row, claim, fail) is not None
+        except Locked as error:
+            await self.ledger.rest(row, claim, wait_for_lock(row, fail, claimed_row.now, reason=str(error)))
+            raise
         except Permanent as error:
             # The hook or the table rejects the failure. The row says so, and `explain` can show it.
             until = claimed_row.now + timedelta(seconds=LONGEST_PAUSE)
             why = f"createTask was refused: {reason}; {error}"
-            await self.ledger.rest(claimed_row.row, claim, Reschedule(until, until, why, finding=error.code))
+            await self.ledger.rest(row, claim, Reschedule(until, until, why, finding=error.code))
             raise
 
 

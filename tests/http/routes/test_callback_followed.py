@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from reconciler.bootstrap import Parts
+from reconciler.bootstrap import Parts, Pools
 from reconciler.bootstrap.http import route_services
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
@@ -96,7 +96,7 @@ async def test_a_callback_is_stored_while_deliveries_hold_every_connection(rig: 
     async with working(rig, RECONCILER_CONCURRENCY="1") as (built, address), AsyncExitStack() as held:
         row = await rig.order(status="generating")
         task = (await rig.books.generation(row))["task_id"]
-        for _ in range(4 + 1):
+        for _ in range(Pools.SIZES["main"]):
             await held.enter_async_context(built.database.transaction())
         kie = await held.enter_async_context(httpx.AsyncClient(trust_env=False, verify=False, timeout=5))
         assert (await kie.post(address, json=market(task))).status_code == 200

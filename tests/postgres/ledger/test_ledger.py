@@ -113,6 +113,7 @@ async def test_every_fact_of_a_row_has_a_column() -> None:
         "create_refusal",
         "made_again",
         "another_task",
+        "locked_write",
     } | FACTS.keys()
 
 

@@ -86,7 +86,7 @@ async def test_a_write_that_waits_for_the_application_keeps_its_successor_waitin
     row, claim = await ready(books, term=0.5)
     async with books.pool.acquire() as application, application.transaction():
         await application.execute("SELECT FROM public.generations FOR UPDATE")
-        writing = asyncio.ensure_future(WRITES[write](books.ledger(), row, claim))
+        writing = asyncio.ensure_future(WRITES[write](books.ledger(lock_wait=10), row, claim))
         await blocked(books)
         await until(lambda: lease_over(books.pool, row.id), what="the end of the lease")
         assert await books.claims(term=0.5).due(1) == []

@@ -109,7 +109,7 @@ async def test_a_hook_in_a_deadlock_with_the_application_is_called_again_and_ref
         # Our session looks for a deadlock after a second, before the other does, so PostgreSQL ends ours.
         await application.execute("SET LOCAL deadlock_timeout = '30s'")
         await application.execute("SELECT FROM public.wallet FOR UPDATE")
-        failing = asyncio.ensure_future(books.ledger().fail(row, claim, Fail("refused")))
+        failing = asyncio.ensure_future(books.ledger(lock_wait=10).fail(row, claim, Fail("refused")))
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
