@@ -8,18 +8,17 @@ import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar
 
 import aiohttp
 import structlog
 
 from reconciler import tracing
+from reconciler.bootstrap.pools import Pools, pool
 from reconciler.domain.model import Policy
 from reconciler.kie.client import KieClient, key_hash
 from reconciler.logs.redaction import Redaction
@@ -37,7 +36,7 @@ from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.verification import VerificationQueue
 from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.outbox import Outbox
-from reconciler.postgres.pool import Database, Trouble
+from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import traceable, usable
 from reconciler.postgres.rate_limit import RateLimit
 from reconciler.postgres.reports.activity import ActivityReader
@@ -71,35 +70,6 @@ ANSWER_SECONDS = 10.0
 
 ORDER_SECONDS = 30.0
 """How long KIE may take to answer createTask; it answers within a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pools:
-    """The connections of one process by what may keep them waiting: 14 at most, and the listener's one.
-
-    Triggers and hooks of the application run in `application` and nowhere else: only its statements can wait for rows
-    that the application locks. Those of `leases` do not even name the application's table.
-
-    `main`: reads, and all other writes of our own tables. `leases`: renewals, heartbeats and the lead. `claims`: claims
-    and the sweep's discovery. `callbacks`: the inbox; one connection stores thousands of callbacks a second.
-    `application`: every statement that writes public.generations.
-    """
-
-    main: Database
-    leases: Database
-    claims: Database
-    callbacks: Database
-    application: Database
-
-    SIZES: ClassVar[Mapping[str, int]] = MappingProxyType(
-        {"main": 5, "leases": 1, "claims": 2, "callbacks": 2, "application": 4}
-    )
-
-    @classmethod
-    def of(cls, dsn: str, stack: contextlib.AsyncExitStack) -> "Pools":
-        """Return the pools; each opens with its first statement, and closes with the stack."""
-        trouble = Trouble()
-        return cls(**{name: _pool(dsn, size, stack, trouble) for name, size in cls.SIZES.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +132,7 @@ async def _build(
     tracing = await _tracing(settings, database, instance, stack)
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
-    limits = Policy(
-        settings.give_up_after,
-        provider_hosts=settings.provider_hosts,
-        observe=observe,
-        key_count=len(keys),
-        max_results=settings.max_results,
-    )
-    policy = CurrentPolicy(limits)
+    policy = CurrentPolicy(_policy(settings, observe=observe, key_count=len(keys)))
     eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
     term = settings.lease_seconds
     claims = Claims(
@@ -203,6 +166,16 @@ async def _build(
     )  # fmt: skip
 
 
+def _policy(settings: Settings, *, observe: bool, key_count: int) -> Policy:
+    return Policy(
+        settings.give_up_after,
+        provider_hosts=settings.provider_hosts,
+        observe=observe,
+        key_count=key_count,
+        max_results=settings.max_results,
+    )
+
+
 async def _table(database: Database, settings: Settings, metrics: Metrics) -> TableShape:
     try:
         return await _usable(database, settings)
@@ -213,13 +186,6 @@ async def _table(database: Database, settings: Settings, metrics: Metrics) -> Ta
 
 async def _usable(database: Database, settings: Settings) -> TableShape:
     return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
-
-
-def _pool(dsn: str, size: int, stack: contextlib.AsyncExitStack, trouble: Trouble | None = None) -> Database:
-    """Return a pool that opens with its first statement, and closes with the stack."""
-    database = Database(dsn, size=size, trouble=trouble)
-    stack.push_async_callback(database.close)
-    return database
 
 
 @contextlib.asynccontextmanager
@@ -239,7 +205,7 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 @contextlib.asynccontextmanager
 async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
     async with contextlib.AsyncExitStack() as stack:
-        database = _pool(settings.database_url.get_secret_value(), 1, stack)
+        database = pool(settings.database_url.get_secret_value(), 1, stack)
         yield database, await _usable(database, settings)
 
 

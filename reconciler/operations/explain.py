@@ -242,6 +242,8 @@ def _next_visit(work: Bookkeeping, now: datetime) -> str:
     if work.due_at is None or work.due_at <= now:
         late = "" if work.due_at is None else f" for {format_seconds((now - work.due_at).total_seconds())}"
         return f"Its next visit has been due{late}: it waits for its turn among the requests to KIE."
+    if work.write_at is not None:
+        return f"The write is tried again {_at(max(work.write_at, now), now)}. Next visit {_at(work.due_at, now)}."
     early = work.early_at
     sooner = f"; from {early:%H:%M:%S} on if a request is to spare" if early and now < early < work.due_at else ""
     return f"Next visit {_at(work.due_at, now)}{sooner}."

@@ -6,20 +6,14 @@ visits are the worker's: it renews their leases and drains them. The daemon runs
 """
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
 
-import structlog
-
 from reconciler.domain.model import Reschedule
-from reconciler.errors import ReconcilerError
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.ledger.ledger import ClaimedRow
 from reconciler.worker.lease import Lease
 from reconciler.worker.visit import Visitor, VisitOutcome
-from reconciler.worker.worker import CLAIM_PAUSE, IDLE_SECONDS, Worker
-
-log = structlog.get_logger()
+from reconciler.worker.worker import CLAIM_PAUSE, Worker, claim_until
 
 AT_ONCE = 2
 """Tries that one process makes at once."""
@@ -49,19 +43,7 @@ class LockedRows:
 
     async def run(self) -> None:
         """Try again until drained; neither an absent database nor an unexpected error ends the loop."""
-        while not self.worker.draining:
-            self._stirred.clear()
-            try:
-                pause = await self._claim()
-            except ReconcilerError as error:
-                log.warning("claims.failed", code=error.code, reason=str(error))
-                pause = IDLE_SECONDS
-            except Exception:
-                log.exception("claims.broke")
-                pause = IDLE_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stirred.wait()
+        await claim_until(lambda: self.worker.draining, self._stirred, self._claim)
 
     async def _claim(self) -> float:
         """Claim the rows whose next try is due, as many as may be tried; return the seconds until the next look."""

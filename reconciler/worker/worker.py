@@ -9,7 +9,7 @@ so that no lease runs out in a queue for a request; deliveries have slots of the
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -81,20 +81,11 @@ class Worker:
 
     async def run(self) -> None:
         """Claim and visit until drained; neither an absent database nor an unexpected error ends the loop."""
-        while not self.draining:
-            self._stirred.clear()
-            try:
-                async with self._claiming:
-                    pause = await self._claim()
-            except ReconcilerError as error:
-                log.warning("claims.failed", code=error.code, reason=str(error))
-                pause = IDLE_SECONDS
-            except Exception:
-                log.exception("claims.broke")
-                pause = IDLE_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stirred.wait()
+        await claim_until(lambda: self.draining, self._stirred, self._claim_one_at_a_time)
+
+    async def _claim_one_at_a_time(self) -> float:
+        async with self._claiming:
+            return await self._claim()
 
     async def _claim(self) -> float:
         """Claim as many generations as may poll and begin their visits; return the seconds until the next claim."""
@@ -307,3 +298,20 @@ class Worker:
                 await self._releases.settle(seconds=5.0)
         if unfinished or seconds > 0:
             log.info("work.drained", released=len(unfinished))
+
+
+async def claim_until(over: Callable[[], bool], stirred: asyncio.Event, claim: Callable[[], Awaitable[float]]) -> None:
+    """Claim until it is over, each time after the seconds that the claim before returned, or once it is stirred."""
+    while not over():
+        stirred.clear()
+        try:
+            pause = await claim()
+        except ReconcilerError as error:
+            log.warning("claims.failed", code=error.code, reason=str(error))
+            pause = IDLE_SECONDS
+        except Exception:
+            log.exception("claims.broke")
+            pause = IDLE_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stirred.wait()

@@ -42,6 +42,9 @@ class Watched:
     async def row(self, sql: str, *args: object) -> asyncpg.Record | None:
         return next(iter(await self.fetch(sql, *args)), None)
 
+    async def write(self, sql: str, *args: object, writes: str) -> asyncpg.Record | None:
+        return await self.row(sql, *args)
+
     async def value(self, sql: str, *args: object) -> Any:
         rows = await self.fetch(sql, *args)
         return rows[0][0] if rows else None

@@ -10,7 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from reconciler.bootstrap import Parts, Pools
+from reconciler.bootstrap import Parts
+from reconciler.bootstrap.pools import Pools
 from reconciler.domain.model import Finish, Reschedule
 from testkit.waiting import until
 from tests.worker.rig import Rig
@@ -80,7 +81,8 @@ async def test_rows_that_the_application_locks_delay_no_other_row_and_are_delive
                 good = await rig.order()
                 brief.worker.wake(good)
                 await rig.delivered(good, within=10)
-                assert await rig.pool.fetchval(WAITING) <= 2, "only further tries wait for locks"
+            most = max([await rig.pool.fetchval(WAITING) for _ in range(500)])
+            assert most <= 2, "only two further tries wait for locks at once"
             assert (await work_of(rig, locked[0]))["why"].startswith("the write of public.generations waits for a lock")
         for generation_id in locked:
             await rig.delivered(generation_id, within=30)
@@ -228,6 +230,6 @@ async def test_the_pools_of_a_process_hold_fourteen_connections(rig: Rig, concur
 
         await until(all_busy, within=20, what="every connection at work")
         assert await rig.pool.fetchval(sql) == 14
-        for sleep in busy:
-            sleep.cancel()
+        for statement in busy:
+            statement.cancel()
         await asyncio.gather(*busy, return_exceptions=True)

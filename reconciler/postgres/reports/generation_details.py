@@ -54,6 +54,7 @@ class Bookkeeping:
     seen_task: str | None
     due_at: datetime | None
     early_at: datetime | None
+    write_at: datetime | None
     lease_until: datetime | None
     trigger: str | None
     sources: tuple[str, ...]

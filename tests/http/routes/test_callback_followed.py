@@ -13,8 +13,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from reconciler.bootstrap import Parts, Pools
+from reconciler.bootstrap import Parts
 from reconciler.bootstrap.http import route_services
+from reconciler.bootstrap.pools import Pools
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.health import Health
 from reconciler.http.app import application, serving
