@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from testkit.stage import Rig
 from testkit.standins.pooler import pooler
 from testkit.waiting import until
@@ -33,3 +35,18 @@ async def test_through_a_pooler_in_session_mode_a_new_row_is_heard(rig: Rig) -> 
         await rig.delivered([await rig.order(), await rig.order()])
         await replica.delivers(1, trigger="notify")
         await replica.kill()
+
+
+async def test_through_a_pooler_in_transaction_mode_a_locked_row_holds_no_connection(rig: Rig) -> None:
+    """N1: the short wait for a lock is a part of the statement, so that it holds for it and for nothing after it."""
+    locked = [await rig.order() for _ in range(30)]
+    holder = await asyncpg.connect(rig.dsn)
+    async with holder.transaction(), pooler(rig.dsn, mode="transaction") as address:
+        await holder.execute("SELECT FROM public.generations FOR UPDATE")
+        replica = await rig.run(DATABASE_URL=address)
+        await until(lambda: len(replica.said("row.locked")) >= 5, within=30, what="locks that are not given")
+        await rig.delivered([await rig.order() for _ in range(3)])
+        await replica.kill()
+    await holder.close()
+    await rig.run()
+    await rig.delivered(locked, within=60)
