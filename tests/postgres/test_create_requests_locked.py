@@ -12,7 +12,7 @@ from reconciler.metrics import Metrics
 from reconciler.postgres.create_requests import CreateRequests, Requester
 from reconciler.worker.create.record_outcome import OutcomeRecorder
 from tests.postgres.books import Books, opened
-from tests.postgres.ledger.test_ledger_locked import HOOK, SPEND, WALLET, locking
+from tests.postgres.ledger.test_ledger_locked import HOOK, SETTING, SPEND, WALLET, locking, seen
 from tests.postgres.test_create_requests import KEY, begin, create_requests
 
 CHARGE = f"""CREATE FUNCTION public.charge() RETURNS trigger LANGUAGE plpgsql AS $$ {SPEND.format("RETURN NEW;")} $$;
@@ -47,6 +47,12 @@ async def test_the_id_of_a_paid_task_is_not_waited_for_and_is_written_by_a_later
     state = await requests.save(generation_id, "task-7", key_hash=KEY, dialect="market")
     assert state is not None
     assert state.task_id == "task-7"
+
+
+async def test_the_triggers_of_an_order_wait_for_locks_as_briefly_as_its_writes(books: Books) -> None:
+    await books.pool.execute(SETTING)
+    await create_requests(books).save(await begin(books), "task-7", key_hash=KEY, dialect="market")
+    assert await seen(books) == [("INSERT", "300ms"), ("UPDATE", "300ms")]
 
 
 async def test_a_refused_order_whose_refund_waits_is_left_to_the_tries_of_locked_rows(books: Books) -> None:

@@ -19,6 +19,7 @@ from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.settings import Settings, load
 from reconciler.simulator import Simulator, TaskSpec
+from reconciler.worker.locked_rows import LockedRows
 from reconciler.worker.visit import VisitOutcome
 from reconciler.worker.worker import Worker
 from testkit.standins.storage import Bucket, SupabaseStorage
@@ -93,17 +94,20 @@ class Rig:
         """The same instance with other limits: visits that poll at once, seconds of a lease and between two sweeps."""
         pools = built.pools
         claims = Claims(pools.claims, built.table, REACH, instance=built.instance, term=term, renewals=pools.leases)
+        sinks = list(built.worker.visitor.sinks)
         work = Worker(
             claims,
             built.ledger,
-            built.worker.visitor,
+            replace(built.worker.visitor, sinks=sinks),
             built.metrics,
             max_polling=polling,
             lease_seconds=term,
             sweep_seconds=sweep,
             request_gap=0.001,
         )
-        locked_rows = replace(built.locked_rows, claims=claims, worker=work)
+        retrying = replace(built.locked_rows.visitor, sinks=sinks)
+        locked_rows = LockedRows(claims, work, retrying, sweep)
+        sinks.append(locked_rows.on_visit)
         return replace(built, claims=claims, worker=work, locked_rows=locked_rows)
 
     async def order(self, *, status: str = "queued", age: float = 0.0, **order: Unpack[TaskSpec]) -> str:

@@ -45,6 +45,19 @@ async def ready(books: Books) -> tuple[Row, Claim]:
     return await books.stored(row, claim), claim
 
 
+SETTING = """CREATE TABLE public.seen (by text, lock_wait text);
+CREATE FUNCTION public.see() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.seen VALUES (TG_OP, current_setting('lock_timeout')); RETURN NEW; END $$;
+CREATE TRIGGER see BEFORE INSERT OR UPDATE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.see();
+CREATE OR REPLACE FUNCTION reconciler.on_failed(generation uuid, reason text) RETURNS void
+LANGUAGE sql AS $$ INSERT INTO public.seen VALUES ('hook', current_setting('lock_timeout')) $$"""
+
+
+async def seen(books: Books) -> list[tuple[str, str]]:
+    """Return what triggers and hook have seen: which of them, and how long it would wait for a lock."""
+    return [(row["by"], row["lock_wait"]) for row in await books.pool.fetch("SELECT * FROM public.seen")]
+
+
 @asynccontextmanager
 async def locking(books: Books, what: str) -> AsyncIterator[asyncpg.Connection]:
     """Another session locks rows, and does not end of itself."""
@@ -63,6 +76,15 @@ async def test_a_write_of_a_locked_row_is_tried_once_and_changes_nothing(books: 
     assert await books.everything() == before
     assert books.database.trouble is None
     await WRITES[write](books.ledger(), row, claim)
+
+
+async def test_triggers_and_hook_wait_as_briefly_as_the_write_and_nothing_after_it_does(own_books: Books) -> None:
+    held = [await ready(own_books) for _ in range(3)]
+    await own_books.pool.execute(SETTING)
+    for (row, claim), write in zip(held, WRITES.values(), strict=True):
+        await write(own_books.ledger(), row, claim)
+    assert await seen(own_books) == [("UPDATE", "100ms")] * 3 + [("hook", "100ms")]
+    assert await own_books.database.value("SELECT current_setting('lock_timeout')") == "10s"
 
 
 async def test_a_task_id_is_not_waited_for_either(books: Books) -> None:
