@@ -356,14 +356,13 @@ def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy:
 
 
 def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime) -> Decision:
-    """Come again when there may be room, before the addresses expire; a spare claim may look sooner."""
+    """Come again when there may be room, before the addresses expire; a spare request to KIE would not help."""
     if now > _media_end(row) and not is_repair(row):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
-    wait = timedelta(seconds=max(postponed.wait, poll_interval.MIN_INTERVAL))
-    due, earliest = now + wait, now + min(wait, timedelta(seconds=RECOVERY_SECONDS))
-    if row.media_deadline is not None and row.media_deadline > earliest:
-        due = min(due, row.media_deadline)
-    return Reschedule(due, earliest, row.reason or postponed.reason, finding=row.finding)
+    due = now + timedelta(seconds=max(postponed.wait, poll_interval.MIN_INTERVAL))
+    if row.media_deadline is not None:
+        due = min(due, max(row.media_deadline, now + timedelta(seconds=RECOVERY_SECONDS)))
+    return Reschedule(due, due, row.reason or postponed.reason, finding=row.finding)
 
 
 def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:

@@ -100,11 +100,15 @@ class Worker:
         free = min(self.max_polling - len(self._polling), MAX_HELD - len(self._visits))
         if free <= 0:
             return self.sweep_seconds
+        unused = not self._polling
         # Woken generations are visited before anything else is claimed: a person may be waiting for them.
         woken = await self._begin(lambda: self._claim_woken(free))
         limit = self._due_limit(free - woken)
         overdue = await self._begin(lambda: self.claims.due(limit)) if limit > 0 else 0
-        begun = woken + overdue or await self._begin(self._claim_early)
+        begun = woken + overdue
+        # The due ones may be deliveries only, which leave the requests to KIE unused.
+        if not begun or (unused and not woken):
+            begun += await self._begin(self._claim_early)
         if begun or self._wakes:
             self._stirred.set()
             await asyncio.sleep(BACKLOG_PAUSE if overdue else CLAIM_PAUSE)

@@ -2,7 +2,8 @@
 
 A group alone may hold all slots. Freed slots go round the waiting groups. A holder can be moved aside: it goes on, its
 slot becomes free. That happens to the oldest holder of a group with more than half while another group waits, and to a
-holder that is slow while anything waits. At most as many as there are slots are aside.
+holder that is slow while anything waits. At most as many as there are slots are aside, half of them for slowness: else
+the slow ones of a group would fill that place for the group's own next ones, and nothing were left for another group.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ class Slot:
     is_slow: Callable[[], bool]
     on_aside: Callable[[], None]
     aside: bool = False
+    aside_as_slow: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -66,12 +68,14 @@ class FairSlots:
     ) -> None:
         self.total = total
         self.share = -(-total // 2)
+        self._most_slow = max(1, total // 2)
         self._patience = patience
         self._review_seconds = review
         self._clock = clock
         self._held: dict[str, list[Slot]] = {}
         self._waiting: dict[str, deque[_Waiter]] = {}
         self._aside = 0
+        self._slow_aside = 0
         self._moved: dict[str, float] = {}
         self._moved_at = clock()
         self._review: asyncio.TimerHandle | None = None
@@ -178,6 +182,7 @@ class FairSlots:
     def _leave(self, slot: Slot) -> None:
         if slot.aside:
             self._aside -= 1
+            self._slow_aside -= slot.aside_as_slow
             return
         self._remove(slot)
         self._note_move(slot.group)
@@ -231,10 +236,14 @@ class FairSlots:
 
     def _move_slow_aside(self) -> bool:
         """Move a slow holder aside, of the group with the most slots; return whether there was one."""
+        if self._slow_aside >= self._most_slow:
+            return False
         for held in sorted(self._held.values(), key=len, reverse=True):
             slow = next((slot for slot in held if slot.is_slow()), None)
             if slow is not None:
-                return self._move_aside(slow)
+                slow.aside_as_slow = self._move_aside(slow)
+                self._slow_aside += slow.aside_as_slow
+                return slow.aside_as_slow
         return False
 
     def _move_aside(self, slot: Slot) -> bool:

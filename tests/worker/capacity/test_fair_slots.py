@@ -101,22 +101,36 @@ async def test_a_waiting_group_gets_half_although_no_slot_is_freed() -> None:
     assert (slots.free, slots.aside, slots.waiting) == (8, 0, 0)
 
 
-async def test_slow_holders_make_way_for_their_own_group() -> None:
-    slots = FairSlots(4, patience=LONG, review=0.01)
-    slow = await held(slots, *["a"] * 4, slow=True)
-    good = await held(slots, *["a"] * 4)
-    await until(lambda: all(holder.holds for holder in good), what="four slots for the good ones")
-    assert slots.aside == 4
+@pytest.mark.parametrize(("total", "most"), [(1, 1), (2, 1), (4, 2), (8, 4)])
+async def test_slow_holders_make_way_for_their_own_group(total: int, most: int) -> None:
+    slots = FairSlots(total, patience=LONG, review=0.01)
+    slow = await held(slots, *["a"] * total, slow=True)
+    good = await held(slots, *["a"] * most)
+    await until(lambda: all(holder.holds for holder in good), what="slots for the good ones")
     assert all(holder.holds for holder in slow)
+    assert slots.aside == most
+    await end(*slow, *good)
+
+
+async def test_slow_holders_leave_room_aside_for_another_group() -> None:
+    slots = FairSlots(4, patience=LONG, review=0.01)
+    slow = await held(slots, *["a"] * 8, slow=True)
+    await until(lambda: slots.aside == 2, what="two aside")
+    good = await held(slots, "b", "b")
+    await until(lambda: all(holder.holds for holder in good), what="half of the slots")
+    assert (slots.aside, slots.held("a")) == (4, 2)
     await end(*slow, *good)
 
 
 async def test_no_more_are_aside_than_there_are_slots() -> None:
     slots = FairSlots(2, patience=LONG, review=0.01)
-    holders = await held(slots, *["a"] * 6, slow=True)
+    holders = await held(slots, *"aaaa", slow=True)
+    await until(lambda: slots.aside == 1, what="one aside")
+    holders += await held(slots, "b")
     await until(lambda: slots.aside == 2, what="two aside")
+    holders += await held(slots, "c")
     await settle(holders)
-    assert sum(holder.holds for holder in holders) == 4
+    assert (slots.held("c"), sum(holder.holds for holder in holders)) == (0, 4)
     await end(*holders)
 
 
