@@ -147,7 +147,7 @@ class FairSlots:
         except TimeoutError:
             if self._withdraw(waiter):
                 raise self._no_room(slot.group) from None
-        except BaseException:
+        except asyncio.CancelledError:
             if not self._withdraw(waiter):
                 self._leave(slot)
             raise

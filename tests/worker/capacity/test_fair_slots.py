@@ -42,10 +42,18 @@ class Holder:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
+async def next_turn() -> None:
+    """Let every task that is ready run once."""
+    loop = asyncio.get_running_loop()
+    turn = loop.create_future()
+    loop.call_soon(turn.set_result, None)
+    await turn
+
+
 async def settle(holders: list[Holder]) -> None:
     """Let every task run until it waits."""
     for _ in range(5 + 2 * len(holders)):
-        await asyncio.sleep(0)
+        await next_turn()
 
 
 async def held(slots: FairSlots, *groups: str, slow: bool = False) -> list[Holder]:
@@ -270,7 +278,7 @@ class SharedSlots(RuleBasedStateMachine):
         async def both() -> None:
             first._end.set()
             for _ in range(data.draw(st.integers(0, 3))):
-                await asyncio.sleep(0)
+                await next_turn()
             second.task.cancel()
 
         self.do(both)
