@@ -108,6 +108,15 @@ async def ordered(rig: Rig, built: Parts, *names: str, **columns: str) -> list[s
     return ids
 
 
+async def given(rig: Rig, folder: str) -> None:
+    """Note for every row that KIE has given the address of its result, in this folder."""
+    await rig.pool.execute(
+        """UPDATE reconciler.work SET sources = ARRAY[$1 || seen_task || '.png'], looks = 1, looked_at = now(),
+                  acknowledged_at = now(), answered_at = now(), completed_at = now()""",
+        folder,
+    )
+
+
 def numbers(rig: Rig, statement: str, least: int) -> Callable[[], Awaitable[bool]]:
     async def reached() -> bool:
         return int(await rig.pool.fetchval(statement)) >= least
@@ -179,11 +188,7 @@ async def test_n2_thousands_of_due_rows_on_a_silent_host_keep_no_new_row_waiting
                  FROM generate_series(1, 3000) n"""
         )
         assert await built.claims.discover() == 3000
-        await rig.pool.execute(
-            """UPDATE reconciler.work SET sources = ARRAY[$1 || seen_task || '.png'], looks = 1, looked_at = now(),
-                      acknowledged_at = now(), answered_at = now(), completed_at = now()""",
-            f"{hosts.silent.url}/",
-        )
+        await given(rig, f"{hosts.silent.url}/")
         async with rig.working(built):
             await until(lambda: built.deliverer.breakers.is_open(hosts.silent.url[7:]), what="the breaker opens")
             for n in range(5):
@@ -197,6 +202,32 @@ async def test_n2_thousands_of_due_rows_on_a_silent_host_keep_no_new_row_waiting
             assert resting < 3000
         # KIE had given every address: it was asked about the good rows only.
         assert not any("taskId=silent" in head for head in hosts.kie.heads)
+
+
+async def test_n2_no_more_due_rows_are_held_than_there_is_room_for(rig: Rig, hosts: Hosts) -> None:
+    names = [f"slow-{n}" for n in range(60)]
+    hosts.slow = set(names)
+    most = 0
+    async with instance(rig, hosts, silence=60.0, RECONCILER_CONCURRENCY="2") as built:
+        ids = [await rig.insert(name) for name in names]
+        await built.claims.discover()
+        await given(rig, f"{hosts.good.url}/")
+        # No request to KIE is to spare, so nothing is claimed beyond the room.
+        built.worker.request_gap = 60.0
+        async with rig.working(built):
+
+            async def some_went_back() -> bool:
+                nonlocal most
+                most = max(most, built.worker.in_hand)
+                went = "SELECT count(*) FROM reconciler.work WHERE why LIKE 'fetch: no_room%' AND misses = 0"
+                return bool(await rig.pool.fetchval(went))
+
+            await until(some_went_back, within=30, what="a row goes back")
+            hosts.speaks.set()
+            for generation_id in ids:
+                await rig.delivered(generation_id, within=60)
+    # Two that deliver, at most two beside them, two that wait, one beyond, and those of one claim.
+    assert most <= 12
 
 
 async def test_a_row_that_finds_no_slot_goes_back_with_its_addresses_and_without_a_failure(
