@@ -25,7 +25,7 @@ from reconciler.logs.redaction import Redaction
 from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
-from reconciler.net.http_clients import json_client, kie_session, media_session, storage_session
+from reconciler.net.http_clients import CONNECTIONS, json_client, kie_session, media_session, storage_session
 from reconciler.operations.doctor.runner import Doctor
 from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
@@ -49,6 +49,7 @@ from reconciler.storage.supabase import SupabaseStore
 from reconciler.tracing import UNTRACED, Tracing
 from reconciler.webhooks.client import TIMEOUT, WebhookClient
 from reconciler.webhooks.sender import WebhookSender
+from reconciler.worker.capacity.fair_slots import FairSlots
 from reconciler.worker.deliver import Deliverer
 from reconciler.worker.locked_rows import RETRY_LOCK_SECONDS, LockedRows
 from reconciler.worker.periodic.verification import Verification
@@ -64,6 +65,9 @@ MIN_POLLING = 4
 MAX_POLLING = 64
 QUEUE_SECONDS = 2.0
 """How long a visit may queue for a request to KIE; the rate times this is how many visits may poll at once."""
+
+BEYOND_SLOTS = 2
+"""Visits that may poll beyond the slots, so that a row of another path is there when one path holds all of them."""
 
 ANSWER_SECONDS = 10.0
 """How long KIE may take to answer about a task; it answers within a second, so a longer wait is a dead connection."""
@@ -127,7 +131,11 @@ async def _build(
     store = _store(settings, settings.concurrency * 2, stack)
     await store.check()
     fetcher = await _fetcher(settings, stack)
-    kie = _kie(settings, await stack.enter_async_context(kie_session(timeout=ANSWER_SECONDS)))
+    rate = settings.poll_rate * len(settings.kie_keys())
+    polling = max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS)))
+    # As many requests again can go on beside the slots.
+    asking = kie_session(timeout=ANSWER_SECONDS, connections=CONNECTIONS + 2 * polling)
+    kie = _kie(settings, await stack.enter_async_context(asking))
     ordering = await stack.enter_async_context(kie_session(timeout=ORDER_SECONDS, keep_alive=False))
     tracing = await _tracing(settings, database, instance, stack)
     structlog.contextvars.bind_contextvars(instance=str(instance))
@@ -144,14 +152,14 @@ async def _build(
     )
     ledger = ledger_of()
     rate_limit = RateLimit(database, settings.poll_rate)
-    poller = Poller(kie, inbox, rate_limit, keys, metrics, tracing)
+    poller = Poller(kie, inbox, rate_limit, keys, metrics, tracing, slots=FairSlots(polling))
     spool_dir = SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes)
-    deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics, tracing, slots=settings.concurrency)
+    deliverer = Deliverer(ledger, kie, fetcher, spool_dir, store, metrics, tracing, settings.concurrency)
     sinks: list[VisitSink] = [log_visit, partial(measure_visit, metrics), partial(trace_visit, tracing)]
     visitor = Visitor(ledger, poller, deliverer, policy=policy, metrics=metrics, tracing=tracing, sinks=sinks)
-    rate = settings.poll_rate * len(keys)
-    polling = max(MIN_POLLING, min(MAX_POLLING, round(rate * QUEUE_SECONDS)))
-    worker = Worker(claims, ledger, visitor, metrics, polling, term, settings.sweep_seconds, request_gap=1 / rate)
+    worker = Worker(
+        claims, ledger, visitor, metrics, polling + BEYOND_SLOTS, term, settings.sweep_seconds, request_gap=1 / rate
+    )
     retrying = replace(visitor, ledger=ledger_of(lock_wait=RETRY_LOCK_SECONDS))
     locked_rows = LockedRows(claims, worker, retrying, settings.sweep_seconds)
     sinks.append(locked_rows.on_visit)

@@ -11,6 +11,7 @@ from reconciler.domain import results
 from reconciler.domain.model import (
     CallbackResult,
     DeliveryFailed,
+    DeliveryPostponed,
     Failed,
     NotPolled,
     Observation,
@@ -70,6 +71,9 @@ def absorb(row: Row, observation: Observation, now: datetime) -> Row:
             return replace(_without_failures(row), assets=observation.assets, reason=None, finding=None)
         case DeliveryFailed():
             return _with_failed_delivery(row, observation, now)
+        case DeliveryPostponed():
+            reason = _sentence("fetch", observation.reason, observation.detail)
+            return replace(row, assets=observation.assets, reason=reason)
     assert_never(observation)
 
 

@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from reconciler.domain.model import CallbackResult, Failed, Observation, Ready, Row, Unreachable
 
 FAILED_POLLS = 3
-"""This many polls in a row, the last one included, must have failed to reach KIE."""
+"""This many polls in a row, the last one included, must have failed to reach KIE.
+
+Where KIE's page answers nobody and the row is not asked about, the polls of other rows count."""
 
 FAILED_FOR = timedelta(seconds=10)
 """The first of these polls is at least this long ago: requested visits must not hurry the trust."""
@@ -22,6 +24,9 @@ _NOT_UNDERSTOOD = frozenset({"unknown_state", "bad_result", "failed_without_reco
 
 def may_trust(row: Row, unreachable: Unreachable, key_count: int, now: datetime) -> bool:
     """Return whether callbacks may be read; `row` has not absorbed `unreachable` yet."""
+    if unreachable.silent_for is not None:
+        # Several other rows have asked in vain, for so long.
+        return unreachable.silent_for >= FAILED_FOR.total_seconds()
     if not unreachable.request_sent or unreachable.reason in _NOT_UNDERSTOOD:
         return False
     # While another API key may have made the task, KIE can still be asked with it.

@@ -20,6 +20,7 @@ from reconciler.domain.model import (
     Decision,
     Deliver,
     DeliveryFailed,
+    DeliveryPostponed,
     Done,
     Fail,
     Failed,
@@ -139,6 +140,8 @@ def _decide_eligible(row: Row, observation: Observation, now: datetime, policy: 
             return _on_unreachable(row, observation, now, policy)
         case DeliveryFailed():
             return _on_delivery_failed(row, observation, now, policy)
+        case DeliveryPostponed():
+            return _on_delivery_postponed(row, observation, now)
     assert_never(observation)
 
 
@@ -350,6 +353,16 @@ def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy:
     if provider_failed and lasting and _may_give_up(row, now, policy):
         return _give_up(row, now, policy)
     return _retry(row, now, policy, failed.retry_after, permanent=failed.permanent and not failed.gone)
+
+
+def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime) -> Decision:
+    """Come again when there may be room, before the addresses expire; a spare request to KIE would not help."""
+    if now > _media_end(row) and not is_repair(row):
+        return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
+    due = now + timedelta(seconds=max(postponed.wait, poll_interval.MIN_INTERVAL))
+    if row.media_deadline is not None:
+        due = min(due, max(row.media_deadline, now + timedelta(seconds=RECOVERY_SECONDS)))
+    return Reschedule(due, due, row.reason or postponed.reason, finding=row.finding)
 
 
 def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:

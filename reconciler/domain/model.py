@@ -227,13 +227,16 @@ class TaskUnknown:
 class Unreachable:
     """The provider gave no usable answer.
 
-    `reason` is a stable word. `retry_after` is in seconds. `request_sent` is false if no request was sent.
+    `reason` is a stable word. `retry_after` is in seconds. `request_sent` is false if no request was sent. `silent_for`
+    is set if none was sent because this page of the provider answers nobody: the seconds since the first request that
+    got no answer.
     """
 
     reason: str
     detail: str = ""
     retry_after: float | None = None
     request_sent: bool = True
+    silent_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +291,19 @@ class DeliveryFailed:
     retry_after: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryPostponed:
+    """Nothing was tried for want of a slot, or because the result's host says nothing; nothing has failed.
+
+    The row comes again after `wait` seconds. `reason` is a stable word.
+    """
+
+    assets: tuple[Asset, ...]
+    reason: str
+    detail: str
+    wait: float
+
+
 Observation = (
     NotPolled
     | Working
@@ -301,6 +317,7 @@ Observation = (
     | TaskNotIdentified
     | Stored
     | DeliveryFailed
+    | DeliveryPostponed
 )
 
 
@@ -391,9 +408,9 @@ WORDS: Mapping[type, str] = MappingProxyType(
     {
         NotPolled: "silence", Working: "working", Ready: "ready", Unreadable: "unreadable", Failed: "refused",
         TaskUnknown: "unknown", Unreachable: "unheard", CallbackResult: "told", TaskIdentified: "identified",
-        TaskNotIdentified: "unidentified", Stored: "stored", DeliveryFailed: "unstored", Done: "leave", Poll: "ask",
-        IdentifyTask: "identify", AttachTask: "adopt", Deliver: "deliver", Reschedule: "rest", Finish: "finish",
-        Fail: "fail",
+        TaskNotIdentified: "unidentified", Stored: "stored", DeliveryFailed: "unstored",
+        DeliveryPostponed: "postponed", Done: "leave", Poll: "ask", IdentifyTask: "identify", AttachTask: "adopt",
+        Deliver: "deliver", Reschedule: "rest", Finish: "finish", Fail: "fail",
     }
 )  # fmt: skip
 """The stable names of observations and decisions in metrics, traces and logs."""

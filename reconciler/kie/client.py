@@ -83,7 +83,8 @@ class KieClient:
     def renew(self) -> None:
         """Close each open connection after its next answer, because one of them may be one answer behind."""
         # aiohttp uses the connection first that has been idle longest, so this reaches every one.
-        self._connections_to_close = CONNECTIONS
+        connector = self._session.connector
+        self._connections_to_close = CONNECTIONS if connector is None else max(CONNECTIONS, connector.limit)
 
     async def record(self, task_id: str, *, path: str, key_hash: str) -> KieReply:
         """Return KIE's answer about this task at this dialect's path; raise Transient if there is none.

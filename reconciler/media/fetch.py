@@ -69,18 +69,25 @@ class Fetcher:
         return stored or _OTHER_TYPES.types_map[True].get(f".{ext}")
 
     async def fetch(
-        self, source: str, spool: Spool, *, announced: str | None = None, progress: Progress | None = None
+        self,
+        source: str,
+        spool: Spool,
+        *,
+        announced: str | None = None,
+        progress: Progress | None = None,
+        answered: Callable[[], None] | None = None,
     ) -> str:
         """Fill and seal an empty spool from this address; return the sniffed type.
 
         `announced` is the MIME type that the provider names for the result; where it names none that is stored, the
-        extension of `source` counts. `progress` is called with the bytes received and the expected length. Raises Gone
-        if the address is dead, Permanent if the address or its bytes are refused, else Transient. After Gone, or a
-        refused address, the spool is still empty, so another address may be tried.
+        extension of `source` counts. `progress` is called with the bytes received and the expected length, `answered`
+        when the source has answered with anything but a redirect. Raises Gone if the address is dead, Permanent if the
+        address or its bytes are refused, else Transient. After Gone, or a refused address, the spool is still empty, so
+        another address may be tried.
         """
         named = announced if announced in self.types else self.announced_by(source) or announced
         try:
-            return await self._follow(source, spool, partial(self._recognise, named), progress)
+            return await self._follow(source, spool, partial(self._recognise, named), progress, answered)
         except TimeoutError:
             raise Transient("the source is too slow", code="timeout") from None
         except (aiohttp.ClientError, UnicodeError) as error:
@@ -90,13 +97,22 @@ class Fetcher:
     def _recognise(self, announced: str | None, spool: Spool, whole: bool) -> str:
         return sniff(spool.head, announced=announced, whole=whole, types=self.types)
 
-    async def _follow(self, source: str, spool: Spool, recognise: Recognise, progress: Progress | None) -> str:
+    async def _follow(
+        self,
+        source: str,
+        spool: Spool,
+        recognise: Recognise,
+        progress: Progress | None,
+        answered: Callable[[], None] | None,
+    ) -> str:
         url = self._checked(source)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self.timeouts.idle)
         async with asyncio.timeout(self.timeouts.start) as deadline:
             for _ in range(MAX_REDIRECTS + 1):
                 async with self.session.get(url, allow_redirects=False, timeout=timeout) as response:
                     if response.status not in _REDIRECTS:
+                        if answered is not None:
+                            answered()
                         self._check_headers(response)
                         return await self._receive(response, spool, recognise, deadline, progress)
                     location = response.headers.get("Location", "")

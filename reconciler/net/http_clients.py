@@ -21,7 +21,7 @@ USER_AGENT = f"kie-reconciler/{__version__}"
 _LONGEST_RETRY = 86_400.0
 
 CONNECTIONS = 32
-"""The most connections that a session for KIE or for short answers opens at once."""
+"""The most connections that a session for KIE or for short answers opens at once, where its caller names no other."""
 
 _CONNECT_SECONDS = 10.0
 SILENCE = 15.0
@@ -31,13 +31,17 @@ _HEADER_BYTES = 8190
 _HEADERS = 100
 
 
-def kie_session(*, timeout: float = SILENCE, keep_alive: bool = True) -> aiohttp.ClientSession:
+def kie_session(
+    *, timeout: float = SILENCE, keep_alive: bool = True, connections: int = CONNECTIONS
+) -> aiohttp.ClientSession:
     """Return a session for requests to KIE; `timeout` bounds the seconds of silence, not of the whole request.
+
+    It opens at most `connections` at once: more requests wait inside for one, which looks like KIE's silence.
 
     Without `keep_alive` every request opens its own connection at once and without a limit. A connection that the
     server has just closed then cannot swallow a request.
     """
-    return _session(_limited(keep_alive=keep_alive), {}, timeout)
+    return _session(_limited(keep_alive=keep_alive, connections=connections), {}, timeout)
 
 
 def json_client(*, timeout: float = SILENCE) -> httpx.AsyncClient:
@@ -116,9 +120,9 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     return min(max(wait, 0.0), _LONGEST_RETRY)
 
 
-def _limited(*, keep_alive: bool = True) -> aiohttp.TCPConnector:
+def _limited(*, keep_alive: bool = True, connections: int = CONNECTIONS) -> aiohttp.TCPConnector:
     if keep_alive:
-        return aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30)
+        return aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)
     # A request that the rate limit has granted must go out at once: in the connector's queue its grant would expire,
     # and a caller cancelled there could not know that nothing was sent. The rate limit bounds the connections.
     return aiohttp.TCPConnector(limit=0, force_close=True)

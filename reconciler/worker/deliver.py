@@ -6,18 +6,18 @@ something changes is passed over; any other failure stops the delivery. The visi
 failed, and why. Only the visit calls this.
 """
 
-import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
 from reconciler.domain.decide import is_repair
-from reconciler.domain.model import Asset, DeliveryFailed, Result, Row, Stored
+from reconciler.domain.model import Asset, DeliveryFailed, DeliveryPostponed, Result, Row, Stored, Trigger
 from reconciler.domain.object_keys import MediaType, object_key, object_number
 from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
@@ -28,6 +28,9 @@ from reconciler.metrics import Metrics
 from reconciler.postgres.ledger.ledger import Ledger, StoredResults
 from reconciler.storage import PutRequest, Store, prove
 from reconciler.tracing import Span, Tracing
+from reconciler.worker.capacity.breakers import SILENT_CODES, Breakers, TargetSilent
+from reconciler.worker.capacity.fair_slots import FairSlots, NoRoom
+from reconciler.worker.capacity.transfer_speeds import TransferSpeeds
 from reconciler.worker.lease import Lease
 
 log = structlog.get_logger()
@@ -37,6 +40,13 @@ RENEWABLE = frozenset({"host_unlisted"})
 
 SMALL_BYTES = 6 << 20
 """Up to this size the last receipt is written with the success: losing both costs a short transfer only."""
+
+
+REQUESTED = frozenset({Trigger.SYNC, Trigger.BACKFILL})
+"""Triggers of visits whose caller waits for the outcome."""
+
+REQUESTED_PATIENCE = 20.0
+"""Seconds for which a requested visit waits for a slot."""
 
 
 class TransferProgress:
@@ -62,7 +72,10 @@ class TransferProgress:
 
 @dataclass(eq=False)
 class Deliverer:
-    """Delivers at most `slots` generations at once."""
+    """Delivers `concurrency` generations at once, in slots that result hosts share.
+
+    Slow ones, and those that make way for another host, go on beside: at most as many again.
+    """
 
     ledger: Ledger
     kie: KieClient
@@ -71,10 +84,12 @@ class Deliverer:
     store: Store
     metrics: Metrics
     tracing: Tracing
-    slots: InitVar[int]
+    concurrency: InitVar[int]
 
-    def __post_init__(self, slots: int) -> None:
-        self._slots = asyncio.Semaphore(slots)
+    def __post_init__(self, concurrency: int) -> None:
+        self.slots = FairSlots(concurrency)
+        self.breakers = Breakers("host_silent", "host")
+        self.speeds = TransferSpeeds()
         self._under_way: dict[str, TransferProgress] = {}
 
     @property
@@ -93,49 +108,85 @@ class Deliverer:
         main = numbers.index(shown) if shown in numbers else 0
         return StoredResults(addresses, ordered, unwritten, recheck_at, main)
 
-    async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed:
+    def postponed(self, row: Row) -> DeliveryPostponed | None:
+        """Return that the delivery has to wait, where each result that is not stored lies on a silent host only."""
+        silent = None
+        for result in _todo(row):
+            hosts = [_host(address) for address in result.addresses]
+            if not hosts or any(self.breakers.admits(host, row.id) for host in hosts):
+                return None
+            silent = silent or hosts[0]
+        return None if silent is None else _postponed(row.assets, self.breakers.refusal(silent))
+
+    async def deliver(self, row: Row, lease: Lease) -> Stored | DeliveryFailed | DeliveryPostponed:
         """Store and prove every result that can be and has no receipt yet, and documents that have changed.
 
         Raises LeaseLost when another instance has taken over.
         """
+        if (postponed := self.postponed(row)) is not None:
+            return postponed
+        patience = REQUESTED_PATIENCE if lease.claim.trigger in REQUESTED else None
+        try:
+            async with self.slots.hold(self._group(row), is_slow=lambda: self._is_slow(row.id), patience=patience):
+                return await self._deliver_all(row, lease)
+        except NoRoom as full:
+            return _postponed(row.assets, full)
+
+    def _group(self, row: Row) -> str:
+        """Return the host for which this row takes a slot: the first that is not silent; "" for words."""
+        hosts = [_host(address) for result in _todo(row) for address in result.addresses]
+        return next((host for host in hosts if not self.breakers.is_open(host)), hosts[0] if hosts else "")
+
+    def _is_slow(self, generation_id: str) -> bool:
+        progress = self._under_way.get(generation_id)
+        return progress is not None and self.speeds.is_slow(progress.now())
+
+    async def _deliver_all(self, row: Row, lease: Lease) -> Stored | DeliveryFailed | DeliveryPostponed:
         assets = {asset.n: asset for asset in row.assets}
         unwritten: Asset | None = None
         failed: DeliveryFailed | None = None
-        todo = (*_outdated(row), *row.unstored)
-        async with self._slots:
-            for result in todo:
-                progress = self._under_way[row.id] = TransferProgress(row.id, result.n)
-                try:
-                    asset = await self._deliver_one(row, result, lease, progress, assets.get(result.n))
-                    if result is todo[-1] and not (row.missing or failed) and asset.size <= SMALL_BYTES:
-                        unwritten = asset
-                    else:
-                        await self.ledger.stored(row, lease.claim, asset)
-                    assets[result.n] = asset
-                except LeaseLost:
-                    raise
-                except ReconcilerError as error:
-                    stage = progress.now().stage
-                    self.metrics.missed(stage, error.code)
-                    logger = _logger(row, result.n)
-                    logger.warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
-                    failed = failed or _delivery_failed(error, stage, result.n)
-                    # The addresses of the others expire while this one waits for a person.
-                    if stage != "fetch" or not isinstance(error, Permanent):
-                        break
-                finally:
-                    # A visit that lost its lease can still run next to its successor in this process.
-                    if self._under_way.get(row.id) is progress:
-                        del self._under_way[row.id]
+        silent: TargetSilent | None = None
+        todo = _todo(row)
+        for result in todo:
+            progress = self._under_way[row.id] = TransferProgress(row.id, result.n)
+            try:
+                asset = await self._deliver_one(row, result, lease, progress, assets.get(result.n))
+                if result is todo[-1] and not (row.missing or failed or silent) and asset.size <= SMALL_BYTES:
+                    unwritten = asset
+                else:
+                    await self.ledger.stored(row, lease.claim, asset)
+                assets[result.n] = asset
+            except LeaseLost:
+                raise
+            except TargetSilent as waits:
+                silent = silent or waits
+            except ReconcilerError as error:
+                failed = failed or self._note_failure(row, result, progress.now().stage, error)
+                # The addresses of the others expire while this one waits for a person.
+                if progress.now().stage != "fetch" or not isinstance(error, Permanent):
+                    break
+            finally:
+                # A visit that lost its lease can still run next to its successor in this process.
+                if self._under_way.get(row.id) is progress:
+                    del self._under_way[row.id]
         stored = tuple(assets[n] for n in sorted(assets))
+        if failed is None and silent is not None:
+            return _postponed(stored, silent)
         return replace(failed, assets=stored) if failed else Stored(stored, unwritten)
+
+    def _note_failure(self, row: Row, result: Result, stage: str, error: ReconcilerError) -> DeliveryFailed:
+        self.metrics.missed(stage, error.code)
+        logger = _logger(row, result.n)
+        logger.warning("asset.not_stored", stage=stage, code=error.code, reason=str(error))
+        return _delivery_failed(error, stage, result.n)
 
     async def _deliver_one(
         self, row: Row, result: Result, lease: Lease, progress: TransferProgress, before: Asset | None
     ) -> Asset:
         """Fetch, store and prove one result; `before` is what an earlier attempt wrote down about it.
 
-        Its addresses are tried in turn. Where none can be fetched, the error is the first that does not say "gone".
+        Its addresses are tried in turn. Where none can be fetched, the error is the first that a host has caused and
+        that does not say "gone", else that a host is silent and was not asked.
         """
         refusals: list[ReconcilerError] = []
         for source in result.addresses or (None,):
@@ -151,7 +202,7 @@ class Deliverer:
                     continue
                 asset = _asset(row, result, mime, self.fetcher.types[mime], spool, before)
                 return await self._store(row, asset, lease, progress, spool)
-        raise next((refused for refused in refusals if not isinstance(refused, Gone)), refusals[0])
+        raise min(refusals, key=_rank)
 
     async def _store(self, row: Row, asset: Asset, lease: Lease, progress: TransferProgress, spool: Spool) -> Asset:
         """Write down where the asset goes, send it and prove it; return it with its receipt."""
@@ -184,7 +235,7 @@ class Deliverer:
         """Download one source into the spool, from a renewed address where its own is refused; return its MIME type."""
         began = time.monotonic()
         try:
-            mime = await self.fetcher.fetch(source, spool, announced=result.mime, progress=progress.move)
+            mime = await self._fetch_from(row, source, spool, progress, result.mime)
         except Permanent as refused:
             if row.key_hash is None or not (isinstance(refused, Gone) or refused.code in RENEWABLE):
                 raise
@@ -195,10 +246,34 @@ class Deliverer:
                 # Where KIE gives no other address, the first refusal is the one to act on.
                 raise refused from None
             announced = result.mime or self.fetcher.announced_by(source)
-            mime = await self.fetcher.fetch(renewed, spool, announced=announced, progress=progress.move)
+            mime = await self._fetch_from(row, renewed, spool, progress, announced)
+        self.speeds.ended(progress.now())
         self.metrics.downloaded.inc(spool.size)
         _logger(row, result.n).info("asset.downloaded", bytes=spool.size, took=round(time.monotonic() - began, 3))
         return mime
+
+    async def _fetch_from(
+        self, row: Row, address: str, spool: Spool, progress: TransferProgress, announced: str | None
+    ) -> str:
+        """Download from one address and tell its host's breaker; raise TargetSilent where the host is not asked now."""
+        attempt = self.breakers.attempt(_host(address), row.id)
+        was_heard = False
+
+        def heard() -> None:
+            nonlocal was_heard
+            was_heard = True
+            attempt.heard()
+
+        def moved(done: int, total: int | None) -> None:
+            attempt.heard()
+            progress.move(done, total)
+
+        try:
+            return await self.fetcher.fetch(address, spool, announced=announced, progress=moved, answered=heard)
+        except Transient as error:
+            if error.code in SILENT_CODES and not was_heard:
+                attempt.silent()
+            raise
 
     async def _put(self, row: Row, lease: Lease, progress: TransferProgress, asset: Asset, spool: Spool) -> None:
         async def begun(upload: str) -> None:
@@ -210,10 +285,32 @@ class Deliverer:
             await self.store.put(
                 request, spool, holds_lease=lease.trusted, upload_started=begun, progress=progress.move
             )
+        self.speeds.ended(progress.now())
 
 
 def _logger(row: Row, n: int) -> Any:
     return log.bind(generation_id=row.id, task_id=row.task_id, n=n)
+
+
+def _todo(row: Row) -> Sequence[Result]:
+    return (*_outdated(row), *row.unstored)
+
+
+def _host(address: str) -> str:
+    """Return the host of an address with its port, "" where it is malformed."""
+    try:
+        return urlsplit(address).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""
+
+
+def _rank(refused: ReconcilerError) -> int:
+    """Return how little a failed address tells of its result, from 0: the least is the one to act on."""
+    return 2 if isinstance(refused, Gone) else 1 if isinstance(refused, TargetSilent) else 0
+
+
+def _postponed(assets: tuple[Asset, ...], cause: NoRoom | TargetSilent) -> DeliveryPostponed:
+    return DeliveryPostponed(assets, cause.code, str(cause), cause.retry_after or 0.0)
 
 
 def _asset(row: Row, result: Result, mime: str, stored: MediaType, spool: Spool, before: Asset | None) -> Asset:

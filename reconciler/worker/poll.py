@@ -4,9 +4,10 @@ The visit decides that KIE is asked, and what follows from the answer. Where KIE
 callbacks of the task can stand in for its answer.
 """
 
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -39,6 +40,8 @@ from reconciler.metrics import Metrics
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.rate_limit import KeyResting, RateLimit
 from reconciler.tracing import UNTRACED, Tracing
+from reconciler.worker.capacity.breakers import SILENT_CODES, Attempt, Breakers, TargetSilent
+from reconciler.worker.capacity.fair_slots import FairSlots, NoRoom
 from reconciler.worker.route import RingKey, Route, offered_dialect, ring, route
 
 log = structlog.get_logger()
@@ -46,12 +49,18 @@ log = structlog.get_logger()
 WINDOW = 10.0
 """Seconds without requests after KIE answers 429: the window of its documented limit."""
 
+SLOW_SECONDS = 3.0
+"""KIE answers within a second; a request without an answer for so long makes way for others."""
+
+SLOTS = 64
+"""Requests at once where nobody says otherwise."""
+
 _LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 500, 64, 200
 
 
 @dataclass(eq=False)
 class Poller:
-    """Asks KIE within the rate limit, with the keys of the ring."""
+    """Asks KIE within the rate limit, with the keys of the ring; KIE's paths share the slots."""
 
     kie: KieClient
     inbox: Inbox
@@ -59,18 +68,21 @@ class Poller:
     keys: Sequence[RingKey]
     metrics: Metrics
     tracing: Tracing = UNTRACED
+    slots: FairSlots = field(default_factory=lambda: FairSlots(SLOTS))
+    breakers: Breakers = field(default_factory=lambda: Breakers("path_silent", "page of KIE"))
 
     def spare(self, row: Row) -> bool:
         """Return whether a request about this row could be sent at once."""
         return self.rate_limit.spare(route(row, self.keys).key_hash)
 
-    async def ask(self, row: Row, now: datetime) -> tuple[Row, Observation]:
+    async def ask(self, row: Row, now: datetime, on_slow: Callable[[], None]) -> tuple[Row, Observation]:
         """Return the row, which now knows what answered, and what the record of its task says.
 
-        Where KIE stays unreachable, the result that the task's callbacks agree on takes the record's place.
+        `on_slow` is called where the answer takes so long that others need not wait for it. Where KIE stays
+        unreachable, the result that the task's callbacks agree on takes the record's place.
         """
         chosen = route(row, self.keys)
-        observation, _ = await self._record(row, row.task_id or "", chosen)
+        observation, _ = await self._record(row, row.task_id or "", chosen, on_slow)
         if isinstance(observation, Unreachable) and may_trust(row, observation, len(self.keys), now):
             return row, await self._callback_result(row, observation, now)
         return _with_route(row, observation, chosen), observation
@@ -142,15 +154,35 @@ class Poller:
                 return chosen, observation, record
         return rejected or (chosen, observation, record)
 
-    async def _record(self, row: Row, task_id: str, chosen: Route) -> tuple[Observation, object]:
-        """Wait for a slot and ask; return what the answer means, and the record itself where one came."""
+    async def _record(
+        self, row: Row, task_id: str, chosen: Route, on_slow: Callable[[], None] = lambda: None
+    ) -> tuple[Observation, object]:
+        """Wait for a slot and the key's rate, and ask; return what the answer means, and the record where one came."""
+        path, sent_at = chosen.dialect.path, math.inf
         try:
-            await self.rate_limit.take(chosen.key_hash)
+            if not self.breakers.admits(path, row.id):
+                raise self.breakers.refusal(path)
+            async with self.slots.hold(
+                path, is_slow=lambda: time.monotonic() - sent_at > SLOW_SECONDS, on_aside=on_slow
+            ):
+                await self.rate_limit.take(chosen.key_hash)
+                # Only now: the rows before this one in the queue may have found the page silent.
+                attempt = self.breakers.attempt(path, row.id)
+                sent_at = time.monotonic()
+                return await self._answered(row, task_id, chosen, attempt)
         except KeyResting as resting:
             return Unreachable("rate_limited", str(resting), resting.retry_after, request_sent=False), None
+        except TargetSilent as silent:
+            since = silent.silent_for
+            return Unreachable(silent.code, str(silent), silent.retry_after, request_sent=False, silent_for=since), None
+        except NoRoom as full:
+            return Unreachable(full.code, str(full), full.retry_after, request_sent=False), None
+
+    async def _answered(self, row: Row, task_id: str, chosen: Route, attempt: Attempt) -> tuple[Observation, object]:
+        """Send the request that the rate has granted."""
         began = time.monotonic()
         with self.tracing.step("poll", row.id, task_id=task_id, family=chosen.dialect.name) as span:
-            observation, record = await self._request(task_id, chosen)
+            observation, record = await self._request(task_id, chosen, attempt)
             span.note(outcome=WORDS[type(observation)])
             if isinstance(observation, Unreachable):
                 span.failed(observation.reason, observation.detail)
@@ -162,12 +194,15 @@ class Poller:
         await self._account(observation, chosen.key_hash, time.monotonic() - began)
         return observation, record
 
-    async def _request(self, task_id: str, chosen: Route) -> tuple[Observation, object]:
+    async def _request(self, task_id: str, chosen: Route, attempt: Attempt) -> tuple[Observation, object]:
         path, asked_id = asked(chosen.dialect, task_id)
         try:
             reply = await self.kie.record(asked_id, path=path, key_hash=chosen.key_hash)
         except Transient as error:
+            if error.code in SILENT_CODES:
+                attempt.silent()
             return Unreachable(error.code, str(error), error.retry_after), None
+        attempt.heard()
         if (mismatch := other_task(reply.body, asked_id)) is not None:
             # A connection is one answer behind and would stay so, and we do not know which.
             self.kie.renew()

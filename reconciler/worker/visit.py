@@ -23,6 +23,7 @@ from reconciler.domain.model import (
     AttachTask,
     Decision,
     Deliver,
+    DeliveryPostponed,
     Done,
     DurationModel,
     Fail,
@@ -116,6 +117,11 @@ class Visitor:
     tracing: Tracing
     sinks: Sequence[VisitSink]
 
+    @property
+    def room(self) -> int:
+        """Return how many more rows can be delivered, or wait for it as the next ones."""
+        return self.deliverer.slots.room
+
     async def visit(self, claimed_row: ClaimedRow, lease: Lease) -> VisitOutcome:
         """Visit one claimed generation until it rests.
 
@@ -173,8 +179,10 @@ class Visitor:
             row = absorb(row, observation, now)
             decision = decide(row, observation, now, self.policy.draw(spare=self._has_spare_request(row, trigger)))
             match decision:
+                case Poll() if (postponed := self._postponed(row)) is not None:
+                    observation = postponed
                 case Poll():
-                    row, observation = await self.poller.ask(row, now)
+                    row, observation = await self.poller.ask(row, now, lease.on_polled)
                 case IdentifyTask():
                     row, observation = await self.poller.identify(row)
                 case Deliver():
@@ -248,6 +256,12 @@ class Visitor:
         log.warning("row.locked", generation_id=outcome.row.id, task_id=outcome.row.task_id, reason=str(error))
         await self.ledger.rest(outcome.row, outcome.claim, rest)
         return replace(outcome, decision=rest)
+
+    def _postponed(self, row: Row) -> DeliveryPostponed | None:
+        """Return that new addresses would not help a row whose known ones lie on a silent host, else None."""
+        if self.policy.limits.observe or row.stale or not row.failures:
+            return None
+        return self.deliverer.postponed(row)
 
     def _has_spare_request(self, row: Row, trigger: Trigger) -> bool:
         """Return whether a poll could be sent at once; one that a person or a callback asked for never waits."""

@@ -2,8 +2,8 @@
 
 One loop claims: first the woken generations, then the due ones, and where a request to KIE would go unused, the one
 that is due next. A thousand wakes of one generation are one visit. `max_polling` bounds the visits that still need KIE,
-so that no lease runs out in a queue for a request; deliveries have slots of their own (`deliver.py`). The daemon runs
-`run` and `keep`; the operations use `once`.
+so that no lease runs out in a queue for a request; deliveries have slots of their own (`deliver.py`), and no more due
+generations are claimed than can be delivered or wait next. The daemon runs `run` and `keep`; the operations use `once`.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ BACKLOG_PAUSE = 0.05
 """Seconds between two claims, so that one serves several wakes; longer while overdue rows wait anyway."""
 
 MAX_HELD = 256
-"""The most generations that one process holds at once, most of them waiting for a slot to deliver."""
+"""The most generations that one process holds at once."""
 
 Claiming = Callable[[], Coroutine[Any, Any, list[Claim]]]
 Visit = Callable[[ClaimedRow, Lease], Coroutine[Any, Any, VisitOutcome | None]]
@@ -69,6 +69,7 @@ class Worker:
         self._releases = Releases(self.claims, self.metrics)
         self._claiming = asyncio.Lock()
         self._early_at = 0.0
+        self._beyond_at = 0.0
 
     def wake(self, generation_id: str, trigger: Trigger = Trigger.NOTIFY) -> None:
         """Visit this generation soon: a hint that is never refused and never waits."""
@@ -94,17 +95,39 @@ class Worker:
         free = min(self.max_polling - len(self._polling), MAX_HELD - len(self._visits))
         if free <= 0:
             return self.sweep_seconds
+        unused = not self._polling
         # Woken generations are visited before anything else is claimed: a person may be waiting for them.
         woken = await self._begin(lambda: self._claim_woken(free))
-        overdue = await self._begin(lambda: self.claims.due(free - woken)) if woken < free else 0
-        begun = woken + overdue or await self._begin(self._claim_early)
+        limit = self._due_limit(free - woken)
+        overdue = await self._begin(lambda: self.claims.due(limit)) if limit > 0 else 0
+        begun = woken + overdue
+        # The due ones may be deliveries only, which leave the requests to KIE unused.
+        if not begun or (unused and not woken):
+            begun += await self._begin(self._claim_early)
         if begun or self._wakes:
             self._stirred.set()
             await asyncio.sleep(BACKLOG_PAUSE if overdue else CLAIM_PAUSE)
             return CLAIM_PAUSE
         due = await self.claims.next_due()
         soonest = self.sweep_seconds if due is None else min(due, self._early_at - time.monotonic())
+        if limit <= 0:
+            # Due rows are left: they wait for the end of a delivery, which stirs this loop, or for a request to KIE.
+            soonest = min(soonest, self._beyond_at - time.monotonic())
         return min(max(soonest, CLAIM_PAUSE), IDLE_SECONDS if self.claims.unacknowledged.open else self.sweep_seconds)
+
+    def _due_limit(self, free: int) -> int:
+        """Return how many due generations to claim: as many as there is room to deliver, else one a request to KIE.
+
+        A row that is claimed without room may need no delivery yet.
+        """
+        room = self.visitor.room
+        if room > 0 or free <= 0:
+            return min(free, room)
+        now = time.monotonic()
+        if now < self._beyond_at:
+            return 0
+        self._beyond_at = now + self.request_gap
+        return 1
 
     async def _claim_woken(self, limit: int) -> list[Claim]:
         wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:limit]}

@@ -81,6 +81,17 @@ def test_a_rejected_key_does_not_count_while_another_one_may_have_made_the_task(
     assert result == (CallbackResult(RESULT, rejected) if trusted else rejected)
 
 
+@pytest.mark.parametrize(("silent_for", "trusted"), [(9.9, False), (10.0, True)])
+def test_where_kies_page_answers_nobody_for_ten_seconds_the_polls_of_other_rows_count(
+    silent_for: float, trusted: bool
+) -> None:
+    not_asked = Unreachable("path_silent", request_sent=False, silent_for=silent_for)
+
+    result = trusted_result(row_in_flight(), not_asked, [RESULT], key_count=2, now=NOW)
+
+    assert result == (CallbackResult(RESULT, not_asked) if trusted else not_asked)
+
+
 @pytest.mark.parametrize(
     "callbacks",
     [

@@ -19,6 +19,7 @@ from reconciler.domain.model import (
     Decision,
     Deliver,
     DeliveryFailed,
+    DeliveryPostponed,
     Done,
     Fail,
     Finish,
@@ -46,6 +47,7 @@ from tests.domain.worlds import (
     NOW,
     OBSERVATIONS,
     POLICIES,
+    POSTPONED,
     READY,
     RESULTS,
     STORED,
@@ -65,7 +67,7 @@ from tests.domain.worlds import (
 )
 
 ANSWERS = WORKING | READY | UNREADABLE | FAILED | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | CALLBACK_RESULT
-WORLDS = st.builds(always, ANSWERS, STORED | DELIVERY_FAILED, IDENTIFIED | NOT_IDENTIFIED)
+WORLDS = st.builds(always, ANSWERS, STORED | DELIVERY_FAILED | POSTPONED, IDENTIFIED | NOT_IDENTIFIED)
 GIVEN = st.builds(Ready, RESULTS.filter(lambda results: any(result.available for result in results)))
 BAD_ANSWERS = WORKING | TASK_UNKNOWN | UNREACHABLE | NOT_SENT | UNREADABLE | GIVEN | CALLBACK_RESULT
 RECENT = timedelta(days=9)
@@ -109,8 +111,8 @@ def test_a_delivery_follows_only_the_start_of_a_visit_or_a_success(row: Row, obs
         assert absorb(row, observation, NOW).unstored
 
 
-@given(rows(), STORED | DELIVERY_FAILED, POLICIES)
-def test_after_a_delivery_the_visit_ends(row: Row, observation: Stored | DeliveryFailed, policy: Policy):
+@given(rows(), STORED | DELIVERY_FAILED | POSTPONED, POLICIES)
+def test_after_a_delivery_the_visit_ends(row: Row, observation: Observation, policy: Policy):
     assert isinstance(decided(row, observation, policy), Finish | Reschedule | Fail | Done)
 
 
@@ -231,11 +233,10 @@ def test_absorb_does_not_change_the_applications_columns(row: Row, observation: 
 @given(rows(), OBSERVATIONS)
 def test_only_deliveries_change_assets_and_only_requests_count_as_polls(row: Row, observation: Observation):
     after = absorb(row, observation, NOW)
-    counts = not isinstance(observation, NotPolled | Stored | DeliveryFailed) and getattr(
-        observation, "request_sent", True
-    )
+    delivery = isinstance(observation, Stored | DeliveryFailed | DeliveryPostponed)
+    counts = not (delivery or isinstance(observation, NotPolled)) and getattr(observation, "request_sent", True)
 
-    assert after.assets == (observation.assets if isinstance(observation, Stored | DeliveryFailed) else row.assets)
+    assert after.assets == (observation.assets if delivery else row.assets)
     assert after.polls == row.polls + counts
     assert after.polled_at == (NOW if counts else row.polled_at)
 

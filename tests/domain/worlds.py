@@ -19,6 +19,7 @@ from reconciler.domain.model import (
     Decision,
     Deliver,
     DeliveryFailed,
+    DeliveryPostponed,
     Done,
     DurationModel,
     Fail,
@@ -170,6 +171,9 @@ DELIVERY_FAILED = st.builds(
     permanent=st.booleans(),
     retry_after=RETRY_AFTERS,
 )
+POSTPONED = st.builds(
+    DeliveryPostponed, ASSETS, st.sampled_from(["no_room", "host_silent"]), st.just("words"), st.floats(0, 1e9)
+)
 STORED = st.builds(Stored, ASSETS)
 OBSERVATIONS = st.one_of(
     st.just(NotPolled()),
@@ -184,6 +188,7 @@ OBSERVATIONS = st.one_of(
     IDENTIFIED,
     NOT_IDENTIFIED,
     DELIVERY_FAILED,
+    POSTPONED,
     STORED,
 )
 

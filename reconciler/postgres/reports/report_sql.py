@@ -83,7 +83,8 @@ def waiting(table: TableShape) -> Statement:
     """
     undelivered = "w.media_deadline IS NOT NULL AND w.shown IS NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
     return Statement(f"""
-SELECT w.finding, count(*) AS rows, count(*) FILTER (WHERE w.misses >= 3 AND {IN_FLIGHT}) AS unheard,
+SELECT w.finding, count(*) AS rows,
+       count(*) FILTER (WHERE (w.misses >= 3 OR w.why LIKE 'KIE: path_silent%') AND {IN_FLIGHT}) AS unheard,
        count(*) FILTER (WHERE {undelivered} AND w.media_deadline < now() + :soon::interval) AS expiring,
        extract(epoch FROM min(w.media_deadline) FILTER (WHERE {undelivered}) - now())::float8 AS left
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}

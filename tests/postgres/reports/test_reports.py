@@ -170,6 +170,15 @@ async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports:
     assert snapshot.oldest == pytest.approx(3600, abs=5)
 
 
+async def test_rows_that_are_not_asked_about_because_kies_page_is_silent_count_as_unreachable(
+    pool: Any, reports: Reports
+) -> None:
+    for why in ("KIE: path_silent, the page of KIE /a says nothing", "fetch: host_silent, the host a says nothing"):
+        await keep(pool, await add(pool, "generating", HOUR), why=why, due_at_in=5)
+
+    assert (await reports.snapshot()).unreachable == 1
+
+
 async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(pool: Any, reports: Reports) -> None:
     for left, due in ((13 * 3600, 5), (11 * 3600, 5), (2 * 3600, 5), (600, None)):
         row = await add(pool, "generating", 24 * HOUR)
