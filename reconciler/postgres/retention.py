@@ -10,8 +10,9 @@ from datetime import timedelta
 
 import asyncpg
 
+from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import LEASE_IS_FREE, mark_orphans
+from reconciler.postgres.predicates import CREATED, LEASE_IS_FREE, mark_orphans
 from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
 
@@ -104,7 +105,7 @@ class Retention:
     async def failed(
         self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False
     ) -> DeletedBatch:
-        """Delete the next failed generations older than this with nothing stored, or only count them."""
+        """Delete the next generations that failed longer ago with nothing stored, or only count them."""
         statement = self._count_failed if dry_run else self._delete_failed
         try:
             return await self._batch(statement, older, after, BATCH)
@@ -115,7 +116,8 @@ class Retention:
         self, statement: Statement, older: timedelta, after: tuple[str, str] | None, limit: int
     ) -> DeletedBatch:
         at, generation_id = after or (None, None)
-        row = await self._database.row(*statement(older=older, after_at=at, after_id=generation_id, limit=limit))
+        parameters = {"older": older, "after_at": at, "after_id": generation_id, "limit": limit, "term": self._term}
+        row = await self._database.row(*statement(**parameters))
         assert row is not None
         return DeletedBatch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
 
@@ -194,9 +196,12 @@ forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = g
 
 
 def _failed_sql(table: TableShape, *, delete: bool) -> Statement:
-    """Read the next :limit failed rows older than :older behind :after_at, :after_id; return count, looked and place.
+    """Read the next :limit failed rows behind :after_at, :after_id; return count, looked and place.
 
-    With `delete`, delete those that have nothing stored and are not asked about any more, with their bookkeeping.
+    Rows are read in the order of their creation; no row failed before. With `delete`, delete those that failed longer
+    than :older ago, have nothing stored and are not asked about any more, with their bookkeeping; and note the time
+    where nothing tells when a row failed. The bookkeeping is locked first, as everywhere (`ledger`): a row that a visit
+    holds, or that was reopened meanwhile, stays.
     """
     empty = [_empty(table, name) for name in ("result_urls", "asset_urls") if table.has(name)]
     place = f"coalesce(:after_at::text, '-infinity')::{table.columns['created_at']}"
@@ -210,20 +215,45 @@ WITH stretch AS MATERIALIZED (
        AND g.created_at >= {place}
        AND (:after_at::text IS NULL OR (g.created_at, g.id) > ({place}, :after_id::text::{table.id_type}))
      ORDER BY g.created_at, g.id LIMIT :limit),
+at_rest AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w
+     WHERE w.generation_id = ANY (ARRAY(SELECT id::text FROM stretch)) AND {LEASE_IS_FREE}
+       AND NOT ((w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
+     {"ORDER BY w.generation_id FOR UPDATE SKIP LOCKED" if delete else ""}),
+failed AS MATERIALIZED (
+    SELECT g.id, {_failure_time(table)} AS at FROM public.generations g
+     WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
+       AND (g.id::text IN (SELECT generation_id FROM at_rest)
+            OR NOT EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = g.id::text))),
 old AS (
     SELECT g.id FROM public.generations g
-     WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
+     WHERE g.id = ANY (ARRAY(SELECT id FROM failed WHERE at < now() - :older::interval))
        AND {" AND ".join(["g.status = 'failed'", "g.asset_url IS NULL", *empty])}
        AND NOT EXISTS (SELECT FROM reconciler.assets a
                         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL)
-       AND NOT EXISTS (SELECT FROM reconciler.work w
-                        WHERE w.generation_id = g.id::text AND (w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"FOR UPDATE OF g SKIP LOCKED" if delete else ""}),
-gone AS ({gone}){_FORGET if delete else ""}
+gone AS ({gone}){_FORGET + _noted_sql(table) if delete else ""}
 SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM stretch) AS looked, last.at, last.id
   FROM (SELECT NULL) AS one LEFT JOIN (
        SELECT s.created_at::text AS at, s.id::text AS id FROM stretch s ORDER BY s.created_at DESC, s.id DESC LIMIT 1
        ) AS last ON true""")
+
+
+def _failure_time(table: TableShape) -> str:
+    """Return when a failed row failed, NULL where nothing is known but when it was created."""
+    told = table.columns.get("updated_at") in {"timestamp with time zone", "timestamp without time zone", "date"}
+    updated = "g.updated_at::timestamptz" if told else "NULL"
+    return f"reconciler.failure_time(g.id::text, g.task_id::text, {CREATED}, {updated})"
+
+
+def _noted_sql(table: TableShape) -> str:
+    """Note that the rows of the CTE `failed` of which nothing is known were seen to have failed."""
+    return f""",
+noted AS (
+    INSERT INTO reconciler.work AS w (generation_id, seen_status, seen_task, failed_at)
+    SELECT g.id::text, 'failed', CASE WHEN octet_length(g.task_id) <= {LONGEST_TASK} THEN g.task_id END, now()
+      FROM public.generations g JOIN failed ON failed.id = g.id WHERE failed.at IS NULL AND g.status = 'failed'
+    ON CONFLICT (generation_id) DO UPDATE SET failed_at = excluded.failed_at)"""
 
 
 def _named_sql(table: TableShape, *, first: bool) -> Statement:

@@ -28,11 +28,15 @@ ELIGIBLE = EligibleRows(providers=("kie",), task_pattern=".+", their_hosts=HOSTS
 
 
 async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0, **columns: Any) -> str:
-    """Insert a generation of this age in seconds as an application does; return its id."""
+    """Insert a generation of this age in seconds as an application does; return its id.
+
+    A failed one failed when it was created.
+    """
     values = {"status": status, "task_id": "task-1", **columns}
-    names = ", ".join([*values, "created_at"])
-    places = ", ".join(f"${n}" for n in range(2, len(values) + 2))
-    sql = f"INSERT INTO public.generations ({names}) VALUES ({places}, now() - $1 * interval '1 second')"
+    times = ["created_at", *(["updated_at"] if status == "failed" and "updated_at" not in values else [])]
+    names = ", ".join([*values, *times])
+    places = ", ".join([*(f"${n}" for n in range(2, len(values) + 2)), *["now() - $1 * interval '1 second'"] * len(times)])
+    sql = f"INSERT INTO public.generations ({names}) VALUES ({places})"
     made: str = await pool.fetchval(f"{sql} RETURNING id::text", age, *values.values())
     return made
 

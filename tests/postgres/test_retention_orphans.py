@@ -77,8 +77,8 @@ async def test_a_cancelled_row_leaves_its_object_to_be_removed(books: Books) -> 
 
 async def test_every_old_failure_goes_in_batches_and_a_dry_run_only_counts(books: Books) -> None:
     await books.pool.execute(
-        """INSERT INTO public.generations (status, created_at, result_urls)
-           SELECT 'failed', now() - interval '31 days' - n * interval '1 second',
+        """INSERT INTO public.generations (status, created_at, updated_at, result_urls)
+           SELECT 'failed', now() - interval '31 days' - n * interval '1 second', now() - interval '31 days',
                   CASE WHEN n % 10 = 0 THEN '["https://x"]'::jsonb END FROM generate_series(1, $1) n""",
         3 * BATCH,
     )
@@ -95,6 +95,7 @@ async def test_an_unproven_upload_of_a_deleted_failure_becomes_an_orphan(books: 
     row, claim = await books.held(await books.insert(age=31 * DAY))
     row = await books.stored(row, claim)
     await books.change(row.id, "status = 'failed'")
+    await books.set(row.id, "failed_at = now() - interval '31 days', lease = NULL, lease_until = NULL")
     await books.pool.execute("UPDATE reconciler.assets SET verified_by = NULL")
     assert await delete_failed(books.retention(), timedelta(days=30)) == 1
     assert await books.pool.fetchval("SELECT path FROM reconciler.orphans") == row.assets[0].path
