@@ -83,7 +83,8 @@ async def test_it_works_on_an_older_table_and_for_the_service_role(empty_dsn: st
     await migrate(empty_dsn, application=True)
     await connection.execute(
         "ALTER TABLE public.generations DISABLE TRIGGER generations_updated_at;"
-        "UPDATE public.generations SET created_at = now() - interval '31 days', updated_at = now() - interval '31 days';"
+        "UPDATE public.generations SET created_at = now() - interval '31 days';"
+        "UPDATE public.generations SET updated_at = created_at;"
         "INSERT INTO public.generations"
         "       (user_id, type, model_id, model_name, prompt, status, created_at, updated_at, result_urls)"
         " SELECT gen_random_uuid(), 'image', 'm', 'M', 'with ' || cardinality(urls), 'failed',"

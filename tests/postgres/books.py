@@ -16,6 +16,7 @@ from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.ledger.ledger import Ledger, StoredResults
+from reconciler.postgres.orphans import Orphans
 from reconciler.postgres.pool import Database
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape, introspect
@@ -35,7 +36,9 @@ async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0
     values = {"status": status, "task_id": "task-1", **columns}
     times = ["created_at", *(["updated_at"] if status == "failed" and "updated_at" not in values else [])]
     names = ", ".join([*values, *times])
-    places = ", ".join([*(f"${n}" for n in range(2, len(values) + 2)), *["now() - $1 * interval '1 second'"] * len(times)])
+    places = ", ".join(
+        [*(f"${n}" for n in range(2, len(values) + 2)), *["now() - $1 * interval '1 second'"] * len(times)]
+    )
     sql = f"INSERT INTO public.generations ({names}) VALUES ({places})"
     made: str = await pool.fetchval(f"{sql} RETURNING id::text", age, *values.values())
     return made
@@ -55,6 +58,9 @@ class Books:
 
     def retention(self) -> Retention:
         return Retention(self.database, self.table, term=30)
+
+    def orphans(self) -> Orphans:
+        return Orphans(self.database, self.table)
 
     def ledger(self, *, handover: bool = False) -> Ledger:
         return Ledger(self.database, self.table, handover=handover)

@@ -26,7 +26,9 @@ async def test_old_failures_with_nothing_stored_are_deleted_with_their_bookkeepi
     old = await books.insert(status="queued", age=31 * DAY)
     await books.claim(old)
     await books.change(old, "status = 'failed', result_urls = '[]'")
-    await books.set(old, "seen_status = 'failed', failed_at = now() - interval '31 days', lease = NULL, lease_until = NULL")
+    await books.set(
+        old, "seen_status = 'failed', failed_at = now() - interval '31 days', lease = NULL, lease_until = NULL"
+    )
     assert await failed(books, 30) == 1
     assert await generations(books) == set()
     assert await books.work(old) is None
