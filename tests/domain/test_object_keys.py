@@ -242,6 +242,8 @@ def test_a_key_tells_its_generation_or_nothing(generation_id: str, replaces: str
     assert found == (generation_id if path_segment(generation_id) == generation_id else None)
 
 
-@pytest.mark.parametrize("name", ["", "loose.png", "a/b", "user/image/none.png", "user/image/x_1_.png", "a/b/c/d_1.png"])
+@pytest.mark.parametrize(
+    "name", ["", "loose.png", "a/b", "user/image/none.png", "user/image/x_1_.png", "a/b/c/d_1.png"]
+)
 def test_what_is_no_key_tells_no_generation(name: str) -> None:
     assert generation_of(name) is None

@@ -120,7 +120,7 @@ async def test_two_cleanups_at_once_remove_each_object_once(books: Books) -> Non
 
 @pytest.mark.parametrize("column", ["asset_url", "asset_urls"])
 async def test_an_object_that_its_row_shows_again_since_the_table_was_read_stays(books: Books, column: str) -> None:
-    row, _, path = await named(books)
+    _, _, path = await named(books)
     value = f'["{OURS}/{path}"]' if column == "asset_urls" else f"{OURS}/{path}"
     await books.pool.execute(f"UPDATE public.generations SET {column} = $1", value)
     assert await books.orphans().remove([path], HOUR, Gate().remove) == []
