@@ -78,28 +78,21 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
         ),
     ) -> SyncAnswer:
         services = readiness_gate.enter()
-        deadline = time.monotonic() + wait
 
         def visit(generation_id: str) -> asyncio.Task[TaskState] | None:
             if caller.user_id is None:
                 return services.single_flight.visit(generation_id, readiness_gate.enter)
             return user_syncs.visit(caller.user_id, generation_id, services.single_flight, readiness_gate.enter)
 
+        deadline = time.monotonic() + wait
         async with _turn(user_syncs, caller, wait) as turn:
             ids = [row.id for row in await _visible_rows(services, caller, task_id)]
             visits = [visit(generation_id) if turn else None for generation_id in ids]
-            begun = [one for one in visits if one is not None]
-            if begun:
-                await asyncio.wait(begun, timeout=max(deadline - time.monotonic(), 0))
-            if visits:
-                _raise_error(visits[0])
-            unfinished = [generation_id for generation_id, one in zip(ids, visits, strict=True) if not _over(one)]
-            continues = await _continues(services, unfinished)
+            if await _continue(services, ids, visits, deadline):
+                response.status_code = 202
             rows = await services.generation_list.these(ids, caller.user_id)
         if not rows:
             raise Problem(404, "not_found", "there is no such task")
-        if continues:
-            response.status_code = 202
         return SyncAnswer.model_validate(item(rows[0]))
 
     return router
@@ -133,8 +126,18 @@ def _over(visit: asyncio.Task[TaskState] | None) -> bool:
     return visit.exception() is not None or (case := visit.result().details) is None or not case.held
 
 
-async def _continues(services: RouteServices, unfinished: list[str]) -> bool:
-    """Whether work on any of these generations continues; their visits are not over, but the row may have ended."""
+async def _continue(
+    services: RouteServices, ids: list[str], visits: list[asyncio.Task[TaskState] | None], deadline: float
+) -> bool:
+    """Wait for these visits until the deadline; return whether work on any of the generations continues.
+
+    A visit that is not over may belong to a row that has ended. Raises Problem 502 where KIE could not be asked about
+    the first.
+    """
+    if begun := [visit for visit in visits if visit is not None]:
+        await asyncio.wait(begun, timeout=max(deadline - time.monotonic(), 0))
+        _raise_error(visits[0])
+    unfinished = [generation_id for generation_id, visit in zip(ids, visits, strict=True) if not _over(visit)]
     cases = await services.reports.details_of(unfinished)
     return not all(ended(case, services.operator.settings) for case in cases)
 
