@@ -190,11 +190,15 @@ at_rest AS MATERIALIZED (
      WHERE w.generation_id = ANY (ARRAY(SELECT id::text FROM stretch)) AND {LEASE_IS_FREE}
        AND NOT ((w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"ORDER BY w.generation_id FOR UPDATE SKIP LOCKED" if delete else ""}),
-failed AS MATERIALIZED (
-    SELECT g.id, {_failure_time(table)} AS at FROM public.generations g
+known (ids, tasks, created, updated) AS MATERIALIZED (
+    SELECT array_agg(g.id::text), array_agg(g.task_id::text), array_agg({CREATED}), array_agg({_updated(table)})
+      FROM public.generations g
      WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
        AND (g.id::text IN (SELECT generation_id FROM at_rest)
             OR NOT EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = g.id::text))),
+failed AS MATERIALIZED (
+    SELECT f.id::{table.id_type}, f.at
+      FROM known, reconciler.failure_times(known.ids, known.tasks, known.created, known.updated) AS f),
 old AS (
     SELECT g.id FROM public.generations g
      WHERE g.id = ANY (ARRAY(SELECT id FROM failed WHERE at < now() - :older::interval))
@@ -209,11 +213,10 @@ SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM stretch) AS l
        ) AS last ON true""")
 
 
-def _failure_time(table: TableShape) -> str:
-    """Return when a failed row failed, NULL where nothing is known but when it was created."""
+def _updated(table: TableShape) -> str:
+    """Return when a row was last changed, NULL where the table does not tell."""
     told = table.columns.get("updated_at") in {"timestamp with time zone", "timestamp without time zone", "date"}
-    updated = "g.updated_at::timestamptz" if told else "NULL"
-    return f"reconciler.failure_time(g.id::text, g.task_id::text, {CREATED}, {updated})"
+    return "g.updated_at::timestamptz" if told else "NULL::timestamptz"
 
 
 # Notes that the rows of the CTE `failed` of which nothing is known were seen to have failed.
