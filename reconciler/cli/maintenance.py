@@ -73,6 +73,7 @@ def cleanup(
     given another object.
     """
     from reconciler.bootstrap import parts
+    from reconciler.postgres.orphans import Orphans
     from reconciler.postgres.retention import Retention
     from reconciler.worker.periodic.retention import delete_failed, remove_orphans
 
@@ -82,7 +83,7 @@ def cleanup(
         async with parts(settings) as built:
             retention = Retention(built.pools.application, built.table, term=settings.lease_seconds)
             failed = await delete_failed(retention, age, dry_run=dry_run)
-            return failed, await remove_orphans(retention, built.store, dry_run=dry_run)
+            return failed, await remove_orphans(Orphans(built.database, built.table), built.store, dry_run=dry_run)
 
     failed, orphans = asyncio.run(run())
     word = "to delete" if dry_run else "deleted"

@@ -101,6 +101,7 @@ AMBIGUOUS_CHARACTERS = re.compile(r"[\s\\\x00-\x1f\x7f]")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REPLACED_ID = re.compile(r".*\.[0-9a-f]{32}")
 _OBJECT_NUMBER = re.compile(r"([0-9]{1,4})(?:-[0-9a-f]{8})?\.")
+_KEY = re.compile(r"[^/]+/[^/]+/([^/]+)_[0-9]{1,4}(?:-[0-9a-f]{8})?\.[^./]+")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -142,6 +143,12 @@ def object_number(generation_id: str, address: str | None) -> int | None:
     _, found, rest = (address or "").rpartition(f"/{path_segment(generation_id)}_")
     number = _OBJECT_NUMBER.match(rest) if found else None
     return int(number[1]) if number else None
+
+
+def generation_of(key: str) -> str | None:
+    """Return the id of the generation whose object has this key; None where the key does not hold it."""
+    found = _KEY.fullmatch(key)
+    return None if found is None or _REPLACED_ID.fullmatch(found[1]) else found[1]
 
 
 def path_segment(name: str) -> str:

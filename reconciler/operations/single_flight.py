@@ -36,6 +36,10 @@ class SingleFlight:
             task.add_done_callback(partial(self._end, generation_id))
         return task
 
+    def under_way(self, generation_id: str) -> asyncio.Task[TaskState] | None:
+        """Return the visit of this generation that is under way, None where there is none."""
+        return self._visits.get(generation_id)
+
     async def _visit(self, generation_id: str, enter: Callable[[], object]) -> TaskState:
         enter()
         async with self._slots:

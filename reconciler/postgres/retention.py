@@ -1,17 +1,17 @@
-"""What grows old: failed generations with nothing stored, objects that no row names, and our own records.
+"""What grows old: failed generations with nothing stored, and our own records.
 
 The leader calls this once an hour, and `cleanup` does (`worker/periodic/retention.py`). Every statement is bounded,
-so that no lock is held for long.
+so that no lock is held for long. Stored objects that no row names are in `orphans`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import asyncpg
 
+from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import LEASE_IS_FREE, mark_orphans
+from reconciler.postgres.predicates import CREATED, LEASE_IS_FREE, mark_orphans
 from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
 
@@ -64,11 +64,6 @@ unaudited AS (
 UPDATE reconciler.work w SET audit_at = now() + random() * interval '30 days'
   FROM unaudited WHERE w.generation_id = unaudited.generation_id""")
 
-# Returns the next :limit paths behind :after that were marked as orphans longer than :older ago.
-_ORPHANS = Statement("""
-SELECT path FROM reconciler.orphans WHERE since < now() - :older::interval AND path > :after
- ORDER BY path LIMIT :limit""")
-
 # Returns the id at a random place of `work`, no row where the table has fewer than :walk rows.
 _ANYWHERE = Statement("""
 WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass)
@@ -97,14 +92,12 @@ class Retention:
         self._walked: str | None = None
         self._delete_failed = _failed_sql(table, delete=True)
         self._count_failed = _failed_sql(table, delete=False)
-        self._named_first = _named_sql(table, first=True)
-        self._named = _named_sql(table, first=False)
         self._deserted = _deserted_sql(table)
 
     async def failed(
         self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False
     ) -> DeletedBatch:
-        """Delete the next failed generations older than this with nothing stored, or only count them."""
+        """Delete the next generations that failed longer ago with nothing stored, or only count them."""
         statement = self._count_failed if dry_run else self._delete_failed
         try:
             return await self._batch(statement, older, after, BATCH)
@@ -115,7 +108,8 @@ class Retention:
         self, statement: Statement, older: timedelta, after: tuple[str, str] | None, limit: int
     ) -> DeletedBatch:
         at, generation_id = after or (None, None)
-        row = await self._database.row(*statement(older=older, after_at=at, after_id=generation_id, limit=limit))
+        parameters = {"older": older, "after_at": at, "after_id": generation_id, "limit": limit, "term": self._term}
+        row = await self._database.row(*statement(**parameters))
         assert row is not None
         return DeletedBatch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
 
@@ -132,28 +126,6 @@ class Retention:
             if after is None:
                 break
         return DeletedBatch(count, after)
-
-    async def orphans(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
-        """Return the orphans among the next BATCH marks older than this that no row names, and where to continue."""
-        rows = await self._database.fetch(*_ORPHANS(older=older, after=after, limit=BATCH))
-        marked = [row["path"] for row in rows]
-        named = await self._named_among(marked) if marked else set()
-        return [path for path in marked if path not in named], marked[-1] if len(marked) == BATCH else None
-
-    async def _named_among(self, marked: Sequence[str]) -> set[str]:
-        """Return the paths among these that a row names, by a walk over the whole table in short statements."""
-        named: set[str] = set()
-        rows = await self._database.fetch(*self._named_first(paths=marked, limit=WALK))
-        while True:
-            *found, end = sorted(rows, key=lambda row: row["looked"] is not None)
-            named |= {row["path"] for row in found}
-            if end["looked"] < WALK:
-                return named
-            rows = await self._database.fetch(*self._named(paths=marked, limit=WALK, after=end["path"]))
-
-    async def removed(self, paths: Sequence[str]) -> None:
-        """Delete the marks of these objects, which are gone from storage."""
-        await self._database.execute("DELETE FROM reconciler.orphans WHERE path = ANY($1)", list(paths))
 
     async def enrol(self) -> None:
         """Plan an audit for deliveries of the next stretch that have none, because they are older than audits."""
@@ -194,9 +166,12 @@ forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = g
 
 
 def _failed_sql(table: TableShape, *, delete: bool) -> Statement:
-    """Read the next :limit failed rows older than :older behind :after_at, :after_id; return count, looked and place.
+    """Read the next :limit failed rows behind :after_at, :after_id; return count, looked and place.
 
-    With `delete`, delete those that have nothing stored and are not asked about any more, with their bookkeeping.
+    Rows are read in the order of their creation; no row failed before. With `delete`, delete those that failed longer
+    than :older ago, have nothing stored and are not asked about any more, with their bookkeeping; and note the time
+    where nothing tells when a row failed. The bookkeeping is locked first, as everywhere (`ledger`): a row that a visit
+    holds, or that was reopened meanwhile, stays.
     """
     empty = [_empty(table, name) for name in ("result_urls", "asset_urls") if table.has(name)]
     place = f"coalesce(:after_at::text, '-infinity')::{table.columns['created_at']}"
@@ -210,52 +185,47 @@ WITH stretch AS MATERIALIZED (
        AND g.created_at >= {place}
        AND (:after_at::text IS NULL OR (g.created_at, g.id) > ({place}, :after_id::text::{table.id_type}))
      ORDER BY g.created_at, g.id LIMIT :limit),
+at_rest AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w
+     WHERE w.generation_id = ANY (ARRAY(SELECT id::text FROM stretch)) AND {LEASE_IS_FREE}
+       AND NOT ((w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
+     {"ORDER BY w.generation_id FOR UPDATE SKIP LOCKED" if delete else ""}),
+known (ids, tasks, created, updated) AS MATERIALIZED (
+    SELECT array_agg(g.id::text), array_agg(g.task_id::text), array_agg({CREATED}), array_agg({_updated(table)})
+      FROM public.generations g
+     WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
+       AND (g.id::text IN (SELECT generation_id FROM at_rest)
+            OR NOT EXISTS (SELECT FROM reconciler.work w WHERE w.generation_id = g.id::text))),
+failed AS MATERIALIZED (
+    SELECT f.id::{table.id_type}, f.at
+      FROM known, reconciler.failure_times(known.ids, known.tasks, known.created, known.updated) AS f),
 old AS (
     SELECT g.id FROM public.generations g
-     WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
+     WHERE g.id = ANY (ARRAY(SELECT id FROM failed WHERE at < now() - :older::interval))
        AND {" AND ".join(["g.status = 'failed'", "g.asset_url IS NULL", *empty])}
        AND NOT EXISTS (SELECT FROM reconciler.assets a
                         WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL)
-       AND NOT EXISTS (SELECT FROM reconciler.work w
-                        WHERE w.generation_id = g.id::text AND (w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"FOR UPDATE OF g SKIP LOCKED" if delete else ""}),
-gone AS ({gone}){_FORGET if delete else ""}
+gone AS ({gone}){_FORGET + _NOTED if delete else ""}
 SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM stretch) AS looked, last.at, last.id
   FROM (SELECT NULL) AS one LEFT JOIN (
        SELECT s.created_at::text AS at, s.id::text AS id FROM stretch s ORDER BY s.created_at DESC, s.id DESC LIMIT 1
        ) AS last ON true""")
 
 
-def _named_sql(table: TableShape, *, first: bool) -> Statement:
-    """Return the paths among :paths that a receipt, an intention, or one of the next :limit rows (behind :after) names.
-
-    The last row holds the number of rows that were read and the id of the last of them.
-    """
-    lists = [name for name in ("asset_urls", "preview_url") if table.has(name)]
-    names = ["asset_url", *lists, *(["original_path"] if table.has("original_path") else [])]
-    start = "" if first else f"WHERE g.id > :after::text::{table.id_type}"
-    addresses = ["SELECT s.asset_url FROM span s", *(_addresses_sql(table.columns[name], name) for name in lists)]
-    if table.has("original_path"):
-        addresses.append("SELECT s.original_path::text FROM span s")
-    # The last three parts of an address are the path, whatever host serves it today. The last part is compared first:
-    # an expression for all three costs twenty times as much.
-    return Statement(f"""
-WITH span AS MATERIALIZED (
-    SELECT g.id, {", ".join(f"g.{name}" for name in names)} FROM public.generations g {start}
-     ORDER BY g.id LIMIT :limit),
-shown (address) AS ({" UNION ALL ".join(addresses)})
-SELECT a.path, NULL::bigint AS looked FROM reconciler.assets a WHERE a.path = ANY(:paths)
- UNION
-SELECT substring(split_part(address, '?', 1) from '[^/]+/[^/]+/[^/]+$'), NULL FROM shown
- WHERE split_part(split_part(address, '?', 1), '/', -1)
-       IN (SELECT split_part(path, '/', -1) FROM unnest(:paths::text[]) AS path)
- UNION ALL
-SELECT (SELECT s.id::text FROM span s ORDER BY s.id DESC LIMIT 1), count(*) FROM span""")
+def _updated(table: TableShape) -> str:
+    """Return when a row was last changed, NULL where the table does not tell."""
+    told = table.columns.get("updated_at") in {"timestamp with time zone", "timestamp without time zone", "date"}
+    return "g.updated_at::timestamptz" if told else "NULL::timestamptz"
 
 
-def _addresses_sql(kind: str, name: str) -> str:
-    text = f"to_jsonb(s.{name})::text" if kind.endswith("[]") else rf"replace(s.{name}::text, '\/', '/')"
-    return f"""SELECT part FROM span s, string_to_table({text}, '"') AS part"""
+# Notes that the rows of the CTE `failed` of which nothing is known were seen to have failed.
+_NOTED = f""",
+noted AS (
+    INSERT INTO reconciler.work AS w (generation_id, seen_status, seen_task, failed_at)
+    SELECT g.id::text, 'failed', CASE WHEN octet_length(g.task_id) <= {LONGEST_TASK} THEN g.task_id END, now()
+      FROM public.generations g JOIN failed ON failed.id = g.id WHERE failed.at IS NULL AND g.status = 'failed'
+    ON CONFLICT (generation_id) DO UPDATE SET failed_at = excluded.failed_at)"""
 
 
 def _empty(table: TableShape, column: str) -> str:

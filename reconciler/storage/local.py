@@ -66,9 +66,8 @@ class LocalStore:
                 written += len(piece)
                 if progress is not None:
                     progress(written, spool.size)
-            _check_lease(holds_lease)
             with _translate_disk_errors():
-                await asyncio.to_thread(self._commit, file, part, target)
+                await asyncio.to_thread(self._commit, file, part, target, holds_lease)
         finally:
             # In a thread: after a cancellation the last write may still be using the file.
             await asyncio.to_thread(_close_and_delete, file, part)
@@ -149,12 +148,19 @@ class LocalStore:
         self._make_parts()
         return part.open("xb")
 
-    def _commit(self, file: BinaryIO, part: Path, target: Path) -> None:
+    def _commit(self, file: BinaryIO, part: Path, target: Path, holds_lease: Callable[[], bool]) -> None:
+        """Rename the file to its place under the lease; raise LeaseLost where the lease is lost before or after that.
+
+        Before: nothing is renamed. After: the worker has the row audited, because a successor's file may be replaced.
+        """
         file.flush()
         os.fsync(file.fileno())
         _make_folder(target.parent)
+        # Next to the rename: the process may have slept past its lease during the steps above.
+        _check_lease(holds_lease)
         part.replace(target)
         _sync_folder(target.parent)
+        _check_lease(holds_lease)
 
 
 def _check_lease(holds_lease: Callable[[], bool]) -> None:

@@ -221,6 +221,7 @@ class Worker:
         except Exception:
             await self._releases.give_back_broken(lease.claim, claimed_row.row.task_id)
         finally:
+            self._suspect(lease)
             lease.on_polled()
             self._visits.pop(lease.claim.lease, None)
 
@@ -232,6 +233,11 @@ class Worker:
         lease.lost = True
         self.metrics.leases_lost.inc()
         log.warning("lease.lost", generation_id=lease.claim.generation_id)
+
+    def _suspect(self, lease: Lease) -> None:
+        """Have the row audited where its visit went on after its lease had ended, however the visit ended."""
+        if lease.remaining() <= 0:
+            self._releases.suspect(lease.claim)
 
     async def keep(self) -> None:
         """Renew the leases that are held, until cancelled; cancel a visit whose lease is lost."""
@@ -288,7 +294,11 @@ class Worker:
             self._visits[claim.lease] = (lease, visit)
             try:
                 return await lease.outcome(visit)
+            except LeaseLost:
+                lease.lost = True
+                raise
             finally:
+                self._suspect(lease)
                 del self._visits[claim.lease]
                 if visit.cancelled() or visit.exception() is not None:
                     await self._releases.give_back([claim], seconds=5.0)

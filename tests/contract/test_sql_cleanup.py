@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,11 +12,14 @@ from reconciler.postgres.migrations.migrate import migrate
 from testkit.tables import older_table, supabase_like
 
 CLEANUP = "SELECT public.cleanup_old_failed_generations"
+_SCHEMA = (Path(__file__).parents[1] / "upgrade" / "schema_0_1_0.sql").read_text()
+FORMER = _SCHEMA[_SCHEMA.index("CREATE FUNCTION public.cleanup_old") : _SCHEMA.index("CREATE FUNCTION reconciler.")]
 
 
 async def insert(connection: Any, **values: str) -> str:
-    """A failed row of 31 days without results, except for these SQL values."""
-    row = {"status": "'failed'", "created_at": "now() - interval '31 days'", **values}
+    """A row that failed 31 days ago, when it was created, without results, except for these SQL values."""
+    created = values.get("created_at", "now() - interval '31 days'")
+    row = {"status": "'failed'", "created_at": created, "updated_at": created, **values}
     made: str = await connection.fetchval(
         f"INSERT INTO public.generations ({', '.join(row)}) VALUES ({', '.join(row.values())}) RETURNING id::text"
     )
@@ -42,6 +46,7 @@ async def test_an_old_failure_without_results_goes(undone: Any, values: dict[str
     "values",
     [
         {"created_at": "now() - interval '29 days'"},
+        {"updated_at": "now()"},
         {"asset_url": "'https://ours/1.png'"},
         {"asset_urls": """'["https://ours/1.png"]'"""},
         {"result_urls": """'["https://theirs/1.png"]'"""},
@@ -77,10 +82,13 @@ async def test_it_works_on_an_older_table_and_for_the_service_role(empty_dsn: st
     await older_table(connection, row_security=True)
     await migrate(empty_dsn, application=True)
     await connection.execute(
+        "ALTER TABLE public.generations DISABLE TRIGGER generations_updated_at;"
         "UPDATE public.generations SET created_at = now() - interval '31 days';"
-        "INSERT INTO public.generations (user_id, type, model_id, model_name, prompt, status, created_at, result_urls)"
+        "UPDATE public.generations SET updated_at = created_at;"
+        "INSERT INTO public.generations"
+        "       (user_id, type, model_id, model_name, prompt, status, created_at, updated_at, result_urls)"
         " SELECT gen_random_uuid(), 'image', 'm', 'M', 'with ' || cardinality(urls), 'failed',"
-        "        now() - interval '31 days', urls"
+        "        now() - interval '31 days', now() - interval '31 days', urls"
         "   FROM (VALUES ('{}'::text[]), ('{https://theirs/1.png}')) AS v (urls);"
         "SET ROLE service_role"
     )
@@ -90,6 +98,32 @@ async def test_it_works_on_an_older_table_and_for_the_service_role(empty_dsn: st
     assert "with 1" in left
     assert not {"with 0", "failed"} & left
     assert len(left) == 9
+
+
+@pytest.mark.parametrize(("facts", "deleted"), [
+    ("seen_task = 'task', failed_at = now()", 0),
+    ("seen_task = 'task', failed_at = now() - interval '31 days'", 1),
+    ("looked_at = now() - interval '29 days'", 0),
+    ("gave_up = true, due_at = now() + interval '1 day'", 0),
+    ("reopened = true, due_at = now()", 0),
+])  # fmt: skip
+async def test_the_days_count_from_the_failure(undone: Any, facts: str, deleted: int) -> None:
+    """N9: a row that was created 31 days ago and failed just now."""
+    made = await insert(undone, task_id="'task'")
+    await undone.execute("INSERT INTO reconciler.work (generation_id) VALUES ($1)", made)
+    await undone.execute(f"UPDATE reconciler.work SET {facts}")
+    assert await undone.fetchval(f"{CLEANUP}()") == deleted
+
+
+async def test_the_function_of_0_1_0_is_replaced(empty_dsn: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(FORMER)
+    await migrate(empty_dsn, application=True)
+    made = await insert(connection)
+    assert await connection.fetchval("SELECT count(*) FROM public.generations WHERE id::text = $1", made) == 1
+    await connection.execute("UPDATE public.generations SET updated_at = now()")
+    assert await connection.fetchval(f"{CLEANUP}()") == 0
+    await connection.close()
 
 
 async def test_a_function_of_the_application_by_that_name_stays(empty_dsn: str) -> None:

@@ -110,6 +110,7 @@ async def test_retention_deletes_old_failures_without_results(life: Life, owner:
     await queued(owner, 3)
     await owner.execute(
         "UPDATE public.generations SET created_at = now() - interval '40 days';"
+        "UPDATE public.generations SET updated_at = created_at;"
         "UPDATE public.generations SET status = 'failed' WHERE task_id = 'task-1';"
         "UPDATE public.generations SET status = 'success', asset_url = 'https://ours/2.png' WHERE task_id = 'task-2'"
     )

@@ -20,10 +20,12 @@ from reconciler.domain.object_keys import (
     content_type,
     display_url,
     extra_type,
+    generation_of,
     host_listed,
     kind_of,
     object_key,
     object_number,
+    path_segment,
     points_at_provider,
 )
 
@@ -229,3 +231,19 @@ def test_an_address_of_ours_tells_the_number_of_its_result() -> None:
     assert object_number("g", f"{bucket}/g_1-0123abcd.mp3") == 1
     assert object_number("g", f"{bucket}/h_1.mp3") is None
     assert object_number("g", None) is None
+
+
+@given(st.text(min_size=1), st.none() | st.text(), st.integers(0, 9999))
+@example("a_1", None, 0)
+@example("a_0-12345678", "another task", 3)
+def test_a_key_tells_its_generation_or_nothing(generation_id: str, replaces: str | None, n: int) -> None:
+    made = object_key(user_id=None, kind=Kind.IMAGE, generation_id=generation_id, n=n, ext="png", replaces=replaces)
+    found = generation_of(made)
+    assert found == (generation_id if path_segment(generation_id) == generation_id else None)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "loose.png", "a/b", "user/image/none.png", "user/image/x_1_.png", "a/b/c/d_1.png"]
+)
+def test_what_is_no_key_tells_no_generation(name: str) -> None:
+    assert generation_of(name) is None

@@ -52,6 +52,7 @@ async def test_cleanup_deletes_old_failures_and_orphans(rig: Rig) -> None:
     await rig.pool.execute(sql, key)
     await rig.insert(None, status="failed", age=31 * 86_400.0)
     young = await rig.insert(None, status="failed", age=29 * 86_400.0)
+    await rig.pool.execute("UPDATE public.generations SET updated_at = created_at")
 
     done = await command(rig, "cleanup", "--json")
 

@@ -16,6 +16,7 @@ from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.ledger.ledger import LOCK_SECONDS, Ledger, StoredResults
+from reconciler.postgres.orphans import Orphans
 from reconciler.postgres.pool import Database
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape, introspect
@@ -28,11 +29,17 @@ ELIGIBLE = EligibleRows(providers=("kie",), task_pattern=".+", their_hosts=HOSTS
 
 
 async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0, **columns: Any) -> str:
-    """Insert a generation of this age in seconds as an application does; return its id."""
+    """Insert a generation of this age in seconds as an application does; return its id.
+
+    A failed one failed when it was created.
+    """
     values = {"status": status, "task_id": "task-1", **columns}
-    names = ", ".join([*values, "created_at"])
-    places = ", ".join(f"${n}" for n in range(2, len(values) + 2))
-    sql = f"INSERT INTO public.generations ({names}) VALUES ({places}, now() - $1 * interval '1 second')"
+    times = ["created_at", *(["updated_at"] if status == "failed" and "updated_at" not in values else [])]
+    names = ", ".join([*values, *times])
+    places = ", ".join(
+        [*(f"${n}" for n in range(2, len(values) + 2)), *["now() - $1 * interval '1 second'"] * len(times)]
+    )
+    sql = f"INSERT INTO public.generations ({names}) VALUES ({places})"
     made: str = await pool.fetchval(f"{sql} RETURNING id::text", age, *values.values())
     return made
 
@@ -54,6 +61,9 @@ class Books:
 
     def ledger(self, *, handover: bool = False, lock_wait: float = LOCK_SECONDS) -> Ledger:
         return Ledger(self.database, self.table, handover=handover, lock_wait=lock_wait)
+
+    def orphans(self) -> Orphans:
+        return Orphans(self.database, self.table)
 
     async def insert(self, **columns: Any) -> str:
         return await insert(self.pool, **columns)

@@ -26,6 +26,9 @@ async def test_old_failures_with_nothing_stored_are_deleted_with_their_bookkeepi
     old = await books.insert(status="queued", age=31 * DAY)
     await books.claim(old)
     await books.change(old, "status = 'failed', result_urls = '[]'")
+    await books.set(
+        old, "seen_status = 'failed', failed_at = now() - interval '31 days', lease = NULL, lease_until = NULL"
+    )
     assert await failed(books, 30) == 1
     assert await generations(books) == set()
     assert await books.work(old) is None
@@ -76,8 +79,8 @@ async def test_a_locked_row_is_left_for_the_next_time(books: Books) -> None:
 
 async def test_one_call_deletes_one_batch(books: Books) -> None:
     await books.pool.execute(
-        """INSERT INTO public.generations (status, created_at)
-           SELECT 'failed', now() - interval '31 days' FROM generate_series(1, $1)""",
+        """INSERT INTO public.generations (status, created_at, updated_at)
+           SELECT 'failed', now() - interval '31 days', now() - interval '31 days' FROM generate_series(1, $1)""",
         BATCH + 20,
     )
     assert [await failed(books, 30) for _ in range(3)] == [BATCH, 20, 0]

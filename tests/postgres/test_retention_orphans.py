@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from reconciler.postgres.orphans import PAGE
 from reconciler.postgres.retention import BATCH
 from reconciler.worker.periodic.retention import delete_failed, remove_orphans
 from tests.postgres.books import Books
@@ -30,7 +31,7 @@ async def mark(books: Books, path: str = LOOSE, age: str = "61 minutes") -> None
 async def cleaned(books: Books, *, dry_run: bool = False) -> tuple[list[str], list[str], int]:
     """Return the paths that were returned as removed, those that storage removed, and how many marks are left."""
     shelf = Shelf()
-    returned = await remove_orphans(books.retention(), shelf, dry_run=dry_run)  # type: ignore[arg-type]
+    returned = await remove_orphans(books.orphans(), shelf, dry_run=dry_run)  # type: ignore[arg-type]
     left: int = await books.pool.fetchval("SELECT count(*) FROM reconciler.orphans")
     return returned, shelf.removed, left
 
@@ -55,7 +56,7 @@ async def test_an_object_that_a_row_names_by_now_stays(books: Books) -> None:
 
 async def test_all_of_many_orphans_are_removed_though_some_before_them_stay(books: Books) -> None:
     await books.insert(status="success", asset_url="https://cdn.example/user/image/0000_0.png")
-    paths = [f"user/image/{n:04}_0.png" for n in range(BATCH + 3)]
+    paths = [f"user/image/{n:04}_0.png" for n in range(PAGE + 3)]
     await books.pool.execute(
         "INSERT INTO reconciler.orphans SELECT path, 'a test', now() - interval '2 hours' FROM unnest($1::text[]) path",
         paths,
@@ -77,8 +78,8 @@ async def test_a_cancelled_row_leaves_its_object_to_be_removed(books: Books) -> 
 
 async def test_every_old_failure_goes_in_batches_and_a_dry_run_only_counts(books: Books) -> None:
     await books.pool.execute(
-        """INSERT INTO public.generations (status, created_at, result_urls)
-           SELECT 'failed', now() - interval '31 days' - n * interval '1 second',
+        """INSERT INTO public.generations (status, created_at, updated_at, result_urls)
+           SELECT 'failed', now() - interval '31 days' - n * interval '1 second', now() - interval '31 days',
                   CASE WHEN n % 10 = 0 THEN '["https://x"]'::jsonb END FROM generate_series(1, $1) n""",
         3 * BATCH,
     )
@@ -95,6 +96,7 @@ async def test_an_unproven_upload_of_a_deleted_failure_becomes_an_orphan(books: 
     row, claim = await books.held(await books.insert(age=31 * DAY))
     row = await books.stored(row, claim)
     await books.change(row.id, "status = 'failed'")
+    await books.set(row.id, "failed_at = now() - interval '31 days', lease = NULL, lease_until = NULL")
     await books.pool.execute("UPDATE reconciler.assets SET verified_by = NULL")
     assert await delete_failed(books.retention(), timedelta(days=30)) == 1
     assert await books.pool.fetchval("SELECT path FROM reconciler.orphans") == row.assets[0].path

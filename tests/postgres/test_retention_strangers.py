@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from reconciler.domain.model import Fail
+from reconciler.postgres import orphans
 from reconciler.postgres import retention as module
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.migrations.migrate import migrate
@@ -25,7 +26,7 @@ async def cleaned(books: Books) -> list[str]:
     """Return the paths that a cleanup two hours from now removes."""
     await books.pool.execute(LATER)
     shelf = Shelf()
-    await remove_orphans(books.retention(), shelf)  # type: ignore[arg-type]
+    await remove_orphans(books.orphans(), shelf)  # type: ignore[arg-type]
     return shelf.removed
 
 
@@ -44,7 +45,7 @@ async def test_an_object_that_a_copy_of_a_deleted_row_shows_stays(books: Books, 
 
 
 async def test_an_object_shown_anywhere_in_a_large_table_stays(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WALK", 3)
+    monkeypatch.setattr(orphans, "WALK", 3)
     paths = [f"user/image/{n}_0.png" for n in range(8)]
     for path in paths[:7]:
         await books.insert(status="success", asset_url=f"{OURS}/{path}?download=")

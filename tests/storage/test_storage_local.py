@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import Config, Permanent, Transient
+from reconciler.errors import Config, LeaseLost, Permanent, Transient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.storage import prove
 from reconciler.storage.local import LocalStore
@@ -69,6 +69,42 @@ async def test_a_lease_lost_at_the_last_moment_leaves_the_old_file(
             await put(store, spool, holds_lease=lease_for(1))
     assert (tmp_path / "objects" / PATH).read_bytes() == b"old"
     assert files(tmp_path) == [PATH]
+
+
+@pytest.mark.parametrize("step", ["fsync", "_make_folder"])
+async def test_a_writer_that_sleeps_past_its_lease_before_the_rename_replaces_nothing(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """N9: the lease ends while the file is synced, which is the last step before the rename."""
+    async with filled(room, b"of the successor") as spool:
+        await put(store, spool)
+    held, where = [True], "os." if step == "fsync" else ""
+
+    def slept(*_: object) -> None:
+        held[0] = False
+
+    monkeypatch.setattr(f"reconciler.storage.local.{where}{step}", slept)
+    async with filled(room, b"of the sleeper") as spool:
+        with pytest.raises(LeaseLost):
+            await put(store, spool, holds_lease=lambda: held[0])
+    assert (tmp_path / "objects" / PATH).read_bytes() == b"of the successor"
+    assert files(tmp_path) == [PATH]
+
+
+async def test_a_lease_that_ends_at_the_rename_itself_is_told(
+    tmp_path: Path, store: LocalStore, room: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N9: nobody can take this rename back, so the worker must hear of it and have the row audited."""
+    held, replace = [True], Path.replace
+
+    def slept(part: Path, target: Path) -> Path:
+        held[0] = False
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", slept)
+    async with filled(room, b"bytes") as spool:
+        with pytest.raises(LeaseLost):
+            await put(store, spool, holds_lease=lambda: held[0])
 
 
 async def test_a_reader_of_the_old_file_reads_it_to_its_end(

@@ -13,6 +13,7 @@ from itertools import cycle
 from reconciler.domain.model import Trigger
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
 from reconciler.postgres.eligibility import EligibleRows, eligible
+from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
 from reconciler.postgres.predicates import IN_FLIGHT, LEASE_IS_FREE, NEVER_HAD_TASK, OPEN_OR_UNHEALED, may_recover
 from reconciler.postgres.records import as_key
@@ -220,6 +221,13 @@ class Claims:
     async def release(self, held: Sequence[Claim], *, seconds: float = 5.0) -> None:
         """Give these generations back, due again in so many seconds."""
         await self._database.execute(*_RELEASE(seconds=seconds, **_leases(held)))
+
+    async def audit_lost(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Have deliveries audited a lease from now whose lease a visit here has lost; return those to try again.
+
+        What the visit still sent has arrived by then.
+        """
+        return await audit_soon(self._database, ids, seconds=self._term.total_seconds())
 
     async def discover(self) -> int:
         """Make due what no notification announced, and return how many rows that were.

@@ -61,7 +61,13 @@ _AT_REST = f"{_NO_LEASE}, due_at = NULL, early_at = NULL"
 
 def _facts(seen_status: str = ":seen_status") -> str:
     facts = [set_task(":task_id") if name == "task_id" else f"{name} = :{name}" for name in FACTS]
-    return ", ".join([f"seen_status = {seen_status}", *facts])
+    return ", ".join([f"seen_status = {seen_status}", _failed_at(seen_status), *facts])
+
+
+def _failed_at(seen_status: str) -> str:
+    """Return the assignment of when the row failed: now where this visit is the first that sees the failure."""
+    return f"""failed_at = CASE WHEN {seen_status}::text IS DISTINCT FROM 'failed' THEN NULL
+                         WHEN w.seen_status = 'failed' THEN w.failed_at ELSE now() END"""
 
 
 # Writes the facts into `work`; returns a row where the lease holds.
@@ -414,6 +420,6 @@ closed AS (
     UPDATE reconciler.work w
        SET {_NO_LEASE}, due_at = :until::timestamptz, early_at = NULL, gave_up = :until::timestamptz IS NOT NULL,
            seen_status = {"'failed'" if write else ":status_read"}, {set_task(":task_id")},
-           why = :reason, finding = NULL, refused = NULL
+           failed_at = {"now()" if write else "NULL"}, why = :reason, finding = NULL, refused = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
 {_event(":kind::text", payload, turn)}""")

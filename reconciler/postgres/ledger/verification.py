@@ -61,6 +61,36 @@ UPDATE reconciler.work w
   FROM mine WHERE w.generation_id = mine.generation_id AND EXISTS (SELECT FROM cleared) RETURNING true""")
 
 
+def _soon_sql(locked: str) -> Statement:
+    """Move the next audit of the deliveries among :ids to :seconds from now, where it is later.
+
+    Returns the ids of the rows that were passed over because they are being written (`locked`: SKIP LOCKED).
+    """
+    return Statement(f"""
+WITH at_hand AS MATERIALIZED (
+    SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
+     ORDER BY generation_id FOR UPDATE {locked}),
+moved AS (
+    UPDATE reconciler.work w SET audit_at = now() + :seconds * interval '1 second'
+      FROM at_hand WHERE w.generation_id = at_hand.generation_id AND w.delivered_at IS NOT NULL
+       AND (w.audit_at IS NULL OR w.audit_at > now() + :seconds * interval '1 second'))
+SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
+EXCEPT SELECT generation_id FROM at_hand""")
+
+
+_SOON, _SOON_AFTER_OTHERS = _soon_sql("SKIP LOCKED"), _soon_sql("")
+
+
+async def audit_soon(database: Database, ids: Sequence[str], *, seconds: float, wait: bool = False) -> tuple[str, ...]:
+    """Have the deliveries among these generations audited in so many seconds; return those that are being written.
+
+    With `wait` those are waited for. A generation that is not delivered yet needs nothing: its delivery plans an audit
+    (`second_look` of the ledger).
+    """
+    rows = await database.fetch(*(_SOON_AFTER_OTHERS if wait else _SOON)(ids=list(ids), seconds=seconds))
+    return tuple(row["generation_id"] for row in rows)
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedDelivery:
     """One delivery to compare with storage; `until` is our claim on it, None where it was not claimed.

@@ -1,7 +1,7 @@
 """Deletes what is too old: the leader a bounded amount every hour, the command `cleanup` as much as it is told to.
 
-The statements are in `postgres/retention.py` and `postgres/poll_stats.py`. A batch is one short statement, so a million
-rows hold no lock for long, and a run that is interrupted continues the next time.
+The statements are in `postgres/retention.py`, `postgres/orphans.py` and `postgres/poll_stats.py`. A batch is one short
+statement, so a million rows hold no lock for long, and a run that is interrupted continues the next time.
 """
 
 import math
@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from reconciler.postgres.orphans import REMOVAL, Orphans
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
 from reconciler.storage import Store
@@ -49,15 +50,15 @@ async def delete_failed(
     return count
 
 
-async def remove_orphans(retention: Retention, store: Store, *, dry_run: bool = False) -> list[str]:
+async def remove_orphans(orphans: Orphans, store: Store, *, dry_run: bool = False) -> list[str]:
     """Remove, or with `dry_run` only list, objects marked as orphans that no row names; return their paths."""
     removed: list[str] = []
     after: str | None = ""
     while after is not None:
-        paths, after = await retention.orphans(ORPHANED, after)
-        # First the object, then its mark: after a crash between the two, removing it again is harmless.
-        if paths and not dry_run:
-            await store.remove(paths)
-            await retention.removed(paths)
-        removed += paths
+        paths, after = await orphans.page(ORPHANED, after)
+        if dry_run:
+            removed += paths
+            continue
+        for start in range(0, len(paths), REMOVAL):
+            removed += await orphans.remove(paths[start : start + REMOVAL], ORPHANED, store.remove)
     return removed

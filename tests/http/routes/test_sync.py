@@ -146,7 +146,7 @@ async def test_while_kie_is_away_the_answer_is_502(pool: Any, kie: Simulator, ap
 
     assert (answer.status_code, answer.json()["error"]) == (502, "kie_unavailable")
     assert (await state(pool, row))["status"] == "generating"
-    assert (await sync(api.ann, task)).json()["status"] == "success"
+    assert (await sync(api.operator, task)).json()["status"] == "success"
 
 
 async def test_a_task_that_kie_does_not_know_is_no_502(pool: Any, api: ServedApi) -> None:
