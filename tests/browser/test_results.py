@@ -76,6 +76,22 @@ async def test_a_playing_film_continues_while_the_list_is_refreshed(stage: Stage
     assert await page.evaluate("window.film.isConnected && !window.film.paused")
 
 
+async def test_a_playing_film_continues_while_its_generation_is_fetched_again(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    row = await stage.order(user, stage.film)
+    page = await visit.go_as(user, f"/?id={row}")
+    await visit.connection("live")
+    film = (await visit.ready(row)).locator("video")
+    await film.evaluate("film => { film.loop = true; window.film = film; return film.play(); }")
+    # The page has taken the first answer before it asks a second time.
+    for _ in range(2):
+        async with page.expect_response(f"**/api/generations/{row}") as answer:
+            await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await (await answer.value).finished()
+    assert await page.evaluate("window.film.isConnected && !window.film.paused")
+
+
 async def test_several_results_are_paged_with_mouse_and_keyboard(stage: Stage, visit: Visit, user: str) -> None:
     row = await stage.order(user, *(picture(n / 3) for n in range(3)), prompt="Three dunes")
     page = await visit.go_as(user)
