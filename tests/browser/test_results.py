@@ -7,7 +7,7 @@ import re
 import uuid
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Request, expect
 
 from reconciler.simulator import MediaSpec
 from testkit.waiting import until
@@ -84,11 +84,15 @@ async def test_a_playing_film_continues_while_its_generation_is_fetched_again(
     await visit.connection("live")
     film = (await visit.ready(row)).locator("video")
     await film.evaluate("film => { film.loop = true; window.film = film; return film.play(); }")
-    # The page has taken the first answer before it asks a second time.
-    for _ in range(2):
-        async with page.expect_response(f"**/api/generations/{row}") as answer:
-            await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        await (await answer.value).finished()
+    answers: list[Request] = []
+    page.on("requestfinished", answers.append)
+
+    async def fetched_again() -> bool:
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        return sum(row in request.url for request in answers) >= 3
+
+    # The page has taken an answer before it asks again.
+    await until(fetched_again, what="an answer for the generation")
     assert await page.evaluate("window.film.isConnected && !window.film.paused")
 
 
