@@ -85,7 +85,7 @@ async def test_a_playing_film_continues_while_its_generation_is_fetched_again(
     film = (await visit.ready(row)).locator("video")
     await film.evaluate("film => { film.loop = true; window.film = film; return film.play(); }")
     answers: list[Request] = []
-    page.on("requestfinished", answers.append)
+    page.on("requestfinished", lambda request: answers.append(request))  # noqa: PLW0108 - playwright needs a function
 
     async def fetched_again() -> bool:
         await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
