@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
@@ -20,6 +20,7 @@ from reconciler.kie.dialects.envelope import answer_code
 from reconciler.kie.dialects.parsing import SUCCESS_CODES
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
+from reconciler.net.large_json import too_many_values
 
 MAX_BODY = 4 << 20
 
@@ -37,12 +38,13 @@ _GONE = frozenset({404, 410})
 class KieReply:
     """An HTTP answer; `body` is the parsed JSON, None if it was not JSON.
 
-    `retry_after` is in seconds, None if the answer had none.
+    `retry_after` is in seconds, None if the answer had none; `size` is the number of the body's bytes.
     """
 
     status: int
     body: object | None
     retry_after: float | None = None
+    size: int = field(default=0, compare=False)
 
 
 class KieClient:
@@ -146,7 +148,8 @@ class KieClient:
             async with request as response:
                 body = await _read_body(response)
         self.date = response.headers.get("Date")
-        return KieReply(response.status, _parse_json(body), retry_after(response.headers.get("Retry-After")))
+        wait = retry_after(response.headers.get("Retry-After"))
+        return KieReply(response.status, _parse_json(body), wait, size=len(body))
 
     def _url(self, path: str, task_id: str | None) -> URL:
         url = URL(self._base + path)
@@ -200,6 +203,8 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
             return b""
         if len(body) > MAX_BODY:
             raise Transient("KIE's answer is too large", code="too_large")
+    if too_many_values(body):
+        raise Transient("KIE's answer holds too many values", code="too_large")
     return bytes(body)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,24 +14,32 @@ from fastapi.responses import StreamingResponse
 
 from reconciler.health import Health
 from reconciler.http.app import application, serving
+from reconciler.http.bodies import BodyRouter, BodyRule
 from reconciler.http.limits import RequestLimits
+from reconciler.http.problems import Problem
 from reconciler.metrics import Metrics
+from reconciler.net.large_json import MAX_VALUES
 
 MIB = 1 << 20
 
 
 @dataclass
 class Server:
-    """A port, and the lengths of the bodies that server the route."""
+    """A port, and the lengths of the bodies that reached the route; senders with the header X-Stranger are refused."""
 
     port: int = 0
     lengths: list[int] = field(default_factory=list)
+
+    async def admit(self, request: Request) -> None:
+        if "X-Stranger" in request.headers:
+            raise Problem(401, "unauthorized", "a stranger")
 
 
 @asynccontextmanager
 async def serve(**limits: float) -> AsyncIterator[Server]:
     server = Server()
-    router = APIRouter()
+    router = BodyRouter()
+    router.reads_body("/api/echo", BodyRule(server.admit, "users"))
 
     @router.post("/api/echo")
     async def echo(request: Request) -> dict[str, int]:
@@ -149,18 +157,98 @@ async def test_a_body_with_content_length_and_chunked_encoding_is_refused() -> N
         assert server.lengths == []
 
 
-async def test_all_bodies_together_have_a_memory_limit() -> None:
-    async with serve(held=MIB) as server, connected(server) as (_, stalling):
+async def test_where_memory_ends_the_body_that_has_been_coming_the_longest_gives_way() -> None:
+    async with serve(held=MIB) as server, connected(server) as (reader, stalling):
         stalling.write(head(f"Content-Length: {MIB}") + b"x" * (MIB - 1000))
         start, body = sized(2000)
-        async with asyncio.timeout(5):
-            while (got := await request(server, start + body))[0] == 200:
-                pass
-        assert (got[0], got[1]["retry-after"], got[2]["error"]) == (503, "10", "unavailable")
-        stalling.write(b"x" * 1000)
-        async with asyncio.timeout(5):
-            while (got := await request(server, start + body))[0] != 200:
-                pass
+        refused = asyncio.create_task(read_answer(reader))
+        async with asyncio.timeout(20):
+            # Until the first body has come that far.
+            while not refused.done():
+                assert (await request(server, start + body))[0] == 200
+        got, headers, answer = await refused
+        assert (got, headers["retry-after"], answer["error"]) == (503, "10", "unavailable")
+
+
+async def test_where_too_many_bodies_come_at_once_the_oldest_gives_way() -> None:
+    async with serve(bodies=3) as server, AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(connected(server)) for _ in range(5)]
+        for _, writer in slow:
+            writer.write(head("Content-Length: 10") + b"12345")
+        await asyncio.wait_for(asyncio.gather(*(refused_with(503, reader) for reader, _ in slow[:2])), 20)
+        assert (await request(server, b"".join(sized(7))))[2] == {"length": 7}
+        # The third gave way to the request that was served; the others go on.
+        await asyncio.wait_for(refused_with(503, slow[2][0]), 20)
+        for reader, writer in slow[3:]:
+            writer.write(b"67890")
+            assert (await read_answer(reader))[2] == {"length": 10}
+
+
+async def refused_with(status: int, reader: asyncio.StreamReader) -> None:
+    assert (await read_answer(reader))[0] == status
+
+
+async def test_seventy_slow_strangers_are_answered_at_once_and_hold_no_body() -> None:
+    async with serve(held=MIB, discard_seconds=30.0) as server, AsyncExitStack() as stack:
+        strangers = [await stack.enter_async_context(connected(server)) for _ in range(70)]
+        for _, writer in strangers:
+            writer.write(head(f"Content-Length: {MIB}", "X-Stranger: yes") + b"x" * 60_000)
+        for reader, _ in strangers:
+            await asyncio.wait_for(refused_with(401, reader), 20)
+        # They are still sending.
+        assert (await request(server, b"".join(sized(MIB))))[2] == {"length": MIB}
+        assert server.lengths == [MIB]
+
+
+async def test_a_stranger_who_asks_whether_to_send_is_refused_without_being_asked_for_the_body() -> None:
+    async with serve() as server, connected(server) as (reader, writer):
+        writer.write(head("Content-Length: 10", "Expect: 100-continue", "X-Stranger: yes"))
+        assert (await read_answer(reader))[0] == 401
+        assert await reader.read() == b""
+
+
+async def test_whoever_is_admitted_is_asked_for_the_body() -> None:
+    async with serve() as server, connected(server) as (reader, writer):
+        writer.write(head("Content-Length: 3", "Expect: 100-continue"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        writer.write(b"123")
+        assert (await read_answer(reader))[2] == {"length": 3}
+
+
+@pytest.mark.parametrize("request_of", [sized, unsized])
+async def test_a_stranger_that_sends_a_long_body_reads_the_refusal(request_of: object) -> None:
+    start, body = request_of(3 * MIB)  # type: ignore[operator]
+    async with serve() as server:
+        assert (await request(server, start[:-2] + b"X-Stranger: yes\r\n\r\n" + body))[0] == 401
+
+
+async def test_a_body_for_a_route_that_reads_none_is_discarded() -> None:
+    async with serve() as server:
+        for path, method, status in (
+            ("/api/nothing", "POST", 404),
+            ("/api/echo", "GET", 405),
+            ("/healthz", "GET", 200),
+        ):
+            async with connected(server) as (reader, writer):
+                writer.write(head(f"Content-Length: {2 * MIB}", method=method, path=path) + b"x" * (2 * MIB))
+                assert (await reader.readline()).startswith(b"HTTP/1.1 %d" % status)
+
+
+async def test_a_body_with_too_many_values_is_refused_before_it_is_parsed() -> None:
+    body = b"[" + b"0," * MAX_VALUES + b"0]"
+    async with serve() as server:
+        got = await request(server, head(f"Content-Length: {len(body)}") + body)
+        assert (got[0], got[2]["error"], server.lengths) == (400, "invalid_request", [])
+
+
+@pytest.mark.parametrize(
+    "lengths", [("Content-Length: 5", "Content-Length: 6"), ("Content-Length: five",), ("Content-Length: -1",)]
+)
+async def test_a_length_that_is_none_is_refused(lengths: tuple[str, ...]) -> None:
+    async with serve() as server, connected(server) as (reader, writer):
+        writer.write(head(*lengths) + b"12345")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+        assert server.lengths == []
 
 
 async def request(server: Server, content: bytes) -> tuple[int, dict[str, str], dict[str, object]]:

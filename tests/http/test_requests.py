@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 import structlog
-from fastapi import APIRouter
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from structlog.testing import capture_logs
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from reconciler.errors import Permanent, Transient
 from reconciler.health import Health
 from reconciler.http.app import application, serving
+from reconciler.http.bodies import BodyRouter, BodyRule
 from reconciler.http.problems import Problem
 from reconciler.metrics import Metrics
 
@@ -29,8 +30,13 @@ class Order(BaseModel):
     model: str
 
 
-def routes() -> APIRouter:
-    router = APIRouter()
+async def anybody(_: Request) -> None:
+    return
+
+
+def routes() -> BodyRouter:
+    router = BodyRouter()
+    router.reads_body("/api/things", BodyRule(anybody, "users"))
 
     @router.get("/api/things/{thing}")
     async def one(thing: str) -> dict[str, str]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from reconciler.net.large_json import too_many_values
+
 MALFORMED: Final = object()
 """A value is there, but unreadable; an absent value is None."""
 
@@ -38,6 +40,8 @@ def parse_nested(value: object) -> object:
         text = value.strip()
         if not text or text.lower().startswith(("http://", "https://")):
             return text or None
+        if too_many_values(text):
+            return MALFORMED
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
