@@ -4,6 +4,8 @@ A request beyond a limit never reaches a route. `body_limiter.py` applies the li
 connection limits under the server.
 """
 
+from __future__ import annotations
+
 import asyncio
 import resource
 from collections.abc import Callable
@@ -39,23 +41,27 @@ class RequestLimits:
 
 
 class LimitedProtocol(H11Protocol):
-    """Closes a connection that is one too many, sends no whole head in time, or does not read its answer.
+    """Closes a connection that sends no whole head in time or does not read its answer; uvicorn would wait for ever.
 
-    uvicorn itself would wait for ever.
+    Of too many connections it closes the one that has been waiting for a head the longest. `waiting` are those of all
+    protocols, the longest first.
     """
 
-    def __init__(self, *arguments: Any, limits: RequestLimits, **keywords: Any) -> None:
+    def __init__(
+        self, *arguments: Any, limits: RequestLimits, waiting: dict[LimitedProtocol, None], **keywords: Any
+    ) -> None:
         super().__init__(*arguments, **keywords)
         self._limits = limits
+        self._waiting = waiting
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer for the first request; close the connection at once where too many are open."""
+        """Start the timer for the first request; where too many connections are open, close one."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
-            transport.abort()
-            return
         self._start_head_timer()
+        if len(self.connections) > self._limits.connections:
+            # This one, where all others are being served.
+            next(iter(self._waiting)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers."""
@@ -82,9 +88,12 @@ class LimitedProtocol(H11Protocol):
             self._start_head_timer()
 
     def _start_head_timer(self) -> None:
+        self._waiting[self] = None
         self._timers["head"] = self.loop.call_later(self._limits.head_seconds, self.transport.close)
 
     def _cancel(self, timer: str) -> None:
+        if timer == "head":
+            self._waiting.pop(self, None)
         if timer in self._timers:
             self._timers.pop(timer).cancel()
 
@@ -93,9 +102,10 @@ def protocol_factory(limits: RequestLimits) -> Callable[..., LimitedProtocol]:
     """Return the function with which uvicorn creates the protocol of each connection."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(files // 2, MAX_CONNECTIONS)
+    waiting: dict[LimitedProtocol, None] = {}
     bounded = replace(limits, connections=limits.connections or most)
 
     def create(*arguments: Any, **keywords: Any) -> LimitedProtocol:
-        return LimitedProtocol(*arguments, limits=bounded, **keywords)
+        return LimitedProtocol(*arguments, limits=bounded, waiting=waiting, **keywords)
 
     return create

@@ -258,14 +258,39 @@ async def request(server: Server, content: bytes) -> tuple[int, dict[str, str], 
         return await read_answer(reader)
 
 
-async def test_one_connection_too_many_is_closed_and_the_others_are_served() -> None:
-    async with serve(connections=2) as server, connected(server) as (reader, writer), connected(server) as others:
+async def test_of_too_many_connections_the_one_that_has_been_silent_the_longest_is_closed() -> None:
+    async with serve(connections=2) as server, connected(server) as (reader, writer), connected(server) as (silent, _):
         writer.write(b"".join(sized(3)))
         assert (await read_answer(reader))[0] == 200
-        async with connected(server) as (third, _), asyncio.timeout(3):
-            assert await third.read() == b""
-        others[1].write(b"".join(sized(4)))
-        assert (await read_answer(others[0]))[0] == 200
+        async with connected(server) as (third, third_writer):
+            async with asyncio.timeout(5):
+                assert await silent.read() == b""
+            third_writer.write(b"".join(sized(4)))
+            assert (await read_answer(third))[0] == 200
+        writer.write(b"".join(sized(5)))
+        assert (await read_answer(reader))[2] == {"length": 5}
+
+
+async def test_a_connection_that_is_being_served_is_not_closed_for_a_new_one() -> None:
+    async with serve(connections=1) as server, connected(server) as (reader, writer):
+        writer.write(head("Content-Length: 10") + b"12345")
+        async with asyncio.timeout(5):
+            while True:
+                async with connected(server) as (other, _):
+                    # Until the server has read the head.
+                    if await other.read() == b"" and not reader.at_eof():
+                        break
+        writer.write(b"67890")
+        assert (await read_answer(reader))[2] == {"length": 10}
+
+
+async def test_a_request_is_answered_while_strangers_hold_open_all_the_connections_they_can() -> None:
+    """N7: slow heads, one after the other."""
+    async with serve(connections=8) as server, AsyncExitStack() as stack:
+        for _ in range(30):
+            _, writer = await stack.enter_async_context(connected(server))
+            writer.write(b"POST /api/echo HTTP/1.1\r\nX: ")
+        assert (await request(server, b"".join(sized(3))))[2] == {"length": 3}
 
 
 async def test_a_client_that_does_not_read_its_answer_is_disconnected() -> None:
