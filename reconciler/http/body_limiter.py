@@ -20,7 +20,7 @@ from reconciler.errors import Transient
 from reconciler.http.bodies import BodyRule
 from reconciler.http.limits import RequestLimits
 from reconciler.http.problems import Problem, from_transient
-from reconciler.net.large_json import MAX_VALUES, too_many_values
+from reconciler.kie.dialects.parsing import MAX_VALUES, too_many_values
 
 _CLOSE = {"Connection": "close"}
 _EMPTY: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}

@@ -17,10 +17,9 @@ from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.kie.dialects.envelope import answer_code
-from reconciler.kie.dialects.parsing import SUCCESS_CODES
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, too_many_values
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
-from reconciler.net.large_json import too_many_values
 
 MAX_BODY = 4 << 20
 

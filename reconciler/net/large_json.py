@@ -1,7 +1,6 @@
-"""Keeps the event loop turning while large JSON from others is read.
+"""Keeps the event loop turning while the values of large JSON are read, which is Python code and lets others run.
 
-Parsing does not let other threads run, so the number of values is bounded before it. What reads the parsed values is
-Python code, and runs in a thread where the JSON is large.
+Parsing does not: `kie/dialects/parsing.py` bounds the values of one text.
 """
 
 import asyncio
@@ -11,20 +10,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_VALUES = 30_000
-"""The most values in one JSON text: with more, parsing it holds everything else up."""
-
 LARGE = 32 << 10
 """Bytes of JSON from which on it is read in a thread."""
-
-
-def too_many_values(text: bytes | bytearray | str) -> bool:
-    """Return whether this JSON may hold more than MAX_VALUES; signs inside its texts count, too."""
-    if len(text) <= MAX_VALUES:
-        return False
-    if isinstance(text, str):
-        return sum(map(text.count, ",[{")) > MAX_VALUES
-    return sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 async def off_loop(size: int, function: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T:

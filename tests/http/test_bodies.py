@@ -73,7 +73,7 @@ async def test_every_route_with_a_body_has_a_rule_and_bounds_its_fields(api: Ser
 
 
 @pytest.mark.parametrize("path", ["/api/kie/callback?secret=wrong", "/api/kie/createTask", "/api/kie/downloadUrl"])
-async def test_a_stranger_is_refused_before_the_body_comes(api: ServedApi, path: str) -> None:
+async def test_n7_a_stranger_is_refused_before_the_body_comes(api: ServedApi, path: str) -> None:
     for headers in ((), ("Authorization: Bearer nobody",), ("Expect: 100-continue",)):
         async with started(api, path, *headers, length=1000) as reader:
             assert await status_of(reader) == 401
@@ -109,8 +109,8 @@ async def test_a_callback_that_must_be_signed_is_refused_by_its_head(
             assert await status_of(reader) == 202
 
 
-async def test_a_callback_is_taken_while_strangers_and_users_send_all_they_can(api: ServedApi) -> None:
-    """N7: unauthenticated bodies fill the memory, and callbacks get 503."""
+async def test_n7_a_callback_is_taken_while_strangers_and_users_send_all_they_can(api: ServedApi) -> None:
+    """Unauthenticated bodies fill the memory, and callbacks get 503."""
     limits = RequestLimits()
     part = b"x" * (MIB - 10)
     senders = [("/api/kie/callback?secret=wrong", ()), ("/api/kie/createTask", ())] * 35
@@ -127,8 +127,10 @@ async def test_a_callback_is_taken_while_strangers_and_users_send_all_they_can(a
             assert await status_of(reader) == 202
 
 
-async def test_a_callback_is_taken_while_others_forge_its_head(rows_dsn: str, kie: Simulator, tmp_path: Path) -> None:
-    """N7: only the body can show that a signature is wrong, so forged callbacks are read, and the oldest give way."""
+async def test_n7_a_callback_is_taken_while_others_forge_its_head(
+    rows_dsn: str, kie: Simulator, tmp_path: Path
+) -> None:
+    """Only the body can show that a signature is wrong, so forged callbacks are read, and the oldest give way."""
     path, at = "/api/kie/callback", int(time.time())
     forged = [f"X-Webhook-Timestamp: {at}", f"X-Webhook-Signature: {'s' * 44}"]
     true = [f"X-Webhook-Timestamp: {at}", f"X-Webhook-Signature: {sign(KEY, 'task-of-the-callback', at)}"]

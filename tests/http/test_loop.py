@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.net.large_json import MAX_VALUES
+from reconciler.kie.dialects.parsing import MAX_VALUES
 from reconciler.simulator import Simulator
 from testkit.loop_watch import assert_loop_turns
 from testkit.rows import add
@@ -82,8 +82,8 @@ def around(body: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_the_loop_turns_while_a_hostile_body_is_refused(api: ServedApi, what: str) -> None:
-    """N7: one body with 105,000 unknown keys, and its kin."""
+async def test_n7_the_loop_turns_while_a_hostile_body_is_refused(api: ServedApi, what: str) -> None:
+    """One body with 105,000 unknown keys, and its kin."""
     for path, where in ((CREATE, "alone"), (CREATE, "in an order"), (CALLBACK, "in a callback"), (LINK, "alone")):
         body = around(HOSTILE[what])[where]
 
@@ -95,7 +95,7 @@ async def test_the_loop_turns_while_a_hostile_body_is_refused(api: ServedApi, wh
         await assert_loop_turns(refused, f"{what} {where}")
 
 
-async def test_a_body_with_many_unknown_fields_is_refused_without_their_names(api: ServedApi) -> None:
+async def test_n7_a_body_with_many_unknown_fields_is_refused_without_their_names(api: ServedApi) -> None:
     status, answer = await send(api, CREATE, unknown_keys(5000))
     problem = json.loads(answer)
     assert (status, problem["error"]) == (400, "invalid_request")
@@ -104,7 +104,7 @@ async def test_a_body_with_many_unknown_fields_is_refused_without_their_names(ap
     assert (status, len(json.loads(answer)["detail"]) < 1000, b"and 48 more" in answer) == (400, True, True)
 
 
-async def test_the_loop_turns_while_a_page_of_long_lists_is_written(pool: Any, api: ServedApi) -> None:
+async def test_n7_the_loop_turns_while_a_page_of_long_lists_is_written(pool: Any, api: ServedApi) -> None:
     addresses = json.dumps([f"https://tempfile.aiquickdraw.com/{n}/{'x' * 2500}.png" for n in range(50)])
     for _ in range(100):
         await add(pool, "success", timedelta(hours=1), user_id=ANN, result_urls=addresses, asset_urls=addresses)
@@ -126,7 +126,7 @@ async def test_the_loop_turns_while_a_page_of_long_lists_is_written(pool: Any, a
     assert len(set(ids)) == len(ids) == 100
 
 
-async def test_the_loop_turns_while_a_callback_with_a_thousand_results_is_kept(api: ServedApi) -> None:
+async def test_n7_the_loop_turns_while_a_callback_with_a_thousand_results_is_kept(api: ServedApi) -> None:
     addresses = [f"https://tempfile.aiquickdraw.com/{n}/{'x' * 500}.png" for n in range(1000)]
     record = {"taskId": "t", "state": "success", "resultJson": json.dumps({"resultUrls": addresses})}
     numbers = iter(range(100))

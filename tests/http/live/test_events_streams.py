@@ -83,8 +83,8 @@ async def stalled_reader(server: EventServer, user_id: str) -> AsyncIterator[Non
         yield
 
 
-async def test_a_stream_outlives_no_token_and_goes_on_with_a_new_one() -> None:
-    """N9: a stream outlives its token."""
+async def test_n9_a_stream_outlives_no_token_and_goes_on_with_a_new_one() -> None:
+    """A stream outlives its token."""
     async with fake_server() as server:
         expiring = token(ANNA, seconds=3)
         async with reading(server.session, server.address, expiring) as anna, server.reading(ANNA) as other:
@@ -97,7 +97,7 @@ async def test_a_stream_outlives_no_token_and_goes_on_with_a_new_one() -> None:
             assert (anna.changes, other.ended) == ([], False)
 
 
-async def test_a_stream_ends_with_its_token_where_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_n9_a_stream_ends_with_its_token_where_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fake_server(StreamTimes(keep_alive=0.05)) as server, server.reading(ANNA) as anna:
         now = time.time()
         monkeypatch.setattr("reconciler.http.live.event_stream.time.time", lambda: now + 601)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from reconciler.net.large_json import MAX_VALUES
+from reconciler.kie.dialects.parsing import MAX_VALUES
 from testkit.loop_watch import assert_loop_turns
 from tests.worker.rig import Rig
 from tests.worker.visit.test_visit_hostile import answering
@@ -38,8 +38,8 @@ RECORDS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("what", RECORDS)
-async def test_the_loop_turns_while_a_large_record_is_read(rig: Rig, what: str) -> None:
-    """N7: 1,000 results in one record."""
+async def test_n7_the_loop_turns_while_a_large_record_is_read(rig: Rig, what: str) -> None:
+    """1,000 results in one record."""
     async with answering(b"", RECORDS[what]) as kie, rig.instance(KIE_MARKET_BASE_URL=kie.url) as built:
 
         async def visit() -> None:
