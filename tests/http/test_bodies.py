@@ -35,9 +35,9 @@ async def api(rows_dsn: str, kie: Simulator, tmp_path: Path) -> AsyncIterator[Se
 
 
 @asynccontextmanager
-async def started(
+async def begun(
     api: ServedApi, path: str, *headers: str, length: int, body: bytes = b""
-) -> AsyncIterator[asyncio.StreamReader]:
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Send the head of a request and the beginning of its body."""
     port = api.operator.base_url.port
     assert port is not None
@@ -45,9 +45,18 @@ async def started(
     try:
         head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: here", f"Content-Length: {length}", *headers])
         writer.write(f"{head}\r\n\r\n".encode() + body)
-        yield reader
+        yield reader, writer
     finally:
         writer.close()
+
+
+@asynccontextmanager
+async def started(
+    api: ServedApi, path: str, *headers: str, length: int, body: bytes = b""
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Send the same; only the answer is of interest."""
+    async with begun(api, path, *headers, length=length, body=body) as (reader, _):
+        yield reader
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -115,7 +124,10 @@ async def test_n7_a_callback_is_taken_while_strangers_and_users_send_all_they_ca
     part = b"x" * (MIB - 10)
     senders = [("/api/kie/callback?secret=wrong", ()), ("/api/kie/createTask", ())] * 35
     users = [("/api/kie/createTask", (bearer(user),)) for user in (ANN, BOB)] * (limits.held // MIB // 2 + 2)
-    async with AsyncExitStack() as stack:
+    async with (
+        begun(api, CALLBACK, length=len(BODY), body=BODY[:20]) as (slow_callback, writer),
+        AsyncExitStack() as stack,
+    ):
         readers = [
             await stack.enter_async_context(started(api, path, *headers, length=MIB, body=part))
             for path, headers in (*senders, *users)
@@ -123,6 +135,8 @@ async def test_n7_a_callback_is_taken_while_strangers_and_users_send_all_they_ca
         assert [await status_of(reader) for reader in readers[:70]] == [401] * 70
         # The users' bodies fill their memory: the first of them have given way.
         assert await status_of(readers[70]) == 503
+        writer.write(BODY[20:])
+        assert await status_of(slow_callback) == 202
         async with started(api, CALLBACK, length=len(BODY), body=BODY) as reader:
             assert await status_of(reader) == 202
 
