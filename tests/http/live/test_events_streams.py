@@ -12,10 +12,12 @@ from typing import cast
 
 import pytest
 
+from reconciler.http.auth import Caller
 from reconciler.http.live.event_stream import MAX_WAITING, StreamTimes
 from reconciler.http.live.hub import MAX_NOTIFICATIONS, Hub
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.change_feed import ChangeFeed, GenerationChange
+from reconciler.postgres.reports.change_feed import LONGEST_ADDRESS, ChangeFeed, GenerationChange
+from testkit.loop_watch import assert_loop_turns
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 from tests.http.live.event_streams import (
@@ -286,3 +288,18 @@ async def test_while_the_database_is_away_no_stream_ends_and_no_change_is_lost(r
             await until(lambda: anna.changes, what="the event")
             assert (anna.changes[0]["id"], anna.ended) == (generation_id, False)
         await database.close()
+
+
+async def test_n7_the_loop_turns_while_a_thousand_changes_reach_a_thousand_streams() -> None:
+    hub = Hub(FakeChangeFeed(length=LONGEST_ADDRESS), most=2000)
+    streams = [hub.join(Caller(f"user-{n}")) for n in range(1000)]
+    operator = hub.join(Caller(None))
+
+    async def send() -> None:
+        for n in range(1000):
+            hub.wake(f"user-{n}/one")
+        await hub._send_batch()
+        for stream in (*streams, operator):
+            assert (await stream.take()).startswith(b"event: generation")
+
+    await assert_loop_turns(send, "a thousand changes")
