@@ -35,7 +35,7 @@ _GONE = frozenset({404, 410})
 
 @dataclass(frozen=True, slots=True)
 class KieReply:
-    """An HTTP answer; `body` is the parsed JSON, None if it was not JSON.
+    """An HTTP answer; `body` is the parsed JSON, None if it was not JSON or held too many values.
 
     `retry_after` is in seconds, None if the answer had none; `size` is the number of the body's bytes.
     """
@@ -202,12 +202,12 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
             return b""
         if len(body) > MAX_BODY:
             raise Transient("KIE's answer is too large", code="too_large")
-    if too_many_values(body):
-        raise Transient("KIE's answer holds too many values", code="too_large")
     return bytes(body)
 
 
 def _parse_json(body: bytes) -> object | None:
+    if too_many_values(body):
+        return None
     try:
         parsed: object = json.loads(body)
     except (ValueError, RecursionError):
