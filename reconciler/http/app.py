@@ -21,11 +21,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.domain.object_keys import CALLBACK_PATH, TYPES, MediaType
+from reconciler.domain.object_keys import TYPES, MediaType
 from reconciler.errors import Config
 from reconciler.health import DRAINING, Health
 from reconciler.http import problems
-from reconciler.http.limits import BodyLimiter, RequestLimits, protocol_factory
+from reconciler.http.bodies import BodyRouter, BodyRule
+from reconciler.http.body_limiter import BodyLimiter
+from reconciler.http.limits import RequestLimits, protocol_factory
 from reconciler.http.openapi import described_app
 from reconciler.http.problems import METHODS, Problem
 from reconciler.http.routes import monitoring, stored_files
@@ -53,18 +55,19 @@ def application(
     app = described_app()
     problems.install(app)
     own = [monitoring.routes(health, metrics), *([] if files is None else [stored_files.routes(files, types)])]
+    rules: dict[str, BodyRule] = {}
     for router in (*routers, *own):
         app.include_router(router)
-    app.add_middleware(_RequestMiddleware, limits=limits, metrics=metrics, health=health)
+        rules |= router.body_rules if isinstance(router, BodyRouter) else {}
+    app.add_middleware(_RequestMiddleware, limits=limits, rules=rules, health=health)
     return app
 
 
 class _RequestMiddleware:
     """Gives each request its id, its log line, the common headers of its answer, and a 500 where a route fails."""
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits, metrics: Metrics, health: Health) -> None:
-        self._app = BodyLimiter(app, limits)
-        self._metrics = metrics
+    def __init__(self, app: ASGIApp, limits: RequestLimits, rules: Mapping[str, BodyRule], health: Health) -> None:
+        self._app = BodyLimiter(app, limits, rules)
         self._health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,11 +84,6 @@ class _RequestMiddleware:
     async def _serve(self, exchange: _Exchange, receive: Receive) -> None:
         try:
             await self._app(exchange.scope, receive, exchange.send)
-        except Problem as problem:
-            if problem.status == 413 and exchange.scope["path"] == CALLBACK_PATH:
-                # Such a callback never reaches the route that counts the others.
-                self._metrics.callbacks.labels("too_large").inc()
-            await problem.answer()(exchange.scope, receive, exchange.send)
         except Exception:
             log.exception("request.broke", method=exchange.method, route=exchange.route)
             if exchange.status is None:

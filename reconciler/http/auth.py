@@ -20,6 +20,8 @@ _LONGEST_TOKEN = 8192
 _LONGEST_ID = 200
 _REQUIRED = ["exp", "aud", "sub", "role"]
 _ROLE = "authenticated"
+_KNOWN = "reconciler.caller"
+"""Where a request's scope holds its caller, once known."""
 
 # These describe the API only; `Authenticator` reads the header itself.
 _OPERATOR = HTTPBearer(scheme_name="operator", description="RECONCILER_API_TOKEN: sees every row", auto_error=False)
@@ -33,9 +35,13 @@ _USER = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request; `user_id` None is the operator, who may see every row."""
+    """The caller of a request; `user_id` None is the operator, who may see every row.
+
+    `expires` is when a user's token does, in Unix seconds; None for the operator's, which does not.
+    """
 
     user_id: str | None
+    expires: float | None = field(default=None, compare=False)
 
     @property
     def operator(self) -> bool:
@@ -52,13 +58,18 @@ class TokenVerifier:
 
     async def user(self, token: str) -> str | None:
         """Return the user id of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
+        caller = await self.caller(token)
+        return caller.user_id if caller else None
+
+    async def caller(self, token: str) -> Caller | None:
+        """Return the user of a valid token as the caller; else like `user`."""
         try:
             if self.secret:
-                return _user(_claims(token, self.secret, ["HS256"]))
+                return _caller(_claims(token, self.secret, ["HS256"]))
             kid = jwt.get_unverified_header(token).get("kid")
             key = await self.keys.key(kid) if self.keys and isinstance(kid, str) else None
             # The key defines the algorithm: a token that names another one is invalid.
-            return _user(_claims(token, key, [key.algorithm_name])) if key else None
+            return _caller(_claims(token, key, [key.algorithm_name])) if key else None
         except jwt.PyJWTError:
             return None
 
@@ -80,18 +91,27 @@ class Authenticator:
 
         It is a FastAPI dependency.
         """
-        token = _bearer(request)
+        return await self.identify(request)
+
+    async def identify(self, request: Request) -> Caller:
+        """Return the caller like `caller`; a request with a body is looked at once, before its body is read."""
+        known: Caller | None = request.scope.get(_KNOWN)
+        if known is None:
+            known = request.scope[_KNOWN] = await self._identify(_bearer(request))
+        return known
+
+    async def _identify(self, token: str) -> Caller:
         if token and self._token and hmac.compare_digest(token.encode(), self._token):
             return Caller(None)
-        user_id = await self._tokens.user(token) if token and self._tokens else None
-        if user_id is None:
-            raise Problem(
-                401,
-                "unauthorized",
-                "a bearer token is needed",
-                headers={"WWW-Authenticate": 'Bearer realm="kie-reconciler"'},
-            )
-        return Caller(user_id)
+        caller = await self._tokens.caller(token) if token and self._tokens else None
+        if caller is None:
+            raise unauthorized("a bearer token is needed")
+        return caller
+
+
+def unauthorized(detail: str) -> Problem:
+    """Return the 401 that asks for a bearer token."""
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="kie-reconciler"'})
 
 
 def _bearer(request: Request) -> str:
@@ -107,9 +127,10 @@ def _claims(token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str
     return jwt.decode(token, key, algorithms, options, audience=_ROLE, leeway=_LEEWAY)
 
 
-def _user(claims: dict[str, object]) -> str | None:
-    """Return the user id; the project's own API keys are tokens as well, but belong to no user."""
+def _caller(claims: dict[str, object]) -> Caller | None:
+    """Return the user as the caller; the project's own API keys are tokens as well, but belong to no user."""
     sub = claims["sub"]
     if claims["role"] != _ROLE or not isinstance(sub, str) or not sub.isprintable():
         return None
-    return sub if 0 < len(sub) <= _LONGEST_ID else None
+    # PyJWT has checked that it is a number.
+    return Caller(sub, float(str(claims["exp"]))) if 0 < len(sub) <= _LONGEST_ID else None

@@ -5,7 +5,7 @@ them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import structlog
@@ -22,6 +22,13 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 _WORDS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
+MAX_DETAIL = 1000
+"""The most characters of a problem's detail, whoever wrote it."""
+
+_NAMED = 5
+_LONGEST_NAME = 80
+_LONGEST_REASON = 200
+
 RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 """The OpenAPI description of the header that `wait` returns."""
 
@@ -32,10 +39,10 @@ class Problem(Exception):
     def __init__(
         self, status: int, error: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
     ) -> None:
-        super().__init__(detail)
+        self.detail = detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}…"
+        super().__init__(self.detail)
         self.status = status
         self.error = error
-        self.detail = detail
         self.headers = dict(headers or {})
         self.more = more
 
@@ -60,6 +67,11 @@ def unavailable(reason: str, *, seconds: float = 2.0) -> Problem:
     return Problem(503, "unavailable", reason, headers=wait(seconds))
 
 
+def from_transient(error: Transient) -> Problem:
+    """Return the 503 for this error."""
+    return unavailable(str(error), seconds=error.retry_after or 2.0)
+
+
 def wait(seconds: float) -> dict[str, str]:
     """Return the Retry-After header, in whole seconds and at least one."""
     return {"Retry-After": str(max(math.ceil(seconds), 1))}
@@ -80,8 +92,15 @@ async def _problem(_: Request, error: Problem) -> JSONResponse:
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     # The place and the reason, never the value: it may be a secret in the wrong place.
-    detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return Problem(400, "invalid_request", detail).answer()
+    found = error.errors()
+    named = [f"{_place(one['loc'])}: {str(one['msg'])[:_LONGEST_REASON]}" for one in found[:_NAMED]]
+    more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return Problem(400, "invalid_request", "; ".join([*named, *more])).answer()
+
+
+def _place(steps: Sequence[object]) -> str:
+    """Return the place of an error; a step may be a name that the client chose."""
+    return ".".join(str(step)[:_LONGEST_NAME] for step in steps)
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -100,5 +119,5 @@ def _has_route(request: Request, method: str) -> bool:
 
 async def _our_error(_: Request, error: Transient | Permanent | Config) -> JSONResponse:
     if isinstance(error, Transient):
-        return unavailable(str(error), seconds=error.retry_after or 2.0).answer()
+        return from_transient(error).answer()
     return Problem(500, error.code, str(error)).answer()

@@ -18,6 +18,9 @@ from reconciler.settings import Settings
 CLOCK_TOLERANCE = 300.0
 """Seconds by which KIE's clock and ours may differ; KIE states no bound, its clients use five minutes."""
 
+_SIGNATURE_LENGTH = 44
+_BAD_SIGNATURE = "the signature is missing or wrong"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CallbackProofs:
@@ -36,14 +39,19 @@ class CallbackProofs:
         secret, key = settings.kie_callback_secret, settings.kie_webhook_hmac_key
         return cls(secret.get_secret_value().encode(), key.get_secret_value().encode())
 
-    def refuse_head(self, secrets: Sequence[str], timestamp: str) -> str | None:
-        """Check what comes before the body: every `secret` of the address, and the timestamp in Unix seconds."""
+    def refuse_head(self, secrets: Sequence[str], timestamp: str, signature: str) -> str | None:
+        """Check what comes before the body: every `secret` of the address, the timestamp in Unix seconds, a signature.
+
+        The signature itself can be checked only with the task id, which is in the body.
+        """
         if not self.secret and not self.signing_key:
             return "neither a secret nor a signing key is configured here"
         if self.secret and not (len(secrets) == 1 and hmac.compare_digest(secrets[0].encode(), self.secret)):
             return "the secret is missing or wrong"
         if self.signing_key and not _fresh(timestamp):
             return "the timestamp is missing or not within five minutes of now"
+        if self.signing_key and len(signature) != _SIGNATURE_LENGTH:
+            return _BAD_SIGNATURE
         return None
 
     def refuse_signature(self, signature: str, timestamp: str, task_id: str) -> str | None:
@@ -53,7 +61,7 @@ class CallbackProofs:
         digest = hmac.digest(self.signing_key, f"{task_id}.{timestamp}".encode(), hashlib.sha256)
         if hmac.compare_digest(signature.encode(), base64.b64encode(digest)):
             return None
-        return "the signature is missing or wrong"
+        return _BAD_SIGNATURE
 
 
 def _fresh(timestamp: str) -> bool:

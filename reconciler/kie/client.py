@@ -10,14 +10,14 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.kie.dialects.envelope import answer_code
-from reconciler.kie.dialects.parsing import SUCCESS_CODES
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, too_many_values
 from reconciler.logs.redaction import Redaction
 from reconciler.net.http_clients import CONNECTIONS, retry_after
 
@@ -35,14 +35,15 @@ _GONE = frozenset({404, 410})
 
 @dataclass(frozen=True, slots=True)
 class KieReply:
-    """An HTTP answer; `body` is the parsed JSON, None if it was not JSON.
+    """An HTTP answer; `body` is the parsed JSON, None if it was not JSON or held too many values.
 
-    `retry_after` is in seconds, None if the answer had none.
+    `retry_after` is in seconds, None if the answer had none; `size` is the number of the body's bytes.
     """
 
     status: int
     body: object | None
     retry_after: float | None = None
+    size: int = field(default=0, compare=False)
 
 
 class KieClient:
@@ -147,7 +148,8 @@ class KieClient:
             async with request as response:
                 body = await _read_body(response)
         self.date = response.headers.get("Date")
-        return KieReply(response.status, _parse_json(body), retry_after(response.headers.get("Retry-After")))
+        wait = retry_after(response.headers.get("Retry-After"))
+        return KieReply(response.status, _parse_json(body), wait, size=len(body))
 
     def _url(self, path: str, task_id: str | None) -> URL:
         url = URL(self._base + path)
@@ -205,6 +207,8 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _parse_json(body: bytes) -> object | None:
+    if too_many_values(body):
+        return None
     try:
         parsed: object = json.loads(body)
     except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from reconciler.domain.task_attribution import OrderFacts
 from reconciler.errors import Permanent, Transient
+from reconciler.net.large_json import off_loop
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import IN_FLIGHT, OPEN_OR_UNHEALED, TASK_ID_IS_INDEXED, may_recover
 from reconciler.postgres.records import as_key
@@ -63,12 +64,16 @@ _UNSTORABLE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(\\u(?:0000|d[89a-f]..))|\\."
 
 @dataclass(frozen=True, slots=True)
 class CallbackMessage:
-    """One callback; `digest` differs for two bodies, `generation_id` comes from the callback's address."""
+    """One callback; `digest` differs for two bodies, `generation_id` comes from the callback's address.
+
+    `size` is the number of the body's bytes.
+    """
 
     task_id: str
     generation_id: str | None
     body: Mapping[str, object]
     digest: str
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class Inbox:
         Transient when the database is away, or when too much came for unknown tasks within an hour; Permanent when the
         body cannot be written as JSON.
         """
-        body = storable(message.body)
+        body = await off_loop(message.size, storable, message.body)
         key, room = as_key(message.generation_id or "", self._id_type) or None, self._has_room()
         values = {"task_id": message.task_id, "digest": message.digest, "body": body}
         row = await self._database.row(*self._keep(generation_id=key, has_room=room, **values))
@@ -113,7 +118,7 @@ class Inbox:
         rows = await self._database.fetch(*_BODIES(task_id=task_id, limit=FEW + 1))
         if len(rows) > FEW:
             return ()
-        return tuple(json.loads(row["body"]) for row in rows)
+        return tuple([await off_loop(len(row["body"]), json.loads, row["body"]) for row in rows])
 
     async def order_facts(self, generation_id: str, task_id: str) -> OrderFacts:
         """Return what is known of this row's order and of a task that a callback offers to it."""

@@ -4,6 +4,7 @@ The visit decides that KIE is asked, and what follows from the answer. Where KIE
 callbacks of the task can stand in for its answer.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from reconciler.kie.dialects.named_generation import generation_named
 from reconciler.kie.dialects.parsing import timestamp
 from reconciler.kie.dialects.veo_1080p import asked, processing
 from reconciler.metrics import Metrics
+from reconciler.net.large_json import off_loop
 from reconciler.postgres.inbox import Inbox
 from reconciler.postgres.rate_limit import KeyResting, RateLimit
 from reconciler.tracing import UNTRACED, Tracing
@@ -89,7 +91,7 @@ class Poller:
 
     async def _callback_result(self, row: Row, unreachable: Unreachable, now: datetime) -> CallbackResult | Unreachable:
         bodies = await self.inbox.bodies(row.task_id or "")
-        claims = [callback.read(body) for body in bodies]
+        claims = [await asyncio.to_thread(callback.read, body) for body in bodies]
         observation = trusted_result(row, unreachable, claims, len(self.keys), now)
         if isinstance(observation, CallbackResult):
             logger = log.bind(generation_id=row.id, task_id=row.task_id)
@@ -209,7 +211,9 @@ class Poller:
             return self._redacted(mismatch), None
         observation = processing(chosen.dialect, reply.body)
         if observation is None:
-            observation = self._redacted(judge(chosen.dialect, reply.status, reply.body, reply.retry_after))
+            observation = self._redacted(
+                await off_loop(reply.size, judge, chosen.dialect, reply.status, reply.body, reply.retry_after)
+            )
         return observation, reply.body.get("data") if isinstance(reply.body, Mapping) else None
 
     def _redacted(self, observation: Observation) -> Observation:

@@ -7,7 +7,7 @@ import re
 import uuid
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Request, expect
 
 from reconciler.simulator import MediaSpec
 from testkit.waiting import until
@@ -73,6 +73,26 @@ async def test_a_playing_film_continues_while_the_list_is_refreshed(stage: Stage
     await film.evaluate("film => { film.loop = true; window.film = film; return film.play(); }")
     other = await stage.row(user)
     await expect(visit.card(other)).to_be_visible(timeout=15_000)
+    assert await page.evaluate("window.film.isConnected && !window.film.paused")
+
+
+async def test_a_playing_film_continues_while_its_generation_is_fetched_again(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    row = await stage.order(user, stage.film)
+    page = await visit.go_as(user, f"/?id={row}")
+    await visit.connection("live")
+    film = (await visit.ready(row)).locator("video")
+    await film.evaluate("film => { film.loop = true; window.film = film; return film.play(); }")
+    answers: list[Request] = []
+    page.on("requestfinished", lambda request: answers.append(request))  # noqa: PLW0108 - playwright needs a function
+
+    async def fetched_again() -> bool:
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        return sum(row in request.url for request in answers) >= 3
+
+    # The page has taken an answer before it asks again.
+    await until(fetched_again, what="an answer for the generation")
     assert await page.evaluate("window.film.isConnected && !window.film.paused")
 
 

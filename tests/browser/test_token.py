@@ -56,6 +56,20 @@ async def test_a_refused_token_shows_an_error_and_another_can_be_entered(stage: 
     await expect(page.get_by_role("heading", name="History")).to_be_visible()
 
 
+async def test_when_the_token_expires_the_page_asks_for_another_and_goes_on_with_it(
+    stage: Stage, visit: Visit, user: str
+) -> None:
+    visit.allow("status of 401")
+    row = await stage.row(user, status="cancelled")
+    page = await visit.go(shared(user, exp=int(time.time()) + 5))
+    await visit.connection("live")
+    await expect(page.get_by_role("alert")).to_contain_text("It may be mistyped or have expired.", timeout=20_000)
+    await expect(visit.card(row)).to_have_count(0)
+    await page.evaluate("token => { location.hash = `token=${token}`; }", shared(user))
+    await expect(visit.card(row)).to_be_visible()
+    await visit.connection("live")
+
+
 async def test_an_empty_form_shows_an_error(visit: Visit) -> None:
     page = await visit.go()
     await page.get_by_role("button", name="Show my generations").click()

@@ -1,183 +1,63 @@
-"""The limits of requests over a real socket: size, speed, headers, connections."""
+"""The limits of connections over a real socket: slow heads, many headers, unread answers, too many connections."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from reconciler.health import Health
 from reconciler.http.app import application, serving
 from reconciler.http.limits import RequestLimits
 from reconciler.metrics import Metrics
-
-MIB = 1 << 20
-
-
-@dataclass
-class Server:
-    """A port, and the lengths of the bodies that server the route."""
-
-    port: int = 0
-    lengths: list[int] = field(default_factory=list)
-
-
-@asynccontextmanager
-async def serve(**limits: float) -> AsyncIterator[Server]:
-    server = Server()
-    router = APIRouter()
-
-    @router.post("/api/echo")
-    async def echo(request: Request) -> dict[str, int]:
-        server.lengths.append(len(await request.body()))
-        return {"length": server.lengths[-1]}
-
-    bounds = RequestLimits(**limits)  # type: ignore[arg-type]
-    app = application(Health(45.0, reason=None), Metrics(), routers=[router], limits=bounds)
-    async with serving(app, "127.0.0.1", 0, limits=bounds) as server.port:
-        yield server
-
-
-@asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], dict[str, object]]:
-    """Read one answer; return its status, headers and JSON."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-    body = await reader.readexactly(int(headers["content-length"]))
-    return int(head[0].split()[1]), headers, json.loads(body)
-
-
-def head(*lines: str, method: str = "POST", path: str = "/api/echo") -> bytes:
-    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: here", *lines, "", "")).encode()
-
-
-def chunked(total: int) -> bytes:
-    """Return a chunked body, which states no total length."""
-    piece = b"x" * 65_536
-    parts = [b"%x\r\n%b\r\n" % (len(piece), piece)] * (total // len(piece))
-    rest = total % len(piece)
-    return b"".join(parts) + (b"%x\r\n%b\r\n" % (rest, b"x" * rest) if rest else b"") + b"0\r\n\r\n"
-
-
-def sized(total: int) -> tuple[bytes, bytes]:
-    return head(f"Content-Length: {total}"), b"x" * total
-
-
-def unsized(total: int) -> tuple[bytes, bytes]:
-    return head("Transfer-Encoding: chunked"), chunked(total)
-
-
-@pytest.mark.parametrize("request_of", [sized, unsized])
-@pytest.mark.parametrize(("total", "status"), [(0, 200), (1, 200), (MIB, 200), (MIB + 1, 413), (2 * MIB, 413)])
-async def test_a_body_of_one_mebibyte_is_read_and_a_longer_one_is_refused(
-    request_of: object, total: int, status: int
-) -> None:
-    start, body = request_of(total)  # type: ignore[operator]
-    async with serve() as server, connected(server) as (reader, writer):
-        writer.write(start + body)
-        got, headers, answer = await read_answer(reader)
-        assert got == status
-        assert server.lengths == ([total] if status == 200 else [])
-        if status == 413:
-            assert (headers["content-type"], answer["error"]) == ("application/problem+json", "too_large")
-            assert await reader.read() == b""
-
-
-async def test_a_huge_content_length_is_refused_before_the_body_comes() -> None:
-    async with serve() as server, connected(server) as (reader, writer):
-        writer.write(head(f"Content-Length: {1 << 40}"))
-        assert (await read_answer(reader))[0] == 413
-
-
-async def test_an_endless_body_is_refused_when_the_discard_limit_is_reached() -> None:
-    async with serve(discard=2 * MIB) as server, connected(server) as (reader, writer):
-        writer.write(head("Transfer-Encoding: chunked") + chunked(3 * MIB)[:-5])
-        assert (await read_answer(reader))[0] == 413
-        assert server.lengths == []
-
-
-@pytest.mark.parametrize(
-    "start", [head("Content-Length: 10") + b"12345", head("Transfer-Encoding: chunked") + b"5\r\n12345"]
+from tests.http.sockets import (
+    Server,
+    connected,
+    head,
+    read_answer,
+    request,
+    serve,
+    sized,
 )
-async def test_a_body_that_does_not_come_in_time_is_408(start: bytes) -> None:
-    async with serve(body_seconds=0.2) as server, connected(server) as (reader, writer):
-        writer.write(start)
-        got, headers, answer = await read_answer(reader)
-        assert (got, headers["content-type"], answer["error"]) == (408, "application/problem+json", "too_slow")
-        assert await reader.read() == b""
-        assert server.lengths == []
 
 
-async def test_a_request_whose_sender_disconnects_reaches_no_route() -> None:
-    async with serve() as server:
-        async with connected(server) as (_, writer):
-            writer.write(head("Content-Length: 10") + b"12345")
-            await writer.drain()
-        async with connected(server) as (reader, writer):
-            writer.write(head("Content-Length: 2") + b"{}")
-            assert (await read_answer(reader))[0] == 200
-        assert server.lengths == [2]
-
-
-async def test_a_connection_is_used_for_more_than_one_request() -> None:
-    async with serve() as server, connected(server) as (reader, writer):
-        for total in (5, 0, 7):
-            writer.write(b"".join(sized(total)))
-            assert (await read_answer(reader))[2] == {"length": total}
-
-
-async def test_a_body_with_content_length_and_chunked_encoding_is_refused() -> None:
-    async with serve() as server, connected(server) as (reader, writer):
-        smuggled = head("Content-Length: 1") + b"x"
-        writer.write(head("Content-Length: 4", "Transfer-Encoding: chunked") + chunked(0) + smuggled)
-        assert (await read_answer(reader))[0] == 400
-        assert await reader.read() == b""
-        assert server.lengths == []
-
-
-async def test_all_bodies_together_have_a_memory_limit() -> None:
-    async with serve(held=MIB) as server, connected(server) as (_, stalling):
-        stalling.write(head(f"Content-Length: {MIB}") + b"x" * (MIB - 1000))
-        start, body = sized(2000)
-        async with asyncio.timeout(5):
-            while (got := await request(server, start + body))[0] == 200:
-                pass
-        assert (got[0], got[1]["retry-after"], got[2]["error"]) == (503, "10", "unavailable")
-        stalling.write(b"x" * 1000)
-        async with asyncio.timeout(5):
-            while (got := await request(server, start + body))[0] != 200:
-                pass
-
-
-async def request(server: Server, content: bytes) -> tuple[int, dict[str, str], dict[str, object]]:
-    """Send one request on its own connection; return the answer."""
-    async with connected(server) as (reader, writer):
-        writer.write(content)
-        return await read_answer(reader)
-
-
-async def test_one_connection_too_many_is_closed_and_the_others_are_served() -> None:
-    async with serve(connections=2) as server, connected(server) as (reader, writer), connected(server) as others:
+async def test_of_too_many_connections_the_one_that_has_been_silent_the_longest_is_closed() -> None:
+    async with serve(connections=2) as server, connected(server) as (reader, writer), connected(server) as (silent, _):
         writer.write(b"".join(sized(3)))
         assert (await read_answer(reader))[0] == 200
-        async with connected(server) as (third, _), asyncio.timeout(3):
-            assert await third.read() == b""
-        others[1].write(b"".join(sized(4)))
-        assert (await read_answer(others[0]))[0] == 200
+        async with connected(server) as (third, third_writer):
+            async with asyncio.timeout(5):
+                assert await silent.read() == b""
+            third_writer.write(b"".join(sized(4)))
+            assert (await read_answer(third))[0] == 200
+        writer.write(b"".join(sized(5)))
+        assert (await read_answer(reader))[2] == {"length": 5}
+
+
+async def test_a_connection_that_is_being_served_is_not_closed_for_a_new_one() -> None:
+    async with serve(connections=1) as server, connected(server) as (reader, writer):
+        writer.write(head("Content-Length: 10") + b"12345")
+        async with asyncio.timeout(5):
+            while True:
+                async with connected(server) as (other, _):
+                    # Until the server has read the head.
+                    if await other.read() == b"" and not reader.at_eof():
+                        break
+        writer.write(b"67890")
+        assert (await read_answer(reader))[2] == {"length": 10}
+
+
+async def test_n7_a_request_is_answered_while_strangers_hold_open_all_the_connections_they_can() -> None:
+    """Slow heads, one after the other."""
+    async with serve(connections=8) as server, AsyncExitStack() as stack:
+        for _ in range(30):
+            _, writer = await stack.enter_async_context(connected(server))
+            writer.write(b"POST /api/echo HTTP/1.1\r\nX: ")
+        assert (await request(server, b"".join(sized(3))))[2] == {"length": 3}
 
 
 async def test_a_client_that_does_not_read_its_answer_is_disconnected() -> None:

@@ -9,18 +9,25 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 import structlog
-from fastapi import APIRouter
+from fastapi import Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
 
 from reconciler.errors import Permanent, Transient
 from reconciler.health import Health
 from reconciler.http.app import application, serving
+from reconciler.http.bodies import BodyRouter, BodyRule
 from reconciler.http.problems import Problem
 from reconciler.metrics import Metrics
 
 log = structlog.get_logger()
+
+
+class Nothing(BaseModel):
+    """A body without fields."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Order(BaseModel):
@@ -29,8 +36,14 @@ class Order(BaseModel):
     model: str
 
 
-def routes() -> APIRouter:
-    router = APIRouter()
+async def anybody(_: Request) -> None:
+    return
+
+
+def routes() -> BodyRouter:
+    router = BodyRouter()
+    for path in ("/api/things", "/api/numbers"):
+        router.reads_body(path, BodyRule(anybody, "users"))
 
     @router.get("/api/things/{thing}")
     async def one(thing: str) -> dict[str, str]:
@@ -42,6 +55,10 @@ def routes() -> APIRouter:
     @router.get("/api/several/{thing}")
     async def several(thing: str) -> dict[str, str]:
         return {"thing": thing}
+
+    @router.post("/api/numbers")
+    async def numbers(_: Nothing) -> None:
+        return
 
     @router.post("/api/things")
     async def create(order: Order) -> dict[str, str]:
@@ -92,6 +109,18 @@ async def test_an_invalid_request_id_is_replaced(sent_id: str, client: httpx.Asy
     ids = [answer.headers["x-request-id"] for answer in answers]
     assert all(re.fullmatch(r"[0-9a-f]{16}", one) for one in ids)
     assert ids[0] != ids[1]
+
+
+async def test_a_detail_is_cut_whoever_wrote_it() -> None:
+    assert len(Problem(400, "invalid_request", "x" * 100_000).detail) < 1100
+
+
+async def test_an_error_names_five_places_and_cuts_long_names(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/numbers", json={f"{n}{'x' * 5000}": n for n in range(9)})
+    problem = answer.json()
+    assert (answer.status_code, problem["error"]) == (400, "invalid_request")
+    assert problem["detail"].count("Extra inputs are not permitted") == 5
+    assert problem["detail"].endswith("and 4 more")
 
 
 async def test_every_log_line_of_a_request_carries_its_id(client: httpx.AsyncClient) -> None:

@@ -18,13 +18,14 @@ def test_the_settings_define_the_proofs_and_repr_does_not_show_them(tmp_path: Pa
     assert "the-key" not in repr(BOTH)
 
 
-def test_the_head_is_refused_with_the_reason_until_secret_and_timestamp_are_right() -> None:
-    now = str(int(time.time()))
-    assert "configured" in (CallbackProofs().refuse_head(["the-secret"], now) or "")
-    assert "secret" in (BOTH.refuse_head([], now) or "")
-    assert "secret" in (BOTH.refuse_head(["the-secret", "the-secret"], now) or "")
-    assert "timestamp" in (BOTH.refuse_head(["the-secret"], "") or "")
-    assert BOTH.refuse_head(["the-secret"], now) is None
+def test_the_head_is_refused_with_the_reason_until_secret_timestamp_and_signature_are_there() -> None:
+    now, signature = str(int(time.time())), "s" * 44
+    assert "configured" in (CallbackProofs().refuse_head(["the-secret"], now, signature) or "")
+    assert "secret" in (BOTH.refuse_head([], now, signature) or "")
+    assert "secret" in (BOTH.refuse_head(["the-secret", "the-secret"], now, signature) or "")
+    assert "timestamp" in (BOTH.refuse_head(["the-secret"], "", signature) or "")
+    assert "signature" in (BOTH.refuse_head(["the-secret"], now, "") or "")
+    assert BOTH.refuse_head(["the-secret"], now, signature) is None
 
 
 def test_the_signature_covers_task_and_timestamp_and_is_not_needed_without_a_key() -> None:

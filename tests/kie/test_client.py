@@ -18,6 +18,7 @@ import pytest
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import MAX_BODY, KieClient, KieReply, key_hash
+from reconciler.kie.dialects.parsing import MAX_VALUES
 from reconciler.net.http_clients import USER_AGENT, kie_session
 from tests.wire import Answer, Origin, bare, chunked, ok, origin
 
@@ -182,6 +183,11 @@ async def test_an_answer_is_limited_in_size_compressed_or_not(
     with pytest.raises(Transient) as caught:
         await record(session, answer)
     assert caught.value.code == "too_large"
+
+
+async def test_an_answer_with_more_values_than_are_parsed_has_no_body(session: aiohttp.ClientSession) -> None:
+    assert (await record(session, ok(b"[" + b"0," * MAX_VALUES + b"0]"))).body is None
+    assert (await record(session, ok(b"[" + b"0," * (MAX_VALUES - 2) + b"0]"))).body == [0] * (MAX_VALUES - 1)
 
 
 async def test_a_decompression_bomb_is_not_decompressed_to_its_end(session: aiohttp.ClientSession) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -90,13 +91,20 @@ class EventStream:
 
 
 class EventStreamResponse(StreamingResponse):
-    """One open stream as a response; it ends when the reader disconnects, when the stream ends, or when it is stuck."""
+    """One open stream as a response.
+
+    It ends when the reader disconnects, when the stream ends or its token expires, or when it is stuck. `expires` is in
+    Unix seconds, None for a token that does not expire.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: EventStream, greeting: bytes, times: StreamTimes) -> None:
+    def __init__(
+        self, stream: EventStream, greeting: bytes, times: StreamTimes, *, expires: float | None = None
+    ) -> None:
         self._stream = stream
         self._times = times
+        self._expires = float("inf") if expires is None else expires
         super().__init__(self._frames(greeting), headers=_HEADERS)
 
     async def _frames(self, greeting: bytes) -> AsyncIterator[bytes]:
@@ -107,12 +115,15 @@ class EventStreamResponse(StreamingResponse):
                     frames = await self._stream.take()
             except TimeoutError:
                 frames = KEEP_ALIVE
+            if self._left() <= 0:
+                # The clock was set: the timer comes too late.
+                self._stream.end()
             yield frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the stream is over, its reader has gone, or it is stuck: a reader may block `send` for ever."""
-        # The stream ends before its token is long expired. The random part keeps clients from returning all at once.
-        life = self._times.life * random.uniform(0.9, 1)
+        # The random part keeps clients from returning all at once.
+        life = min(self._times.life * random.uniform(0.9, 1), max(self._left(), 0))
         end_timer = asyncio.get_running_loop().call_later(life, self._stream.end)
         tasks = {
             asyncio.create_task(self.stream_response(send)),
@@ -129,6 +140,10 @@ class EventStreamResponse(StreamingResponse):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _left(self) -> float:
+        """Return the seconds until the token expires."""
+        return self._expires - time.time()
 
     async def _stuck(self) -> None:
         await self._stream.ended.wait()

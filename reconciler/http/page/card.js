@@ -14,6 +14,9 @@ const STANDINGS = {
   failed: "failed",
 };
 
+/** The fields that are painted; the times and the progress are updated in between. A list and a single answer hold other fields, too. */
+const PAINTED = ["id", "userId", "status", "kind", "model", "prompt", "error", "assetUrl", "assetUrls", "resultUrls", "previewUrl", "createdAt", "why"];
+
 const WORDS = { working: "isWorking", ready: "isReady", failed: "isFailed", other: "isOther" };
 
 /** Return the state of a generation: working, ready, failed, or other where the application closed it. */
@@ -49,10 +52,12 @@ export class Card {
   /** Show this state of the generation; a playing film continues where nothing has changed. */
   put(item) {
     this.item = item;
-    const state = JSON.stringify([spoken(), { ...item, story: null, expectedSeconds: null, progress: null }]);
+    const state = JSON.stringify([spoken(), PAINTED.map((name) => item[name])]);
     if (state !== this.#painted) {
       this.#painted = state;
       this.#paint();
+    } else if (item.story) {
+      this.#explain();
     }
     if (item.story && this.#actions.single) this.#parts.why.open = true;
     this.tick();

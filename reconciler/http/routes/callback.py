@@ -13,18 +13,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from reconciler.domain.model import WORDS, Ready, Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.errors import Permanent, ReconcilerError, Transient
+from reconciler.http.bodies import BodyRouter, BodyRule
 from reconciler.http.problems import Problem, unavailable
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.kie.dialects import callback as payload
 from reconciler.metrics import Metrics
+from reconciler.net.large_json import off_loop
 from reconciler.postgres.inbox import CallbackMessage, StoredCallback
 
 log = structlog.get_logger()
@@ -35,7 +37,9 @@ DATABASE_SECONDS = 10.0
 LONGEST_NUMBER = 300
 """The most digits of an integer; a longer one is stored as text."""
 
-_RESULTS = {400: "malformed", 401: "unauthorized"}
+_RESULTS = {400: "malformed", 401: "unauthorized", 408: "malformed", 413: "too_large"}
+_TIMESTAMP = "X-Webhook-Timestamp"
+_SIGNATURE = "X-Webhook-Signature"
 
 _TEXT = """\
 KIE sends this when a task ends; Suno sends it up to three times. Where `KIE_CALLBACK_SECRET` is set, `secret` must
@@ -51,8 +55,8 @@ _OPENAPI = {
     "parameters": [
         _parameter("secret", "query", "`KIE_CALLBACK_SECRET`, once"),
         _parameter("generation", "query", "The id of the generation that ordered the task, where it was known"),
-        _parameter("X-Webhook-Timestamp", "header", "Unix seconds, within five minutes of now"),
-        _parameter("X-Webhook-Signature", "header", "base64(HMAC-SHA256(key, task id + '.' + timestamp))"),
+        _parameter(_TIMESTAMP, "header", "Unix seconds, within five minutes of now"),
+        _parameter(_SIGNATURE, "header", "base64(HMAC-SHA256(key, task id + '.' + timestamp))"),
     ],
     "requestBody": {
         "required": True,
@@ -76,9 +80,19 @@ class CallbackReceived(BaseModel):
     received: bool = Field(description="Always true", examples=[True])
 
 
-def routes(proofs: CallbackProofs, readiness_gate: ReadinessGate, metrics: Metrics) -> APIRouter:
+def routes(proofs: CallbackProofs, readiness_gate: ReadinessGate, metrics: Metrics) -> BodyRouter:
     """Return the route."""
-    router = APIRouter()
+    router = BodyRouter()
+
+    def refused(problem: Problem) -> None:
+        metrics.callbacks.labels(_RESULTS.get(problem.status, "unavailable")).inc()
+        log.warning("callback.refused", status=problem.status, reason=problem.detail)
+
+    async def admit(request: Request) -> None:
+        timestamp, signature = (_single_header(request, name) for name in (_TIMESTAMP, _SIGNATURE))
+        _require(proofs.refuse_head(request.query_params.getlist("secret"), timestamp, signature))
+
+    router.reads_body(CALLBACK_PATH, BodyRule(admit, "callbacks", refused=refused))
 
     @router.post(
         CALLBACK_PATH,
@@ -101,8 +115,7 @@ def routes(proofs: CallbackProofs, readiness_gate: ReadinessGate, metrics: Metri
         try:
             stored = await _store(request, proofs, readiness_gate)
         except Problem as problem:
-            metrics.callbacks.labels(_RESULTS.get(problem.status, "unavailable")).inc()
-            log.warning("callback.refused", status=problem.status, reason=problem.detail)
+            refused(problem)
             raise
         metrics.callbacks.labels(_result(stored)).inc()
         return JSONResponse({"received": True}, 200 if stored.ids else 202)
@@ -111,19 +124,17 @@ def routes(proofs: CallbackProofs, readiness_gate: ReadinessGate, metrics: Metri
 
 
 async def _store(request: Request, proofs: CallbackProofs, readiness_gate: ReadinessGate) -> StoredCallback:
-    """Check the proofs, store the callback, and wake the generations that it names."""
+    """Check the signature, store the callback, and wake the generations that it names; the head is admitted already."""
     began = time.monotonic()
-    timestamp = _single_header(request, "X-Webhook-Timestamp")
-    _require(proofs.refuse_head(request.query_params.getlist("secret"), timestamp))
     services = readiness_gate.enter()
     raw = await request.body()
-    message = _message(request, raw)
-    signature = _single_header(request, "X-Webhook-Signature")
+    message = await off_loop(len(raw), _message, request, raw)
+    timestamp, signature = (_single_header(request, name) for name in (_TIMESTAMP, _SIGNATURE))
     _require(proofs.refuse_signature(signature, timestamp, message.task_id))
     stored = await _keep(services, message)
     for generation_id in stored.ids:
         services.worker.wake(generation_id, Trigger.CALLBACK)
-    _log_callback(message, stored, len(raw), time.monotonic() - began)
+    await _log_callback(message, stored, time.monotonic() - began)
     return stored
 
 
@@ -144,7 +155,7 @@ def _message(request: Request, raw: bytes) -> CallbackMessage:
         raise Problem(400, "ids_disagree", "the address names more than one generation")
     generation_ids = {value for value in generation_ids if len(value) <= payload.MAX_TASK_ID}
     digest = hashlib.sha256(raw + b"\n" + "".join(generation_ids).encode()).hexdigest()
-    return CallbackMessage(next(iter(task_ids)), next(iter(generation_ids), None), body, digest)
+    return CallbackMessage(next(iter(task_ids)), next(iter(generation_ids), None), body, digest, len(raw))
 
 
 async def _keep(services: RouteServices, message: CallbackMessage) -> StoredCallback:
@@ -161,12 +172,12 @@ async def _keep(services: RouteServices, message: CallbackMessage) -> StoredCall
         raise unavailable(str(error), seconds=wait or 2.0) from None
 
 
-def _log_callback(message: CallbackMessage, stored: StoredCallback, size: int, duration: float) -> None:
+async def _log_callback(message: CallbackMessage, stored: StoredCallback, duration: float) -> None:
     """Log what came and what it claims, without addresses, which may be signed, and without text of the payload."""
     logger = log.bind(task_id=message.task_id, generation_id=next(iter(stored.ids), message.generation_id))
     several = {"generation_ids": stored.ids} if len(stored.ids) > 1 else {}
-    logger.info("callback.received", bytes=size, result=_result(stored), took=round(duration, 4), **several)
-    claim = payload.read(message.body)
+    logger.info("callback.received", bytes=message.size, result=_result(stored), took=round(duration, 4), **several)
+    claim = await off_loop(message.size, payload.read, message.body)
     addresses = len(claim.results) if isinstance(claim, Ready) else 0
     logger.info("callback.parsed", says=WORDS[type(claim)], addresses=addresses)
 

@@ -3,14 +3,16 @@
 The route checks the caller and that the order can be stored; `worker/create/create_task.py` does the rest.
 """
 
+import asyncio
 import json
 from typing import Annotated, Any, Literal, assert_never
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import Depends, Header, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from reconciler.errors import Permanent
 from reconciler.http.auth import Authenticator, Caller
+from reconciler.http.bodies import BodyRouter, BodyRule, RequestBody
 from reconciler.http.problems import RETRY, Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.kie.create_endpoints import ENDPOINTS, choose
@@ -31,6 +33,7 @@ LARGEST_INPUT = 256 << 10
 MAX_DEPTH = 64
 """The most nested lists and objects in an order's input; the code that reads and writes them is recursive."""
 
+_PATH = "/api/kie/createTask"
 _ENDPOINT_NAMES = [endpoint.name for endpoint in ENDPOINTS]
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 _BODY_EXAMPLE: dict[str, JsonValue] = {
@@ -46,7 +49,7 @@ _ANSWER_EXAMPLE: dict[str, JsonValue] = {
 }
 
 
-class CreateTaskBody(BaseModel):
+class CreateTaskBody(RequestBody):
     """An order."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_BODY_EXAMPLE]}, protected_namespaces=())
@@ -114,11 +117,12 @@ IdempotencyKey = Annotated[
 ]
 
 
-def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRouter:
+def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> BodyRouter:
     """Return the route."""
-    router = APIRouter(prefix="/api/kie", tags=["kie"])
+    router = BodyRouter(tags=["kie"])
+    router.reads_body(_PATH, BodyRule(authenticator.identify, "users"))
 
-    @router.post("/createTask", status_code=201, response_model=CreateTaskAnswer, responses=_RESPONSES)
+    @router.post(_PATH, status_code=201, response_model=CreateTaskAnswer, responses=_RESPONSES)
     async def create(
         body: CreateTaskBody,
         response: Response,
@@ -126,7 +130,8 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRo
         caller: Caller = Depends(authenticator.caller),
     ) -> CreateTaskAnswer:
         """Order a generation: the row is written first, KIE is asked second, and never twice."""
-        order = _order(body, caller)
+        # It takes tens of milliseconds where the input is large.
+        order = await asyncio.to_thread(_order, body, caller)
         try:
             outcome = await readiness_gate.enter().task_creator.create(order, Requester(caller.user_id or "", key))
         except Permanent as error:

@@ -11,13 +11,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 from weakref import WeakValueDictionary
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from reconciler.domain.object_keys import display_url, host_listed
 from reconciler.errors import Gone, Permanent, Transient
 from reconciler.http.auth import Authenticator, Caller
+from reconciler.http.bodies import BodyRouter, BodyRule, RequestBody
 from reconciler.http.problems import RETRY, Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import ApiModel
@@ -42,6 +43,9 @@ QUEUE_SECONDS = 3.0
 KIE_SECONDS = 12.0
 """Seconds that a caller waits for KIE: a person has clicked and waits."""
 
+_PATH = "/api/kie/downloadUrl"
+_LONGEST_BODY = 128 << 10
+
 _BODY: JsonDict = {"generationId": "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"}
 _ANSWER: JsonDict = {
     "downloadUrl": "https://tempfile.aiquickdraw.com/r/281e.png?X-Amz-Expires=1200",
@@ -49,7 +53,7 @@ _ANSWER: JsonDict = {
 }
 
 
-class DownloadUrlBody(ApiModel):
+class DownloadUrlBody(RequestBody, ApiModel):
     """Which result."""
 
     model_config = ConfigDict(json_schema_extra={"example": _BODY})
@@ -154,12 +158,13 @@ def _most_specific(errors: Sequence[Transient | Permanent]) -> Problem:
     return _not_kies()
 
 
-def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> APIRouter:
+def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> BodyRouter:
     """Return the route."""
-    router = APIRouter(tags=["kie"])
+    router = BodyRouter(tags=["kie"])
+    router.reads_body(_PATH, BodyRule(authenticator.identify, "users", longest=_LONGEST_BODY))
 
     @router.post(
-        "/api/kie/downloadUrl",
+        _PATH,
         summary="Get an address for a result at KIE",
         description="A result in our storage needs none: see `assetUrl`.",
         response_model=DownloadUrlAnswer,

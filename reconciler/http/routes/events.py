@@ -3,11 +3,12 @@
 `live/hub.py` decides which changes a stream gets; `live/event_stream.py` sends them.
 """
 
+import time
 from contextlib import ExitStack
 
 from fastapi import APIRouter, Depends, Header
 
-from reconciler.http.auth import Authenticator, Caller
+from reconciler.http.auth import Authenticator, Caller, unauthorized
 from reconciler.http.live.event_stream import EventStreamResponse, StreamTimes
 from reconciler.http.readiness_gate import ReadinessGate
 
@@ -41,8 +42,8 @@ the present one.
 * `generation`: `{"id","status","kind","assetUrl"?}`. `kind` is succeeded, failed, gave_up, recovered or healed for the
   end of a generation, repaired or lost for a file that storage had lost, each with an `id`; else `status`.
 * `resync`: something may have been missed; fetch the list anew, after a random part of a second.
-* `bye`: the stream ends here, after an hour at most or because this replica stops; connect again after `retry`
-  milliseconds, with Last-Event-ID.
+* `bye`: the stream ends here, after an hour at most, because the token expires, or because this replica stops; connect
+  again after `retry` milliseconds, with Last-Event-ID and a valid token.
 
 A comment comes every 15 seconds where nothing else does. A reader that does not keep up is disconnected and connects
 again."""
@@ -77,12 +78,16 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate, times: S
             description="The id of the last event that was seen: the changes since then come first",
         ),
     ) -> EventStreamResponse:
+        if caller.expires is not None and caller.expires <= time.time():
+            # Other routes allow for a clock that differs. A stream would end at once, and its client come again.
+            raise unauthorized("the token has expired")
         hub = readiness_gate.enter().hub
         with ExitStack() as on_error:
             # The stream joins before the replay is read, so that no change falls between the two.
             stream = hub.join(caller)
             on_error.callback(stream.leave)
-            response = EventStreamResponse(stream, await hub.greeting(caller, last_event_id), times)
+            greeting = await hub.greeting(caller, last_event_id)
+            response = EventStreamResponse(stream, greeting, times, expires=caller.expires)
             on_error.pop_all()
         return response
 

@@ -4,12 +4,13 @@ The query itself filters by user, so that another user's row looks like a missin
 `postgres/reports/generation_list.py` reads the rows; this module turns them into the API's fields.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
@@ -29,6 +30,9 @@ GROUPS = {"working": OPEN, "ready": SUCCEEDED}
 """Values of `status` that stand for several of the application's words."""
 
 MAX_LIMIT = 100
+
+LONGEST_PAGE = 4 << 20
+"""Bytes after which a page of a list ends."""
 
 DisplaySource = Literal["asset", "result", "preview"]
 
@@ -183,10 +187,10 @@ def _add_list(router: APIRouter, authenticator: Authenticator, readiness_gate: R
         user_id: str | None = Query(
             None, alias="userId", description="for the operator: only this user's rows", max_length=200
         ),
-    ) -> GenerationPage:
+    ) -> Response:
         listing = readiness_gate.enter().generation_list
         if not caller.operator and user_id is not None and not _is_caller(user_id, caller):
-            return _page((), limit, caller)
+            return await _page((), limit, caller)
         of_user = user_id if caller.operator else caller.user_id
         query = listing.stuck if stuck else listing.page
         statuses = None if status is None else GROUPS.get(status, (status,))
@@ -194,7 +198,7 @@ def _add_list(router: APIRouter, authenticator: Authenticator, readiness_gate: R
             rows = await query(of_user, statuses=statuses, after=cursor, limit=limit + 1)
         except Permanent as error:
             raise Problem(400, error.code, str(error)) from error
-        return _page(rows, limit, caller, why=stuck and caller.operator)
+        return await _page(rows, limit, caller, why=stuck and caller.operator)
 
 
 def _add_detail(router: APIRouter, authenticator: Authenticator, readiness_gate: ReadinessGate) -> None:
@@ -225,11 +229,23 @@ def _is_caller(user_id: str, caller: Caller) -> bool:
     return user_id.casefold() == (caller.user_id or "").casefold()
 
 
-def _page(rows: Sequence[ListedGeneration], limit: int, caller: Caller, *, why: bool = False) -> GenerationPage:
-    shown = rows[:limit]
-    return GenerationPage(
-        generations=[ListedItem.model_validate({**item(row), "why": row.why} if why else item(row)) for row in shown],
-        next_cursor=cursor_of(shown[-1]) if len(rows) > limit else None,
-        server_time=shown[0].now if shown else datetime.now(UTC),
+async def _page(rows: Sequence[ListedGeneration], limit: int, caller: Caller, *, why: bool = False) -> Response:
+    """Return the page of these rows; it ends before `limit` where it has LONGEST_PAGE bytes.
+
+    It is written row by row, so that the loop turns in between.
+    """
+    items: list[bytes] = []
+    for row in rows[:limit]:
+        listed = ListedItem.model_validate({**item(row), "why": row.why} if why else item(row))
+        items.append(listed.model_dump_json(by_alias=True, exclude_unset=True).encode())
+        if sum(map(len, items)) > LONGEST_PAGE:
+            break
+        await asyncio.sleep(0)
+    page = GenerationPage(
+        generations=[],
+        next_cursor=cursor_of(rows[len(items) - 1]) if len(rows) > len(items) else None,
+        server_time=rows[0].now if rows else datetime.now(UTC),
         operator=caller.operator,
     )
+    head, tail = page.model_dump_json(by_alias=True).encode().split(b"[]", 1)
+    return Response(b"".join([head, b"[", b",".join(items), b"]", tail]), media_type="application/json")

@@ -16,6 +16,9 @@ MALFORMED: Final = object()
 
 MAX_TEXT = 16 << 10
 
+MAX_VALUES = 30_000
+"""The most values in one JSON text: parsing holds everything else up while it lasts."""
+
 TASK_ID_KEYS = ("task_id", "taskId")
 """The names of a task's id in the dialects."""
 
@@ -25,6 +28,15 @@ SUCCESS_CODES = frozenset({0, 200})
 _MILLISECONDS_FROM = 10**11
 _YEARS = range(2000, 2100)
 _DIGITS = re.compile(r"[0-9]{1,18}")
+
+
+def too_many_values(text: bytes | bytearray | str) -> bool:
+    """Return whether this JSON may hold more than MAX_VALUES; signs inside its texts count, too."""
+    if len(text) <= MAX_VALUES:
+        return False
+    if isinstance(text, str):
+        return sum(map(text.count, ",[{")) > MAX_VALUES
+    return sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def parse_nested(value: object) -> object:
@@ -38,6 +50,8 @@ def parse_nested(value: object) -> object:
         text = value.strip()
         if not text or text.lower().startswith(("http://", "https://")):
             return text or None
+        if too_many_values(text):
+            return MALFORMED
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):

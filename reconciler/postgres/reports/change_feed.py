@@ -30,6 +30,9 @@ MOST = 500
 FARTHEST = 10_000
 """How many ids are searched for those of one user; a client that was away for longer fetches the list."""
 
+LONGEST_ADDRESS = 8192
+"""A longer one is not sent: a thousand streams would get it."""
+
 # Returns the newest id, and the lowest id before :event whose event is about as old as that one. OFFSET 0: the planner
 # would search for the lowest id from the first event on.
 _BEFORE = Statement(f"""
@@ -60,8 +63,9 @@ class ChangeFeed:
     def __init__(self, database: Database, table: TableShape) -> None:
         self._database = database
         self._id_type = table.id_type
-        columns = """g.id::text AS id, g.user_id::text AS user_id, g.status::text AS status,
-       g.asset_url::text AS asset_url, e.id AS event, coalesce(e.kind, 'status') AS kind"""
+        columns = f"""g.id::text AS id, g.user_id::text AS user_id, g.status::text AS status,
+       CASE WHEN octet_length(g.asset_url::text) <= {LONGEST_ADDRESS} THEN g.asset_url::text END AS asset_url,
+       e.id AS event, coalesce(e.kind, 'status') AS kind"""
         # Returns the rows :ids, once for each of the events :events that belongs to the row.
         self._of = Statement(f"""
 SELECT {columns}

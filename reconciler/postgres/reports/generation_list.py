@@ -5,6 +5,7 @@ read of it. Every read may be narrowed to one user's rows; a row of another user
 not exist. The HTTP routes call it and decide what a reader is shown.
 """
 
+import asyncio
 import base64
 import binascii
 import json
@@ -160,7 +161,12 @@ SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.
     ) -> tuple[ListedGeneration, ...]:
         statement = _statement(f"WITH {picked} {self._select} ORDER BY {order}")
         records = await self._database.fetch(*statement(**values))
-        return tuple(_listed(record, self._table) for record in records)
+        listed = []
+        for record in records:
+            listed.append(_listed(record, self._table))
+            # A row's lists may take a millisecond, and a page has a hundred rows.
+            await asyncio.sleep(0)
+        return tuple(listed)
 
     def _where(
         self, values: dict[str, object], user_id: str | None, statuses: Sequence[str] | None, condition: str

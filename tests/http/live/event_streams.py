@@ -33,9 +33,9 @@ ANNA = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 BORIS = "0b7d3c1e-5a42-4f0e-9f5d-3a8f5a0c9e11"
 
 
-def token(user_id: str) -> str:
-    """Return a token as Supabase issues it to this user."""
-    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600}
+def token(user_id: str, seconds: float = 600) -> str:
+    """Return a token as Supabase issues it to this user, which expires after so many seconds."""
+    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + seconds}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 

@@ -12,13 +12,24 @@ from typing import cast
 
 import pytest
 
+from reconciler.http.auth import Caller
 from reconciler.http.live.event_stream import MAX_WAITING, StreamTimes
 from reconciler.http.live.hub import MAX_NOTIFICATIONS, Hub
 from reconciler.postgres.pool import Database
-from reconciler.postgres.reports.change_feed import ChangeFeed, GenerationChange
+from reconciler.postgres.reports.change_feed import LONGEST_ADDRESS, ChangeFeed, GenerationChange
+from testkit.loop_watch import assert_loop_turns
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
-from tests.http.live.event_streams import ANNA, BORIS, OPERATOR, EventServer, event_server, listening_server, token
+from tests.http.live.event_streams import (
+    ANNA,
+    BORIS,
+    OPERATOR,
+    EventServer,
+    event_server,
+    listening_server,
+    reading,
+    token,
+)
 from tests.postgres.books import Books, opened
 
 INVALID = "Bearer nobody"
@@ -72,6 +83,34 @@ async def stalled_reader(server: EventServer, user_id: str) -> AsyncIterator[Non
         await loop.sock_sendall(connection, request.encode())
         await until(lambda: server.open == before + 1, what="the stream")
         yield
+
+
+async def test_n9_a_stream_outlives_no_token_and_goes_on_with_a_new_one() -> None:
+    """A stream outlives its token."""
+    async with fake_server() as server:
+        expiring = token(ANNA, seconds=3)
+        async with reading(server.session, server.address, expiring) as anna, server.reading(ANNA) as other:
+            await until(lambda: anna.ended, what="the end of the stream")
+            assert [event.event for event in anna.events] == ["hello", "bye"]
+            assert await server.status(Authorization=f"Bearer {expiring}") == 401
+            async with reading(server.session, server.address, token(ANNA)) as again:
+                server.hub.wake(f"{ANNA}/one")
+                await until(lambda: again.changes and other.changes, what="the change")
+            assert (anna.changes, other.ended) == ([], False)
+
+
+async def test_n9_a_stream_ends_with_its_token_where_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake_server(StreamTimes(keep_alive=0.05)) as server, server.reading(ANNA) as anna:
+        now = time.time()
+        monkeypatch.setattr("reconciler.http.live.event_stream.time.time", lambda: now + 601)
+        await until(lambda: anna.ended, what="the end of the stream")
+        assert anna.events[-1].event == "bye"
+
+
+async def test_a_stream_of_the_operator_has_no_end_of_its_own() -> None:
+    async with fake_server(StreamTimes(keep_alive=0.05)) as server, server.reading() as operator:
+        await until(lambda: len(operator.comments) >= 3, what="keep-alive comments")
+        assert not operator.ended
 
 
 async def test_keep_alive_comments_come_while_nothing_happens() -> None:
@@ -249,3 +288,18 @@ async def test_while_the_database_is_away_no_stream_ends_and_no_change_is_lost(r
             await until(lambda: anna.changes, what="the event")
             assert (anna.changes[0]["id"], anna.ended) == (generation_id, False)
         await database.close()
+
+
+async def test_n7_the_loop_turns_while_a_thousand_changes_reach_a_thousand_streams() -> None:
+    hub = Hub(FakeChangeFeed(length=LONGEST_ADDRESS), most=2000)
+    streams = [hub.join(Caller(f"user-{n}")) for n in range(1000)]
+    operator = hub.join(Caller(None))
+
+    async def send() -> None:
+        for n in range(1000):
+            hub.wake(f"user-{n}/one")
+        await hub._send_batch()
+        for stream in (*streams, operator):
+            assert (await stream.take()).startswith(b"event: generation")
+
+    await assert_loop_turns(send, "a thousand changes")
