@@ -129,7 +129,7 @@ async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
     statements = [
         ledger_sql.read(books.table)(ids=[row.id]),
         ledger_sql.NOTE(**facts),
-        rest(**facts, woken=0, until=datetime.now(UTC), early=datetime.now(UTC)),
+        rest(**facts, woken=0, until=datetime.now(UTC), early=datetime.now(UTC), decided_at=None),
         ledger_sql.LEAVE(**facts),
     ]
     for statement in statements:
