@@ -220,7 +220,7 @@ def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) 
     """The application already shows this row as ended, so poll rarely; a late result is still delivered."""
     if _media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
-    if row.status in SUCCEEDED and _age(row, now) <= policy.give_up_after and not is_extension(row):
+    if row.status in SUCCEEDED and _age_since_step(row, now, policy) <= policy.give_up_after and not is_extension(row):
         # The application wrote success before KIE's record says so: its user waits for the asset.
         return _poll_again(row, now, policy, reason)
     due = now + _parked_wait(row, now)
@@ -365,7 +365,7 @@ def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     wait = poll_interval.backoff(row.failures, policy.jitter, retry_after)
     # Neither a task that has ended is parked, nor a failure: there the user waits only for our success.
-    parked = _age(row, now) > policy.give_up_after and row.status in OPEN and not ended
+    parked = _age_since_step(row, now, policy) > policy.give_up_after and row.status in OPEN and not ended
     if parked:
         wait = max(wait, _parked_wait(row, now).total_seconds())
     # A permanent failure ends only when a person changes something, and each retry may be a whole transfer.
@@ -411,7 +411,7 @@ def _give_up(row: Row, now: datetime, policy: Policy) -> Fail:
 
 
 def _poll_again(row: Row, now: datetime, policy: Policy, reason: str, *, set_generating: bool = False) -> Reschedule:
-    interval = _poll_interval(row, _age(row, now).total_seconds(), policy)
+    interval = _poll_interval(row, _age_since_step(row, now, policy).total_seconds(), policy)
     earliest = now + timedelta(seconds=max(poll_interval.MIN_INTERVAL, interval / 4))
     return Reschedule(now + timedelta(seconds=interval), earliest, reason, set_generating=set_generating)
 
@@ -427,6 +427,12 @@ def _parked_wait(row: Row, now: datetime) -> timedelta:
 
 def _age(row: Row, now: datetime) -> timedelta:
     return max(now - _task_start(row), timedelta())
+
+
+def _age_since_step(row: Row, now: datetime, policy: Policy) -> timedelta:
+    """Return the age for the next poll: a row from before the clock's last step may be as young as the step."""
+    start = _task_start(row)
+    return max(now - max(start, policy.clock_stepped_at or start), timedelta())
 
 
 def _task_start(row: Row) -> datetime:

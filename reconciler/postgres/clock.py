@@ -143,7 +143,7 @@ class DatabaseClock:
             self._vouched = True
 
     def _note_step(self, now: datetime, seconds: float, answered_at: float) -> None:
-        log.warning("clock.stepped", seconds=round(seconds, 1), now=now.isoformat())
+        log.warning("clock.stepped", seconds=round(seconds, 1))
         self._steady_since = answered_at
         self._vouched = False
         self._stepped_at = now
@@ -191,7 +191,7 @@ class DatabaseClock:
             await database.execute(*_SET_BACK(seconds=back))
         self._unmarked = False
         self._set_back -= seen
-        log.info("clock.settled", set_back=round(back, 1))
+        log.info("clock.settled", seconds=round(back, 1))
         return True
 
 

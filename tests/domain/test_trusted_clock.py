@@ -85,3 +85,14 @@ def test_kies_own_word_needs_no_clock(policy) -> None:
 
     assert isinstance(decide(row_in_flight(), Failed("blocked", "400")), Fail)
     assert type(decide(row_in_flight(), ready(["https://tempfile.aiquickdraw.com/a"]))).__name__ == "Deliver"
+
+
+def test_n4_a_row_that_a_step_made_hours_older_is_polled_as_often_as_a_new_one() -> None:
+    row = row_in_flight(created_at=NOW - 6 * HOUR)
+    by_age = after(row, Working("waiting"))[1]
+    stepped = replace(NO_JITTER, clock_stepped_at=NOW - timedelta(seconds=30))
+    since_step = after(row, Working("waiting"), policy=stepped)[1]
+
+    assert isinstance(by_age, Reschedule)
+    assert isinstance(since_step, Reschedule)
+    assert by_age.due_at - NOW > 10 * (since_step.due_at - NOW)

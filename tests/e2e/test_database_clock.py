@@ -120,8 +120,8 @@ async def test_n4_a_clock_that_jumps_for_some_seconds_fails_nothing_and_delays_n
     cleanup = ("cleanup", "--failed-older-than", "1d")
     refused = await commands.run(*cleanup, folder=rig.folder, environment=rig.environment())
     assert refused.code != 0, "a command of this minute does not believe this clock"
-    before = polls(rig)
-    await polled_again(rig, before)
+    # The newest row: the others are a day old by this clock, and asked about rarely.
+    await polled_again(rig, {list(rig.kie.tasks)[-1]: 0})
     await nothing_was_concluded(rig)
 
     clock.turn(0)
@@ -139,8 +139,9 @@ async def test_n4_a_daemon_that_is_replaced_during_a_jump_fails_nothing_either(r
     clock.turn(25 * HOUR)
     await noticed(first, 1)
     await first.kill()
+    before = polls(rig)
     second = await rig.run()
-    await polled_again(rig, polls(rig))
+    await polled_again(rig, before)
     await nothing_was_concluded(rig)
     await second.kill()
     # Nobody looks while the clock comes back.

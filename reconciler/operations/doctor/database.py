@@ -152,7 +152,7 @@ def judge_database_clock(server: DatabaseServer) -> Check:
     return warn(
         "database_clock",
         f"the database's clock was set by more than {CLOCK_WARN:.0f} s, {minutes} minutes ago",
-        "Find what sets the clock of the database's machine: NTP, a suspension. The log has each step as clock.stepped.",
+        "Find what sets the clock of the database's machine (NTP, a suspension); the log says clock.stepped each time.",
     )
 
 
