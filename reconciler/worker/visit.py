@@ -198,7 +198,7 @@ class Visitor:
                     event = await ledger.fail(row, claim, decision)
                     again = event is None
                 case Reschedule() as decision:
-                    await ledger.rest(row, claim, decision, decided_at=outcome.at)
+                    await ledger.rest(row, claim, decision, outcome.at)
                 case Done(reason, lost=True):
                     event = await ledger.lose(row, claim, reason)
                 case Done(reason):
@@ -222,7 +222,7 @@ class Visitor:
         row, rest = retry_rejected_write(
             outcome.row, outcome.decision, outcome.at, reason=str(error), finding=error.code
         )
-        await self.ledger.rest(row, outcome.claim, rest, decided_at=outcome.at)
+        await self.ledger.rest(row, outcome.claim, rest, outcome.at)
         return replace(outcome, row=row, decision=rest)
 
     def _has_spare_request(self, row: Row, trigger: Trigger) -> bool:

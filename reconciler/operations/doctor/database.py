@@ -36,10 +36,15 @@ SELECT current_setting('server_version_num')::int AS version,
        extract(epoch FROM clock_timestamp())::float8 AS now
 """
 
-_CLOCK_IS_READABLE: Final = "SELECT has_table_privilege(to_regclass('reconciler.clock'), 'SELECT')"
+_CLOCK_IS_READABLE: Final = """
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'reconciler' AND c.relname = 'clock'
+"""
 
 _STEPPED: Final = """
 SELECT greatest(extract(epoch FROM clock_timestamp() - stepped_at), 0)::float8 FROM reconciler.clock
+ WHERE stepped_at IS NOT NULL
 """
 
 _PID: Final = "SELECT pg_backend_pid()"

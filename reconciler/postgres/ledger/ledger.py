@@ -105,7 +105,7 @@ class Ledger:
         """Keep the facts of a row before the effects that build on them."""
         await self._write(ledger_sql.NOTE, claim, **_facts(row))
 
-    async def rest(self, row: Row, claim: Claim, rest: Reschedule, *, decided_at: datetime | None = None) -> None:
+    async def rest(self, row: Row, claim: Claim, rest: Reschedule, decided_at: datetime | None = None) -> None:
         """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins.
 
         With `decided_at`, the database's time of the decision, the given times are waits from then on, so that a clock
