@@ -58,6 +58,12 @@ END
 $$
 """
 
+# As if a daemon had watched the clock until now: conclusions by elapsed time need no ten minutes then.
+_WATCHED = """
+INSERT INTO reconciler.clock (seen_at, steady_at) VALUES (now(), now())
+ON CONFLICT (single) DO UPDATE SET seen_at = now(), steady_at = now(), stepped_at = NULL
+"""
+
 
 def pytest_configure() -> None:
     """Remove from the environment what it says about a real installation, and collect no garbage until tests run."""
@@ -254,6 +260,7 @@ def empty_dsn(postgres: Postgres | External, databases: Databases) -> Iterator[s
 def dsn(postgres: Postgres | External, databases: Databases, _template: str) -> Iterator[str]:
     """The address of a fresh database with the application's table and our schema."""
     with databases.new(_template) as name:
+        databases.execute(postgres.dsn(name), _WATCHED)
         yield postgres.dsn(name)
 
 
@@ -268,6 +275,7 @@ def _worn(postgres: Postgres | External, databases: Databases, _template: str) -
 def rows_dsn(_worn: str, databases: Databases) -> str:
     """Like `dsn` but emptied instead of made anew, which is faster; for tests that change rows and nothing else."""
     databases.execute(_worn, _EMPTY)
+    databases.execute(_worn, _WATCHED)
     return _worn
 
 

@@ -296,7 +296,7 @@ async def webhook_sender(built: Parts) -> AsyncIterator[WebhookSender | None]:
         return
     async with json_client(timeout=TIMEOUT) as client:
         receiver = WebhookClient(client, settings.notify_url, settings.notify_secret.get_secret_value())
-        yield WebhookSender(Outbox(built.database), receiver, built.metrics)
+        yield WebhookSender(Outbox(built.database, built.ledger.clock.trusted_now), receiver, built.metrics)
 
 
 def operator(built: Parts, *, at_once: int = 1, pause: float = 0.0) -> Operator:

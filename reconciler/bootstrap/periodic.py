@@ -8,6 +8,7 @@ from reconciler.domain.findings import FindingThresholds
 from reconciler.health import Pulse
 from reconciler.http.live.hub import Hub
 from reconciler.malloc import release_memory
+from reconciler.postgres.clock import CheckedDatabase
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.listener import Listener
 from reconciler.postgres.migrations.schema_level import alive_within
@@ -43,8 +44,9 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     settings, database, metrics = parts.settings, parts.database, parts.metrics
     interval = settings.lease_seconds / 3
     leadership = Leadership(trust_window=2 * interval)
-    beats = Heartbeat(parts.pools.leases, parts.instance, term=settings.lease_seconds)
-    heartbeat = InstanceHeartbeat(beats, leadership, partial(_activity, parts), metrics)
+    clock = parts.ledger.clock
+    beats = Heartbeat(parts.pools.leases, parts.instance, term=settings.lease_seconds, clock=clock)
+    heartbeat = InstanceHeartbeat(beats, leadership, partial(_activity, parts), metrics, stir=parts.worker.stir)
     listener_status = ListenerStatus(metrics)
     sweep = Sweep(parts.claims, parts.worker, metrics, listener_status, settings.sweep_seconds)
     keys = [key.key_hash for key in parts.keys]
@@ -54,8 +56,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds, alive)
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
-    webhooks = bool(settings.notify_url)
-    retention = Retention(parts.pools.application, parts.table, term=settings.lease_seconds, webhooks=webhooks)
+    checked, webhooks = CheckedDatabase(parts.pools.application, clock), bool(settings.notify_url)
+    retention = Retention(checked, parts.table, term=settings.lease_seconds, webhooks=webhooks)
     # An instance that only observes deletes no row of the application's.
     failed_days = 0 if parts.policy.limits.observe else settings.failed_retention_days
     cleanup = partial(clean_up, retention, poll_stats, leadership, failed_days=failed_days)

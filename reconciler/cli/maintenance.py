@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,9 +71,10 @@ def cleanup(
     """Delete old failures, and stored objects that no row shows.
 
     Only failures with nothing stored are deleted. An object is deleted an hour after its row was cancelled, deleted or
-    given another object.
+    given another object. Nothing is deleted while the database's clock cannot be trusted.
     """
     from reconciler.bootstrap import parts
+    from reconciler.postgres.clock import CheckedDatabase, DatabaseClock
     from reconciler.postgres.orphans import Orphans
     from reconciler.postgres.retention import Retention
     from reconciler.worker.periodic.retention import delete_failed, remove_orphans
@@ -81,9 +83,11 @@ def cleanup(
 
     async def run() -> tuple[int, list[str]]:
         async with parts(settings) as built:
-            retention = Retention(built.pools.application, built.table, term=settings.lease_seconds)
+            checked = CheckedDatabase(built.pools.application, DatabaseClock(wall=time.time))
+            retention = Retention(checked, built.table, term=settings.lease_seconds)
+            orphans = Orphans(built.database, built.table, marks=checked)
             failed = await delete_failed(retention, age, dry_run=dry_run)
-            return failed, await remove_orphans(Orphans(built.database, built.table), built.store, dry_run=dry_run)
+            return failed, await remove_orphans(orphans, built.store, dry_run=dry_run)
 
     failed, orphans = asyncio.run(run())
     word = "to delete" if dry_run else "deleted"

@@ -133,7 +133,7 @@ def _decide_eligible(row: Row, observation: Observation, now: datetime, policy: 
         case TaskIdentified() | TaskNotIdentified():
             return _on_identification(row, observation, now, policy)
         case Stored():
-            return _finish(row, now)
+            return _finish(row, now, policy)
         case TaskUnknown():
             return _on_task_unknown(row, now, policy)
         case Unreachable():
@@ -141,7 +141,7 @@ def _decide_eligible(row: Row, observation: Observation, now: datetime, policy: 
         case DeliveryFailed():
             return _on_delivery_failed(row, observation, now, policy)
         case DeliveryPostponed():
-            return _on_delivery_postponed(row, observation, now)
+            return _on_delivery_postponed(row, observation, now, policy)
     assert_never(observation)
 
 
@@ -152,7 +152,7 @@ def _on_record(row: Row, observation: Working | Ready | Unreadable | Failed, now
         case Ready():
             return _on_ready(row, observation, now, policy)
         case Unreadable():
-            return _keep_waiting(row, now)
+            return _keep_waiting(row, now, policy)
         case Failed():
             return _on_failed(row, observation, now, policy)
     assert_never(observation)
@@ -209,8 +209,8 @@ def _on_identification(
 
 
 def _on_working(row: Row, working: Working, now: datetime, policy: Policy) -> Decision:
-    if _may_show_without_missing(row, now) and not policy.observe:
-        return _finish(row, now)
+    if _may_show_without_missing(row, now, policy) and not policy.observe:
+        return _finish(row, now, policy)
     if _may_give_up(row, now, policy):
         return _give_up(row, now, policy)
     if row.status not in OPEN:
@@ -221,9 +221,9 @@ def _on_working(row: Row, working: Working, now: datetime, policy: Policy) -> De
 
 def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) -> Decision:
     """The application already shows this row as ended, so poll rarely; a late result is still delivered."""
-    if now > _media_end(row):
+    if _media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
-    if row.status in SUCCEEDED and _age(row, now) <= policy.give_up_after and not is_extension(row):
+    if row.status in SUCCEEDED and _age_since_step(row, now, policy) <= policy.give_up_after and not is_extension(row):
         # The application wrote success before KIE's record says so: its user waits for the asset.
         return _poll_again(row, now, policy, reason)
     due = now + _parked_wait(row, now)
@@ -233,19 +233,19 @@ def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) 
 def _on_ready(row: Row, ready: Ready, now: datetime, policy: Policy) -> Decision:
     if (count := max(len(ready.results), len(row.results))) > policy.max_results:
         reason = f"KIE gives {count} results, RECONCILER_MAX_RESULTS allows {policy.max_results}"
-        return _keep_waiting(replace(row, reason=reason, finding="over_limit"), now)
+        return _keep_waiting(replace(row, reason=reason, finding="over_limit"), now, policy)
     if policy.observe:
         observed = "observing: KIE says success"
         return _poll_again(row, now, policy, observed) if ready.available else _on_empty(row, now, policy)
     if row.unstored:
         return Deliver()
-    return _finish(row, now) if row.stored else _on_empty(row, now, policy)
+    return _finish(row, now, policy) if row.stored else _on_empty(row, now, policy)
 
 
 def _on_empty(row: Row, now: datetime, policy: Policy) -> Decision:
     """KIE says success and has given no output: ask again by the clock; only time and several looks conclude."""
     since = now - (row.empty_since or now)
-    if since < EMPTY_BELIEVED_AFTER or row.empties < EMPTY_LOOKS:
+    if not _has_passed(EMPTY_BELIEVED_AFTER, row.empty_since, now, policy) or row.empties < EMPTY_LOOKS:
         return _look_again(now, since, row.reason or "", finding="empty_success")
     if row.status not in OPEN:
         return _wait_for_late_result(row, now, policy, row.reason or "")
@@ -254,7 +254,7 @@ def _on_empty(row: Row, now: datetime, policy: Policy) -> Decision:
     return Fail("KIE reports success without any output", recheck_at=now + _parked_wait(row, now))
 
 
-def _finish(row: Row, now: datetime) -> Decision:
+def _finish(row: Row, now: datetime, policy: Policy) -> Decision:
     """Write success once every result is stored, or without the missing ones once they have been waited for."""
     if row.delivered:
         return Finish()
@@ -262,38 +262,39 @@ def _finish(row: Row, now: datetime) -> Decision:
     if is_repair(row) and len(row.stored) >= (row.shown or 0) and all(asset.stored for asset in row.assets):
         return Finish(later)
     if is_extension(row):
-        return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now)
+        return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now, policy)
     seen = row.missing_since or now
-    if _has_waited_for_missing(row, now) and is_repair(row):
+    waited = _has_waited_for_missing(row, now, policy)
+    if waited and is_repair(row):
         return Done("KIE no longer gives every result")
-    if _has_waited_for_missing(row, now) and row.stored:
+    if waited and row.stored:
         return Finish(later)
     reason = f"{len(row.stored)} of {len(row.results)} results are stored; KIE has not given the others yet"
     return _look_again(now, now - seen, reason)
 
 
-def _has_waited_for_missing(row: Row, now: datetime) -> bool:
-    since_completion, since_seen = now - (row.completed_at or now), now - (row.missing_since or now)
-    return since_completion >= MISSING_AFTER_COMPLETION and since_seen >= MISSING_AFTER_SEEN
+def _has_waited_for_missing(row: Row, now: datetime, policy: Policy) -> bool:
+    completed = _has_passed(MISSING_AFTER_COMPLETION, row.completed_at, now, policy)
+    return completed and _has_passed(MISSING_AFTER_SEEN, row.missing_since, now, policy)
 
 
-def _may_show_without_missing(row: Row, now: datetime) -> bool:
+def _may_show_without_missing(row: Row, now: datetime, policy: Policy) -> bool:
     """Whether only missing results are left, and were waited for: that KIE is silent must not prolong the wait."""
-    return row.status in OPEN and bool(row.stored) and not row.unstored and _has_waited_for_missing(row, now)
+    return row.status in OPEN and bool(row.stored) and not row.unstored and _has_waited_for_missing(row, now, policy)
 
 
-def _wait_for_missing(row: Row, now: datetime) -> Decision:
+def _wait_for_missing(row: Row, now: datetime, policy: Policy) -> Decision:
     """The row shows what KIE has given; ask rarely for the rest, until its media is gone."""
     reason = f"{row.shown} of {len(row.results)} results are delivered; KIE has not given the others"
-    if now > _media_end(row):
+    if _media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
     due = now + _parked_wait(row, now)
     return Reschedule(due, due, reason, finding="results_missing")
 
 
-def _keep_waiting(row: Row, now: datetime) -> Decision:
+def _keep_waiting(row: Row, now: datetime, policy: Policy) -> Decision:
     """KIE has output that we cannot take yet: keep the row in flight, and say so, until its media is gone."""
-    if now > _media_end(row):
+    if _media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     return _look_again(now, now - (row.completed_at or now), row.reason or "", finding=row.finding)
 
@@ -349,15 +350,15 @@ def _on_unreachable(row: Row, observation: Unreachable, now: datetime, policy: P
 def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy: Policy) -> Decision:
     """A dead address or an error page is given up in the end; a bound of ours or our storage never fails a result."""
     provider_failed = failed.stage == "fetch" and failed.reason not in OUR_BOUNDS
-    lasting = row.failures >= DELIVERY_ATTEMPTS and _has_failed_long(row, now)
+    lasting = row.failures >= DELIVERY_ATTEMPTS and _has_failed_long(row, now, policy)
     if provider_failed and lasting and _may_give_up(row, now, policy):
         return _give_up(row, now, policy)
     return _retry(row, now, policy, failed.retry_after, permanent=failed.permanent and not failed.gone)
 
 
-def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime) -> Decision:
+def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime, policy: Policy) -> Decision:
     """Come again when there may be room, before the addresses expire; a spare request to KIE would not help."""
-    if now > _media_end(row) and not is_repair(row):
+    if _media_has_ended(row, now, policy) and not is_repair(row):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     due = now + timedelta(seconds=max(postponed.wait, poll_interval.MIN_INTERVAL))
     if row.media_deadline is not None:
@@ -366,18 +367,18 @@ def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime
 
 
 def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *, permanent: bool = False) -> Decision:
-    if _may_show_without_missing(row, now) and not policy.observe:
-        return _finish(row, now)
+    if _may_show_without_missing(row, now, policy) and not policy.observe:
+        return _finish(row, now, policy)
     # One missed poll says nothing about output that KIE has reported, be it unreadable or not there yet.
     ended = bool(row.results) or row.completed_at is not None
     if _may_give_up(row, now, policy) and not ended:
         return _give_up(row, now, policy)
-    lost = row.failures >= REPAIR_ATTEMPTS and _has_failed_long(row, now)
-    if now > _media_end(row) and (lost or not is_repair(row)):
+    lost = row.failures >= REPAIR_ATTEMPTS and _has_failed_long(row, now, policy)
+    if _media_has_ended(row, now, policy) and (lost or not is_repair(row)):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     wait = poll_interval.backoff(row.failures, policy.jitter, retry_after)
     # Neither a task that has ended is parked, nor a failure: there the user waits only for our success.
-    parked = _age(row, now) > policy.give_up_after and row.status in OPEN and not ended
+    parked = _age_since_step(row, now, policy) > policy.give_up_after and row.status in OPEN and not ended
     if parked:
         wait = max(wait, _parked_wait(row, now).total_seconds())
     # A permanent failure ends only when a person changes something, and each retry may be a whole transfer.
@@ -390,8 +391,18 @@ def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *
     )
 
 
-def _has_failed_long(row: Row, now: datetime) -> bool:
-    return row.failing_since is not None and now - row.failing_since >= FAILING_FOR
+def _has_failed_long(row: Row, now: datetime, policy: Policy) -> bool:
+    return _has_passed(FAILING_FOR, row.failing_since, now, policy)
+
+
+def _has_passed(span: timedelta, since: datetime | None, now: datetime, policy: Policy) -> bool:
+    """Whether so much time has surely passed since then: what cannot be taken back is concluded from nothing else.
+
+    A time from before the clock's last step proves nothing about the time until that step.
+    """
+    if since is None or not policy.clock_trusted:
+        return False
+    return now - max(since, policy.clock_stepped_at or since) >= span
 
 
 def _earliest_retry(wait: float, retry_after: float | None) -> float:
@@ -403,7 +414,8 @@ def _may_give_up(row: Row, now: datetime, policy: Policy) -> bool:
     """Whether KIE knows the task, has answered within the last hour, and `give_up_after` has passed."""
     if row.status not in OPEN or policy.observe or row.acknowledged_at is None or row.answered_at is None:
         return False
-    return _age(row, now) > policy.give_up_after and now - row.answered_at <= timedelta(hours=1)
+    overdue = _has_passed(policy.give_up_after, _task_start(row), now, policy)
+    return overdue and now - row.answered_at <= timedelta(hours=1)
 
 
 def _give_up(row: Row, now: datetime, policy: Policy) -> Fail:
@@ -412,7 +424,7 @@ def _give_up(row: Row, now: datetime, policy: Policy) -> Fail:
 
 
 def _poll_again(row: Row, now: datetime, policy: Policy, reason: str, *, set_generating: bool = False) -> Reschedule:
-    interval = _poll_interval(row, _age(row, now).total_seconds(), policy)
+    interval = _poll_interval(row, _age_since_step(row, now, policy).total_seconds(), policy)
     earliest = now + timedelta(seconds=max(poll_interval.MIN_INTERVAL, interval / 4))
     return Reschedule(now + timedelta(seconds=interval), earliest, reason, set_generating=set_generating)
 
@@ -430,13 +442,19 @@ def _age(row: Row, now: datetime) -> timedelta:
     return max(now - _task_start(row), timedelta())
 
 
+def _age_since_step(row: Row, now: datetime, policy: Policy) -> timedelta:
+    """Return the age for the next poll: a row from before the clock's last step may be as young as the step."""
+    start = _task_start(row)
+    return max(now - max(start, policy.clock_stepped_at or start), timedelta())
+
+
 def _task_start(row: Row) -> datetime:
     """Return when the row got its present task, as far as is known."""
     return max(row.created_at, row.task_since or row.created_at)
 
 
-def _media_end(row: Row) -> datetime:
-    return (row.completed_at or _task_start(row)) + MEDIA_LIFE
+def _media_has_ended(row: Row, now: datetime, policy: Policy) -> bool:
+    return _has_passed(MEDIA_LIFE, row.completed_at or _task_start(row), now, policy)
 
 
 def _may_move(row: Row, provider_hosts: tuple[str, ...]) -> bool:

@@ -430,7 +430,9 @@ class Policy:
 
     `poll_price` is the cost of one poll in seconds of expected waste. `duration_models` are the learned ones, by model
     name. `spare_request` is true if the rate limit allows a request now. `key_count` is the number of API keys. A task
-    with more than `max_results` results waits until the operator allows more.
+    with more than `max_results` results waits until the operator allows more. `clock_trusted` is true if the clock is
+    known to run evenly: otherwise nothing that cannot be taken back is concluded from elapsed time.
+    `clock_stepped_at` is when the clock last stepped, None if it is not known to have: time counts from then at most.
     `jitter` is a number in [0, 1) that the caller draws.
     """
 
@@ -442,4 +444,6 @@ class Policy:
     spare_request: bool = True
     key_count: int = 1
     max_results: int = 200
+    clock_trusted: bool = True
+    clock_stepped_at: datetime | None = None
     jitter: float = 0.5

@@ -32,6 +32,9 @@ MAX_PROGRESS = 0.95
 MAX_RETRY_AFTER = 60.0
 """A spare request may go out after this time even if Retry-After is longer: servers exaggerate it in an outage."""
 
+LONGEST_WAIT = 6 * 3600.0
+"""No wait between two visits of a row is longer, whatever KIE asks for."""
+
 CONFIRMATIONS = (3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 120.0, 300.0, 600.0)
 """The pauses between looks at an answer that must be confirmed; the last one repeats."""
 
@@ -112,7 +115,7 @@ def interval(model: DurationModel, age: float, price: float) -> float:
     The interval ends when the expected waste reaches the poll price. For a constant hazard that is
     sqrt(2 price / hazard). A young task's hazard rises from zero, so the waste itself is solved for.
     """
-    longest = min(max(MAX_INTERVAL, age / 10), 6 * _HOUR)
+    longest = min(max(MAX_INTERVAL, age / 10), LONGEST_WAIT)
     return max(MIN_INTERVAL, _seconds_until_waste(model, age, max(price, MIN_POLL_PRICE), longest))
 
 
@@ -161,7 +164,7 @@ def backoff(failures: int, jitter: float, retry_after: float | None = None) -> f
     """
     doublings = min(max(failures - 1, 0), 7)
     wait = min(5.0 * 2.0**doublings, 450.0) * (1 + jitter)
-    return max(wait, min(retry_after or 0.0, 6 * _HOUR))
+    return max(wait, min(retry_after or 0.0, LONGEST_WAIT))
 
 
 def confirmation_wait(elapsed: float) -> float:
@@ -182,7 +185,7 @@ def rejected_write_wait(rejections: int) -> float:
 
 def parked_wait(age: float) -> float:
     """Return the seconds between polls of a parked row, which is past its time and may not be failed."""
-    return min(max(age / 48, _HOUR / 2), 6 * _HOUR)
+    return min(max(age / 48, _HOUR / 2), LONGEST_WAIT)
 
 
 def _bounded_sigma(sigma: float) -> float:

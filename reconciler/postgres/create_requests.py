@@ -142,7 +142,9 @@ SELECT extract(epoch FROM greatest(
 _CLOSE = Statement("""
 INSERT INTO reconciler.creations AS c (key_hash, shut)
 VALUES (:key_hash, clock_timestamp() + :seconds * interval '1 second')
-ON CONFLICT (key_hash) DO UPDATE SET shut = greatest(c.shut, excluded.shut)""")
+ON CONFLICT (key_hash) DO UPDATE
+   SET shut = greatest(excluded.shut,
+                       CASE WHEN c.shut <= clock_timestamp() + :longest_shut::interval THEN c.shut END)""")
 
 
 class CreateRequests:
@@ -182,11 +184,16 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         wait: float | None = await self._database.value(*_GRANT(key_hash=key_hash, **self._limits))
         if wait == 0.0:
             return 0.0
-        return max(self._window if wait is None else wait, 0.1)
+        # A request that a jumping clock has dated ahead is in nobody's way for longer than the window.
+        longest = max(self._window, LONGEST_SHUT)
+        return min(max(self._window if wait is None else wait, 0.1), longest)
 
     async def pause(self, key_hash: str, seconds: float) -> None:
         """Grant nothing with this key for so many seconds, a minute at most: KIE says that we are too fast."""
-        await self._database.execute(*_CLOSE(key_hash=key_hash, seconds=min(seconds, LONGEST_SHUT)))
+        statement = _CLOSE(
+            key_hash=key_hash, seconds=min(seconds, LONGEST_SHUT), longest_shut=timedelta(seconds=LONGEST_SHUT)
+        )
+        await self._database.execute(*statement)
 
     async def begin(self, order: Order, requester: Requester, start: TaskStart, *, patience: float) -> str | None:
         """Write the row, with its key and our bookkeeping, and return its id; None where the key has been used.

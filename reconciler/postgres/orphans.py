@@ -13,6 +13,7 @@ import asyncpg
 
 from reconciler.domain.object_keys import generation_of
 from reconciler.errors import Transient
+from reconciler.postgres.clock import CheckedDatabase
 from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key
@@ -49,10 +50,15 @@ _INTENDED = Statement("SELECT path FROM reconciler.assets WHERE path = ANY(:path
 
 
 class Orphans:
-    """Finds and removes what no row of the application's table and no receipt names."""
+    """Finds and removes what no row of the application's table and no receipt names.
 
-    def __init__(self, database: Database, table: TableShape) -> None:
+    Marks are read through `marks` (None: `database`): with a CheckedDatabase nothing is removed while the database's
+    clock cannot be trusted.
+    """
+
+    def __init__(self, database: Database, table: TableShape, *, marks: CheckedDatabase | None = None) -> None:
         self._database = database
+        self._marks = marks or database
         self._id_type = table.id_type
         first, behind = "ORDER BY g.id LIMIT :limit", f"WHERE g.id > :after::text::{table.id_type}"
         own = f"WHERE g.id = ANY(:ids::text[]::{table.id_type}[])"
@@ -62,7 +68,7 @@ class Orphans:
 
     async def page(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
         """Return the orphans among the next PAGE marks older than this that no row names, and where to continue."""
-        rows = await self._database.fetch(*_MARKED(older=older, after=after, limit=PAGE))
+        rows = await self._marks.fetch(*_MARKED(older=older, after=after, limit=PAGE))
         marked = [row["path"] for row in rows]
         named = await self._named_among(marked) if marked else set()
         return [path for path in marked if path not in named], marked[-1] if len(marked) == PAGE else None

@@ -7,9 +7,9 @@ alone. `webhooks/client.py` sends, `webhooks/sender.py` says when.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
@@ -45,11 +45,12 @@ UPDATE reconciler.events SET announced_at = now(), next_at = NULL, trouble = NUL
  WHERE id = :id AND announced_at IS NULL RETURNING {ASYNC_COMMIT}""")
 
 # Writes why an event was not sent and when it is tried again, where our claim :until still stands; returns whether it
-# is given up.
+# is given up: at its age by the database's clock and by :trusted_now, which is null while that clock is not trusted.
 _NOT_SENT = Statement(f"""
 UPDATE reconciler.events
    SET trouble = :trouble, next_at = now() + :pause::interval,
-       dead_at = CASE WHEN :last OR (at < now() - interval '{PATIENCE}' AND tries >= {LEAST_TRIES}) THEN now() END
+       dead_at = CASE WHEN :last OR (at < now() - interval '{PATIENCE}' AND tries >= {LEAST_TRIES}
+                                        AND at < :trusted_now::timestamptz - interval '{PATIENCE}') THEN now() END
  WHERE id = :id AND next_at = :until AND announced_at IS NULL
 RETURNING dead_at IS NOT NULL AS dead, {ASYNC_COMMIT}""")
 
@@ -86,10 +87,16 @@ class OutboxEvent:
 
 
 class Outbox:
-    """Events that are to be sent; every method is one statement."""
+    """Events that are to be sent; every method is one statement.
 
-    def __init__(self, database: Database) -> None:
+    `trusted_now` returns the database's time where that clock is trusted, else None: then no event is given up by age.
+    """
+
+    def __init__(
+        self, database: Database, trusted_now: Callable[[], datetime | None] = lambda: datetime.now(UTC)
+    ) -> None:
         self._database = database
+        self._trusted_now = trusted_now
 
     async def take(self, count: int) -> list[OutboxEvent]:
         """Claim up to `count` events that are due, at most one of each generation, the oldest first."""
@@ -108,7 +115,9 @@ class Outbox:
         another sender has the event.
         """
         pause = timedelta(seconds=wait)
-        statement = _NOT_SENT(id=event.id, until=event.until, trouble=trouble, pause=pause, last=last)
+        statement = _NOT_SENT(
+            id=event.id, until=event.until, trouble=trouble, pause=pause, last=last, trusted_now=self._trusted_now()
+        )
         row = await self._database.row(*statement)
         return row is not None and bool(row["dead"])
 

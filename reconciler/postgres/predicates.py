@@ -8,6 +8,7 @@ statements may use it. Which rows belong to us is in `eligibility`.
 from typing import Final
 
 from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.domain.poll_interval import LONGEST_WAIT
 from reconciler.postgres.schema import TableShape
 
 # As literals and not as a parameter, so that the planner sees that the partial index covers them.
@@ -39,6 +40,21 @@ LEASE_IS_FREE: Final = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lea
 """No lease holds the row; `:term` is a lease's length.
 
 A lease that ends more than two terms from now was drawn by a clock that jumped, and counts as expired."""
+
+
+def far_ahead(time: str, most: str) -> str:
+    """Return that a time lies farther ahead than this interval: a clock that jumped has written it."""
+    return f"{time} > now() + interval '{most}'"
+
+
+DUE_TOO_FAR: Final = far_ahead("w.due_at", f"{LONGEST_WAIT + 900:.0f} seconds")
+"""The row is due later than any rest is long: it counts as due. Every wait is at most LONGEST_WAIT."""
+
+AUDIT_TOO_FAR: Final = far_ahead("w.audit_at", "40 days")
+"""The audit is later than any is planned: 33 days at most."""
+
+EVENT_TOO_FAR: Final = far_ahead("coalesce(next_at, '-infinity')", "2 hours")
+"""The event is sent later than any pause is long, a receiver's Retry-After of an hour included."""
 
 OVERDUE: Final = f"w.due_at < now() - interval '1 second' AND {LEASE_IS_FREE}"
 """The row waits for its turn: it is due, and no instance holds it."""
@@ -75,11 +91,16 @@ def begin(table: TableShape) -> str:
     return ", status = CASE WHEN g.status = 'queued' THEN 'generating' ELSE g.status END"
 
 
+def past(time: str) -> str:
+    """Return a time that can only be past, NULL where it is: one that lies ahead counts as now."""
+    return f"CASE WHEN {time} > now() THEN now() ELSE {time} END"
+
+
 def set_task(task: str) -> str:
     """Return the assignments to `w` that note its task: with a new one also since when, and the one before."""
     other = f"w.seen_task IS DISTINCT FROM {task}"
     return f"""seen_task = {task},
-       task_since = CASE WHEN {other} THEN now() ELSE w.task_since END,
+       task_since = CASE WHEN {other} THEN now() ELSE {past("w.task_since")} END,
        former_tasks = CASE WHEN {other} AND w.seen_task IS NOT NULL
                            THEN (w.former_tasks || w.seen_task)[cardinality(w.former_tasks) - {FORMER_TASKS - 2}:]
                            ELSE w.former_tasks END"""

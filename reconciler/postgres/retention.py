@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import asyncpg
 
+from reconciler.postgres.clock import CheckedDatabase
 from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import CREATED, LEASE_IS_FREE, mark_orphans
@@ -82,10 +83,13 @@ class DeletedBatch:
 class Retention:
     """Deletes what the settings call too old, and what has lost its generation.
 
-    `term` is a lease's length in seconds; `webhooks` is whether events are sent to a receiver.
+    `term` is a lease's length in seconds; `webhooks` is whether events are sent to a receiver. With a CheckedDatabase
+    nothing is deleted while the database's clock cannot be trusted.
     """
 
-    def __init__(self, database: Database, table: TableShape, *, term: float, webhooks: bool = False) -> None:
+    def __init__(
+        self, database: Database | CheckedDatabase, table: TableShape, *, term: float, webhooks: bool = False
+    ) -> None:
         self._database = database
         self._term = timedelta(seconds=term)
         self._webhooks = webhooks

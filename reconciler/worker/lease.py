@@ -1,4 +1,4 @@
-"""A lease as this process sees it: whether its visit may still write, by the monotonic clock.
+"""A lease as this process sees it: whether its visit may still write, by the uptime of this machine.
 
 The database decides who holds a generation (`postgres/claims/claims.py`). A Lease only tells a visit, without asking
 the database, when it must stop. The worker creates and prolongs it, the visit checks it.
@@ -9,7 +9,8 @@ the database, when it must stop. The worker creates and prolongs it, the visit c
                     ├──the worker or a drain gives it back──> released
                     └──the database names another holder, or none──> lost (the visit is cancelled)
 
-The trust window is shorter than the lease. `sent_at` is taken before the claim or the renewal is sent, so the term ends
+The uptime counts a suspension of this machine, which the monotonic clock does not: the lease has run out meanwhile. The
+trust window is shorter than the lease. `sent_at` is taken before the claim or the renewal is sent, so the term ends
 here no later than in the database; the margin keeps a late write from meeting a successor's:
 
     sent_at                               sent_at + term - margin     sent_at + term
@@ -17,11 +18,11 @@ here no later than in the database; the margin keeps a late write from meeting a
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from reconciler.boottime import boottime
 from reconciler.errors import LeaseLost
 from reconciler.postgres.claims.claims import Claim
 
@@ -33,7 +34,7 @@ MARGIN = 5.0
 
 @dataclass(slots=True)
 class Lease:
-    """The right to write one generation for `term` seconds from `sent_at`, a monotonic time.
+    """The right to write one generation for `term` seconds from `sent_at`, a time of `boottime`.
 
     `lost` is set once another holder is known. `ending` is set while the visit writes its end, which gives the lease
     back: a renewal that misses it then is no loss. `on_polled` tells the worker that the visit needs KIE no more;
@@ -49,7 +50,7 @@ class Lease:
 
     def remaining(self) -> float:
         """Return the seconds until the lease ends, 0 once it is lost."""
-        return 0.0 if self.lost else self.sent_at + self.term - time.monotonic()
+        return 0.0 if self.lost else self.sent_at + self.term - boottime()
 
     def trusted(self) -> bool:
         """Return whether bytes may still be sent under this lease."""

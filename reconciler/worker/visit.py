@@ -14,6 +14,7 @@ from typing import Literal, assert_never
 
 import structlog
 
+from reconciler.boottime import boottime
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide, is_extension, is_repair, retry_rejected_write
 from reconciler.domain.locked_write import repeated, wait_for_lock
@@ -42,6 +43,7 @@ from reconciler.domain.model import (
 from reconciler.errors import Locked, Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim
+from reconciler.postgres.clock import DatabaseClock
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
 from reconciler.tracing import Tracing
 from reconciler.worker.deliver import Deliverer
@@ -100,9 +102,15 @@ class CurrentPolicy:
         """Poll by these durations of models and this price of a request from now on."""
         self.limits = replace(self.limits, duration_models=curves, poll_price=theta)
 
-    def draw(self, *, spare: bool) -> Policy:
-        """Return the policy of one decision, with a fresh jitter."""
-        return replace(self.limits, spare_request=spare, jitter=random.random())
+    def draw(self, clock: DatabaseClock, *, spare: bool) -> Policy:
+        """Return the policy of one decision, with what is known of the clock, and a fresh jitter."""
+        return replace(
+            self.limits,
+            spare_request=spare,
+            clock_trusted=clock.trusted,
+            clock_stepped_at=clock.stepped_at,
+            jitter=random.random(),
+        )
 
 
 @dataclass(eq=False)
@@ -173,11 +181,12 @@ class Visitor:
         """Poll and deliver as decided until a decision ends the visit; None where the row must be read again."""
         row, trigger = claimed_row.row, lease.claim.trigger
         observation: Observation = NotPolled()
-        began = time.monotonic()
+        began = boottime()
         while True:
-            now = claimed_row.now + timedelta(seconds=time.monotonic() - began)
+            now = claimed_row.now + timedelta(seconds=boottime() - began)
             row = absorb(row, observation, now)
-            decision = decide(row, observation, now, self.policy.draw(spare=self._has_spare_request(row, trigger)))
+            policy = self.policy.draw(self.ledger.clock, spare=self._has_spare_request(row, trigger))
+            decision = decide(row, observation, now, policy)
             match decision:
                 case Poll() if (postponed := self._postponed(row)) is not None:
                     observation = postponed
@@ -217,7 +226,7 @@ class Visitor:
                     event = await ledger.fail(row, claim, decision)
                     again = event is None
                 case Reschedule() as decision:
-                    await ledger.rest(row, claim, decision)
+                    await ledger.rest(row, claim, decision, outcome.at)
                 case Done(reason, lost=True):
                     event = await ledger.lose(row, claim, reason)
                 case Done(reason):
@@ -243,7 +252,7 @@ class Visitor:
         row, rest = retry_rejected_write(
             outcome.row, outcome.decision, outcome.at, reason=str(error), finding=error.code
         )
-        await self.ledger.rest(row, outcome.claim, rest)
+        await self.ledger.rest(row, outcome.claim, rest, outcome.at)
         return replace(outcome, row=row, decision=rest)
 
     async def _rest_locked(self, outcome: VisitOutcome, error: Locked) -> VisitOutcome:
@@ -254,7 +263,7 @@ class Visitor:
             await self.ledger.stored(outcome.row, outcome.claim, receipt)
         rest = wait_for_lock(outcome.row, decision, outcome.at, reason=str(error))
         log.warning("row.locked", generation_id=outcome.row.id, task_id=outcome.row.task_id, reason=str(error))
-        await self.ledger.rest(outcome.row, outcome.claim, rest)
+        await self.ledger.rest(outcome.row, outcome.claim, rest, outcome.at)
         return replace(outcome, decision=rest)
 
     def _postponed(self, row: Row) -> DeliveryPostponed | None:

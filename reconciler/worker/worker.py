@@ -17,6 +17,7 @@ from uuid import UUID
 
 import structlog
 
+from reconciler.boottime import boottime
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, ReconcilerError, Transient
 from reconciler.metrics import Metrics
@@ -164,7 +165,7 @@ class Worker:
         if self.draining:
             return 0
         # Before the claim is sent: our view of a lease must end no later than the database's.
-        sent_at = time.monotonic()
+        sent_at = boottime()
         claims = await claiming()
         if self.draining or not claims:
             await self._releases.give_back(claims, seconds=0.0)
@@ -246,7 +247,7 @@ class Worker:
             leases = [lease for lease, _ in self._visits.values()]
             if not leases:
                 continue
-            sent_at = time.monotonic()
+            sent_at = boottime()
             try:
                 renewed = await self.claims.renew([lease.claim for lease in leases])
                 for lease in leases:
@@ -277,7 +278,7 @@ class Worker:
 
         Transient (code "draining") where no more visits begin.
         """
-        sent_at = time.monotonic()
+        sent_at = boottime()
         self._check_open()
         for claim in await self.claims.woken({generation_id: trigger}):
             try:

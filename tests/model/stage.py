@@ -35,6 +35,7 @@ from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.http.routes import callback
 from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.postgres.claims import unacknowledged_claims
+from reconciler.postgres.clock import ClockMark
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.simulator import Simulator
@@ -341,6 +342,10 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
         rig = Rig(dsn, books, kie, folder, storage)
         changes = {"KIE_CALLBACK_URL": HERE, "KIE_CALLBACK_SECRET": SECRET, "RECONCILER_POLL_RATE": "100000"}
         replicas = [await stack.enter_async_context(rig.instance(**changes)) for _ in range(3)]
+        for parts in replicas:
+            # As if another daemon had watched the database's clock until now.
+            now = await books.pool.fetchval("SELECT clock_timestamp()")
+            parts.ledger.clock.observe(now, asked_at=parts.ledger.clock.uptime, mark=ClockMark(steady_at=now))
         doors = [await stack.enter_async_context(door(parts)) for parts in replicas]
         yield Stage(rig, kie, storage, replicas, doors)
 

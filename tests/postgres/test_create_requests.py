@@ -389,3 +389,12 @@ async def older(dsn: str) -> None:
     finally:
         await connection.close()
     await migrate(dsn)
+
+
+async def test_n4_a_rest_counts_although_a_jumping_clock_has_dated_an_earlier_one_ahead(books: Books) -> None:
+    mine = create_requests(books)
+    await mine.pause(KEY, 10.0)
+    await aged(books, -25 * 3600.0)
+    assert await mine.grant(KEY) == 0.0
+    await mine.pause(KEY, 10.0)
+    assert 8.0 < await mine.grant(KEY) <= 10.0

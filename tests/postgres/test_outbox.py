@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +44,16 @@ async def rows(books: Books) -> list[Any]:
 
 async def aged(books: Books, by: timedelta) -> None:
     await books.pool.execute("UPDATE reconciler.events SET at = at - $1::interval", by)
+
+
+async def test_n4_no_event_is_given_up_for_its_age_while_the_clock_is_not_trusted(books: Books) -> None:
+    await add(books)
+    await aged(books, OLD)
+    await books.pool.execute("UPDATE reconciler.events SET tries = $1", LEAST_TRIES)
+    for trusted, dead in ((None, False), (datetime.now(UTC) - timedelta(hours=25), False), (datetime.now(UTC), True)):
+        doubting = Outbox(books.database, lambda now=trusted: now)  # type: ignore[misc]
+        (event,) = await doubting.take(8)
+        assert await doubting.mark_failed(event, "timeout", wait=0) is dead
 
 
 async def expire(books: Books) -> None:

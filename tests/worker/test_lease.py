@@ -13,19 +13,19 @@ from reconciler.worker.lease import Lease
 
 
 class Clock:
-    """A monotonic clock that the test moves."""
+    """An uptime that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def uptime(self) -> float:
         return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "boottime", clock.uptime)
     return clock
 
 

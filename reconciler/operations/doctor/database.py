@@ -15,13 +15,15 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from reconciler.operations.doctor import Check, NotKnown, fail, not_looked, ok, warn
+from reconciler.operations.doctor import CLOCK_WARN, Check, NotKnown, fail, judge_clock, not_looked, ok, warn
 from reconciler.postgres.connection import SETTINGS, reached
 from reconciler.postgres.errors import permitted, translated
 
 T = TypeVar("T")
 
 OLDEST_VERSION: Final = 14
+
+DAY: Final = 86_400.0
 
 CHANNEL: Final = "reconciler_doctor"
 """No daemon listens to this channel."""
@@ -32,6 +34,17 @@ _SERVER: Final = """
 SELECT current_setting('server_version_num')::int AS version,
        NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off' AS writable,
        extract(epoch FROM clock_timestamp())::float8 AS now
+"""
+
+_CLOCK_IS_READABLE: Final = """
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'reconciler' AND c.relname = 'clock'
+"""
+
+_STEPPED: Final = """
+SELECT greatest(extract(epoch FROM clock_timestamp() - stepped_at), 0)::float8 FROM reconciler.clock
+ WHERE stepped_at IS NOT NULL
 """
 
 _PID: Final = "SELECT pg_backend_pid()"
@@ -52,11 +65,15 @@ SELECT version, count(*)::int AS count FROM reconciler.instances WHERE seen_at >
 
 @dataclass(frozen=True, slots=True)
 class DatabaseServer:
-    """The server: `version` as major and minor number, `ahead` the seconds that its clock is before ours."""
+    """The server: `version` as major and minor number, `ahead` the seconds that its clock is before ours.
+
+    `stepped` is how many seconds ago a daemon saw its clock step, None where none did.
+    """
 
     version: tuple[int, int]
     writable: bool
     ahead: float
+    stepped: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +126,11 @@ async def read_server(connection: asyncpg.Connection, now: Callable[[], float] =
     row = await read_only(connection, lambda: connection.fetchrow(_SERVER))
     ours = (before + now()) / 2
     major, minor = divmod(row["version"], 10_000)
-    return DatabaseServer((major, minor), row["writable"], row["now"] - ours)
+    stepped: float | None = None
+    # The table is missing before the first migration.
+    if await read_only(connection, lambda: connection.fetchval(_CLOCK_IS_READABLE)):
+        stepped = await read_only(connection, lambda: connection.fetchval(_STEPPED))
+    return DatabaseServer((major, minor), row["writable"], row["now"] - ours, stepped)
 
 
 def judge_server(server: DatabaseServer | NotKnown) -> Check:
@@ -125,6 +146,19 @@ def judge_server(server: DatabaseServer | NotKnown) -> Check:
         do = "Use the primary server's address in DATABASE_URL. A full database can be read-only, too."
         return fail("database", f"PostgreSQL {version} is read-only here", do)
     return ok("database", f"PostgreSQL {version}")
+
+
+def judge_database_clock(server: DatabaseServer) -> Check:
+    """Judge the server's clock beside ours, and whether it was set within a day."""
+    check = judge_clock("database_clock", "the database's", server.ahead)
+    if check.word != "ok" or server.stepped is None or server.stepped > DAY:
+        return check
+    minutes = round(server.stepped / 60)
+    return warn(
+        "database_clock",
+        f"the database's clock was set by more than {CLOCK_WARN:.0f} s, {minutes} minutes ago",
+        "Find what sets the clock of the database's machine (NTP, a suspension); the log says clock.stepped each time.",
+    )
 
 
 async def read_connection(

@@ -24,7 +24,6 @@ from reconciler.operations.doctor import (
     NotKnown,
     attempt,
     database,
-    judge_clock,
     judged,
     not_looked,
     privileges,
@@ -111,7 +110,7 @@ class Doctor:
                 database.judge_server(server),
                 database.judge_connection(way),
                 database.judge_listen(way),
-                judge_clock("database_clock", "the database's", server.ahead),
+                database.judge_database_clock(server),
             ]
             return await self._examine_tables(connection, checks)
 

@@ -15,7 +15,18 @@ from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaim
 from reconciler.postgres.eligibility import EligibleRows, eligible
 from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
-from reconciler.postgres.predicates import IN_FLIGHT, LEASE_IS_FREE, NEVER_HAD_TASK, OPEN_OR_UNHEALED, may_recover
+from reconciler.postgres.predicates import (
+    AUDIT_TOO_FAR,
+    DUE_TOO_FAR,
+    EVENT_TOO_FAR,
+    IN_FLIGHT,
+    LEASE_IS_FREE,
+    NEVER_HAD_TASK,
+    OPEN_OR_UNHEALED,
+    far_ahead,
+    may_recover,
+    past,
+)
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -56,10 +67,38 @@ UPDATE reconciler.work w
 RETURNING w.generation_id, w.lease, w.woken, w.trigger{", w.traceparent" if traced else ""}, {ASYNC_COMMIT}""")
 
 
+# Brings back the times that a clock has written which jumped. Each is the end of an index, where nothing else lies.
+_BRING_BACK = f"""
+WITH far AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w WHERE {DUE_TOO_FAR}
+    ORDER BY w.due_at FOR UPDATE SKIP LOCKED),
+due AS (
+    UPDATE reconciler.work w SET due_at = now(), early_at = NULL
+     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM far))),
+late AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w WHERE {AUDIT_TOO_FAR} AND w.due_at IS NULL
+    ORDER BY w.audit_at FOR UPDATE SKIP LOCKED),
+audited AS (
+    UPDATE reconciler.work w SET audit_at = now()
+     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM late))),
+ahead AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w WHERE {far_ahead("w.delivered_at", "5 seconds")}
+    ORDER BY w.delivered_at FOR UPDATE SKIP LOCKED),
+delivered AS (
+    UPDATE reconciler.work w SET delivered_at = now()
+     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM ahead))),
+events AS (
+    UPDATE reconciler.events SET next_at = now()
+     WHERE announced_at IS NULL AND dead_at IS NULL AND {EVENT_TOO_FAR}),
+instances AS (UPDATE reconciler.instances SET seen_at = now() WHERE {far_ahead("seen_at", "5 seconds")}),
+watching AS (UPDATE reconciler.watching SET until = now() WHERE {far_ahead("until", "5 minutes")})"""
+
 # Reads the first due time. Returns a time before which nothing is due, except for rows that a slow writer is about to
 # commit; the next sweep finds those. Without it, a claim would pass every former due time in the index for as long as
 # an old snapshot keeps dead rows.
-_FLOOR = Statement("SELECT least(min(due_at), now()) - interval '2 minutes' FROM reconciler.work")
+_FLOOR = Statement(
+    f"{_BRING_BACK} SELECT least((SELECT min(due_at) FROM reconciler.work), now()) - interval '2 minutes'"
+)
 
 # Reads due times and leases. Returns the seconds until a row becomes due, or until the lease of a due row ends: its
 # holder may be dead.
@@ -296,7 +335,7 @@ SELECT *, {ASYNC_COMMIT} FROM claimed
 # due time.
 _OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
            SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD_TASK}
-              AND c.at > greatest(w.looked_at, now() - interval '14 days')))"""
+              AND c.at > greatest({past("w.looked_at")}, now() - interval '14 days')))"""
 
 # Delivered, and the application has taken the address away since, which changes neither status nor task. `why` is set
 # where a visit left the row, or where results are missing: then the next visit is hours away.

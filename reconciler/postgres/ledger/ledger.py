@@ -21,6 +21,7 @@ from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Re
 from reconciler.domain.results import from_addresses, from_json, to_json
 from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
+from reconciler.postgres.clock import DatabaseClock, mark_of
 from reconciler.postgres.errors import lock_refusals, row_refusals
 from reconciler.postgres.ledger import ledger_sql
 from reconciler.postgres.pool import Database, lock_setting
@@ -73,7 +74,8 @@ class Ledger:
     """Reads and writes claimed rows; with `handover` a failure is only announced, never written.
 
     What writes the application's table goes through `application` (None: `database`) and waits `lock_wait` seconds for
-    locks that the application holds; then it raises Locked, and nothing was written.
+    locks that the application holds; then it raises Locked, and nothing was written. `clock` is told the time of every
+    read.
 
     `second_look` is the time from a delivery to the comparison of its objects with their receipts. It is two leases: a
     visit that lost its lease has made its last write by then.
@@ -88,7 +90,9 @@ class Ledger:
         lock_wait: float = LOCK_SECONDS,
         handover: bool = False,
         second_look: timedelta = SECOND_LOOK,
+        clock: DatabaseClock | None = None,
     ) -> None:
+        self.clock = clock or DatabaseClock()
         self._database = database
         self._application = application or database
         self._lock_wait = lock_setting(lock_wait)
@@ -108,23 +112,28 @@ class Ledger:
 
     async def read(self, ids: Sequence[str]) -> dict[str, ClaimedRow]:
         """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
+        asked_at = self.clock.uptime
         records = await self._database.fetch(*self._read(ids=list(ids)))
+        if records:
+            self.clock.observe(records[0]["now"], asked_at=asked_at, mark=mark_of(records[0]))
         return {record["id"]: ClaimedRow(_row(record), record["now"]) for record in records}
 
     async def note(self, row: Row, claim: Claim) -> None:
         """Keep the facts of a row before the effects that build on them."""
         await self._write(ledger_sql.NOTE, claim, **_facts(row))
 
-    async def rest(self, row: Row, claim: Claim, rest: Reschedule) -> None:
+    async def rest(self, row: Row, claim: Claim, rest: Reschedule, decided_at: datetime | None = None) -> None:
         """Keep the facts, give the lease back, look again at the given time; write `generating` where it begins.
 
+        With `decided_at`, the database's time of the decision, the given times are waits from then on, so that a clock
+        that was set meanwhile changes none of them.
         Raises Permanent (code "row_refused") where the application's table refuses `generating`.
         """
         generating = rest.set_generating and self._table.writes_generating
         facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
         statement = self._rest_generating if generating else self._rest
         write = None if rest.locked_write is None else json.dumps(locked_write.to_json(rest.locked_write))
-        times = {"until": rest.due_at, "early": rest.earliest, "write_at": rest.write_at}
+        times = {"until": rest.due_at, "early": rest.earliest, "write_at": rest.write_at, "decided_at": decided_at}
         values = {"woken": claim.woken, "locked_write": write, **times, **facts}
         if not generating:
             await self._write(statement, claim, **values)
@@ -306,6 +315,12 @@ def _facts(row: Row) -> Mapping[str, object]:
     return {**facts, "seen_status": row.status, **more}
 
 
+# Only the past makes sense here. A time ahead was written by a clock that jumped, and counts as now.
+_PAST = (
+    "acknowledged_at", "answered_at", "completed_at", "polled_at", "failing_since", "empty_since", "empty_counted_at",
+    "missing_since",
+)  # fmt: skip
+
 _GENERATION = (
     "id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "task_since", "create_refusal",
     "made_again", "another_task",
@@ -325,6 +340,7 @@ def _row(record: Mapping[str, Any]) -> Row:
         if name != "task_id" and (ours or name not in ledger_sql.NEWER)
     }
     known["locked_write"] = locked_write.from_json(json.loads(record["locked_write"] or "{}"))
+    known |= {name: min(known[name], record["now"]) for name in _PAST if known.get(name) is not None}
     known["results"] = results = _results(record, ours=ours)
     # Another daemon has asked since, which keeps only addresses: the numbers stay, the addresses are asked for again.
     known["stale"] |= ours and _sources(results) != tuple(record["sources"] or ())

@@ -7,6 +7,7 @@ each column of FACTS. Only `ledger` runs these statements.
 
 from collections.abc import Mapping
 
+from reconciler.postgres.clock import READ_CLOCK
 from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT
 from reconciler.postgres.predicates import (
     CREATED,
@@ -14,6 +15,7 @@ from reconciler.postgres.predicates import (
     NEVER_HAD_TASK,
     begin,
     mark_orphans,
+    past,
     set_task,
     text_of,
     touch,
@@ -160,11 +162,11 @@ def read(table: TableShape) -> Statement:
     Receipts from before the row had another task meanwhile do not count: they may number the results differently.
     """
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
-    since = "CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN w.task_since ELSE now() END"
+    since = f"CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN {past('w.task_since')} ELSE now() END"
     return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model, g.asset_url,
-       {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now,{_OFFERED},
+       {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now, {READ_CLOCK},{_OFFERED},
        CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
        (cardinality(w.former_tasks) > 0 OR w.seen_task <> g.task_id) IS TRUE AS another_task,
@@ -179,10 +181,12 @@ def rest(table: TableShape, *, set_generating: bool) -> Statement:
     """Write the facts, end the lease, set due and early time; return a row where the lease holds.
 
     Where the row was woken after the claim (:woken), it is due at once, but not within two seconds of the last poll.
+    The times are meant as waits from :decided_at (null: as they are): the clock may have been set since.
     With `set_generating` a queued row of the application becomes generating. :locked_write is the write that waits for
     a lock of the application, tried again at :write_at; both are null where none does.
     """
     generating, seen = "", ":seen_status"
+    elapsed = "(clock_timestamp() - coalesce(:decided_at::timestamptz, clock_timestamp()))"
     if set_generating:
         generating = f""",
 generating AS (
@@ -192,10 +196,11 @@ generating AS (
         seen = "coalesce((SELECT status FROM generating), :seen_status)"
     return Statement(f"""{_MINE_FIRST if set_generating else _MINE}{generating}
 UPDATE reconciler.work w
-   SET {_facts(seen)}, lease = NULL, lease_until = NULL, locked_write = :locked_write::jsonb, write_at = :write_at,
-       due_at = CASE WHEN mine.woken = :woken THEN :until
-                     ELSE greatest(now(), :looked_at::timestamptz + interval '2 seconds') END,
-       early_at = :early, trigger = CASE WHEN mine.woken = :woken THEN NULL ELSE w.trigger END
+   SET {_facts(seen)}, lease = NULL, lease_until = NULL, locked_write = :locked_write::jsonb,
+       write_at = :write_at::timestamptz + {elapsed},
+       due_at = CASE WHEN mine.woken = :woken THEN :until::timestamptz + {elapsed}
+                     ELSE greatest(now(), :looked_at::timestamptz + {elapsed} + interval '2 seconds') END,
+       early_at = :early::timestamptz + {elapsed}, trigger = CASE WHEN mine.woken = :woken THEN NULL ELSE w.trigger END
   FROM mine WHERE w.generation_id = mine.generation_id RETURNING {ASYNC_COMMIT}""")
 
 

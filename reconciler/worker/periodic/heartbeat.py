@@ -1,15 +1,15 @@
 """Shows the other replicas that this instance lives and what it does, and takes the lead where it is free.
 
-It also learns that the database needs a newer version, and then ends the daemon.
+It also learns that the database needs a newer version, and then ends the daemon; and that the database's clock was set.
 
 The statements are in `postgres/heartbeat.py`, the states of leadership in `leadership.py`.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from reconciler.boottime import boottime
 from reconciler.metrics import Metrics
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.migrations.schema_level import outdated
@@ -18,19 +18,23 @@ from reconciler.worker.periodic.leadership import Leadership
 
 @dataclass(eq=False)
 class InstanceHeartbeat:
-    """Keeps this instance's row and its lease on the lead; `watched` says whether a reader follows what it does."""
+    """Keeps this instance's row and its lease on the lead; `watched` says whether a reader follows what it does.
+
+    `stir` makes the worker look for what is due, after the database's clock was set.
+    """
 
     heartbeat: Heartbeat
     leadership: Leadership
     activity: Callable[[], Mapping[str, object]]
     metrics: Metrics
+    stir: Callable[[], None] = lambda: None
     watched: bool = field(default=False, init=False)
     _required_version: str | None = field(default=None, init=False)
     _outdated: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def run_once(self) -> None:
         """Show that this instance lives, and take or keep the lead."""
-        asked_at = time.monotonic()
+        asked_at = boottime()
         await self.show()
         leads = await self.heartbeat.lead()
         self.leadership.record(leads, asked_at=asked_at)
@@ -45,6 +49,8 @@ class InstanceHeartbeat:
         if result.required_version is not None:
             self._required_version = result.required_version
             self._outdated.set()
+        if await self.heartbeat.settle_clock(result.clock_behind):
+            self.stir()
 
     async def until_outdated(self) -> None:
         """Wait until this version is too old for the database, and raise Config then."""

@@ -10,7 +10,7 @@ An expired leader acts as a follower. The trust window is shorter than the lease
 never makes two leaders. All that a leader does is harmless when two do it. `heartbeat.py` brings the answers.
 """
 
-import time
+from reconciler.boottime import boottime
 
 KNOWN_AFTER = 1.0
 """Seconds after the start by which the first answer has arrived: tasks of the leader run first then."""
@@ -26,8 +26,8 @@ class Leadership:
     @property
     def leads(self) -> bool:
         """Whether this instance leads."""
-        return time.monotonic() < self._leads_until
+        return boottime() < self._leads_until
 
     def record(self, leads: bool, *, asked_at: float) -> None:
-        """Record the answer to a question asked at this monotonic time."""
+        """Record the answer to a question asked at this time of `boottime`."""
         self._leads_until = asked_at + self._trust_window if leads else 0.0

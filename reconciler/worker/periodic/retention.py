@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from reconciler.postgres.clock import ClockUntrusted
 from reconciler.postgres.orphans import REMOVAL, Orphans
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
@@ -25,15 +26,21 @@ ORPHANED = timedelta(hours=1)
 
 
 async def clean_up(retention: Retention, poll_stats: PollStats, leadership: Leadership, *, failed_days: int) -> None:
-    """Delete the next part of the old bookkeeping, and of the failed rows older than `failed_days` (0 = never)."""
+    """Delete the next part of the old bookkeeping, and of the failed rows older than `failed_days` (0 = never).
+
+    Nothing is deleted while the database's clock cannot be trusted; the next run goes on.
+    """
     if not leadership.leads:
         return
     await poll_stats.trim()
-    await retention.traces()
-    await retention.enrol()
-    await retention.deserted()
-    if failed_days and (deleted := await delete_failed(retention, timedelta(days=failed_days), batches=BATCHES)):
-        log.info("failed.deleted", generations=deleted, older_than_days=failed_days)
+    try:
+        await retention.traces()
+        await retention.enrol()
+        await retention.deserted()
+        if failed_days and (deleted := await delete_failed(retention, timedelta(days=failed_days), batches=BATCHES)):
+            log.info("failed.deleted", generations=deleted, older_than_days=failed_days)
+    except ClockUntrusted as error:
+        log.info("upkeep.deferred", reason=str(error))
 
 
 async def delete_failed(

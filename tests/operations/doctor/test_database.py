@@ -118,6 +118,22 @@ async def test_a_clock_that_differs_from_those_of_database_and_kie_is_a_warning(
     assert "NTP" in checks["kie_clock"].do
 
 
+@pytest.mark.parametrize(("hours", "word"), [(None, "ok"), (3, "warn"), (-25, "warn"), (30, "ok")])
+async def test_n4_a_step_of_the_databases_clock_is_a_warning_for_a_day(
+    shared: Installation, hours: int | None, word: str
+) -> None:
+    connection = await asyncpg.connect(shared.dsn)
+    await connection.execute(
+        "INSERT INTO reconciler.clock (seen_at, stepped_at) VALUES (now(), now() - $1 * interval '1 hour')"
+        " ON CONFLICT (single) DO UPDATE SET stepped_at = excluded.stepped_at", hours,
+    )  # fmt: skip
+    check = (await shared.examine())["database_clock"]
+    await connection.execute("UPDATE reconciler.clock SET stepped_at = NULL")
+    await connection.close()
+    assert check.word == word
+    assert ("clock.stepped" in check.do) is (word == "warn")
+
+
 def test_a_clock_is_judged_by_its_distance() -> None:
     assert [judge_clock("kie_clock", "KIE's", ahead).word for ahead in (4.9, -4.9, 5.0, -299.0, 300.0)] == [
         "ok", "ok", "warn", "warn", "FAIL",

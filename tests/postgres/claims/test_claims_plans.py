@@ -81,6 +81,20 @@ async def test_the_longest_overdue_rows_are_read_in_order_and_not_sorted(books: 
         assert "Sort" not in {kind for kind, _, _ in plan}, statement[0]
 
 
+async def test_n4_times_that_no_clock_could_write_are_read_at_the_ends_of_their_indexes(books: Books) -> None:
+    await books.pool.execute(
+        "UPDATE reconciler.work SET audit_at = now() + random() * interval '30 days', delivered_at = now()"
+        " WHERE due_at IS NULL; "
+        "INSERT INTO reconciler.events (key, generation_id, kind, payload, next_at)"
+        " SELECT n::text, n::text, 'failed', '{}', now() + random() * interval '1 hour' FROM generate_series(1, 5000) n"
+    )
+    for table in ("work", "events"):
+        await books.pool.execute(f"VACUUM ANALYZE reconciler.{table}")
+    plan = await planned(books, *_FLOOR())
+    assert {"work_due_at", "work_audit_at", "work_delivered_at", "events_due"} <= {index for _, _, index in plan}
+    assert scanned(plan) & {"work", "events"} == set()
+
+
 async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
     claims = books.claims()
     name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
@@ -136,6 +150,7 @@ async def test_a_visit_finds_every_row_by_its_key(books: Books) -> None:
             early=datetime.now(UTC),
             locked_write=None,
             write_at=None,
+            decided_at=None,
             lock_wait="100ms",
         ),
         ledger_sql.LEAVE(**facts),

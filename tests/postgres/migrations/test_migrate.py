@@ -20,8 +20,8 @@ from testkit.tables import member, older_table, supabase_like
 from tests.postgres.catalog import catalog
 
 OWN = (
-    "work", "assets", "orphans", "events", "callbacks", "instances", "creations", "leader", "budget", "timings", "pace",
-    "requests", "schema_version", "watching",
+    "work", "assets", "orphans", "events", "callbacks", "instances", "clock", "creations", "leader", "budget",
+    "timings", "pace", "requests", "schema_version", "watching",
 )  # fmt: skip
 OPEN_INDEX = "040_open_index.sql"
 FAILED_INDEX = "041_failed_index.sql"

@@ -78,7 +78,7 @@ async def test_a_leader_that_gets_no_answer_leads_until_its_trust_window_ends(
 def test_the_trust_window_begins_before_the_question(now: float, leads: bool) -> None:
     leadership = Leadership(trust_window=20.0)
     leadership.record(True, asked_at=100.0)
-    with mock.patch("reconciler.worker.periodic.leadership.time.monotonic", return_value=now):
+    with mock.patch("reconciler.worker.periodic.leadership.boottime", return_value=now):
         assert leadership.leads is leads
         leadership.record(False, asked_at=now)
         assert not leadership.leads
