@@ -33,9 +33,14 @@ _USER = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request; `user_id` None is the operator, who may see every row."""
+    """The caller of a request; `user_id` None is the operator, who may see every row.
+
+    `anonymous` is an end user who has signed in without an address, a number or a provider: anybody can do so, as often
+    as they like.
+    """
 
     user_id: str | None
+    anonymous: bool = False
 
     @property
     def operator(self) -> bool:
@@ -50,8 +55,8 @@ class TokenVerifier:
     secret: str = field(repr=False)
     keys: Jwks | None = None
 
-    async def user(self, token: str) -> str | None:
-        """Return the user id of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
+    async def user(self, token: str) -> Caller | None:
+        """Return the end user of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
         try:
             if self.secret:
                 return _user(_claims(token, self.secret, ["HS256"]))
@@ -83,15 +88,15 @@ class Authenticator:
         token = _bearer(request)
         if token and self._token and hmac.compare_digest(token.encode(), self._token):
             return Caller(None)
-        user_id = await self._tokens.user(token) if token and self._tokens else None
-        if user_id is None:
+        user = await self._tokens.user(token) if token and self._tokens else None
+        if user is None:
             raise Problem(
                 401,
                 "unauthorized",
                 "a bearer token is needed",
                 headers={"WWW-Authenticate": 'Bearer realm="kie-reconciler"'},
             )
-        return Caller(user_id)
+        return user
 
 
 def _bearer(request: Request) -> str:
@@ -107,9 +112,11 @@ def _claims(token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str
     return jwt.decode(token, key, algorithms, options, audience=_ROLE, leeway=_LEEWAY)
 
 
-def _user(claims: dict[str, object]) -> str | None:
-    """Return the user id; the project's own API keys are tokens as well, but belong to no user."""
+def _user(claims: dict[str, object]) -> Caller | None:
+    """Return the end user; the project's own API keys are tokens as well, but belong to no user."""
     sub = claims["sub"]
     if claims["role"] != _ROLE or not isinstance(sub, str) or not sub.isprintable():
         return None
-    return sub if 0 < len(sub) <= _LONGEST_ID else None
+    # Supabase Auth from before anonymous sign-ins writes no such claim.
+    anonymous = claims.get("is_anonymous", False) is not False
+    return Caller(sub, anonymous) if 0 < len(sub) <= _LONGEST_ID else None

@@ -52,6 +52,8 @@ async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> Asyn
         "KIE_MARKET_BASE_URL": kie.url,
         "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
         "RECONCILER_API_TOKEN": OPERATOR,
+        "RECONCILER_ORDERS": "users",
+        "RECONCILER_USER_CREATE_RATE": "1000",
         "RECONCILER_POLL_RATE": "1000",
         "RECONCILER_PUBLIC_URL": "http://127.0.0.1:9",
         "RECONCILER_RESULT_HOSTS": "127.0.0.1",
