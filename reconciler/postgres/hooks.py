@@ -161,6 +161,7 @@ class DeliveredHook:
             row = await connection.fetchrow(*_NEXT(signature=self._signature))
             if row is None:
                 return None
+            tries = row["tries"] + 1
             about = {"generation_id": row["generation_id"], "task_id": row["task_id"]}
             await connection.execute(*_LIMIT)
             await connection.execute("SAVEPOINT hook")
@@ -175,9 +176,13 @@ class DeliveredHook:
             if trouble is None:
                 await connection.execute(*_DONE(**about))
             else:
-                pause = min(FIRST_PAUSE * 2.0 ** min(row["tries"], 16), LONGEST_PAUSE)
-                await connection.execute(*_FAILED(**about, trouble=trouble, pause=pause))
-            return DeliveredCall(**about, tries=row["tries"] + 1, trouble=trouble)
+                await connection.execute(*_FAILED(**about, trouble=trouble, pause=pause(tries)))
+            return DeliveredCall(**about, tries=tries, trouble=trouble)
+
+
+def pause(tries: int) -> float:
+    """Return the seconds until the next try after so many: doubled from 2 s up to 10 min."""
+    return min(FIRST_PAUSE * 2.0 ** min(tries - 1, 16), LONGEST_PAUSE)
 
 
 def message(error: asyncpg.PostgresError) -> str:

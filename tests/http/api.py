@@ -37,9 +37,9 @@ class ServedApi:
     nobody: httpx.AsyncClient
 
 
-def token(user_id: str) -> str:
+def token(user_id: str, **more: object) -> str:
     """Return a token as Supabase issues it to this user."""
-    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600}
+    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600, **more}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
