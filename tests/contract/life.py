@@ -80,14 +80,16 @@ class Life:
         claim, row = await self.claim(generation_id)
         return await self.ledger.fail(row, claim, Fail("refused (500)"))
 
-    async def order(self, key: str) -> str | None:
+    async def order(self, key: str, user_id: str | None = None) -> str | None:
         """An order of an end user; the id of its row, None where the key has been used."""
+        user_id = user_id or str(uuid4())
         rates = CreateRates(self.database, rate=20, user_rate=6)
         requests = CreateRequests(self.database, self.table, rates=rates, provider="kie")
-        user_id = str(uuid4())
         order, requester = Order("flux", {"prompt": "a cat"}, "image", user_id=user_id), Requester(user_id, key)
         await requests.find(requester)
         begun = await requests.begin(order, requester, TaskStart("market"), ["key"], patience=45)
+        if begun is None:
+            return None
         assert isinstance(begun, OrderBegun)
         await rates.grant("key")
         await rates.count_attempt(user_id)
