@@ -138,6 +138,12 @@ async def test_a_hook_that_hangs_is_ended_and_holds_nothing_up(books: Books) -> 
     assert [generation_id for generation_id, _, _ in await told(books)] == [fast]
 
 
+async def test_a_call_takes_five_seconds_at_most_and_waits_two_for_a_lock(books: Books) -> None:
+    await define(books, "RAISE '% %', current_setting('statement_timeout'), current_setting('lock_timeout');")
+    await deliver(books)
+    assert [call.trouble for call in await call_all(books)] == ["5s 2s"]
+
+
 async def test_what_the_application_checks_at_the_end_of_a_transaction_fails_the_call(books: Books) -> None:
     await books.pool.execute("ALTER TABLE public.told ADD UNIQUE (status) DEFERRABLE INITIALLY DEFERRED")
     await define(books)

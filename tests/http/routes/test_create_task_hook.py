@@ -133,6 +133,11 @@ async def test_orders_that_wait_for_the_hook_leave_the_connections_to_deliveries
     assert statuses <= {201, 503}
 
 
+async def test_a_call_takes_five_seconds_at_most_and_waits_two_for_a_lock(api: ServedApi, owner: Any) -> None:
+    await define(owner, "RAISE '% %', current_setting('statement_timeout'), current_setting('lock_timeout');")
+    assert (await order(api.ann)).json()["detail"] == "5s 2s"
+
+
 async def test_a_hook_with_other_arguments_is_not_passed_over(api: ServedApi, owner: Any, kie: Simulator) -> None:
     sql = "CREATE FUNCTION reconciler.on_order(generation_id uuid, user_id text) RETURNS void LANGUAGE sql AS ''"
     await owner.execute(sql)
