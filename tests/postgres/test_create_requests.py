@@ -205,6 +205,21 @@ async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> N
     assert stored.standing == GenerationState("queued", None)
 
 
+async def test_the_commit_of_an_order_waits_for_the_disk(books: Books) -> None:
+    """KIE is asked next: a crash of the server must not forget the row."""
+    await books.pool.execute("""
+        CREATE TABLE public.commits (waits text);
+        CREATE FUNCTION public.committing() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO public.commits VALUES (current_setting('synchronous_commit')); RETURN NULL; END$$;
+        CREATE CONSTRAINT TRIGGER committing AFTER INSERT ON public.generations
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.committing()""")
+    try:
+        await begin(books)
+        assert await books.pool.fetchval("SELECT waits FROM public.commits") == "on"
+    finally:
+        await books.pool.execute("DROP FUNCTION public.committing CASCADE; DROP TABLE public.commits")
+
+
 async def test_a_key_belongs_to_its_caller_alone(books: Books) -> None:
     for caller in ("", USER, "another"):
         await begin(books, ORDER, Requester(caller, "key-1"))
