@@ -44,6 +44,15 @@ def signatures(id_type: str, user_type: str) -> Mapping[str, tuple[str, ...]]:
     }
 
 
+def call(function: str) -> Statement:
+    """Return the call of a hook.
+
+    Its result is always a number: a statement that is prepared breaks where a function that is replaced returns another
+    type.
+    """
+    return Statement(f"SELECT count(*) FROM reconciler.{function}")
+
+
 # Reads whether on_order can be called, whether a function has its name, and whether it failed the last time; limits
 # what follows in this transaction.
 _LOOK = Statement("""
@@ -94,9 +103,9 @@ class OrderHook:
         self._database = database
         id_type, user_type = table.id_type, table.columns["user_id"]
         (self._signature,) = signatures(id_type, user_type)["on_order"]
-        self._call = Statement(f"""
-SELECT reconciler.on_order(:generation_id::text::{id_type}, :user_id::text::{user_type}, :model::text,
-                           :input::text::jsonb)""")
+        self._call = call(
+            f"on_order(:generation_id::text::{id_type}, :user_id::text::{user_type}, :model::text, :input::text::jsonb)"
+        )
 
     async def call(
         self, connection: asyncpg.Connection, generation_id: str, user_id: str | None, model: str,
@@ -147,7 +156,7 @@ class DeliveredHook:
         self._database = database
         id_type = table.id_type
         (self._signature,) = signatures(id_type, table.columns["user_id"])["on_delivered"]
-        self._call = Statement(f"SELECT reconciler.on_delivered(:generation_id::text::{id_type}, :task_id::text)")
+        self._call = call(f"on_delivered(:generation_id::text::{id_type}, :task_id::text)")
 
     async def call_next(self) -> DeliveredCall | None:
         """Make the next call that is due, with its mark in the same transaction; None where none is due.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from reconciler.postgres.hooks import DeliveredCall, DeliveredHook, pause
+from reconciler.postgres.pool import Database
 from tests.postgres.books import Books, delivered, opened
 
 TABLE = "CREATE TABLE public.told (generation_id uuid, task_id text, status text)"
@@ -19,6 +20,7 @@ BEGIN
 END
 $$
 """
+FAILED = DeliveredCall("", "", 0, "no call was due")
 DROP = "DROP FUNCTION reconciler.on_delivered(uuid, text)"
 
 
@@ -181,6 +183,21 @@ async def test_the_calls_of_a_hook_that_is_dropped_wait_until_it_is_there_again(
     await define(books)
     await call_all(books)
     assert [one for one, _, _ in await told(books)] == [generation_id]
+
+
+async def test_a_hook_that_returns_another_type_from_now_on_is_called_all_the_same(books: Books, dsn: str) -> None:
+    """The pool has one connection, which has prepared the call."""
+    database = Database(dsn, size=1)
+    mine = DeliveredHook(database, books.table)
+    await define(books)
+    await deliver(books)
+    assert (await mine.call_next() or FAILED).trouble is None
+    returns = ("boolean LANGUAGE sql AS 'SELECT true'", "SETOF integer LANGUAGE sql AS 'SELECT 1 UNION SELECT 2'")
+    for n, kind in enumerate(returns):
+        await books.pool.execute(f"{DROP}; CREATE FUNCTION reconciler.on_delivered(g uuid, t text) RETURNS {kind}")
+        await deliver(books, task_id=f"next-{n}")
+        assert (await mine.call_next() or FAILED).trouble is None
+    await database.close()
 
 
 async def test_a_fresh_delivery_is_told_before_those_that_failed(books: Books) -> None:

@@ -7,6 +7,7 @@ each column of FACTS. Only `ledger` runs these statements.
 
 from collections.abc import Mapping
 
+from reconciler.postgres.hooks import call
 from reconciler.postgres.pool import ASYNC_COMMIT
 from reconciler.postgres.predicates import (
     CREATED,
@@ -144,7 +145,7 @@ UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = :generation
 def refund(table: TableShape, *, by_task: bool) -> Statement:
     """Call the application's hook on_failed, whose first parameter has the type of `generations.id`."""
     task = ":task_id::text, " if by_task else ""
-    return Statement(f"SELECT reconciler.on_failed(:generation_id::text::{table.id_type}, {task}:reason::text)")
+    return call(f"on_failed(:generation_id::text::{table.id_type}, {task}:reason::text)")
 
 
 def _note_delivered(table: TableShape) -> str:
