@@ -12,6 +12,7 @@ from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.metrics import Metrics
 from reconciler.net.jwks import Jwks
 from reconciler.operations.single_flight import SingleFlight
+from reconciler.postgres.create_rates import CreateRates
 from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.reports.change_feed import ChangeFeed
 from reconciler.postgres.reports.generation_list import GenerationList
@@ -24,12 +25,13 @@ from reconciler.worker.create.record_outcome import OutcomeRecorder
 def routers(settings: Settings, readiness_gate: ReadinessGate, metrics: Metrics) -> list[APIRouter]:
     """Return the routes of the API; each asks the readiness gate for the services."""
     who = authenticator(settings)
+    users_order = settings.orders == "users"
     return [
         callback.routes(CallbackProofs.from_settings(settings), readiness_gate, metrics),
         generations.routes(who, readiness_gate),
         sync.routes(who, readiness_gate),
         download_url.routes(who, readiness_gate),
-        create_task.routes(who, readiness_gate),
+        create_task.routes(who, readiness_gate, users_order=users_order),
         events.routes(who, readiness_gate),
         page.routes(settings),
     ]
@@ -62,13 +64,14 @@ def task_creator(parts: Parts) -> TaskCreator:
     """Return what orders tasks from KIE."""
     settings = parts.settings
     provider = "kie" if "kie" in settings.providers else settings.providers[0]
-    requests = CreateRequests(parts.pools.application, parts.table, rate=settings.create_rate, provider=provider)
+    rates = CreateRates(parts.database, rate=settings.create_rate, user_rate=settings.user_create_rate)
+    requests = CreateRequests(parts.pools.application, parts.table, rates=rates, provider=provider)
     return TaskCreator(
         parts.ordering_kie,
         requests,
         OutcomeRecorder(requests, parts.claims, parts.ledger, parts.metrics),
         parts.metrics,
-        CreateQuota(requests, parts.keys),
+        CreateQuota(rates, parts.keys),
         CallbackTarget(settings.kie_callback_url, settings.kie_callback_secret.get_secret_value()),
         observe=parts.policy.limits.observe,
     )

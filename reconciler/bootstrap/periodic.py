@@ -10,12 +10,14 @@ from reconciler.http.live.hub import Hub
 from reconciler.malloc import release_memory
 from reconciler.postgres.clock import CheckedDatabase
 from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.hooks import DeliveredHook
 from reconciler.postgres.listener import Listener
 from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.periodic.heartbeat import InstanceHeartbeat
+from reconciler.worker.periodic.hook_calls import call_hooks
 from reconciler.worker.periodic.leadership import KNOWN_AFTER, Leadership
 from reconciler.worker.periodic.poll_statistics import update_poll_statistics
 from reconciler.worker.periodic.probes import Probes
@@ -76,6 +78,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         PeriodicTask("bucket", 60.0, probes.check_bucket, KNOWN_AFTER),
         PeriodicTask("upkeep", 3600.0, cleanup, KNOWN_AFTER),
     ]
+    if not parts.policy.limits.observe:
+        tasks.append(PeriodicTask("hooks", 1.0, partial(call_hooks, DeliveredHook(database, parts.table))))
     if sender is not None:
         # An event that no notification announced is sent all the same.
         tasks.append(PeriodicTask("look", 1.0, sender.send_due))

@@ -46,7 +46,8 @@ class Snapshot:
     counts undelivered results past half of their address's life. `waiting` counts rows by the finding they are
     rescheduled with. `unannounced` and `events_dead` count events not yet sent and given up; without a receiver both
     are zero. `overdue` counts rows that are due and unclaimed: they wait for the rate limit. `lost` counts delivered
-    results that were found gone for good within the last day.
+    results that were found gone for good within the last day. `hooks` counts what waits for a hook of the application
+    that fails, by its name: orders that were refused since it last worked, deliveries that it was not told of.
     """
 
     in_flight: Mapping[str, int]
@@ -73,6 +74,7 @@ class Snapshot:
     polls_per_delivery: float | None = None
     overdue: int = 0
     lost: int = 0
+    hooks: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
 
 
 CANARY_SECONDS = 30.0
@@ -115,8 +117,8 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
         ),
         "hook_failed": (
             "warn",
-            "reconciler.on_failed threw, so failures are not written ({n} generations).",
-            "Fix the function; failure and refund are then written together.",
+            "The application's hooks fail ({n} concerned).",
+            "See the log for what it said, and fix the function; what waits for it is tried again.",
         ),
         "row_refused": (
             "warn",
@@ -178,6 +180,7 @@ def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding
         *_row_findings(snapshot, thresholds),
         *_listener_findings(snapshot),
         *_periodic_findings(snapshot, thresholds),
+        *_hook_findings(snapshot),
         *_waiting_findings(snapshot),
     ]
     return tuple(sorted(found, key=lambda finding: (finding.severity != "page", NAMES.index(finding.name))))
@@ -239,6 +242,24 @@ def _periodic_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Ite
         yield Finding("events_dead", snapshot.events_dead, "warn", says, do)
 
 
+def _hook_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    failing = {"on_failed": snapshot.waiting.get("hook_failed", 0), **snapshot.hooks}
+    said = [_HOOKS[hook].format(n=count) for hook, count in failing.items() if count]
+    if said:
+        severity, _, do = _ADVICE["hook_failed"]
+        yield Finding("hook_failed", sum(failing.values()), severity, f"{'; '.join(said)}.", do)
+
+
+_HOOKS: Mapping[str, str] = MappingProxyType(
+    {
+        "on_failed": "reconciler.on_failed throws: {n} failures are not written",
+        "on_order": "reconciler.on_order throws: {n} orders were not taken",
+        "on_delivered": "reconciler.on_delivered throws: {n} deliveries wait to be told",
+    }
+)
+"""What each hook of the application holds up while it fails."""
+
+
 def _waiting_findings(snapshot: Snapshot) -> Iterator[Finding]:
     keys_and_bucket = {
         "unpaid_account": snapshot.keys_unpaid,
@@ -251,7 +272,7 @@ def _waiting_findings(snapshot: Snapshot) -> Iterator[Finding]:
         count = max(snapshot.waiting.get(name, 0), keys_and_bucket.get(name, 0))
         if name == "row_waits":
             count += others
-        if not count:
+        if not count or name == "hook_failed":
             continue
         hosts = snapshot.unlisted_hosts[:5] if name == "host_unlisted" else ()
         yield Finding(name, count, severity, says.format(n=count), f"{do} Seen: {', '.join(hosts)}." if hosts else do)

@@ -37,10 +37,12 @@ _USER = HTTPBearer(
 class Caller:
     """The caller of a request; `user_id` None is the operator, who may see every row.
 
-    `expires` is when a user's token does, in Unix seconds; None for the operator's, which does not.
+    `anonymous` is an end user who has signed in without an address, a number or a provider: anybody can do so, as often
+    as they like. `expires` is when a user's token does, in Unix seconds; None for the operator's, which does not.
     """
 
     user_id: str | None
+    anonymous: bool = False
     expires: float | None = field(default=None, compare=False)
 
     @property
@@ -56,20 +58,15 @@ class TokenVerifier:
     secret: str = field(repr=False)
     keys: Jwks | None = None
 
-    async def user(self, token: str) -> str | None:
-        """Return the user id of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
-        caller = await self.caller(token)
-        return caller.user_id if caller else None
-
-    async def caller(self, token: str) -> Caller | None:
-        """Return the user of a valid token as the caller; else like `user`."""
+    async def user(self, token: str) -> Caller | None:
+        """Return the end user of a valid token, None for an invalid one; Transient while the keys cannot be fetched."""
         try:
             if self.secret:
-                return _caller(_claims(token, self.secret, ["HS256"]))
+                return _user(_claims(token, self.secret, ["HS256"]))
             kid = jwt.get_unverified_header(token).get("kid")
             key = await self.keys.key(kid) if self.keys and isinstance(kid, str) else None
             # The key defines the algorithm: a token that names another one is invalid.
-            return _caller(_claims(token, key, [key.algorithm_name])) if key else None
+            return _user(_claims(token, key, [key.algorithm_name])) if key else None
         except jwt.PyJWTError:
             return None
 
@@ -103,10 +100,10 @@ class Authenticator:
     async def _identify(self, token: str) -> Caller:
         if token and self._token and hmac.compare_digest(token.encode(), self._token):
             return Caller(None)
-        caller = await self._tokens.caller(token) if token and self._tokens else None
-        if caller is None:
+        user = await self._tokens.user(token) if token and self._tokens else None
+        if user is None:
             raise unauthorized("a bearer token is needed")
-        return caller
+        return user
 
 
 def unauthorized(detail: str) -> Problem:
@@ -127,10 +124,13 @@ def _claims(token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str
     return jwt.decode(token, key, algorithms, options, audience=_ROLE, leeway=_LEEWAY)
 
 
-def _caller(claims: dict[str, object]) -> Caller | None:
-    """Return the user as the caller; the project's own API keys are tokens as well, but belong to no user."""
+def _user(claims: dict[str, object]) -> Caller | None:
+    """Return the end user; the project's own API keys are tokens as well, but belong to no user."""
     sub = claims["sub"]
     if claims["role"] != _ROLE or not isinstance(sub, str) or not sub.isprintable():
         return None
+    # Supabase Auth from before anonymous sign-ins writes no such claim.
+    anonymous = claims.get("is_anonymous", False) is not False
     # PyJWT has checked that it is a number.
-    return Caller(sub, float(str(claims["exp"]))) if 0 < len(sub) <= _LONGEST_ID else None
+    expires = float(str(claims["exp"]))
+    return Caller(sub, anonymous, expires) if 0 < len(sub) <= _LONGEST_ID else None

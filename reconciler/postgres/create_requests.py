@@ -1,33 +1,30 @@
-"""What our own createTask keeps in the database: the row before the task, Idempotency-Keys, the rate, the task's id.
+"""What our own createTask keeps in the database: Idempotency-Keys, the row before the task, the task's id.
 
-The row is written before KIE is asked and its task id when KIE has answered. Between the two, `work.ordered_at` marks
-that KIE may have made a task. `worker/create/` calls it.
+One transaction claims the key, draws the rates (`create_rates`), writes the row and asks the application's hook
+(`hooks`): an order that any of them stops leaves nothing behind. The row is written before KIE is asked and its task
+id when KIE has answered. Between the two, `work.ordered_at` marks that KIE may have made a task. `worker/create/` calls
+it.
 """
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 
 import asyncpg
 
-from reconciler.errors import Config, Permanent
+from reconciler.errors import Config, Permanent, ReconcilerError, Transient
+from reconciler.postgres.create_rates import CreateRates
 from reconciler.postgres.errors import lock_refusals, row_refusals
-from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT, Database, lock_setting
+from reconciler.postgres.hooks import HOOK_FAILED, HookFailed, OrderHook
+from reconciler.postgres.pool import LOCK_WAIT, Database, lock_setting
 from reconciler.postgres.predicates import IN_FLIGHT, begin, set_task, touch
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
-
-WINDOW = 10.0
-"""Seconds in which KIE counts createTask requests, by its documentation."""
-
-SLACK = 1.0
-"""Seconds by which our window is longer: KIE counts when a request arrives, we count when it was granted."""
-
-LONGEST_SHUT = 60.0
-"""The longest rest of a key in seconds after KIE says that we are too fast; a clock that jumped must not prolong it."""
 
 ORDER_LOCK_SECONDS = 0.3
 """How long a write of an order waits for locks that the application holds; then the caller, or we, try again."""
@@ -90,6 +87,40 @@ class StoredRequest:
     standing: GenerationState | None
 
 
+@dataclass(frozen=True, slots=True)
+class OrderBegun:
+    """An order whose row is written; it may go to KIE with this key.
+
+    `asked_at` is the monotonic time just before the key's request was granted.
+    """
+
+    generation_id: str
+    key_hash: str
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RateExceeded:
+    """A rate allows the next order in so many seconds; `user` is whether it is the user's own."""
+
+    seconds: float
+    user: bool = False
+
+
+class _Stopped(Exception):
+    """Rolls an order back that a rate does not allow."""
+
+    def __init__(self, reason: RateExceeded) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+AT_ONCE = 4
+"""Orders that one process writes at once: those that wait for a hook leave connections to deliveries."""
+
+HOOK_RETRY = 30.0
+"""Seconds after which an order may be sent again that on_order could not decide."""
+
 _LOCK_WAIT = Statement(f"SELECT {LOCK_WAIT}")
 
 _REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError)
@@ -116,48 +147,17 @@ _REFUSED = Statement("""
 UPDATE reconciler.work SET refused = :reason
  WHERE generation_id = :generation_id AND refused IS DISTINCT FROM :reason""")
 
-# The clock is read with the key's row locked. A time in the future was written before the clock was set back.
-_RECENT = """(SELECT count(*) FROM unnest(c.recent) AS t (at)
-               WHERE at > clock_timestamp() - :window::interval AND at <= clock_timestamp() + :window::interval)"""
-_SHUT = "(c.shut > clock_timestamp() AND c.shut <= clock_timestamp() + :longest_shut::interval)"
-
-# Reads the recent requests with a key; adds this one where fewer than :count stand in the window and the key does not
-# rest. Returns 0, or the seconds until a request may be had.
-_GRANT = Statement(f"""
-WITH granted AS (
-    INSERT INTO reconciler.creations AS c (key_hash, recent) VALUES (:key_hash, ARRAY[clock_timestamp()])
-    ON CONFLICT (key_hash) DO UPDATE
-       SET recent = c.recent[cardinality(c.recent) - :count + 2:] || clock_timestamp()
-     WHERE {_RECENT} < :count AND {_SHUT} IS NOT TRUE
-    RETURNING {ASYNC_COMMIT})
-SELECT 0.0::float8 AS wait FROM granted
- UNION ALL
-SELECT extract(epoch FROM greatest(
-           c.recent[cardinality(c.recent) - :count + 1] + :window::interval,
-           CASE WHEN {_SHUT} THEN c.shut END) - clock_timestamp())::float8
-  FROM (SELECT) AS always LEFT JOIN reconciler.creations c ON c.key_hash = :key_hash
- WHERE NOT EXISTS (SELECT FROM granted)""")
-
-# Writes until when a key rests; never shortens a rest.
-_CLOSE = Statement("""
-INSERT INTO reconciler.creations AS c (key_hash, shut)
-VALUES (:key_hash, clock_timestamp() + :seconds * interval '1 second')
-ON CONFLICT (key_hash) DO UPDATE
-   SET shut = greatest(excluded.shut,
-                       CASE WHEN c.shut <= clock_timestamp() + :longest_shut::interval THEN c.shut END)""")
-
 
 class CreateRequests:
-    """The rows, keys and rate of createTask; `rate` counts requests in ten seconds and key, for all replicas."""
+    """The keys and rows of createTask; `rates` are those of all replicas."""
 
-    def __init__(self, database: Database, table: TableShape, *, rate: float, provider: str) -> None:
+    def __init__(self, database: Database, table: TableShape, *, rates: CreateRates, provider: str) -> None:
         self._database = database
         self._table = table
+        self._rates = rates
         self._provider = provider
-        count = max(int(rate), 1)
-        self._window = WINDOW * count / rate + SLACK
-        window, longest_shut = timedelta(seconds=self._window), timedelta(seconds=LONGEST_SHUT)
-        self._limits = {"count": count, "window": window, "longest_shut": longest_shut}
+        self._hook = OrderHook(database, table)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         # Reads the earlier use of an Idempotency-Key, with the row that it gave.
         self._kept = Statement(f"""
 SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS task_id
@@ -179,49 +179,83 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         standing = GenerationState(row["status"], row["task_id"]) if row["status"] is not None else None
         return StoredRequest(row["digest"], row["generation_id"], standing)
 
-    async def grant(self, key_hash: str) -> float:
-        """Take one of this key's requests; return 0, or the seconds until one may be had where none was left."""
-        wait: float | None = await self._database.value(*_GRANT(key_hash=key_hash, **self._limits))
-        if wait == 0.0:
-            return 0.0
-        # A request that a jumping clock has dated ahead is in nobody's way for longer than the window.
-        longest = max(self._window, LONGEST_SHUT)
-        return min(max(self._window if wait is None else wait, 0.1), longest)
+    async def begin(
+        self, order: Order, requester: Requester, start: TaskStart, key_hashes: Sequence[str], *, patience: float
+    ) -> OrderBegun | RateExceeded | None:
+        """Write the row, with its Idempotency-Key, its place in the rates and our bookkeeping, in one transaction.
 
-    async def pause(self, key_hash: str, seconds: float) -> None:
-        """Grant nothing with this key for so many seconds, a minute at most: KIE says that we are too fast."""
-        statement = _CLOSE(
-            key_hash=key_hash, seconds=min(seconds, LONGEST_SHUT), longest_shut=timedelta(seconds=LONGEST_SHUT)
-        )
-        await self._database.execute(*statement)
-
-    async def begin(self, order: Order, requester: Requester, start: TaskStart, *, patience: float) -> str | None:
-        """Write the row, with its key and our bookkeeping, and return its id; None where the key has been used.
-
-        The daemon visits it after `patience` seconds unless something happens before; at once if it has a task. Raises
-        Permanent where the table refuses this order, Config where it refuses every one, Locked where a lock that the
-        table's triggers need is not given soon.
+        None where the Idempotency-Key has been used; a repeat that comes meanwhile waits for the end of the first. The
+        first of `key_hashes` with a request left is taken. The daemon visits the row after `patience` seconds unless
+        something happens before; at once if it has a task. Raises Permanent where the table (code "row_refused") or the
+        application's hook ("order_refused") refuses this order, Config where the table refuses every one, Transient
+        where the hook cannot decide ("hook_failed"), Locked where a lock that the table's triggers need is not given
+        soon. In each of these cases nothing is written but the attempt of the
+        end user, which counts for their rate.
         """
+        try:
+            async with self._slots:
+                return await self._database.run(lambda: self._begin(order, requester, start, key_hashes, patience))
+        except _Stopped as stopped:
+            return stopped.reason
+        except Permanent:
+            await self._count_attempt(requester)
+            raise
+        except HookFailed as failed:
+            await self._count_attempt(requester)
+            with suppress(ReconcilerError):
+                await self._hook.note_failure(str(failed))
+            raise Transient(str(failed), code=HOOK_FAILED, retry_after=HOOK_RETRY) from failed
+
+    async def _begin(
+        self, order: Order, requester: Requester, start: TaskStart, key_hashes: Sequence[str], patience: float
+    ) -> OrderBegun | None:
         insert, values = self._insert(order, start.task_id)
         caller = {"caller": requester.caller, "key": requester.key}
+        async with self._database.transaction() as connection:
+            # Before any rate: a repeat must use none.
+            if requester.key is not None and not await connection.fetchval(
+                *_CLAIM_KEY(**caller, digest=order.digest())
+            ):
+                return None
+            await self._check_rates(connection, requester, key_hashes)
+            await connection.execute(*_LOCK_WAIT(lock_wait=lock_setting(ORDER_LOCK_SECONDS)))
+            with row_refusals(_REFUSALS), lock_refusals("the INSERT into public.generations"):
+                generation_id: str = await connection.fetchval(insert, *values.values())
+            due_in = patience if start.task_id is None else 0.0
+            book = {"patience": due_in, "status": values["status"], "family": start.dialect}
+            await connection.execute(*_BOOK(generation_id=generation_id, **book))
+            if requester.key is not None:
+                await connection.execute(*_NAME_GENERATION(**caller, generation_id=generation_id))
+            await self._hook.call(connection, generation_id, order.user_id, order.model, order.input)
+            # Last, because the lock on a key's row holds up the orders of all users.
+            key_hash, asked_at = await self._take_key(connection, key_hashes)
+        return OrderBegun(generation_id, key_hash, asked_at)
 
-        async def once() -> str | None:
-            async with self._database.transaction() as connection:
-                if requester.key is not None and not await connection.fetchval(
-                    *_CLAIM_KEY(**caller, digest=order.digest())
-                ):
-                    return None
-                await connection.execute(*_LOCK_WAIT(lock_wait=lock_setting(ORDER_LOCK_SECONDS)))
-                with row_refusals(_REFUSALS), lock_refusals("the INSERT into public.generations"):
-                    generation_id: str = await connection.fetchval(insert, *values.values())
-                due_in = patience if start.task_id is None else 0.0
-                book = {"patience": due_in, "status": values["status"], "family": start.dialect}
-                await connection.execute(*_BOOK(generation_id=generation_id, **book))
-                if requester.key is not None:
-                    await connection.execute(*_NAME_GENERATION(**caller, generation_id=generation_id))
-                return generation_id
+    async def _check_rates(
+        self, connection: asyncpg.Connection, requester: Requester, key_hashes: Sequence[str]
+    ) -> None:
+        """Draw from the end user's rate, and stop where no key has a request left; the operator has no rate."""
+        if requester.caller and (wait := await self._rates.draw_user(connection, requester.caller)):
+            raise _Stopped(RateExceeded(wait, user=True))
+        if wait := await self._rates.peek(connection, key_hashes):
+            raise _Stopped(RateExceeded(wait))
 
-        return await self._database.run(once)
+    async def _take_key(self, connection: asyncpg.Connection, key_hashes: Sequence[str]) -> tuple[str, float]:
+        """Take a request of the first key that has one left; return the key, and the time before it was asked for."""
+        waits = []
+        for key_hash in key_hashes:
+            asked_at = time.monotonic()
+            wait = await self._rates.grant_with(connection, key_hash)
+            if wait == 0.0:
+                return key_hash, asked_at
+            waits.append(wait)
+        raise _Stopped(RateExceeded(min(waits)))
+
+    async def _count_attempt(self, requester: Requester) -> None:
+        if requester.caller:
+            # The refusal is the answer; a database that is away meanwhile changes nothing about it.
+            with suppress(ReconcilerError):
+                await self._rates.count_attempt(requester.caller)
 
     async def save(self, generation_id: str, task_id: str, *, key_hash: str, dialect: str) -> GenerationState | None:
         """Write the task's id into the row, unless it has one or has ended; return its state, None when it is gone.

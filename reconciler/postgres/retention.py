@@ -34,6 +34,8 @@ _OLD_RECORDS = (
     "DELETE FROM reconciler.instances WHERE seen_at < now() - interval '1 day'",
     """DELETE FROM reconciler.requests WHERE (caller, key) IN (
            SELECT caller, key FROM reconciler.requests WHERE at < now() - interval '3 days' ORDER BY at LIMIT 5000)""",
+    """DELETE FROM reconciler.user_orders WHERE user_id IN (
+           SELECT user_id FROM reconciler.user_orders WHERE at < now() - interval '7 days' ORDER BY at LIMIT 5000)""",
     # Only the oldest are looked at. KIE keeps results for 14 days: a task that no row had by then belongs to none.
     """DELETE FROM reconciler.callbacks WHERE id IN (
            SELECT oldest.id FROM (SELECT id, task_id, at FROM reconciler.callbacks ORDER BY id LIMIT 50000) oldest

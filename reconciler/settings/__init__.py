@@ -107,6 +107,8 @@ class Settings(BaseSettings):
 
     poll_rate: Rate = 5.0
     create_rate: Rate = 20.0
+    orders: Annotated[Literal["operator", "users"], Lower] = "operator"
+    user_create_rate: Rate = 6.0
     concurrency: Count = 8
     lease_seconds: Seconds = 30.0
     sweep_seconds: Seconds = 15.0

@@ -17,8 +17,11 @@ import asyncpg
 from reconciler.domain.model import Asset, Fail, Reschedule, Row, Trigger
 from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
+from reconciler.postgres.create_rates import CreateRates
+from reconciler.postgres.create_requests import CreateRequests, Order, OrderBegun, Requester, TaskStart
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.hooks import DeliveredHook
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.rate_limit import RateLimit
@@ -76,6 +79,31 @@ class Life:
         """The provider's own word."""
         claim, row = await self.claim(generation_id)
         return await self.ledger.fail(row, claim, Fail("refused (500)"))
+
+    async def order(self, key: str, user_id: str | None = None) -> str | None:
+        """An order of an end user; the id of its row, None where the key has been used."""
+        user_id = user_id or str(uuid4())
+        rates = CreateRates(self.database, rate=20, user_rate=6)
+        requests = CreateRequests(self.database, self.table, rates=rates, provider="kie")
+        order, requester = Order("flux", {"prompt": "a cat"}, "image", user_id=user_id), Requester(user_id, key)
+        await requests.find(requester)
+        begun = await requests.begin(order, requester, TaskStart("market"), ["key"], patience=45)
+        if begun is None:
+            return None
+        assert isinstance(begun, OrderBegun)
+        await rates.grant("key")
+        await rates.count_attempt(user_id)
+        await requests._hook.note_failure("no wallet")
+        await requests.save(begun.generation_id, f"task-{key}", key_hash="key", dialect="market")
+        return begun.generation_id
+
+    async def tell(self) -> int:
+        """The calls of on_delivered that are due; how many."""
+        hook = DeliveredHook(self.database, self.table)
+        count = 0
+        while await hook.call_next() is not None:
+            count += 1
+        return count
 
     async def spend(self, ids: Sequence[str]) -> None:
         """Discovery, claims of every kind, renewal, release, and what only rounds say."""

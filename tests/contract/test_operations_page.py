@@ -7,12 +7,14 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from reconciler.cli import application
 from reconciler.domain.findings import NAMES, FindingThresholds, Snapshot, findings
+from reconciler.errors import Permanent
 from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics
 from reconciler.postgres.pool import Database
@@ -152,7 +154,7 @@ async def owner(dsn: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
-@pytest.mark.parametrize("title", ["First ten minutes", "Several replicas", "Findings", "Ordering tasks"])
+@pytest.mark.parametrize("title", ["First ten minutes", "Several replicas", "Findings", "Ordering tasks", "Hooks"])
 async def test_every_statement_that_reads_runs_as_the_daemons_login(dsn: str, title: str) -> None:
     found = statements(section(title))
     assert found
@@ -163,20 +165,42 @@ async def test_every_statement_that_reads_runs_as_the_daemons_login(dsn: str, ti
         await connection.close()
 
 
-async def test_the_hook_on_the_page_refunds_a_failure_for_a_login_without_rights(dsn: str, owner: Any) -> None:
-    for statement in statements(section("Refunds")):
-        await owner.execute(statement)
-    (failing,) = await queued(owner, 1)
-    await owner.execute("INSERT INTO public.wallets SELECT user_id, 10 FROM public.generations")
-    await owner.execute("INSERT INTO public.charges SELECT id, user_id, 4 FROM public.generations")
+async def test_the_credits_on_the_page_are_charged_once_and_refunded_once(dsn: str, owner: Any) -> None:
+    """For a login without rights of its own in the shop's tables."""
+    example, doubled = code_blocks(section("Credits"), "sql")
+    await owner.execute(example)
+    user, balance = str(uuid4()), "SELECT credits FROM public.wallets"
+    await owner.execute(
+        f"INSERT INTO public.wallets VALUES ('{user}', 10); INSERT INTO public.prices VALUES ('flux', 4)"
+    )
     async with member(dsn, "reconciler") as address:
         database = Database(address)
         async with database.transaction() as connection:
-            shape = await introspect(connection)
-        assert await Life(database, shape).fail(failing) == "failed"
+            life = Life(database, await introspect(connection))
+        failing, good = await life.order("one", user), await life.order("two", user)
+        assert failing is not None
+        assert good is not None
+        assert await owner.fetchval(balance) == 2
+        assert await life.order("one", user) is None
+        with pytest.raises(Permanent, match="this costs 4 credits, and you have fewer"):
+            await life.order("three", user)
+        with pytest.raises(Permanent, match="this costs 4 credits"):
+            await life.order("four")
+        assert await owner.fetchval(balance) == 2
+        for _ in range(2):
+            await life.fail(failing)
+            assert await owner.fetchval(balance) == 6
+            await owner.execute("UPDATE public.generations SET status = 'queued' WHERE id::text = $1", failing)
+        assert await life.deliver(good) == "succeeded"
+        assert await life.tell() == 1
         await database.close()
-    assert await owner.fetchval("SELECT credits FROM public.wallets") == 14
-    assert await owner.fetchval("SELECT why FROM public.charges WHERE refunded_at IS NOT NULL") == "refused (500)"
+    assert await owner.fetchval(balance) == 6
+    charges = await owner.fetch(
+        "SELECT generation_id::text, credits, delivered_at IS NOT NULL, why FROM public.charges ORDER BY id"
+    )
+    assert [tuple(row) for row in charges] == [(failing, 4, False, "refused (500)"), (good, 4, True, None)]
+    for statement in filter(str.strip, doubled.split(";")):
+        assert await owner.fetch(statement) == []
 
 
 async def test_announcements_that_were_given_up_are_sent_again_or_forgotten_as_the_page_says(owner: Any) -> None:

@@ -123,6 +123,8 @@ async def test_nothing_that_the_daemon_says_reads_the_whole_table(connection: An
     await life.deliver(delivered)
     await life.fail(failed)
     await life.rest(resting)
+    await life.order("among-many")
+    await life.tell()
     claim, row = await life.claim(left)
     await life.ledger.leave(row, claim, "cancelled")
     assert watched.greedy == []

@@ -56,6 +56,8 @@ async def test_it_can_do_everything_that_the_daemon_does(life: Life, owner: Any,
     await owner.execute("DELETE FROM public.generations WHERE id = $1::text::uuid", deleted)
     await life.ledger.forget(claim)
     await life.views()
+    assert await life.tell() == 0
+    await owner.execute("DELETE FROM public.generations WHERE id = $1::text::uuid", await life.order("of-the-role"))
     statuses = dict(await owner.fetch("SELECT id::text, status FROM public.generations"))
     assert statuses == {delivered: "success", failed: "failed", resting: "generating", left: "queued"}
 
@@ -91,6 +93,25 @@ async def test_it_can_call_the_applications_hook(life: Life, owner: Any) -> None
     refunds = await owner.fetch("SELECT generation::text, reason FROM public.refunds")
     assert [tuple(row) for row in refunds] == [(failing, "refused (500)")]
     await owner.execute("DROP FUNCTION reconciler.on_failed; DROP TABLE public.refunds")
+
+
+async def test_it_can_call_the_hooks_of_orders_and_deliveries(life: Life, owner: Any) -> None:
+    await owner.execute(
+        "CREATE TABLE public.seen (what text);"
+        "CREATE FUNCTION reconciler.on_order(generation_id uuid, user_id uuid, model text, input jsonb) RETURNS void"
+        " LANGUAGE sql SECURITY DEFINER AS $$INSERT INTO public.seen VALUES ('order')$$;"
+        "CREATE FUNCTION reconciler.on_delivered(generation_id uuid, task_id text) RETURNS void"
+        " LANGUAGE sql SECURITY DEFINER AS $$INSERT INTO public.seen VALUES ('delivered')$$;"
+    )
+    await life.order("with-hooks")
+    (delivered,) = await queued(owner, 1)
+    await life.deliver(delivered)
+    assert await life.tell() == 1
+    assert [row[0] for row in await owner.fetch("SELECT what FROM public.seen")] == ["order", "delivered"]
+    await owner.execute(
+        "DROP FUNCTION reconciler.on_order; DROP FUNCTION reconciler.on_delivered; DROP TABLE public.seen;"
+        "DELETE FROM reconciler.hook_calls"
+    )
 
 
 async def test_it_can_add_a_row_of_its_own_and_write_its_task(life: Life) -> None:

@@ -37,9 +37,9 @@ class ServedApi:
     nobody: httpx.AsyncClient
 
 
-def token(user_id: str) -> str:
+def token(user_id: str, **more: object) -> str:
     """Return a token as Supabase issues it to this user."""
-    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600}
+    claims = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "exp": time.time() + 600, **more}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
@@ -52,6 +52,8 @@ async def opened(dsn: str, kie: Simulator, folder: Path, **changes: str) -> Asyn
         "KIE_MARKET_BASE_URL": kie.url,
         "RECONCILER_ALLOW_PRIVATE_HOSTS": "true",
         "RECONCILER_API_TOKEN": OPERATOR,
+        "RECONCILER_ORDERS": "users",
+        "RECONCILER_USER_CREATE_RATE": "1000",
         "RECONCILER_POLL_RATE": "1000",
         "RECONCILER_PUBLIC_URL": "http://127.0.0.1:9",
         "RECONCILER_RESULT_HOSTS": "127.0.0.1",

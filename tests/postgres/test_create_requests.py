@@ -1,4 +1,4 @@
-"""createTask keeps the row before the task, one row a key, the task's id once, and an exact rate."""
+"""createTask keeps the row before the task, one row a key, and the task's id once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -14,7 +13,15 @@ import pytest
 
 from reconciler.domain.model import Trigger
 from reconciler.errors import Config, Permanent
-from reconciler.postgres.create_requests import SLACK, CreateRequests, GenerationState, Order, Requester, TaskStart
+from reconciler.postgres.create_rates import CreateRates
+from reconciler.postgres.create_requests import (
+    CreateRequests,
+    GenerationState,
+    Order,
+    OrderBegun,
+    Requester,
+    TaskStart,
+)
 from reconciler.postgres.migrations.migrate import migrate
 from testkit.tables import member, older_table
 from tests.postgres.books import USER, Books, opened
@@ -24,15 +31,20 @@ NOBODY = Requester("")
 KEY = "0123456789abcdef"
 
 
-def create_requests(books: Books, rate: float = 20.0) -> CreateRequests:
+def create_rates(books: Books, rate: float = 1000.0, user_rate: float = 1000.0) -> CreateRates:
+    """Return the rates, as one replica draws from them."""
+    return CreateRates(books.database, rate=rate, user_rate=user_rate)
+
+
+def create_requests(books: Books, **rates: float) -> CreateRequests:
     """Return the create requests of one replica."""
-    return CreateRequests(books.database, books.table, rate=rate, provider="kie")
+    return CreateRequests(books.database, books.table, rates=create_rates(books, **rates), provider="kie")
 
 
 async def begin(books: Books, order: Order = ORDER, requester: Requester = NOBODY) -> str:
-    made = await create_requests(books).begin(order, requester, TaskStart("market"), patience=45.0)
-    assert made is not None
-    return made
+    made = await create_requests(books).begin(order, requester, TaskStart("market"), [KEY], patience=45.0)
+    assert isinstance(made, OrderBegun)
+    return made.generation_id
 
 
 async def test_the_row_holds_all_that_the_application_would_write(books: Books) -> None:
@@ -144,8 +156,8 @@ async def test_an_id_that_the_table_refuses_raises_permanent(books: Books) -> No
 async def test_the_login_with_the_fewest_rights_may_order(dsn: str) -> None:
     async with member(dsn, "reconciler") as address, opened(address) as books:
         generation_id = await begin(books, ORDER, Requester(USER, "key-1"))
-        assert await create_requests(books).grant(KEY) == 0.0
-        await create_requests(books).pause(KEY, 1.0)
+        assert await create_rates(books).grant(KEY) == 0.0
+        await create_rates(books).pause(KEY, 1.0)
         assert await create_requests(books).save(generation_id, "t", key_hash=KEY, dialect="market") == GenerationState(
             "generating", "t"
         )
@@ -161,15 +173,16 @@ def test_an_order_without_an_endpoint_has_the_digest_of_earlier_versions() -> No
 
 async def test_a_task_that_is_known_beforehand_stands_in_the_row_at_once(books: Books) -> None:
     start = TaskStart("veo_1080p", "film~1080p-0")
-    made = await create_requests(books).begin(ORDER, NOBODY, start, patience=45.0)
-    assert made is not None
-    assert (await books.generation(made))["task_id"] == "film~1080p-0"
-    assert len(await books.claims().woken({made: Trigger.NOTIFY})) == 1
+    made = await create_requests(books).begin(ORDER, NOBODY, start, [KEY], patience=45.0)
+    assert isinstance(made, OrderBegun)
+    assert (await books.generation(made.generation_id))["task_id"] == "film~1080p-0"
+    assert len(await books.claims().woken({made.generation_id: Trigger.NOTIFY})) == 1
 
 
 async def test_the_dialect_of_an_order_is_known_before_its_task(books: Books) -> None:
-    made = await create_requests(books).begin(ORDER, NOBODY, TaskStart("veo"), patience=45.0)
-    assert made is not None
+    begun = await create_requests(books).begin(ORDER, NOBODY, TaskStart("veo"), [KEY], patience=45.0)
+    assert isinstance(begun, OrderBegun)
+    made = begun.generation_id
     row, _ = await books.held(made)
     assert (row.task_id, row.family, row.acknowledged_at) == (None, "veo", None)
     await create_requests(books).save(made, "task-1", key_hash=KEY, dialect="veo")
@@ -182,14 +195,29 @@ async def test_one_key_makes_one_row_however_many_ask_at_once(books: Books) -> N
     requester = Requester(USER, "key-1")
     replicas = [create_requests(books) for _ in range(2)]
     made = await asyncio.gather(
-        *(replicas[n % 2].begin(ORDER, requester, TaskStart("market"), patience=45.0) for n in range(8))
+        *(replicas[n % 2].begin(ORDER, requester, TaskStart("market"), [KEY], patience=45.0) for n in range(8))
     )
-    (generation_id,) = [one for one in made if one is not None]
+    (generation_id,) = [one.generation_id for one in made if isinstance(one, OrderBegun)]
     assert await books.pool.fetchval("SELECT count(*) FROM public.generations") == 1
     stored = await replicas[1].find(requester)
     assert stored is not None
     assert (stored.generation_id, stored.digest) == (generation_id, ORDER.digest())
     assert stored.standing == GenerationState("queued", None)
+
+
+async def test_the_commit_of_an_order_waits_for_the_disk(books: Books) -> None:
+    """KIE is asked next: a crash of the server must not forget the row."""
+    await books.pool.execute("""
+        CREATE TABLE public.commits (waits text);
+        CREATE FUNCTION public.committing() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO public.commits VALUES (current_setting('synchronous_commit')); RETURN NULL; END$$;
+        CREATE CONSTRAINT TRIGGER committing AFTER INSERT ON public.generations
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.committing()""")
+    try:
+        await begin(books)
+        assert await books.pool.fetchval("SELECT waits FROM public.commits") == "on"
+    finally:
+        await books.pool.execute("DROP FUNCTION public.committing CASCADE; DROP TABLE public.commits")
 
 
 async def test_a_key_belongs_to_its_caller_alone(books: Books) -> None:
@@ -238,71 +266,6 @@ async def test_keys_are_forgotten_after_three_days(books: Books) -> None:
     await books.retention().traces()
     assert await create_requests(books).find(Requester("", "old")) is None
     assert await create_requests(books).find(Requester("", "new")) is not None
-
-
-async def recent(books: Books) -> list[datetime]:
-    found: list[datetime] = await books.pool.fetchval(
-        "SELECT recent FROM reconciler.creations WHERE key_hash = $1", KEY
-    )
-    return found
-
-
-async def aged(books: Books, seconds: float) -> None:
-    """Move everything that was granted so much into the past."""
-    sql = "UPDATE reconciler.creations SET recent = ARRAY(SELECT unnest(recent) - $1::interval), shut = shut - $1"
-    await books.pool.execute(sql, timedelta(seconds=seconds))
-
-
-async def test_twenty_in_ten_seconds_are_granted_and_not_one_more_on_any_replica(books: Books) -> None:
-    replicas = [create_requests(books) for _ in range(2)]
-    waits = await asyncio.gather(*(replicas[n % 2].grant(KEY) for n in range(50)))
-    assert waits.count(0.0) == 20
-    assert len(await recent(books)) == 20
-    assert await replicas[0].grant("another-key") == 0.0
-
-
-async def test_the_window_slides_with_every_request(books: Books) -> None:
-    mine = create_requests(books)
-    for _ in range(15):
-        assert await mine.grant(KEY) == 0.0
-    await aged(books, 4.0)
-    for _ in range(5):
-        assert await mine.grant(KEY) == 0.0
-    assert 5.0 < await mine.grant(KEY) <= 6.0 + SLACK
-    await aged(books, 6.0 + SLACK)
-    assert [await mine.grant(KEY) == 0.0 for _ in range(16)] == [True] * 15 + [False]
-    assert 3.0 < await mine.grant(KEY) <= 4.0 + SLACK
-
-
-@pytest.mark.parametrize(("rate", "count", "seconds"), [(0.5, 1, 20.0), (2.5, 2, 8.0), (40.0, 40, 10.0)])
-async def test_other_rates_are_as_exact(books: Books, rate: float, count: int, seconds: float) -> None:
-    mine = create_requests(books, rate)
-    assert [await mine.grant(KEY) for _ in range(count)] == [0.0] * count
-    await aged(books, seconds)
-    assert 0.0 < await mine.grant(KEY) <= SLACK
-    await aged(books, SLACK)
-    assert await mine.grant(KEY) == 0.0
-
-
-async def test_nothing_is_granted_while_kie_says_that_we_are_too_fast(books: Books) -> None:
-    mine = create_requests(books)
-    await mine.pause(KEY, 10.0)
-    assert 9.0 < await mine.grant(KEY) <= 10.0
-    await mine.pause(KEY, 3.0)
-    assert await mine.grant(KEY) > 8.0
-    await aged(books, 10.0)
-    assert await mine.grant(KEY) == 0.0
-
-
-async def test_no_wait_is_longer_than_a_minute_for_any_answer_and_any_clock(books: Books) -> None:
-    mine = create_requests(books)
-    await mine.pause(KEY, 86_400.0)
-    assert 59.0 < await mine.grant(KEY) <= 60.0
-    await aged(books, -3600.0)
-    assert [await mine.grant(KEY) for _ in range(20)] == [0.0] * 20
-    assert await mine.grant(KEY) > 0.0
-    await aged(books, -3600.0)
-    assert await mine.grant(KEY) == 0.0
 
 
 LEAST = "user_id uuid, status text NOT NULL, task_id text, asset_url text, created_at timestamptz NOT NULL"
@@ -389,12 +352,3 @@ async def older(dsn: str) -> None:
     finally:
         await connection.close()
     await migrate(dsn)
-
-
-async def test_n4_a_rest_counts_although_a_jumping_clock_has_dated_an_earlier_one_ahead(books: Books) -> None:
-    mine = create_requests(books)
-    await mine.pause(KEY, 10.0)
-    await aged(books, -25 * 3600.0)
-    assert await mine.grant(KEY) == 0.0
-    await mine.pause(KEY, 10.0)
-    assert 8.0 < await mine.grant(KEY) <= 10.0

@@ -26,11 +26,9 @@ NOT_BUILT = frozenset(
         "RECONCILER_CORS_ORIGINS",
         "RECONCILER_FRAME_ANCESTORS",
         "RECONCILER_LOGIN_URL",
-        "RECONCILER_ORDERS",
         "RECONCILER_SCHEMA",
         "RECONCILER_STATUSES",
         "RECONCILER_TABLE",
-        "RECONCILER_USER_CREATE_RATE",
     }
 )
 """Settings in the contract that no version has yet."""
@@ -65,6 +63,7 @@ def test_without_variables_every_setting_has_the_default_of_the_contract(given: 
         "aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai",
     }  # fmt: skip
     assert (settings.on_fail, settings.allow_private_hosts) == ("write", False)
+    assert (settings.orders, settings.user_create_rate) == ("operator", 6)
     assert settings.failed_retention_days == 30
     assert (settings.max_results, settings.extra_types) == (200, ())
     assert (settings.log_level, settings.log_format) == ("info", None)

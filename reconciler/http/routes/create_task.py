@@ -7,7 +7,7 @@ import asyncio
 import json
 from typing import Annotated, Any, Literal, assert_never
 
-from fastapi import Depends, Header, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from reconciler.errors import Permanent
@@ -16,12 +16,13 @@ from reconciler.http.bodies import BodyRouter, BodyRule, RequestBody
 from reconciler.http.problems import RETRY, Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.kie.create_endpoints import ENDPOINTS, choose
-from reconciler.postgres.create_requests import WINDOW, Order, Requester
+from reconciler.postgres.create_rates import WINDOW
+from reconciler.postgres.create_requests import Order, RateExceeded, Requester
 from reconciler.worker.create.create_task import (
     CreateAnswer,
-    CreateRateExceeded,
     GenerationDeleted,
     IdempotencyKeyReused,
+    OrderRefused,
     OutcomeUnknown,
     TaskCreated,
     TaskDeclined,
@@ -90,16 +91,22 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": CreateTaskAnswer,
         "description": "A repeat of this Idempotency-Key: the same generation in its present state.",
     },
-    402: {"description": "KIE says: not enough credits. The generation failed."},
+    402: {
+        "description": "The shop refuses the order (`order_refused`), and nothing was written; or KIE says that the "
+        "shop has not enough credits, and the generation failed.",
+    },
+    403: {"description": "End users may not order here, or this one is anonymous."},
     404: {"description": "The generation of this Idempotency-Key was deleted."},
     422: {"description": "KIE or the table refuses the order, or the Idempotency-Key was used for another order."},
     429: {
-        "description": "Too many orders, by our own rate (nothing was written) or by KIE's (the generation failed).",
+        "description": "Too many orders, by our own rate or the user's (nothing was written) or by KIE's (the "
+        "generation failed).",
         "headers": RETRY,
     },
     502: {"description": "KIE refuses us, or cannot be reached. The generation failed."},
     503: {
-        "description": "The daemon is starting or stopping, the database is away, or KIE is under maintenance.",
+        "description": "The daemon is starting or stopping, the database is away, the shop's hook cannot decide, or "
+        "KIE is under maintenance.",
         "headers": RETRY,
     },
     504: {"description": "KIE may have made the task. It is not ordered again; its callback decides the generation."},
@@ -117,17 +124,26 @@ IdempotencyKey = Annotated[
 ]
 
 
-def routes(authenticator: Authenticator, readiness_gate: ReadinessGate) -> BodyRouter:
-    """Return the route."""
+def routes(authenticator: Authenticator, readiness_gate: ReadinessGate, *, users_order: bool) -> BodyRouter:
+    """Return the route; with `users_order` end users may order, too, but never those who are anonymous."""
     router = BodyRouter(tags=["kie"])
-    router.reads_body(_PATH, BodyRule(authenticator.identify, "users"))
+
+    async def orderer(request: Request) -> Caller:
+        """Return a caller who may order; Problem 403 for every other one."""
+        caller = await authenticator.identify(request)
+        if caller.operator or (users_order and not caller.anonymous):
+            return caller
+        detail = "anonymous users may not order" if users_order else "only the shop orders here"
+        raise Problem(403, "orders_closed", detail)
+
+    router.reads_body(_PATH, BodyRule(orderer, "users"))
 
     @router.post(_PATH, status_code=201, response_model=CreateTaskAnswer, responses=_RESPONSES)
     async def create(
         body: CreateTaskBody,
         response: Response,
         key: IdempotencyKey = None,
-        caller: Caller = Depends(authenticator.caller),
+        caller: Caller = Depends(orderer),
     ) -> CreateTaskAnswer:
         """Order a generation: the row is written first, KIE is asked second, and never twice."""
         # It takes tens of milliseconds where the input is large.
@@ -192,8 +208,12 @@ def _require_created(outcome: CreateAnswer) -> TaskCreated:
     match outcome:
         case TaskCreated():
             return outcome
-        case CreateRateExceeded(seconds):
-            raise Problem(429, "create_rate", "too many orders just now; nothing was written", headers=wait(seconds))
+        case RateExceeded(seconds, user):
+            whose = "too many orders of this user" if user else "too many orders just now"
+            word = "user_create_rate" if user else "create_rate"
+            raise Problem(429, word, f"{whose}; nothing was written", headers=wait(seconds))
+        case OrderRefused(message):
+            raise Problem(402, "order_refused", message)
         case IdempotencyKeyReused():
             raise Problem(422, "idempotency_key_reused", "this Idempotency-Key was used for another order")
         case GenerationDeleted():

@@ -24,6 +24,7 @@ from reconciler.operations.doctor import (
     NotKnown,
     attempt,
     database,
+    hooks,
     judged,
     not_looked,
     privileges,
@@ -141,7 +142,8 @@ class Doctor:
         alive = timedelta(seconds=2 * settings.lease_seconds)
         versions = await read(lambda asked: database.read_versions(asked, alive))
         replicas = judged("replicas", versions, lambda known: database.judge_replicas(known, __version__))
-        table_checks = _table_checks(deletes=settings.failed_retention_days > 0)
+        deletes, users_order = settings.failed_retention_days > 0, settings.orders == "users"
+        table_checks = _table_checks(deletes=deletes, users_order=users_order)
         if isinstance(columns, NotKnown) or not columns:
             skipped = [not_looked(name, "there is no table to look at") for name in table_checks]
             return _DatabaseReport([*checks, *skipped, replicas], unreadable)
@@ -155,14 +157,18 @@ class Doctor:
         )
 
 
-def _table_checks(*, deletes: bool) -> dict[str, tuple[Question, Callable[[Any], Check]]]:
-    """Return how each check of the table is read and judged; `deletes`: the daemon deletes old failures."""
+def _table_checks(*, deletes: bool, users_order: bool) -> dict[str, tuple[Question, Callable[[Any], Check]]]:
+    """Return how each check of the table is read and judged.
+
+    `deletes`: the daemon deletes old failures. `users_order`: end users may order.
+    """
     return {
         "statuses": (statuses, table.judge_statuses),
         "triggers": (table.read_triggers, table.judge_triggers),
         "indexes": (table.read_indexes, table.judge_indexes),
         "privileges": (partial(privileges.read_rights, deletes=deletes), privileges.judge_privileges),
         "row_security": (privileges.read_open_access, privileges.judge_row_security),
+        "hooks": (hooks.read_hooks, partial(hooks.judge_hooks, users_order=users_order)),
         "realtime": (database.read_publications, database.judge_realtime),
     }
 

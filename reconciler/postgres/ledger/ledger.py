@@ -108,7 +108,8 @@ class Ledger:
         self._repair = ledger_sql.repair(table)
         self._extend = ledger_sql.extend(table)
         self._fail = ledger_sql.fail(table, write=not handover)
-        self._refund_statement = ledger_sql.refund(table)
+        self._refund_task = ledger_sql.refund(table, by_task=True)
+        self._refund_generation = ledger_sql.refund(table, by_task=False)
 
     async def read(self, ids: Sequence[str]) -> dict[str, ClaimedRow]:
         """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
@@ -259,26 +260,31 @@ class Ledger:
                 with lock_refusals(TABLE):
                     outcome = _outcome(await connection.fetchrow(*statement), kind)
                 if outcome is not None and not self._handover:
-                    await self._refund(connection, row.id, fail.reason)
+                    await self._refund(connection, row, fail.reason)
                 return outcome
 
         async with self._failing:
             with _refusals():
                 return await self._application.run(once)
 
-    async def _refund(self, connection: Any, generation_id: str, reason: str) -> None:
-        due = ledger_sql.REFUND_DUE(generation_id=generation_id, id_type=self._table.id_type)
-        if not await connection.fetchval(*due):
+    async def _refund(self, connection: Any, row: Row, reason: str) -> None:
+        """Call the application's hook on_failed where it is due: once for each task, or once for each generation."""
+        about = {"generation_id": row.id, "task_id": row.task_id}
+        due = await connection.fetchval(*ledger_sql.REFUND_DUE(**about, id_type=self._table.id_type))
+        if due is None:
             return
+        call = self._refund_generation(generation_id=row.id, reason=reason)
+        if due == "task":
+            call = self._refund_task(**about, reason=reason)
         try:
             with lock_refusals(HOOK):
-                await connection.execute(*self._refund_statement(generation_id=generation_id, reason=reason))
+                await connection.execute(*call)
         except asyncpg.DeadlockDetectedError:
             raise
         except asyncpg.PostgresError as error:
             hint = "mend the function reconciler.on_failed; the row waits until then"
             raise Permanent(f"reconciler.on_failed threw: {error}", code="hook_failed", hint=hint) from error
-        await connection.execute(ledger_sql.REFUNDED, generation_id)
+        await connection.execute(*ledger_sql.REFUNDED(**about))
 
     async def _write_row(self, statement: Sequence[Any]) -> Mapping[str, Any] | None:
         """Run a statement that writes the application's row; return its row, or None."""

@@ -8,6 +8,7 @@ each column of FACTS. Only `ledger` runs these statements.
 from collections.abc import Mapping
 
 from reconciler.postgres.clock import READ_CLOCK
+from reconciler.postgres.hooks import call
 from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT
 from reconciler.postgres.predicates import (
     CREATED,
@@ -133,17 +134,40 @@ UPDATE reconciler.assets a SET version = :version, verified_by = :verified_by, s
   FROM mine WHERE a.generation_id = mine.generation_id AND a.task_id = :task_id AND a.n = :n
 RETURNING {ASYNC_COMMIT}""")
 
-# Reads whether the application has the hook on_failed for ids of :id_type and was not called for this generation yet.
+# Reads how on_failed is to be called now: 'task' where the application has it with three parameters and it was not
+# called for this task yet, 'generation' where it has it with two and it was not called for this generation, else NULL.
+# A daemon from before there were marks writes refunded_at only.
 REFUND_DUE = Statement("""
-SELECT to_regprocedure(format('reconciler.on_failed(%s, text)', :id_type::text)) IS NOT NULL
-   AND (SELECT refunded_at IS NULL FROM reconciler.work WHERE generation_id = :generation_id)""")
+WITH called AS (
+    SELECT task_id, done_at FROM reconciler.hook_calls WHERE hook = 'on_failed' AND generation_id = :generation_id)
+SELECT CASE WHEN EXISTS (SELECT FROM called WHERE task_id = coalesce(:task_id::text, '')) THEN NULL
+            WHEN to_regprocedure(format('reconciler.on_failed(%s, text, text)', :id_type::text)) IS NOT NULL THEN
+                 CASE WHEN (w.refunded_at > coalesce((SELECT max(done_at) FROM called), '-infinity')
+                            AND w.refunded_at >= coalesce(w.task_since, '-infinity')) IS NOT TRUE THEN 'task' END
+            WHEN to_regprocedure(format('reconciler.on_failed(%s, text)', :id_type::text)) IS NOT NULL
+                 AND w.refunded_at IS NULL THEN 'generation' END
+  FROM reconciler.work w WHERE w.generation_id = :generation_id""")
 
-REFUNDED = "UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = $1"
+# Writes that on_failed was called for this task. The mark in hook_calls stays when the generation is deleted.
+REFUNDED = Statement("""
+WITH mark AS (
+    INSERT INTO reconciler.hook_calls (hook, generation_id, task_id, done_at)
+    VALUES ('on_failed', :generation_id, coalesce(:task_id::text, ''), now()) ON CONFLICT DO NOTHING)
+UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = :generation_id""")
 
 
-def refund(table: TableShape) -> Statement:
-    """Call the application's hook, whose first parameter has the type of `generations.id`."""
-    return Statement(f"SELECT reconciler.on_failed(:generation_id::text::{table.id_type}, :reason)")
+def refund(table: TableShape, *, by_task: bool) -> Statement:
+    """Call the application's hook on_failed, whose first parameter has the type of `generations.id`."""
+    task = ":task_id::text, " if by_task else ""
+    return call(f"on_failed(:generation_id::text::{table.id_type}, {task}:reason::text)")
+
+
+def _note_delivered(table: TableShape) -> str:
+    """Return the INSERT that makes the call of on_delivered due, once a task, where the application has the hook."""
+    return f"""INSERT INTO reconciler.hook_calls (hook, generation_id, task_id, due_at)
+    SELECT 'on_delivered', :generation_id, :task_id, now() FROM done
+     WHERE to_regprocedure('reconciler.on_delivered({table.id_type}, text)') IS NOT NULL
+    ON CONFLICT DO NOTHING"""
 
 
 # The tasks that callbacks offer to a row without one: the newest and the first two, so that later callbacks cannot
@@ -265,6 +289,14 @@ SELECT EXISTS (SELECT FROM mine) AS held, EXISTS (SELECT FROM done) AS written,
                    'event', event.id, 'id', :generation_id::text, 'kind', event.kind)::text) FROM event) AS announced"""
 
 
+# on_failed was called for this task, or while the generation had none.
+_IS_REFUNDED = """(
+                   SELECT (refunded_at >= coalesce(task_since, '-infinity')) IS TRUE OR EXISTS (
+                       SELECT FROM reconciler.hook_calls h WHERE h.hook = 'on_failed'
+                          AND h.generation_id = :generation_id AND h.task_id IN (:task_id::text, ''))
+                     FROM mine)"""
+
+
 def _delivery_payload(asset_url: str = "(:addresses::text[])[:main::int]") -> str:
     """Return what an event says of a delivery; `missing` and `contradiction` only where there is something to say."""
     return f"""jsonb_strip_nulls(jsonb_build_object(
@@ -272,7 +304,7 @@ def _delivery_payload(asset_url: str = "(:addresses::text[])[:main::int]") -> st
             || jsonb_build_object('generation_id', :generation_id::text, 'task_id', :task_id::text,
                'status', :seen_status::text, 'asset_url', {asset_url},
                'asset_urls', to_jsonb(:addresses::text[]), 'paths', to_jsonb(:paths::text[]),
-               'result_urls', to_jsonb(:sources::text[]), 'refunded', (SELECT refunded_at IS NOT NULL FROM mine))"""
+               'result_urls', to_jsonb(:sources::text[]), 'refunded', {_IS_REFUNDED})"""
 
 
 # Writes the receipt of the asset :n, if any, and counts how many of the assets :numbers have a receipt.
@@ -305,7 +337,7 @@ def finish(table: TableShape) -> Statement:
     Only where the receipts of all :numbers are there. The receipt of :n is written in any case. Objects of former tasks
     become orphans in 30 days, because their addresses were shown. :model_took is in seconds at the provider, :recheck
     when to ask for missing results, :second_look the time until the delivery is verified, :main the place in the lists,
-    from 1, of what asset_url shows.
+    from 1, of what asset_url shows. The call of on_delivered becomes due.
     """
     replaced = mark_orphans(
         "the generation got another task", "replaced WHERE path <> ALL(:paths::text[])", since=SHOWN_ONCE
@@ -326,6 +358,7 @@ timed AS (
 closed AS (
     UPDATE reconciler.work w SET {_CLOSED}, delivered_at = now(), lost_at = NULL
       FROM mine, done WHERE w.generation_id = mine.generation_id),
+hooked AS ({_note_delivered(table)}),
 {_event(":kind::text", _delivery_payload())}""")
 
 

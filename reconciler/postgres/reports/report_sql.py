@@ -44,6 +44,17 @@ SELECT count(*) AS files, coalesce(sum(a.size), 0) AS bytes
   FROM reconciler.work w JOIN reconciler.assets a ON a.generation_id = w.generation_id
  WHERE w.delivered_at > now() - :within::interval AND a.verified_by IS NOT NULL""")
 
+# Returns what waits for each hook of the application that fails. One that was dropped holds nothing up.
+HOOKS = Statement("""
+SELECT 'on_order' AS hook, failures::bigint AS waiting FROM reconciler.hook_failures
+ WHERE hook = 'on_order' AND at > now() - interval '1 hour'
+ UNION ALL
+SELECT 'on_delivered', count(*) FROM (
+       SELECT FROM reconciler.hook_calls
+        WHERE done_at IS NULL AND tries > 0
+          AND to_regprocedure(format('reconciler.on_delivered(%s, text)', :id_type::text)) IS NOT NULL
+        LIMIT 10000) AS calls""")
+
 UNLISTED = """
 SELECT DISTINCT unnest(sources) AS source FROM (
     SELECT sources FROM reconciler.work WHERE due_at IS NOT NULL AND finding = 'host_unlisted' LIMIT 100) AS w

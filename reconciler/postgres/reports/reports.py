@@ -120,6 +120,7 @@ class Reports:
         in_flight = await self._rows_in_flight()
         waiting = await self._database.fetch(*self._waiting(soon=ADDRESS_LIFE / 2))
         outbox = await self._outbox()
+        hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._id_type))
         findings = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
         return Snapshot(
             in_flight={row["status"]: row["rows"] for row in in_flight},
@@ -141,6 +142,7 @@ class Reports:
             polls_per_delivery=outbox["looks"],
             overdue=outbox["overdue"],
             lost=outbox["lost"],
+            hooks={row["hook"]: row["waiting"] for row in hooks if row["waiting"]},
         )
 
     async def status(self) -> StatusReport:

@@ -1,6 +1,7 @@
-"""Decides with which key an order goes to KIE, and whether it may go now: all replicas share each key's rate.
+"""With which keys an order may go to KIE, and how long a grant is valid: all replicas share each key's rate.
 
-Called by `create_task.py`.
+An order takes its grant in the transaction that writes its row (`postgres/create_requests.py`). One that was held up
+afterwards takes another one here. Called by `create_task.py`.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reconciler.postgres.create_requests import SLACK, CreateRequests
+from reconciler.postgres.create_rates import SLACK, CreateRates
 from reconciler.worker.route import RingKey, makers
 
 FRESH = SLACK - 0.2
@@ -35,24 +36,21 @@ class CreateGrant:
 class CreateQuota:
     """Grants createTask requests to one instance."""
 
-    requests: CreateRequests
+    rates: CreateRates
     keys: Sequence[RingKey]
 
-    async def ask(self, kind: str) -> CreateGrant | float:
-        """Return a grant for a key of this kind, or the seconds until the first of the keys has a request left."""
-        waits = []
-        for key in makers(self.keys, kind):
-            asked_at = time.monotonic()
-            wait = await self.requests.grant(key.key_hash)
-            if wait == 0.0:
-                return CreateGrant(key.key_hash, asked_at)
-            waits.append(wait)
-        return min(waits)
+    def key_hashes(self, kind: str) -> tuple[str, ...]:
+        """Return the keys that may make a task of this kind."""
+        return tuple(key.key_hash for key in makers(self.keys, kind))
 
     async def wait(self, kind: str) -> CreateGrant:
         """Wait for a grant, for an order that already has its row."""
         while True:
-            answer = await self.ask(kind)
-            if isinstance(answer, CreateGrant):
-                return answer
-            await asyncio.sleep(answer)
+            waits = []
+            for key_hash in self.key_hashes(kind):
+                asked_at = time.monotonic()
+                wait = await self.rates.grant(key_hash)
+                if wait == 0.0:
+                    return CreateGrant(key_hash, asked_at)
+                waits.append(wait)
+            await asyncio.sleep(min(waits))

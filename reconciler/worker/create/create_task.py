@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.domain.model import OPEN
 from reconciler.domain.object_keys import callback_address
-from reconciler.errors import ReconcilerError, Transient
+from reconciler.errors import Permanent, ReconcilerError, Transient
 from reconciler.kie.client import KieClient
 from reconciler.kie.create_endpoints import CreateEndpoint, choose
 from reconciler.kie.create_task import (
@@ -27,15 +27,17 @@ from reconciler.kie.create_task import (
     create_task,
 )
 from reconciler.metrics import Metrics
+from reconciler.postgres.create_rates import WINDOW
 from reconciler.postgres.create_requests import (
-    WINDOW,
     CreateRequests,
     GenerationState,
     Order,
+    RateExceeded,
     Requester,
     StoredRequest,
     TaskStart,
 )
+from reconciler.postgres.hooks import HOOK_FAILED, ORDER_REFUSED
 from reconciler.worker.create.create_quota import CreateGrant, CreateQuota
 from reconciler.worker.create.record_outcome import OutcomeRecorder
 
@@ -82,10 +84,10 @@ class OutcomeUnknown:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateRateExceeded:
-    """Our own rate allows the next request in so many seconds; nothing was written."""
+class OrderRefused:
+    """The application's hook on_order refused the order with this message; nothing was written."""
 
-    seconds: float
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class GenerationDeleted:
 
 
 CreateAnswer = (
-    TaskCreated | TaskDeclined | OutcomeUnknown | CreateRateExceeded | IdempotencyKeyReused | GenerationDeleted
+    TaskCreated | TaskDeclined | OutcomeUnknown | OrderRefused | RateExceeded | IdempotencyKeyReused | GenerationDeleted
 )
 
 
@@ -113,11 +115,11 @@ class CallbackTarget:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one order has come: `generation_id` once its row is written, `outcome` once KIE has answered."""
+    """How far one order has come: `generation_id` and `grant` with its row, `outcome` once KIE has answered."""
 
     order: Order
     endpoint: CreateEndpoint
-    grant: CreateGrant
+    grant: CreateGrant | None = None
     generation_id: str | None = None
     outcome: CreateOutcome | None = None
 
@@ -142,23 +144,23 @@ class TaskCreator:
         """Create one generation. A caller that goes away stops nothing once the row is written.
 
         Raises Permanent where no endpoint takes the order or the table refuses the row, Transient while the database is
-        away or this instance drains: then KIE was not asked.
+        away, the application's hook cannot decide or this instance drains: then KIE was not asked.
         """
         self._check_open()
         endpoint = choose(order.model, order.endpoint, order.input)
         if (stored := await self.requests.find(requester)) is not None:
             return _repeated(stored, order)
-        grant = await self.quota.ask(order.kind)
-        if isinstance(grant, float):
-            return CreateRateExceeded(grant)
         # A drain that began meanwhile has found nothing to wait for.
         self._check_open()
-        progress = _Progress(order, endpoint, grant)
+        progress = _Progress(order, endpoint)
         sending = self._start(self._send(progress, requester))
         await asyncio.wait({sending})
         if sending.cancelled():
             return self._cut_off(progress)
-        if (recording := sending.result()) is None:
+        recording = sending.result()
+        if isinstance(recording, OrderRefused | RateExceeded):
+            return recording
+        if recording is None:
             stored = await self.requests.find(requester)
             return GenerationDeleted() if stored is None else _repeated(stored, order)
         await asyncio.wait({recording}, timeout=WRITING)
@@ -188,7 +190,10 @@ class TaskCreator:
         self._running.discard(task)
         # The caller may have gone: an error must be logged all the same.
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("create.broke", reason=str(error), error=type(error).__name__)
+            if isinstance(error, Transient) and error.code == HOOK_FAILED:
+                log.warning("hook.failed", hook="on_order", reason=str(error))
+            else:
+                log.warning("create.broke", reason=str(error), error=type(error).__name__)
 
     def _check_open(self) -> None:
         if self._draining or self.observe:
@@ -200,47 +205,61 @@ class TaskCreator:
             raise Transient("this instance is draining: it creates nothing", code="draining")
         return OutcomeUnknown(progress.generation_id, "the instance ended while KIE was being asked")
 
-    async def _send(self, progress: _Progress, requester: Requester) -> asyncio.Task[GenerationState | None] | None:
+    async def _send(
+        self, progress: _Progress, requester: Requester
+    ) -> asyncio.Task[GenerationState | None] | OrderRefused | RateExceeded | None:
         """Write the row and ask KIE; return the task that records the outcome.
 
         None where another order with this Idempotency-Key was faster.
         """
         order, endpoint = progress.order, progress.endpoint
         start = TaskStart(endpoint.dialect, endpoint.known_task(order.input))
-        progress.generation_id = await self.requests.begin(order, requester, start, patience=PATIENCE)
-        if progress.generation_id is None:
-            return None
+        keys = self.quota.key_hashes(order.kind)
+        try:
+            begun = await self.requests.begin(order, requester, start, keys, patience=PATIENCE)
+        except Permanent as error:
+            if error.code != ORDER_REFUSED:
+                raise
+            return OrderRefused(str(error))
+        if begun is None or isinstance(begun, RateExceeded):
+            return begun
+        progress.generation_id = begun.generation_id
+        progress.grant = CreateGrant(begun.key_hash, begun.asked_at)
         if start.task_id is None:
             began = time.monotonic()
-            progress.outcome = await self._ask_kie(progress, progress.generation_id)
+            progress.outcome = await self._ask_kie(progress, begun.generation_id, progress.grant)
             self._report(progress, progress.outcome, time.monotonic() - began)
         else:
             progress.outcome = CreateAccepted(start.task_id)
-        return self._start(self._record(progress, progress.generation_id, progress.outcome))
+        return self._start(self._record(progress, begun.generation_id, progress.outcome))
 
-    async def _ask_kie(self, progress: _Progress, generation_id: str) -> CreateOutcome:
+    async def _ask_kie(self, progress: _Progress, generation_id: str, grant: CreateGrant) -> CreateOutcome:
         order, target = progress.order, self.callback
         callback = callback_address(target.url, target.secret, generation_id) if target.url else ""
         body = progress.endpoint.request(order.model, order.input, callback)
         try:
-            if progress.grant.stale and (reason := await self._renew_grant(progress, generation_id)):
-                return CreateNotSent(reason)
-            return await create_task(self.kie, progress.endpoint, body, key_hash=progress.grant.key_hash)
+            if grant.stale:
+                renewed = await self._renew_grant(progress, generation_id)
+                if isinstance(renewed, str):
+                    return CreateNotSent(renewed)
+                grant = progress.grant = renewed
+            return await create_task(self.kie, progress.endpoint, body, key_hash=grant.key_hash)
         except asyncio.CancelledError:
             log.warning("create.unknown", generation_id=generation_id, reason="cut off while KIE was being asked")
             raise
 
-    async def _renew_grant(self, progress: _Progress, generation_id: str) -> str | None:
+    async def _renew_grant(self, progress: _Progress, generation_id: str) -> CreateGrant | str:
         """Take another grant after this process was held up; return the reason where KIE must not be asked any more."""
         try:
-            while progress.grant.stale:
-                progress.grant = await self.quota.wait(progress.order.kind)
+            while True:
+                grant = await self.quota.wait(progress.order.kind)
                 state = await self.requests.state(generation_id)
                 if state is None or state.status not in OPEN or state.task_id is not None:
                     return "the generation ended before KIE was asked"
+                if not grant.stale:
+                    return grant
         except ReconcilerError as error:
             return str(error)
-        return None
 
     def _report(self, progress: _Progress, outcome: CreateOutcome, seconds: float) -> None:
         """Log and count what KIE answered."""
@@ -267,6 +286,7 @@ class TaskCreator:
 
     async def _record(self, progress: _Progress, generation_id: str, outcome: CreateOutcome) -> GenerationState | None:
         """Write what KIE answered; return the state of a row with a task then, None when it is gone."""
+        assert progress.grant is not None
         key_hash, dialect = progress.grant.key_hash, progress.endpoint.dialect
         match outcome:
             case CreateAccepted(task_id):
@@ -287,7 +307,7 @@ class TaskCreator:
     async def _pause_key(self, key_hash: str, seconds: float) -> None:
         """Let no replica use this key for so many seconds."""
         try:
-            await self.requests.pause(key_hash, seconds)
+            await self.quota.rates.pause(key_hash, seconds)
         except Transient as error:
             # KIE's next refusal brings the same.
             log.warning("create.unwritten", code=error.code, reason=str(error))

@@ -54,7 +54,7 @@ async def test_the_operator_orders_for_any_user_and_without_a_user(api: ServedAp
     assert {row["user_id"] for row in await rows(api)} == {BOB, None}
 
 
-async def test_without_a_token_nothing_is_order(api: ServedApi, kie: Simulator) -> None:
+async def test_without_a_token_nothing_is_ordered(api: ServedApi, kie: Simulator) -> None:
     assert (await order(api.nobody)).status_code == 401
     assert kie.counts.creates == 0
 

@@ -11,6 +11,7 @@ import pytest
 from reconciler.domain.model import Fail, Row
 from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim
+from reconciler.postgres.create_rates import CreateRates
 from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.predicates import FORMER_TASKS
@@ -142,7 +143,8 @@ async def _adopt(books: Books, row: Row, claim: Claim) -> None:
 async def _save(books: Books, row: Row, claim: Claim) -> None:
     await books.claims().release([claim])
     await give(books, row.id, None)
-    requests = CreateRequests(books.database, books.table, rate=20, provider="kie")
+    rates = CreateRates(books.database, rate=20, user_rate=6)
+    requests = CreateRequests(books.database, books.table, rates=rates, provider="kie")
     await requests.save(row.id, "second", key_hash="k", dialect="market")
 
 

@@ -21,7 +21,7 @@ from tests.postgres.catalog import catalog
 
 OWN = (
     "work", "assets", "orphans", "events", "callbacks", "instances", "clock", "creations", "leader", "budget",
-    "timings", "pace", "requests", "schema_version", "watching",
+    "timings", "pace", "requests", "schema_version", "watching", "hook_calls", "hook_failures", "user_orders",
 )  # fmt: skip
 OPEN_INDEX = "040_open_index.sql"
 FAILED_INDEX = "041_failed_index.sql"

@@ -16,10 +16,10 @@ from reconciler.bootstrap.http import task_creator
 from reconciler.domain.model import Trigger
 from reconciler.errors import Permanent, Transient
 from reconciler.kie.client import key_hash
-from reconciler.postgres.create_requests import SLACK, Order, Requester
+from reconciler.postgres.create_rates import SLACK
+from reconciler.postgres.create_requests import Order, RateExceeded, Requester
 from reconciler.worker.create.create_task import (
     CreateAnswer,
-    CreateRateExceeded,
     GenerationDeleted,
     IdempotencyKeyReused,
     OutcomeUnknown,
@@ -97,13 +97,13 @@ async def test_a_task_is_made_with_the_key_for_its_kind(rig: Rig) -> None:
             assert work is not None
             assert work["key_hash"] == key_hash(rig.kie.tasks[answer.task_id or ""].key or "")
         assert [task.key for task in rig.kie.tasks.values()] == ["photo", "video", KEY, "spare"]
-        assert isinstance(await creator.create(Order("m", {}, "video"), ANONYMOUS), CreateRateExceeded)
+        assert isinstance(await creator.create(Order("m", {}, "video"), ANONYMOUS), RateExceeded)
 
 
 async def test_over_the_rate_no_replica_writes_or_sends_anything(rig: Rig) -> None:
     async with creating(rig) as (_, one), creating(rig) as (_, other):
         answers = await asyncio.gather(*((one, other)[n % 2].create(ORDER, ANONYMOUS) for n in range(30)))
-    waits = [answer.seconds for answer in answers if isinstance(answer, CreateRateExceeded)]
+    waits = [answer.seconds for answer in answers if isinstance(answer, RateExceeded)]
     assert len(waits) == 10
     assert all(5 < wait <= 10 + SLACK for wait in waits)
     assert rig.kie.counts.creates == await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 20
@@ -218,7 +218,7 @@ async def test_after_a_429_no_replica_orders_for_ten_seconds(rig: Rig) -> None:
         rig.kie.strike("create.http_429")
         assert isinstance(await one.create(ORDER, ANONYMOUS), TaskDeclined)
         answer = await other.create(ORDER, ANONYMOUS)
-        assert isinstance(answer, CreateRateExceeded)
+        assert isinstance(answer, RateExceeded)
         assert 8 < answer.seconds <= 10
     assert rig.kie.counts.creates == 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.bootstrap.http import task_creator
 from reconciler.errors import Transient
-from reconciler.postgres.create_requests import CreateRequests, Order, Requester
+from reconciler.postgres.create_requests import CreateRequests, Order, OrderBegun, Requester, StoredRequest
 from reconciler.worker.create import create_quota
 from reconciler.worker.create.create_task import TaskCreated, TaskDeclined
 from testkit.waiting import until
@@ -26,14 +26,14 @@ def held_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     assignments: list[str] = []
     begin = CreateRequests.begin
 
-    async def slowly(requests: CreateRequests, *args: Any, **kwargs: Any) -> str | None:
-        generation_id = await begin(requests, *args, **kwargs)
-        assert generation_id is not None
+    async def slowly(requests: CreateRequests, *args: Any, **kwargs: Any) -> OrderBegun:
+        begun = await begin(requests, *args, **kwargs)
+        assert isinstance(begun, OrderBegun)
         for assignment in assignments:
-            await rig.books.change(generation_id, assignment)
+            await rig.books.change(begun.generation_id, assignment)
         late = time.monotonic() + create_quota.FRESH
         await until(lambda: time.monotonic() > late, what="a grant that is stale")
-        return generation_id
+        return begun
 
     monkeypatch.setattr(CreateRequests, "begin", slowly)
     return assignments
@@ -84,18 +84,18 @@ async def test_a_late_order_whose_generation_has_ended_is_not_sent(
     assert await rig.books.events(row["id"]) == []
 
 
-async def test_a_drain_that_starts_during_the_question_for_a_grant_stops_the_order(
+async def test_a_drain_that_starts_while_the_idempotency_key_is_looked_up_stops_the_order(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grant = CreateRequests.grant
+    find = CreateRequests.find
     async with rig.instance() as built:
         creator = task_creator(built)
 
-        async def drained(requests: CreateRequests, key_hash: str) -> float:
+        async def drained(requests: CreateRequests, requester: Requester) -> StoredRequest | None:
             await creator.drain(1)
-            return await grant(requests, key_hash)
+            return await find(requests, requester)
 
-        monkeypatch.setattr(CreateRequests, "grant", drained)
+        monkeypatch.setattr(CreateRequests, "find", drained)
         with pytest.raises(Transient):
             await creator.create(ORDER, ANONYMOUS)
     assert await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 0

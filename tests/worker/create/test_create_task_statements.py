@@ -62,7 +62,9 @@ async def test_an_order_cut_off_at_any_statement_makes_at_most_one_task_and_lose
         await rig.pool.execute(
             "TRUNCATE public.generations, reconciler.work, reconciler.requests, reconciler.callbacks"
         )
-        await rig.pool.execute("TRUNCATE reconciler.work, reconciler.requests, reconciler.creations")
+        await rig.pool.execute(
+            "TRUNCATE reconciler.work, reconciler.requests, reconciler.creations, reconciler.user_orders"
+        )
         rig.kie.tasks.clear()
         rig.kie.counts.creates = 0
         requester = Requester(USER, f"key-{at}-{answered}")
