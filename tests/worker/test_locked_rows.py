@@ -221,23 +221,23 @@ async def test_what_another_instance_has_left_is_tried_again_here(rig: Rig, part
     assert rig.kie.counts.records == 1
 
 
-async def test_a_row_that_is_locked_meanwhile_is_tried_again_long_before_the_next_look(rig: Rig, parts: Parts) -> None:
-    idle = rig.broad(parts, sweep=600.0)
+async def test_a_row_that_is_locked_meanwhile_is_tried_again_long_before_the_next_look(rig: Rig) -> None:
     looked = asyncio.Event()
-    look = idle.claims.next_locked
+    async with rig.instance(RECONCILER_SWEEP_SECONDS="600") as idle:
+        look = idle.claims.next_locked
 
-    async def noted() -> float | None:
-        looked.set()
-        return await look()
+        async def noted() -> float | None:
+            looked.set()
+            return await look()
 
-    idle.claims.next_locked = noted  # type: ignore[method-assign]
-    async with rig.working(idle):
-        await asyncio.wait_for(looked.wait(), 10)
-        generation_id = await rig.order()
-        async with locking(rig, "SELECT FROM public.generations FOR UPDATE"):
-            idle.worker.wake(generation_id)
-            await resting(rig, 1)
-        await rig.delivered(generation_id, within=20)
+        idle.claims.next_locked = noted  # type: ignore[method-assign]
+        async with rig.working(idle):
+            await asyncio.wait_for(looked.wait(), 10)
+            generation_id = await rig.order()
+            async with locking(rig, "SELECT FROM public.generations FOR UPDATE"):
+                idle.worker.wake(generation_id)
+                await resting(rig, 1)
+            await rig.delivered(generation_id, within=20)
 
 
 async def test_a_visit_on_demand_writes_what_had_to_wait(rig: Rig, parts: Parts) -> None:
