@@ -11,7 +11,6 @@ from datetime import datetime
 
 import structlog
 
-from reconciler.domain import poll_interval
 from reconciler.domain.callback_trust import may_trust, trusted_result
 from reconciler.domain.model import (
     WORDS,
@@ -37,14 +36,11 @@ from reconciler.kie.dialects.parsing import timestamp
 from reconciler.kie.dialects.veo_1080p import asked, processing
 from reconciler.metrics import Metrics
 from reconciler.postgres.inbox import Inbox
-from reconciler.postgres.rate_limit import KeyResting, RateLimit
+from reconciler.postgres.rate_limit import KeyResting, RateLimit, rest_seconds
 from reconciler.tracing import UNTRACED, Tracing
 from reconciler.worker.route import RingKey, Route, offered_dialect, ring, route
 
 log = structlog.get_logger()
-
-WINDOW = 10.0
-"""Seconds without requests after KIE answers 429: the window of its documented limit."""
 
 _LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 500, 64, 200
 
@@ -200,9 +196,7 @@ class Poller:
             outcome = "rate_limited" if observation.reason == "rate_limited" else "away"
             self.metrics.missed("ask", observation.reason)
             if observation.reason == "rate_limited":
-                await self.rate_limit.pause(
-                    key_hash, min(observation.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER)
-                )
+                await self.rate_limit.pause(key_hash, rest_seconds(observation.retry_after))
         if isinstance(observation, Unreadable):
             self.metrics.missed("ask", "unreadable_output")
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)

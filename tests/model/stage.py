@@ -187,6 +187,7 @@ class Stage:
             parts.worker._wakes.clear()
             parts.worker._early_at = 0.0
             parts.rate_limit._granted.clear()
+            parts.rate_limit._rests.clear()
             parts.claims._turns = cycle(range(2))
             parts.claims.unacknowledged._since = None
 
