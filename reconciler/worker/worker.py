@@ -1,15 +1,17 @@
 """Turns claims into visits: coalesces wakes, claims what is due, keeps the leases, drains at the end.
 
-One loop claims: first the woken generations, then the due ones, and where a request to KIE would go unused, the one
-that is due next. A thousand wakes of one generation are one visit. `max_polling` bounds the visits that still need KIE,
-so that no lease runs out in a queue for a request; deliveries have slots of their own (`deliver.py`). The daemon runs
+One loop claims: first woken generations, at most their share, then due ones, and where a request to KIE would go
+unused, the one that is due next. A thousand wakes of one generation are one visit. `max_polling` bounds the visits that
+still need KIE, so that no lease runs out in a queue for a request; deliveries have slots of their own (`deliver.py`).
+These places are shared: no number of wakes keeps all of them from due rows, nor the other way round. The daemon runs
 `run` and `keep`; the operations use `once`.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,10 +23,12 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, ReconcilerError, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim, Claims
+from reconciler.postgres.claims.queues import Queue
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger
 from reconciler.worker.lease import Lease
 from reconciler.worker.release import BUSY_SECONDS, RELEASE_SECONDS, Releases
 from reconciler.worker.visit import Visitor, VisitOutcome
+from reconciler.worker.wakes import Wakes
 
 log = structlog.get_logger()
 
@@ -58,17 +62,19 @@ class Worker:
     draining: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._wakes: dict[str, Trigger] = {}
+        self._wakes = Wakes(few=self.max_polling)
         self._stirred = asyncio.Event()
         self._visits: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
-        self._polling: set[UUID] = set()
+        self._polling: dict[UUID, Queue] = {}
         self._releases = Releases(self.claims, self.metrics)
         self._claiming = asyncio.Lock()
         self._early_at = 0.0
+        self._most_woken = max(1, self.max_polling * 3 // 4)
+        self._most_ended = max(1, self.max_polling // 4)
 
     def wake(self, generation_id: str, trigger: Trigger = Trigger.NOTIFY) -> None:
         """Visit this generation soon: a hint that is never refused and never waits."""
-        self._wakes[generation_id] = trigger
+        self._wakes.add(generation_id, trigger)
         self._stirred.set()
 
     def stir(self) -> None:
@@ -97,13 +103,15 @@ class Worker:
         await self._releases.retry()
         await self.claims.unacknowledged.settle(list(self._visits))
         free = min(self.max_polling - len(self._polling), MAX_HELD - len(self._visits))
+        held = Counter(self._polling.values())
+        # With no place free, too: of many wakes those that are not ours are dropped, and the others become due.
+        wakeable = max(min(free, self._most_woken - held[Queue.WOKEN]), 0)
+        woken = await self._begin(lambda: self._claim_woken(wakeable, held))
         if free <= 0:
-            return self.sweep_seconds
-        # Woken generations are visited before anything else is claimed: a person may be waiting for them.
-        woken = await self._begin(lambda: self._claim_woken(free))
-        overdue = await self._begin(lambda: self.claims.due(free - woken)) if woken < free else 0
+            return CLAIM_PAUSE if self._wakes.any(0) else self.sweep_seconds
+        overdue = await self._begin(lambda: self.claims.due(free - woken, held)) if woken < free else 0
         begun = woken + overdue or await self._begin(self._claim_early)
-        if begun or self._wakes:
+        if begun or self._wakes.any(wakeable - woken):
             self._stirred.set()
             await asyncio.sleep(BACKLOG_PAUSE if overdue else CLAIM_PAUSE)
             return CLAIM_PAUSE
@@ -111,14 +119,16 @@ class Worker:
         soonest = self.sweep_seconds if due is None else min(due, self._early_at - time.monotonic())
         return min(max(soonest, CLAIM_PAUSE), IDLE_SECONDS if self.claims.unacknowledged.open else self.sweep_seconds)
 
-    async def _claim_woken(self, limit: int) -> list[Claim]:
-        wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:limit]}
+    async def _claim_woken(self, limit: int, held: Mapping[Queue, int]) -> list[Claim]:
+        """Claim up to `limit` woken generations, few of them that have ended; the further ones become due."""
+        wakes = self._wakes.take(limit)
         if not wakes:
             return []
+        ended = max(min(limit, self._most_ended - held.get(Queue.ENDED, 0)), 0)
         try:
-            result = await self.claims.take(wakes)
+            result = await self.claims.take(wakes, limit=limit, ended=ended)
         except ReconcilerError:
-            self._wakes = wakes | self._wakes
+            self._wakes.put_back(wakes)
             raise
         loop = asyncio.get_running_loop()
         for generation_id in result.busy:
@@ -173,7 +183,7 @@ class Worker:
 
     def _start_visit(self, claimed_row: ClaimedRow, claim: Claim, sent_at: float) -> None:
         lease = Lease(claim, self.lease_seconds, sent_at, on_polled=partial(self._stop_polling, claim))
-        self._polling.add(claim.lease)
+        self._polling[claim.lease] = claim.queue
         self._visits[claim.lease] = (lease, asyncio.create_task(self._guarded_visit(claimed_row, lease)))
 
     async def _guarded_visit(self, claimed_row: ClaimedRow, lease: Lease) -> None:
@@ -195,7 +205,7 @@ class Worker:
             self._visits.pop(lease.claim.lease, None)
 
     def _stop_polling(self, claim: Claim) -> None:
-        self._polling.discard(claim.lease)
+        self._polling.pop(claim.lease, None)
         self._stirred.set()
 
     def _mark_lost(self, lease: Lease) -> None:
