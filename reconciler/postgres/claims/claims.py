@@ -235,19 +235,12 @@ def _claim(row: Mapping[str, object]) -> Claim:
 
 
 _IS_REQUESTED = "{}.trigger IN ('callback', 'sync', 'backfill')"
+_IS_DUE = f"{LEASE_IS_FREE} AND w.due_at <= now()"
 
 
-def _woken_sql(table: TableShape, *, traced: bool) -> Statement:
-    """Read the generations :ids and their `work`; write leases and triggers; return one row for each :ids that is ours.
-
-    `claimed` is true for a claim, false for a row that another lease holds (its holder was woken) or that only became
-    due, null for a row that is being written.
-    """
-    column, value, update, returned, empty = (
-        (", traceparent", f", {_NEW_TRACE}", _SET_TRACE, ", w.traceparent", ", NULL") if traced else [""] * 5
-    )
-    moved = f"{LEASE_IS_FREE} AND w.due_at <= now()"
-    return Statement(f"""
+def _ranked_wakes(table: TableShape) -> str:
+    """Return the CTEs up to `ranked`: the woken rows that are ours, and whether there is a place for each now."""
+    return f"""
 WITH wake AS (
     SELECT * FROM unnest(:ids::text[], :leases::uuid[], :triggers::text[])
       WITH ORDINALITY AS u (woken_id, lease, trigger, place)),
@@ -267,7 +260,20 @@ ranked AS (
     SELECT ours.*, row_number() OVER (PARTITION BY in_flight OR requested ORDER BY NOT requested, place)
                    <= CASE WHEN in_flight OR requested THEN :limit::int ELSE :ended::int END AS now_taken
       FROM ours LEFT JOIN reconciler.work w ON w.generation_id = ours.woken_id
-     WHERE w.generation_id IS NULL OR {moved} OR requested OR {_CHANGED} (ours.seen_status, ours.seen_task)),
+     WHERE w.generation_id IS NULL OR {_IS_DUE} OR requested OR {_CHANGED} (ours.seen_status, ours.seen_task)),"""
+
+
+def _woken_sql(table: TableShape, *, traced: bool) -> Statement:
+    """Read the generations :ids and their `work`; write leases and triggers; return one row for each :ids that is ours.
+
+    `claimed` is true for a claim, false for a row that another lease holds (its holder was woken) or that only became
+    due, null for a row that is being written.
+    """
+    column, value, update, returned, empty = (
+        (", traceparent", f", {_NEW_TRACE}", _SET_TRACE, ", w.traceparent", ", NULL") if traced else [""] * 5
+    )
+    return Statement(f"""
+{_ranked_wakes(table)}
 claimed AS (
     INSERT INTO reconciler.work AS w
            (generation_id, due_at, early_at, lease, lease_until, instance, trigger, seen_status, seen_task{column})
@@ -285,7 +291,7 @@ claimed AS (
            woken = CASE WHEN {LEASE_IS_FREE} THEN w.woken ELSE w.woken + 1 END,
            trigger = excluded.trigger,
            due_at = least(w.due_at, excluded.due_at){update}
-     WHERE ({moved})
+     WHERE ({_IS_DUE})
         OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
         OR {_IS_REQUESTED.format("excluded")}
     RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) IS TRUE AS claimed{returned})
