@@ -33,7 +33,7 @@ async def usable(database: Database, pattern: str, alive: timedelta) -> TableSha
     for name in ("work", "watching"):
         if await database.value("SELECT to_regclass($1) IS NULL", f"reconciler.{name}"):
             raise Config(f"the table reconciler.{name} is not there", hint="run: kie-reconciler migrate")
-    for name, column in (("work", "refused"), ("instances", "level")):
+    for name, column in (("work", "refused"), ("instances", "level"), ("work", "line")):
         if not await _has(database, name, column):
             raise Config(f"the table reconciler.{name} has no column {column}", hint="run: kie-reconciler migrate")
     table = await database.run(read)

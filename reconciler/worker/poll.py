@@ -13,7 +13,6 @@ from datetime import datetime
 
 import structlog
 
-from reconciler.domain import poll_interval
 from reconciler.domain.callback_trust import may_trust, trusted_result
 from reconciler.domain.model import (
     WORDS,
@@ -40,16 +39,13 @@ from reconciler.kie.dialects.veo_1080p import asked, processing
 from reconciler.metrics import Metrics
 from reconciler.net.large_json import off_loop
 from reconciler.postgres.inbox import Inbox
-from reconciler.postgres.rate_limit import KeyResting, RateLimit
+from reconciler.postgres.rate_limit import KeyResting, RateLimit, rest_seconds
 from reconciler.tracing import UNTRACED, Tracing
 from reconciler.worker.capacity.breakers import SILENT_CODES, Attempt, Breakers, TargetSilent
 from reconciler.worker.capacity.fair_slots import FairSlots, NoRoom
 from reconciler.worker.route import RingKey, Route, offered_dialect, ring, route
 
 log = structlog.get_logger()
-
-WINDOW = 10.0
-"""Seconds without requests after KIE answers 429: the window of its documented limit."""
 
 SLOW_SECONDS = 3.0
 """KIE answers within a second; a request without an answer for so long makes way for others."""
@@ -239,9 +235,7 @@ class Poller:
             outcome = "rate_limited" if observation.reason == "rate_limited" else "away"
             self.metrics.missed("ask", observation.reason)
             if observation.reason == "rate_limited":
-                await self.rate_limit.pause(
-                    key_hash, min(observation.retry_after or WINDOW, poll_interval.MAX_RETRY_AFTER)
-                )
+                await self.rate_limit.pause(key_hash, rest_seconds(observation.retry_after))
         if isinstance(observation, Unreadable):
             self.metrics.missed("ask", "unreadable_output")
         self.metrics.kie_seconds.labels("record", outcome).observe(seconds)

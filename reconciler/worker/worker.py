@@ -1,15 +1,17 @@
 """Turns claims into visits: coalesces wakes, claims what is due, keeps the leases, drains at the end.
 
-One loop claims: first the woken generations, then the due ones, and where a request to KIE would go unused, the one
-that is due next. A thousand wakes of one generation are one visit. `max_polling` bounds the visits that still need KIE,
-so that no lease runs out in a queue for a request; deliveries have slots of their own (`deliver.py`), and no more due
-generations are claimed than can be delivered or wait next. The daemon runs `run` and `keep`; the operations use `once`.
+One loop claims: first woken generations, at most their share, then due ones, and where a request to KIE would go
+unused, the one that is due next. A thousand wakes of one generation are one visit. `max_polling` bounds the visits that
+still need KIE, so that no lease runs out in a queue for a request; deliveries have slots of their own (`deliver.py`),
+and no more due generations are claimed than can be delivered or wait next. These places are shared: no number of wakes
+keeps all of them from due rows, nor the other way round. The daemon runs `run` and `keep`; the operations use `once`.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,10 +24,12 @@ from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, ReconcilerError, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim, Claims
+from reconciler.postgres.claims.queues import Queue
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger
 from reconciler.worker.lease import Lease
 from reconciler.worker.release import BUSY_SECONDS, RELEASE_SECONDS, Releases
 from reconciler.worker.visit import Visitor, VisitOutcome
+from reconciler.worker.wakes import Wakes
 
 log = structlog.get_logger()
 
@@ -63,18 +67,20 @@ class Worker:
     draining: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._wakes: dict[str, Trigger] = {}
+        self._wakes = Wakes(few=self.max_polling)
         self._stirred = asyncio.Event()
         self._visits: dict[UUID, tuple[Lease, asyncio.Task[Any]]] = {}
-        self._polling: set[UUID] = set()
+        self._polling: dict[UUID, Queue] = {}
         self._releases = Releases(self.claims, self.metrics)
         self._claiming = asyncio.Lock()
         self._early_at = 0.0
         self._beyond_at = 0.0
+        self._most_woken = max(1, self.max_polling * 3 // 4)
+        self._most_ended = max(1, self.max_polling // 4)
 
     def wake(self, generation_id: str, trigger: Trigger = Trigger.NOTIFY) -> None:
         """Visit this generation soon: a hint that is never refused and never waits."""
-        self._wakes[generation_id] = trigger
+        self._wakes.add(generation_id, trigger)
         self._stirred.set()
 
     def stir(self) -> None:
@@ -94,18 +100,20 @@ class Worker:
         await self._releases.retry()
         await self.claims.unacknowledged.settle(list(self._visits))
         free = min(self.max_polling - len(self._polling), MAX_HELD - len(self._visits))
-        if free <= 0:
-            return self.sweep_seconds
+        held = Counter(self._polling.values())
         unused = not self._polling
-        # Woken generations are visited before anything else is claimed: a person may be waiting for them.
-        woken = await self._begin(lambda: self._claim_woken(free))
+        # With no place free, too: of many wakes those that are not ours are dropped, and the others become due.
+        wakeable = max(min(free, self._most_woken - held[Queue.WOKEN]), 0)
+        woken = await self._begin(lambda: self._claim_woken(wakeable, held))
+        if free <= 0:
+            return CLAIM_PAUSE if self._wakes.any(0) else self.sweep_seconds
         limit = self._due_limit(free - woken)
-        overdue = await self._begin(lambda: self.claims.due(limit)) if limit > 0 else 0
+        overdue = await self._begin(lambda: self.claims.due(limit, held)) if limit > 0 else 0
         begun = woken + overdue
         # The due ones may be deliveries only, which leave the requests to KIE unused.
         if not begun or (unused and not woken):
             begun += await self._begin(self._claim_early)
-        if begun or self._wakes:
+        if begun or self._wakes.any(wakeable - woken):
             self._stirred.set()
             await asyncio.sleep(BACKLOG_PAUSE if overdue else CLAIM_PAUSE)
             return CLAIM_PAUSE
@@ -130,14 +138,16 @@ class Worker:
         self._beyond_at = now + self.request_gap
         return 1
 
-    async def _claim_woken(self, limit: int) -> list[Claim]:
-        wakes = {generation_id: self._wakes.pop(generation_id) for generation_id in list(self._wakes)[:limit]}
+    async def _claim_woken(self, limit: int, held: Mapping[Queue, int]) -> list[Claim]:
+        """Claim up to `limit` woken generations, few of them that have ended; the further ones become due."""
+        wakes = self._wakes.take(limit)
         if not wakes:
             return []
+        ended = max(min(limit, self._most_ended - held.get(Queue.ENDED, 0)), 0)
         try:
-            result = await self.claims.take(wakes)
+            result = await self.claims.take(wakes, limit=limit, ended=ended)
         except ReconcilerError:
-            self._wakes = wakes | self._wakes
+            self._wakes.put_back(wakes)
             raise
         loop = asyncio.get_running_loop()
         for generation_id in result.busy:
@@ -201,7 +211,7 @@ class Worker:
     def _start_visit(self, claimed_row: ClaimedRow, claim: Claim, sent_at: float, visit: Visit | None) -> None:
         lease = Lease(claim, self.lease_seconds, sent_at, on_polled=partial(self._stop_polling, claim))
         if visit is None:
-            self._polling.add(claim.lease)
+            self._polling[claim.lease] = claim.queue
         visiting = asyncio.create_task(self._guarded_visit(claimed_row, lease, visit or self.visitor.visit))
         self._visits[claim.lease] = (lease, visiting)
 
@@ -227,7 +237,7 @@ class Worker:
             self._visits.pop(lease.claim.lease, None)
 
     def _stop_polling(self, claim: Claim) -> None:
-        self._polling.discard(claim.lease)
+        self._polling.pop(claim.lease, None)
         self._stirred.set()
 
     def _mark_lost(self, lease: Lease) -> None:

@@ -100,6 +100,17 @@ async def test_a_row_that_is_inserted_ended_with_its_asset_is_not_announced(
     assert await announcements.all() == []
 
 
+async def test_n3_thirty_thousand_inserted_rows_of_history_are_announced_by_nothing(
+    application: Any, announcements: Announcements
+) -> None:
+    await application.execute(
+        """INSERT INTO public.generations (task_id, status, asset_url)
+           SELECT 'task-' || n, CASE WHEN n % 5 = 0 THEN 'failed' ELSE 'success' END, 'https://ours/' || n
+             FROM generate_series(1, 30000) n"""
+    )
+    assert await announcements.all() == []
+
+
 @pytest.mark.usefixtures("any_status")
 @pytest.mark.parametrize("status", ENDED)
 @pytest.mark.parametrize("host", [None, *PROVIDER_HOSTS, *(f"tempfile.{host}:443" for host in PROVIDER_HOSTS)])

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,7 +187,7 @@ class Stage:
             parts.worker._wakes.clear()
             parts.worker._early_at = 0.0
             parts.rate_limit._granted.clear()
-            parts.claims._turns = cycle(range(2))
+            parts.rate_limit._rests.clear()
             parts.claims.unacknowledged._since = None
 
     def bound(self, results: int) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
 from reconciler.errors import Transient
 from reconciler.postgres.pool import Database
-from reconciler.postgres.rate_limit import KeyResting, RateLimit
+from reconciler.postgres.rate_limit import CURRENT_GAPS, KeyResting, RateLimit
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 
@@ -22,15 +21,17 @@ SLACK = 0.005
 """Two clocks are compared, the database's and ours."""
 
 
-@pytest.fixture
-async def replicas(rows_dsn: str) -> AsyncIterator[Sequence[Database]]:
-    """Two replicas' pools on one database."""
-    async with AsyncExitStack() as stack:
-        found = [Database(rows_dsn, size=3) for _ in range(2)]
-        for database in found:
-            stack.push_async_callback(database.close)
-            await database.open()
-        yield found
+def counted(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which the texts of this pool's statements are added from now on."""
+    statements: list[str] = []
+    value = database.value
+
+    async def noted(sql: str, *args: object) -> object:
+        statements.append(sql)
+        return await value(sql, *args)
+
+    monkeypatch.setattr(database, "value", noted)
+    return statements
 
 
 async def granted(rate_limit: RateLimit, times: list[float], key: str = "key") -> None:
@@ -50,23 +51,28 @@ async def test_the_rate_holds_for_all_replicas_together(replicas: Sequence[Datab
 async def test_callers_of_one_moment_share_a_statement_and_are_served_in_turn(
     replicas: Sequence[Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    statements = 0
-    value = replicas[0].value
-
-    async def counted(sql: str, *args: object) -> object:
-        nonlocal statements
-        statements += 1
-        return await value(sql, *args)
-
-    monkeypatch.setattr(replicas[0], "value", counted)
+    statements = counted(replicas[0], monkeypatch)
     rate_limit, times = RateLimit(replicas[0], RATE), []
     waits = await asyncio.gather(*(rate_limit.take("key") for _ in range(10)))
-    assert statements == 1
+    draws = [sql for sql in statements if "INSERT" in sql]
+    assert len(draws) == 1
     assert waits == sorted(waits)
     assert waits[0] < GAP
     assert all(abs(second - first - GAP) < 0.001 for first, second in pairwise(waits[1:]))
     await granted(rate_limit, times)
-    assert statements == 2
+    assert len([sql for sql in statements if "INSERT" in sql]) == 2
+
+
+async def test_a_slot_that_comes_soon_costs_one_statement_and_a_queue_shares_its_looks(
+    replicas: Sequence[Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = counted(replicas[0], monkeypatch)
+    await RateLimit(replicas[0], RATE).take("one at a time")
+    assert len(statements) == 1
+    statements.clear()
+    # A second of slots: a look at the rest stays current for the length of two and a half.
+    await asyncio.gather(*(rate_limit.take("many") for rate_limit in [RateLimit(replicas[0], RATE)] * 25))
+    assert 2 <= len(statements) <= 1 + 25 / CURRENT_GAPS
 
 
 async def test_unused_slots_are_not_saved_up(replicas: Sequence[Database]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
+from reconciler.postgres.claims.queues import Queue
 from testkit.waiting import until
 from tests.worker.rig import Rig, opened_rig
 
@@ -98,10 +99,10 @@ async def test_an_error_in_a_claim_is_logged_and_the_loop_goes_on(
 ) -> None:
     due, broke = parts.claims.due, 0
 
-    async def breaks(limit: int) -> object:
+    async def breaks(limit: int, held: Mapping[Queue, int]) -> object:
         nonlocal broke
         broke += 1
-        return await due(limit) if broke > 1 else 1 / 0
+        return await due(limit, held) if broke > 1 else 1 / 0
 
     monkeypatch.setattr(parts.claims, "due", breaks)
     generation_id = await rig.order()

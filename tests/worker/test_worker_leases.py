@@ -171,8 +171,8 @@ def claim(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event,
     drawn, answered = asyncio.Event(), asyncio.Event()
     take = parts.claims.take
 
-    async def slow(wakes: Mapping[str, Trigger]) -> WakeResult:
-        taken = await take(wakes)
+    async def slow(wakes: Mapping[str, Trigger], *, limit: int, ended: int) -> WakeResult:
+        taken = await take(wakes, limit=limit, ended=ended)
         drawn.set()
         await answered.wait()
         return taken
@@ -324,9 +324,9 @@ async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
     async with Proxy(rig.dsn) as proxy, rig.instance(DATABASE_URL=proxy.dsn) as parts:
         take = parts.claims.take
 
-        async def noted(wakes: Mapping[str, Trigger]) -> WakeResult:
+        async def noted(wakes: Mapping[str, Trigger], *, limit: int, ended: int) -> WakeResult:
             claimed.extend(wakes)
-            return await take(wakes)
+            return await take(wakes, limit=limit, ended=ended)
 
         monkeypatch.setattr(parts.claims, "take", noted)
         await proxy.refuse()

@@ -24,7 +24,7 @@ from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.http.routes.generations import ApiModel
 from reconciler.kie.client import KieClient
 from reconciler.metrics import Metrics
-from reconciler.postgres.rate_limit import RateLimit
+from reconciler.postgres.rate_limit import RateLimit, rest_seconds
 from reconciler.postgres.reports.generation_list import LONGEST_ADDRESS, ListedGeneration
 from reconciler.worker.route import RingKey
 
@@ -130,6 +130,8 @@ class LinkRefresher:
                     return _checked(await self._kie.download_url(url, key_hash=key_hash))
             except (Transient, Permanent) as error:
                 errors.append(error)
+                if isinstance(error, Transient) and error.code == "rate_limited":
+                    await self._rate_limit.pause(key_hash, rest_seconds(error.retry_after))
         raise _most_specific(errors)
 
 

@@ -8,15 +8,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import cycle
+from types import MappingProxyType
 
 from reconciler.domain.model import Trigger
+from reconciler.domain.poll_interval import MIN_INTERVAL, MIN_POLL_PRICE, PRIORS, interval
+from reconciler.postgres.claims.queues import LATE, WEIGHTS, Queue, picked_due, queue_of
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
 from reconciler.postgres.eligibility import EligibleRows, eligible
 from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
 from reconciler.postgres.predicates import (
     AUDIT_TOO_FAR,
+    CREATED,
     DUE_TOO_FAR,
     EVENT_TOO_FAR,
     IN_FLIGHT,
@@ -39,33 +42,30 @@ _NEW_TRACE = """'00-' || replace(gen_random_uuid()::text, '-', '') || '-'
 _SET_TRACE = f", traceparent = coalesce(w.traceparent, {_NEW_TRACE})"
 
 _SINCE = "w.due_at >= coalesce(:floor::timestamptz, '-infinity')"
-_OLDEST = (f"w.due_at <= now() AND {_SINCE}", "w.due_at")
-# By their places in the table: the planner would take 500 names for a reason to read all of it.
-_NEWEST = (
-    f"""w.ctid = ANY (ARRAY(
-             SELECT newest.ctid FROM (SELECT w.ctid, w.misses, w.due_at FROM reconciler.work w
-                                       WHERE w.due_at <= now() AND {_SINCE} AND {LEASE_IS_FREE}
-                                       ORDER BY w.due_at DESC LIMIT 500) newest
-              ORDER BY newest.misses > 0, newest.due_at DESC LIMIT 4 * :limit))
-      AND w.due_at <= now() AND {LEASE_IS_FREE}""",
-    "w.misses > 0, w.due_at DESC",
-)
-_LOCKED = ("w.write_at <= now()", "w.write_at")
-_SOONEST = (f"{_SINCE} AND w.early_at <= now()", "w.due_at")
 
 
-def _claim_sql(condition: str, order: str, *, traced: bool) -> Statement:
-    """Read the first :limit free rows of `work` in this order; write the lease of :instance; return their claims."""
+def _claim_sql(picked: str, *, traced: bool) -> Statement:
+    """Write the lease of :instance into the rows that the CTE `picked` has locked; return their claims."""
     return Statement(f"""
-WITH picked AS (
-    SELECT w.generation_id FROM reconciler.work w WHERE {condition} AND {LEASE_IS_FREE}
-    ORDER BY {order} LIMIT :limit FOR UPDATE SKIP LOCKED)
+WITH {picked}
 UPDATE reconciler.work w
    SET lease = gen_random_uuid(), lease_until = now() + :term::interval,
        instance = :instance{_SET_TRACE if traced else ""}
   FROM picked WHERE w.generation_id = picked.generation_id
-RETURNING w.generation_id, w.lease, w.woken, w.trigger{", w.traceparent" if traced else ""}, {ASYNC_COMMIT}""")
+RETURNING w.generation_id, w.lease, w.woken, w.trigger, {queue_of("w.line", LATE)} AS queue
+          {", w.traceparent" if traced else ""}, {ASYNC_COMMIT}""")
 
+
+_SOONEST = f"""picked AS (
+    SELECT w.generation_id FROM reconciler.work w WHERE {_SINCE} AND w.early_at <= now() AND {LEASE_IS_FREE}
+    ORDER BY w.due_at LIMIT :limit FOR UPDATE SKIP LOCKED)"""
+
+FIRST_LOOK = timedelta(seconds=interval(PRIORS[None], 0.0, MIN_POLL_PRICE))
+"""The age at which a row in flight is worth a first look where no request is spare; its visit knows its model."""
+
+_LOCKED = f"""picked AS (
+    SELECT w.generation_id FROM reconciler.work w WHERE w.write_at <= now() AND {LEASE_IS_FREE}
+    ORDER BY w.write_at LIMIT :limit FOR UPDATE SKIP LOCKED)"""
 
 # Brings back the times that a clock has written which jumped. Each is the end of an index, where nothing else lies.
 _BRING_BACK = f"""
@@ -140,7 +140,8 @@ UPDATE reconciler.work w
 class Claim:
     """The right to write one generation until the lease ends.
 
-    `woken` shows later whether the row was woken meanwhile; `traceparent` names its trace, None without tracing.
+    `woken` shows later whether the row was woken meanwhile; `traceparent` names its trace, None without tracing;
+    `queue` says of whose share its place is.
     """
 
     generation_id: str
@@ -148,6 +149,7 @@ class Claim:
     woken: int
     trigger: Trigger
     traceparent: str | None = None
+    queue: Queue = Queue.WOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +183,9 @@ class Claims:
         self._term = timedelta(seconds=term)
         self._eligible = eligible_rows.parameters
         self._id_type = table.id_type
-        # They take turns. Where more is due than can be polled, a backlog of hopeless rows must not stand before a row
-        # that has just become due, nor the other way round.
-        self._due = tuple(_claim_sql(*which, traced=traced) for which in (_OLDEST, _NEWEST))
-        self._early = _claim_sql(*_SOONEST, traced=traced)
-        self._locked = _claim_sql(*_LOCKED, traced=traced)
-        self._turns = cycle(range(len(self._due)))
+        self._due = _claim_sql(picked_due(_SINCE), traced=traced)
+        self._early = _claim_sql(_SOONEST, traced=traced)
+        self._locked = _claim_sql(_LOCKED, traced=traced)
         self._woken = _woken_sql(table, traced=traced)
         self._discover = _discover_sql(table)
         self._floor: datetime | None = None
@@ -194,10 +193,15 @@ class Claims:
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
         """Claim the woken generations that are ours, free, and due or changed; wake the holders of the others."""
-        return (await self.take(wakes)).claims
+        return (await self.take(wakes, limit=len(wakes), ended=len(wakes))).claims
 
-    async def take(self, wakes: Mapping[str, Trigger]) -> WakeResult:
-        """Do what `woken` does, and return also which wakes have to be repeated."""
+    async def take(self, wakes: Mapping[str, Trigger], *, limit: int, ended: int) -> WakeResult:
+        """Do what `woken` does, for the first `limit` rows in flight or requested and the first `ended` other ones.
+
+        The wakes are in order. Further rows become due, new ones when they are worth a first look, and wait for their
+        share as due rows. What has ended with its asset, or is not ours, costs nothing more. Returns also which wakes
+        have to be repeated.
+        """
         # Anybody may NOTIFY: a name that no row can have must not break the statement for the others.
         keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
         keys.pop(None, None)
@@ -208,6 +212,9 @@ class Claims:
             ids=list(keys),
             leases=[uuid.uuid4() for _ in keys],
             triggers=list(keys.values()),
+            limit=limit,
+            ended=ended,
+            first_look=FIRST_LOOK,
             **self._eligible,
         )
         return WakeResult(
@@ -215,12 +222,15 @@ class Claims:
             tuple(row["generation_id"] for row in rows if row["claimed"] is None),
         )
 
-    async def due(self, limit: int) -> list[Claim]:
-        """Claim up to `limit` generations that are due: the longest overdue, every second time the newest.
+    async def due(self, limit: int, held: Mapping[Queue, int] = MappingProxyType({})) -> list[Claim]:
+        """Claim up to `limit` generations that are due, by the shares of their queues and by what their wait wastes.
 
-        Among the newest, those without a failure come first.
+        `held` are the places that each queue holds already.
         """
-        return await self._pick(self._due[next(self._turns)], limit)
+        return await self._pick(
+            self._due, limit, queues=list(WEIGHTS), weights=list(WEIGHTS.values()),
+            held=[held.get(queue, 0) for queue in WEIGHTS],
+        )  # fmt: skip
 
     async def early(self, limit: int) -> list[Claim]:
         """Claim up to `limit` generations before they are due, to use a request that would else be wasted."""
@@ -236,9 +246,9 @@ class Claims:
         seconds: float | None = await self._database.value(*_NEXT_LOCKED(term=self._term))
         return seconds
 
-    async def _pick(self, statement: Statement, limit: int) -> list[Claim]:
+    async def _pick(self, statement: Statement, limit: int, **shares: object) -> list[Claim]:
         rows = await self.unacknowledged.claimed(
-            statement, term=self._term, instance=self._instance, limit=limit, floor=self._floor
+            statement, term=self._term, instance=self._instance, limit=limit, floor=self._floor, **shares
         )
         return [_claim(row) for row in rows]
 
@@ -287,20 +297,20 @@ def _claim(row: Mapping[str, object]) -> Claim:
     assert isinstance(lease, uuid.UUID)
     assert isinstance(woken, int)
     trigger, trace = Trigger(str(row["trigger"] or Trigger.POLL)), row.get("traceparent")
-    return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace))
+    queue = Queue(str(row.get("queue") or Queue.WOKEN))
+    return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace), queue)
 
 
-def _woken_sql(table: TableShape, *, traced: bool) -> Statement:
-    """Read the generations :ids and their `work`; write leases and triggers; return one row for each :ids that is ours.
+_IS_REQUESTED = "{}.trigger IN ('callback', 'sync', 'backfill')"
+_IS_DUE = f"{LEASE_IS_FREE} AND w.due_at <= now()"
 
-    `claimed` is true for a claim, false for a row that another lease holds (its holder was woken), null for a row that
-    is being written.
-    """
-    column, value, update, returned, empty = (
-        (", traceparent", f", {_NEW_TRACE}", _SET_TRACE, ", w.traceparent", ", NULL") if traced else [""] * 5
-    )
-    return Statement(f"""
-WITH wake AS (SELECT * FROM unnest(:ids::text[], :leases::uuid[], :triggers::text[]) AS u (woken_id, lease, trigger)),
+
+def _ranked_wakes(table: TableShape) -> str:
+    """Return the CTEs up to `ranked`: the woken rows that are ours, and whether there is a place for each now."""
+    return f"""
+WITH wake AS (
+    SELECT * FROM unnest(:ids::text[], :leases::uuid[], :triggers::text[])
+      WITH ORDINALITY AS u (woken_id, lease, trigger, place)),
 at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED),
@@ -308,25 +318,50 @@ busy AS (
     SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
     EXCEPT SELECT generation_id FROM at_hand),
 ours AS (
-    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task, wake.lease, wake.trigger
+    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task,
+           wake.lease, wake.trigger, wake.place,
+           {_IS_REQUESTED.format("wake")} AS requested, {IN_FLIGHT} AS in_flight, {CREATED} AS created_at
       FROM wake JOIN public.generations g ON g.id = wake.woken_id::{table.id_type}
      WHERE {eligible(table, may_recover("wake.woken_id"))} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
+ranked AS (
+    SELECT ours.*, row_number() OVER (PARTITION BY in_flight OR requested ORDER BY NOT requested, place)
+                   <= CASE WHEN in_flight OR requested THEN :limit::int ELSE :ended::int END AS now_taken
+      FROM ours LEFT JOIN reconciler.work w ON w.generation_id = ours.woken_id
+     WHERE w.generation_id IS NULL OR {_IS_DUE} OR requested OR {_CHANGED} (ours.seen_status, ours.seen_task)),"""
+
+
+def _woken_sql(table: TableShape, *, traced: bool) -> Statement:
+    """Read the generations :ids and their `work`; write leases and triggers; return one row for each :ids that is ours.
+
+    `claimed` is true for a claim, false for a row that another lease holds (its holder was woken) or that only became
+    due, null for a row that is being written.
+    """
+    column, value, update, returned, empty = (
+        (", traceparent", f", {_NEW_TRACE}", _SET_TRACE, ", w.traceparent", ", NULL") if traced else [""] * 5
+    )
+    return Statement(f"""
+{_ranked_wakes(table)}
 claimed AS (
     INSERT INTO reconciler.work AS w
-           (generation_id, due_at, lease, lease_until, instance, trigger, seen_status, seen_task{column})
-    SELECT woken_id, now(), lease, now() + :term::interval, :instance, trigger, seen_status, seen_task{value}
-      FROM ours ORDER BY woken_id
+           (generation_id, due_at, early_at, lease, lease_until, instance, trigger, seen_status, seen_task{column})
+    SELECT woken_id,
+           CASE WHEN now_taken OR requested OR NOT in_flight THEN now()
+                ELSE greatest(now(), created_at + :first_look::interval) END,
+           CASE WHEN NOT now_taken AND in_flight THEN now() + interval '{MIN_INTERVAL} seconds' END,
+           CASE WHEN now_taken THEN lease END, CASE WHEN now_taken THEN now() + :term::interval END,
+           CASE WHEN now_taken THEN :instance::uuid END, trigger, seen_status, seen_task{value}
+      FROM ranked ORDER BY woken_id
     ON CONFLICT (generation_id) DO UPDATE
        SET lease = CASE WHEN {LEASE_IS_FREE} THEN excluded.lease ELSE w.lease END,
            lease_until = CASE WHEN {LEASE_IS_FREE} THEN excluded.lease_until ELSE w.lease_until END,
            instance = CASE WHEN {LEASE_IS_FREE} THEN excluded.instance ELSE w.instance END,
            woken = CASE WHEN {LEASE_IS_FREE} THEN w.woken ELSE w.woken + 1 END,
            trigger = excluded.trigger,
-           due_at = now(){update}
-     WHERE ({LEASE_IS_FREE} AND w.due_at <= now())
+           due_at = least(w.due_at, excluded.due_at){update}
+     WHERE ({_IS_DUE})
         OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
-        OR excluded.trigger IN ('callback', 'sync', 'backfill')
-    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) AS claimed{returned})
+        OR {_IS_REQUESTED.format("excluded")}
+    RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) IS TRUE AS claimed{returned})
 SELECT *, {ASYNC_COMMIT} FROM claimed
  UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL{empty}, NULL FROM busy""")
 

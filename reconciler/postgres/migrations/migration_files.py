@@ -22,7 +22,7 @@ Phase = Literal["before", "after"]
 
 _MARK = re.compile(r"^-- @([a-z-]+) ?(.*)$", re.MULTILINE)
 
-_TRIGGER = re.compile(r"^ *CREATE TRIGGER (\w+)", re.MULTILINE)
+_TRIGGER = re.compile(r"^ *CREATE TRIGGER (\w+) .* ON public\.generations$", re.MULTILINE)
 
 _PREAMBLE = """\
 -- kie-reconciler: everything `migrate` would apply, as plain SQL. Running it twice changes nothing.
@@ -90,7 +90,7 @@ class MigrationFile:
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """The names of the triggers that it creates."""
+        """The names of the triggers that it creates on the application's table."""
         return tuple(_TRIGGER.findall(self.text))
 
     @property

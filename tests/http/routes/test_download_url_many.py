@@ -126,3 +126,20 @@ async def test_while_the_rate_is_exhausted_requests_are_refused_and_take_no_slot
         assert (answer.status_code, answer.json()["error"]) == (429, "too_many_links")
         assert await pool.fetchval(next_slot) == before
     assert slow.server.heads == []
+
+
+async def test_n5_a_429_from_kie_lets_the_key_rest_for_polls_and_later_requests(
+    rows_dsn: str, pool: Any, kie: Simulator, tmp_path: Path
+) -> None:
+    too_fast = b'{"code":429,"msg":"Rate limit exceeded","data":null}'
+
+    async def refuse(writer: asyncio.StreamWriter, _: str) -> None:
+        writer.write(ok(too_fast))
+
+    async with origin(refuse) as server, opened(rows_dsn, kie, tmp_path, KIE_MARKET_BASE_URL=server.url) as api:
+        row = await add_row(pool, ANN)
+        first = await api.ann.post(LINK, json={"generationId": row})
+        second = await api.ann.post(LINK, json={"generationId": row})
+        assert (first.status_code, second.status_code) == (502, 429)
+        assert not api.parts.rate_limit.spare(key_hash("key"))
+    assert len(server.heads) == 1

@@ -35,11 +35,12 @@ async def test_a_wake_of_a_locked_row_delays_no_other_wake_and_is_returned_as_bu
     busy, free = await pair(books)
     fresh = await books.insert()
     wakes = dict.fromkeys((busy, free, fresh), Trigger.CALLBACK)
+    room = {"limit": 3, "ended": 3}
     async with locked(books, busy):
-        taken = await books.claims().take(wakes)
+        taken = await books.claims().take(wakes, **room)
     assert {claim.generation_id for claim in taken.claims} == {free, fresh}
     assert taken.busy == (busy,)
-    again = await books.claims().take(wakes)
+    again = await books.claims().take(wakes, **room)
     assert [claim.generation_id for claim in again.claims] == [busy]
     assert again.busy == ()
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.postgres.claims.claims import _FLOOR, _NEXT
+from reconciler.postgres.claims.claims import _FLOOR, _NEXT, FIRST_LOOK, Claims
+from reconciler.postgres.claims.queues import WEIGHTS
 from reconciler.postgres.claims.unacknowledged_claims import _FREE_UNKNOWN
 from reconciler.postgres.ledger import ledger_sql
 from reconciler.postgres.ledger.ledger import _facts, _fence
@@ -60,12 +61,32 @@ def scanned(plan: list[tuple[str, str, str]]) -> set[str]:
     return {table for kind, table, _ in plan if kind == "Seq Scan"}
 
 
+def due(claims: Claims, *, floor: datetime | None = None) -> tuple[Any, ...]:
+    """Return the claim of due rows and its values."""
+    shares = {"queues": list(WEIGHTS), "weights": list(WEIGHTS.values()), "held": [0] * len(WEIGHTS)}
+    return claims._due(term=TERM, instance=uuid.uuid4(), limit=8, floor=floor, **shares)
+
+
 async def test_every_claim_of_due_rows_reads_the_index_of_due_times(books: Books) -> None:
     own = books.claims()
-    for statement in (*own._due, own._early):
-        plan = await planned(books, *statement(term=TERM, instance=uuid.uuid4(), limit=8, floor=None))
-        assert "work_due_at" in {index for _, _, index in plan}, statement.text
-        assert scanned(plan) == set(), statement.text
+    early = own._early(term=TERM, instance=uuid.uuid4(), limit=8, floor=None)
+    for statement, name in ((due(own), "work_line"), (early, "work_due_at")):
+        plan = await planned(books, *statement)
+        assert name in {index for _, _, index in plan}, statement[0]
+        assert scanned(plan) == set(), statement[0]
+
+
+async def test_a_claim_reads_a_few_rows_of_each_line_however_many_are_overdue(books: Books) -> None:
+    claims = books.claims()
+    few = await passed(books, *due(claims))
+    await books.pool.execute(
+        """UPDATE reconciler.work SET looks = (random() * 2)::int, misses = (random() * 5)::int,
+                  due_at = now() - random() * interval '1 hour'"""
+    )
+    await books.pool.execute("VACUUM ANALYZE reconciler.work")
+    plan = await planned(books, *due(claims))
+    assert {kind for kind, table, _ in plan if table == "work"} <= {"Index Scan", "Tid Scan", "ModifyTable"}
+    assert await passed(books, *due(claims)) < few + 200
 
 
 async def test_unacknowledged_claims_are_searched_among_rows_in_flight(books: Books) -> None:
@@ -74,9 +95,8 @@ async def test_unacknowledged_claims_are_searched_among_rows_in_flight(books: Bo
     assert scanned(plan) == set()
 
 
-async def test_the_longest_overdue_rows_are_read_in_order_and_not_sorted(books: Books) -> None:
-    oldest = books.claims()._due[0](term=TERM, instance=uuid.uuid4(), limit=8, floor=None)
-    for statement in (oldest, _NEXT(floor=None), _FLOOR()):
+async def test_due_times_are_read_in_order_and_not_sorted(books: Books) -> None:
+    for statement in (_NEXT(floor=None), _FLOOR()):
         plan = await planned(books, *statement)
         assert "Sort" not in {kind for kind, _, _ in plan}, statement[0]
 
@@ -99,7 +119,8 @@ async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
     claims = books.claims()
     name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
     wakes = {"ids": [name], "leases": [uuid.uuid4()], "triggers": ["notify"]}
-    plan = await planned(books, *claims._woken(term=TERM, instance=uuid.uuid4(), **wakes, **claims._eligible))
+    room = {"limit": 5, "ended": 1, "first_look": FIRST_LOOK}
+    plan = await planned(books, *claims._woken(term=TERM, instance=uuid.uuid4(), **wakes, **room, **claims._eligible))
     assert scanned(plan) == set()
 
 
@@ -172,12 +193,11 @@ async def test_under_a_long_snapshot_a_claim_passes_only_rows_due_since_the_last
     claims = books.claims()
     async with books.pool.acquire() as dump, dump.transaction(isolation="repeatable_read"):
         await dump.fetchval("SELECT count(*) FROM reconciler.work")
-        for due in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
-            await books.pool.execute(f"UPDATE reconciler.work SET due_at = {due} WHERE due_at IS NOT NULL")
-        values = {"term": TERM, "instance": uuid.uuid4(), "limit": 8}
-        without = min([await passed(books, *statement(**values, floor=None)) for statement in claims._due])
+        for at in [*["now() - (3 + 47 * random()) * interval '1 minute'"] * 5, "now() + interval '1 second'"]:
+            await books.pool.execute(f"UPDATE reconciler.work SET due_at = {at} WHERE due_at IS NOT NULL")
+        without = await passed(books, *due(claims))
         await claims.discover()
-        behind = max([await passed(books, *statement(**values, floor=claims._floor)) for statement in claims._due])
+        behind = await passed(books, *due(claims, floor=claims._floor))
     assert behind * 10 < without
 
 

@@ -1,0 +1,62 @@
+"""The wakes that no claim has taken yet, in order: the requested ones first, then the announced ones.
+
+A wake is a hint: one of a row that is in flight, one of a row that has ended long ago, or one of no row at all.
+"""
+
+from collections.abc import Mapping
+from itertools import islice
+
+from reconciler.domain.model import Trigger
+
+BATCH = 500
+"""The most announced generations that one statement looks at; those that are not ours cost nothing more."""
+
+
+class Wakes:
+    """Wakes by generation; a second wake of a generation keeps the place of the first.
+
+    Up to `few` announced generations wait here for a place. Of more than that a batch is taken at once: the statement
+    drops what is not ours, and lets the rest become due.
+    """
+
+    def __init__(self, few: int) -> None:
+        self._few = few
+        self._requested: dict[str, Trigger] = {}
+        self._announced: dict[str, Trigger] = {}
+
+    def __len__(self) -> int:
+        return len(self._requested) + len(self._announced)
+
+    def add(self, generation_id: str, trigger: Trigger) -> None:
+        """Note a wake; what a person or a callback asked for is not taken back by a notification."""
+        if trigger is not Trigger.NOTIFY:
+            self._announced.pop(generation_id, None)
+            self._requested[generation_id] = trigger
+        elif generation_id not in self._requested:
+            self._announced.setdefault(generation_id, trigger)
+
+    def take(self, places: int) -> dict[str, Trigger]:
+        """Remove and return the next wakes: the requested ones for so many places, then announced ones."""
+        announced = BATCH if len(self._announced) > self._few else max(places, 0)
+        taken = dict(islice(self._requested.items(), max(places, 0)))
+        taken |= dict(islice(self._announced.items(), announced))
+        for generation_id in taken:
+            self._requested.pop(generation_id, None)
+            self._announced.pop(generation_id, None)
+        return taken
+
+    def put_back(self, wakes: Mapping[str, Trigger]) -> None:
+        """Note wakes again, before all others: the statement that took them has failed."""
+        later = self._requested | self._announced
+        self.clear()
+        for generation_id, trigger in (*wakes.items(), *later.items()):
+            self.add(generation_id, trigger)
+
+    def any(self, places: int) -> bool:
+        """Return whether `take` would return anything."""
+        return len(self._announced) > self._few or (places > 0 and len(self) > 0)
+
+    def clear(self) -> None:
+        """Forget every wake; the sweep finds their rows."""
+        self._requested.clear()
+        self._announced.clear()

@@ -1,0 +1,62 @@
+"""The wakes of a worker: in order, the requested ones first, each generation once."""
+
+from __future__ import annotations
+
+from reconciler.domain.model import Trigger
+from reconciler.worker.wakes import BATCH, Wakes
+
+
+def test_many_announced_generations_are_taken_in_their_order_and_by_batches() -> None:
+    wakes = Wakes(few=4)
+    for n in range(BATCH + 5):
+        wakes.add(str(n), Trigger.NOTIFY)
+        wakes.add("0", Trigger.NOTIFY)
+    assert list(wakes.take(0)) == [str(n) for n in range(BATCH)]
+    assert list(wakes.take(1)) == [str(n) for n in range(BATCH, BATCH + 5)]
+    assert len(wakes) == 0
+
+
+def test_few_announced_generations_wait_for_places() -> None:
+    wakes = Wakes(few=4)
+    for n in range(4):
+        wakes.add(str(n), Trigger.NOTIFY)
+    assert wakes.take(0) == {}
+    assert list(wakes.take(3)) == ["0", "1", "2"]
+
+
+def test_requested_generations_are_taken_before_thousands_of_announced_ones_and_never_beyond_the_places() -> None:
+    wakes = Wakes(few=4)
+    for n in range(3000):
+        wakes.add(f"announced-{n}", Trigger.NOTIFY)
+    for n in range(3):
+        wakes.add(f"requested-{n}", Trigger.CALLBACK)
+    assert list(wakes.take(2))[:3] == ["requested-0", "requested-1", "announced-0"]
+    assert "requested-2" not in wakes.take(0)
+    assert next(iter(wakes.take(1))) == "requested-2"
+
+
+def test_a_notification_takes_back_no_request() -> None:
+    wakes = Wakes(few=4)
+    wakes.add("row", Trigger.NOTIFY)
+    wakes.add("row", Trigger.SYNC)
+    wakes.add("row", Trigger.NOTIFY)
+    assert wakes.take(1) == {"row": Trigger.SYNC}
+
+
+def test_wakes_that_are_put_back_keep_their_place_before_later_ones() -> None:
+    wakes = Wakes(few=4)
+    for name in ("first", "second"):
+        wakes.add(name, Trigger.NOTIFY)
+    taken = wakes.take(2)
+    wakes.add("third", Trigger.NOTIFY)
+    wakes.put_back(taken)
+    assert list(wakes.take(3)) == ["first", "second", "third"]
+
+
+def test_only_what_may_be_taken_counts_as_waiting() -> None:
+    wakes = Wakes(few=1)
+    wakes.add("row", Trigger.CALLBACK)
+    wakes.add("other", Trigger.NOTIFY)
+    assert (wakes.any(0), wakes.any(1)) == (False, True)
+    wakes.add("further", Trigger.NOTIFY)
+    assert wakes.any(0)
