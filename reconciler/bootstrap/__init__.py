@@ -117,7 +117,7 @@ async def _build(
     settings: Settings, metrics: Metrics, instance: uuid.UUID, stack: contextlib.AsyncExitStack, *, observe: bool
 ) -> Parts:
     database, table = await _database(settings, metrics, stack)
-    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack), table)
+    inbox = Inbox(_connections(settings, CALLBACK_CONNECTIONS, stack, pinned=True), table)
     store = _store(settings, settings.concurrency * 2, stack)
     await store.check()
     fetcher = await _fetcher(settings, stack)
@@ -173,9 +173,11 @@ async def _usable(database: Database, settings: Settings) -> TableShape:
     return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
 
 
-def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack) -> Database:
-    """A pool that opens with its first statement, and closes with the stack."""
-    database = Database(settings.database_url.get_secret_value(), size=size)
+def _connections(
+    settings: Settings, size: int, stack: contextlib.AsyncExitStack, *, pinned: bool = False
+) -> Database:
+    """A pool that opens with its first statement, and closes with the stack; `pinned` as in `Database`."""
+    database = Database(settings.database_url.get_secret_value(), size=size, pinned=pinned)
     stack.push_async_callback(database.close)
     return database
 
@@ -197,7 +199,7 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 @contextlib.asynccontextmanager
 async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
     async with contextlib.AsyncExitStack() as stack:
-        database = _connections(settings, 1, stack)
+        database = _connections(settings, 1, stack, pinned=True)
         yield database, await _usable(database, settings)
 
 

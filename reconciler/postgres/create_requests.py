@@ -104,7 +104,7 @@ _NAME_GENERATION = Statement(
 # wrote it, so that no replica visits the row for its own notification while KIE is being asked.
 _BOOK = Statement("""
 INSERT INTO reconciler.work (generation_id, due_at, seen_status, family, ordered_at)
-VALUES (:generation_id, now() + :patience * interval '1 second', :status, :family, now())""")
+VALUES (:generation_id, now() + :patience::float8 * interval '1 second', :status, :family, now())""")
 
 # Writes KIE's reason to refuse an order, or takes it back.
 _REFUSED = Statement("""
@@ -122,7 +122,7 @@ _GRANT = Statement(f"""
 WITH granted AS (
     INSERT INTO reconciler.creations AS c (key_hash, recent) VALUES (:key_hash, ARRAY[clock_timestamp()])
     ON CONFLICT (key_hash) DO UPDATE
-       SET recent = c.recent[cardinality(c.recent) - :count + 2:] || clock_timestamp()
+       SET recent = array_append(c.recent[cardinality(c.recent) - :count + 2:], clock_timestamp())
      WHERE {_RECENT} < :count AND {_SHUT} IS NOT TRUE
     RETURNING {ASYNC_COMMIT})
 SELECT 0.0::float8 AS wait FROM granted
@@ -136,7 +136,7 @@ SELECT extract(epoch FROM greatest(
 # Writes until when a key rests; never shortens a rest.
 _CLOSE = Statement("""
 INSERT INTO reconciler.creations AS c (key_hash, shut)
-VALUES (:key_hash, clock_timestamp() + :seconds * interval '1 second')
+VALUES (:key_hash, clock_timestamp() + :seconds::float8 * interval '1 second')
 ON CONFLICT (key_hash) DO UPDATE SET shut = greatest(c.shut, excluded.shut)""")
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from reconciler.errors import Config, Transient
-from reconciler.postgres.connection import SETTINGS, reached
+from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin, reached
 from reconciler.postgres.errors import AWAY, PreparedStatementLost, permitted, translated
 
 T = TypeVar("T")
@@ -25,25 +25,27 @@ Their commit does not wait for the disk. A later commit that does wait (an inten
 """
 
 
-class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
+class PlainConnection(QualifiedConnection):
     """A connection that keeps no session state, so giving it back to the pool needs no round trip."""
 
     def get_reset_query(self) -> str:
-        """Return nothing to run: no LISTEN, no SET and no advisory lock ever happens on a pooled connection."""
+        """Return nothing to run: no LISTEN, no SET but that of `pin`, and no advisory lock happens on one."""
         return ""
 
 
 class Database:
     """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
-    `patience` is how many seconds a statement may take, more than the server itself allows. `trouble` is why the last
+    `pinned` empties the search_path of its sessions: only for a pool whose statements fire no trigger and call no hook
+    of the application. `patience` is how many seconds a statement may take, more than the server itself allows. `trouble` is why the last
     statement could not run, None when it ran.
     """
 
-    def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0) -> None:
+    def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0, pinned: bool = False) -> None:
         self._dsn = dsn
         self._size = size
         self._patience = patience
+        self._pinned = pinned
         self._pool: asyncpg.Pool | None = None
         self._cache = 100
         self._opening = asyncio.Lock()
@@ -77,6 +79,7 @@ class Database:
             server_settings=SETTINGS,
             statement_cache_size=self._cache,
             target_session_attrs="read-write",
+            init=pin if self._pinned else None,
         )
 
     def _check_open(self) -> None:

@@ -20,7 +20,7 @@ FAR = 300.0
 
 The time of a hundred requests is added, so that no queue is as long either."""
 
-_IN_SECONDS = "clock_timestamp() + {} * interval '1 second'"
+_IN_SECONDS = "clock_timestamp() + {}::float8 * interval '1 second'"
 _FAR = _IN_SECONDS.format(":far")
 _NEXT = f"greatest(CASE WHEN b.next_at < {_FAR} THEN b.next_at END, clock_timestamp())"
 
@@ -29,7 +29,7 @@ def _take_sql(condition: str) -> Statement:
     """Move the key's next slot on by :gap seconds; return the seconds until the slot taken, no row without one."""
     return Statement(f"""
 INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES (:key_hash, {_IN_SECONDS.format(":gap")})
-ON CONFLICT (key_hash) DO UPDATE SET next_at = {_NEXT} + :gap * interval '1 second'
+ON CONFLICT (key_hash) DO UPDATE SET next_at = {_NEXT} + :gap::float8 * interval '1 second'
  WHERE {condition}
 RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - :gap AS wait, {ASYNC_COMMIT}""")
 

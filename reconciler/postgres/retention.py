@@ -71,7 +71,7 @@ SELECT path FROM reconciler.orphans WHERE since < now() - :older::interval AND p
 
 # Returns the id at a random place of `work`, no row where the table has fewer than :walk rows.
 _ANYWHERE = Statement("""
-WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass)
+WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass::oid)
 SELECT generation_id FROM reconciler.work WHERE (SELECT rows FROM size) > :walk
  ORDER BY generation_id OFFSET (SELECT floor(random() * rows)::bigint FROM size) LIMIT 1""")
 
