@@ -100,12 +100,16 @@ async def _connect(dsn: str) -> asyncpg.Connection:
     )
 
 
-async def read_only(connection: asyncpg.Connection, read: Callable[[], Awaitable[T]]) -> T:
-    """Read in one read-only transaction, which is pinned and during which a pooler cannot change the server process."""
+async def read_only(connection: asyncpg.Connection, read: Callable[[], Awaitable[T]], *, pinned: bool = True) -> T:
+    """Read in one read-only transaction, during which a pooler cannot change the server process.
+
+    With `pinned` its search_path is empty.
+    """
 
     async def transaction() -> T:
         async with connection.transaction(readonly=True):
-            await pin_transaction(connection)
+            if pinned:
+                await pin_transaction(connection)
             return await read()
 
     return await permitted(translated, transaction)
