@@ -47,8 +47,9 @@ OVERDUE: Final = f"w.due_at < now() - interval '1 second' AND {LEASE_IS_FREE}"
 TASK_ID_IS_INDEXED: Final = """EXISTS (
     SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
      WHERE i.indrelid = to_regclass('public.generations')::oid AND i.indisvalid AND a.attname = 'task_id'
+       AND a.atttypid IN ('text'::regtype::oid, 'varchar'::regtype::oid)
        AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))"""
-"""An index over all tasks begins with task_id."""
+"""An index over all tasks begins with task_id. One of citext does not compare text, as our statements do."""
 
 
 def may_recover(generation_id: str) -> str:

@@ -131,8 +131,13 @@ def _is_type(code: Sequence[_Token], n: int) -> bool:
 
 
 def _is_word(code: Sequence[_Token], n: int) -> bool:
-    """Whether this is a column of words of a row `g`, and not cast to another type."""
+    """Whether this is a column of words of a row `g`, neither cast to another type nor compared with NULL.
+
+    IS NULL has no operator, and the conditions of the indexes have it without a cast.
+    """
     if code[n].text not in _WORDS or _at(code, n + 1).kind == "cast":
+        return False
+    if _at(code, n + 1).word == "is" and "null" in {_at(code, n + 2).word, _at(code, n + 3).word}:
         return False
     return _at(code, n - 1).text == "." and _at(code, n - 2).text == "g" and _at(code, n - 3).text != "."
 

@@ -16,7 +16,10 @@ from reconciler.postgres.connection import pin_transaction
 from reconciler.postgres.migrations.migration_files import MigrationFile, scripts
 from reconciler.postgres.migrations.schema_level import ALIVE, LEVEL, OlderDaemon, older_daemons, outdated
 
-INDEX_IS_VALID: Final = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)::oid"
+_COMPARES_TEXT: Final = "coalesce(pg_get_expr(indpred, indrelid), '') NOT LIKE '%citext%'"
+
+INDEX_IS_VALID: Final = f"SELECT indisvalid AND {_COMPARES_TEXT} FROM pg_index WHERE indexrelid = to_regclass($1)::oid"
+"""Whether an index can be used, no row where there is none. A former one compares citext, and our statements text."""
 
 # A disabled trigger stays disabled; only a dropped one comes back with the next migration.
 _DROPPED: Final = """
