@@ -229,3 +229,9 @@ def test_an_address_of_ours_tells_the_number_of_its_result() -> None:
     assert object_number("g", f"{bucket}/g_1-0123abcd.mp3") == 1
     assert object_number("g", f"{bucket}/h_1.mp3") is None
     assert object_number("g", None) is None
+
+
+def test_a_bucket_at_a_shared_host_is_not_the_providers() -> None:
+    bucket = "https://anybody.r2.cloudflarestorage.com/a.png"
+    assert not points_at_provider(bucket, PROVIDER_HOSTS)
+    assert not host_listed(bucket, PROVIDER_HOSTS)

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.errors import Config, Transient
 from reconciler.postgres.pool import Database, PlainConnection
+from testkit.standins.pooler import pooler
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 
@@ -272,3 +273,20 @@ async def test_a_connection_that_is_cut_in_a_statement_raises_transient(
         with pytest.raises(Transient):
             await database.value("SELECT 1")
     assert await database.value("SELECT 1") == 1
+
+
+async def test_a_pinned_pool_has_an_empty_search_path_and_another_keeps_its_own(rows_dsn: str) -> None:
+    for pinned, path in ((True, ""), (False, '"$user", public')):
+        database = Database(rows_dsn, size=1, pinned=pinned)
+        assert await database.value("SHOW search_path") == path
+        async with database.transaction() as connection:
+            assert await connection.fetchval("SHOW search_path") == path
+        await database.close()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_a_pinned_pool_changes_no_session_of_a_pooler(rows_dsn: str, mode: str) -> None:
+    async with pooler(rows_dsn, mode=mode) as address:
+        database = Database(address, size=1, pinned=True)
+        assert await database.value("SHOW search_path") == '"$user", public'
+        await database.close()
