@@ -13,7 +13,8 @@ TYPES = (
     "uuid[]", "timestamptz[]",
 )  # fmt: skip
 OPERATORS = (
-    "=", "<>", "<", ">", "<=", ">=", "~", "!~", "~~", "!~~", "~~*", "||", "+", "-", "*", "/", "->", "->>", "@>", "<@", "&&",
+    "=", "<>", "<", ">", "<=", ">=", "~", "!~", "~~", "!~~", "~~*", "||", "+", "-", "*", "/", "->", "->>", "@>", "<@",
+    "&&",
 )  # fmt: skip
 FUNCTIONS = (
     "to_jsonb(text[])", "to_jsonb(text)", "to_jsonb(jsonb)", "to_jsonb(reconciler.assets)", "unnest(text[])",

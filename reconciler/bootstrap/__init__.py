@@ -173,9 +173,7 @@ async def _usable(database: Database, settings: Settings) -> TableShape:
     return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
 
 
-def _connections(
-    settings: Settings, size: int, stack: contextlib.AsyncExitStack, *, pinned: bool = False
-) -> Database:
+def _connections(settings: Settings, size: int, stack: contextlib.AsyncExitStack, *, pinned: bool = False) -> Database:
     """A pool that opens with its first statement, and closes with the stack; `pinned` as in `Database`."""
     database = Database(settings.database_url.get_secret_value(), size=size, pinned=pinned)
     stack.push_async_callback(database.close)

@@ -54,6 +54,8 @@ _PIN_TRANSACTION = "SELECT pg_catalog.set_config('search_path', '', true)"
 class QualifiedConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection whose statements call PostgreSQL's own functions, whatever the search_path is."""
 
+    _intro_query: str
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Take what asyncpg gives, and rewrite the statement by which it learns of types: the first array runs it."""
         super().__init__(*args, **options)

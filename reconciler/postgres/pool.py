@@ -37,8 +37,8 @@ class Database:
     """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
     `pinned` empties the search_path of its sessions: only for a pool whose statements fire no trigger and call no hook
-    of the application. `patience` is how many seconds a statement may take, more than the server itself allows. `trouble` is why the last
-    statement could not run, None when it ran.
+    of the application. `patience` is how many seconds a statement may take, more than the server itself allows.
+    `trouble` is why the last statement could not run, None when it ran.
     """
 
     def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0, pinned: bool = False) -> None:

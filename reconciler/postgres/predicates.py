@@ -83,7 +83,8 @@ def set_task(task: str) -> str:
     return f"""seen_task = {task},
        task_since = CASE WHEN {other} THEN now() ELSE w.task_since END,
        former_tasks = CASE WHEN {other} AND w.seen_task IS NOT NULL
-                           THEN (array_append(w.former_tasks, w.seen_task))[cardinality(w.former_tasks) - {FORMER_TASKS - 2}:]
+                           THEN (array_append(w.former_tasks, w.seen_task))
+                                [cardinality(w.former_tasks) - {FORMER_TASKS - 2}:]
                            ELSE w.former_tasks END"""
 
 

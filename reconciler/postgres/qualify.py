@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+ | --[^\n]*)
       | (?P<comment>/\*)
-      | (?P<string>[eE]'(?:[^'\\]|''|\\.)*' | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*' | \$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$)
+      | (?P<string>[eE]'(?:[^'\\]|''|\\.)*' | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*'
+        | \$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$)
       | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*")
       | (?P<word>[^\W\d][\w$]*)
       | (?P<cast>::)
@@ -23,35 +24,40 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
-_NO_FUNCTIONS: Final = frozenset(
+
+def _words(*texts: str) -> frozenset[str]:
+    return frozenset(word for text in texts for word in text.split())
+
+
+_NO_FUNCTIONS: Final = _words(
     # Clauses and operators that a parenthesis may follow.
-    "all analyze and any array as between by case check conflict cross distinct do else end except exists explain filter"
-    " first for from group groups having ilike in intersect into is join key last lateral like limit materialized not null"
-    " nulls of offset on only or order ordinality over partition primary range recursive returning row rows select set"
-    " similar some table then union unique update using values when where window with within"
+    """all analyze and any array as between by case check conflict cross distinct do else end except exists explain
+    filter first for from group groups having ilike in intersect into is join key last lateral like limit materialized
+    not null nulls of offset on only or order ordinality over partition primary range recursive returning row rows
+    select set similar some table then union unique update using values when where window with within""",
     # Expressions with a grammar of their own, which PostgreSQL looks up in pg_catalog alone, or nowhere.
-    " cast coalesce collation extract greatest grouping least nullif overlay position treat trim"
+    "cast coalesce collation extract greatest grouping least nullif overlay position treat trim",
     # Types with a length.
-    " bit char character dec decimal float interval nchar numeric time timestamp varchar varying".split()
+    "bit char character dec decimal float interval nchar numeric time timestamp varchar varying",
 )
 """Words before a parenthesis that name no function."""
 
-_OPENERS: Final = frozenset(
-    "all and any as asc between by case conflict cross desc distinct else except filter first from having ilike in"
-    " intersect is join last lateral like limit not of offset on only or order over partition recursive returning rows"
-    " select set similar some then union using values when where with within".split()
+_OPENERS: Final = _words(
+    """all and any as asc between by case conflict cross desc distinct else except filter first from having ilike in
+    intersect is join last lateral like limit not of offset on only or order over partition recursive returning rows
+    select set similar some then union using values when where with within"""
 )
 """Words after which an expression or a table begins; after any other word a name is an alias."""
 
-_GRAMMAR_TYPES: Final = frozenset(
-    "bigint bit boolean char character dec decimal double float int integer interval national nchar numeric real setof"
-    " smallint time timestamp varchar".split()
+_GRAMMAR_TYPES: Final = _words(
+    """bigint bit boolean char character dec decimal double float int integer interval national nchar numeric real
+    setof smallint time timestamp varchar"""
 )
 """Types that are words of the grammar: they are PostgreSQL's own, whatever the search_path is."""
 
-_LITERAL_TYPES: Final = frozenset(
-    "bool bytea cidr date float4 float8 inet int2 int4 int8 json jsonb name oid regclass regproc regprocedure regtype text"
-    " timestamptz timetz uuid".split()
+_LITERAL_TYPES: Final = _words(
+    """bool bytea cidr date float4 float8 inet int2 int4 int8 json jsonb name oid regclass regproc regprocedure regtype
+    text timestamptz timetz uuid"""
 )
 """Other types that may stand before a literal: `jsonb '{}'`."""
 
@@ -79,7 +85,8 @@ _END: Final = _Token("other", "")
 def qualified(sql: str) -> str:
     """Return the text with `pg_catalog.` before each function and each type that has no schema; twice changes nothing.
 
-    Words of a row `g`, which is always one of public.generations, are read as text. The inside of strings, quoted names and comments stays as it is, and so do aliases and their lists of columns.
+    Words of a row `g`, which is always one of public.generations, are read as text. The inside of strings, quoted names
+    and comments stays as it is, and so do aliases and their lists of columns.
     """
     tokens = _tokens(sql)
     places = [n for n, token in enumerate(tokens) if token.kind != "space"]
@@ -97,7 +104,9 @@ def _tokens(sql: str) -> list[_Token]:
     while at < len(sql):
         found = _TOKEN.match(sql, at)
         assert found is not None
-        kind = next(name for name in ("space", "comment", "string", "quoted", "word", "cast", "field", "other") if found[name])
+        kind = next(
+            name for name in ("space", "comment", "string", "quoted", "word", "cast", "field", "other") if found[name]
+        )
         end = found.end()
         if kind == "comment":
             kind, end = "space", _end_of_comment(sql, end)
@@ -163,10 +172,10 @@ def _is_function(code: Sequence[_Token], n: int) -> bool:
     if before.word and before.word not in _OPENERS:
         return False
     arguments, after = _arguments(code, n + 1)
-    if _at(code, after).word == "as" and _at(code, after + 1).word in {"", "materialized", "not"}:
+    begun = _at(code, after + 1)
+    if _at(code, after).word == "as" and (begun.text == "(" or begun.word in {"materialized", "not"}):
         # `name (columns) AS (` begins a query of a WITH clause.
-        if _at(code, after + 1).text == "(" or _at(code, after + 1).word:
-            return False
+        return False
     if token.word == "substring":
         return not arguments & _OF_GRAMMAR
     # `unnest(a, b)` is no function: PostgreSQL reads it as pg_catalog.unnest(a) beside pg_catalog.unnest(b).

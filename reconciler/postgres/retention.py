@@ -191,7 +191,9 @@ class Retention:
 
 
 _DELETE_FAILED = "SELECT d.id FROM reconciler.delete_failed(ARRAY(SELECT id::text FROM old)) AS d (id)"
-_DELETE_ROWS = "DELETE FROM public.generations g WHERE g.id = ANY (ARRAY(SELECT id FROM old)) RETURNING g.id::text AS id"
+_DELETE_ROWS = (
+    "DELETE FROM public.generations g WHERE g.id = ANY (ARRAY(SELECT id FROM old)) RETURNING g.id::text AS id"
+)
 
 # Returns whether this login may call our function; the database lacks it before `078_delete_failed.sql`.
 _MAY_CALL = """

@@ -72,7 +72,8 @@ SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);
  WHERE row_security_active('public.generations')
    AND NOT EXISTS (
        SELECT FROM pg_policy AS p
-        WHERE p.polrelid = to_regclass('public.generations')::oid AND p.polpermissive AND p.polcmd::text IN (letter, '*')
+        WHERE p.polrelid = to_regclass('public.generations')::oid AND p.polpermissive
+          AND p.polcmd::text IN (letter, '*')
           AND (pg_get_expr(p.polqual, p.polrelid) = 'true' AND 0::oid = ANY (p.polroles)
                OR EXISTS (SELECT FROM unnest(p.polroles) AS named
                            WHERE CASE WHEN named <> 0::oid THEN pg_has_role(named, 'USAGE') END)))

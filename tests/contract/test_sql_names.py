@@ -47,8 +47,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _TABLE = """
 CREATE TABLE public.generations (
-    id {id} PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid, kind {word}, model_key {word}, provider {word} DEFAULT 'kie',
-    task_id {word}, status {word} NOT NULL DEFAULT 'queued', prompt text, options jsonb NOT NULL DEFAULT '{{}}',
+    id {id} PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid, kind {word}, model_key {word},
+    provider {word} DEFAULT 'kie', task_id {word}, status {word} NOT NULL DEFAULT 'queued', prompt text, options jsonb NOT NULL DEFAULT '{{}}',
     result_urls jsonb, asset_url {word}, asset_urls text[], preview_url {word}, error {word},
     created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now())"""
 
@@ -90,7 +90,9 @@ async def table_as(dsn: str, tables: Tables) -> None:
     if tables.citext:
         if not await owner.fetchval("SELECT count(*) FROM pg_available_extensions WHERE name = 'citext'"):
             pytest.skip("needs the extension citext, which is not installed")
-        await owner.execute(f"CREATE SCHEMA IF NOT EXISTS {tables.citext}; CREATE EXTENSION citext SCHEMA {tables.citext}")
+        await owner.execute(
+            f"CREATE SCHEMA IF NOT EXISTS {tables.citext}; CREATE EXTENSION citext SCHEMA {tables.citext}"
+        )
         await owner.execute(f"GRANT USAGE ON SCHEMA {tables.citext} TO PUBLIC")
     await owner.execute(_TABLE.format(word=tables.word, id=tables.id))
     await owner.close()
@@ -239,7 +241,9 @@ async def ask(built: Sequence[Any]) -> None:
 async def test_a_migration_over_plants_calls_none_N6(empty_dsn: str) -> None:
     await table_as(empty_dsn, Tables("varchar(200)"))
     async with planted(empty_dsn) as (owner, _):
-        await owner.execute("DROP SCHEMA reconciler CASCADE; INSERT INTO public.generations (status) VALUES ('pending')")
+        await owner.execute(
+            "DROP SCHEMA reconciler CASCADE; INSERT INTO public.generations (status) VALUES ('pending')"
+        )
         await migrate(empty_dsn, application=True, strict_statuses=True)
         assert await owner.fetchval("SELECT status::text FROM public.generations") == "queued"
 
@@ -259,7 +263,10 @@ def test_only_qualified_connections_send_statements() -> None:
         if path.is_relative_to(ROOT / "reconciler" / "demo"):
             continue
         for call in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(call, ast.Call) or ast.unparse(call.func) not in {"asyncpg.connect", "asyncpg.create_pool"}:
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) not in {
+                "asyncpg.connect",
+                "asyncpg.create_pool",
+            }:
                 continue
             kinds = [ast.unparse(word.value) for word in call.keywords if word.arg == "connection_class"]
             opening.append((path.name, kinds))

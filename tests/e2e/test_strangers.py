@@ -44,9 +44,13 @@ async def test_a_whole_life_calls_nothing_that_a_stranger_made_N6(rig: Rig) -> N
         replica = await rig.run(DATABASE_URL=address)
         await rig.delivered([await rig.order() for _ in range(3)])
         refused = await rig.order(fate="fail", failure=Failure("422", "The prompt is not allowed"))
-        await until(lambda: rig.pool.fetchval(f"SELECT status = 'failed' FROM public.generations WHERE id = '{refused}'"))
+        await until(
+            lambda: rig.pool.fetchval(f"SELECT status = 'failed' FROM public.generations WHERE id = '{refused}'")
+        )
         await replica.kill()
-        await owner.execute("UPDATE public.generations SET created_at = now() - interval '40 days' WHERE status = 'failed'")
+        await owner.execute(
+            "UPDATE public.generations SET created_at = now() - interval '40 days' WHERE status = 'failed'"
+        )
         for words in (
             ("status",), ("stuck",), ("explain", refused), ("retry", refused), ("backfill",), ("audit",), ("doctor",),
             ("migrate", "--check"),

@@ -47,7 +47,9 @@ def judge_search_path(path: SearchPath) -> Check:
     if path.open:
         where = f"schema {' and '.join(path.open)}"
         says = f"every role may create in {where}: triggers and hooks that name no schema can be made to call it"
-        return warn("search_path", says, "\n".join(f"REVOKE CREATE ON SCHEMA {name} FROM PUBLIC;" for name in path.open))
+        return warn(
+            "search_path", says, "\n".join(f"REVOKE CREATE ON SCHEMA {name} FROM PUBLIC;" for name in path.open)
+        )
     if path.now != path.begun:
         says = f"the search_path is {path.now}, and sessions begin with {path.begun}: another program has changed it"
         return warn("search_path", says, "Use the direct address in DATABASE_URL, or the session pooler's")

@@ -163,9 +163,7 @@ class _Applier:
 
 async def _connect(dsn: str) -> asyncpg.Connection:
     async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(
-            dsn, timeout=10, statement_cache_size=0, connection_class=QualifiedConnection
-        )
+        return await asyncpg.connect(dsn, timeout=10, statement_cache_size=0, connection_class=QualifiedConnection)
 
     connection = await reached(dsn, connect)
     if connection.get_server_version().major < 14:

@@ -25,7 +25,8 @@ INDEX_IS_VALID: Final = f"SELECT indisvalid AND {_COMPARES_TEXT} FROM pg_index W
 _DROPPED: Final = """
 SELECT EXISTS (
     SELECT FROM unnest($1::text[]) AS wanted
-     WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('public.generations')::oid AND tgname = wanted))
+     WHERE NOT EXISTS (SELECT FROM pg_trigger
+                        WHERE tgrelid = to_regclass('public.generations')::oid AND tgname = wanted::name))
 """
 
 _RECORDING: Final = """
