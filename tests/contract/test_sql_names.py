@@ -48,7 +48,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _TABLE = """
 CREATE TABLE public.generations (
     id {id} PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid, kind {word}, model_key {word},
-    provider {word} DEFAULT 'kie', task_id {word}, status {word} NOT NULL DEFAULT 'queued', prompt text, options jsonb NOT NULL DEFAULT '{{}}',
+    provider {word} DEFAULT 'kie', task_id {word}, status {word} NOT NULL DEFAULT 'queued',
+    prompt text, options jsonb NOT NULL DEFAULT '{{}}',
     result_urls jsonb, asset_url {word}, asset_urls text[], preview_url {word}, error {word},
     created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now())"""
 

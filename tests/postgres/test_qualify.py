@@ -25,7 +25,8 @@ from reconciler.postgres.qualify import qualified
          "WITH a (x) AS (SELECT pg_catalog.f(1)), b (y) AS MATERIALIZED (SELECT 1)"),
         ("SELECT f(1) AS a, g(2) AS b", "SELECT pg_catalog.f(1) AS a, pg_catalog.g(2) AS b"),
         ("max(x) FILTER (WHERE y) OVER (ORDER BY z)", "pg_catalog.max(x) FILTER (WHERE y) OVER (ORDER BY z)"),
-        ("WHERE g.status = 'a' AND g.task_id <> x", "WHERE g.status::pg_catalog.text = 'a' AND g.task_id::pg_catalog.text <> x"),
+        ("WHERE g.status = 'a' AND g.task_id <> x",
+         "WHERE g.status::pg_catalog.text = 'a' AND g.task_id::pg_catalog.text <> x"),
         ("g.asset_url IS DISTINCT FROM x", "g.asset_url::pg_catalog.text IS DISTINCT FROM x"),
     ],
 )  # fmt: skip
