@@ -198,6 +198,22 @@ async def test_the_indexes_are_used_whatever_type_the_words_have(empty_dsn: str,
     await session.close()
 
 
+async def test_an_index_whose_condition_compares_citext_is_built_anew(empty_dsn: str) -> None:
+    await table_as(empty_dsn, Tables("public.citext", citext="public"))
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(
+        "DROP INDEX generations_reconciler_open;"
+        "CREATE INDEX generations_reconciler_open ON public.generations (id) WHERE status IN ('queued', 'generating')"
+    )
+    assert await migrate(empty_dsn) == ["040_open_index.sql"]
+    assert await migrate(empty_dsn) == []
+    condition = await connection.fetchval(
+        "SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = 'generations_reconciler_open'::regclass"
+    )
+    await connection.close()
+    assert "(status)::text = ANY" in condition
+
+
 async def live(life: Life, owner: asyncpg.Connection) -> None:
     """Play everything that the daemon does with rows."""
     delivered, failed, resting, left, deleted = ids = await queued(owner)
