@@ -27,19 +27,19 @@ BEGIN
     -- Before the first one is made: a lock that grows later could end in a deadlock with the application.
     IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'public.generations'::regclass
                   AND tgname ~ '^reconciler_(inserted|updated)(_[0-9]+)?$'
-                  AND tgname NOT IN ('reconciler_inserted_2', 'reconciler_updated_2')) THEN
+                  AND tgname NOT IN ('reconciler_inserted_3', 'reconciler_updated_2')) THEN
         LOCK TABLE public.generations IN ACCESS EXCLUSIVE MODE;
     END IF;
     -- A row that ended before it came needs a visit only where its asset is missing or still lies at the provider.
     IF NOT EXISTS (SELECT FROM pg_trigger
-                    WHERE tgrelid = to_regclass('public.generations') AND tgname = 'reconciler_inserted_2') THEN
-        CREATE TRIGGER reconciler_inserted_2 AFTER INSERT ON public.generations
+                    WHERE tgrelid = to_regclass('public.generations') AND tgname = 'reconciler_inserted_3') THEN
+        CREATE TRIGGER reconciler_inserted_3 AFTER INSERT ON public.generations
             FOR EACH ROW WHEN ((
                 NEW.status::text IN ('success', 'completed', 'failed', 'cancelled') AND NEW.asset_url::text !~
-                '^$|^https?://([^/@?#]*\.)?(aiquickdraw\.com|kie\.ai|redpandaai\.co|r2\.cloudflarestorage\.com|suno\.ai)(:[0-9]+)?([/?#]|$)'
+                '^$|^https?://([^/@?#]*\.)?(aiquickdraw\.com|kie\.ai|redpandaai\.co|suno\.ai)(:[0-9]+)?([/?#]|$)'
             ) IS NOT TRUE)
             EXECUTE FUNCTION reconciler.announce_row();
-        made := made || 'reconciler_inserted_2'::text;
+        made := made || 'reconciler_inserted_3'::text;
     END IF;
     -- WHEN instead of UPDATE OF: a column list misses what a BEFORE trigger changes.
     IF NOT EXISTS (SELECT FROM pg_trigger
@@ -53,7 +53,7 @@ BEGIN
     FOR former IN
         SELECT t.tgname AS name, t.tgenabled AS state, wanted.name AS successor
           FROM pg_trigger AS t
-          JOIN unnest(ARRAY['reconciler_inserted_2', 'reconciler_updated_2']) AS wanted (name)
+          JOIN unnest(ARRAY['reconciler_inserted_3', 'reconciler_updated_2']) AS wanted (name)
             ON regexp_replace(t.tgname, '_[0-9]+$', '') = regexp_replace(wanted.name, '_[0-9]+$', '')
          WHERE t.tgrelid = 'public.generations'::regclass AND t.tgname <> wanted.name
     LOOP

@@ -4,4 +4,4 @@
 -- condition, so this one costs the application's updates nothing more.
 
 CREATE INDEX CONCURRENTLY IF NOT EXISTS generations_reconciler_failed ON public.generations (created_at)
-    WHERE status = 'failed' AND asset_url IS NULL;
+    WHERE status::pg_catalog.text = 'failed' AND asset_url IS NULL;

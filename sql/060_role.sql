@@ -47,7 +47,8 @@ BEGIN
 END
 $$;
 
--- The application's table: read and add rows, change only what the daemon writes, delete only failed ones.
+-- The application's table: read and add rows, change only what the daemon writes. Failed rows are deleted by the function
+-- of 078_delete_failed.sql.
 DO $$
 DECLARE
     written record;
@@ -58,7 +59,7 @@ BEGIN
     END IF;
     FOR written IN
         SELECT needed
-          FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS needed
+          FROM unnest(ARRAY['SELECT', 'INSERT']) AS needed
          WHERE NOT has_table_privilege('reconciler', 'public.generations', needed)
     LOOP
         EXECUTE format('GRANT %s ON public.generations TO reconciler', written.needed);
@@ -73,6 +74,14 @@ BEGIN
     LOOP
         EXECUTE format('GRANT UPDATE (%I) ON public.generations TO reconciler', written.attname);
     END LOOP;
+
+    -- A superuser may migrate. The deletion then runs with the rights of the table's owner, not with all of them.
+    IF EXISTS (SELECT FROM pg_proc AS p JOIN pg_class AS c ON c.oid = 'public.generations'::regclass
+                WHERE p.oid = to_regprocedure('reconciler.delete_failed(text[])') AND p.proowner <> c.relowner
+                  AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)) THEN
+        EXECUTE format('ALTER FUNCTION reconciler.delete_failed(text[]) OWNER TO %s',
+                       (SELECT relowner::regrole FROM pg_class WHERE oid = 'public.generations'::regclass));
+    END IF;
 
     IF NOT (SELECT relrowsecurity FROM pg_class WHERE oid = 'public.generations'::regclass) THEN
         RETURN;

@@ -18,7 +18,8 @@ class Pools:
 
     `main`: reads, and all other writes of our own tables. `leases`: renewals, heartbeats and the lead. `claims`: claims
     and the sweep's discovery. `callbacks`: the inbox; one connection stores thousands of callbacks a second.
-    `application`: every statement that writes public.generations.
+    `application`: every statement that writes public.generations. Only `leases` has an empty search_path: policies of
+    public.generations run where it is read, and may call functions that name no schema.
     """
 
     main: Database
@@ -35,11 +36,20 @@ class Pools:
     def of(cls, dsn: str, stack: contextlib.AsyncExitStack) -> "Pools":
         """Return the pools; each opens with its first statement, and closes with the stack."""
         trouble = Trouble()
-        return cls(**{name: pool(dsn, size, stack, trouble) for name, size in cls.SIZES.items()})
+        return cls(
+            **{name: pool(dsn, size, stack, trouble, pinned=name == "leases") for name, size in cls.SIZES.items()}
+        )
 
 
-def pool(dsn: str, size: int, stack: contextlib.AsyncExitStack, trouble: Trouble | None = None) -> Database:
-    """Return a pool that opens with its first statement, and closes with the stack."""
-    database = Database(dsn, size=size, trouble=trouble)
+def pool(
+    dsn: str,
+    size: int,
+    stack: contextlib.AsyncExitStack,
+    trouble: Trouble | None = None,
+    *,
+    pinned: bool = False,
+) -> Database:
+    """Return a pool that opens with its first statement, and closes with the stack; `pinned` as in `Database`."""
+    database = Database(dsn, size=size, trouble=trouble, pinned=pinned)
     stack.push_async_callback(database.close)
     return database

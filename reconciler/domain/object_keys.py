@@ -92,7 +92,7 @@ TYPES: Mapping[str, MediaType] = MappingProxyType(
 )
 """The types that are stored; RECONCILER_EXTRA_TYPES adds more."""
 
-PROVIDER_HOSTS = ("aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai")
+PROVIDER_HOSTS = ("aiquickdraw.com", "kie.ai", "redpandaai.co", "suno.ai")
 """The hosts of KIE's results, as suffixes."""
 
 AMBIGUOUS_CHARACTERS = re.compile(r"[\s\\\x00-\x1f\x7f]")

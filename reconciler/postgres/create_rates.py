@@ -42,7 +42,7 @@ def _draw_key(returning: str) -> Statement:
 WITH granted AS (
     INSERT INTO reconciler.creations AS c (key_hash, recent) VALUES (:key_hash, ARRAY[clock_timestamp()])
     ON CONFLICT (key_hash) DO UPDATE
-       SET recent = c.recent[cardinality(c.recent) - :count + 2:] || clock_timestamp()
+       SET recent = array_append(c.recent[cardinality(c.recent) - :count + 2:], clock_timestamp())
      WHERE {_RECENT} < :count AND {_SHUT} IS NOT TRUE
     RETURNING {returning})
 SELECT 0.0::float8 AS wait FROM granted
@@ -64,7 +64,7 @@ SELECT count(*) AS used_up, min({_KEY_WAIT}) AS wait FROM reconciler.creations c
 # Writes until when a key rests; never shortens a rest.
 _CLOSE = Statement("""
 INSERT INTO reconciler.creations AS c (key_hash, shut)
-VALUES (:key_hash, clock_timestamp() + :seconds * interval '1 second')
+VALUES (:key_hash, clock_timestamp() + :seconds::float8 * interval '1 second')
 ON CONFLICT (key_hash) DO UPDATE
    SET shut = greatest(excluded.shut,
                        CASE WHEN c.shut <= clock_timestamp() + :longest_shut::interval THEN c.shut END)""")
@@ -75,7 +75,7 @@ _DRAW_USER = Statement(f"""
 WITH granted AS (
     INSERT INTO reconciler.user_orders AS c (user_id, recent) VALUES (:user_id, ARRAY[clock_timestamp()])
     ON CONFLICT (user_id) DO UPDATE
-       SET recent = c.recent[cardinality(c.recent) - :count + 2:] || clock_timestamp(), at = now()
+       SET recent = array_append(c.recent[cardinality(c.recent) - :count + 2:], clock_timestamp()), at = now()
      WHERE {_RECENT} < :count
     RETURNING true)
 SELECT 0.0::float8 AS wait FROM granted

@@ -140,7 +140,7 @@ _NAME_GENERATION = Statement(
 # wrote it, so that no replica visits the row for its own notification while KIE is being asked.
 _BOOK = Statement("""
 INSERT INTO reconciler.work (generation_id, due_at, seen_status, family, ordered_at)
-VALUES (:generation_id, now() + :patience * interval '1 second', :status, :family, now())""")
+VALUES (:generation_id, now() + :patience::float8 * interval '1 second', :status, :family, now())""")
 
 # Writes KIE's reason to refuse an order, or takes it back.
 _REFUSED = Statement("""

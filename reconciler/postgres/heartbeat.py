@@ -41,7 +41,7 @@ RETURNING EXISTS (SELECT FROM reconciler.watching WHERE until > now() AND until 
 _LEAD = Statement("""
 INSERT INTO reconciler.leader AS l (instance, until) VALUES (:instance, now() + :term::interval)
 ON CONFLICT (single) DO UPDATE SET instance = excluded.instance, until = excluded.until
- WHERE l.instance = excluded.instance OR l.until < now() OR l.until > now() + 2 * :term::interval
+ WHERE l.instance = excluded.instance OR l.until < now() OR l.until > now() + :term::interval + :term::interval
 RETURNING true""")
 
 

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from reconciler.errors import ReconcilerError, Transient
-from reconciler.postgres.connection import SETTINGS, reached
+from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin, reached
 from reconciler.postgres.errors import translated
 from reconciler.postgres.pool import Database
 
@@ -68,12 +68,19 @@ class Listener:
 
     async def _listen(self) -> None:
         async def connect() -> asyncpg.Connection:
-            return await asyncpg.connect(self.dsn, timeout=10, command_timeout=10, server_settings=SETTINGS)
+            return await asyncpg.connect(
+                self.dsn,
+                timeout=10,
+                command_timeout=10,
+                server_settings=SETTINGS,
+                connection_class=QualifiedConnection,
+            )
 
         connection = await translated(lambda: reached(self.dsn, connect))
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:
+            await translated(lambda: pin(connection))
             await translated(lambda: connection.add_listener(CHANNEL, self._notification))
             if self.on_event is not None:
                 await translated(lambda: connection.add_listener(EVENTS, self._event))

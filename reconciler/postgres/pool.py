@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from reconciler.errors import Config, Locked, Transient
-from reconciler.postgres.connection import SETTINGS, reached
+from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin, reached
 from reconciler.postgres.errors import AWAY, PreparedStatementLost, lock_refusals, permitted, translated
 
 T = TypeVar("T")
@@ -35,11 +35,11 @@ def lock_setting(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
+class PlainConnection(QualifiedConnection):
     """A connection that keeps no session state, so giving it back to the pool needs no round trip."""
 
     def get_reset_query(self) -> str:
-        """Return nothing to run: no LISTEN, no SET and no advisory lock ever happens on a pooled connection."""
+        """Return nothing to run: no LISTEN, no SET but that of `pin`, and no advisory lock happens on one."""
         return ""
 
 
@@ -53,14 +53,24 @@ class Trouble:
 class Database:
     """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
-    `patience` is how many seconds a statement may take, more than the server itself allows. Pools of one database share
-    their `trouble`.
+    `pinned` empties the search_path of its sessions: only for a pool in which nothing of the application runs, neither
+    triggers and hooks nor policies of a table that it reads. `patience` is how many seconds a statement may take, more
+    than the server itself allows. Pools of one database share their `trouble`.
     """
 
-    def __init__(self, dsn: str, *, size: int = 10, patience: float = 25.0, trouble: Trouble | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        size: int = 10,
+        patience: float = 25.0,
+        trouble: Trouble | None = None,
+        pinned: bool = False,
+    ) -> None:
         self._dsn = dsn
         self._size = size
         self._patience = patience
+        self._pinned = pinned
         self._pool: asyncpg.Pool | None = None
         self._cache = 100
         self._opening = asyncio.Lock()
@@ -94,6 +104,7 @@ class Database:
             server_settings=SETTINGS,
             statement_cache_size=self._cache,
             target_session_attrs="read-write",
+            init=pin if self._pinned else None,
         )
 
     def _check_open(self) -> None:

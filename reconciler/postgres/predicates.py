@@ -19,8 +19,8 @@ IS_SUCCESS: Final = "g.status IN ({})".format(", ".join(f"'{word}'" for word in 
 """The row has one of the words for success."""
 
 OPEN_OR_UNHEALED: Final = (
-    "(status IN ('queued', 'generating', 'pending', 'processing')"
-    " OR (status IN ('success', 'completed') AND asset_url IS NULL))"
+    "(status::text IN ('queued', 'generating', 'pending', 'processing')"
+    " OR (status::text IN ('success', 'completed') AND asset_url IS NULL))"
 )
 """The row may need a visit. These are the words of the partial index in `sql/040_open_index.sql`."""
 
@@ -36,7 +36,8 @@ FORMER_TASKS: Final = 20
 NEVER_HAD_TASK: Final = "c.task_id IS DISTINCT FROM w.seen_task AND c.task_id <> ALL (w.former_tasks)"
 """The generation never had the callback's task. A callback of a former task does not offer a new one."""
 
-LEASE_IS_FREE: Final = "(w.lease_until IS NULL OR w.lease_until < now() OR w.lease_until > now() + 2 * :term::interval)"
+LEASE_IS_FREE: Final = """(w.lease_until IS NULL OR w.lease_until < now()
+        OR w.lease_until > now() + :term::interval + :term::interval)"""
 """No lease holds the row; `:term` is a lease's length.
 
 A lease that ends more than two terms from now was drawn by a clock that jumped, and counts as expired."""
@@ -61,9 +62,10 @@ OVERDUE: Final = f"w.due_at < now() - interval '1 second' AND {LEASE_IS_FREE}"
 
 TASK_ID_IS_INDEXED: Final = """EXISTS (
     SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = 'task_id'
+     WHERE i.indrelid = to_regclass('public.generations')::oid AND i.indisvalid AND a.attname = 'task_id'
+       AND a.atttypid IN ('text'::regtype::oid, 'varchar'::regtype::oid)
        AND coalesce(pg_get_expr(i.indpred, i.indrelid), '') IN ('', '(task_id IS NOT NULL)'))"""
-"""An index over all tasks begins with task_id."""
+"""An index over all tasks begins with task_id. One of citext does not compare text, as our statements do."""
 
 
 def may_recover(generation_id: str) -> str:
@@ -102,7 +104,8 @@ def set_task(task: str) -> str:
     return f"""seen_task = {task},
        task_since = CASE WHEN {other} THEN now() ELSE {past("w.task_since")} END,
        former_tasks = CASE WHEN {other} AND w.seen_task IS NOT NULL
-                           THEN (w.former_tasks || w.seen_task)[cardinality(w.former_tasks) - {FORMER_TASKS - 2}:]
+                           THEN (array_append(w.former_tasks, w.seen_task))
+                                [cardinality(w.former_tasks) - {FORMER_TASKS - 2}:]
                            ELSE w.former_tasks END"""
 
 

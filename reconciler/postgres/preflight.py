@@ -50,7 +50,7 @@ async def traceable(database: Database) -> bool:
 
 async def _has(database: Database, table: str, column: str) -> bool:
     """Whether this table of ours has this column."""
-    condition = "attrelid = $1::text::regclass AND attname = $2"
+    condition = "attrelid = $1::text::regclass::oid AND attname = $2"
     exists: bool = await database.value(
         f"SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE {condition})", f"reconciler.{table}", column
     )

@@ -33,7 +33,7 @@ CURRENT_GAPS, CURRENT_SECONDS = 2.5, 0.1
 All replicas together send no more requests than that after one of them has written a rest. A slot that comes sooner
 costs no second statement."""
 
-_IN_SECONDS = "clock_timestamp() + {} * interval '1 second'"
+_IN_SECONDS = "clock_timestamp() + {}::float8 * interval '1 second'"
 _FAR = _IN_SECONDS.format(":far")
 _NEXT = f"greatest(CASE WHEN b.next_at < {_FAR} THEN b.next_at END, clock_timestamp())"
 
@@ -42,7 +42,7 @@ def _take_sql(condition: str) -> Statement:
     """Move the key's next slot on by :gap seconds; return the seconds until the slot taken, no row without one."""
     return Statement(f"""
 INSERT INTO reconciler.budget AS b (key_hash, next_at) VALUES (:key_hash, {_IN_SECONDS.format(":gap")})
-ON CONFLICT (key_hash) DO UPDATE SET next_at = {_NEXT} + :gap * interval '1 second'
+ON CONFLICT (key_hash) DO UPDATE SET next_at = {_NEXT} + :gap::float8 * interval '1 second'
  WHERE {condition}
 RETURNING extract(epoch FROM b.next_at - clock_timestamp())::float8 - :gap AS wait, {ASYNC_COMMIT}""")
 

@@ -69,7 +69,7 @@ UPDATE reconciler.work w SET audit_at = now() + random() * interval '30 days'
 
 # Returns the id at a random place of `work`, no row where the table has fewer than :walk rows.
 _ANYWHERE = Statement("""
-WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass)
+WITH size AS (SELECT greatest(reltuples, 0) AS rows FROM pg_class WHERE oid = 'reconciler.work'::regclass::oid)
 SELECT generation_id FROM reconciler.work WHERE (SELECT rows FROM size) > :walk
  ORDER BY generation_id OFFSET (SELECT floor(random() * rows)::bigint FROM size) LIMIT 1""")
 
@@ -97,6 +97,7 @@ class Retention:
         self._webhooks = webhooks
         self._walked: str | None = None
         self._delete_failed = _failed_sql(table, delete=True)
+        self._delete_rows = _failed_sql(table, delete=True, by=_DELETE_ROWS)
         self._count_failed = _failed_sql(table, delete=False)
         self._deserted = _deserted_sql(table)
 
@@ -104,11 +105,15 @@ class Retention:
         self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False
     ) -> DeletedBatch:
         """Delete the next generations that failed longer ago with nothing stored, or only count them."""
-        statement = self._count_failed if dry_run else self._delete_failed
+        statement = self._count_failed if dry_run else await self._deletion()
         try:
             return await self._batch(statement, older, after, BATCH)
         except REFUSED:
-            return await self._each(older, after)
+            return await self._each(statement, older, after)
+
+    async def _deletion(self) -> Statement:
+        """Return the statement that deletes: by our function, or by rights of the login's own where it may not."""
+        return self._delete_failed if await self._database.value(_MAY_CALL) else self._delete_rows
 
     async def _batch(
         self, statement: Statement, older: timedelta, after: tuple[str, str] | None, limit: int
@@ -119,12 +124,12 @@ class Retention:
         assert row is not None
         return DeletedBatch(row["count"], (row["at"], row["id"]) if row["looked"] == limit else None)
 
-    async def _each(self, older: timedelta, after: tuple[str, str] | None) -> DeletedBatch:
+    async def _each(self, deletion: Statement, older: timedelta, after: tuple[str, str] | None) -> DeletedBatch:
         """Delete a batch one by one and pass over the rows whose deletion the application's table refuses."""
         count = 0
         for _ in range(BATCH):
             try:
-                one = await self._batch(self._delete_failed, older, after, 1)
+                one = await self._batch(deletion, older, after, 1)
                 count += one.count
             except REFUSED:
                 one = await self._batch(self._count_failed, older, after, 1)
@@ -163,6 +168,15 @@ class Retention:
         return self._walked
 
 
+_DELETE_FAILED = "SELECT d.id FROM reconciler.delete_failed(ARRAY(SELECT id::text FROM old)) AS d (id)"
+_DELETE_ROWS = (
+    "DELETE FROM public.generations g WHERE g.id = ANY (ARRAY(SELECT id FROM old)) RETURNING g.id::text AS id"
+)
+
+# Returns whether this login may call our function; the database lacks it before `078_delete_failed.sql`.
+_MAY_CALL = """
+SELECT coalesce(has_function_privilege(to_regprocedure('reconciler.delete_failed(text[])')::oid, 'EXECUTE'), false)"""
+
 # Objects whose upload began and was never proven may be in storage all the same.
 _MARK_OBJECTS = f"""
 objects AS (DELETE FROM reconciler.assets a USING gone WHERE a.generation_id = gone.id RETURNING a.path),
@@ -171,19 +185,19 @@ _FORGET = f""",
 forgotten AS (DELETE FROM reconciler.work w USING gone WHERE w.generation_id = gone.id),{_MARK_OBJECTS}"""
 
 
-def _failed_sql(table: TableShape, *, delete: bool) -> Statement:
+def _failed_sql(table: TableShape, *, delete: bool, by: str = _DELETE_FAILED) -> Statement:
     """Read the next :limit failed rows behind :after_at, :after_id; return count, looked and place.
 
     Rows are read in the order of their creation; no row failed before. With `delete`, delete those that failed longer
     than :older ago, have nothing stored and are not asked about any more, with their bookkeeping; and note the time
     where nothing tells when a row failed. The bookkeeping is locked first, as everywhere (`ledger`): a row that a visit
-    holds, or that was reopened meanwhile, stays.
+    holds, or that was reopened meanwhile, stays. `by` is the query that deletes the rows `old`.
     """
     empty = [_empty(table, name) for name in ("result_urls", "asset_urls") if table.has(name)]
     place = f"coalesce(:after_at::text, '-infinity')::{table.columns['created_at']}"
     gone = "SELECT id::text AS id FROM old"
     if delete:
-        gone = "DELETE FROM public.generations WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id::text AS id"
+        gone = by
     return Statement(f"""
 WITH stretch AS MATERIALIZED (
     SELECT g.id, g.created_at FROM public.generations g

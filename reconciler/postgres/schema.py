@@ -14,6 +14,7 @@ import asyncpg
 
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.errors import Config
+from reconciler.postgres.connection import pin_transaction
 
 REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -40,7 +41,7 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory::t
        a.attnotnull AS filled, a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS needed
   FROM pg_attribute AS a
   JOIN pg_type AS t ON t.oid = a.atttypid
- WHERE a.attrelid = to_regclass('public.generations') AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE a.attrelid = to_regclass('public.generations')::oid AND a.attnum > 0 AND NOT a.attisdropped
    AND a.attgenerated = ''
  ORDER BY a.attnum
 """
@@ -48,8 +49,8 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory::t
 _CHECKS: Final = """
 SELECT pg_get_expr(c.conbin, c.conrelid)
   FROM pg_constraint AS c
-  JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
- WHERE c.conrelid = to_regclass('public.generations') AND c.contype = 'c' AND a.attname = 'status'
+  JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND c.conkey[1] = a.attnum AND cardinality(c.conkey) = 1
+ WHERE c.conrelid = to_regclass('public.generations')::oid AND c.contype = 'c' AND a.attname = 'status'
 """
 
 _REFUSED: Final = """
@@ -66,15 +67,16 @@ HAVING count(*) > 0
 # condition is true; one that names our role is meant for us.
 UNSEEN: Final = """
 SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);',
-              'reconciler_' || lower(command) || '_' || current_user, command, current_user)
+              'reconciler_' || lower(command) || '_' || current_user::text, command, current_user)
   FROM (VALUES ('SELECT', 'r'), ('UPDATE', 'w')) AS asked (command, letter)
  WHERE row_security_active('public.generations')
    AND NOT EXISTS (
        SELECT FROM pg_policy AS p
-        WHERE p.polrelid = to_regclass('public.generations') AND p.polpermissive AND p.polcmd::text IN (letter, '*')
-          AND (pg_get_expr(p.polqual, p.polrelid) = 'true' AND 0 = ANY (p.polroles)
+        WHERE p.polrelid = to_regclass('public.generations')::oid AND p.polpermissive
+          AND p.polcmd::text IN (letter, '*')
+          AND (pg_get_expr(p.polqual, p.polrelid) = 'true' AND 0::oid = ANY (p.polroles)
                OR EXISTS (SELECT FROM unnest(p.polroles) AS named
-                           WHERE CASE WHEN named <> 0 THEN pg_has_role(named, 'USAGE') END)))
+                           WHERE CASE WHEN named <> 0::oid THEN pg_has_role(named, 'USAGE') END)))
 """
 
 
@@ -134,7 +136,11 @@ class TableShape:
 
 
 async def introspect(connection: asyncpg.Connection) -> TableShape:
-    """Read the table's columns and statuses; Config, with the SQL that mends it, where the daemon cannot work on it."""
+    """Read the table's columns and statuses in a transaction, which it pins.
+
+    Config, with the SQL that mends it, where the daemon cannot work on the table. Types come with their schemas.
+    """
+    await pin_transaction(connection)
     rows = await connection.fetch(_COLUMNS)
     if not rows:
         raise Config("there is no table public.generations", hint=_MIGRATE)

@@ -26,12 +26,12 @@ from reconciler.worker.periodic.retention import delete_failed
 MANY_OLD = int(os.environ.get("MANY_OLD", "20000"))
 
 _OLD = f"""
-ALTER TABLE public.generations DISABLE TRIGGER reconciler_inserted_2;
+ALTER TABLE public.generations DISABLE TRIGGER reconciler_inserted_3;
 INSERT INTO public.generations (user_id, kind, model_key, task_id, status, prompt, created_at, updated_at)
 SELECT gen_random_uuid(), 'image', 'flux', 'old-' || n, 'failed', repeat('a cat ', 10),
        now() - interval '31 days' - n * interval '2 seconds', now() - interval '31 days'
   FROM generate_series(1, {MANY_OLD}) AS n;
-ALTER TABLE public.generations ENABLE TRIGGER reconciler_inserted_2;
+ALTER TABLE public.generations ENABLE TRIGGER reconciler_inserted_3;
 INSERT INTO reconciler.work (generation_id, seen_status, seen_task)
 SELECT id::text, status, task_id FROM public.generations;
 INSERT INTO reconciler.events (key, generation_id, kind, payload, at, announced_at)

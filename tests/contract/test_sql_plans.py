@@ -74,7 +74,7 @@ def large_dsn(postgres: Any, databases: Databases, _template: str) -> Iterator[s
     async def filled(dsn: str) -> None:
         connection = await asyncpg.connect(dsn)
         await connection.execute(f"""
-            ALTER TABLE public.generations DISABLE TRIGGER reconciler_inserted_2;
+            ALTER TABLE public.generations DISABLE TRIGGER reconciler_inserted_3;
             INSERT INTO public.generations (user_id, kind, model_key, task_id, status, asset_url, prompt, created_at)
             SELECT gen_random_uuid(), 'image', 'flux', 'old-' || n, CASE n % 20 WHEN 0 THEN 'failed' ELSE 'success' END,
                    CASE n % 20 WHEN 0 THEN NULL ELSE 'https://ours/' || n END, repeat('a cat ', 10),
@@ -82,7 +82,7 @@ def large_dsn(postgres: Any, databases: Databases, _template: str) -> Iterator[s
               FROM generate_series(1, {OLD_ROWS}) AS n;
             INSERT INTO reconciler.work (generation_id, seen_status, seen_task, delivered_at)
             SELECT id::text, status, task_id, created_at + interval '1 minute' FROM public.generations;
-            ALTER TABLE public.generations ENABLE TRIGGER reconciler_inserted_2;
+            ALTER TABLE public.generations ENABLE TRIGGER reconciler_inserted_3;
         """)
         await connection.execute("ANALYZE public.generations, reconciler.work")
         await connection.close()

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from reconciler.errors import Config
 from reconciler.postgres.migrations.migrate import behind, migrate
 from reconciler.postgres.pool import Database
 from reconciler.postgres.retention import Retention
@@ -140,14 +141,46 @@ async def test_retention_deletes_old_failures_without_results(life: Life, owner:
     assert [row[0] for row in left] == ["task-2", "task-3"]
 
 
-@pytest.mark.parametrize("condition", ["asset_url IS NOT NULL", "status <> 'failed'"])
-async def test_row_security_keeps_it_from_deleting_anything_else(life: Life, owner: Any, condition: str) -> None:
-    await queued(owner, 3)
+@pytest.mark.parametrize("secured", [True, False])
+async def test_it_cannot_delete_anything_but_a_failed_row_with_nothing_stored_N6(
+    life: Life, owner: Any, secured: bool
+) -> None:
+    if not secured:
+        await owner.execute(UNSECURED)
+    ids = await queued(owner, 3)
     await owner.execute(
-        "UPDATE public.generations SET status = 'failed', asset_url = 'https://ours/2.png' WHERE task_id = 'task-2'"
+        "UPDATE public.generations SET status = 'failed', asset_url = 'https://ours/2.png' WHERE task_id = 'task-2';"
+        "UPDATE public.generations SET status = 'failed' WHERE task_id = 'task-3'"
     )
-    await life.database.execute(f"DELETE FROM public.generations WHERE {condition}")
-    assert await owner.fetchval("SELECT count(*) FROM public.generations") == 3
+    with pytest.raises(Config, match="permission denied"):
+        await life.database.execute("DELETE FROM public.generations")
+    deleted = await life.database.fetch("SELECT reconciler.delete_failed($1)", ids)
+    assert [row[0] for row in deleted] == [ids[2]]
+    assert await owner.fetchval("SELECT count(*) FROM public.generations") == 2
+
+
+async def test_a_trigger_that_names_its_table_without_a_schema_runs_when_a_failed_row_is_deleted(
+    dsn: str,
+) -> None:
+    owner = await asyncpg.connect(dsn)
+    await owner.execute("""
+        CREATE TABLE public.graveyard (id text);
+        CREATE FUNCTION public.bury() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO graveyard VALUES (OLD.id::text); RETURN OLD; END $$;
+        CREATE TRIGGER bury BEFORE DELETE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.bury()""")
+    (failed,) = await queued(owner, 1)
+    await owner.execute(
+        "UPDATE public.generations SET status = 'failed', created_at = now() - interval '40 days';"
+        "ALTER TABLE public.generations DISABLE ROW LEVEL SECURITY"
+    )
+    async with member(dsn, "reconciler", "") as address:
+        database = Database(address + "?options=-csearch_path%3Dpg_catalog")
+        async with database.transaction() as connection:
+            table = await introspect(connection)
+        assert (await Retention(database, table, term=30).failed(timedelta(days=30))).count == 1
+        await database.close()
+    assert await owner.fetch("SELECT id FROM public.graveyard") == [(failed,)]
+    await owner.close()
 
 
 @pytest.mark.parametrize(

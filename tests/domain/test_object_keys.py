@@ -247,3 +247,9 @@ def test_a_key_tells_its_generation_or_nothing(generation_id: str, replaces: str
 )
 def test_what_is_no_key_tells_no_generation(name: str) -> None:
     assert generation_of(name) is None
+
+
+def test_a_bucket_at_a_shared_host_is_not_the_providers() -> None:
+    bucket = "https://anybody.r2.cloudflarestorage.com/a.png"
+    assert not points_at_provider(bucket, PROVIDER_HOSTS)
+    assert not host_listed(bucket, PROVIDER_HOSTS)

@@ -75,7 +75,7 @@ async def test_the_longest_times_that_the_settings_allow_work(rig: Rig) -> None:
 @pytest.mark.parametrize("to", [-HOUR, HOUR], ids=["back", "forth"])
 async def test_a_clock_that_is_set_stops_no_periodic_task_and_ends_no_row(rig: Rig, tmp_path: Path, to: int) -> None:
     """F17: what is due, and what the sweep finds, comes at its time although the wall clock is set by an hour."""
-    await rig.pool.execute("DROP TRIGGER reconciler_inserted_2 ON public.generations")
+    await rig.pool.execute("DROP TRIGGER reconciler_inserted_3 ON public.generations")
     with Clock(tmp_path / "set") as clock:
         replica = await rig.run(RECONCILER_GIVE_UP_AFTER="45m", **clock.environment)
         waiting = await rig.order(life=never("waiting"))

@@ -61,7 +61,7 @@ async def test_a_page_sees_its_generation_from_the_insert_to_the_result_by_which
 
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
 async def test_a_page_sees_the_result_where_the_triggers_were_dropped(rig: Rig) -> None:
-    await rig.pool.execute("DROP TRIGGER reconciler_inserted_2 ON public.generations")
+    await rig.pool.execute("DROP TRIGGER reconciler_inserted_3 ON public.generations")
     await rig.pool.execute("DROP TRIGGER reconciler_updated_2 ON public.generations")
     replica = await served(rig)
     async with page(replica, token(USER)) as near:

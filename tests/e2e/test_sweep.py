@@ -30,7 +30,7 @@ async def test_a_new_row_is_delivered_long_before_the_next_sweep(rig: Rig) -> No
 
 
 async def test_with_the_triggers_dropped_everything_is_delivered_by_the_sweep(rig: Rig) -> None:
-    await rig.pool.execute("DROP TRIGGER reconciler_inserted_2 ON public.generations")
+    await rig.pool.execute("DROP TRIGGER reconciler_inserted_3 ON public.generations")
     await rig.pool.execute("DROP TRIGGER reconciler_updated_2 ON public.generations")
     before = [await rig.order() for _ in range(5)]
     replica = await rig.run()

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.errors import Config, Transient
 from reconciler.postgres.pool import Database, PlainConnection
+from testkit.standins.pooler import pooler
 from testkit.standins.proxy import Proxy
 from testkit.waiting import until
 
@@ -199,7 +200,7 @@ async def test_a_cancelled_statement_ends_at_once_even_where_the_server_is_silen
     async with Proxy(rows_dsn) as proxy, asyncpg.create_pool(rows_dsn, min_size=1, max_size=1) as watch:
         database = Database(proxy.dsn, size=1)
         waiting = asyncio.create_task(waits(database))  # type: ignore[operator]
-        running = f"SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep({seconds})'"
+        running = f"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep({seconds})'"
         await until(lambda: watch.fetchval(running), what="the statement runs")
         proxy.swallow()
         began = loop.time()
@@ -272,3 +273,20 @@ async def test_a_connection_that_is_cut_in_a_statement_raises_transient(
         with pytest.raises(Transient):
             await database.value("SELECT 1")
     assert await database.value("SELECT 1") == 1
+
+
+async def test_a_pinned_pool_has_an_empty_search_path_and_another_keeps_its_own(rows_dsn: str) -> None:
+    for pinned, path in ((True, ""), (False, '"$user", public')):
+        database = Database(rows_dsn, size=1, pinned=pinned)
+        assert await database.value("SHOW search_path") == path
+        async with database.transaction() as connection:
+            assert await connection.fetchval("SHOW search_path") == path
+        await database.close()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_a_pinned_pool_changes_no_session_of_a_pooler(rows_dsn: str, mode: str) -> None:
+    async with pooler(rows_dsn, mode=mode) as address:
+        database = Database(address, size=1, pinned=True)
+        assert await database.value("SHOW search_path") == '"$user", public'
+        await database.close()

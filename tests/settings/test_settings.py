@@ -60,7 +60,7 @@ def test_without_variables_every_setting_has_the_default_of_the_contract(given: 
     assert settings.give_up_after == timedelta(hours=24)
     assert (settings.providers, settings.task_pattern) == (("kie",), ".+")
     assert set(settings.result_hosts) == {
-        "aiquickdraw.com", "kie.ai", "redpandaai.co", "r2.cloudflarestorage.com", "suno.ai",
+        "aiquickdraw.com", "kie.ai", "redpandaai.co", "suno.ai",
     }  # fmt: skip
     assert (settings.on_fail, settings.allow_private_hosts) == ("write", False)
     assert (settings.orders, settings.user_create_rate) == ("operator", 6)

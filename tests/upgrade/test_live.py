@@ -18,7 +18,7 @@ from testkit.waiting import until
 
 pytestmark = pytest.mark.soak
 
-AFTER = "070_former_announce.sql"
+AFTER = ("070_former_announce.sql", "078_delete_right.sql")
 
 RESULTS = (
     [MediaSpec()],
@@ -79,7 +79,7 @@ async def test_nothing_is_lost_and_nothing_delivered_twice(rig: Rig, released: s
     async with Shop(rig, pause) as shop:
         await delivers(old, each)
         ran = await migrated(rig)
-        assert f"{AFTER} left for later, because older daemons still run: 0.1.0 on " in ran.told
+        assert f"{', '.join(AFTER)} left for later, because older daemons still run: 0.1.0 on " in ran.told
         assert f"(pid {old.pid})" in ran.told
         await delivers(old, each)
 
@@ -89,7 +89,7 @@ async def test_nothing_is_lost_and_nothing_delivered_twice(rig: Rig, released: s
         ended = await old.ended(within=40)
         assert (ended.code, ended.lines) == (0, [])
         await delivers(new, each)
-        assert (await migrated(rig)).out == f"applied {AFTER}\n"
+        assert (await migrated(rig)).out == "".join(f"applied {name}\n" for name in AFTER)
         await delivers(new, each)
 
     await rig.delivered(shop.ids, within=120)

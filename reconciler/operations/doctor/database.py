@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from reconciler.operations.doctor import CLOCK_WARN, Check, NotKnown, fail, judge_clock, not_looked, ok, warn
-from reconciler.postgres.connection import SETTINGS, reached
+from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin_transaction, reached
 from reconciler.postgres.errors import permitted, translated
 
 T = TypeVar("T")
@@ -107,14 +107,26 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
-    return await asyncpg.connect(dsn, timeout=10, command_timeout=10, server_settings=SETTINGS, statement_cache_size=0)
+    return await asyncpg.connect(
+        dsn,
+        timeout=10,
+        command_timeout=10,
+        server_settings=SETTINGS,
+        statement_cache_size=0,
+        connection_class=QualifiedConnection,
+    )
 
 
-async def read_only(connection: asyncpg.Connection, read: Callable[[], Awaitable[T]]) -> T:
-    """Read in one read-only transaction, during which a pooler cannot change the server process."""
+async def read_only(connection: asyncpg.Connection, read: Callable[[], Awaitable[T]], *, pinned: bool = True) -> T:
+    """Read in one read-only transaction, during which a pooler cannot change the server process.
+
+    With `pinned` its search_path is empty.
+    """
 
     async def transaction() -> T:
         async with connection.transaction(readonly=True):
+            if pinned:
+                await pin_transaction(connection)
             return await read()
 
     return await permitted(translated, transaction)

@@ -33,6 +33,7 @@ from reconciler.operations.doctor import (
 from reconciler.operations.doctor.callback import check_callback
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks
+from reconciler.operations.doctor.search_path import judge_search_path, read_search_path
 from reconciler.operations.doctor.settings import judge_settings, judge_spelling
 from reconciler.operations.doctor.storage import BucketUse, check_storage, read_bucket_use
 from reconciler.postgres.eligibility import UNREADABLE, readable
@@ -127,8 +128,9 @@ class Doctor:
     async def _examine_tables(self, connection: asyncpg.Connection, checks: list[Check]) -> _DatabaseReport:
         async def read(question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T | NotKnown:
             """Ask in a transaction of its own: an error must not spoil the next question."""
+            pinned = question is not read_search_path
             return await attempt(
-                lambda: database.read_only(connection, lambda: question(connection)), within=self.within
+                lambda: database.read_only(connection, lambda: question(connection), pinned=pinned), within=self.within
             )
 
         settings = self.settings
@@ -168,6 +170,7 @@ def _table_checks(*, deletes: bool, users_order: bool) -> dict[str, tuple[Questi
         "indexes": (table.read_indexes, table.judge_indexes),
         "privileges": (partial(privileges.read_rights, deletes=deletes), privileges.judge_privileges),
         "row_security": (privileges.read_open_access, privileges.judge_row_security),
+        "search_path": (read_search_path, judge_search_path),
         "hooks": (hooks.read_hooks, partial(hooks.judge_hooks, users_order=users_order)),
         "realtime": (database.read_publications, database.judge_realtime),
     }

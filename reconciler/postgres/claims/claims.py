@@ -131,8 +131,8 @@ _STILL_OURS = Statement("SELECT lease FROM reconciler.work WHERE generation_id =
 # Ends these leases and makes their rows due again in :seconds, for a visit; passes over a row that is being written.
 _RELEASE = Statement(f"""{_OURS}
 UPDATE reconciler.work w
-   SET lease = NULL, lease_until = NULL, due_at = clock_timestamp() + :seconds * interval '1 second', early_at = NULL,
-       write_at = NULL
+   SET lease = NULL, lease_until = NULL, early_at = NULL, write_at = NULL,
+       due_at = clock_timestamp() + :seconds::float8 * interval '1 second'
   FROM ours WHERE w.generation_id = ours.generation_id""")
 
 

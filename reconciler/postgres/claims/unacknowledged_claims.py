@@ -27,7 +27,7 @@ _FREE_UNKNOWN = Statement("""
 WITH unknown AS (
     SELECT generation_id FROM reconciler.work
      WHERE due_at IS NOT NULL AND instance = :instance AND lease <> ALL(:known)
-       AND lease_until < now() + :term::interval - :age * interval '1 second'
+       AND lease_until < now() + :term::interval - :age::float8 * interval '1 second'
     FOR UPDATE SKIP LOCKED)
 UPDATE reconciler.work w
    SET lease = NULL, lease_until = NULL, due_at = least(due_at, clock_timestamp())

@@ -30,7 +30,7 @@ _AT_REST = f"""(w.due_at IS NULL OR (w.due_at > now() AND w.shown IS NOT NULL AN
 
 # Writes the time of the next audit, in about a month, where our claim :until still stands.
 _INTACT = Statement(f"""
-UPDATE reconciler.work w SET audit_at = now() + (27 + 6 * random()) * interval '1 day'
+UPDATE reconciler.work w SET audit_at = now() + (27.0::float8 + 6.0::float8 * random()) * interval '1 day'
  WHERE generation_id = :generation_id AND audit_at = :until RETURNING {ASYNC_COMMIT}""")
 
 # Takes back that the delivery is lost and writes the receipts of the assets :numbers that have none.
@@ -183,7 +183,7 @@ WITH due AS (
     SELECT w.generation_id, w.audit_at AS at FROM reconciler.work w WHERE w.audit_at <= now() AND {_AT_REST}
      ORDER BY w.audit_at LIMIT :limit FOR UPDATE SKIP LOCKED),
 picked AS (
-    UPDATE reconciler.work w SET audit_at = now() + (1 + random()) * :claim::interval
+    UPDATE reconciler.work w SET audit_at = now() + (1.0::float8 + random()) * :claim::interval
       FROM due WHERE w.generation_id = due.generation_id
     RETURNING w.generation_id, w.seen_task, w.lost_at, w.reopened, due.at, w.audit_at AS until)
 {_deliveries_sql(table)}""")

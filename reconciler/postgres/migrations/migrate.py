@@ -12,7 +12,7 @@ from datetime import timedelta
 import asyncpg
 
 from reconciler.errors import Config, Permanent
-from reconciler.postgres.connection import reached
+from reconciler.postgres.connection import QualifiedConnection, pin, reached
 from reconciler.postgres.errors import AGAIN, AWAY, WRONG, translated
 from reconciler.postgres.migrations.migration_files import RECORD_AGAIN, MigrationFile, led_by, printed, scripts
 from reconciler.postgres.migrations.migration_locks import LockPatience, patiently, take_turn
@@ -130,6 +130,7 @@ class _Applier:
         connection = self.connection
         async with connection.transaction():
             await _wait_at_most(connection, self.patience.lock)
+            await connection.execute(f"SET LOCAL search_path {script.search_path}")
             await connection.execute(script.text)
             # A transaction that wrote nothing has no number.
             changed = await connection.fetchval("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
@@ -162,7 +163,7 @@ class _Applier:
 
 async def _connect(dsn: str) -> asyncpg.Connection:
     async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+        return await asyncpg.connect(dsn, timeout=10, statement_cache_size=0, connection_class=QualifiedConnection)
 
     connection = await reached(dsn, connect)
     if connection.get_server_version().major < 14:
@@ -170,6 +171,7 @@ async def _connect(dsn: str) -> asyncpg.Connection:
         raise Config("this PostgreSQL is older than 14", hint="DATABASE_URL needs PostgreSQL 14 or newer")
     # The limits of a role suit requests, not the build of an index over a large table.
     await connection.execute("SET application_name = 'kie-reconciler migrate'; SET statement_timeout = 0")
+    await pin(connection)
     return connection
 
 

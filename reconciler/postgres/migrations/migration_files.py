@@ -4,7 +4,9 @@ Nothing here connects to a database; `migrate` applies the files. A file may beg
 depends on that table: it runs in every migration, and is left out while there is no such table), `@builds INDEX` (one
 CREATE INDEX CONCURRENTLY, outside any transaction), `@unless-led-by COLUMN` (not needed where an index begins with that
 column), `@strict` (only with --strict-statuses), `@optional` (everything runs without it, only slower), `@after LEVEL
-VERSION` (phase `after`: it waits until no daemon with a lower schema level is alive, and from then on none may run).
+VERSION` (phase `after`: it waits until no daemon with a lower schema level is alive, and from then on none may run),
+`@fires-triggers` (it changes the application's rows, whose triggers need the search_path of the session: its own names
+have their schemas; every other file runs with an empty search_path).
 Every other file is of phase `before`: the version before runs on, next to the new one.
 """
 
@@ -89,6 +91,11 @@ class MigrationFile:
         return not (self.repeated or self.phase == "after" or self.mark("optional") is not None)
 
     @property
+    def search_path(self) -> Literal["TO ''", "TO DEFAULT"]:
+        """What follows SET LOCAL search_path in its transaction."""
+        return "TO ''" if self.mark("fires-triggers") is None else "TO DEFAULT"
+
+    @property
     def triggers(self) -> tuple[str, ...]:
         """The names of the triggers that it creates on the application's table."""
         return tuple(_TRIGGER.findall(self.text))
@@ -135,8 +142,8 @@ def led_by(column: str, index: str) -> str:
     return f"""EXISTS (
     SELECT FROM pg_index AS i
       JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-     WHERE i.indrelid = to_regclass('public.generations') AND i.indisvalid AND a.attname = {column}
-       AND (i.indpred IS NULL OR i.indexrelid = to_regclass({index})))"""
+     WHERE i.indrelid = to_regclass('public.generations')::oid AND i.indisvalid AND a.attname = {column}
+       AND (i.indpred IS NULL OR i.indexrelid = to_regclass({index})::oid))"""
 
 
 def _place(script: MigrationFile) -> tuple[int, str]:
@@ -155,6 +162,7 @@ def _part(script: MigrationFile) -> str:
         "BEGIN;\n"
         "SET LOCAL lock_timeout = '5s';\n"
         "SET LOCAL statement_timeout = 0;\n"
+        f"SET LOCAL search_path {script.search_path};\n"
         f"{_wait_for_older(script)}"
         f"{script.text if script.mark('builds') is None else _small_build(script)}"
         f"{_record(script)}"

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import asyncpg
 
 from reconciler.errors import Transient
+from reconciler.postgres.connection import QualifiedConnection
 from reconciler.postgres.errors import AGAIN, AWAY
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ async def _watch(dsn: str, pid: int, over: asyncio.Event) -> str:
     if await _comes(over, 0.05):
         return held
     try:
-        connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
+        connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0, connection_class=QualifiedConnection)
         try:
             while not (rows := await connection.fetch(_BLOCKERS, pid)):
                 if await _comes(over, 0.1):

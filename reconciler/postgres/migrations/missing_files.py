@@ -12,16 +12,21 @@ from typing import Final
 import asyncpg
 
 from reconciler.errors import Config
+from reconciler.postgres.connection import pin_transaction
 from reconciler.postgres.migrations.migration_files import MigrationFile, scripts
 from reconciler.postgres.migrations.schema_level import ALIVE, LEVEL, OlderDaemon, older_daemons, outdated
 
-INDEX_IS_VALID: Final = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
+_COMPARES_TEXT: Final = "coalesce(pg_get_expr(indpred, indrelid), '') NOT LIKE '%citext%'"
+
+INDEX_IS_VALID: Final = f"SELECT indisvalid AND {_COMPARES_TEXT} FROM pg_index WHERE indexrelid = to_regclass($1)::oid"
+"""Whether an index can be used, no row where there is none. A former one compares citext, and our statements text."""
 
 # A disabled trigger stays disabled; only a dropped one comes back with the next migration.
 _DROPPED: Final = """
 SELECT EXISTS (
     SELECT FROM unnest($1::text[]) AS wanted
-     WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('public.generations') AND tgname = wanted))
+     WHERE NOT EXISTS (SELECT FROM pg_trigger
+                        WHERE tgrelid = to_regclass('public.generations')::oid AND tgname = wanted::name))
 """
 
 _RECORDING: Final = """
@@ -55,8 +60,9 @@ async def missing_files(connection: asyncpg.Connection, alive: timedelta = ALIVE
     """Return the files that this version has and the database lacks; a daemon seen within `alive` counts as alive.
 
     Files for the application's table count only once they were applied. Config where this login has no rights in our
-    schema, and where this version is too old for the database.
+    schema, and where this version is too old for the database. It pins the caller's transaction.
     """
+    await pin_transaction(connection)
     recorded = await recorded_files(connection)
     table = await exists(connection, "public.generations")
     due, later, older = list[MigrationFile](), list[MigrationFile](), dict[OlderDaemon, None]()

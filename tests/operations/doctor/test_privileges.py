@@ -28,7 +28,7 @@ from tests.operations.doctor.installation import Installation, not_ok, run
         ("REVOKE SELECT ON public.generations FROM reconciler", "FAIL"),
         ("REVOKE UPDATE (asset_url) ON public.generations FROM reconciler", "FAIL"),
         ("REVOKE INSERT ON public.generations FROM reconciler", "warn"),
-        ("REVOKE DELETE ON public.generations FROM reconciler", "warn"),
+        ("DROP FUNCTION reconciler.delete_failed; REVOKE DELETE ON public.generations FROM reconciler", "warn"),
         ("REVOKE UPDATE ON reconciler.work FROM reconciler", "FAIL"),
         ("REVOKE SELECT ON reconciler.schema_version FROM reconciler", "FAIL"),
         ("REVOKE SELECT ON reconciler.pace FROM reconciler", "FAIL"),
@@ -37,7 +37,7 @@ from tests.operations.doctor.installation import Installation, not_ok, run
         ("DROP POLICY reconciler_select ON public.generations", "FAIL"),
         ("DROP POLICY reconciler_update ON public.generations", "FAIL"),
         ("DROP POLICY reconciler_insert ON public.generations", "warn"),
-        ("DROP POLICY reconciler_delete ON public.generations", "warn"),
+        ("DROP FUNCTION reconciler.delete_failed; DROP POLICY reconciler_delete ON public.generations", "warn"),
     ],
 )
 async def test_every_missing_right_that_run_uses_is_found_and_the_sql_grants_it(
@@ -64,7 +64,7 @@ async def row_security(owner: Any) -> Check:
 
 
 async def test_the_right_to_delete_is_not_needed_where_nothing_is_deleted(owner: Any) -> None:
-    await owner.execute("REVOKE DELETE ON public.generations FROM reconciler")
+    await owner.execute("DROP FUNCTION reconciler.delete_failed; REVOKE DELETE ON public.generations FROM reconciler")
     assert (await as_daemon(owner, deletes=False)).word == "ok"
 
 

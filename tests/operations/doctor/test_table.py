@@ -42,7 +42,7 @@ async def judged(judge: Callable[[Any], Check], facts: Awaitable[Any]) -> Check:
     ("name", "word", "faults"),
     [
         ("triggers", "warn", ["ALTER TABLE public.generations DISABLE TRIGGER reconciler_updated_2"]),
-        ("triggers", "warn", ["ALTER TABLE public.generations ENABLE REPLICA TRIGGER reconciler_inserted_2"]),
+        ("triggers", "warn", ["ALTER TABLE public.generations ENABLE REPLICA TRIGGER reconciler_inserted_3"]),
         ("indexes", "warn", ["DROP INDEX public.generations_reconciler_open"]),
         (
             "indexes",
@@ -71,7 +71,7 @@ async def test_the_sql_of_a_check_repairs_what_it_found(owner: Any, name: str, w
 
 
 async def test_a_dropped_trigger_is_a_warning_and_so_is_the_schema(own: Installation) -> None:
-    await own.sql("DROP TRIGGER reconciler_inserted_2 ON public.generations")
+    await own.sql("DROP TRIGGER reconciler_inserted_3 ON public.generations")
     checks = await own.examine()
     assert not_ok(checks) == {"schema": "warn", "triggers": "warn"}
     assert "031_triggers.sql" in checks["schema"].says
