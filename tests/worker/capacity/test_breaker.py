@@ -99,7 +99,7 @@ def test_it_is_open_only_if_three_different_rows_in_a_row_got_no_byte(
     events: Sequence[tuple[str, bool, float]],
 ) -> None:
     breaker, now, silent = Breaker(), 0.0, set[str]()
-    for row, byte, after in events:
+    for step, (row, byte, after) in enumerate(events):
         began, now = now + 0.001, now + 0.002 + after
         if byte:
             breaker.heard(now)
@@ -108,7 +108,7 @@ def test_it_is_open_only_if_three_different_rows_in_a_row_got_no_byte(
             breaker.silent(row, began, now)
             silent |= {row}
         assert breaker.is_open == (len(silent) >= SILENT_ROWS)
-        trials = sum(breaker.admits(f"other {n}", now + 0.001) for n in range(3))
+        trials = sum(breaker.admits(f"other {step} {n}", now + 0.001) for n in range(3))
         assert trials == 3 if not breaker.is_open else trials <= 1
 
 
