@@ -101,6 +101,7 @@ class Parts:
     deliverer: Deliverer
     worker: Worker
     locked_rows: LockedRows
+    sinks: list[VisitSink]
     verification: Verification
 
     @property
@@ -167,7 +168,7 @@ async def _build(
     return Parts(
         settings=settings, instance=instance, metrics=metrics, pools=pools, table=table, claims=claims,
         ledger=ledger, inbox=inbox, kie=kie, store=store, rate_limit=rate_limit, keys=keys, policy=policy,
-        deliverer=deliverer, worker=worker, locked_rows=locked_rows,
+        deliverer=deliverer, worker=worker, locked_rows=locked_rows, sinks=sinks,
         reports=Reports(database, table, report_scope(settings)),
         ordering_kie=_kie(settings, ordering, timeout=ORDER_SECONDS),
         verification=Verification(queue, store, metrics, stir=worker.stir, observe=observe),

@@ -17,7 +17,7 @@ from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.periodic.heartbeat import InstanceHeartbeat
-from reconciler.worker.periodic.hook_calls import call_hooks
+from reconciler.worker.periodic.hook_calls import HookCalls
 from reconciler.worker.periodic.leadership import KNOWN_AFTER, Leadership
 from reconciler.worker.periodic.poll_statistics import update_poll_statistics
 from reconciler.worker.periodic.probes import Probes
@@ -79,7 +79,9 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         PeriodicTask("upkeep", 3600.0, cleanup, KNOWN_AFTER),
     ]
     if not parts.policy.limits.observe:
-        tasks.append(PeriodicTask("hooks", 1.0, partial(call_hooks, DeliveredHook(database, parts.table))))
+        hook_calls = HookCalls(DeliveredHook(parts.pools.application, parts.table), settings.sweep_seconds)
+        parts.sinks.append(hook_calls.on_visit)
+        tasks.append(PeriodicTask("hooks", 1.0, hook_calls.run_once))
     if sender is not None:
         # An event that no notification announced is sent all the same.
         tasks.append(PeriodicTask("look", 1.0, sender.send_due))

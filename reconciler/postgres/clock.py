@@ -50,12 +50,12 @@ WITH waiting AS (
     SELECT generation_id FROM reconciler.work WHERE due_at > now() ORDER BY due_at FOR UPDATE SKIP LOCKED),
 work AS (
     UPDATE reconciler.work w
-       SET due_at = greatest(now(), w.due_at - :seconds * interval '1 second'),
-           early_at = w.early_at - :seconds * interval '1 second',
-           write_at = w.write_at - :seconds * interval '1 second'
+       SET due_at = greatest(now(), w.due_at - :seconds::float8 * interval '1 second'),
+           early_at = w.early_at - :seconds::float8 * interval '1 second',
+           write_at = w.write_at - :seconds::float8 * interval '1 second'
       FROM waiting WHERE w.generation_id = waiting.generation_id),
 events AS (
-    UPDATE reconciler.events SET next_at = greatest(now(), next_at - :seconds * interval '1 second')
+    UPDATE reconciler.events SET next_at = greatest(now(), next_at - :seconds::float8 * interval '1 second')
      WHERE announced_at IS NULL AND dead_at IS NULL AND coalesce(next_at, '-infinity') > now())
 UPDATE reconciler.instances SET seen_at = now() WHERE {far_ahead("seen_at", "5 seconds")}""")
 

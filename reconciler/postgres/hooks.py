@@ -88,7 +88,7 @@ UPDATE reconciler.hook_calls SET done_at = now(), due_at = NULL, tries = tries +
 # Writes what a call said that failed, and when it is made again.
 _FAILED = Statement("""
 UPDATE reconciler.hook_calls
-   SET tries = tries + 1, trouble = :trouble, due_at = clock_timestamp() + :pause * interval '1 second'
+   SET tries = tries + 1, trouble = :trouble, due_at = clock_timestamp() + :pause::float8 * interval '1 second'
  WHERE hook = 'on_delivered' AND generation_id = :generation_id AND task_id = :task_id""")
 
 

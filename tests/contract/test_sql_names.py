@@ -22,12 +22,15 @@ import pytest
 
 from reconciler.postgres import connection as connections
 from reconciler.postgres.claims.claims import Claims
+from reconciler.postgres.create_rates import CreateRates
 from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.heartbeat import Heartbeat
+from reconciler.postgres.hooks import DeliveredHook
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.postgres.ledger.verification import VerificationQueue
 from reconciler.postgres.migrations.migrate import migrate
+from reconciler.postgres.orphans import Orphans
 from reconciler.postgres.outbox import Outbox
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import IN_FLIGHT, OPEN_OR_UNHEALED, TASK_ID_IS_INDEXED
@@ -119,7 +122,8 @@ def parts(database: Database, table: TableShape) -> Sequence[object]:
     return (
         Claims(database, table, REACH, instance=uuid4(), term=30, traced=True), Inbox(database, table),
         Reports(database, table), GenerationList(database, table, scope), ChangeFeed(database, table),
-        CreateRequests(database, table, rate=5, provider="kie"), Retention(database, table, term=30),
+        CreateRequests(database, table, rates=CreateRates(database, rate=5, user_rate=5), provider="kie"),
+        Retention(database, table, term=30), Orphans(database, table), DeliveredHook(database, table),
         VerificationQueue(database, table, term=30), Reopener(database, table, term=30), Outbox(database),
         Heartbeat(database, uuid4(), term=30), ActivityReader(database, alive=timedelta(seconds=60)),
     )  # fmt: skip
@@ -159,7 +163,10 @@ async def test_no_statement_means_anything_that_a_stranger_made_N6(
 
     async with planted(empty_dsn) as (owner, address):
         await owner.execute(
-            f"CREATE FUNCTION reconciler.on_failed({tables.id}, text) RETURNS void LANGUAGE sql AS 'SELECT'"
+            f"CREATE FUNCTION reconciler.on_failed({tables.id}, text) RETURNS void LANGUAGE sql AS 'SELECT';"
+            f"CREATE FUNCTION reconciler.on_failed({tables.id}, text, text) RETURNS void LANGUAGE sql AS 'SELECT';"
+            f"CREATE FUNCTION reconciler.on_delivered({tables.id}, text) RETURNS void LANGUAGE sql AS 'SELECT';"
+            f"CREATE FUNCTION reconciler.on_order({tables.id}, uuid, text, jsonb) RETURNS void LANGUAGE sql AS 'SELECT'"
         )
         database = Database(address)
         async with database.transaction() as connection:
@@ -231,7 +238,7 @@ async def live(life: Life, owner: asyncpg.Connection) -> None:
 
 async def ask(built: Sequence[Any]) -> None:
     """Ask what the commands, the routes and the rounds ask."""
-    _, inbox, reports, listed, feed, _, retention, verified, reopener, outbox, _, activity = built
+    _, inbox, reports, listed, feed, _, retention, orphans, hook, verified, reopener, outbox, _, activity = built
     await inbox.keep(CallbackMessage("task-1", None, {"code": 200}, "digest"))
     await inbox.bodies("task-1")
     await reports.snapshot()
@@ -244,7 +251,9 @@ async def ask(built: Sequence[Any]) -> None:
     await listed.of_task("task-1", str(uuid4()))
     await feed.of([(row.generation.id, 0)])
     await feed.since(0, None)
-    await retention.orphans(timedelta(0))
+    await orphans.page(timedelta(0))
+    await retention.failed(timedelta(0))
+    await hook.call_next()
     await retention.deserted()
     await retention.enrol()
     await verified.due(5)

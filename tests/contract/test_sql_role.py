@@ -170,7 +170,8 @@ async def test_a_trigger_that_names_its_table_without_a_schema_runs_when_a_faile
         CREATE TRIGGER bury BEFORE DELETE ON public.generations FOR EACH ROW EXECUTE FUNCTION public.bury()""")
     (failed,) = await queued(owner, 1)
     await owner.execute(
-        "UPDATE public.generations SET status = 'failed', created_at = now() - interval '40 days';"
+        "UPDATE public.generations SET status = 'failed', created_at = now() - interval '40 days',"
+        " updated_at = now() - interval '40 days';"
         "ALTER TABLE public.generations DISABLE ROW LEVEL SECURITY"
     )
     async with member(dsn, "reconciler", "") as address:

@@ -128,15 +128,17 @@ def routes(authenticator: Authenticator, readiness_gate: ReadinessGate, *, users
     """Return the route; with `users_order` end users may order, too, but never those who are anonymous."""
     router = BodyRouter(tags=["kie"])
 
-    async def orderer(request: Request) -> Caller:
+    def orderer(caller: Caller = Depends(authenticator.caller)) -> Caller:
         """Return a caller who may order; Problem 403 for every other one."""
-        caller = await authenticator.identify(request)
         if caller.operator or (users_order and not caller.anonymous):
             return caller
         detail = "anonymous users may not order" if users_order else "only the shop orders here"
         raise Problem(403, "orders_closed", detail)
 
-    router.reads_body(_PATH, BodyRule(orderer, "users"))
+    async def admit(request: Request) -> Caller:
+        return orderer(await authenticator.identify(request))
+
+    router.reads_body(_PATH, BodyRule(admit, "users"))
 
     @router.post(_PATH, status_code=201, response_model=CreateTaskAnswer, responses=_RESPONSES)
     async def create(

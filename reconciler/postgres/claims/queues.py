@@ -49,14 +49,14 @@ LINES: Final = "'{0,1,2,3,4,5,6,7}'::smallint[]"
 """Every line of `sql/074_lines.sql`."""
 
 _QUEUE = f"""CASE WHEN {{line}} = 7 THEN 'requested' WHEN {{line}} = 6 THEN 'ended' WHEN {{line}} = 5 THEN 'hopeless'
-            WHEN {{line}} = 4 THEN 'failing' WHEN {{line}} > 0 AND {{late}} > {LONG} THEN 'patient'
+            WHEN {{line}} = 4 THEN 'failing' WHEN {{line}} > 0 AND {{late}} > {LONG}::float8 THEN 'patient'
             ELSE 'in_flight' END"""
 
 # The expected seconds between a task's end and now, roughly: the longer the wait was planned to be, the less likely the
 # task has ended. With equal tasks no row comes a second time before the others came once: one that was asked was due
 # later, and none gains faster than a row that was never asked about.
 _WASTE = """CASE WHEN line.n > 3 THEN late
-            ELSE late * least(1, (late + planned) / lasts) END"""
+            ELSE late * least(1.0::float8, (late + planned) / lasts) END"""
 # Seconds: how long the wait of a line was planned to be, and by when its tasks have ended at the latest, roughly.
 _NOMINAL = """(ARRAY[10, 4, 24, 200]::float8[])[line.n + 1] AS planned,
                            (ARRAY[60, 60, 240, 2000]::float8[])[line.n + 1] AS lasts"""
@@ -86,7 +86,7 @@ heads AS MATERIALIZED (
            SELECT w.ctid AS place, {LATE} AS late FROM reconciler.work w
             WHERE w.line = line.n AND {due} ORDER BY w.due_at LIMIT 2 * :limit) AS first),
 chosen AS MATERIALIZED (
-    SELECT place, waste, (held + nth)::float8 / weight AS turn
+    SELECT place, waste, (held + nth)::float8 / weight::float8 AS turn
       FROM (SELECT *, row_number() OVER (PARTITION BY queue ORDER BY waste DESC) AS nth FROM heads) AS ranked
       JOIN unnest(:queues::text[], :held::int[], :weights::int[]) AS share (queue, held, weight) USING (queue)
      ORDER BY turn, waste DESC LIMIT 2 * :limit),

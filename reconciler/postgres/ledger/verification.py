@@ -71,9 +71,9 @@ WITH at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
      ORDER BY generation_id FOR UPDATE {locked}),
 moved AS (
-    UPDATE reconciler.work w SET audit_at = now() + :seconds * interval '1 second'
+    UPDATE reconciler.work w SET audit_at = now() + :seconds::float8 * interval '1 second'
       FROM at_hand WHERE w.generation_id = at_hand.generation_id AND w.delivered_at IS NOT NULL
-       AND (w.audit_at IS NULL OR w.audit_at > now() + :seconds * interval '1 second'))
+       AND (w.audit_at IS NULL OR w.audit_at > now() + :seconds::float8 * interval '1 second'))
 SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
 EXCEPT SELECT generation_id FROM at_hand""")
 

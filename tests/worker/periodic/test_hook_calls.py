@@ -6,10 +6,11 @@ import pytest
 import structlog
 
 from reconciler.bootstrap import Parts
+from reconciler.domain.model import Trigger
 from reconciler.errors import Transient
 from reconciler.postgres.hooks import DeliveredHook
 from reconciler.postgres.pool import Database
-from reconciler.worker.periodic.hook_calls import call_hooks
+from reconciler.worker.periodic.hook_calls import HookCalls
 from tests.worker.periodic.daemon_tasks import built, task
 from tests.worker.rig import Rig
 
@@ -48,5 +49,37 @@ async def test_an_instance_that_only_observes_calls_no_hook(rig: Rig) -> None:
 
 async def test_while_the_database_is_away_the_round_ends_with_that_error(parts: Parts) -> None:
     away = Database("postgresql://127.0.0.1:9/nothing")
-    with pytest.raises(Transient):
-        await call_hooks(DeliveredHook(away, parts.table))
+    calls = HookCalls(DeliveredHook(away, parts.table), sweep_seconds=3600.0)
+    # It looks again at the next round: nothing was found out.
+    for _ in range(2):
+        with pytest.raises(Transient):
+            await calls.run_once()
+
+
+async def test_without_a_delivery_it_looks_once_a_sweep_and_a_failed_call_is_tried_again_soon(
+    rig: Rig, parts: Parts
+) -> None:
+    await rig.pool.execute(HOOK)
+    calls = HookCalls(DeliveredHook(parts.pools.application, parts.table), sweep_seconds=3600.0)
+    try:
+        await calls.run_once()
+        await rig.pool.execute(DUE, ["bad-1"])
+        await calls.run_once()
+        assert await tries(rig) == [0]
+        row = await rig.insert(task_id=rig.kie.add_task())
+        outcome = await parts.worker.once(row, Trigger.SYNC)
+        assert outcome is not None
+        calls.on_visit(outcome)
+        for count in (1, 2):
+            await calls.run_once()
+            assert await tries(rig) == [count]
+            await rig.pool.execute("UPDATE reconciler.hook_calls SET due_at = now() WHERE task_id = 'bad-1'")
+    finally:
+        await rig.pool.execute("DROP FUNCTION reconciler.on_delivered(uuid, text); DELETE FROM reconciler.hook_calls")
+
+
+async def tries(rig: Rig) -> list[int]:
+    """How often the call about bad-1 was tried."""
+    return [
+        row["tries"] for row in await rig.pool.fetch("SELECT tries FROM reconciler.hook_calls WHERE task_id = 'bad-1'")
+    ]
