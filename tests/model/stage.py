@@ -33,13 +33,14 @@ from reconciler.http.app import application
 from reconciler.http.readiness_gate import ReadinessGate
 from reconciler.http.routes import callback
 from reconciler.kie.callback_proofs import CallbackProofs
+from reconciler.postgres import rate_limit
 from reconciler.postgres.claims import unacknowledged_claims
 from reconciler.postgres.clock import ClockMark
 from reconciler.postgres.create_requests import Order, Requester
 from reconciler.postgres.ledger.reopen import Reopener
 from reconciler.simulator import Simulator
 from reconciler.simulator.world import RequestCounts
-from reconciler.worker import poll, visit, worker
+from reconciler.worker import visit, worker
 from reconciler.worker.create import create_task, record_outcome
 from reconciler.worker.create.create_task import CreateAnswer
 from testkit.standins.storage import Bucket, SupabaseStorage
@@ -240,8 +241,9 @@ class Stage:
         return {row: await self.work(row) for row in gone}
 
     async def work(self, row: str) -> str | None:
+        """Everything about a row but when it is audited: a lost lease brings that forward."""
         found: str | None = await self.rig.pool.fetchval(
-            "SELECT w::text || coalesce(jsonb_agg(a ORDER BY a.task_id, a.n)::text, '') FROM reconciler.work w"
+            "SELECT (to_jsonb(w) - 'audit_at')::text || coalesce(jsonb_agg(a ORDER BY a.task_id, a.n)::text, '') FROM reconciler.work w"
             "  LEFT JOIN reconciler.assets a USING (generation_id) WHERE generation_id = $1 GROUP BY w.*",
             row,
         )
@@ -325,7 +327,7 @@ async def staged(dsn: str, folder: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         stack.enter_context(fateful())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(poll, "WINDOW", 0.0)
+        patch.setattr(rate_limit, "WINDOW", 0.0)
         patch.setattr(visit, "random", SimpleNamespace(random=lambda: 0.5))
         patch.setattr(worker, "IDLE_SECONDS", 0.0)
         patch.setattr(create_task, "WRITING", 0.05)

@@ -11,8 +11,8 @@ import pytest
 from reconciler.bootstrap import Parts
 from reconciler.domain.model import Trigger
 from reconciler.errors import LeaseLost, Transient
+from reconciler.postgres import rate_limit
 from reconciler.simulator import MediaSpec
-from reconciler.worker import poll
 from testkit.standins.storage.faults import at_random
 from tests.worker.rig import Rig
 
@@ -30,7 +30,7 @@ async def test_three_instances_among_faults_deliver_everything_once(
 ) -> None:
     rig, dice = supabase_rig, random.Random(seed)
     assert rig.storage is not None
-    monkeypatch.setattr(poll, "WINDOW", 0.02)
+    monkeypatch.setattr(rate_limit, "WINDOW", 0.02)
     rig.kie.seed, rig.kie.faults, rig.kie.slow_seconds = seed, 0.4, 0.02
     rig.storage.faults.roll = at_random(0.15, seed)
     ids = [await rig.order(results=dice.choices(KINDS, k=dice.randint(1, 4))) for _ in range(40)]

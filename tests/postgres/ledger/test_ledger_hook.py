@@ -186,7 +186,10 @@ async def test_a_generation_that_is_deleted_and_inserted_again_gets_no_second_re
     generation_id = await by_task.insert(task_id="first")
     await failed(by_task, generation_id, "refused")
     if forget == "cleanup":
-        await by_task.change(generation_id, "created_at = now() - interval '60 days'")
+        past = "now() - interval '60 days'"
+        await by_task.change(generation_id, f"created_at = {past}, updated_at = {past}")
+        await by_task.set(generation_id, f"failed_at = {past}, task_since = {past}")
+        await by_task.pool.execute(f"UPDATE reconciler.events SET at = {past}")
         assert (await by_task.retention().failed(timedelta(days=30))).count == 1
     else:
         await by_task.pool.execute("DELETE FROM public.generations")
