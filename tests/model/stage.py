@@ -244,7 +244,8 @@ class Stage:
         """Everything about a row but when it is audited: a lost lease brings that forward."""
         found: str | None = await self.rig.pool.fetchval(
             "SELECT (to_jsonb(w) - 'audit_at')::text || coalesce(jsonb_agg(a ORDER BY a.task_id, a.n)::text, '')"
-            "  FROM reconciler.work w LEFT JOIN reconciler.assets a USING (generation_id) WHERE generation_id = $1 GROUP BY w.*",
+            "  FROM reconciler.work w LEFT JOIN reconciler.assets a USING (generation_id)"
+            " WHERE generation_id = $1 GROUP BY w.*",
             row,
         )
         return found
