@@ -69,7 +69,8 @@ async def test_a_hook_that_hangs_delays_no_delivery(rig: Rig) -> None:
     await rig.run()
     hanging = (
         "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND query LIKE 'SELECT count(*) FROM reconciler.on_delivered(%'"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'"
+        "   AND query LIKE '%FROM reconciler.on_delivered(%'"
     )
     await rig.delivered([await rig.order()])
     await until(lambda: rig.pool.fetchval(hanging), what="a call that hangs")
