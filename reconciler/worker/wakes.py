@@ -1,15 +1,23 @@
-"""The wakes that no claim has taken yet, in order: the requested ones first, then the announced ones.
+"""The wakes that no claim has taken yet: the requested ones first, in order, then the announced ones.
+
+Of these the oldest and the newest take turns, so that a row inserted after many others does not wait for all of them.
 
 A wake is a hint: one of a row that is in flight, one of a row that has ended long ago, or one of no row at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from reconciler.domain.model import Trigger
 
 BATCH = 500
 """The most announced generations that one statement looks at; those that are not ours cost nothing more."""
+
+
+def _ends_in_turns(names: Sequence[str], count: int) -> list[str]:
+    """Return the first name, the last one, the second, the last but one, and so on."""
+    count = min(count, len(names))
+    return [names[n // 2] if n % 2 == 0 else names[-1 - n // 2] for n in range(count)]
 
 
 class Wakes:
@@ -39,7 +47,7 @@ class Wakes:
         """Remove and return the next wakes: the requested ones for so many places, then announced ones."""
         announced = BATCH if len(self._announced) > self._few else max(places, 0)
         taken = dict(islice(self._requested.items(), max(places, 0)))
-        taken |= dict(islice(self._announced.items(), announced))
+        taken |= {name: self._announced[name] for name in _ends_in_turns(list(self._announced), announced)}
         for generation_id in taken:
             self._requested.pop(generation_id, None)
             self._announced.pop(generation_id, None)

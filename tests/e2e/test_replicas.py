@@ -18,8 +18,9 @@ ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-chil
 """Starts a program in a process namespace of its own, as containers do: its pid is always 1."""
 
 
+# All but the time of the next audit: a lost lease brings it forward.
 _KEPT = """
-SELECT (SELECT jsonb_agg(to_jsonb(w) ORDER BY generation_id) FROM reconciler.work w)
+SELECT (SELECT jsonb_agg(to_jsonb(w) - 'audit_at' ORDER BY generation_id) FROM reconciler.work w)
     || (SELECT jsonb_agg(to_jsonb(a) ORDER BY generation_id, n) FROM reconciler.assets a)
     || (SELECT jsonb_agg(to_jsonb(e) ORDER BY id) FROM reconciler.events e)
 """

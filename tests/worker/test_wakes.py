@@ -6,13 +6,22 @@ from reconciler.domain.model import Trigger
 from reconciler.worker.wakes import BATCH, Wakes
 
 
-def test_many_announced_generations_are_taken_in_their_order_and_by_batches() -> None:
+def test_the_oldest_and_the_newest_announced_generation_take_turns() -> None:
+    wakes = Wakes(few=9)
+    for n in range(6):
+        wakes.add(str(n), Trigger.NOTIFY)
+    assert list(wakes.take(3)) == ["0", "5", "1"]
+    assert list(wakes.take(9)) == ["2", "4", "3"]
+
+
+def test_many_announced_generations_are_taken_by_batches() -> None:
     wakes = Wakes(few=4)
     for n in range(BATCH + 5):
         wakes.add(str(n), Trigger.NOTIFY)
         wakes.add("0", Trigger.NOTIFY)
-    assert list(wakes.take(0)) == [str(n) for n in range(BATCH)]
-    assert list(wakes.take(1)) == [str(n) for n in range(BATCH, BATCH + 5)]
+    taken = [wakes.take(0), wakes.take(1)]
+    assert [len(batch) for batch in taken] == [BATCH, 5]
+    assert {name for batch in taken for name in batch} == {str(n) for n in range(BATCH + 5)}
     assert len(wakes) == 0
 
 
@@ -21,7 +30,7 @@ def test_few_announced_generations_wait_for_places() -> None:
     for n in range(4):
         wakes.add(str(n), Trigger.NOTIFY)
     assert wakes.take(0) == {}
-    assert list(wakes.take(3)) == ["0", "1", "2"]
+    assert list(wakes.take(3)) == ["0", "3", "1"]
 
 
 def test_requested_generations_are_taken_before_thousands_of_announced_ones_and_never_beyond_the_places() -> None:
@@ -43,14 +52,15 @@ def test_a_notification_takes_back_no_request() -> None:
     assert wakes.take(1) == {"row": Trigger.SYNC}
 
 
-def test_wakes_that_are_put_back_keep_their_place_before_later_ones() -> None:
+def test_wakes_that_are_put_back_are_the_oldest_again() -> None:
     wakes = Wakes(few=4)
     for name in ("first", "second"):
         wakes.add(name, Trigger.NOTIFY)
     taken = wakes.take(2)
     wakes.add("third", Trigger.NOTIFY)
     wakes.put_back(taken)
-    assert list(wakes.take(3)) == ["first", "second", "third"]
+    assert list(wakes.take(2)) == ["first", "third"]
+    assert list(wakes.take(1)) == ["second"]
 
 
 def test_only_what_may_be_taken_counts_as_waiting() -> None:

@@ -8,7 +8,7 @@ the slow ones of a group would fill that place for the group's own next ones, an
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -76,6 +76,7 @@ class FairSlots:
         self._waiting: dict[str, deque[_Waiter]] = {}
         self._aside = 0
         self._slow_aside = 0
+        self._surplus: Counter[str] = Counter()
         self._moved: dict[str, float] = {}
         self._moved_at = clock()
         self._review: asyncio.TimerHandle | None = None
@@ -131,8 +132,8 @@ class FairSlots:
             self._leave(slot)
 
     async def _enter(self, slot: Slot, patience: float | None) -> None:
-        # While a slot is free nobody waits, so nobody is overtaken here.
-        if self.free > 0 or (not self._waiting and self._move_slow_aside()):
+        # While a slot is free nobody waits who may have it, so nobody is overtaken here.
+        if self._fits(slot.group) and (self.free > 0 or (not self._waiting and self._move_slow_aside())):
             self._grant(slot)
             return
         waiting = len(self._waiting.get(slot.group, ()))
@@ -182,6 +183,11 @@ class FairSlots:
     def _leave(self, slot: Slot) -> None:
         if slot.aside:
             self._aside -= 1
+            if not slot.aside_as_slow:
+                self._surplus[slot.group] -= 1
+                # Only groups that have some are kept.
+                self._surplus = +self._surplus
+                self._grant_waiting()
             self._slow_aside -= slot.aside_as_slow
             return
         self._remove(slot)
@@ -201,10 +207,10 @@ class FairSlots:
 
     def _grant_waiting(self) -> None:
         """Give the free slots to the waiting groups in turn."""
-        while self.free > 0 and self._waiting:
-            alone = len(self._waiting) == 1
+        while self.free > 0 and (fitting := [group for group in self._waiting if self._fits(group)]):
+            alone = len(fitting) == 1
             # Two groups with half each leave no slot free, so one of those that wait can have it.
-            group = next(group for group in self._waiting if alone or self.held(group) < self.share)
+            group = next(group for group in fitting if alone or self.held(group) < self.share)
             waiters = self._waiting.pop(group)
             waiter = waiters.popleft()
             if waiters:
@@ -213,6 +219,13 @@ class FairSlots:
             if not waiter.granted.cancelled():
                 self._grant(waiter.slot)
                 waiter.granted.set_result(None)
+
+    def _fits(self, group: str) -> bool:
+        """Return whether a group may have a free slot: what was moved aside for others counts as held.
+
+        Else it would fill each slot that it had to leave, until no more can be aside.
+        """
+        return self.held(group) + self._surplus[group] < self.total
 
     def _plan_review(self) -> None:
         if self._review is None and self._waiting:
@@ -232,7 +245,10 @@ class FairSlots:
         largest = max(self._held.values(), key=len, default=[])
         if self.held(group) >= self.share or len(largest) <= self.share:
             return False
-        return self._move_aside(largest[0])
+        oldest = largest[0]
+        moved = self._move_aside(oldest)
+        self._surplus[oldest.group] += moved
+        return moved
 
     def _move_slow_aside(self) -> bool:
         """Move a slow holder aside, of the group with the most slots; return whether there was one."""

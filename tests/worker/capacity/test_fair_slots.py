@@ -109,6 +109,21 @@ async def test_a_waiting_group_gets_half_although_no_slot_is_freed() -> None:
     assert (slots.free, slots.aside, slots.waiting) == (8, 0, 0)
 
 
+async def test_a_group_that_had_to_leave_slots_fills_no_others_until_those_holders_end() -> None:
+    slots = FairSlots(4, patience=LONG, review=0.01)
+    silent = await held(slots, *["silent"] * 4)
+    more = await held(slots, *["silent"] * 4)
+    for _ in range(6):
+        (good,) = await held(slots, "good")
+        await until(lambda holder=good: holder.holds, what="a slot for the good one")
+        await end(good)
+    assert (slots.held("silent"), slots.aside, slots.free) == (3, 1, 1)
+    await end(silent[0])
+    assert (slots.held("silent"), slots.aside, slots.free) == (4, 0, 0)
+    await end(*silent, *more)
+    assert (slots.free, slots.aside, slots.waiting) == (4, 0, 0)
+
+
 @pytest.mark.parametrize(("total", "most"), [(1, 1), (2, 1), (4, 2), (8, 4)])
 async def test_slow_holders_make_way_for_their_own_group(total: int, most: int) -> None:
     slots = FairSlots(total, patience=LONG, review=0.01)
@@ -296,14 +311,14 @@ class SharedSlots(RuleBasedStateMachine):
                     assert all(self.slots.held(other) <= self.slots.share for other in "abc"), before
 
     @invariant()
-    def every_slot_is_held_or_free_and_nobody_waits_beside_a_free_one(self) -> None:
+    def every_slot_is_held_or_free_and_nobody_who_may_have_it_waits_beside_a_free_one(self) -> None:
         slots = self.slots
         holding = [holder for holder in self.holders if holder.holds]
         aside = [holder for holder in holding if holder.slot.aside]
         assert len(holding) - len(aside) + slots.free == slots.total
         assert slots.aside == len(aside) <= slots.total
         assert slots.waiting == len(self.holders) - len(holding)
-        assert slots.free == 0 or slots.waiting == 0
+        assert slots.free == 0 or not any(slots._fits(group) for group in slots._waiting)
 
     def teardown(self) -> None:
         for holder in self.holders:
