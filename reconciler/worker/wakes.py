@@ -23,8 +23,8 @@ def _ends_in_turns(names: Sequence[str], count: int) -> list[str]:
 class Wakes:
     """Wakes by generation; a second wake of a generation keeps the place of the first.
 
-    Up to `few` announced generations wait here for a place. Of more than that a batch is taken at once: the statement
-    drops what is not ours, and lets the rest become due.
+    The newest `few` announced generations wait here for a place. Of the older ones a batch is taken at once, whether
+    there are places or not: the statement drops what is not ours, and lets the rest become due.
     """
 
     def __init__(self, few: int) -> None:
@@ -45,9 +45,10 @@ class Wakes:
 
     def take(self, places: int) -> dict[str, Trigger]:
         """Remove and return the next wakes: the requested ones for so many places, then announced ones."""
-        announced = BATCH if len(self._announced) > self._few else max(places, 0)
+        names = list(self._announced)
         taken = dict(islice(self._requested.items(), max(places, 0)))
-        taken |= {name: self._announced[name] for name in _ends_in_turns(list(self._announced), announced)}
+        chosen = _ends_in_turns(names, max(places, 0)) + names[: min(max(len(names) - self._few, 0), BATCH)]
+        taken |= {name: self._announced[name] for name in chosen}
         for generation_id in taken:
             self._requested.pop(generation_id, None)
             self._announced.pop(generation_id, None)

@@ -14,15 +14,16 @@ def test_the_oldest_and_the_newest_announced_generation_take_turns() -> None:
     assert list(wakes.take(9)) == ["2", "4", "3"]
 
 
-def test_many_announced_generations_are_taken_by_batches() -> None:
+def test_of_many_announced_generations_the_older_ones_are_taken_by_batches_and_the_newest_wait_for_places() -> None:
     wakes = Wakes(few=4)
-    for n in range(BATCH + 5):
+    for n in range(BATCH + 9):
         wakes.add(str(n), Trigger.NOTIFY)
         wakes.add("0", Trigger.NOTIFY)
-    taken = [wakes.take(0), wakes.take(1)]
-    assert [len(batch) for batch in taken] == [BATCH, 5]
-    assert {name for batch in taken for name in batch} == {str(n) for n in range(BATCH + 5)}
-    assert len(wakes) == 0
+    assert list(wakes.take(0)) == [str(n) for n in range(BATCH)]
+    newest = str(BATCH + 8)
+    assert list(wakes.take(2)) == [str(BATCH), newest, *(str(BATCH + n) for n in range(1, 5))]
+    assert wakes.take(0) == {}
+    assert list(wakes.take(9)) == [str(BATCH + n) for n in (5, 7, 6)]
 
 
 def test_few_announced_generations_wait_for_places() -> None:
