@@ -17,12 +17,14 @@ class Queue(StrEnum):
     """The queues that share the places of a process.
 
     WOKEN rows were announced. REQUESTED ones were woken by a callback or a person, and became due before they were
-    claimed. PATIENT rows are in flight, have been asked about and have been overdue for LONG. The user of an ENDED row
-    sees an end already: it lacks its asset, or a late result is waited for.
+    claimed. FRESH ones are in flight, were never asked about and became due just now: behind a bulk INSERT they would
+    wait for all of it, so the newest have a share. PATIENT rows are in flight, have been asked about and have been
+    overdue for LONG. The user of an ENDED row sees an end already: it lacks its asset, or a late result is waited for.
     """
 
     WOKEN = "woken"
     REQUESTED = "requested"
+    FRESH = "fresh"
     IN_FLIGHT = "in_flight"
     PATIENT = "patient"
     FAILING = "failing"
@@ -33,6 +35,7 @@ class Queue(StrEnum):
 WEIGHTS: Mapping[Queue, int] = MappingProxyType(
     {
         Queue.REQUESTED: 8,
+        Queue.FRESH: 8,
         Queue.IN_FLIGHT: 8,
         Queue.PATIENT: 3,
         Queue.FAILING: 3,
@@ -42,6 +45,9 @@ WEIGHTS: Mapping[Queue, int] = MappingProxyType(
 )
 """How the places are shared by the queues of due rows while all of them wait."""
 
+NEW = 10
+"""Seconds overdue up to which a row that was never asked about is fresh."""
+
 LONG = 120
 """Seconds overdue after which a row that was asked before gets a share of its own beside rows never asked about."""
 
@@ -50,7 +56,7 @@ LINES: Final = "'{0,1,2,3,4,5,6,7}'::smallint[]"
 
 _QUEUE = f"""CASE WHEN {{line}} = 7 THEN 'requested' WHEN {{line}} = 6 THEN 'ended' WHEN {{line}} = 5 THEN 'hopeless'
             WHEN {{line}} = 4 THEN 'failing' WHEN {{line}} > 0 AND {{late}} > {LONG}::float8 THEN 'patient'
-            ELSE 'in_flight' END"""
+            {{fresh}}ELSE 'in_flight' END"""
 
 # The expected seconds between a task's end and now, roughly: the longer the wait was planned to be, the less likely the
 # task has ended. With equal tasks no row comes a second time before the others came once: one that was asked was due
@@ -64,9 +70,13 @@ _NOMINAL = """(ARRAY[10, 4, 24, 200]::float8[])[line.n + 1] AS planned,
 LATE: Final = "extract(epoch FROM now() - w.due_at)::float8"
 
 
-def queue_of(line: str, late: str) -> str:
-    """Return the SQL that names the queue of a row: of its line, and of how many seconds it is overdue."""
-    return _QUEUE.format(line=line, late=late)
+def queue_of(line: str, late: str, *, fresh: bool = True) -> str:
+    """Return the SQL that names the queue of a row: of its line, and of how many seconds it is overdue.
+
+    Without `fresh` a fresh row counts as one in flight: it waits there, too.
+    """
+    fresh_rows = f"WHEN {line} = 0 AND {late} <= {NEW}::float8 THEN 'fresh' " if fresh else ""
+    return _QUEUE.format(line=line, late=late, fresh=fresh_rows)
 
 
 def picked_due(since: str) -> str:
@@ -79,17 +89,21 @@ def picked_due(since: str) -> str:
     places = "ARRAY(SELECT place FROM chosen ORDER BY turn, waste DESC)"
     return f"""
 heads AS MATERIALIZED (
-    SELECT first.place, {queue_of("line.n", "first.late")} AS queue, {_WASTE} AS waste
+    SELECT first.place, {queue_of("line.n", "first.late", fresh=False)} AS queue, {_WASTE} AS waste
       FROM unnest({LINES}) AS line (n)
      CROSS JOIN LATERAL (SELECT {_NOMINAL}) AS nominal
      CROSS JOIN LATERAL (
            SELECT w.ctid AS place, {LATE} AS late FROM reconciler.work w
-            WHERE w.line = line.n AND {due} ORDER BY w.due_at LIMIT 2 * :limit) AS first),
+            WHERE w.line = line.n AND {due} ORDER BY w.due_at LIMIT 2 * :limit) AS first
+     UNION ALL
+    (SELECT w.ctid, 'fresh', -{LATE} FROM reconciler.work w
+      WHERE w.line = 0 AND {due} AND w.due_at > now() - interval '{NEW} seconds'
+      ORDER BY w.due_at DESC LIMIT 2 * :limit)),
 chosen AS MATERIALIZED (
-    SELECT place, waste, (held + nth)::float8 / weight::float8 AS turn
+    SELECT place, max(waste) AS waste, min((held + nth)::float8 / weight::float8) AS turn
       FROM (SELECT *, row_number() OVER (PARTITION BY queue ORDER BY waste DESC) AS nth FROM heads) AS ranked
       JOIN unnest(:queues::text[], :held::int[], :weights::int[]) AS share (queue, held, weight) USING (queue)
-     ORDER BY turn, waste DESC LIMIT 2 * :limit),
+     GROUP BY place ORDER BY turn, waste DESC LIMIT 2 * :limit),
 picked AS (
     SELECT w.generation_id FROM reconciler.work w WHERE w.ctid = ANY ({places}) AND {due}
      ORDER BY array_position({places}, w.ctid) LIMIT :limit FOR UPDATE SKIP LOCKED)"""

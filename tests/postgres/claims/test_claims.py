@@ -104,7 +104,7 @@ async def test_a_row_claimed_by_its_due_time_is_a_poll_although_it_was_woken_bef
 
 async def test_the_longest_overdue_row_comes_first_and_the_limit_holds(books: Books) -> None:
     ids = [await rested(books) for _ in range(3)]
-    for generation_id, seconds in zip(ids, (5, 50, 500), strict=True):
+    for generation_id, seconds in zip(ids, (20, 50, 500), strict=True):
         await books.set(generation_id, f"due_at = now() - {seconds} * interval '1 second'")
     claims = await books.claims().due(2)
     assert {claim.generation_id for claim in claims} == {ids[1], ids[2]}

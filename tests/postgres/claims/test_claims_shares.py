@@ -9,7 +9,7 @@ from reconciler.domain import poll_interval
 from reconciler.domain.model import Trigger
 from reconciler.domain.poll_interval import MIN_POLL_PRICE, PRIORS
 from reconciler.postgres.claims.claims import Claims
-from reconciler.postgres.claims.queues import LONG, WEIGHTS, Queue
+from reconciler.postgres.claims.queues import LONG, NEW, WEIGHTS, Queue
 from tests.postgres.books import OURS, Books
 
 FILL = """
@@ -18,7 +18,8 @@ SELECT $1 || n, now() - ($2 + n / 1000.0) * interval '1 second', $3, 'task', $4,
 """
 SORTS = {
     Queue.REQUESTED: (1.0, "queued", 1, 0, "callback"),
-    Queue.IN_FLIGHT: (1.0, "queued", 0, 0, None),
+    Queue.FRESH: (1.0, "queued", 0, 0, None),
+    Queue.IN_FLIGHT: (NEW + 1.0, "queued", 0, 0, None),
     Queue.PATIENT: (LONG + 10.0, "generating", 1, 0, None),
     Queue.FAILING: (1.0, "queued", 1, 1, None),
     Queue.HOPELESS: (1.0, "queued", 9, 9, None),
@@ -53,7 +54,18 @@ async def test_n3_each_queue_has_its_share_of_the_places_however_many_rows_wait_
 async def test_n3_a_row_of_any_sort_is_claimed_soon_before_thousands_of_every_other(books: Books, queue: Queue) -> None:
     for other in WEIGHTS:
         await fill(books, other, 1 if other is queue else 2000)
-    assert queue in await served(books.claims(), 13)
+    assert queue in await served(books.claims(), 17)
+
+
+async def test_n3_of_rows_never_asked_about_the_newest_has_a_share_beside_a_bulk_that_became_due_earlier(
+    books: Books,
+) -> None:
+    await books.pool.execute(FILL, "bulk-", 0.5, "queued", 0, 0, None, 3000)
+    await books.pool.execute(FILL, "new-", 0.0, "queued", 0, 0, None, 1)
+    assert "new-1" in [claim.generation_id for claim in await books.claims().due(2)]
+    await books.pool.execute("UPDATE reconciler.work SET due_at = due_at - interval '1 minute' WHERE lease IS NULL")
+    await books.pool.execute(FILL, "newer-", 0.0, "queued", 0, 0, None, 1)
+    assert "newer-1" in [claim.generation_id for claim in await books.claims().due(4)]
 
 
 async def test_n3_a_queue_alone_gets_every_place(books: Books) -> None:
