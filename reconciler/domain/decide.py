@@ -360,7 +360,7 @@ def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime
     """Come again when there may be room, before the addresses expire; a spare request to KIE would not help."""
     if _media_has_ended(row, now, policy) and not is_repair(row):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
-    due = now + timedelta(seconds=max(postponed.wait, poll_interval.MIN_INTERVAL))
+    due = now + timedelta(seconds=min(max(postponed.wait, poll_interval.MIN_INTERVAL), poll_interval.LONGEST_WAIT))
     if row.media_deadline is not None:
         due = min(due, max(row.media_deadline, now + timedelta(seconds=RECOVERY_SECONDS)))
     return Reschedule(due, due, row.reason or postponed.reason, finding=row.finding)

@@ -7,7 +7,7 @@ when the database does not give the lock, and `repeated` when a try is due; the 
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, assert_never
 
 from reconciler.domain.model import AttachTask, Fail, Finish, LockedWrite, Reschedule, Row
 
@@ -57,6 +57,8 @@ def to_json(write: LockedWrite) -> dict[str, object]:
             decision = {"finish": True, "recheck_at": _text(recheck_at)}
         case Fail(reason, recheck_at):
             decision = {"fail": reason, "recheck_at": _text(recheck_at)}
+        case _:
+            assert_never(write.decision)
     about = {"task_id": write.task_id, "status": write.status, "polls": write.polls}
     return {**decision, **about, "since": write.since.isoformat(), "tries": write.tries}
 
