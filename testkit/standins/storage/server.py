@@ -51,6 +51,7 @@ class SupabaseStorage:
         self._port = port
         self._trusted: dict[str, dict[str, Any]] = {}
         self._runner: web.AppRunner | None = None
+        self._kept: socket.socket | None = None
         self.url = ""
         self.key = self.token("service_role")
 
@@ -65,6 +66,7 @@ class SupabaseStorage:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        self._release_port()
         self.shelf.close()
 
     def _socket(self) -> socket.socket:
@@ -74,7 +76,13 @@ class SupabaseStorage:
             # What the kernel takes in for a server that does not read must be less than a body.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         listening.bind(("127.0.0.1", self._port))
+        self._release_port()
         return listening
+
+    def _release_port(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     async def stop(self) -> None:
         """Goes away as a server does; what it keeps stays, and `__aenter__` brings it back on the same port."""
@@ -82,6 +90,10 @@ class SupabaseStorage:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+            # Without it another server, or the other end of a connection, may get the port, and answer.
+            self._kept = socket.socket()
+            self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._kept.bind(("127.0.0.1", self._port))
         self.closing.clear()
 
     @property
