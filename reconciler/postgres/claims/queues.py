@@ -67,7 +67,8 @@ _WASTE = """CASE WHEN line.n > 3 THEN late
 _NOMINAL = """(ARRAY[10, 4, 24, 200]::float8[])[line.n + 1] AS planned,
                            (ARRAY[60, 60, 240, 2000]::float8[])[line.n + 1] AS lasts"""
 
-LATE: Final = "extract(epoch FROM now() - w.due_at)::float8"
+LATE: Final = "extract(epoch FROM now() - greatest(w.due_at, now() - interval '1 year'))::float8"
+"""How many seconds a row is overdue, a year at most: before PostgreSQL 17 no infinite time can be subtracted."""
 
 
 def queue_of(line: str, late: str, *, fresh: bool = True) -> str:
