@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from reconciler.domain.model import Ready
+from reconciler.domain.observations import Ready
 from reconciler.domain.results import from_addresses
 
 

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from reconciler.domain import results
-from reconciler.domain.model import (
+from reconciler.domain.model import Result, Row
+from reconciler.domain.observations import (
     CallbackResult,
     DeliveryFailed,
     DeliveryPostponed,
@@ -16,8 +17,6 @@ from reconciler.domain.model import (
     NotPolled,
     Observation,
     Ready,
-    Result,
-    Row,
     Stored,
     TaskIdentified,
     TaskNotIdentified,

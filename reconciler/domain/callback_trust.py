@@ -7,7 +7,8 @@ The poller calls this; no other module trusts the content of a callback.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from reconciler.domain.model import CallbackResult, Failed, Observation, Ready, Row, Unreachable
+from reconciler.domain.model import Row
+from reconciler.domain.observations import CallbackResult, Failed, Observation, Ready, Unreachable
 
 FAILED_POLLS = 3
 """This many polls in a row, the last one included, must have failed to reach KIE.

@@ -12,27 +12,43 @@ from typing import assert_never
 
 from reconciler.domain import poll_interval
 from reconciler.domain.absorb import failure_reason
+from reconciler.domain.elapsed import (
+    EMPTY_BELIEVED_AFTER,
+    EMPTY_LOOKS,
+    MEDIA_LIFE,
+    age,
+    age_since_step,
+    has_failed_long,
+    has_passed,
+    has_waited_for_missing,
+    may_give_up,
+    media_has_ended,
+    task_start,
+)
+from reconciler.domain.ended_rows import is_extension, is_repair, may_move
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,
     AttachTask,
-    CallbackResult,
     Decision,
     Deliver,
-    DeliveryFailed,
-    DeliveryPostponed,
     Done,
     Fail,
-    Failed,
     Finish,
     IdentifyTask,
-    NotPolled,
-    Observation,
     Policy,
     Poll,
-    Ready,
     Reschedule,
     Row,
+)
+from reconciler.domain.observations import (
+    CallbackResult,
+    DeliveryFailed,
+    DeliveryPostponed,
+    Failed,
+    NotPolled,
+    Observation,
+    Ready,
     Stored,
     TaskIdentified,
     TaskNotIdentified,
@@ -41,32 +57,9 @@ from reconciler.domain.model import (
     Unreadable,
     Working,
 )
-from reconciler.domain.object_keys import is_object_of, points_at_provider
-
-MEDIA_LIFE = timedelta(days=14)
-"""How long the provider keeps media at most; after that nothing can be fetched."""
-
-EMPTY_BELIEVED_AFTER = timedelta(minutes=40)
-"""A success without output is believed this long after KIE first reported it.
-
-Some dialects are reported to show their addresses later than their success."""
-
-EMPTY_LOOKS = 4
-"""At least this many looks, each two minutes after the one before, must have found the success without output.
-
-A daemon that stood still for 40 minutes has looked only twice."""
-
-MISSING_AFTER_COMPLETION = timedelta(minutes=20)
-"""A result that KIE announced without an address is waited for until this long after KIE completed the task."""
-
-MISSING_AFTER_SEEN = timedelta(minutes=10)
-"""A result without an address is waited for at least this long after we first saw that it is missing."""
 
 UNKNOWN_AFTER = timedelta(seconds=60)
 """A task that KIE does not know at this age is a finding; KIE can be slow to know a new one."""
-
-FAILING_FOR = timedelta(minutes=10)
-"""Conclusions from failures in a row need this much time since the first one: requested visits must not hurry them."""
 
 DELIVERY_ATTEMPTS = 5
 """A task that KIE finished is given up only after this many deliveries in a row have failed."""
@@ -95,7 +88,7 @@ The backoff between them adds up to 10 to 21 minutes; retries with spare request
 
 def decide(row: Row, observation: Observation, now: datetime, policy: Policy) -> Decision:
     """Return what happens next with a row that has absorbed this observation."""
-    if not _may_move(row, policy.provider_hosts):
+    if not may_move(row, policy.provider_hosts):
         return Done(f"status {row.status} is not one that the daemon changes")
     decision = _decide_eligible(row, observation, now, policy)
     if not isinstance(decision, Done) or not is_repair(row):
@@ -175,7 +168,7 @@ def _on_not_polled(row: Row, now: datetime, policy: Policy) -> Decision:
 
 def _first_poll(row: Row, now: datetime, policy: Policy) -> Decision:
     """Without a spare request, poll a new row for the first time when tasks of its model begin to end."""
-    due = _task_start(row) + timedelta(seconds=_poll_interval(row, 0.0, policy))
+    due = task_start(row) + timedelta(seconds=_poll_interval(row, 0.0, policy))
     if due <= now:
         return Poll()
     earliest = now + timedelta(seconds=poll_interval.MIN_INTERVAL)
@@ -194,7 +187,7 @@ def _without_task(row: Row, now: datetime, policy: Policy) -> Decision:
 
 
 def _no_task_finding(row: Row, now: datetime) -> str | None:
-    return "no_task" if _age(row, now) > timedelta(minutes=10) else None
+    return "no_task" if age(row, now) > timedelta(minutes=10) else None
 
 
 def _on_identification(
@@ -211,7 +204,7 @@ def _on_identification(
 def _on_working(row: Row, working: Working, now: datetime, policy: Policy) -> Decision:
     if _may_show_without_missing(row, now, policy) and not policy.observe:
         return _finish(row, now, policy)
-    if _may_give_up(row, now, policy):
+    if may_give_up(row, now, policy):
         return _give_up(row, now, policy)
     if row.status not in OPEN:
         return _wait_for_late_result(row, now, policy, f"KIE says {working.state}")
@@ -221,9 +214,9 @@ def _on_working(row: Row, working: Working, now: datetime, policy: Policy) -> De
 
 def _wait_for_late_result(row: Row, now: datetime, policy: Policy, reason: str) -> Decision:
     """The application already shows this row as ended, so poll rarely; a late result is still delivered."""
-    if _media_has_ended(row, now, policy):
+    if media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
-    if row.status in SUCCEEDED and _age_since_step(row, now, policy) <= policy.give_up_after and not is_extension(row):
+    if row.status in SUCCEEDED and age_since_step(row, now, policy) <= policy.give_up_after and not is_extension(row):
         # The application wrote success before KIE's record says so: its user waits for the asset.
         return _poll_again(row, now, policy, reason)
     due = now + _parked_wait(row, now)
@@ -245,7 +238,7 @@ def _on_ready(row: Row, ready: Ready, now: datetime, policy: Policy) -> Decision
 def _on_empty(row: Row, now: datetime, policy: Policy) -> Decision:
     """KIE says success and has given no output: ask again by the clock; only time and several looks conclude."""
     since = now - (row.empty_since or now)
-    if not _has_passed(EMPTY_BELIEVED_AFTER, row.empty_since, now, policy) or row.empties < EMPTY_LOOKS:
+    if not has_passed(EMPTY_BELIEVED_AFTER, row.empty_since, now, policy) or row.empties < EMPTY_LOOKS:
         return _look_again(now, since, row.reason or "", finding="empty_success")
     if row.status not in OPEN:
         return _wait_for_late_result(row, now, policy, row.reason or "")
@@ -264,7 +257,7 @@ def _finish(row: Row, now: datetime, policy: Policy) -> Decision:
     if is_extension(row):
         return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now, policy)
     seen = row.missing_since or now
-    waited = _has_waited_for_missing(row, now, policy)
+    waited = has_waited_for_missing(row, now, policy)
     if waited and is_repair(row):
         return Done("KIE no longer gives every result")
     if waited and row.stored:
@@ -273,20 +266,15 @@ def _finish(row: Row, now: datetime, policy: Policy) -> Decision:
     return _look_again(now, now - seen, reason)
 
 
-def _has_waited_for_missing(row: Row, now: datetime, policy: Policy) -> bool:
-    completed = _has_passed(MISSING_AFTER_COMPLETION, row.completed_at, now, policy)
-    return completed and _has_passed(MISSING_AFTER_SEEN, row.missing_since, now, policy)
-
-
 def _may_show_without_missing(row: Row, now: datetime, policy: Policy) -> bool:
     """Whether only missing results are left, and were waited for: that KIE is silent must not prolong the wait."""
-    return row.status in OPEN and bool(row.stored) and not row.unstored and _has_waited_for_missing(row, now, policy)
+    return row.status in OPEN and bool(row.stored) and not row.unstored and has_waited_for_missing(row, now, policy)
 
 
 def _wait_for_missing(row: Row, now: datetime, policy: Policy) -> Decision:
     """The row shows what KIE has given; ask rarely for the rest, until its media is gone."""
     reason = f"{row.shown} of {len(row.results)} results are delivered; KIE has not given the others"
-    if _media_has_ended(row, now, policy):
+    if media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {reason}")
     due = now + _parked_wait(row, now)
     return Reschedule(due, due, reason, finding="results_missing")
@@ -294,7 +282,7 @@ def _wait_for_missing(row: Row, now: datetime, policy: Policy) -> Decision:
 
 def _keep_waiting(row: Row, now: datetime, policy: Policy) -> Decision:
     """KIE has output that we cannot take yet: keep the row in flight, and say so, until its media is gone."""
-    if _media_has_ended(row, now, policy):
+    if media_has_ended(row, now, policy):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     return _look_again(now, now - (row.completed_at or now), row.reason or "", finding=row.finding)
 
@@ -324,7 +312,7 @@ def _on_failed(row: Row, failed: Failed, now: datetime, policy: Policy) -> Decis
 def _on_task_unknown(row: Row, now: datetime, policy: Policy) -> Decision:
     if row.unknowns < policy.key_count:
         return _try_next_key(row, now)
-    overdue = row.status in OPEN and _age(row, now) > UNKNOWN_AFTER
+    overdue = row.status in OPEN and age(row, now) > UNKNOWN_AFTER
     return _retry(replace(row, finding="task_unknown" if overdue else None), now, policy, None)
 
 
@@ -350,15 +338,15 @@ def _on_unreachable(row: Row, observation: Unreachable, now: datetime, policy: P
 def _on_delivery_failed(row: Row, failed: DeliveryFailed, now: datetime, policy: Policy) -> Decision:
     """A dead address or an error page is given up in the end; a bound of ours or our storage never fails a result."""
     provider_failed = failed.stage == "fetch" and failed.reason not in OUR_BOUNDS
-    lasting = row.failures >= DELIVERY_ATTEMPTS and _has_failed_long(row, now, policy)
-    if provider_failed and lasting and _may_give_up(row, now, policy):
+    lasting = row.failures >= DELIVERY_ATTEMPTS and has_failed_long(row, now, policy)
+    if provider_failed and lasting and may_give_up(row, now, policy):
         return _give_up(row, now, policy)
     return _retry(row, now, policy, failed.retry_after, permanent=failed.permanent and not failed.gone)
 
 
 def _on_delivery_postponed(row: Row, postponed: DeliveryPostponed, now: datetime, policy: Policy) -> Decision:
     """Come again when there may be room, before the addresses expire; a spare request to KIE would not help."""
-    if _media_has_ended(row, now, policy) and not is_repair(row):
+    if media_has_ended(row, now, policy) and not is_repair(row):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     due = now + timedelta(seconds=min(max(postponed.wait, poll_interval.MIN_INTERVAL), poll_interval.LONGEST_WAIT))
     if row.media_deadline is not None:
@@ -371,14 +359,14 @@ def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *
         return _finish(row, now, policy)
     # One missed poll says nothing about output that KIE has reported, be it unreadable or not there yet.
     ended = bool(row.results) or row.completed_at is not None
-    if _may_give_up(row, now, policy) and not ended:
+    if may_give_up(row, now, policy) and not ended:
         return _give_up(row, now, policy)
-    lost = row.failures >= REPAIR_ATTEMPTS and _has_failed_long(row, now, policy)
-    if _media_has_ended(row, now, policy) and (lost or not is_repair(row)):
+    lost = row.failures >= REPAIR_ATTEMPTS and has_failed_long(row, now, policy)
+    if media_has_ended(row, now, policy) and (lost or not is_repair(row)):
         return Done(f"nothing left to fetch after {MEDIA_LIFE.days} days; last: {row.reason}")
     wait = poll_interval.backoff(row.failures, policy.jitter, retry_after)
     # Neither a task that has ended is parked, nor a failure: there the user waits only for our success.
-    parked = _age_since_step(row, now, policy) > policy.give_up_after and row.status in OPEN and not ended
+    parked = age_since_step(row, now, policy) > policy.give_up_after and row.status in OPEN and not ended
     if parked:
         wait = max(wait, _parked_wait(row, now).total_seconds())
     # A permanent failure ends only when a person changes something, and each retry may be a whole transfer.
@@ -391,31 +379,9 @@ def _retry(row: Row, now: datetime, policy: Policy, retry_after: float | None, *
     )
 
 
-def _has_failed_long(row: Row, now: datetime, policy: Policy) -> bool:
-    return _has_passed(FAILING_FOR, row.failing_since, now, policy)
-
-
-def _has_passed(span: timedelta, since: datetime | None, now: datetime, policy: Policy) -> bool:
-    """Whether so much time has surely passed since then: what cannot be taken back is concluded from nothing else.
-
-    A time from before the clock's last step proves nothing about the time until that step.
-    """
-    if since is None or not policy.clock_trusted:
-        return False
-    return now - max(since, policy.clock_stepped_at or since) >= span
-
-
 def _earliest_retry(wait: float, retry_after: float | None) -> float:
     """Return the seconds of a wait after which a spare request may retry."""
     return min(wait, max(RECOVERY_SECONDS, min(retry_after or 0.0, poll_interval.MAX_RETRY_AFTER)))
-
-
-def _may_give_up(row: Row, now: datetime, policy: Policy) -> bool:
-    """Whether KIE knows the task, has answered within the last hour, and `give_up_after` has passed."""
-    if row.status not in OPEN or policy.observe or row.acknowledged_at is None or row.answered_at is None:
-        return False
-    overdue = _has_passed(policy.give_up_after, _task_start(row), now, policy)
-    return overdue and now - row.answered_at <= timedelta(hours=1)
 
 
 def _give_up(row: Row, now: datetime, policy: Policy) -> Fail:
@@ -424,7 +390,7 @@ def _give_up(row: Row, now: datetime, policy: Policy) -> Fail:
 
 
 def _poll_again(row: Row, now: datetime, policy: Policy, reason: str, *, set_generating: bool = False) -> Reschedule:
-    interval = _poll_interval(row, _age_since_step(row, now, policy).total_seconds(), policy)
+    interval = _poll_interval(row, age_since_step(row, now, policy).total_seconds(), policy)
     earliest = now + timedelta(seconds=max(poll_interval.MIN_INTERVAL, interval / 4))
     return Reschedule(now + timedelta(seconds=interval), earliest, reason, set_generating=set_generating)
 
@@ -435,49 +401,4 @@ def _poll_interval(row: Row, age: float, policy: Policy) -> float:
 
 
 def _parked_wait(row: Row, now: datetime) -> timedelta:
-    return timedelta(seconds=poll_interval.parked_wait(_age(row, now).total_seconds()))
-
-
-def _age(row: Row, now: datetime) -> timedelta:
-    return max(now - _task_start(row), timedelta())
-
-
-def _age_since_step(row: Row, now: datetime, policy: Policy) -> timedelta:
-    """Return the age for the next poll: a row from before the clock's last step may be as young as the step."""
-    start = _task_start(row)
-    return max(now - max(start, policy.clock_stepped_at or start), timedelta())
-
-
-def _task_start(row: Row) -> datetime:
-    """Return when the row got its present task, as far as is known."""
-    return max(row.created_at, row.task_since or row.created_at)
-
-
-def _media_has_ended(row: Row, now: datetime, policy: Policy) -> bool:
-    return _has_passed(MEDIA_LIFE, row.completed_at or _task_start(row), now, policy)
-
-
-def _may_move(row: Row, provider_hosts: tuple[str, ...]) -> bool:
-    """Return whether the row is in flight, a success without every stored asset, or a failure that may be corrected."""
-    if row.status in OPEN or is_repair(row) or is_extension(row):
-        return True
-    if row.status in SUCCEEDED:
-        at_provider = points_at_provider(row.asset_url, provider_hosts) and not _has_receipt(row)
-        return not row.asset_url or at_provider or (row.made_again and is_object_of(row.id, row.asset_url))
-    return row.status == "failed" and (row.gave_up or row.reopened)
-
-
-def is_repair(row: Row) -> bool:
-    """Return whether the row shows an object of ours that is missing or changed: it is delivered once more."""
-    return row.status in SUCCEEDED and row.reopened and is_object_of(row.id, row.asset_url)
-
-
-def is_extension(row: Row) -> bool:
-    """Return whether the row shows fewer results than KIE announced: those that come later are added."""
-    lacking = row.shown is not None and row.shown < len(row.results)
-    return row.status in SUCCEEDED and lacking and _has_receipt(row)
-
-
-def _has_receipt(row: Row) -> bool:
-    """Whether asset_url is the address of a stored asset; its host alone may serve both the provider and us."""
-    return any(asset.stored and (row.asset_url or "").endswith(asset.path) for asset in row.assets)
+    return timedelta(seconds=poll_interval.parked_wait(age(row, now).total_seconds()))

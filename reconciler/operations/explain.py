@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from reconciler.domain.decide import MEDIA_LIFE
+from reconciler.domain.elapsed import MEDIA_LIFE
 from reconciler.domain.findings import FindingThresholds, Snapshot, findings, format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import points_at_provider

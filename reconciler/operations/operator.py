@@ -14,7 +14,8 @@ from typing import Literal
 
 import structlog
 
-from reconciler.domain.model import OPEN, SUCCEEDED, Observation, Trigger
+from reconciler.domain.model import OPEN, SUCCEEDED, Trigger
+from reconciler.domain.observations import Observation
 from reconciler.errors import LeaseLost
 from reconciler.operations.explain import ended
 from reconciler.postgres.ledger.reopen import Reopener

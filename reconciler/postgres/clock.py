@@ -19,7 +19,7 @@ import structlog
 
 from reconciler.boottime import boottime
 from reconciler.errors import Transient
-from reconciler.postgres.pool import Database
+from reconciler.postgres.pool import Database, StatementRunner
 from reconciler.postgres.predicates import far_ahead
 from reconciler.postgres.statement import Statement
 
@@ -196,7 +196,7 @@ class DatabaseClock:
         return True
 
 
-class CheckedDatabase:
+class CheckedDatabase(StatementRunner):
     """Runs each statement in a transaction whose now() this process has just compared; ClockUntrusted otherwise.
 
     In a statement that deletes by age, now() is then the very time that was checked.
@@ -205,22 +205,6 @@ class CheckedDatabase:
     def __init__(self, database: Database, clock: DatabaseClock) -> None:
         self._database = database
         self._clock = clock
-
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
-        """Run one statement and return its rows."""
-        return await self._run(lambda connection: connection.fetch(sql, *args))
-
-    async def row(self, sql: str, *args: object) -> asyncpg.Record | None:
-        """Run one statement and return its first row, or None."""
-        return await self._run(lambda connection: connection.fetchrow(sql, *args))
-
-    async def value(self, sql: str, *args: object) -> Any:
-        """Run one statement and return the first column of its first row, or None."""
-        return await self._run(lambda connection: connection.fetchval(sql, *args))
-
-    async def execute(self, sql: str, *args: object) -> None:
-        """Run one statement for its effect."""
-        await self._run(lambda connection: connection.execute(sql, *args))
 
     async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         async def once() -> T:

@@ -13,9 +13,8 @@ import asyncpg
 
 from reconciler.domain.object_keys import generation_of
 from reconciler.errors import Transient
-from reconciler.postgres.clock import CheckedDatabase
 from reconciler.postgres.ledger.verification import audit_soon
-from reconciler.postgres.pool import Database
+from reconciler.postgres.pool import Database, StatementRunner
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -56,7 +55,7 @@ class Orphans:
     clock cannot be trusted.
     """
 
-    def __init__(self, database: Database, table: TableShape, *, marks: CheckedDatabase | None = None) -> None:
+    def __init__(self, database: Database, table: TableShape, *, marks: StatementRunner | None = None) -> None:
         self._database = database
         self._marks = marks or database
         self._id_type = table.id_type

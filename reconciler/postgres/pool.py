@@ -8,6 +8,7 @@ tried once: then it is Locked.
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -50,7 +51,31 @@ class Trouble:
     reason: str | None = None
 
 
-class Database:
+class StatementRunner(ABC):
+    """Runs single statements; `_run` lends a connection to one."""
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement and return its rows."""
+        return await self._run(lambda connection: connection.fetch(sql, *args))
+
+    async def row(self, sql: str, *args: object) -> asyncpg.Record | None:
+        """Run one statement and return its first row, or None."""
+        return await self._run(lambda connection: connection.fetchrow(sql, *args))
+
+    async def value(self, sql: str, *args: object) -> Any:
+        """Run one statement and return the first column of its first row, or None."""
+        return await self._run(lambda connection: connection.fetchval(sql, *args))
+
+    async def execute(self, sql: str, *args: object) -> None:
+        """Run one statement for its effect."""
+        await self._run(lambda connection: connection.execute(sql, *args))
+
+    @abstractmethod
+    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Run the work on a connection."""
+
+
+class Database(StatementRunner):
     """A pool that rebuilds itself when the server is silent, has become read-only or sits behind a transaction pooler.
 
     `pinned` empties the search_path of its sessions: only for a pool in which nothing of the application runs, neither
@@ -122,22 +147,6 @@ class Database:
                 await pool.close()
         except (TimeoutError, *AWAY):
             pool.terminate()
-
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
-        """Run one statement and return its rows."""
-        return await self._run(lambda connection: connection.fetch(sql, *args))
-
-    async def row(self, sql: str, *args: object) -> asyncpg.Record | None:
-        """Run one statement and return its first row, or None."""
-        return await self._run(lambda connection: connection.fetchrow(sql, *args))
-
-    async def value(self, sql: str, *args: object) -> Any:
-        """Run one statement and return the first column of its first row, or None."""
-        return await self._run(lambda connection: connection.fetchval(sql, *args))
-
-    async def execute(self, sql: str, *args: object) -> None:
-        """Run one statement for its effect."""
-        await self._run(lambda connection: connection.execute(sql, *args))
 
     async def write(self, sql: str, *args: object, writes: str) -> asyncpg.Record | None:
         """Run one statement that may wait for a lock of the application, and return its first row, or None.

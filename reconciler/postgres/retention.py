@@ -9,9 +9,8 @@ from datetime import timedelta
 
 import asyncpg
 
-from reconciler.postgres.clock import CheckedDatabase
 from reconciler.postgres.eligibility import LONGEST_TASK
-from reconciler.postgres.pool import Database
+from reconciler.postgres.pool import StatementRunner
 from reconciler.postgres.predicates import CREATED, LEASE_IS_FREE, mark_orphans
 from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
@@ -89,9 +88,7 @@ class Retention:
     nothing is deleted while the database's clock cannot be trusted.
     """
 
-    def __init__(
-        self, database: Database | CheckedDatabase, table: TableShape, *, term: float, webhooks: bool = False
-    ) -> None:
+    def __init__(self, database: StatementRunner, table: TableShape, *, term: float, webhooks: bool = False) -> None:
         self._database = database
         self._term = timedelta(seconds=term)
         self._webhooks = webhooks

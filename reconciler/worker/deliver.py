@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from reconciler.domain.decide import is_repair
-from reconciler.domain.model import Asset, DeliveryFailed, DeliveryPostponed, Result, Row, Stored, Trigger
+from reconciler.domain.ended_rows import is_repair
+from reconciler.domain.model import Asset, Result, Row, Trigger
 from reconciler.domain.object_keys import MediaType, object_key, object_number
+from reconciler.domain.observations import DeliveryFailed, DeliveryPostponed, Stored
 from reconciler.domain.transfer import Transfer
 from reconciler.errors import Gone, LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import KieClient

@@ -14,13 +14,13 @@ from datetime import datetime
 import structlog
 
 from reconciler.domain.callback_trust import may_trust, trusted_result
-from reconciler.domain.model import (
+from reconciler.domain.model import Row
+from reconciler.domain.observations import (
     WORDS,
     CallbackResult,
     Failed,
     Observation,
     Ready,
-    Row,
     TaskIdentified,
     TaskNotIdentified,
     TaskUnknown,

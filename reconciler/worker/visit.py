@@ -16,30 +16,26 @@ import structlog
 
 from reconciler.boottime import boottime
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide, is_extension, is_repair, retry_rejected_write
+from reconciler.domain.decide import decide, retry_rejected_write
+from reconciler.domain.ended_rows import is_extension, is_repair
 from reconciler.domain.locked_write import repeated, wait_for_lock
 from reconciler.domain.model import (
-    WORDS,
     Asset,
     AttachTask,
     Decision,
     Deliver,
-    DeliveryPostponed,
     Done,
     DurationModel,
     Fail,
     Finish,
     IdentifyTask,
-    NotPolled,
-    Observation,
     Policy,
     Poll,
-    Ready,
     Reschedule,
     Row,
-    Stored,
     Trigger,
 )
+from reconciler.domain.observations import WORDS, DeliveryPostponed, NotPolled, Observation, Ready, Stored
 from reconciler.errors import Locked, Permanent, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim

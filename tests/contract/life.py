@@ -128,6 +128,21 @@ class Life:
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
 
+    async def play(self, owner: asyncpg.Connection) -> dict[str, str]:
+        """Do everything that the daemon does with rows; return the ids of those that stay, with their statuses."""
+        delivered, failed, resting, left, deleted = ids = await queued(owner)
+        await self.spend(ids)
+        assert await self.deliver(delivered) == "succeeded"
+        assert await self.fail(failed) == "failed"
+        await self.rest(resting)
+        claim, row = await self.claim(left)
+        await self.ledger.leave(row, claim, "cancelled")
+        claim, _ = await self.claim(deleted)
+        await owner.execute("DELETE FROM public.generations WHERE id::text = $1", deleted)
+        await self.ledger.forget(claim)
+        await self.views()
+        return {delivered: "success", failed: "failed", resting: "generating", left: "queued"}
+
     async def views(self) -> None:
         """What people and dashboards ask."""
         for view in VIEWS:

@@ -44,7 +44,7 @@ from reconciler.postgres.schema import TableShape, introspect
 from reconciler.postgres.statement import Statement
 from testkit.plants import calls, plant
 from testkit.tables import member
-from tests.contract.life import REACH, Life, queued
+from tests.contract.life import REACH, Life
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,7 +176,7 @@ async def test_no_statement_means_anything_that_a_stranger_made_N6(
         session = await asyncpg.connect(address, connection_class=connections.QualifiedConnection)
         await owner.execute("GRANT CREATE ON SCHEMA reconciler TO reconciler")
         monkeypatch.setattr(connections, "qualified", noted)
-        await live(life, owner)
+        await life.play(owner)
         await ask(built)
         monkeypatch.undo()
         found = [each for each in gc.get_objects() if isinstance(each, Statement) and id(each) not in before]
@@ -219,21 +219,6 @@ async def test_an_index_whose_condition_compares_citext_is_built_anew(empty_dsn:
     )
     await connection.close()
     assert "(status)::text = ANY" in condition
-
-
-async def live(life: Life, owner: asyncpg.Connection) -> None:
-    """Play everything that the daemon does with rows."""
-    delivered, failed, resting, left, deleted = ids = await queued(owner)
-    await life.spend(ids)
-    assert await life.deliver(delivered) == "succeeded"
-    assert await life.fail(failed) == "failed"
-    await life.rest(resting)
-    claim, row = await life.claim(left)
-    await life.ledger.leave(row, claim, "cancelled")
-    claim, _ = await life.claim(deleted)
-    await owner.execute("DELETE FROM public.generations WHERE id::text = $1", deleted)
-    await life.ledger.forget(claim)
-    await life.views()
 
 
 async def ask(built: Sequence[Any]) -> None:

@@ -9,22 +9,15 @@ from datetime import timedelta
 import pytest
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide, is_extension
-from reconciler.domain.model import (
+from reconciler.domain.decide import decide
+from reconciler.domain.ended_rows import is_extension
+from reconciler.domain.model import Decision, Deliver, Done, Fail, Finish, Poll, Reschedule, Result, Row
+from reconciler.domain.observations import (
     CallbackResult,
-    Decision,
-    Deliver,
     DeliveryFailed,
-    Done,
-    Fail,
-    Finish,
     NotPolled,
     Observation,
-    Poll,
     Ready,
-    Reschedule,
-    Result,
-    Row,
     TaskUnknown,
     Unreachable,
     Unreadable,

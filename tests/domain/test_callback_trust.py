@@ -9,18 +9,12 @@ from typing import Any
 import pytest
 
 from reconciler.domain.callback_trust import FAILED_FOR, trusted_result
-from reconciler.domain.model import (
+from reconciler.domain.model import Deliver, Done, Fail, Finish, Policy, Reschedule, Row
+from reconciler.domain.observations import (
     CallbackResult,
-    Deliver,
     DeliveryFailed,
-    Done,
-    Fail,
     Failed,
-    Finish,
     Observation,
-    Policy,
-    Reschedule,
-    Row,
     TaskUnknown,
     Unreachable,
     Working,

@@ -9,29 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import decide, is_extension
+from reconciler.domain.decide import decide
+from reconciler.domain.ended_rows import is_extension
 from reconciler.domain.findings import NAMES
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,
     AttachTask,
-    CallbackResult,
     Decision,
     Deliver,
-    DeliveryFailed,
-    DeliveryPostponed,
     Done,
     Fail,
     Finish,
     IdentifyTask,
-    NotPolled,
-    Observation,
     Policy,
     Poll,
-    Ready,
     Reschedule,
     Result,
     Row,
+)
+from reconciler.domain.observations import (
+    CallbackResult,
+    DeliveryFailed,
+    DeliveryPostponed,
+    NotPolled,
+    Observation,
+    Ready,
     Stored,
     TaskIdentified,
     Unreachable,

@@ -9,18 +9,12 @@ import pytest
 
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide
-from reconciler.domain.model import (
-    Deliver,
+from reconciler.domain.model import Deliver, Done, Fail, Finish, Policy, Poll, Reschedule
+from reconciler.domain.observations import (
     DeliveryFailed,
-    Done,
-    Fail,
     Failed,
-    Finish,
     NotPolled,
     Observation,
-    Policy,
-    Poll,
-    Reschedule,
     TaskUnknown,
     Unreachable,
     Working,

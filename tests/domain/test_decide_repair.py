@@ -7,9 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.domain.decide import FAILING_FOR, REPAIR_ATTEMPTS, decide, is_repair
-from reconciler.domain.model import Done, Failed, NotPolled, Policy, Poll, Reschedule, Row, Unreachable
+from reconciler.domain.decide import REPAIR_ATTEMPTS, decide
+from reconciler.domain.elapsed import FAILING_FOR
+from reconciler.domain.ended_rows import is_repair
+from reconciler.domain.model import Done, Policy, Poll, Reschedule, Row
 from reconciler.domain.object_keys import Kind, object_key
+from reconciler.domain.observations import Failed, NotPolled, Unreachable
 from tests.domain.worlds import NOW, OURS, row_in_flight
 
 POLICY = Policy(timedelta(hours=24))

@@ -7,19 +7,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import (
-    OPEN,
-    Deliver,
+from reconciler.domain.model import OPEN, Deliver, Done, Fail, Finish, Poll, Reschedule, Row
+from reconciler.domain.observations import (
     DeliveryFailed,
-    Done,
-    Fail,
     Failed,
-    Finish,
     NotPolled,
     Observation,
-    Poll,
-    Reschedule,
-    Row,
     TaskUnknown,
     Unreachable,
     Working,

@@ -7,17 +7,8 @@ from datetime import timedelta
 import pytest
 
 from reconciler.domain.decide import RECOVERY_SECONDS
-from reconciler.domain.model import (
-    AttachTask,
-    Done,
-    IdentifyTask,
-    NotPolled,
-    Policy,
-    Reschedule,
-    Row,
-    TaskIdentified,
-    TaskNotIdentified,
-)
+from reconciler.domain.model import AttachTask, Done, IdentifyTask, Policy, Reschedule, Row
+from reconciler.domain.observations import NotPolled, TaskIdentified, TaskNotIdentified
 from tests.domain.worlds import NO_JITTER, NOW, after, row_in_flight, wait
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.absorb import absorb
-from reconciler.domain.decide import MEDIA_LIFE
-from reconciler.domain.model import Deliver, DeliveryPostponed, Done, NotPolled, Policy, Reschedule, Row
+from reconciler.domain.elapsed import MEDIA_LIFE
+from reconciler.domain.model import Deliver, Done, Policy, Reschedule, Row
+from reconciler.domain.observations import DeliveryPostponed, NotPolled
 from tests.domain.worlds import NO_JITTER, NOW, POLICIES, POSTPONED, THEIRS, after, asset, row_in_flight, rows, wait
 
 

@@ -8,18 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.domain.decide import EMPTY_LOOKS
-from reconciler.domain.model import (
+from reconciler.domain.elapsed import EMPTY_LOOKS
+from reconciler.domain.model import Done, Fail, Finish, Reschedule, Result, Row
+from reconciler.domain.observations import (
     DeliveryFailed,
-    Done,
-    Fail,
     Failed,
-    Finish,
     Observation,
     Ready,
-    Reschedule,
-    Result,
-    Row,
     TaskUnknown,
     Unreachable,
     Unreadable,

@@ -15,7 +15,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Row, Unreachable
+from reconciler.domain.model import Row
+from reconciler.domain.observations import Unreachable
 from reconciler.kie.client import KieClient
 from reconciler.logs import setup
 from reconciler.logs.sampling import ALWAYS, RepeatCounter

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from reconciler.domain.model import Ready
+from reconciler.domain.observations import Ready
 from reconciler.simulator import Simulator
 from reconciler.simulator.records.dialects import DIALECTS
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from reconciler.domain.model import Failed, Ready, TaskUnknown, Working
+from reconciler.domain.observations import Failed, Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, judge
 from reconciler.simulator import Failure, Simulator
 from reconciler.simulator.records.dialects import DIALECTS, WORD_DIALECTS

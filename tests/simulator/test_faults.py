@@ -12,7 +12,7 @@ from typing import TypeVar
 import aiohttp
 import pytest
 
-from reconciler.domain.model import Ready, TaskUnknown, Unreachable, Unreadable
+from reconciler.domain.observations import Ready, TaskUnknown, Unreachable, Unreadable
 from reconciler.errors import Gone, Permanent, Transient
 from reconciler.kie.dialects import by_name, judge
 from reconciler.media.fetch import Fetcher

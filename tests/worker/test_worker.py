@@ -8,7 +8,8 @@ import math
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Observation, Trigger
+from reconciler.domain.model import Trigger
+from reconciler.domain.observations import Observation
 from reconciler.kie.client import KieClient, KieReply
 from reconciler.kie.dialects import Dialect, judge
 from reconciler.simulator import MediaSpec, never

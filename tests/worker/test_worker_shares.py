@@ -50,16 +50,20 @@ async def all_delivered(rig: Rig, ids: Sequence[str]) -> None:
         await rig.delivered(generation_id, within=60)
 
 
+async def polls_beside(rig: Rig, parts: Parts, due: Sequence[str], woken: Sequence[str]) -> int:
+    """Wake these rows, wait until the due ones are delivered, and return how many polls that took."""
+    before = rig.kie.counts.records
+    for generation_id in woken:
+        parts.worker.wake(generation_id)
+    async with rig.working(parts):
+        await all_delivered(rig, due)
+        return rig.kie.counts.records - before
+
+
 async def test_n3_rows_that_were_due_first_are_delivered_while_thousands_of_new_ones_are_announced(rig: Rig) -> None:
     async with rig.instance(**RATE) as parts:
         due = await overdue(rig, parts, 5)
-        announced = await bulk(rig, 3000)
-        before = rig.kie.counts.records
-        for generation_id in announced:
-            parts.worker.wake(generation_id)
-        async with rig.working(parts):
-            await all_delivered(rig, due)
-            assert rig.kie.counts.records - before < 100
+        assert await polls_beside(rig, parts, due, await bulk(rig, 3000)) < 100
 
 
 async def test_n3_an_announced_row_and_a_called_back_one_are_delivered_before_thousands_that_are_overdue(
@@ -110,13 +114,7 @@ async def test_n3_history_and_rows_of_others_cost_no_visit_no_slot_and_no_reques
 async def test_n3_successes_without_an_asset_leave_requests_to_rows_in_flight(rig: Rig) -> None:
     async with rig.instance(**RATE) as parts:
         due = await overdue(rig, parts, 10)
-        unhealed = await bulk(rig, 300, status="success", age=60)
-        before = rig.kie.counts.records
-        for generation_id in unhealed:
-            parts.worker.wake(generation_id)
-        async with rig.working(parts):
-            await all_delivered(rig, due)
-            assert rig.kie.counts.records - before < 120
+        assert await polls_beside(rig, parts, due, await bulk(rig, 300, status="success", age=60)) < 120
 
 
 async def test_while_no_place_is_free_announced_rows_are_put_down_and_history_is_dropped(

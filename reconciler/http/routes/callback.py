@@ -17,8 +17,9 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from reconciler.domain.model import WORDS, Ready, Trigger
+from reconciler.domain.model import Trigger
 from reconciler.domain.object_keys import CALLBACK_PATH
+from reconciler.domain.observations import WORDS, Ready
 from reconciler.errors import Permanent, ReconcilerError, Transient
 from reconciler.http.bodies import BodyRouter, BodyRule
 from reconciler.http.problems import Problem, unavailable

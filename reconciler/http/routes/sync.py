@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from reconciler.domain.model import Unreachable
+from reconciler.domain.observations import Unreachable
 from reconciler.http.auth import Authenticator, Caller
 from reconciler.http.problems import RETRY, Problem, wait
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices

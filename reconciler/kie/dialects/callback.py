@@ -8,7 +8,7 @@ ids, the visit the report.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from reconciler.domain.model import Observation, Ready, Unreachable, Working
+from reconciler.domain.observations import Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.market import MARKET
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, lower_text, parse_nested

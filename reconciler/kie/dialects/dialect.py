@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from reconciler.domain.model import Observation
+from reconciler.domain.observations import Observation
 
 
 class Dialect(Protocol):

@@ -7,7 +7,7 @@ visit calls this with the answers of `kie/client.py`.
 
 from collections.abc import Mapping
 
-from reconciler.domain.model import Failed, Observation, Ready, TaskUnknown, Unreachable
+from reconciler.domain.observations import Failed, Observation, Ready, TaskUnknown, Unreachable
 from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, printable_line
 

@@ -11,7 +11,7 @@ task `failCode` and `failMsg` are set: only `state` says that a task failed. `im
 
 from collections.abc import Callable, Mapping
 
-from reconciler.domain.model import Observation, Working
+from reconciler.domain.observations import Observation, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.documents import document, has_words
 from reconciler.kie.dialects.parsing import MALFORMED, get_path, lower_text, parse_nested

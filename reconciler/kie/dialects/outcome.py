@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from reconciler.domain.model import Failed, Ready, Result, Unreachable, Unreadable
+from reconciler.domain.model import Result
+from reconciler.domain.observations import Failed, Ready, Unreachable, Unreadable
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, integer, printable_line, timestamp
 from reconciler.kie.dialects.places import NOTHING, Found, Place
 from reconciler.kie.dialects.search import fields_with_addresses, search

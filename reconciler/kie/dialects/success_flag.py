@@ -13,7 +13,7 @@ strings in the same place. An extended Veo video has the new segment in `resultU
 
 from collections.abc import Mapping
 
-from reconciler.domain.model import Failed, Observation, Working
+from reconciler.domain.observations import Failed, Observation, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.parsing import integer, lower_text
 from reconciler.kie.dialects.places import Place, listed

@@ -9,7 +9,7 @@ beside it are a selection, and new names come without notice.
 
 from collections.abc import Mapping
 
-from reconciler.domain.model import Observation, Ready, Working
+from reconciler.domain.observations import Observation, Ready, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.documents import document, has_words
 from reconciler.kie.dialects.parsing import get_path, integer, lower_text

@@ -10,7 +10,7 @@ id only once. KIE never sees the suffix. `~` stands unescaped in an address; wha
 import re
 from collections.abc import Mapping
 
-from reconciler.domain.model import Observation, Working
+from reconciler.domain.observations import Observation, Working
 from reconciler.kie.dialects import outcome
 from reconciler.kie.dialects.dialect import Dialect
 from reconciler.kie.dialects.parsing import integer, printable_line

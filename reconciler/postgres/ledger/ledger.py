@@ -1,4 +1,4 @@
-"""Every write about a claimed generation, each fenced by its lease; the SQL is in `ledger_sql`.
+"""Every write about a claimed generation, each fenced by its lease; the SQL is in `ledger_sql` and `outcome_sql`.
 
 A fenced write begins by locking our own `work` row with the lease in its predicate: token and row lock together are the
 fence. A predicate in the UPDATE of the application's table alone would leak, because that statement may wait for a lock
@@ -23,7 +23,7 @@ from reconciler.errors import LeaseLost, Permanent
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.clock import DatabaseClock, mark_of
 from reconciler.postgres.errors import lock_refusals, row_refusals
-from reconciler.postgres.ledger import ledger_sql
+from reconciler.postgres.ledger import ledger_sql, outcome_sql
 from reconciler.postgres.pool import Database, lock_setting
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
@@ -104,12 +104,12 @@ class Ledger:
         self._rest = ledger_sql.rest(table, set_generating=False)
         self._rest_generating = ledger_sql.rest(table, set_generating=True)
         self._adopt = ledger_sql.adopt(table)
-        self._finish = ledger_sql.finish(table)
-        self._repair = ledger_sql.repair(table)
-        self._extend = ledger_sql.extend(table)
-        self._fail = ledger_sql.fail(table, write=not handover)
-        self._refund_task = ledger_sql.refund(table, by_task=True)
-        self._refund_generation = ledger_sql.refund(table, by_task=False)
+        self._finish = outcome_sql.finish(table)
+        self._repair = outcome_sql.repair(table)
+        self._extend = outcome_sql.extend(table)
+        self._fail = outcome_sql.fail(table, write=not handover)
+        self._refund_task = outcome_sql.refund(table, by_task=True)
+        self._refund_generation = outcome_sql.refund(table, by_task=False)
 
     async def read(self, ids: Sequence[str]) -> dict[str, ClaimedRow]:
         """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
@@ -241,7 +241,7 @@ class Ledger:
     async def lose(self, row: Row, claim: Claim, why: str) -> str | None:
         """Write that a delivered result is lost, with its event; the application's row stays as it is."""
         facts = _facts(replace(row, reason=why, reopened=False))
-        record = await self._database.row(*ledger_sql.LOST(**_fence(claim), **facts, url_read=row.asset_url))
+        record = await self._database.row(*outcome_sql.LOST(**_fence(claim), **facts, url_read=row.asset_url))
         return _outcome(record, "lost")
 
     async def fail(self, row: Row, claim: Claim, fail: Fail) -> str | None:
@@ -270,7 +270,7 @@ class Ledger:
     async def _refund(self, connection: Any, row: Row, reason: str) -> None:
         """Call the application's hook on_failed where it is due: once for each task, or once for each generation."""
         about = {"generation_id": row.id, "task_id": row.task_id}
-        due = await connection.fetchval(*ledger_sql.REFUND_DUE(**about, id_type=self._table.id_type))
+        due = await connection.fetchval(*outcome_sql.REFUND_DUE(**about, id_type=self._table.id_type))
         if due is None:
             return
         call = self._refund_generation(generation_id=row.id, reason=reason)
@@ -284,7 +284,7 @@ class Ledger:
         except asyncpg.PostgresError as error:
             hint = "mend the function reconciler.on_failed; the row waits until then"
             raise Permanent(f"reconciler.on_failed threw: {error}", code="hook_failed", hint=hint) from error
-        await connection.execute(*ledger_sql.REFUNDED(**about))
+        await connection.execute(*outcome_sql.REFUNDED(**about))
 
     async def _write_row(self, statement: Sequence[Any]) -> Mapping[str, Any] | None:
         """Run a statement that writes the application's row; return its row, or None."""

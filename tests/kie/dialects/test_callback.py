@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Failed, Observation, Ready, Unreachable, Working
+from reconciler.domain.observations import Failed, Observation, Ready, Unreachable, Working
 from reconciler.kie.dialects.callback import UNREADABLE, mentions_task_id, read, task_ids
 from reconciler.kie.dialects.parsing import MAX_TEXT
 from testkit.answers import ready

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import Failed, Unreachable, Unreadable, Working
+from reconciler.domain.observations import Failed, Unreachable, Unreadable, Working
 from reconciler.kie.dialects import by_name
 from reconciler.kie.dialects.places import each_named
 from reconciler.kie.dialects.suno import is_stem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.domain.model import Failed, Ready, TaskUnknown, Unreachable, Working
+from reconciler.domain.observations import Failed, Ready, TaskUnknown, Unreachable, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
 from reconciler.kie.dialects.parsing import MAX_TEXT
 from testkit.answers import ready

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from reconciler.domain.model import Observation, Ready, Unreadable
+from reconciler.domain.observations import Observation, Ready, Unreadable
 from reconciler.domain.results import from_addresses
 from reconciler.kie.dialects import by_name, callback, judge
 from reconciler.kie.dialects.places import MAX_ENTRIES

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.domain.model import Failed, Ready, Result, Unreachable, Unreadable, Working
+from reconciler.domain.model import Result
+from reconciler.domain.observations import Failed, Ready, Unreachable, Unreadable, Working
 from reconciler.kie.dialects import by_name
 from reconciler.kie.dialects.parsing import MAX_TEXT
 from testkit.answers import ready

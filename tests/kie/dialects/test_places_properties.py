@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Finish, Observation, Ready, Row, Stored, Unreadable
+from reconciler.domain.model import Finish, Row
+from reconciler.domain.observations import Observation, Ready, Stored, Unreadable
 from reconciler.kie.dialects import by_name
 from reconciler.kie.dialects.dialect import Dialect
 from tests.domain.worlds import NO_JITTER, NOW, World, asset, row_after_write, row_in_flight, visit

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.domain.model import Ready, TaskUnknown, Working
+from reconciler.domain.observations import Ready, TaskUnknown, Working
 from reconciler.kie.dialects import by_name, candidates, judge, other_task
 
 FOLDER = Path(__file__).resolve().parents[4] / "shared" / "kie-recordings"

@@ -8,7 +8,7 @@ import typing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Failed, Observation, Ready
+from reconciler.domain.observations import Failed, Observation, Ready
 from reconciler.kie.dialects import candidates, judge
 from reconciler.kie.dialects.parsing import MAX_TEXT
 

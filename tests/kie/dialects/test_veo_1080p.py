@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.model import Ready, TaskUnknown, Unreachable, Unreadable, Working
+from reconciler.domain.observations import Ready, TaskUnknown, Unreachable, Unreadable, Working
 from reconciler.kie.dialects import judge
 from reconciler.kie.dialects.market import MARKET
 from reconciler.kie.dialects.success_flag import VEO

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import DeliveryPostponed, Trigger, Unreachable
+from reconciler.domain.model import Trigger
+from reconciler.domain.observations import DeliveryPostponed, Unreachable
 from reconciler.media.fetch import FetchTimeouts
 from reconciler.simulator import MediaSpec
 from reconciler.worker.capacity.transfer_speeds import TransferSpeeds

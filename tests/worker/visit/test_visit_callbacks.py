@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Finish, Reschedule, Trigger, Unreachable
+from reconciler.domain.model import Finish, Reschedule, Trigger
+from reconciler.domain.observations import Unreachable
 from reconciler.simulator import MediaSpec, never
 from reconciler.simulator.api.callback_bodies import callback_body
 from reconciler.simulator.records.snapshots import take_snapshot

@@ -9,7 +9,8 @@ import math
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import DeliveryFailed, Finish, Reschedule
+from reconciler.domain.model import Finish, Reschedule
+from reconciler.domain.observations import DeliveryFailed
 from reconciler.simulator import MediaSpec
 from tests.wire import ok, origin
 from tests.worker.rig import USER, Rig

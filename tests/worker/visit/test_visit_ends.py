@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import Done, Fail, Failed, Finish, Reschedule, Trigger, Unreachable
+from reconciler.domain.model import Done, Fail, Finish, Reschedule, Trigger
+from reconciler.domain.observations import Failed, Unreachable
 from reconciler.simulator import never
 from testkit.waiting import until
 from tests.worker.rig import PUBLIC, Rig

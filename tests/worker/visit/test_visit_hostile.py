@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.domain.model import Finish, Reschedule, Unreachable
+from reconciler.domain.model import Finish, Reschedule
+from reconciler.domain.observations import Unreachable
 from tests.wire import Origin, bare, ok, origin
 from tests.worker.rig import Rig, opened_rig
 

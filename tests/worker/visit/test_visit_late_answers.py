@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import DeliveryFailed, Fail, Finish, Reschedule, Trigger
+from reconciler.domain.model import Fail, Finish, Reschedule, Trigger
+from reconciler.domain.observations import DeliveryFailed
 from reconciler.simulator import LiteralAnswer, MediaSpec
 from tests.worker.rig import Rig
 from tests.worker.visit.answer_cases import PNG, SONG, STILL, track, tracks, urls

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.model import (
-    WORDS,
-    Fail,
-    Failed,
-    Finish,
-    Ready,
-    Reschedule,
-    TaskUnknown,
-    Unreachable,
-    Unreadable,
-    Working,
-)
+from reconciler.domain.model import Fail, Finish, Reschedule
+from reconciler.domain.observations import WORDS, Failed, Ready, TaskUnknown, Unreachable, Unreadable, Working
 from reconciler.simulator import Failure, never
 from testkit.waiting import until
 from tests.worker.rig import Rig

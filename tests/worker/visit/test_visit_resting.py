@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from reconciler.domain.model import Reschedule, Trigger, Unreachable
+from reconciler.domain.model import Reschedule, Trigger
+from reconciler.domain.observations import Unreachable
 from reconciler.kie.client import key_hash
 from testkit.waiting import until
 from tests.wire import Answer, ok, origin

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from reconciler.domain.model import DeliveryFailed, Finish, Reschedule
+from reconciler.domain.model import Finish, Reschedule
+from reconciler.domain.observations import DeliveryFailed
 from reconciler.simulator import MediaSpec
 from testkit.standins.storage import Fault
 from testkit.standins.storage.shelf import Thing
