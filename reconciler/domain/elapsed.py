@@ -27,6 +27,9 @@ MISSING_AFTER_COMPLETION = timedelta(minutes=20)
 MISSING_AFTER_SEEN = timedelta(minutes=10)
 """A result without an address is waited for at least this long after we first saw that it is missing."""
 
+UNPROVEN_AGE = timedelta(minutes=50)
+"""No row is older by a clock that is not trusted: below this age every row is polled at least every five minutes."""
+
 FAILING_FOR = timedelta(minutes=10)
 """Conclusions from failures in a row need this much time since the first one: requested visits must not hurry them."""
 
@@ -66,9 +69,13 @@ def age(row: Row, now: datetime) -> timedelta:
 
 
 def age_since_step(row: Row, now: datetime, policy: Policy) -> timedelta:
-    """Return the age for the next poll: a row from before the clock's last step may be as young as the step."""
+    """Return the age for the next poll: a row from before the clock's last step may be as young as the step.
+
+    While the clock is not trusted, there may have been a step that nobody noted.
+    """
     start = task_start(row)
-    return max(now - max(start, policy.clock_stepped_at or start), timedelta())
+    passed = max(now - max(start, policy.clock_stepped_at or start), timedelta())
+    return passed if policy.clock_trusted else min(passed, UNPROVEN_AGE)
 
 
 def task_start(row: Row) -> datetime:

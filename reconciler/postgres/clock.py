@@ -43,15 +43,21 @@ _NARROW = 1.0
 """Seconds of an answer beyond which it is no new measure: it only shows a step."""
 
 # Moves everything that waits for a later time to where it was meant to be, where the clock was set back by :seconds.
-# What was written before the step comes earlier than planned, which costs a look. Rows that are being written are
-# passed over: their writers write a new time.
+# A row in flight waits for 20 seconds more at most: a false age by that clock may have chosen its wait. What
+# was written before the step comes earlier than planned, which costs a look. Rows that are being written are passed
+# over: their writers write a new time.
 _SET_BACK = Statement(f"""
 WITH waiting AS (
-    SELECT generation_id FROM reconciler.work WHERE due_at > now() ORDER BY due_at FOR UPDATE SKIP LOCKED),
+    SELECT generation_id, greatest(now(), least(
+               due_at - :seconds::float8 * interval '1 second',
+               CASE WHEN NOT gave_up AND delivered_at IS NULL THEN now() + random() * interval '20 seconds' END
+           )) AS due_at
+      FROM reconciler.work WHERE due_at > now() ORDER BY due_at FOR UPDATE SKIP LOCKED),
 work AS (
     UPDATE reconciler.work w
-       SET due_at = greatest(now(), w.due_at - :seconds::float8 * interval '1 second'),
-           early_at = w.early_at - :seconds::float8 * interval '1 second',
+       SET due_at = waiting.due_at,
+           early_at = CASE WHEN w.early_at IS NOT NULL
+                           THEN least(w.early_at - :seconds::float8 * interval '1 second', waiting.due_at) END,
            write_at = w.write_at - :seconds::float8 * interval '1 second'
       FROM waiting WHERE w.generation_id = waiting.generation_id),
 events AS (

@@ -91,3 +91,18 @@ def test_n4_a_row_that_a_step_made_hours_older_is_polled_as_often_as_a_new_one()
     assert isinstance(by_age, Reschedule)
     assert isinstance(since_step, Reschedule)
     assert by_age.due_at - NOW > 10 * (since_step.due_at - NOW)
+
+
+def test_n4_a_row_of_a_day_by_a_clock_that_is_not_trusted_waits_for_minutes() -> None:
+    """Nobody may have noted the step that made it so old."""
+    untrusted = replace(NO_JITTER, clock_trusted=False)
+    in_flight, late = row_in_flight(created_at=NOW - 23 * HOUR), row_in_flight(created_at=NOW - 25 * HOUR)
+    by_age = after(in_flight, Working("waiting"))[1]
+    waits = [after(row, Working("waiting"), policy=untrusted)[1] for row in (in_flight, late)]
+    silent = after(late, Unreachable("timeout"), policy=untrusted)[1]
+
+    assert isinstance(by_age, Reschedule)
+    assert by_age.due_at - NOW > timedelta(minutes=30)
+    for decision in (*waits, silent):
+        assert isinstance(decision, Reschedule)
+        assert decision.due_at - NOW <= timedelta(minutes=5)

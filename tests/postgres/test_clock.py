@@ -253,6 +253,22 @@ async def test_n4_a_clock_that_went_ahead_and_back_between_two_heartbeats_brings
     assert 0 < (await books.work(generation_id) or {})["due_in"] < 60
 
 
+async def test_n4_a_wait_that_was_chosen_by_a_made_up_age_is_cut_to_seconds(books: Books) -> None:
+    """A daemon that started while the clock was a day ahead polls a row of one minute as rarely as one of a day."""
+    in_flight, given_up = [await books.insert() for _ in range(2)]
+    await books.claims().discover()
+    ahead = "due_at = now() + interval '27 hours 30 minutes', early_at = now() + interval '25 hours 30 minutes'"
+    await books.set(in_flight, ahead)
+    await books.set(given_up, f"{ahead}, gave_up = true")
+
+    assert await watched().settle(books.database, behind=25 * HOUR)
+
+    assert 0 <= (await books.work(in_flight) or {})["due_in"] <= 20
+    assert (await books.work(given_up) or {})["due_in"] == pytest.approx(2.5 * HOUR, abs=30)
+    early = "SELECT bool_and(early_at <= due_at) FROM reconciler.work"
+    assert await books.pool.fetchval(early)
+
+
 TOO_FAR = {
     "due_at": ("interval '6 hours 16 minutes'", "interval '6 hours'"),
     "audit_at": ("interval '41 days'", "interval '33 days'"),
