@@ -172,7 +172,7 @@ def rest(table: TableShape, *, set_generating: bool) -> Statement:
     a lock of the application, tried again at :write_at; both are null where none does.
     """
     generating, seen = "", ":seen_status"
-    elapsed = "(clock_timestamp() - coalesce(:decided_at::timestamptz, clock_timestamp()))"
+    elapsed = "coalesce(clock_timestamp() - :decided_at::timestamptz, interval '0')"
     if set_generating:
         generating = f""",
 generating AS (
