@@ -124,13 +124,14 @@ def runs(beacon: Origin) -> int:
     return beacon.paths.count("/ran")
 
 
+@pytest.mark.soak
 async def test_the_beacon_hears_a_drawing_that_is_served_as_one(context: BrowserContext, beacon: Origin) -> None:
     async with origin(ok(drawing(beacon.url), "Content-Type: image/svg+xml")) as careless:
         assert not await opened_alone(context, f"{careless.url}/drawing.svg")
         await until(lambda: runs(beacon), what="the script")
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("key", ACTIVE)
 @pytest.mark.parametrize("backend", [supabase, local])
 async def test_nothing_in_a_stored_document_runs(

@@ -20,6 +20,7 @@ _HIDE = """(hidden) => {
 CUT = ("Failed to load resource: net::ERR_", "the server responded with a status of 503")
 
 
+@pytest.mark.soak
 async def test_without_the_stream_the_page_polls_and_later_returns_to_the_stream(
     stage: Stage, visit: Visit, user: str
 ) -> None:

@@ -63,6 +63,7 @@ async def test_a_sound_plays_in_place(stage: Stage, visit: Visit, user: str) -> 
     await until(lambda: page.evaluate("document.querySelector('audio').currentTime > 0.3"), what="a sound that plays")
 
 
+@pytest.mark.soak
 async def test_a_playing_film_continues_while_the_list_is_refreshed(stage: Stage, visit: Visit, user: str) -> None:
     visit.allow("net::ERR_FAILED")
     await visit.page.route("**/api/events", lambda route: route.abort())

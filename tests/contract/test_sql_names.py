@@ -150,6 +150,7 @@ async def foreign(session: asyncpg.Connection, statements: Iterable[str]) -> dic
     return found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("tables", TABLES)
 async def test_no_statement_means_anything_that_a_stranger_made_N6(
     empty_dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch

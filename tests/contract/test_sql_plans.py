@@ -102,6 +102,7 @@ async def connection(large_dsn: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
+@pytest.mark.soak
 async def test_the_watch_sees_a_statement_that_reads_everything(connection: Any) -> None:
     watched = Watched(connection)
     await watched.fetch("SELECT count(*) FROM public.generations WHERE prompt LIKE '%dog%'")

@@ -21,6 +21,7 @@ def test_twenty_four_wishes_are_sixteen_images_six_videos_and_two_sounds() -> No
     assert sum(wish.fails for wish in ordered) == 1
 
 
+@pytest.mark.soak
 async def test_one_missing_byte_is_found_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     async with run._stage(faults=False) as stage:
         orders = [await order(wish, stage.kie, stage.client, stage.pool) for wish in wishes(4)]

@@ -62,6 +62,7 @@ async def test_a_database_restarted_under_it_is_found_again_and_heard_again(own:
     assert patient.running
 
 
+@pytest.mark.soak
 async def test_a_database_that_is_away_at_the_start_is_waited_for(own: Rig, own_postgres: Postgres) -> None:
     ids = [await own.order() for _ in range(3)]
     own_postgres.stop(immediate=True)
@@ -73,6 +74,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(own: Rig, own_
     await own.delivered(ids)
 
 
+@pytest.mark.soak
 async def test_a_full_pooler_is_waited_for_at_the_start_and_later(rig: Rig) -> None:
     async with Proxy(rig.dsn) as pooler:
         pooler.fill()
@@ -89,6 +91,7 @@ async def test_a_full_pooler_is_waited_for_at_the_start_and_later(rig: Rig) -> N
         assert replica.running
 
 
+@pytest.mark.soak
 async def test_storage_that_is_away_at_the_start_is_waited_for(rig: Rig) -> None:
     assert rig.storage is not None
     ids = [await rig.order() for _ in range(3)]
@@ -101,6 +104,7 @@ async def test_storage_that_is_away_at_the_start_is_waited_for(rig: Rig) -> None
     await rig.delivered(ids)
 
 
+@pytest.mark.soak
 async def test_storage_that_goes_away_in_the_middle_costs_only_time(rig: Rig) -> None:
     assert rig.storage is not None
     replica = await rig.run()
@@ -115,6 +119,7 @@ async def test_storage_that_goes_away_in_the_middle_costs_only_time(rig: Rig) ->
     await rig.delivered(ids, within=30)
 
 
+@pytest.mark.soak
 async def test_with_the_database_gone_a_stop_ends_within_the_drain_time(own: Rig, own_postgres: Postgres) -> None:
     replica = await own.run(RECONCILER_DRAIN_SECONDS="5")
     own.kie.strike("file.hang", times=5)

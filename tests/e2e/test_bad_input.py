@@ -182,7 +182,7 @@ RARE = (
 CASES = [pytest.param(one, marks=[pytest.mark.soak] if one.__name__ in RARE else []) for one in WRONG]
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("wrong", CASES, ids=lambda wrong: wrong.__name__)
 async def test_it_ends_at_once_in_one_line_that_says_what_to_do(rig: Rig, wrong: Wrong) -> None:
     assert rig.storage is not None

@@ -190,6 +190,7 @@ async def test_stuck_lists_rows_and_is_exit_0(tmp_path: Path, dsn: str, pool: An
     assert none.out == "nothing is in flight for longer than 2 h\n"
 
 
+@pytest.mark.soak
 async def test_what_a_row_holds_cannot_move_the_cursor_nor_be_markup(tmp_path: Path, dsn: str, pool: Any) -> None:
     row = await add(pool, "generating", HOUR, task_id="a\x1b[2Jb\r\nc[red]d", model_key="\x9b31m")
     await keep(pool, row, seen_task="other")

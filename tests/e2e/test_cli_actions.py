@@ -49,6 +49,7 @@ async def test_sync_of_a_running_task_is_exit_1_and_says_why(rig: Rig) -> None:
     ]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("task", ["nobody's", os.fsdecode(b"nobody's\xff")])
 async def test_an_unknown_task_is_exit_1(rig: Rig, task: str) -> None:
     ran = await command(rig, "sync", task)
@@ -75,6 +76,7 @@ async def test_retry_of_a_cancelled_row_is_exit_1_with_one_line(rig: Rig) -> Non
     assert f"{row} is cancelled" in ran.told
 
 
+@pytest.mark.soak
 async def test_backfill_lists_delivers_and_then_finds_nothing_more_to_deliver(rig: Rig) -> None:
     rows = sorted([await rig.order(status="success") for _ in range(3)])
     lost = await add(rig.pool, "success", task_id=rig.kie.add_task(fate="fail"))

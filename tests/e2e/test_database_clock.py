@@ -99,6 +99,7 @@ async def noticed(replica: Replica, times: int) -> None:
     await until(lambda: len(replica.said("clock.stepped")) >= times, 30, f"{times} steps in the log")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("hours", [25, 6, -6], ids=["25 h ahead", "6 h ahead", "6 h back"])
 async def test_n4_a_clock_that_jumps_for_some_seconds_fails_nothing_and_delays_nothing(
     rig: Rig, clock: Clock, hours: int
@@ -133,6 +134,7 @@ async def test_n4_a_clock_that_jumps_for_some_seconds_fails_nothing_and_delays_n
     assert await rig.pool.fetchval("SELECT count(*) FROM public.generations WHERE id = $1", old) == 1
 
 
+@pytest.mark.soak
 async def test_n4_a_daemon_that_is_replaced_during_a_jump_fails_nothing_either(rig: Rig, clock: Clock) -> None:
     first = await rig.run()
     ids = await waiting(rig)

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import sys
 
+import pytest
+
 from testkit.replica import ROOT, Replica
 from testkit.stage import Rig
 from testkit.waiting import until
@@ -74,6 +76,7 @@ async def test_rows_that_outlast_the_drain_time_are_released_and_taken_over(rig:
     assert rig.storage.twice() == {}
 
 
+@pytest.mark.soak
 async def test_a_second_signal_ends_the_drain(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_LEASE_SECONDS="600", RECONCILER_DRAIN_SECONDS="600")
     ids = await hanging(rig, 2)
@@ -94,6 +97,7 @@ async def test_a_hangup_is_ignored(rig: Rig) -> None:
     assert replica.running
 
 
+@pytest.mark.soak
 async def test_while_it_drains_nothing_new_is_claimed(rig: Rig) -> None:
     replica = await rig.run(RECONCILER_DRAIN_SECONDS="3")
     await hanging(rig, 1)

@@ -59,6 +59,7 @@ async def test_a_page_sees_its_generation_from_the_insert_to_the_result_by_which
         assert anna.changes == []
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
 async def test_a_page_sees_the_result_where_the_triggers_were_dropped(rig: Rig) -> None:
     await rig.pool.execute("DROP TRIGGER reconciler_inserted_3 ON public.generations")
@@ -69,6 +70,7 @@ async def test_a_page_sees_the_result_where_the_triggers_were_dropped(rig: Rig) 
         assert {one["kind"] for one in near.changes} == {"succeeded"}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("rig", ["folder"], indirect=True)
 async def test_a_replica_that_stops_waits_for_no_page_and_the_page_goes_on_with_another(rig: Rig) -> None:
     replica = await served(rig)

@@ -84,6 +84,7 @@ async def test_a_throwing_hook_rolls_everything_back_and_the_row_waits_with_a_fi
     assert await rig.pool.fetchval("SELECT count(*) FROM public.refunds") == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("hook", ["", HOOK], ids=["no hook", "a hook"])
 async def test_handover_records_a_failure_as_one_event_and_writes_no_row(rig: Rig, hook: str) -> None:
     if hook:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from testkit.stage import Rig
 from testkit.waiting import until
 
@@ -32,6 +34,7 @@ async def tried(rig: Rig, count: int) -> None:
     await until(lambda: rig.pool.fetchval(sql, count), what=f"{count} calls that failed")
 
 
+@pytest.mark.soak
 async def test_deliveries_are_told_once_although_the_hook_throws_and_a_replica_is_killed(rig: Rig) -> None:
     """The hook is created while two replicas run, then broken, then mended after one was killed and one restarted."""
     await rig.pool.execute(TABLE)

@@ -25,6 +25,7 @@ def film(size: int) -> list[MediaSpec]:
     return [MediaSpec(kind="video", ext="mp4", size=size)]
 
 
+@pytest.mark.soak
 async def test_a_deploy_at_nine_tenths_of_an_upload_costs_the_last_tenth_alone(rig: Rig) -> None:
     """F14: another replica goes on where storage says that the first one was."""
     storage = rig.storage

@@ -72,6 +72,7 @@ async def test_callbacks_and_syncs_conclude_nothing_and_the_late_address_is_deli
     assert await rig.pool.fetchval("SELECT count(*) FROM public.refunds") == 0
 
 
+@pytest.mark.soak
 async def test_a_sync_delivers_at_once_what_has_appeared(rig: Rig, replica: Replica) -> None:
     generation_id, task = await empty(rig, 3600)
     async with asking(replica) as client:

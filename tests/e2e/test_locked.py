@@ -18,6 +18,7 @@ CREATE EVENT TRIGGER refused ON ddl_command_start EXECUTE FUNCTION public.refuse
 """
 
 
+@pytest.mark.soak
 async def test_it_starts_and_delivers_beside_a_dump_without_any_ddl(rig: Rig) -> None:
     """F24: the locks of a dump block nothing, since the daemon makes and drops nothing."""
     await rig.pool.execute(FORBIDDEN)
@@ -30,6 +31,7 @@ async def test_it_starts_and_delivers_beside_a_dump_without_any_ddl(rig: Rig) ->
     await dump.close()
 
 
+@pytest.mark.soak
 async def test_a_locked_table_is_waited_for_and_no_session_waits_for_the_daemon(rig: Rig) -> None:
     """F24: even an exclusive lock costs only time, at the start as well."""
     ids = [await rig.order() for _ in range(3)]
@@ -94,6 +96,7 @@ async def test_forty_rows_that_the_application_locks_delay_no_other_delivery(rig
     assert replica.said("lease.lost") == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("count", [15, 80])
 async def test_refunds_behind_one_locked_wallet_delay_no_other_delivery_and_are_made_once(rig: Rig, count: int) -> None:
     """N1: a refund hook that waits for one row of the application, longer than a lease."""

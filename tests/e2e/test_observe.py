@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reconciler.simulator import never
 from testkit.stage import Rig
 from testkit.waiting import until
 
 
+@pytest.mark.soak
 async def test_observing_asks_and_counts_but_writes_and_stores_nothing(rig: Rig) -> None:
     assert rig.storage is not None
     witness = await rig.witness()

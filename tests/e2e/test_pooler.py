@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from testkit.stage import Rig
 from testkit.standins.pooler import pooler
@@ -37,6 +38,7 @@ async def test_through_a_pooler_in_session_mode_a_new_row_is_heard(rig: Rig) -> 
         await replica.kill()
 
 
+@pytest.mark.soak
 async def test_through_a_pooler_in_transaction_mode_a_locked_row_holds_no_connection(rig: Rig) -> None:
     """N1: the short wait for a lock is a part of the statement, so that it holds for it and for nothing after it."""
     locked = [await rig.order() for _ in range(30)]

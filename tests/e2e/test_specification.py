@@ -84,6 +84,7 @@ async def shop(rig: Rig) -> AsyncIterator[Shop]:
             yield Shop(rig, replica, http, line)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("order", "media", "mime"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from reconciler.simulator import Failure
 from testkit import commands
@@ -30,6 +31,7 @@ async def history(rig: Rig, generation_id: str) -> list[str]:
     return [row["status"] for row in rows]
 
 
+@pytest.mark.soak
 async def test_a_whole_life_calls_nothing_that_a_stranger_made_N6(rig: Rig) -> None:
     name = urlsplit(rig.dsn).path[1:]
     await rig.pool.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET search_path = ''")
@@ -77,6 +79,7 @@ async def test_a_trigger_of_the_application_that_names_no_schema_works(rig: Rig)
         await replica.kill()
 
 
+@pytest.mark.soak
 async def test_it_works_through_a_pooler_in_both_modes_and_leaves_no_search_path_there(rig: Rig) -> None:
     await rig.pool.execute(TRIGGER)
     for mode in ("transaction", "session"):

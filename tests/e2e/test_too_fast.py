@@ -13,6 +13,7 @@ from testkit.waiting import until
 from tests.e2e.test_herd import _FILL
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_n5_after_a_429_at_most_three_requests_of_each_replica_reach_kie_until_it_is_over(
     rig: Rig, replicas: int

@@ -6,6 +6,7 @@ import re
 import signal
 
 import httpx
+import pytest
 
 from testkit.stage import KEY, Rig
 from testkit.standins.collector import Collector
@@ -16,6 +17,7 @@ OPERATOR = "token-of-the-operator"
 OURS = {"generation", "visit", "poll", "download", "upload", "verify"}
 
 
+@pytest.mark.soak
 async def test_a_replica_that_takes_over_continues_the_trace_and_sends_no_secret(rig: Rig) -> None:
     assert rig.storage is not None
     settings = {"KIE_CALLBACK_SECRET": CALLED, "RECONCILER_API_TOKEN": OPERATOR}

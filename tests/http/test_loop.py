@@ -81,6 +81,7 @@ def around(body: bytes) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("what", HOSTILE)
 async def test_n7_the_loop_turns_while_a_hostile_body_is_refused(api: ServedApi, what: str) -> None:
     """One body with 105,000 unknown keys, and its kin."""

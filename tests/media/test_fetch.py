@@ -379,6 +379,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.soak
 async def test_a_large_file_takes_no_more_memory_than_a_small_one(
     session: aiohttp.ClientSession, room: SpoolDirectory
 ) -> None:

@@ -379,6 +379,7 @@ def test_a_page_instead_of_a_file_is_a_transient_error(what: str) -> None:
     assert caught.value.code == "not_media"
 
 
+@pytest.mark.soak
 def test_no_truncated_head_raises_another_error() -> None:
     for _, head in [*flat(KEPT), *flat(WORDS), *REFUSED.items(), *HOSTILE.items()]:
         for length in range(64):

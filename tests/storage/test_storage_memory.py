@@ -29,6 +29,7 @@ async def elsewhere():  # type: ignore[no-untyped-def]
     await process.wait()
 
 
+@pytest.mark.soak
 async def test_memory_does_not_grow_with_the_object(tmp_path: Path, elsewhere: list[str]) -> None:
     url, key = elsewhere
     us, seen, piece = psutil.Process(), [], noise(MIB)

@@ -27,6 +27,7 @@ async def command(rig: Rig, *words: str) -> commands.Ran:
     return await commands.run(*words, folder=rig.folder, environment=rig.environment())
 
 
+@pytest.mark.soak
 async def test_a_file_of_phase_after_waits_for_the_older_daemon_and_one_line_names_it(filled: Rig) -> None:
     checked = await command(filled, "migrate", "--check")
     assert checked.code == 1
@@ -84,6 +85,7 @@ async def test_a_daemon_of_this_version_is_not_waited_for(filled_dsn: str) -> No
     await connection.close()
 
 
+@pytest.mark.soak
 async def test_the_finding_opens_when_the_last_older_daemon_has_ended(rig: Rig) -> None:
     await rig.pool.execute(
         "INSERT INTO reconciler.instances (id, host, pid, version, seen_at)"

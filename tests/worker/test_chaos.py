@@ -24,7 +24,8 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_three_instances_among_faults_deliver_everything_once(
     supabase_rig: Rig, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -155,7 +155,7 @@ async def check_every_cut(rig: Rig, kind: str, patch: pytest.MonkeyPatch) -> Non
                 raise AssertionError(where) from error
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "film"])
 async def test_a_visit_cut_at_any_statement_ends_the_same_when_another_instance_goes_on(
     own_rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -163,6 +163,7 @@ async def test_a_visit_cut_at_any_statement_ends_the_same_when_another_instance_
     await check_every_cut(own_rig, kind, monkeypatch)
 
 
+@pytest.mark.soak
 async def test_an_upload_in_pieces_cut_at_any_statement_ends_the_same(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

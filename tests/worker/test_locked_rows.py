@@ -78,6 +78,7 @@ async def failed(rig: Rig, ids: list[str]) -> bool:
     return count == len(ids)
 
 
+@pytest.mark.soak
 async def test_rows_that_the_application_locks_delay_no_other_row_and_are_delivered_when_it_ends(
     rig: Rig, parts: Parts
 ) -> None:

@@ -101,6 +101,7 @@ async def test_work_of_a_dead_instance_is_taken_over_when_its_lease_ends(rig: Ri
     await rig.proves(generation_id)
 
 
+@pytest.mark.soak
 async def test_a_row_that_the_application_locks_costs_no_other_row_its_lease_or_its_wake(
     rig: Rig, parts: Parts
 ) -> None:
@@ -340,6 +341,7 @@ async def test_the_loop_outlives_a_database_that_is_away_and_keeps_its_wakes(
         assert parts.database.trouble is None
 
 
+@pytest.mark.soak
 async def test_a_drain_ends_in_time_while_the_database_is_away(rig: Rig) -> None:
     """F15: hangs at shutdown."""
     loop = asyncio.get_running_loop()

@@ -69,6 +69,7 @@ async def scrape(api: ServedApi, **headers: str) -> httpx.Response:
     return answer
 
 
+@pytest.mark.soak
 async def test_with_a_hundred_thousand_rows_in_flight_a_scrape_is_small_and_makes_no_query(
     api: ServedApi, dsn: str
 ) -> None:

@@ -23,6 +23,7 @@ def read(result: object, **record: object) -> Observation:
     return judge(dialect, 200, answer)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "entries",
     [[None] * 800_000, [f"{ADDRESS}/{n}" for n in range(80_000)], [{"id": f"{n}"} for n in range(200_000)]],

@@ -103,6 +103,7 @@ async def test_long_past_events_are_not_returned_again(rows_dsn: str) -> None:
         assert [one.event for one in found or ()] == events[-OVERLAP:]
 
 
+@pytest.mark.soak
 async def test_looking_up_a_hundred_rows_reads_no_table_from_end_to_end(dsn: str) -> None:
     async with opened(dsn) as books:
         await books.pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")

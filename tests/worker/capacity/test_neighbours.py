@@ -139,6 +139,7 @@ async def test_n2_results_on_a_silent_host_do_not_delay_those_on_another_host(ri
         assert sum("taskId=silent" in head for head in hosts.kie.heads) <= SILENT_ROWS + 12
 
 
+@pytest.mark.soak
 async def test_n2_the_rows_of_a_silent_host_are_delivered_once_it_speaks(rig: Rig, hosts: Hosts) -> None:
     async with instance(rig, hosts) as built, rig.working(built):
         ids = await ordered(rig, built, *[f"silent-{n}" for n in range(30)])

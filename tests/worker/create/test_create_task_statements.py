@@ -52,6 +52,7 @@ async def settled(rig: Rig, requester: Requester) -> None:
         assert await rig.pool.fetchval("SELECT count(*) FROM public.generations") == 1
 
 
+@pytest.mark.soak
 async def test_an_order_cut_off_at_any_statement_makes_at_most_one_task_and_loses_none(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
