@@ -1,12 +1,14 @@
-"""Media types, object keys in the bucket, and rules about addresses: hosts, the display address, the callback address.
+"""Kinds, media types, object keys in the bucket, and rules about addresses: hosts, displayed address, callback address.
 
 Pure: no bytes are read (`media/sniff.py` does that) and no name is resolved. Fetch and deliver use the types and keys,
-the HTTP API the display address, sweep and backfill the rules about the provider's hosts.
+createTask the words for kinds, the HTTP API the displayed address, visits, sweep and backfill the rules about the
+provider's addresses.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -25,6 +27,15 @@ class Kind(StrEnum):
     TEXT = "text"
     FILE = "file"
 
+
+KIND_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        Kind.IMAGE: ("image", "photo", "picture", "product"),
+        Kind.VIDEO: ("video", "movie", "clip"),
+        Kind.AUDIO: ("audio", "music", "sound", "song"),
+    }
+)
+"""The words of applications for the kinds that a row can order, the preferred one first."""
 
 MEDIA_KINDS = frozenset({Kind.IMAGE, Kind.VIDEO, Kind.AUDIO})
 """The kinds that a row can order; words and files may come with any of them."""
@@ -103,6 +114,11 @@ _REPLACED_ID = re.compile(r".*\.[0-9a-f]{32}")
 _OBJECT_NUMBER = re.compile(r"([0-9]{1,4})(?:-[0-9a-f]{8})?\.")
 _KEY = re.compile(r"[^/]+/[^/]+/([^/]+)_[0-9]{1,4}(?:-[0-9a-f]{8})?\.[^./]+")
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def kind_word(kind: str, allowed: AbstractSet[str] | None) -> str | None:
+    """Return the word for this kind in a column that allows these words (None: any); None if it allows none for it."""
+    return next((word for word in KIND_WORDS.get(kind, (kind,)) if allowed is None or word in allowed), None)
 
 
 def extra_type(ext: str) -> MediaType:

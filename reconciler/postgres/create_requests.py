@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 import asyncpg
 
+from reconciler.domain.object_keys import kind_word
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 from reconciler.postgres.create_rates import CreateRates
 from reconciler.postgres.errors import lock_refusals, row_refusals
@@ -23,7 +24,7 @@ from reconciler.postgres.hooks import HOOK_FAILED, HookFailed, OrderHook
 from reconciler.postgres.pool import LOCK_WAIT, Database, lock_setting
 from reconciler.postgres.predicates import IN_FLIGHT, begin, set_task, touch
 from reconciler.postgres.records import as_key
-from reconciler.postgres.schema import TableShape
+from reconciler.postgres.schema import KIND_COLUMNS, MODEL_COLUMNS, TableShape
 from reconciler.postgres.statement import Statement
 
 ORDER_LOCK_SECONDS = 0.3
@@ -287,21 +288,51 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         known = {
             "status": _first_status(table), "user_id": order.user_id, "provider": self._provider,
             "prompt": prompt if isinstance(prompt, str) else "" if "prompt" in table.filled else None,
-            "kind": order.kind, "type": order.kind, "options": json.dumps(order.input), "model": order.model,
+            "options": json.dumps(order.input), "model": order.model,
             "model_key": model_key, "model_id": model_key, "model_name": model_key,
-            **({} if task_id is None else {"task_id": task_id}),
+            **_kind_words(table, order.kind), **({} if task_id is None else {"task_id": task_id}),
         }  # fmt: skip
         values = {column: value for column, value in known.items() if table.has(column)}
         generated = {column: sql for column, sql in _generated(table).items() if column in table.needed}
-        if unfilled := table.needed - values.keys() - generated.keys():
-            names = ", ".join(sorted(unfilled))
+        if columns_left := unfilled(table):
             raise Config(
-                f"createTask cannot fill public.generations.{names}",
-                hint=f"give each a default or let it be NULL: ALTER TABLE public.generations ALTER COLUMN {names} …",
+                f"createTask cannot fill public.generations.{', '.join(columns_left)}",
+                hint=f"give each a default or let it be NULL: {let_be_null(columns_left)}",
             )
         places = [f"${n}::text::{table.columns[column]}" for n, column in enumerate(values, start=1)]
         columns, expressions = ", ".join([*values, *generated]), ", ".join([*places, *generated.values()])
         return f"INSERT INTO public.generations ({columns}) VALUES ({expressions}) RETURNING id::text", values
+
+
+_FILLED = frozenset(
+    {"status", "user_id", "provider", "prompt", "options", *KIND_COLUMNS, *MODEL_COLUMNS, "task_id"}
+)  # fmt: skip
+"""The columns that an order fills where the table has them; `task_id` has a refusal of its own."""
+
+
+def unfilled(table: TableShape) -> tuple[str, ...]:
+    """Return the columns that a row must fill and an order cannot, in order of their names."""
+    return tuple(sorted(table.needed - _FILLED - _generated(table).keys()))
+
+
+def let_be_null(columns: Sequence[str]) -> str:
+    """Return the statement that lets these columns be NULL; a key cannot be, and needs a default of the application."""
+    changes = ", ".join(f'ALTER COLUMN "{column}" DROP NOT NULL' for column in columns if column != "id")
+    return f"ALTER TABLE public.generations {changes};" if changes else "-- give id a default"
+
+
+def _kind_words(table: TableShape, kind: str) -> Mapping[str, str]:
+    """Return the kind in a word of each column for it; a column that has no such word, and need not be filled, is left.
+
+    Raises Permanent (code "row_refused") where it must be filled.
+    """
+    words = {column: kind_word(kind, table.kinds.get(column)) for column in table.kind_columns}
+    for column in table.kind_columns:
+        if words[column] is None and column in table.needed:
+            allowed = ", ".join(sorted(table.kinds[column]))
+            message = f"the CHECK on public.generations.{column} has no word for {kind}; it allows: {allowed}"
+            raise Permanent(message, code="row_refused")
+    return {column: word for column, word in words.items() if word is not None}
 
 
 def _check_owner(table: TableShape, user_id: str | None) -> None:

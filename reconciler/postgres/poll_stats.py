@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from reconciler.domain.model import DurationModel
 from reconciler.domain.poll_interval import duration_model, fit, hazard, poll_price
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import CREATED, IN_FLIGHT, text_of
+from reconciler.postgres.predicates import CREATED, IN_FLIGHT, kind_of, model_of
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
@@ -57,7 +57,7 @@ class PollStats:
         self._rate = rate
         # Returns kind, model and age in seconds of every task that KIE is working on.
         self._running = f"""
-SELECT {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model,
+SELECT {kind_of(table)} AS kind, {model_of(table)} AS model,
        extract(epoch FROM now() - greatest({CREATED}, w.task_since))::float8 AS age
   FROM public.generations g JOIN reconciler.work w ON w.generation_id = g.id::text
  WHERE {IN_FLIGHT} AND w.due_at IS NOT NULL AND w.answered_at IS NOT NULL

@@ -5,9 +5,11 @@ reconciler.work, `c` a callback; `:name` is a parameter of the statement that us
 statements may use it. Which rows belong to us is in `eligibility`.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.domain.object_keys import KIND_WORDS
 from reconciler.domain.poll_interval import LONGEST_WAIT
 from reconciler.postgres.schema import TableShape
 
@@ -79,6 +81,24 @@ def may_recover(generation_id: str) -> str:
 def text_of(table: TableShape, column: str | None) -> str:
     """Return a column as text, NULL where the table has no such column."""
     return f"g.{column}::text" if column and table.has(column) else "NULL::text"
+
+
+def kind_of(table: TableShape) -> str:
+    """Return the row's kind in our word for it, NULL where none of its columns names one."""
+    named = _first_filled(table.kind_columns)
+    words = {word: kind for kind, (_, *others) in KIND_WORDS.items() for word in others}
+    ours = " ".join(f"WHEN '{word}' THEN '{kind}'" for word, kind in words.items())
+    return f"CASE {named} {ours} ELSE {named} END"
+
+
+def model_of(table: TableShape) -> str:
+    """Return what the row names its model, from the first of its columns that is filled; NULL where none is."""
+    return _first_filled(table.model_columns)
+
+
+def _first_filled(columns: Sequence[str]) -> str:
+    named = [f"nullif(g.{column}::text, '')" for column in columns]
+    return f"coalesce({', '.join(named)})" if named else "NULL::text"
 
 
 def touch(table: TableShape) -> str:

@@ -5,14 +5,18 @@ that the table needs no change as long as the required columns are there.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
 import asyncpg
 
 from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.domain.object_keys import KIND_WORDS
 from reconciler.errors import Config
 from reconciler.postgres.connection import pin_transaction
 
@@ -46,11 +50,18 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory::t
  ORDER BY a.attnum
 """
 
+KIND_COLUMNS: Final = ("kind", "type")
+"""The columns that may name a row's kind, the specification's first."""
+
+MODEL_COLUMNS: Final = ("model_key", "model_id", "model", "model_name")
+"""The columns that may name a row's model, the specification's first."""
+
+# Returns the column and the condition of each CHECK that is about one of the columns $1 alone.
 _CHECKS: Final = """
-SELECT pg_get_expr(c.conbin, c.conrelid)
+SELECT a.attname::text AS name, pg_get_expr(c.conbin, c.conrelid) AS condition
   FROM pg_constraint AS c
   JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND c.conkey[1] = a.attnum AND cardinality(c.conkey) = 1
- WHERE c.conrelid = to_regclass('public.generations')::oid AND c.contype = 'c' AND a.attname = 'status'
+ WHERE c.conrelid = to_regclass('public.generations')::oid AND c.contype = 'c' AND a.attname::text = ANY ($1)
 """
 
 _REFUSED: Final = """
@@ -80,18 +91,23 @@ SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);
 """
 
 
+_ANY_KIND: Mapping[str, frozenset[str]] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class TableShape:
     """public.generations as it is.
 
     `columns` maps each writable column to its type as format_type() prints it. `statuses` are those that the CHECK on
     status allows, None = any. `needed` are the columns that an INSERT must fill, `filled` those that take no NULL.
+    `kinds` are the words for kinds that the CHECK on a column of KIND_COLUMNS allows; without a CHECK it takes any.
     """
 
     columns: Mapping[str, str]
     statuses: frozenset[str] | None = None
     needed: frozenset[str] = frozenset()
     filled: frozenset[str] = frozenset()
+    kinds: Mapping[str, frozenset[str]] = field(default_factory=lambda: _ANY_KIND)
 
     def has(self, column: str) -> bool:
         """Whether the table has this column."""
@@ -107,14 +123,14 @@ class TableShape:
         return self.columns["id"]
 
     @property
-    def kind_column(self) -> str | None:
-        """The column that holds image, video or audio; `type` in older tables."""
-        return self._first("kind", "type")
+    def kind_columns(self) -> tuple[str, ...]:
+        """The columns that may name a row's kind; a row may fill only the later ones."""
+        return tuple(name for name in KIND_COLUMNS if self.has(name))
 
     @property
-    def model_column(self) -> str | None:
-        """The column that names the model."""
-        return self._first("model_key", "model_id", "model", "model_name")
+    def model_columns(self) -> tuple[str, ...]:
+        """The columns that may name a row's model; a row may fill only the later ones."""
+        return tuple(name for name in MODEL_COLUMNS if self.has(name))
 
     @property
     def error_column(self) -> str | None:
@@ -144,23 +160,32 @@ async def introspect(connection: asyncpg.Connection) -> TableShape:
     rows = await connection.fetch(_COLUMNS)
     if not rows:
         raise Config("there is no table public.generations", hint=_MIGRATE)
-    types = {row["attname"]: row["type"] for row in rows}
-    _check_required(types)
+    _check_required({row["attname"]: row["type"] for row in rows})
     for row in rows:
         if row["attname"] in ("status", "task_id") and row["category"] != "S":
             raise Config(
                 f"public.generations.{row['attname']} is {row['type']}, not text",
                 hint=f"ALTER TABLE public.generations ALTER COLUMN {row['attname']} TYPE text;",
             )
-    table = TableShape(
-        columns=MappingProxyType(types),
-        statuses=await statuses(connection),
-        needed=frozenset(row["attname"] for row in rows if row["needed"]),
-        filled=frozenset(row["attname"] for row in rows if row["filled"]),
-    )
+    table = await _shape(connection, rows)
     _check_statuses(table)
     await _check_access(connection, table)
     return table
+
+
+async def shape(connection: asyncpg.Connection) -> TableShape:
+    """Read the table as it is, whether or not the daemon can work on it; without the table there are no columns."""
+    return await _shape(connection, await connection.fetch(_COLUMNS))
+
+
+async def _shape(connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> TableShape:
+    return TableShape(
+        columns=MappingProxyType({row["attname"]: row["type"] for row in rows}),
+        statuses=await statuses(connection),
+        needed=frozenset(row["attname"] for row in rows if row["needed"]),
+        filled=frozenset(row["attname"] for row in rows if row["filled"]),
+        kinds=MappingProxyType(await _allowed(connection, KIND_COLUMNS, chain(*KIND_WORDS.values()))),
+    )
 
 
 def add_required(missing: Iterable[str]) -> str:
@@ -200,14 +225,33 @@ async def _check_access(connection: asyncpg.Connection, table: TableShape) -> No
 
 async def statuses(connection: asyncpg.Connection) -> frozenset[str] | None:
     """Return the statuses that the CHECKs allow, None = any; every word in them or known to us is tried."""
-    checks = [row[0] for row in await connection.fetch(_CHECKS)]
-    if not checks:
-        return None
-    condition = " AND ".join(f"({check})" for check in checks)
+    allowed = await _allowed(connection, ["status"], (*OPEN, *SUCCEEDED, "failed", "cancelled"))
+    return allowed.get("status")
+
+
+async def _allowed(
+    connection: asyncpg.Connection, columns: Sequence[str], known: Iterable[str]
+) -> dict[str, frozenset[str]]:
+    """Return the words that the CHECKs on these columns allow; a column without a CHECK is left out.
+
+    Every known word and every word in the CHECKs is tried.
+    """
+    checks: defaultdict[str, list[str]] = defaultdict(list)
+    for row in await connection.fetch(_CHECKS, list(columns)):
+        checks[row["name"]].append(row["condition"])
+    tried = set(known)
+    return {name: await _passing(connection, name, conditions, tried) for name, conditions in checks.items()}
+
+
+async def _passing(
+    connection: asyncpg.Connection, column: str, conditions: Sequence[str], known: AbstractSet[str]
+) -> frozenset[str]:
+    """Return the words that these conditions on a column of text let through."""
+    condition = " AND ".join(f"({one})" for one in conditions)
     literals = [text.replace("''", "'") for text in re.findall(r"'((?:[^']|'')*)'", condition)]
     listed = [word for text in literals for word in re.split(r'[{},"]+', text)]  # '{one,two}'::text[]
-    known = {*OPEN, *SUCCEEDED, "failed", "cancelled", *literals, *filter(None, listed)}
+    words = {*known, *literals, *filter(None, listed)}
     rows = await connection.fetch(
-        f"SELECT status FROM unnest($1::text[]) AS generations (status) WHERE {condition}", sorted(known)
+        f"SELECT {column} FROM unnest($1::text[]) AS generations ({column}) WHERE {condition}", sorted(words)
     )
     return frozenset(row[0] for row in rows)

@@ -39,7 +39,7 @@ async def test_the_required_columns_are_enough(connection: Any) -> None:
     await table(connection)
     found = await introspect(connection)
     assert found.id_type == "uuid"
-    assert (found.kind_column, found.model_column, found.error_column) == (None, None, None)
+    assert (found.kind_columns, found.model_columns, found.error_column) == ((), (), None)
     assert found.statuses is None
     assert (found.success, found.writes_generating) == ("success", True)
     assert found.needed == {"id"}
@@ -48,7 +48,9 @@ async def test_the_required_columns_are_enough(connection: Any) -> None:
 async def test_an_older_table_is_taken_as_it_is(connection: Any) -> None:
     await older_table(connection)
     found = await introspect(connection)
-    assert (found.kind_column, found.model_column, found.error_column) == ("type", "model_id", "error")
+    assert (found.kind_columns, found.model_columns) == (("type",), ("model_id", "model_name"))
+    assert found.error_column == "error"
+    assert found.kinds == {"type": {"image", "video", "audio"}}
     assert found.columns["result_urls"] == "text[]"
     assert not found.has("asset_urls")
     assert found.statuses == frozenset({"pending", "processing", "completed", "failed"})
@@ -61,7 +63,7 @@ async def test_the_specifications_names_come_before_older_ones(connection: Any) 
         connection, f"{MINIMAL}, type text, kind text, model_name text, model text, model_id text, model_key text"
     )
     found = await introspect(connection)
-    assert (found.kind_column, found.model_column) == ("kind", "model_key")
+    assert (found.kind_columns[0], found.model_columns[0]) == ("kind", "model_key")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from reconciler.kie.client import KieClient, KieReply, key_hash
 from reconciler.kie.dialects import by_name, candidates
 from reconciler.kie.dialects.veo_1080p import asked
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judge_clock, judged, not_looked, ok, warn
+from reconciler.postgres.predicates import model_of
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import KieKey, Settings
 
@@ -134,8 +135,7 @@ def judge_credits(accounts: Sequence[KeyAccount]) -> Check:
 async def read_newest_tasks(connection: asyncpg.Connection, columns: Mapping[str, str]) -> tuple[NewestTask, ...]:
     """Return the newest task of each model among the last thousand rows, in flight or delivered."""
     table = TableShape(columns)
-    if table.model_column is None:
-        return ()
+    model = model_of(table)
     rows = await connection.fetch(f"""
         WITH latest AS (
             (SELECT generation_id, family, key_hash FROM reconciler.work WHERE due_at IS NOT NULL
@@ -143,9 +143,9 @@ async def read_newest_tasks(connection: asyncpg.Connection, columns: Mapping[str
             UNION
             (SELECT generation_id, family, key_hash FROM reconciler.work WHERE delivered_at IS NOT NULL
               ORDER BY delivered_at DESC LIMIT 500))
-        SELECT DISTINCT ON (model) g.{table.model_column}::text AS model, g.task_id, w.family, w.key_hash
+        SELECT DISTINCT ON (model) {model} AS model, g.task_id, w.family, w.key_hash
           FROM latest AS w JOIN public.generations AS g ON g.id = w.generation_id::{table.id_type}
-         WHERE g.task_id IS NOT NULL AND g.{table.model_column} IS NOT NULL
+         WHERE g.task_id IS NOT NULL AND {model} IS NOT NULL
          ORDER BY model, g.created_at DESC LIMIT {MODELS}""")
     return tuple(NewestTask(row["model"], row["task_id"], row["family"], row["key_hash"]) for row in rows)
 

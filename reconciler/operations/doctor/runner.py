@@ -39,7 +39,7 @@ from reconciler.operations.doctor.storage import BucketUse, check_storage, read_
 from reconciler.postgres.eligibility import UNREADABLE, readable
 from reconciler.postgres.migrations.missing_files import missing_files
 from reconciler.postgres.migrations.schema_level import alive_within
-from reconciler.postgres.schema import statuses
+from reconciler.postgres.schema import shape, statuses
 from reconciler.settings import Settings
 from reconciler.storage import Store
 
@@ -172,6 +172,7 @@ def _table_checks(*, deletes: bool, users_order: bool) -> dict[str, tuple[Questi
         "row_security": (privileges.read_open_access, privileges.judge_row_security),
         "search_path": (read_search_path, judge_search_path),
         "hooks": (hooks.read_hooks, partial(hooks.judge_hooks, users_order=users_order)),
+        "orders": (shape, table.judge_orders),
         "realtime": (database.read_publications, database.judge_realtime),
     }
 

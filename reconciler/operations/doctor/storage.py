@@ -17,6 +17,7 @@ from reconciler.domain.object_keys import MEDIA_KINDS, OCTETS, TYPES, Kind, cont
 from reconciler.errors import Transient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
+from reconciler.postgres.predicates import kind_of
 from reconciler.postgres.schema import TableShape
 from reconciler.settings import Settings
 from reconciler.storage import PutRequest, Store, prove
@@ -122,12 +123,9 @@ def _read_rules(store: Store) -> BucketRules:
 
 async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, str]) -> BucketUse:
     """Return the kinds of ten thousand rows, or all kinds of media where they name none, and what was stored lately."""
-    column = TableShape(columns).kind_column
-    kinds: set[Kind] = set()
-    if column is not None:
-        sample = f"(SELECT {column}::text AS kind FROM public.generations LIMIT 10000) AS few"
-        rows = await connection.fetch(f"SELECT DISTINCT kind FROM {sample}")
-        kinds = {kind for kind in Kind if kind.value in {row["kind"] for row in rows}}
+    sample = f"(SELECT {kind_of(TableShape(columns))} AS kind FROM public.generations g LIMIT 10000) AS few"
+    rows = await connection.fetch(f"SELECT DISTINCT kind FROM {sample}")
+    kinds = {kind for kind in Kind if kind.value in {row["kind"] for row in rows}}
     stored = await connection.fetch(_STORED)
     return BucketUse(
         kinds=frozenset(kinds or MEDIA_KINDS),

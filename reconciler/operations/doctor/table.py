@@ -10,9 +10,10 @@ from typing import Final, Literal
 import asyncpg
 
 from reconciler.operations.doctor import Check, NotKnown, fail, ok, warn
+from reconciler.postgres.create_requests import let_be_null, unfilled
 from reconciler.postgres.migrations.migration_files import MigrationFile, scripts, trigger_names
 from reconciler.postgres.migrations.missing_files import MissingFiles
-from reconciler.postgres.schema import REQUIRED, add_required
+from reconciler.postgres.schema import REQUIRED, TableShape, add_required
 
 _MIGRATE: Final = "kie-reconciler migrate"
 
@@ -88,6 +89,14 @@ def judge_statuses(allowed: AbstractSet[str] | None) -> Check:
     if unused and not {"pending", "processing", "completed"} <= allowed:
         return warn("statuses", f"the CHECK on status forbids {', '.join(unused)}: the daemon does not write them", do)
     return ok("statuses", f"the CHECK on status allows {', '.join(sorted(allowed))}")
+
+
+def judge_orders(table: TableShape) -> Check:
+    """Judge whether createTask can fill every column that a row must fill."""
+    if columns := unfilled(table):
+        says = f"createTask cannot fill {', '.join(columns)}: NOT NULL and without a default"
+        return warn("orders", says, f"-- or: give each a default\n{let_be_null(columns)}")
+    return ok("orders", "createTask can fill every column that a row needs")
 
 
 async def read_triggers(connection: asyncpg.Connection) -> Mapping[str, TriggerState]:

@@ -12,10 +12,11 @@ from reconciler.postgres.predicates import (
     IN_FLIGHT,
     NEVER_HAD_TASK,
     begin,
+    kind_of,
     mark_orphans,
+    model_of,
     past,
     set_task,
-    text_of,
     touch,
 )
 from reconciler.postgres.schema import UNSEEN, TableShape
@@ -151,7 +152,7 @@ def read(table: TableShape) -> Statement:
     since = f"CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN {past('w.task_since')} ELSE now() END"
     return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
-       {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model, g.asset_url,
+       {kind_of(table)} AS kind, {model_of(table)} AS model, g.asset_url,
        {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now, {READ_CLOCK},{_OFFERED},
        CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,

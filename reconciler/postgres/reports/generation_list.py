@@ -21,7 +21,7 @@ from reconciler.domain.model import DurationModel
 from reconciler.domain.poll_interval import duration_model
 from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import text_of
+from reconciler.postgres.predicates import kind_of, model_of, text_of
 from reconciler.postgres.records import as_key
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.reports import ReportScope
@@ -90,7 +90,7 @@ class GenerationList:
         self._select = f"""
 SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.id
   LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
-  LEFT JOIN reconciler.pace p ON p.model = {text_of(table, table.model_column)} AND p.mu IS NOT NULL"""
+  LEFT JOIN reconciler.pace p ON p.model = {model_of(table)} AND p.mu IS NOT NULL"""
 
     async def page(
         self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
@@ -260,7 +260,7 @@ def _columns(table: TableShape) -> str:
 
     completed = f"coalesce({moment('completed_at')}, w.delivered_at)" if table.has("completed_at") else "w.delivered_at"
     return f"""g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
-       {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model,
+       {kind_of(table)} AS kind, {model_of(table)} AS model,
        {bounded("prompt")} AS prompt, {bounded(table.error_column)} AS error,
        {bounded("asset_url")} AS asset_url, {bounded("preview_url")} AS preview_url,
        {addresses("asset_urls")} AS asset_urls, {addresses("result_urls")} AS result_urls,

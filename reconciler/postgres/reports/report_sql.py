@@ -12,7 +12,8 @@ from reconciler.postgres.predicates import (
     OVERDUE,
     SAME_TASK,
     TASK_ID_IS_INDEXED,
-    text_of,
+    kind_of,
+    model_of,
 )
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -125,8 +126,8 @@ def stuck(table: TableShape) -> str:
     As text, because the list of generations builds on it.
     """
     return f"""
-SELECT g.id::text AS id, g.task_id::text AS task_id, {text_of(table, table.kind_column)} AS kind,
-       {text_of(table, table.model_column)} AS model, g.status::text AS status,
+SELECT g.id::text AS id, g.task_id::text AS task_id, {kind_of(table)} AS kind,
+       {model_of(table)} AS model, g.status::text AS status,
        {CREATED} AS created_at, {_AGE} AS age, w.due_at,
        CASE WHEN w.generation_id IS NULL THEN 'no replica has looked at it yet'
             WHEN NOT {SAME_TASK} THEN 'not looked at since it got this task'

@@ -54,7 +54,7 @@ async def test_bringing_it_up_twice_changes_no_row_and_the_second_time_nothing(
     added = set(table.columns) - columns
     assert added == {"provider", "options", "asset_urls", "preview_url"} | (set() if asset_url else {"asset_url"})
     assert await rows(connection, *added) == before
-    assert (table.kind_column, table.model_column, table.success) == ("type", "model_id", "success")
+    assert (table.kind_columns[0], table.model_columns[0], table.success) == ("type", "model_id", "success")
     assert table.statuses == SPECIFIED | OLDER
 
 
