@@ -69,7 +69,7 @@ BEGIN
           FROM pg_attribute
          WHERE attrelid = 'public.generations'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
            AND attname IN ('status', 'task_id', 'result_urls', 'asset_url', 'asset_urls', 'error', 'error_message',
-                           'updated_at', 'original_path', 'preview_status', 'result_json', 'completed_at')
+                           'updated_at', 'original_path', 'preview_status', 'preview_url', 'result_json', 'completed_at')
            AND NOT has_column_privilege('reconciler', 'public.generations', attname, 'UPDATE')
     LOOP
         EXECUTE format('GRANT UPDATE (%I) ON public.generations TO reconciler', written.attname);

@@ -142,7 +142,7 @@ async def _build(
     structlog.contextvars.bind_contextvars(instance=str(instance))
     keys = tuple(RingKey(key_hash(key.secret.get_secret_value()), key.kind) for key in settings.kie_keys())
     policy = CurrentPolicy(_policy(settings, observe=observe, key_count=len(keys)))
-    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.provider_hosts)
+    eligible = EligibleRows(settings.providers, settings.task_pattern, settings.address_rules)
     term = settings.lease_seconds
     claims = Claims(
         pools.claims, table, eligible, instance=instance, term=term, traced=tracing.on, renewals=pools.leases
@@ -178,7 +178,7 @@ async def _build(
 def _policy(settings: Settings, *, observe: bool, key_count: int) -> Policy:
     return Policy(
         settings.give_up_after,
-        provider_hosts=settings.provider_hosts,
+        address_rules=settings.address_rules,
         observe=observe,
         key_count=key_count,
         max_results=settings.max_results,
@@ -312,7 +312,7 @@ def report_scope(settings: Settings) -> ReportScope:
         providers=settings.providers,
         task_pattern=settings.task_pattern,
         result_hosts=settings.result_hosts,
-        their_hosts=settings.provider_hosts,
+        address_rules=settings.address_rules,
         stuck_after=settings.stuck_after,
         alive=timedelta(seconds=2 * settings.lease_seconds),
         announces=bool(settings.notify_url),

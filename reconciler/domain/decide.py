@@ -25,7 +25,15 @@ from reconciler.domain.elapsed import (
     media_has_ended,
     task_start,
 )
-from reconciler.domain.ended_rows import is_extension, is_repair, may_move
+from reconciler.domain.ended_rows import (
+    HEALED_WITHIN,
+    HEALS,
+    is_extension,
+    is_overwritten,
+    is_repair,
+    may_move,
+    next_heal,
+)
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,
@@ -88,8 +96,10 @@ The backoff between them adds up to 10 to 21 minutes; retries with spare request
 
 def decide(row: Row, observation: Observation, now: datetime, policy: Policy) -> Decision:
     """Return what happens next with a row that has absorbed this observation."""
-    if not may_move(row, policy.provider_hosts):
+    if not may_move(row, policy.address_rules):
         return Done(f"status {row.status} is not one that the daemon changes")
+    if is_overwritten(row, policy.address_rules) and (later := next_heal(row, now)) > now:
+        return _leave_overwritten(later, now)
     decision = _decide_eligible(row, observation, now, policy)
     if not isinstance(decision, Done) or not is_repair(row):
         return decision
@@ -97,6 +107,14 @@ def decide(row: Row, observation: Observation, now: datetime, policy: Policy) ->
         hour = now + timedelta(hours=1)
         return Reschedule(hour, hour, decision.reason)
     return replace(decision, lost=True)
+
+
+def _leave_overwritten(later: datetime, now: datetime) -> Reschedule:
+    """The application keeps replacing our address: stop writing for a while, and let a person look."""
+    due = min(later, now + timedelta(seconds=poll_interval.LONGEST_WAIT))
+    within = HEALED_WITHIN.total_seconds() / 3600
+    reason = f"asset_url was replaced by an address at the provider after {HEALS} repairs in {within:g} h"
+    return Reschedule(due, due, reason, finding="asset_overwritten")
 
 
 def retry_rejected_write(
@@ -252,7 +270,8 @@ def _finish(row: Row, now: datetime, policy: Policy) -> Decision:
     if row.delivered:
         return Finish()
     later = now + _parked_wait(row, now)
-    if is_repair(row) and len(row.stored) >= (row.shown or 0) and all(asset.stored for asset in row.assets):
+    whole = bool(row.stored) and len(row.stored) >= (row.shown or 0) and all(asset.stored for asset in row.assets)
+    if is_repair(row) and whole:
         return Finish(later)
     if is_extension(row):
         return Finish(later) if len(row.stored) > (row.shown or 0) else _wait_for_missing(row, now, policy)

@@ -17,6 +17,7 @@ NAMES = (
     "schema_behind", "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected",
     "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "row_locked", "parked", "empty_success",
     "no_task", "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
+    "asset_overwritten",
 )  # fmt: skip
 """The names of all findings."""
 
@@ -159,6 +160,11 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
             "warn",
             "Delivered without every result: KIE announced more than it has given ({n} generations).",
             "Nothing, if KIE gives them later: they are added. `kie-reconciler explain ID` names the missing ones.",
+        ),
+        "asset_overwritten": (
+            "warn",
+            "The application keeps replacing stored addresses by the provider's, which expire ({n} generations).",
+            "Let it write asset_url only where it is NULL. They are repaired three times a day at most.",
         ),
         "no_task": (
             "warn",

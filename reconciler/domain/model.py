@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from reconciler.domain.object_keys import AddressRules
+
 OPEN = ("queued", "generating", "pending", "processing")
 """The statuses of rows in flight; older applications write the last two."""
 
@@ -82,7 +84,8 @@ class Row:
 
     The first block is the application's row. `task_since` is when the row got its present task, None if it never had
     another. `offered` lists the tasks that callbacks name for a row without a task, newest first. `create_refusal` is
-    KIE's reason for not making a task. `made_again` is true if another task of this row was delivered before,
+    KIE's reason for not making a task. `asset_is_result` is true if asset_url is one of its result_urls, or of the
+    addresses that KIE gave for its task. `made_again` is true if another task of this row was delivered before,
     `another_task` if the row had another task before.
 
     The second block is about `task_id` only, and empty where the task was just replaced. `results` are in KIE's order.
@@ -91,8 +94,9 @@ class Row:
     `empties` counts the successes without any output that came in a row, two minutes apart at least. The times
     `failing_since`, `empty_since` and `missing_since` say when such a series began; `empty_counted_at` is the time of
     the last empty success that counted. `contradiction` is a failure that KIE reports beside results. `shown` is
-    how many results the success shows that we wrote, None before. `locked_write` is a write that waits for a lock of
-    the application, None where none does.
+    how many results the success shows that we wrote, None before. `healed_at` are the times of the last day when we
+    wrote our address again because the application had replaced it by one at the provider. `locked_write` is a write
+    that waits for a lock of the application, None where none does.
     """
 
     id: str
@@ -106,6 +110,8 @@ class Row:
     task_since: datetime | None = None
     offered: tuple[str, ...] = ()
     create_refusal: str | None = None
+    asset_is_result: bool = False
+    preview_url: str | None = None
     made_again: bool = False
     another_task: bool = False
 
@@ -134,6 +140,7 @@ class Row:
     gave_up: bool = False
     reopened: bool = False
     shown: int | None = None
+    healed_at: tuple[datetime, ...] = ()
     locked_write: "LockedWrite | None" = None
 
     @property
@@ -275,7 +282,7 @@ class Policy:
     give_up_after: timedelta = timedelta(hours=24)
     poll_price: float = 1.0
     duration_models: Mapping[str, DurationModel] = field(default_factory=lambda: MappingProxyType({}))
-    provider_hosts: tuple[str, ...] = ()
+    address_rules: AddressRules = field(default_factory=AddressRules)
     observe: bool = False
     spare_request: bool = True
     key_count: int = 1

@@ -193,6 +193,29 @@ def host_listed(url: str, suffixes: Sequence[str]) -> bool:
     return host is not None and any(suffix == "*" or _is_host_or_subdomain(host, suffix) for suffix in suffixes)
 
 
+@dataclass(frozen=True, slots=True)
+class AddressRules:
+    """Which addresses are the provider's: those on `provider_hosts`, and results'; none that begins with `storage`.
+
+    `storage` is what every address in our storage begins with, empty if it is not known.
+    """
+
+    provider_hosts: tuple[str, ...] = ()
+    storage: str = ""
+
+    def at_provider(self, generation_id: str, address: str | None, *, is_result: bool) -> bool:
+        """Return whether the row shows an address at the provider, where it expires; it is ours to replace then.
+
+        `is_result` is whether the address is one of the row's result_urls, or of those that KIE gave for its task.
+        Any other address outside the provider's hosts is the application's decision.
+        """
+        if not address or _host(address) is None or is_object_of(generation_id, address):
+            return False
+        if self.storage and address.startswith(self.storage):
+            return False
+        return is_result or points_at_provider(address, self.provider_hosts)
+
+
 def points_at_provider(url: str | None, suffixes: Sequence[str]) -> bool:
     """Return whether the address is on one of the provider's hosts, where it expires.
 

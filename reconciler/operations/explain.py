@@ -11,7 +11,6 @@ from datetime import datetime
 from reconciler.domain.elapsed import MEDIA_LIFE
 from reconciler.domain.findings import FindingThresholds, Snapshot, findings, format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
-from reconciler.domain.object_keys import points_at_provider
 from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.reports.generation_details import Bookkeeping, GenerationDetails, PastEvent
 from reconciler.settings import Settings
@@ -187,7 +186,10 @@ def ended(details: GenerationDetails, settings: Settings) -> bool:
             return False
         # With a receipt the host proves nothing: on one machine storage and provider can share it.
         stored = any((row.asset_url or "").endswith(receipt.path) for receipt in details.receipts)
-        return stored or (bool(row.asset_url) and not points_at_provider(row.asset_url, settings.provider_hosts))
+        rules = settings.address_rules
+        return stored or (
+            bool(row.asset_url) and not rules.at_provider(row.id, row.asset_url, is_result=row.asset_is_result)
+        )
     return not (row.status == "failed" and details.known is not None and details.known.due_at is not None)
 
 

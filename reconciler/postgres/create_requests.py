@@ -326,10 +326,10 @@ def _kind_words(table: TableShape, kind: str) -> Mapping[str, str]:
 
     Raises Permanent (code "row_refused") where it must be filled.
     """
-    words = {column: kind_word(kind, table.kinds.get(column)) for column in table.kind_columns}
+    words = {column: kind_word(kind, table.words.get(column)) for column in table.kind_columns}
     for column in table.kind_columns:
         if words[column] is None and column in table.needed:
-            allowed = ", ".join(sorted(table.kinds[column]))
+            allowed = ", ".join(sorted(table.words[column]))
             message = f"the CHECK on public.generations.{column} has no word for {kind}; it allows: {allowed}"
             raise Permanent(message, code="row_refused")
     return {column: word for column, word in words.items() if word is not None}

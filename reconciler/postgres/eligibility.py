@@ -1,13 +1,14 @@
 """Which of the application's rows belong to us. Claims, discovery and the reports ask by it."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
 
+from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules
 from reconciler.errors import Config
-from reconciler.postgres.predicates import IS_SUCCESS, OPEN_OR_UNHEALED
+from reconciler.postgres.predicates import IS_SUCCESS, OPEN_OR_UNHEALED, asset_is_result
 from reconciler.postgres.schema import TableShape
 
 UNREADABLE = "unreadable_pattern"
@@ -23,7 +24,7 @@ class EligibleRows:
 
     providers: tuple[str, ...]
     task_pattern: str
-    their_hosts: tuple[str, ...]
+    rules: AddressRules
 
     @property
     def parameters(self) -> Mapping[str, object]:
@@ -31,7 +32,7 @@ class EligibleRows:
         return {
             "providers": list(self.providers),
             "task_pattern": self.task_pattern,
-            "unstored_pattern": _unstored_pattern(self.their_hosts),
+            **addresses(self.rules),
         }
 
 
@@ -47,15 +48,23 @@ async def readable(ask: Callable[[str, str], Awaitable[object]], pattern: str) -
         ) from error
 
 
-def _unstored_pattern(hosts: Sequence[str]) -> str:
-    """Return a regular expression for an address at the provider, and for an empty one.
+def addresses(rules: AddressRules) -> Mapping[str, object]:
+    """Return the parameters of `unstored`, by name."""
+    hosts = [host for host in rules.provider_hosts if host != "*"] or PROVIDER_HOSTS
+    names = "|".join(re.escape(host) for host in hosts)
+    pattern = rf"(?i)^https?://([^/?#]*[@.])?({names})\.?(:[0-9]*)?([/?#]|$)"
+    return {"provider_pattern": pattern, "storage_address": rules.storage}
 
-    `*` among the hosts allows fetching from anywhere; it does not make every address the provider's.
+
+def unstored(table: TableShape) -> str:
+    """Return the condition that a success shows no address, or one at the provider.
+
+    Takes :provider_pattern and :storage_address. `AddressRules.at_provider` decides in the end; this lets a few more
+    rows through.
     """
-    names = "|".join(re.escape(host) for host in hosts if host != "*")
-    if not names:
-        return "^$"
-    return rf"^$|^https?://([^/@?#]*\.)?({names})(:[0-9]+)?([/?#]|$)"
+    at_provider = f"(g.asset_url::text ~ :provider_pattern OR {asset_is_result(table)})"
+    in_storage = "(:storage_address <> '' AND starts_with(g.asset_url::text, :storage_address))"
+    return f"(coalesce(g.asset_url, '') = '' OR ({at_provider} AND NOT {in_storage}))"
 
 
 def owned(table: TableShape) -> str:
@@ -73,6 +82,6 @@ def owned(table: TableShape) -> str:
 
 
 def eligible(table: TableShape, also: str = "false") -> str:
-    """Return the condition for owned rows that may need a visit (:unstored_pattern), or for which `also` holds."""
+    """Return the condition for owned rows that may need a visit (see `unstored`), or for which `also` holds."""
     return f"""{owned(table)}
-       AND ({OPEN_OR_UNHEALED} OR ({IS_SUCCESS} AND g.asset_url ~ :unstored_pattern) OR {also})"""
+       AND ({OPEN_OR_UNHEALED} OR ({IS_SUCCESS} AND {unstored(table)}) OR {also})"""

@@ -101,6 +101,27 @@ def _first_filled(columns: Sequence[str]) -> str:
     return f"coalesce({', '.join(named)})" if named else "NULL::text"
 
 
+def asset_is_result(table: TableShape) -> str:
+    """Return the condition that asset_url is one of the row's result_urls, or of the addresses that KIE gave."""
+    given = """EXISTS (SELECT FROM reconciler.work own WHERE own.generation_id = g.id::text
+               AND own.seen_task = g.task_id AND g.asset_url::text = ANY (own.sources))"""
+    return f"(coalesce(g.asset_url, '') <> '' AND ({_listed(table)} OR {given})) IS TRUE"
+
+
+def _listed(table: TableShape) -> str:
+    """Return the condition that asset_url is one of result_urls, in whatever type these are."""
+    kind = table.columns.get("result_urls")
+    if kind is None:
+        return "false"
+    if kind == "jsonb":
+        return "g.result_urls @> to_jsonb(g.asset_url::text)"
+    if kind.endswith("[]"):
+        return "g.asset_url::text = ANY (g.result_urls::text[])"
+    # JSON as text: an address is quoted there, or stands alone.
+    text = r"replace(g.result_urls::text, '\/', '/')"
+    return f"({text} = g.asset_url::text OR strpos({text}, to_json(g.asset_url::text)::text) > 0)"
+
+
 def touch(table: TableShape) -> str:
     """Return the assignment of updated_at that goes with every change of the application's row."""
     return ", updated_at = now()" if table.has("updated_at") else ""

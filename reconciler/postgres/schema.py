@@ -34,7 +34,7 @@ REQUIRED: Final[Mapping[str, str]] = MappingProxyType(
 
 WRITTEN: Final = (
     "status", "task_id", "result_urls", "asset_url", "asset_urls", "error", "error_message", "updated_at",
-    "original_path", "preview_status", "result_json", "completed_at",
+    "original_path", "preview_status", "preview_url", "result_json", "completed_at",
 )  # fmt: skip
 """The columns that the daemon changes in the application's rows, where they exist."""
 
@@ -55,6 +55,12 @@ KIND_COLUMNS: Final = ("kind", "type")
 
 MODEL_COLUMNS: Final = ("model_key", "model_id", "model", "model_name")
 """The columns that may name a row's model, the specification's first."""
+
+WORDED: Final = (*KIND_COLUMNS, "preview_status")
+"""The columns, beside status, that we write a word of ours into."""
+
+NO_PREVIEW: Final = "none"
+"""The word in preview_status for a row whose preview the application has not made."""
 
 # Returns the column and the condition of each CHECK that is about one of the columns $1 alone.
 _CHECKS: Final = """
@@ -91,7 +97,7 @@ SELECT format('CREATE POLICY %I ON public.generations FOR %s TO %I USING (true);
 """
 
 
-_ANY_KIND: Mapping[str, frozenset[str]] = MappingProxyType({})
+_ANY_WORD: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +106,14 @@ class TableShape:
 
     `columns` maps each writable column to its type as format_type() prints it. `statuses` are those that the CHECK on
     status allows, None = any. `needed` are the columns that an INSERT must fill, `filled` those that take no NULL.
-    `kinds` are the words for kinds that the CHECK on a column of KIND_COLUMNS allows; without a CHECK it takes any.
+    `words` are those that the CHECK on another column of WORDED allows; a column without a CHECK takes any.
     """
 
     columns: Mapping[str, str]
     statuses: frozenset[str] | None = None
     needed: frozenset[str] = frozenset()
     filled: frozenset[str] = frozenset()
-    kinds: Mapping[str, frozenset[str]] = field(default_factory=lambda: _ANY_KIND)
+    words: Mapping[str, frozenset[str]] = field(default_factory=lambda: _ANY_WORD)
 
     def has(self, column: str) -> bool:
         """Whether the table has this column."""
@@ -116,6 +122,14 @@ class TableShape:
     def takes(self, status: str) -> bool:
         """Whether the CHECK on status allows this word."""
         return self.statuses is None or status in self.statuses
+
+    def allows(self, column: str, word: str) -> bool:
+        """Whether the CHECK on this column of WORDED allows this word."""
+        return column not in self.words or word in self.words[column]
+
+    def holds_text(self, column: str) -> bool:
+        """Whether the table has this column, as text of any length."""
+        return self.columns.get(column, "").startswith(("text", "character varying"))
 
     @property
     def id_type(self) -> str:
@@ -184,7 +198,7 @@ async def _shape(connection: asyncpg.Connection, rows: Sequence[asyncpg.Record])
         statuses=await statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
         filled=frozenset(row["attname"] for row in rows if row["filled"]),
-        kinds=MappingProxyType(await _allowed(connection, KIND_COLUMNS, chain(*KIND_WORDS.values()))),
+        words=MappingProxyType(await _allowed(connection, WORDED, (*chain(*KIND_WORDS.values()), NO_PREVIEW))),
     )
 
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AliasGenerator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from reconciler.domain.object_keys import PROVIDER_HOSTS, TYPES, MediaType, extra_type
+from reconciler.domain.object_keys import PROVIDER_HOSTS, TYPES, AddressRules, MediaType, extra_type
 from reconciler.errors import Config
 from reconciler.settings.sources import gather, named
 from reconciler.settings.values import (
@@ -178,6 +178,13 @@ class Settings(BaseSettings):
     def provider_hosts(self) -> tuple[str, ...]:
         """The hosts of KIE: `result_hosts`, and the known ones even if `result_hosts` does not name them."""
         return tuple(dict.fromkeys((*self.result_hosts, *PROVIDER_HOSTS)))
+
+    @property
+    def address_rules(self) -> AddressRules:
+        """Which addresses are the provider's, and which lie in our storage or beside it in the same project."""
+        local = self.storage_backend == "local"
+        base, path = (self.public_url, "/files/") if local else (self.supabase_url, "/storage/v1/")
+        return AddressRules(self.provider_hosts, f"{base.rstrip('/')}{path}" if base else "")
 
     @property
     def media_types(self) -> Mapping[str, MediaType]:

@@ -17,7 +17,7 @@ import structlog
 from reconciler.boottime import boottime
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide, retry_rejected_write
-from reconciler.domain.ended_rows import is_extension, is_repair
+from reconciler.domain.ended_rows import is_extension, is_overwritten, is_repair, mended_preview, with_heal
 from reconciler.domain.locked_write import repeated, wait_for_lock
 from reconciler.domain.model import (
     Asset,
@@ -215,7 +215,9 @@ class Visitor:
                     again = True
                 case Finish(recheck_at):
                     results = self.deliverer.results(row, _unwritten(outcome.observation), recheck_at)
-                    event = await self._write_success(row, claim, results)
+                    preview = mended_preview(row, self.policy.limits.address_rules)
+                    results = replace(results, former_preview=preview)
+                    event = await self._write_success(row, claim, results, outcome.at)
                     again = event is None
                 case Fail() as decision:
                     await ledger.note(row, claim)
@@ -234,7 +236,9 @@ class Visitor:
         lease.ending = not again
         return None if again else replace(outcome, event=event)
 
-    async def _write_success(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
+    async def _write_success(self, row: Row, claim: Claim, results: StoredResults, now: datetime) -> str | None:
+        if is_overwritten(row, self.policy.limits.address_rules):
+            return await self.ledger.repair(with_heal(row, now), claim, results)
         if is_repair(row):
             return await self.ledger.repair(row, claim, results)
         if is_extension(row):

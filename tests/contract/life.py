@@ -15,6 +15,7 @@ from uuid import uuid4
 import asyncpg
 
 from reconciler.domain.model import Asset, Fail, Reschedule, Row, Trigger
+from reconciler.domain.object_keys import AddressRules
 from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.create_rates import CreateRates
@@ -28,7 +29,7 @@ from reconciler.postgres.rate_limit import RateLimit
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape
 
-REACH = EligibleRows(("kie",), ".+", ("aiquickdraw.com", "kie.ai"))
+REACH = EligibleRows(("kie",), ".+", AddressRules(("aiquickdraw.com", "kie.ai")))
 SOURCE = "https://tempfile.aiquickdraw.com/r/1.png"
 VIEWS = ("success_rate_24h", "time_to_completion", "storage_usage", "stuck_over_10_minutes", "failed_last_hour")
 

@@ -151,7 +151,7 @@ def test_a_callback_alone_fails_no_row_and_acknowledges_nothing(row: Row, observ
         assert decision == decided(row, observation.unreachable, policy)
 
 
-@given(rows(), OBSERVATIONS, POLICIES.filter(lambda policy: policy.provider_hosts != ("example.com",)))
+@given(rows(), OBSERVATIONS, POLICIES.filter(lambda policy: policy.address_rules.provider_hosts != ("example.com",)))
 def test_a_row_that_ended_does_not_change_but_for_the_exceptions(row: Row, observation: Observation, policy: Policy):
     absorbed = absorb(row, observation, NOW)
     decision = decide(absorbed, observation, NOW, policy)

@@ -26,6 +26,7 @@ FIGURES = {
     "outbox_growing": {"unannounced": 12, "unannounced_age": 900.0},
     "events_dead": {"events_dead": 2},
     "notification_queue": {"queue_usage": 0.6},
+    "asset_overwritten": {"waiting": {"asset_overwritten": 1}},
     "unpaid_account": {"keys_unpaid": 1},
     "key_rejected": {"keys_rejected": 1},
     "storage_refuses": {"waiting": {"storage_refuses": 4}},

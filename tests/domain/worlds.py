@@ -28,6 +28,7 @@ from reconciler.domain.model import (
     Result,
     Row,
 )
+from reconciler.domain.object_keys import AddressRules
 from reconciler.domain.observations import (
     CallbackResult,
     DeliveryFailed,
@@ -199,7 +200,7 @@ POLICIES = st.builds(
     give_up_after=st.sampled_from([timedelta(minutes=10), timedelta(hours=24), timedelta(days=30)]),
     poll_price=st.floats(0, 1e4),
     duration_models=st.just({}) | st.just({"m": DurationModel(3.0, 0.3)}),
-    provider_hosts=st.sampled_from([(), ("*",), ("example.com",)]),
+    address_rules=st.sampled_from([AddressRules(hosts) for hosts in ((), ("*",), ("example.com",))]),
     observe=st.booleans(),
     spare_request=st.booleans(),
     jitter=st.floats(0, 1, exclude_max=True),

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from reconciler.domain.model import Asset, Reschedule, Row, Trigger
+from reconciler.domain.object_keys import AddressRules
 from reconciler.domain.results import from_addresses
 from reconciler.postgres.claims.claims import Claim, Claims
 from reconciler.postgres.eligibility import EligibleRows
@@ -25,7 +26,7 @@ USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 THEIRS = "https://tempfile.aiquickdraw.com/r/one.png"
 OURS = "https://project.supabase.co/storage/v1/object/public/generations/one_0.png"
 HOSTS = ("aiquickdraw.com", "kie.ai")
-ELIGIBLE = EligibleRows(providers=("kie",), task_pattern=".+", their_hosts=HOSTS)
+ELIGIBLE = EligibleRows(providers=("kie",), task_pattern=".+", rules=AddressRules(HOSTS))
 
 
 async def insert(pool: asyncpg.Pool, *, status: str = "queued", age: float = 0.0, **columns: Any) -> str:

@@ -50,7 +50,7 @@ async def test_an_older_table_is_taken_as_it_is(connection: Any) -> None:
     found = await introspect(connection)
     assert (found.kind_columns, found.model_columns) == (("type",), ("model_id", "model_name"))
     assert found.error_column == "error"
-    assert found.kinds == {"type": {"image", "video", "audio"}}
+    assert found.words == {"type": {"image", "video", "audio"}}
     assert found.columns["result_urls"] == "text[]"
     assert not found.has("asset_urls")
     assert found.statuses == frozenset({"pending", "processing", "completed", "failed"})

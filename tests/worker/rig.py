@@ -15,6 +15,7 @@ import asyncpg
 
 from reconciler.bootstrap import Parts, parts
 from reconciler.domain.model import Trigger
+from reconciler.domain.object_keys import AddressRules
 from reconciler.postgres.claims.claims import Claims
 from reconciler.postgres.eligibility import EligibleRows
 from reconciler.settings import Settings, load
@@ -27,7 +28,7 @@ from testkit.waiting import until
 from tests.postgres.books import Books, insert, opened
 
 KEY = "key-of-the-shop"
-REACH = EligibleRows(("kie",), ".+", ("localhost",))
+REACH = EligibleRows(("kie",), ".+", AddressRules(("localhost",)))
 PUBLIC = "http://127.0.0.1:9"
 USER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 

@@ -14,7 +14,7 @@ from reconciler.domain.model import Trigger
 from reconciler.domain.poll_interval import MIN_INTERVAL, MIN_POLL_PRICE, PRIORS, interval
 from reconciler.postgres.claims.queues import LATE, WEIGHTS, Queue, picked_due, queue_of
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
-from reconciler.postgres.eligibility import EligibleRows, eligible
+from reconciler.postgres.eligibility import EligibleRows, eligible, owned, unstored
 from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
 from reconciler.postgres.predicates import (
@@ -23,9 +23,11 @@ from reconciler.postgres.predicates import (
     DUE_TOO_FAR,
     EVENT_TOO_FAR,
     IN_FLIGHT,
+    IS_SUCCESS,
     LEASE_IS_FREE,
     NEVER_HAD_TASK,
     OPEN_OR_UNHEALED,
+    SAME_TASK,
     far_ahead,
     may_recover,
     past,
@@ -188,6 +190,8 @@ class Claims:
         self._locked = _claim_sql(_LOCKED, traced=traced)
         self._woken = _woken_sql(table, traced=traced)
         self._discover = _discover_sql(table)
+        self._overwritten = _overwritten_sql(table)
+        self._walked: datetime | None = None
         self._floor: datetime | None = None
         self.unacknowledged = UnacknowledgedClaims(database, instance, term)
 
@@ -282,10 +286,16 @@ class Claims:
         """Make due what no notification announced, and return how many rows that were.
 
         These are open rows without bookkeeping, changed rows, rows that a callback offers a task, and delivered rows
-        that lost their address.
+        that lost their address, or show one at the provider instead.
         """
         self._floor = await self._database.value(*_FLOOR())
-        return len(await self._database.fetch(*self._discover(term=self._term, **self._eligible)))
+        found = len(await self._database.fetch(*self._discover(term=self._term, **self._eligible)))
+        walked = await self._database.row(
+            *self._overwritten(term=self._term, after=self._walked, page=WALK, **self._eligible)
+        )
+        assert walked is not None
+        self._walked = walked["upto"]
+        return found + int(walked["found"])
 
 
 def _leases(held: Sequence[Claim]) -> Mapping[str, object]:
@@ -304,6 +314,9 @@ def _claim(row: Mapping[str, object]) -> Claim:
 _IS_REQUESTED = "{}.trigger IN ('callback', 'sync', 'backfill')"
 _IS_DUE = f"{LEASE_IS_FREE} AND w.due_at <= now()"
 
+# A notification of a delivered row whose address is at the provider again is news, unless a visit is planned already.
+_DELIVERED_AT_REST = "(w.delivered_at IS NOT NULL AND (w.due_at IS NULL OR w.finding = 'results_missing'))"
+
 
 def _ranked_wakes(table: TableShape) -> str:
     """Return the CTEs up to `ranked`: the woken rows that are ours, and whether there is a place for each now."""
@@ -320,14 +333,16 @@ busy AS (
 ours AS (
     SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task,
            wake.lease, wake.trigger, wake.place,
-           {_IS_REQUESTED.format("wake")} AS requested, {IN_FLIGHT} AS in_flight, {CREATED} AS created_at
+           {_IS_REQUESTED.format("wake")} AS requested, {IN_FLIGHT} AS in_flight, {CREATED} AS created_at,
+           ({IS_SUCCESS} AND {unstored(table)}) AS unstored
       FROM wake JOIN public.generations g ON g.id = wake.woken_id::{table.id_type}
      WHERE {eligible(table, may_recover("wake.woken_id"))} AND wake.woken_id NOT IN (SELECT generation_id FROM busy)),
 ranked AS (
     SELECT ours.*, row_number() OVER (PARTITION BY in_flight OR requested ORDER BY NOT requested, place)
                    <= CASE WHEN in_flight OR requested THEN :limit::int ELSE :ended::int END AS now_taken
       FROM ours LEFT JOIN reconciler.work w ON w.generation_id = ours.woken_id
-     WHERE w.generation_id IS NULL OR {_IS_DUE} OR requested OR {_CHANGED} (ours.seen_status, ours.seen_task)),"""
+     WHERE w.generation_id IS NULL OR {_IS_DUE} OR requested OR {_CHANGED} (ours.seen_status, ours.seen_task)
+        OR (ours.unstored AND {_DELIVERED_AT_REST})),"""
 
 
 def _woken_sql(table: TableShape, *, traced: bool) -> Statement:
@@ -361,6 +376,7 @@ claimed AS (
      WHERE ({_IS_DUE})
         OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
         OR {_IS_REQUESTED.format("excluded")}
+        OR ({_DELIVERED_AT_REST} AND EXISTS (SELECT FROM ranked WHERE woken_id = w.generation_id AND unstored))
     RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) IS TRUE AS claimed{returned})
 SELECT *, {ASYNC_COMMIT} FROM claimed
  UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL{empty}, NULL FROM busy""")
@@ -372,10 +388,40 @@ _OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
            SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD_TASK}
               AND c.at > greatest({past("w.looked_at")}, now() - interval '14 days')))"""
 
-# Delivered, and the application has taken the address away since, which changes neither status nor task. `why` is set
-# where a visit left the row, or where results are missing: then the next visit is hours away.
+# Delivered, and the application has taken the address away or replaced it since, which changes neither status nor task.
+# `why` is set where a visit left the row, or where results are missing: then the next visit is hours away.
 _LOST_ADDRESS = """(w.delivered_at IS NOT NULL
            AND (w.due_at IS NULL AND w.why IS NULL OR w.due_at > now() AND w.finding = 'results_missing'))"""
+
+WALK = 500
+"""Deliveries whose address one sweep looks at: so many of the newest ones, and as many further ones in turn."""
+
+
+def _overwritten_sql(table: TableShape) -> Statement:
+    """Read the :page newest deliveries and the next ones behind :after; make those due that show KIE's address.
+
+    Returns one row: how many became due, and behind which time the walk continues, null at its end.
+    """
+    return Statement(f"""
+WITH page AS MATERIALIZED (
+    SELECT w.generation_id, w.delivered_at FROM reconciler.work w
+     WHERE w.delivered_at > coalesce(:after::timestamptz, '-infinity') ORDER BY w.delivered_at LIMIT :page),
+newest AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w
+     WHERE w.delivered_at IS NOT NULL ORDER BY w.delivered_at DESC LIMIT :page),
+found AS (
+    SELECT w.generation_id FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+     WHERE w.generation_id IN (SELECT generation_id FROM page UNION SELECT generation_id FROM newest)
+       AND {_LOST_ADDRESS} AND {SAME_TASK} AND {IS_SUCCESS} AND {owned(table)} AND {unstored(table)}),
+at_hand AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w
+     WHERE w.generation_id IN (SELECT generation_id FROM found) AND {LEASE_IS_FREE}
+     ORDER BY w.generation_id FOR UPDATE SKIP LOCKED),
+due AS (
+    UPDATE reconciler.work w SET due_at = now(), trigger = 'sweep'
+      FROM at_hand WHERE w.generation_id = at_hand.generation_id RETURNING w.generation_id)
+SELECT (SELECT count(*) FROM due) AS found,
+       (SELECT CASE WHEN count(*) = :page::bigint THEN max(delivered_at) END FROM page) AS upto""")
 
 
 def _discover_sql(table: TableShape) -> Statement:

@@ -60,7 +60,8 @@ class StoredResults:
     """What a success writes into the application's row: our addresses and paths, in KIE's order.
 
     `receipt` is the asset whose receipt is still to be written. `recheck_at` is when to ask for missing results.
-    `main` is the place, from 0, of the address that asset_url shows.
+    `main` is the place, from 0, of the address that asset_url shows. `former_preview` is the preview_url that this
+    address replaces, None where that stays.
     """
 
     addresses: Sequence[str]
@@ -68,6 +69,7 @@ class StoredResults:
     receipt: Asset | None = None
     recheck_at: datetime | None = None
     main: int = 0
+    former_preview: str | None = None
 
 
 class Ledger:
@@ -193,6 +195,7 @@ class Ledger:
             kind=kind,
             main=results.main + 1,
             **self._document(row),
+            **self._preview(results),
             **self._delivery(row, claim, results, self._table.success),
         )
         return _outcome(await self._write_row(statement), kind)
@@ -204,13 +207,17 @@ class Ledger:
         documents = (one.text for one in row.results if one.text and one.mime == "application/json")
         return {"document": next(documents, None)}
 
+    def _preview(self, results: StoredResults) -> Mapping[str, object]:
+        """Return the preview_url that is replaced, for a table that has a column for it."""
+        return {"former_preview": results.former_preview} if self._table.holds_text("preview_url") else {}
+
     async def repair(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write that a broken delivery is complete again; the application's row only where an address changes.
 
         Returns the event's kind (repaired), or None when the application changed the row. Raises Permanent
         (code "row_refused") when the application's table refuses the address.
         """
-        delivery = self._delivery(row, claim, results, row.status)
+        delivery = {**self._delivery(row, claim, results, row.status), **self._preview(results)}
         return _outcome(await self._write_row(self._repair(main=results.main + 1, **delivery)), "repaired")
 
     async def extend(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
@@ -315,8 +322,9 @@ _KEPT = tuple(name for name in ledger_sql.FACTS if name not in {"sources", "resu
 
 
 def _facts(row: Row) -> Mapping[str, object]:
-    facts = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in _KEPT}
+    facts: dict[str, object] = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in _KEPT}
     kept = json.dumps(to_json(row.results)) if row.results else None
+    facts["healed_at"] = list(row.healed_at) or None
     more = {"sources": list(row.sources), "results": kept, "results_task": row.task_id}
     return {**facts, "seen_status": row.status, **more}
 
@@ -329,7 +337,7 @@ _PAST = (
 
 _GENERATION = (
     "id", "user_id", "task_id", "status", "kind", "model", "asset_url", "created_at", "task_since", "create_refusal",
-    "made_again", "another_task",
+    "asset_is_result", "preview_url", "made_again", "another_task",
 )  # fmt: skip
 
 
@@ -347,6 +355,7 @@ def _row(record: Mapping[str, Any]) -> Row:
     }
     known["locked_write"] = locked_write.from_json(json.loads(record["locked_write"] or "{}"))
     known |= {name: min(known[name], record["now"]) for name in _PAST if known.get(name) is not None}
+    known["healed_at"] = tuple(known.get("healed_at") or ())
     known["results"] = results = _results(record, ours=ours)
     # Another daemon has asked since, which keeps only addresses: the numbers stay, the addresses are asked for again.
     known["stale"] |= ours and _sources(results) != tuple(record["sources"] or ())

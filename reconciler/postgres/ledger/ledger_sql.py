@@ -11,12 +11,14 @@ from reconciler.postgres.predicates import (
     CREATED,
     IN_FLIGHT,
     NEVER_HAD_TASK,
+    asset_is_result,
     begin,
     kind_of,
     mark_orphans,
     model_of,
     past,
     set_task,
+    text_of,
     touch,
 )
 from reconciler.postgres.schema import UNSEEN, TableShape
@@ -26,14 +28,17 @@ FACTS = (
     "task_id", "sources", "results", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at",
     "took", "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "failing_since", "empty_since",
     "empty_counted_at", "missing_since", "contradiction", "why", "finding", "gave_up", "reopened", "shown",
-    "results_task",
+    "healed_at", "results_task",
 )  # fmt: skip
 """The columns of `work` that keep what is known of a task; `task_id` is kept as `seen_task`.
 
 `sources` are the addresses in `results`, for daemons that know no results and for people. `results_task` is the task of
 the columns NEWER."""
 
-NEWER = ("results", "failing_since", "empty_since", "empty_counted_at", "missing_since", "contradiction", "shown")
+NEWER = (
+    "results", "failing_since", "empty_since", "empty_counted_at", "missing_since", "contradiction", "shown",
+    "healed_at",
+)  # fmt: skip
 """The columns that a daemon of 0.1.0 does not write."""
 
 RENAMED = {"looks": "polls", "looked_at": "polled_at", "misses": "failures", "why": "reason", "took": "duration"}
@@ -153,6 +158,7 @@ def read(table: TableShape) -> Statement:
     return Statement(f"""
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind_of(table)} AS kind, {model_of(table)} AS model, g.asset_url,
+       {asset_is_result(table)} AS asset_is_result, {text_of(table, "preview_url")} AS preview_url,
        {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now, {READ_CLOCK},{_OFFERED},
        CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,

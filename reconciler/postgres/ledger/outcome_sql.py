@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from reconciler.postgres.hooks import call
 from reconciler.postgres.ledger.ledger_sql import AT_REST, MINE, MINE_FIRST, NO_LEASE, SHOWN_ONCE, facts
 from reconciler.postgres.predicates import mark_orphans, set_task, touch
-from reconciler.postgres.schema import TableShape
+from reconciler.postgres.schema import NO_PREVIEW, TableShape
 from reconciler.postgres.statement import Statement
 
 # Reads how on_failed is to be called now: 'task' where the application has it with three parameters and it was not
@@ -71,11 +71,20 @@ def _success_columns(table: TableShape) -> str:
         kind = table.columns["result_json"]
         columns["result_json"] = f"coalesce(:document::text::{kind}, g.result_json)"
     optional = {
-        "original_path": "(:paths::text[])[:main::int]", "preview_status": "'none'", "completed_at": "now()",
+        "original_path": "(:paths::text[])[:main::int]", "completed_at": "now()",
         "updated_at": "now()", table.error_column or "": _no_error(table),
     }  # fmt: skip
-    columns |= {name: value for name, value in optional.items() if name and table.has(name)}
+    columns |= {name: value for name, value in optional.items() if name and table.has(name)} | _preview(table)
+    if table.has("preview_status") and table.allows("preview_status", NO_PREVIEW):
+        columns["preview_status"] = f"coalesce(g.preview_status, '{NO_PREVIEW}')"
     return ", ".join(f"{name} = {value}" for name, value in columns.items())
+
+
+def _preview(table: TableShape) -> dict[str, str]:
+    """Return the value of preview_url: our address instead of :former_preview, else what it is."""
+    ours = """CASE WHEN g.preview_url = :former_preview::text THEN (:addresses::text[])[:main::int]
+                        ELSE g.preview_url END"""
+    return {"preview_url": ours} if table.holds_text("preview_url") else {}
 
 
 # The id of the newest event, which is higher than any turn before it. A count would not do: old events are deleted.
@@ -144,7 +153,8 @@ def finish(table: TableShape) -> Statement:
     Only where the receipts of all :numbers are there. The receipt of :n is written in any case. Objects of former tasks
     become orphans in 30 days, because their addresses were shown. :model_took is in seconds at the provider, :recheck
     when to ask for missing results, :second_look the time until the delivery is verified, :main the place in the lists,
-    from 1, of what asset_url shows. The call of on_delivered becomes due.
+    from 1, of what asset_url shows, :former_preview the preview_url that it replaces. The call of on_delivered becomes
+    due.
     """
     replaced = mark_orphans(
         "the generation got another task", "replaced WHERE path <> ALL(:paths::text[])", since=SHOWN_ONCE
@@ -174,7 +184,7 @@ def repair(table: TableShape) -> Statement:
 
     The application's row is written where an address changes, and keeps its status.
     """
-    columns = {"asset_url": "(:addresses::text[])[:main::int]", **_lists(table, "asset_urls")}
+    columns = {"asset_url": "(:addresses::text[])[:main::int]", **_lists(table, "asset_urls"), **_preview(table)}
     silent = {"original_path": "(:paths::text[])[:main::int]"} if table.has("original_path") else {}
     return _amend(table, columns, silent, "lost_at = NULL", _event("'repaired'::text", _delivery_payload()))
 

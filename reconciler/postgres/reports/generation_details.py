@@ -13,7 +13,7 @@ from uuid import UUID
 
 from reconciler.domain.model import SUCCEEDED
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import CREATED, kind_of, model_of, text_of
+from reconciler.postgres.predicates import CREATED, asset_is_result, kind_of, model_of, text_of
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -21,7 +21,10 @@ from reconciler.postgres.statement import Statement
 
 @dataclass(frozen=True, slots=True)
 class ApplicationRow:
-    """The application's row."""
+    """The application's row.
+
+    `asset_is_result` is whether asset_url is one of its result_urls, or of the addresses that KIE gave for its task.
+    """
 
     id: str
     user_id: str | None
@@ -32,6 +35,7 @@ class ApplicationRow:
     provider: str | None
     error: str | None
     asset_url: str | None
+    asset_is_result: bool
     created_at: datetime
 
 
@@ -243,7 +247,7 @@ def _details_sql(table: TableShape) -> Statement:
 SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
        {kind_of(table)} AS kind, {model_of(table)} AS model,
        {text_of(table, "provider")} AS provider, {text_of(table, table.error_column)} AS error,
-       g.asset_url::text AS asset_url, {CREATED} AS created_at,
+       g.asset_url::text AS asset_url, {asset_is_result(table)} AS asset_is_result, {CREATED} AS created_at,
        w.generation_id IS NOT NULL AS kept, {work}, {_RESULTS} AS results, w.instance, i.host, i.pid, i.seen_at,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS replicas,
        clock_timestamp() AS now

@@ -4,7 +4,7 @@ Column names come from introspection and are known words; values are always name
 rows from others take :providers and :task_pattern (`eligibility.owned`).
 """
 
-from reconciler.postgres.eligibility import owned
+from reconciler.postgres.eligibility import owned, unstored
 from reconciler.postgres.predicates import (
     CREATED,
     IN_FLIGHT,
@@ -12,6 +12,7 @@ from reconciler.postgres.predicates import (
     OVERDUE,
     SAME_TASK,
     TASK_ID_IS_INDEXED,
+    asset_is_result,
     kind_of,
     model_of,
 )
@@ -143,23 +144,24 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind_of(table)} AS kind,
 
 
 def unhealed(table: TableShape, *, first: bool) -> Statement:
-    """Return, of the next :limit rows by id, our successes with no asset, or one like :their_hosts that is not ours.
+    """Return, of the next :limit rows by id, our successes with no asset, or one at the provider without a receipt.
 
     Starts behind :after unless `first`. The last row holds the number of rows that were read and the last id.
     """
-    provider = ", g.provider" if table.has("provider") else ""
+    more = "".join(f", g.{name}" for name in ("provider", "result_urls") if table.has(name))
     start = "" if first else f"WHERE g.id > :after::text::{table.id_type}"
     return Statement(f"""
 WITH span AS MATERIALIZED (
-    SELECT g.id, g.status, g.task_id, g.asset_url{provider} FROM public.generations g {start}
+    SELECT g.id, g.status, g.task_id, g.asset_url{more} FROM public.generations g {start}
      ORDER BY g.id LIMIT :limit)
-SELECT g.id::text AS id, g.asset_url::text AS asset_url, NULL::bigint AS looked, g.id AS place
+SELECT g.id::text AS id, g.asset_url::text AS asset_url, {asset_is_result(table)} AS asset_is_result,
+       NULL::bigint AS looked, g.id AS place
   FROM span g
- WHERE {IS_SUCCESS} AND (coalesce(g.asset_url, '') = '' OR g.asset_url ILIKE ANY (:their_hosts::text[]))
+ WHERE {IS_SUCCESS} AND {unstored(table)}
    AND {owned(table)}
    AND NOT EXISTS (SELECT FROM reconciler.assets a
                     WHERE a.generation_id = g.id::text AND a.verified_by IS NOT NULL
                       AND right(g.asset_url, length(a.path)) = a.path)
  UNION ALL
-SELECT (SELECT g.id::text FROM span g ORDER BY g.id DESC LIMIT 1), NULL, count(*), NULL FROM span
+SELECT (SELECT g.id::text FROM span g ORDER BY g.id DESC LIMIT 1), NULL, NULL, count(*), NULL FROM span
  ORDER BY place NULLS LAST""")

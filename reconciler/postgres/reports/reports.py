@@ -6,7 +6,7 @@ reads a table of millions from end to end.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -14,7 +14,8 @@ import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
 from reconciler.domain.findings import Snapshot
-from reconciler.domain.object_keys import PROVIDER_HOSTS, host_listed, points_at_provider
+from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules, host_listed
+from reconciler.postgres.eligibility import addresses
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key, build
 from reconciler.postgres.reports import report_sql
@@ -32,14 +33,14 @@ SPAN = 20_000
 class ReportScope:
     """Which rows are ours, from which age on they are stuck, and how long a silent replica counts as alive.
 
-    `result_hosts` may be fetched from; an address at one of `their_hosts` is the provider's. `announces` is whether
+    `result_hosts` may be fetched from; `address_rules` tell which addresses are the provider's. `announces` is whether
     webhooks are sent. `alive` is two lease terms.
     """
 
     providers: Sequence[str] = ("kie",)
     task_pattern: str = ".+"
     result_hosts: Sequence[str] = PROVIDER_HOSTS
-    their_hosts: Sequence[str] = PROVIDER_HOSTS
+    address_rules: AddressRules = field(default_factory=lambda: AddressRules(PROVIDER_HOSTS))
     stuck_after: timedelta = timedelta(minutes=10)
     alive: timedelta = timedelta(seconds=60)
     announces: bool = False
@@ -208,13 +209,16 @@ class Reports:
 
     async def unhealed(self, limit: int = SPAN, after: str | None = None) -> StuckPage:
         """Read the next `limit` rows by id and return those that say success without an asset of ours."""
-        hosts = [suffix for suffix in self._scope.their_hosts if suffix != "*"] or list(PROVIDER_HOSTS)
-        values = {"limit": limit, "their_hosts": [f"%{suffix}%" for suffix in hosts], **self._scope.owned}
+        rules = self._scope.address_rules
+        values = {"limit": limit, **addresses(rules), **self._scope.owned}
         statement = self._unhealed_first(**values) if after is None else self._unhealed(after=after, **values)
         *found, end = await self._database.fetch(*statement)
         return StuckPage(
             found=tuple(
-                row["id"] for row in found if not row["asset_url"] or points_at_provider(row["asset_url"], hosts)
+                row["id"]
+                for row in found
+                if not row["asset_url"]
+                or rules.at_provider(row["id"], row["asset_url"], is_result=row["asset_is_result"])
             ),
             looked=end["looked"],
             upto=end["id"] if end["looked"] == limit else None,

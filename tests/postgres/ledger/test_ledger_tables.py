@@ -37,8 +37,8 @@ TABLES = {
     "text": Table("varchar(64) PRIMARY KEY DEFAULT gen_random_uuid()", "result_urls text, type text, model_id text"),
     "everything": Table(
         "integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY",
-        "original_path text, preview_status text DEFAULT 'pending', completed_at timestamptz, error varchar(20),"
-        " result_urls text[] NOT NULL DEFAULT '{}'",
+        "original_path text, preview_status text, preview_url varchar(300), completed_at timestamptz,"
+        " error varchar(20), result_urls text[] NOT NULL DEFAULT '{}'",
     ),
     "no nulls": Table(columns="error text NOT NULL DEFAULT 'none'"),
     "no nulls in json": Table(columns="error jsonb NOT NULL DEFAULT '{}'"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.object_keys import AddressRules
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.reports import Reports, ReportScope
@@ -250,7 +251,7 @@ async def test_any_result_host_still_means_that_known_provider_addresses_are_not
     theirs = await add(pool, "success", HOUR, asset_url=THEIRS)
     await add(pool, "success", HOUR, asset_url=f"{OURS}/one.png")
 
-    reports = Reports(database, generations, ReportScope(their_hosts=("*",)))
+    reports = Reports(database, generations, ReportScope(address_rules=AddressRules(("*",))))
 
     assert (await reports.unhealed()).found == (theirs,)
 
