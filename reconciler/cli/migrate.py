@@ -41,7 +41,8 @@ def migrate(
     if printed and check:
         raise typer.BadParameter("only one of the two", param_hint="--check, --print")
     if printed:
-        typer.echo(migrate.printed(application=application, strict_statuses=strict_statuses))
+        bucket = settings_for().storage_bucket
+        typer.echo(migrate.printed(application=application, strict_statuses=strict_statuses, bucket=bucket))
         return
     settings = settings_for("database_url")
     if check:
@@ -54,6 +55,7 @@ def migrate(
             application=application,
             strict_statuses=strict_statuses,
             alive=alive_within(settings.lease_seconds),
+            bucket=settings.storage_bucket,
             warn=lambda text: typer.echo(f"warning: {text}", err=True),
         )
     )

@@ -22,3 +22,21 @@ BEGIN
                    dropped, words);
 END
 $$;
+
+-- A default that the CHECK refuses makes every INSERT fail that names no status.
+DO $$
+DECLARE
+    allowed constant text[] := reconciler.allowed_statuses();
+    preset  text;
+BEGIN
+    SELECT pg_get_expr(d.adbin, d.adrelid) INTO preset
+      FROM pg_attrdef AS d
+      JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+     WHERE d.adrelid = to_regclass('public.generations') AND a.attname = 'status';
+    EXECUTE format('SELECT (%s)::text', coalesce(preset, 'NULL')) INTO preset;
+    IF NOT preset = ANY (allowed) THEN
+        EXECUTE format('ALTER TABLE public.generations ALTER COLUMN status SET DEFAULT %L',
+                       CASE preset WHEN 'processing' THEN 'generating' ELSE 'queued' END);
+    END IF;
+END
+$$;

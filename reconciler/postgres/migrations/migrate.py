@@ -14,7 +14,14 @@ import asyncpg
 from reconciler.errors import Config, Permanent
 from reconciler.postgres.connection import QualifiedConnection, pin, reached
 from reconciler.postgres.errors import AGAIN, AWAY, WRONG, translated
-from reconciler.postgres.migrations.migration_files import RECORD_AGAIN, MigrationFile, led_by, printed, scripts
+from reconciler.postgres.migrations.migration_files import (
+    BUCKET,
+    RECORD_AGAIN,
+    MigrationFile,
+    led_by,
+    printed,
+    scripts,
+)
 from reconciler.postgres.migrations.migration_locks import LockPatience, patiently, take_turn
 from reconciler.postgres.migrations.missing_files import (
     INDEX_IS_VALID,
@@ -44,13 +51,15 @@ async def migrate(
     strict_statuses: bool = False,
     patience: LockPatience = _PATIENCE,
     alive: timedelta = ALIVE,
+    bucket: str = BUCKET,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Bring the database up to date and return the files that changed something.
 
-    Files of phase `after` are left for later while an older daemon was seen within `alive`. `warn` gets a sentence for
-    them, and for each file that was left out. Raises Transient, naming the session that holds a lock which did not come
-    free, and Config for faults that only a person can mend.
+    `application` also makes `bucket`, where there is Supabase's storage. Files of phase `after` are left for later while
+    an older daemon was seen within `alive`. `warn` gets a sentence for them, and for each file that was left out. Raises
+    Transient, naming the session that holds a lock which did not come free, and Config for faults that only a person can
+    mend.
     """
     if strict_statuses and not application:
         raise Config("--strict-statuses changes the application's table: it goes with --application")
@@ -59,7 +68,7 @@ async def migrate(
     try:
         connection.add_log_listener(lambda _, message: _pass_on(message, warn))
         await translated(lambda: take_turn(connection, patience))
-        applier = _Applier(dsn, connection, patience, alive, warn)
+        applier = _Applier(dsn, connection, patience, alive, bucket, warn)
         return await translated(lambda: applier.apply_all(chosen))
     finally:
         await connection.close(timeout=5)
@@ -73,6 +82,7 @@ class _Applier:
     connection: asyncpg.Connection
     patience: LockPatience
     alive: timedelta
+    bucket: str
     warn: Callable[[str], None]
 
     async def apply_all(self, chosen: list[MigrationFile]) -> list[str]:
@@ -131,6 +141,7 @@ class _Applier:
         async with connection.transaction():
             await _wait_at_most(connection, self.patience.lock)
             await connection.execute(f"SET LOCAL search_path {script.search_path}")
+            await connection.execute("SELECT set_config('reconciler.bucket', $1, true)", self.bucket)
             await connection.execute(script.text)
             # A transaction that wrote nothing has no number.
             changed = await connection.fetchval("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")

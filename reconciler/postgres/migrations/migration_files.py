@@ -49,6 +49,9 @@ RECORD_AGAIN: Final = """\
      WHERE was.sha256 <> excluded.sha256"""
 """The end of an INSERT into reconciler.schema_version AS was: a file that was changed is recorded as it is now."""
 
+BUCKET: Final = "generations"
+"""The bucket that the files make unless the parameter reconciler.bucket names another one."""
+
 _SMALL = 64 << 20
 """Bytes of a table whose index is built in about a second."""
 
@@ -127,10 +130,14 @@ def trigger_names() -> list[str]:
     return [name for script in scripts(application=False, strict_statuses=False) for name in script.triggers]
 
 
-def printed(*, application: bool, strict_statuses: bool) -> str:
-    """Return all files as one text for the Supabase SQL editor; the indexes of a large table come last, as comments."""
+def printed(*, application: bool, strict_statuses: bool, bucket: str = BUCKET) -> str:
+    """Return all files as one text for the Supabase SQL editor; the indexes of a large table come last, as comments.
+
+    The files for the application make `bucket`, where they make one.
+    """
     chosen = scripts(application=application, strict_statuses=strict_statuses)
-    before, after = ([_part(script) for script in chosen if script.phase == phase] for phase in ("before", "after"))
+    phases = ("before", "after")
+    before, after = ([_part(script, bucket) for script in chosen if script.phase == phase] for phase in phases)
     parts = [_PREAMBLE, *before, _AFTER, *after]
     alone = [script.statement for script in chosen if script.mark("builds") is not None]
     commented = "\n\n".join("\n".join(f"-- {line}" for line in text.splitlines()) for text in alone)
@@ -156,13 +163,16 @@ def _place(script: MigrationFile) -> tuple[int, str]:
     return (2 if script.repeated else 0), script.name
 
 
-def _part(script: MigrationFile) -> str:
+def _part(script: MigrationFile, bucket: str) -> str:
+    quoted = bucket.replace("'", "''")
+    names_bucket = f"SET LOCAL reconciler.bucket = '{quoted}';\n" if script.application and bucket != BUCKET else ""
     return (
         f"-- {'-' * 20} {script.name}\n"
         "BEGIN;\n"
         "SET LOCAL lock_timeout = '5s';\n"
         "SET LOCAL statement_timeout = 0;\n"
         f"SET LOCAL search_path {script.search_path};\n"
+        f"{names_bucket}"
         f"{_wait_for_older(script)}"
         f"{script.text if script.mark('builds') is None else _small_build(script)}"
         f"{_record(script)}"
