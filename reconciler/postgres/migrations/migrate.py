@@ -56,10 +56,10 @@ async def migrate(
 ) -> list[str]:
     """Bring the database up to date and return the files that changed something.
 
-    `application` also makes `bucket`, where there is Supabase's storage. Files of phase `after` are left for later while
-    an older daemon was seen within `alive`. `warn` gets a sentence for them, and for each file that was left out. Raises
-    Transient, naming the session that holds a lock which did not come free, and Config for faults that only a person can
-    mend.
+    `application` also makes `bucket`, where there is Supabase's storage. Files of phase `after` are left for later
+    while an older daemon was seen within `alive`. `warn` gets a sentence for them, and for each file that was left out.
+    Raises Transient, naming the session that holds a lock which did not come free, and Config for faults that only a
+    person can mend.
     """
     if strict_statuses and not application:
         raise Config("--strict-statuses changes the application's table: it goes with --application")
