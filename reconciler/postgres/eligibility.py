@@ -64,7 +64,7 @@ def unstored(table: TableShape) -> str:
     """
     at_provider = f"(g.asset_url::text ~ :provider_pattern OR {asset_is_result(table)})"
     in_storage = "(:storage_address <> '' AND starts_with(g.asset_url::text, :storage_address))"
-    return f"(coalesce(g.asset_url, '') = '' OR ({at_provider} AND NOT {in_storage}))"
+    return f"(coalesce(g.asset_url::text, '') = '' OR ({at_provider} AND NOT {in_storage}))"
 
 
 def owned(table: TableShape) -> str:

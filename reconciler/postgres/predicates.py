@@ -104,8 +104,8 @@ def _first_filled(columns: Sequence[str]) -> str:
 def asset_is_result(table: TableShape) -> str:
     """Return the condition that asset_url is one of the row's result_urls, or of the addresses that KIE gave."""
     given = """EXISTS (SELECT FROM reconciler.work own WHERE own.generation_id = g.id::text
-               AND own.seen_task = g.task_id AND g.asset_url::text = ANY (own.sources))"""
-    return f"(coalesce(g.asset_url, '') <> '' AND ({_listed(table)} OR {given})) IS TRUE"
+               AND own.seen_task = g.task_id::text AND g.asset_url::text = ANY (own.sources))"""
+    return f"(coalesce(g.asset_url::text, '') <> '' AND ({_listed(table)} OR {given})) IS TRUE"
 
 
 def _listed(table: TableShape) -> str:

@@ -228,7 +228,7 @@ async def test_in_an_older_table_it_may_write_just_the_columns_that_the_daemon_w
     await older_table(connection)
     await connection.execute(
         "ALTER TABLE public.generations ADD error_message text, ADD original_path text, ADD preview_status text,"
-        " ADD completed_at timestamptz, ADD asset_urls text[], ADD result_json jsonb"
+        " ADD preview_url text, ADD completed_at timestamptz, ADD asset_urls text[], ADD result_json jsonb"
     )
     await migrate(empty_dsn)
     columns = await connection.fetch(

@@ -82,7 +82,7 @@ def _success_columns(table: TableShape) -> str:
 
 def _preview(table: TableShape) -> dict[str, str]:
     """Return the value of preview_url: our address instead of :former_preview, else what it is."""
-    ours = """CASE WHEN g.preview_url = :former_preview::text THEN (:addresses::text[])[:main::int]
+    ours = """CASE WHEN g.preview_url::text = :former_preview::text THEN (:addresses::text[])[:main::int]
                         ELSE g.preview_url END"""
     return {"preview_url": ours} if table.holds_text("preview_url") else {}
 

@@ -35,8 +35,8 @@ class ApplicationRow:
     provider: str | None
     error: str | None
     asset_url: str | None
-    asset_is_result: bool
     created_at: datetime
+    asset_is_result: bool = False
 
 
 @dataclass(frozen=True, slots=True)

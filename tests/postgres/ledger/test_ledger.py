@@ -42,6 +42,7 @@ FACTS = {
     "gave_up": True,
     "reopened": True,
     "shown": 1,
+    "healed_at": (NOW - timedelta(hours=1), NOW),
 }
 
 
@@ -111,6 +112,8 @@ async def test_every_fact_of_a_row_has_a_column() -> None:
         "task_since",
         "assets",
         "create_refusal",
+        "asset_is_result",
+        "preview_url",
         "made_again",
         "another_task",
         "locked_write",
