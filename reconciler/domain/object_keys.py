@@ -209,11 +209,12 @@ class AddressRules:
         `is_result` is whether the address is one of the row's result_urls, or of those that KIE gave for its task.
         Any other address outside the provider's hosts is the application's decision.
         """
-        if not address or _host(address) is None or is_object_of(generation_id, address):
+        if not address or _host(address) is None or (self.storage and address.startswith(self.storage)):
             return False
-        if self.storage and address.startswith(self.storage):
-            return False
-        return is_result or points_at_provider(address, self.provider_hosts)
+        if points_at_provider(address, self.provider_hosts):
+            return True
+        # An object of ours may be shown from another host than our storage's.
+        return is_result and not is_object_of(generation_id, address)
 
 
 def points_at_provider(url: str | None, suffixes: Sequence[str]) -> bool:
