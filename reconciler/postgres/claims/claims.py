@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from reconciler.domain.model import Trigger
 from reconciler.domain.poll_interval import MIN_INTERVAL, MIN_POLL_PRICE, PRIORS, interval
+from reconciler.postgres.claims.deleted_rows import DeletedRows
 from reconciler.postgres.claims.queues import LATE, WEIGHTS, Queue, picked_due, queue_of
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
 from reconciler.postgres.eligibility import EligibleRows, eligible
@@ -189,6 +190,7 @@ class Claims:
         self._woken = _woken_sql(table, traced=traced)
         self._discover = _discover_sql(table)
         self._floor: datetime | None = None
+        self.deleted_rows = DeletedRows(database, table, self._term)
         self.unacknowledged = UnacknowledgedClaims(database, instance, term)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
