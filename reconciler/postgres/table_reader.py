@@ -31,12 +31,13 @@ class PresentTable(Protocol):
 
 
 class PerShape(Generic[T]):
-    """What `build` makes of a shape, made once for each shape."""
+    """What `build` makes of a shape, made once for each shape; of the present one at once."""
 
     def __init__(self, table: PresentTable, build: Callable[[TableShape], T]) -> None:
         self._table = table
         self._build = build
         self._built: list[tuple[TableShape, T]] = []
+        self.of(table.shape)
 
     @property
     def present(self) -> T:

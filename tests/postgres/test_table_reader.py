@@ -92,7 +92,7 @@ def test_statements_are_built_once_for_each_shape_and_kept_for_visits_of_the_for
 
     former, present = TableShape({"id": "uuid"}), TableShape({"id": "text"})
     statements = PerShape(present, build)
-    assert [statements.of(former), statements.present, statements.of(former), statements.present] == [1, 2, 1, 2]
+    assert [statements.present, statements.of(former), statements.present, statements.of(former)] == [1, 2, 1, 2]
 
 
 @pytest.fixture
