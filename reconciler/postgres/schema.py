@@ -174,6 +174,8 @@ async def introspect(connection: asyncpg.Connection) -> TableShape:
     with their schemas.
     """
     await pin_transaction(connection)
+    # First: where the table changes between these statements, the next read must find another version than this one.
+    version = await connection.fetchval(_VERSION)
     rows = await connection.fetch(_COLUMNS)
     if not rows:
         raise Config("there is no table public.generations", code=UNUSABLE, hint=_MIGRATE)
@@ -191,7 +193,7 @@ async def introspect(connection: asyncpg.Connection) -> TableShape:
         statuses=await statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
         filled=frozenset(row["attname"] for row in rows if row["filled"]),
-        version=await connection.fetchval(_VERSION),
+        version=version,
     )
     _check_statuses(table)
     await _check_access(connection, table)

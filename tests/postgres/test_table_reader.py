@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -62,6 +63,33 @@ async def test_a_new_body_of_a_triggers_function_makes_it_another_table(own: Boo
     reader = await reader_of(own)
     await own.pool.execute(REPLACED)
     assert await reader.read() is True
+
+
+class Interrupted:
+    """A session that is interrupted after its first rows by a change of the table."""
+
+    def __init__(self, connection: Any, pool: asyncpg.Pool, change: str) -> None:
+        self._connection = connection
+        self._pool = pool
+        self._changes = [change]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def fetch(self, sql: str, *arguments: object) -> Any:
+        rows = await self._connection.fetch(sql, *arguments)
+        if self._changes:
+            await self._pool.execute(self._changes.pop())
+        return rows
+
+
+async def test_a_change_in_the_middle_of_a_read_is_found_by_the_next_one(own: Books) -> None:
+    async with own.database.transaction() as connection:
+        shape = await introspect(Interrupted(connection, own.pool, CHANGES["a column"]))
+    reader = TableReader(own.database, shape)
+    assert not shape.has("more")
+    assert await reader.read() is True
+    assert reader.shape.has("more")
 
 
 async def test_a_table_that_is_away_says_so_to_everybody_who_asks_until_it_is_back(own: Books) -> None:

@@ -28,7 +28,10 @@ DOUBT_LASTS = 1200.0
 """Seconds after the last failed statement for which the table is read often; a row is tried again within that time."""
 
 SETTLE_SECONDS = 1.0
-"""Seconds from a change to the new try: rows that the former table has just refused are at rest by then."""
+"""Seconds from a read to the new try: most rows that the former table has just refused are at rest by then."""
+
+RETRIES = 2
+"""How often refused rows are tried again after a change; the second time is for those whose rest was written late."""
 
 
 @dataclass(eq=False)
@@ -44,7 +47,7 @@ class TableWatch:
     stir: Callable[[], None]
     _read_at: float = field(default_factory=time.monotonic, init=False)
     _doubted_at: float | None = field(default=None, init=False)
-    _owes_retry: bool = field(default=False, init=False)
+    _retries: int = field(default=0, init=False)
 
     async def run(self) -> None:
         """Read the table whenever it is time to, until cancelled; a database that is away ends nothing."""
@@ -64,7 +67,7 @@ class TableWatch:
 
     def _interval(self) -> float:
         doubtful = self._doubted_at is not None and time.monotonic() - self._doubted_at < DOUBT_LASTS
-        return DOUBT_SECONDS if doubtful or self._owes_retry or self.reader.trouble is not None else READ_SECONDS
+        return DOUBT_SECONDS if doubtful or self._retries or self.reader.trouble is not None else READ_SECONDS
 
     async def _read(self) -> None:
         self._read_at = time.monotonic()
@@ -72,10 +75,10 @@ class TableWatch:
             self.doubted.clear()
             self._doubted_at = self._read_at
         if await self.reader.read():
-            self._doubted_at, self._owes_retry = None, True
-        if self._owes_retry and self.reader.trouble is None:
+            self._doubted_at, self._retries = None, RETRIES
+        if self._retries and self.reader.trouble is None:
             self.stir()
             await asyncio.sleep(SETTLE_SECONDS)
             await self.claims.retry_refused()
-            self._owes_retry = False
+            self._retries -= 1
             self.stir()
