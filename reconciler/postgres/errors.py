@@ -97,8 +97,11 @@ async def fitting(work: Callable[[], Awaitable[T]]) -> T:
 
 
 def doubts_table(error: BaseException) -> bool:
-    """Return whether a change of the application's table can explain this error, or the one that it translates."""
-    return isinstance(error, DOUBTS) or isinstance(error.__cause__, DOUBTS)
+    """Return whether a change of the application's table can explain this error, or the one that it translates.
+
+    A trigger that raises is part of the table. An error that on_order raises comes translated: it refuses one order.
+    """
+    return isinstance(error, (*DOUBTS, asyncpg.RaiseError)) or isinstance(error.__cause__, DOUBTS)
 
 
 async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], work: Callable[[], Awaitable[T]]) -> T:

@@ -165,6 +165,14 @@ async def test_an_error_inside_a_trigger_is_the_applications_and_refuses_the_row
         await database.execute("UPDATE public.generations SET error = 'x'")
 
 
+async def test_a_trigger_that_raises_casts_doubt_on_the_table(own: Books, database: Database) -> None:
+    await own.pool.execute(TRIGGER.replace("RETURN NEW", "RAISE EXCEPTION 'the gallery is full'"))
+    await own.insert()
+    with pytest.raises(asyncpg.RaiseError):
+        await database.execute("UPDATE public.generations SET error = 'x'")
+    assert database.table_doubted.is_set()
+
+
 async def test_a_statement_that_fits_casts_no_doubt(database: Database) -> None:
     await database.execute("SELECT FROM public.generations")
     assert not database.table_doubted.is_set()
