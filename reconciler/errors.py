@@ -39,6 +39,16 @@ class Locked(Transient):
         super().__init__(message, code="row_locked", retry_after=1.0)
 
 
+class TableChanged(Transient):
+    """Wait: the application's table is not what a statement was made for, or cannot be used as it is now.
+
+    Nothing has failed: the statement is made anew as soon as the table has been read again.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="table_changed", retry_after=5.0)
+
+
 class Permanent(ReconcilerError):
     """Stop: the same request fails again until a person changes something."""
 

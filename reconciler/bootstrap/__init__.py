@@ -41,7 +41,7 @@ from reconciler.postgres.preflight import traceable, usable
 from reconciler.postgres.rate_limit import RateLimit
 from reconciler.postgres.reports.activity import ActivityReader
 from reconciler.postgres.reports.reports import Reports, ReportScope
-from reconciler.postgres.schema import TableShape
+from reconciler.postgres.table_reader import TableReader
 from reconciler.settings import Settings
 from reconciler.storage import Store
 from reconciler.storage.local import LocalStore
@@ -87,7 +87,7 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     pools: Pools
-    table: TableShape
+    table: TableReader
     reports: Reports
     claims: Claims
     ledger: Ledger
@@ -185,7 +185,7 @@ def _policy(settings: Settings, *, observe: bool, key_count: int) -> Policy:
     )
 
 
-async def _table(database: Database, settings: Settings, metrics: Metrics) -> TableShape:
+async def _table(database: Database, settings: Settings, metrics: Metrics) -> TableReader:
     try:
         return await _usable(database, settings)
     finally:
@@ -193,8 +193,9 @@ async def _table(database: Database, settings: Settings, metrics: Metrics) -> Ta
         metrics.database_up.set_function(lambda: database.trouble is None)
 
 
-async def _usable(database: Database, settings: Settings) -> TableShape:
-    return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
+async def _usable(database: Database, settings: Settings) -> TableReader:
+    shape = await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
+    return TableReader(database, shape)
 
 
 @contextlib.asynccontextmanager
@@ -212,7 +213,7 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 
 
 @contextlib.asynccontextmanager
-async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
+async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableReader]]:
     async with contextlib.AsyncExitStack() as stack:
         database = pool(settings.database_url.get_secret_value(), 1, stack)
         yield database, await _usable(database, settings)

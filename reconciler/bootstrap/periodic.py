@@ -25,6 +25,7 @@ from reconciler.worker.periodic.retention import clean_up
 from reconciler.worker.periodic.scheduler import PeriodicTask, Scheduler
 from reconciler.worker.periodic.snapshot import SnapshotRefresh
 from reconciler.worker.periodic.sweep import ListenerStatus, Sweep
+from reconciler.worker.periodic.table_watch import TableWatch
 
 SNAPSHOT_SECONDS = 15.0
 """The most seconds between two snapshots; with a shorter interval of the sweep the figures are fresher, too."""
@@ -39,6 +40,7 @@ class PeriodicTasks:
     sweep: Sweep
     heartbeat: InstanceHeartbeat
     snapshot: SnapshotRefresh
+    table_watch: TableWatch
 
 
 def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> PeriodicTasks:
@@ -55,7 +57,9 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     probes = Probes(parts.kie, parts.store, leadership, metrics, keys)
     thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
     alive = alive_within(settings.lease_seconds)
-    snapshot = SnapshotRefresh(parts.reports, database, metrics, leadership, sweep, probes, thresholds, alive)
+    snapshot = SnapshotRefresh(
+        parts.reports, database, parts.table, metrics, leadership, sweep, probes, thresholds, alive
+    )
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
     checked, webhooks = CheckedDatabase(parts.pools.application, clock), bool(settings.notify_url)
@@ -86,7 +90,8 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         # An event that no notification announced is sent all the same.
         tasks.append(PeriodicTask("look", 1.0, sender.send_due))
     scheduler = Scheduler(tasks)
-    return PeriodicTasks(scheduler, pulse, sweep, heartbeat, snapshot)
+    watch = TableWatch(parts.table, parts.claims, database.table_doubted, parts.worker.stir)
+    return PeriodicTasks(scheduler, pulse, sweep, heartbeat, snapshot, watch)
 
 
 def _activity(parts: Parts) -> dict[str, object]:

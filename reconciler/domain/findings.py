@@ -15,8 +15,8 @@ Severity = Literal["warn", "page"]
 NAMES = (
     "stuck", "media_expiring", "lost", "provider_silent", "deaf_listener", "transaction_pooler", "late_sweep",
     "schema_behind", "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected",
-    "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "row_locked", "parked", "empty_success",
-    "no_task", "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
+    "storage_refuses", "table_changed", "host_unlisted", "hook_failed", "row_refused", "row_locked", "parked",
+    "empty_success", "no_task", "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
 )  # fmt: skip
 """The names of all findings."""
 
@@ -48,6 +48,7 @@ class Snapshot:
     are zero. `overdue` counts rows that are due and unclaimed: they wait for the rate limit. `lost` counts delivered
     results that were found gone for good within the last day. `hooks` counts what waits for a hook of the application
     that fails, by its name: orders that were refused since it last worked, deliveries that it was not told of.
+    `table_trouble` says why the application's table cannot be used; then there are no figures of it.
     """
 
     in_flight: Mapping[str, int]
@@ -75,6 +76,7 @@ class Snapshot:
     overdue: int = 0
     lost: int = 0
     hooks: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
+    table_trouble: str | None = None
 
 
 CANARY_SECONDS = 30.0
@@ -109,6 +111,11 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
             "page",
             "Storage refuses objects, or browsers cannot read them ({n} concerned).",
             "Run `kie-reconciler stuck` and `doctor` to see why; fix the bucket's types, size limit or policies.",
+        ),
+        "table_changed": (
+            "warn",
+            "The application's table has changed, and a write no longer fits it ({n} generations).",
+            "Nothing: the table is read again, and they are tried again. If it stays, run `kie-reconciler doctor`.",
         ),
         "host_unlisted": (
             "warn",
@@ -178,6 +185,7 @@ def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding
     """Return the open findings: first those with severity `page`, then in the order of NAMES."""
     found = [
         *_row_findings(snapshot, thresholds),
+        *_table_findings(snapshot),
         *_listener_findings(snapshot),
         *_periodic_findings(snapshot, thresholds),
         *_hook_findings(snapshot),
@@ -207,6 +215,13 @@ def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator
         yield Finding("provider_silent", snapshot.unreachable, "warn", says, do)
 
 
+def _table_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    if snapshot.table_trouble is not None:
+        says = f"The application's table cannot be used, so nothing is delivered: {snapshot.table_trouble}."
+        do = "Undo that change, or run `kie-reconciler doctor` for the SQL; it goes on by itself within seconds."
+        yield Finding("table_changed", 1, "page", says, do)
+
+
 def _listener_findings(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.transaction_pooler:
         says = "DATABASE_URL leads to a pooler in transaction mode, where LISTEN does not work."
@@ -224,7 +239,8 @@ def _listener_findings(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _periodic_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
-    if snapshot.sweep_age > 3 * thresholds.sweep_seconds:
+    # A table that cannot be used is why no sweep ends: one cause, one finding.
+    if snapshot.sweep_age > 3 * thresholds.sweep_seconds and snapshot.table_trouble is None:
         says = f"No sweep has ended for {format_seconds(snapshot.sweep_age)}."
         do = "Check the database's load and the log."
         yield Finding("late_sweep", 1, "page", says, do)
@@ -272,7 +288,7 @@ def _waiting_findings(snapshot: Snapshot) -> Iterator[Finding]:
         count = max(snapshot.waiting.get(name, 0), keys_and_bucket.get(name, 0))
         if name == "row_waits":
             count += others
-        if not count or name == "hook_failed":
+        if not count or name == "hook_failed" or (name == "table_changed" and snapshot.table_trouble is not None):
             continue
         hosts = snapshot.unlisted_hosts[:5] if name == "host_unlisted" else ()
         yield Finding(name, count, severity, says.format(n=count), f"{do} Seen: {', '.join(hosts)}." if hosts else do)

@@ -2,7 +2,7 @@
 
 `Database` translates the errors of every statement here; the listener, `migrate` and `doctor` do it for their own
 connections. Errors of a row that a statement refuses (constraints, triggers, types) pass untranslated, except in
-`row_refusals`.
+`row_refusals`. A statement that no longer fits the application's table becomes TableChanged.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from reconciler.errors import Config, Locked, Permanent, Transient
+from reconciler.errors import Config, Locked, Permanent, TableChanged, Transient
 
 T = TypeVar("T")
 
@@ -42,8 +42,34 @@ WRONG = (
 )
 """The password, user, database name or address is wrong: waiting does not help."""
 
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
-"""Two writers stood in each other's way: running the statement again helps."""
+AGAIN = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+"""Two writers stood in each other's way, or a prepared plan is outdated: running the statement again helps."""
+
+UNFIT = (
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.DatatypeMismatchError,
+    asyncpg.CannotCoerceError,
+    asyncpg.IndeterminateDatatypeError,
+    asyncpg.WrongObjectTypeError,
+)
+"""The statement names or combines what is not there, or not of that type."""
+
+DOUBTS = (
+    *UNFIT,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.DataError,
+    asyncpg.CheckViolationError,
+    asyncpg.NotNullViolationError,
+)
+"""Errors that a change of the application's table can explain."""
 
 _TRIES = 3
 
@@ -53,6 +79,29 @@ LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePrepared
 
 class PreparedStatementLost(Transient):
     """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
+
+
+async def fitting(work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work`; TableChanged where its own statement does not fit the application's table.
+
+    An error inside a trigger or a function of the application passes as it is: it refuses the row. So does one about a
+    table of ours, which a migration mends.
+    """
+    try:
+        return await work()
+    except UNFIT as error:
+        ours = isinstance(error, asyncpg.UndefinedTableError) and '"reconciler.' in str(error)
+        if ours or getattr(error, "context", None):
+            raise
+        raise TableChanged(f"a statement does not fit the table: {error.args[0]}") from error
+
+
+def doubts_table(error: BaseException) -> bool:
+    """Return whether a change of the application's table can explain this error, or the one that it translates.
+
+    A trigger that raises is part of the table. An error that on_order raises comes translated: it refuses one order.
+    """
+    return isinstance(error, (*DOUBTS, asyncpg.RaiseError)) or isinstance(error.__cause__, DOUBTS)
 
 
 async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], work: Callable[[], Awaitable[T]]) -> T:

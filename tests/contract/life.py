@@ -108,6 +108,7 @@ class Life:
     async def spend(self, ids: Sequence[str]) -> None:
         """Discovery, claims of every kind, renewal, release, and what only rounds say."""
         await self.claims.discover()
+        await self.claims.retry_refused()
         held = await self.claims.due(100)
         assert {claim.generation_id for claim in held} >= set(ids)
         assert await self.claims.renew(held) == {claim.lease for claim in held}

@@ -90,8 +90,9 @@ def test_every_finding_is_listed_in_order_with_its_severity_and_no_other_is() ->
     everything |= {"unreachable": 5, "expiring": 1, "lost": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
-    for pooled in (False, True):
-        found = findings(Snapshot(**everything, transaction_pooler=pooled), FindingThresholds())
+    for pooled, trouble in ((False, None), (True, "the table is away")):
+        snapshot = Snapshot(**everything, transaction_pooler=pooled, table_trouble=trouble)
+        found = findings(snapshot, FindingThresholds())
         severities |= {one.name: one.severity for one in found}
     headings = re.findall(r"^### (\w+) \((\w+)\)$", section("Findings"), re.MULTILINE)
     assert headings == [(name, severities[name]) for name in NAMES]

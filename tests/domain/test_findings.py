@@ -29,6 +29,7 @@ FIGURES = {
     "unpaid_account": {"keys_unpaid": 1},
     "key_rejected": {"keys_rejected": 1},
     "storage_refuses": {"waiting": {"storage_refuses": 4}},
+    "table_changed": {"waiting": {"table_changed": 4}},
     "host_unlisted": {"waiting": {"host_unlisted": 4}},
     "hook_failed": {"waiting": {"hook_failed": 4}},
     "row_refused": {"waiting": {"row_refused": 4}},
@@ -172,6 +173,15 @@ def test_stuck_says_the_time_that_was_set():
     assert "3 h" in findings(replace(HEALTHY, stuck=1), hour)[0].says
 
 
+def test_a_table_that_cannot_be_used_is_one_page_that_names_it_and_no_late_sweep():
+    trouble = "public.generations lacks user_id"
+
+    (finding,) = findings(replace(HEALTHY, table_trouble=trouble, sweep_age=1e6), THRESHOLDS)
+
+    assert (finding.name, finding.severity, finding.count) == ("table_changed", "page", 1)
+    assert trouble in finding.says
+
+
 SANE = {
     "stuck": st.integers(0, 9),
     "unreachable": st.integers(0, 60),
@@ -183,6 +193,7 @@ SANE = {
     "waiting": st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), st.integers(0, 9)),
     "transaction_pooler": st.booleans(),
     "queue_usage": st.floats(0, 1),
+    "table_trouble": st.none() | st.text(max_size=5),
 }
 
 

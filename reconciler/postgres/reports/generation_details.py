@@ -17,6 +17,7 @@ from reconciler.postgres.predicates import CREATED, text_of
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +177,15 @@ class GenerationDetails:
 class GenerationDetailsReader:
     """Reads details of generations; `alive` is how long a silent replica counts as alive."""
 
-    def __init__(self, database: Database, table: TableShape, *, alive: timedelta) -> None:
+    def __init__(self, database: Database, table: PresentTable, *, alive: timedelta) -> None:
         self._database = database
         self._alive = alive
-        self._details = _details_sql(table)
+        self._details = PerShape(table, _details_sql)
 
     async def read(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
         """Return the details of those generations that exist, the oldest first."""
-        rows = await self._database.fetch(*self._details(ids=list(ids), alive=self._alive)) if ids else []
+        statement = self._details.present(ids=list(ids), alive=self._alive)
+        rows = await self._database.fetch(*statement) if ids else []
         found = [row["id"] for row in rows]
         assets = await self._by_id(_ASSETS, found)
         events = await self._by_id(_EVENTS, found)

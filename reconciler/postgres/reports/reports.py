@@ -21,6 +21,7 @@ from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.generation_details import GenerationDetails, GenerationDetailsReader
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 DAY = timedelta(hours=24)
 
@@ -101,26 +102,19 @@ class StuckPage:
 class Reports:
     """Reads the application's table and our bookkeeping."""
 
-    def __init__(self, database: Database, table: TableShape, scope: ReportScope | None = None) -> None:
+    def __init__(self, database: Database, table: PresentTable, scope: ReportScope | None = None) -> None:
         self._database = database
-        self._id_type = table.id_type
+        self._table = table
         self._scope = scope or ReportScope()
         self._details = GenerationDetailsReader(database, table, alive=self._scope.alive)
-        self._in_flight = report_sql.in_flight(table)
-        self._waiting = report_sql.waiting(table)
-        self._last_day = report_sql.last_day(table)
-        self._delivered = report_sql.delivered(table)
-        self._stuck = Statement(report_sql.stuck(table))
-        self._known = report_sql.known(table)
-        self._unhealed_first = report_sql.unhealed(table, first=True)
-        self._unhealed = report_sql.unhealed(table, first=False)
+        self._sql = PerShape(table, _ReportStatements)
 
     async def snapshot(self) -> Snapshot:
         """Return the figures of the tables; those that only a process knows (listener, sweeps) keep neutral values."""
         in_flight = await self._rows_in_flight()
-        waiting = await self._database.fetch(*self._waiting(soon=ADDRESS_LIFE / 2))
+        waiting = await self._database.fetch(*self._sql.present.waiting(soon=ADDRESS_LIFE / 2))
         outbox = await self._outbox()
-        hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._id_type))
+        hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._table.shape.id_type))
         findings = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
         return Snapshot(
             in_flight={row["status"]: row["rows"] for row in in_flight},
@@ -147,8 +141,8 @@ class Reports:
 
     async def status(self) -> StatusReport:
         """Return the figures of the last 24 hours and of this moment."""
-        day = await self._database.row(*self._last_day(within=DAY, **self._scope.owned))
-        times = await self._database.row(*self._delivered(within=DAY, **self._scope.owned))
+        day = await self._database.row(*self._sql.present.last_day(within=DAY, **self._scope.owned))
+        times = await self._database.row(*self._sql.present.delivered(within=DAY, **self._scope.owned))
         stored = await self._database.row(*report_sql.STORED(within=DAY))
         in_flight = await self._rows_in_flight()
         outbox = await self._outbox()
@@ -174,12 +168,12 @@ class Reports:
 
     async def stuck(self) -> tuple[StuckGeneration, ...]:
         """Return the generations in flight for too long, the oldest first."""
-        statement = self._stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
+        statement = self._sql.present.stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
         return tuple(build(StuckGeneration, row) for row in await self._database.fetch(*statement))
 
     async def details(self, generation_id: str) -> GenerationDetails | None:
         """Return the details of one generation, None when there is no such row."""
-        key = as_key(generation_id, self._id_type)
+        key = as_key(generation_id, self._table.shape.id_type)
         found = await self._details.read([key]) if key is not None else ()
         return found[0] if found else None
 
@@ -201,7 +195,7 @@ class Reports:
         if not task_id.isprintable():
             return ()
         if not await self._database.value(report_sql.SEARCHABLE):
-            known = await self._database.fetch(*self._known(task_id=task_id))
+            known = await self._database.fetch(*self._sql.present.known(task_id=task_id))
             if known:
                 return tuple(row["id"] for row in known)
         return tuple(row["id"] for row in await self._database.fetch(*report_sql.EVERYWHERE(task_id=task_id)))
@@ -210,7 +204,8 @@ class Reports:
         """Read the next `limit` rows by id and return those that say success without an asset of ours."""
         hosts = [suffix for suffix in self._scope.their_hosts if suffix != "*"] or list(PROVIDER_HOSTS)
         values = {"limit": limit, "their_hosts": [f"%{suffix}%" for suffix in hosts], **self._scope.owned}
-        statement = self._unhealed_first(**values) if after is None else self._unhealed(after=after, **values)
+        sql = self._sql.present
+        statement = sql.unhealed_first(**values) if after is None else sql.unhealed(after=after, **values)
         *found, end = await self._database.fetch(*statement)
         return StuckPage(
             found=tuple(
@@ -221,7 +216,8 @@ class Reports:
         )
 
     async def _rows_in_flight(self) -> Sequence[asyncpg.Record]:
-        return await self._database.fetch(*self._in_flight(stuck_after=self._scope.stuck_after, **self._scope.owned))
+        statement = self._sql.present.in_flight(stuck_after=self._scope.stuck_after, **self._scope.owned)
+        return await self._database.fetch(*statement)
 
     async def _outbox(self) -> asyncpg.Record:
         row = await self._database.row(*report_sql.OUTBOX(alive=self._scope.alive, term=self._scope.alive / 2))
@@ -232,6 +228,20 @@ class Reports:
         sources = [row["source"] for row in await self._database.fetch(report_sql.UNLISTED)]
         hosts = {urlsplit(source).hostname for source in sources if not host_listed(source, self._scope.result_hosts)}
         return tuple(sorted(host for host in hosts if host))
+
+
+class _ReportStatements:
+    """The statements of the reports for one shape of the application's table."""
+
+    def __init__(self, table: TableShape) -> None:
+        self.in_flight = report_sql.in_flight(table)
+        self.waiting = report_sql.waiting(table)
+        self.last_day = report_sql.last_day(table)
+        self.delivered = report_sql.delivered(table)
+        self.stuck = Statement(report_sql.stuck(table))
+        self.known = report_sql.known(table)
+        self.unhealed_first = report_sql.unhealed(table, first=True)
+        self.unhealed = report_sql.unhealed(table, first=False)
 
 
 def _to_tenths(seconds: float | None) -> float | None:
