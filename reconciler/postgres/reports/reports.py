@@ -5,15 +5,16 @@ flight are found by the partial index, deliveries by our own bookkeeping: while 
 reads a table of millions from end to end.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
-from reconciler.domain.findings import Snapshot
+from reconciler.domain.failures.series import SEVERAL, Side
+from reconciler.domain.findings import FailingSide, Snapshot
 from reconciler.domain.object_keys import PROVIDER_HOSTS, host_listed, points_at_provider
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key, build
@@ -108,6 +109,7 @@ class Reports:
         self._details = GenerationDetailsReader(database, table, alive=self._scope.alive)
         self._in_flight = report_sql.in_flight(table)
         self._waiting = report_sql.waiting(table)
+        self._failing = report_sql.failing(table)
         self._last_day = report_sql.last_day(table)
         self._delivered = report_sql.delivered(table)
         self._stuck = Statement(report_sql.stuck(table))
@@ -129,7 +131,7 @@ class Reports:
             listening=True,
             oldest=max((row["oldest"] for row in in_flight), default=None),
             stuck=sum(row["stuck"] for row in in_flight),
-            unreachable=sum(row["unheard"] for row in waiting),
+            failing=await self._sides_failing(),
             expiring=sum(row["expiring"] for row in waiting),
             media_deadline=min((row["left"] for row in waiting if row["left"] is not None), default=None),
             waiting=findings,
@@ -228,10 +230,30 @@ class Reports:
         assert row is not None
         return row
 
+    async def _sides_failing(self) -> Mapping[Side, FailingSide]:
+        failing = {
+            row["side"]: FailingSide(row["rows"], row["seconds"], row["reason"])
+            for row in await self._database.fetch(*self._failing(least=SEVERAL))
+        }
+        if "source" in failing:
+            sources = await self._database.fetch(*report_sql.SOURCES_FAILING(least=SEVERAL))
+            failing["source"] = replace(failing["source"], hosts=_hosts(row["source"] for row in sources))
+        return failing
+
     async def _unlisted_hosts(self) -> tuple[str, ...]:
         sources = [row["source"] for row in await self._database.fetch(report_sql.UNLISTED)]
-        hosts = {urlsplit(source).hostname for source in sources if not host_listed(source, self._scope.result_hosts)}
-        return tuple(sorted(host for host in hosts if host))
+        return _hosts(source for source in sources if not host_listed(source, self._scope.result_hosts))
+
+
+def _hosts(sources: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({host for source in sources if (host := _host(source))}))
+
+
+def _host(source: str) -> str | None:
+    try:
+        return urlsplit(source).hostname
+    except ValueError:
+        return None
 
 
 def _to_tenths(seconds: float | None) -> float | None:
