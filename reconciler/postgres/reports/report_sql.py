@@ -12,14 +12,13 @@ from reconciler.postgres.predicates import (
     OVERDUE,
     SAME_TASK,
     TASK_ID_IS_INDEXED,
+    WAITING_SINCE,
     text_of,
 )
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
-# A row that got another task, or its first one late, waits for that one.
-_SINCE = f"greatest({CREATED}, CASE WHEN w.seen_task = g.task_id THEN w.task_since END)"
-_AGE = f"extract(epoch FROM now() - {_SINCE})::float8"
+_AGE = f"extract(epoch FROM now() - {WAITING_SINCE})::float8"
 # The row waits, or has ended in the way that our last visit saw. Who ended it since has no finding any more.
 _AS_LAST_SEEN = f"({IN_FLIGHT} OR w.seen_status = g.status::text)"
 # We called createTask for the row, and do not know whether KIE has made a task.
@@ -90,7 +89,7 @@ def in_flight(table: TableShape) -> Statement:
     """Return our rows in flight by status, with the longest wait and how many wait for longer than :stuck_after."""
     return Statement(f"""
 SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
-       count(*) FILTER (WHERE {_SINCE} < now() - :stuck_after::interval) AS stuck
+       count(*) FILTER (WHERE {WAITING_SINCE} < now() - :stuck_after::interval) AS stuck
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
  WHERE {IN_FLIGHT} AND {owned(table)} GROUP BY g.status""")
 
@@ -161,7 +160,7 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {text_of(table, table.kind_
        CASE WHEN {SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {IN_FLIGHT} AND {_SINCE} < now() - :stuck_after::interval AND {owned(table)}
+ WHERE {IN_FLIGHT} AND {WAITING_SINCE} < now() - :stuck_after::interval AND {owned(table)}
  ORDER BY g.created_at, g.id"""
 
 
