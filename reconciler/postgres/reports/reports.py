@@ -14,7 +14,7 @@ import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
 from reconciler.domain.failures.series import SEVERAL, Side
-from reconciler.domain.findings import FailingSide, Snapshot
+from reconciler.domain.findings import FailingSide, Finding, FindingThresholds, Snapshot, findings
 from reconciler.domain.object_keys import PROVIDER_HOSTS, host_listed, points_at_provider
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key, build
@@ -56,8 +56,10 @@ class StatusReport:
     """The last 24 hours by time of creation, and the rows in flight or stuck now; times in seconds.
 
     `generating` counts the rows of the 24 hours that have not ended; files and bytes were delivered in that time.
+    `findings` are those that the tables show; what only a running daemon knows is in its log and its metrics.
     """
 
+    findings: tuple[Finding, ...]
     total: int
     success: int
     failed: int
@@ -123,7 +125,7 @@ class Reports:
         waiting = await self._database.fetch(*self._waiting(soon=ADDRESS_LIFE / 2))
         outbox = await self._outbox()
         hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._id_type))
-        findings = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
+        resting = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
         return Snapshot(
             in_flight={row["status"]: row["rows"] for row in in_flight},
             canary_age=0.0,
@@ -134,8 +136,8 @@ class Reports:
             failing=await self._sides_failing(),
             expiring=sum(row["expiring"] for row in waiting),
             media_deadline=min((row["left"] for row in waiting if row["left"] is not None), default=None),
-            waiting=findings,
-            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in findings else (),
+            waiting=resting,
+            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in resting else (),
             unannounced=outbox["unannounced"] if self._scope.announces else 0,
             unannounced_age=(outbox["unannounced_age"] or 0.0) if self._scope.announces else 0.0,
             events_dead=outbox["dead"] if self._scope.announces else 0,
@@ -148,17 +150,19 @@ class Reports:
         )
 
     async def status(self) -> StatusReport:
-        """Return the figures of the last 24 hours and of this moment."""
+        """Return the open findings, and the figures of the last 24 hours and of this moment."""
         day = await self._database.row(*self._last_day(within=DAY, **self._scope.owned))
         times = await self._database.row(*self._delivered(within=DAY, **self._scope.owned))
         stored = await self._database.row(*report_sql.STORED(within=DAY))
         in_flight = await self._rows_in_flight()
         outbox = await self._outbox()
+        thresholds = FindingThresholds(stuck_after=self._scope.stuck_after)
         assert day is not None
         assert times is not None
         assert stored is not None
         total, success = day["total"], day["success"]
         return StatusReport(
+            findings=findings(await self.snapshot(), thresholds),
             total=total,
             success=success,
             failed=day["failed"],
