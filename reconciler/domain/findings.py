@@ -45,7 +45,8 @@ class Finding:
 class FailingSide:
     """The rows that one side has failed several times in a row: how many, and the seconds since the first failure.
 
-    `reason` is the sentence that most of them rest with, without secrets; `hosts` are those of their results.
+    `reason` is the sentence that most of them rest with, without secrets; `hosts` are those of their results. Without
+    rows, a check has found the failure.
     """
 
     rows: int
@@ -229,35 +230,39 @@ def _failing_findings(snapshot: Snapshot) -> Iterator[Finding]:
 
     A row counts from its third failure in a row at that party. The finding opens with three such rows, or when the
     oldest failure is five minutes ago; for KIE's API they must also be most of the rows in flight. It closes when they
-    are fewer: a row leaves when its party works again, and when it ends or is cancelled.
+    are fewer: a row leaves when its party works again, and when it ends or is cancelled. Without any row, our check of
+    the storage must have failed for five minutes.
     """
     for side, failing in snapshot.failing.items():
         lasting = failing.rows >= SEVERAL or failing.seconds >= FAILING_SECONDS
         most = 2 * failing.rows > sum(snapshot.in_flight.values())
-        if not failing.rows or not lasting or (side == "kie" and not most):
+        if not lasting or (side == "kie" and not most) or (side == "source" and not failing.rows):
             continue
         name, says, do = _FAILING[side]
-        said = says.format(n=failing.rows, age=format_seconds(max(failing.seconds, 0)))
+        what = says.format(n=failing.rows) if failing.rows else _CHECKED
+        said = f"{what}, for {format_seconds(max(failing.seconds, 0))}."
         hosts = f" Seen: {', '.join(failing.hosts[:5])}." if failing.hosts else ""
-        reason = f" Most of them rest with: {failing.reason.rstrip('.')}." if failing.reason else ""
-        yield Finding(name, failing.rows, "warn", f"{said}{reason}", f"{do}{hosts}")
+        reason = f" Last words: {failing.reason.rstrip('.')}." if failing.reason else ""
+        yield Finding(name, max(failing.rows, 1), "warn", f"{said}{reason}", f"{do}{hosts}")
 
+
+_CHECKED = "Our storage fails our check of it"
 
 _FAILING: Mapping[Side, tuple[str, str, str]] = MappingProxyType(
     {
         "kie": (
             "provider_silent",
-            "KIE gives no usable answer about {n} generations, most of those in flight, for {age}.",
+            "KIE gives no usable answer about {n} generations, most of those in flight",
             "See `kie-reconciler stuck` and KIE's status page; nothing is lost, every row is polled again.",
         ),
         "source": (
             "source_failing",
-            "The results of {n} generations cannot be fetched, for {age}.",
+            "The results of {n} generations cannot be fetched",
             "Fetch an address from this machine with curl. If it answers, check DNS and the way out; if not, wait.",
         ),
         "storage": (
             "storage_failing",
-            "Our storage fails {n} generations, for {age}.",
+            "Our storage fails {n} generations",
             "Run `kie-reconciler doctor`; check the storage's status page, its quota, and the disk of a local folder.",
         ),
     }

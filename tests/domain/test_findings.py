@@ -136,6 +136,16 @@ def test_one_row_that_a_party_has_failed_for_five_minutes_is_a_finding_that_says
     assert "storage failed: 544." in opened[name].says
 
 
+def test_a_storage_that_only_our_check_finds_failing_is_a_finding_after_five_minutes():
+    said = "check: timeout, storage did not answer in time"
+
+    assert found(failing={"storage": FailingSide(0, 299.0, said)}) == {}
+    opened = found(failing={"storage": FailingSide(0, 300.0, said)})["storage_failing"]
+
+    assert opened.count == 1
+    assert opened.says == f"Our storage fails our check of it, for 5 min. Last words: {said}."
+
+
 def test_the_hosts_that_fail_are_named_up_to_five():
     hosts = tuple(f"cdn{n}.example" for n in range(9))
 

@@ -56,8 +56,14 @@ class SnapshotRefresh:
 
     async def _snapshot(self) -> Snapshot:
         """The figures of the tables, with those that only this process knows."""
+        tables = await self.reports.snapshot()
+        failing = dict(tables.failing)
+        if (storage := self.probes.storage_failing) is not None:
+            # Rows that wait for storage say more than a check of it.
+            failing.setdefault("storage", storage)
         return replace(
-            await self.reports.snapshot(),
+            tables,
+            failing=failing,
             listening=self.sweep.listener.listening,
             canary_age=self.sweep.listener.canary_age,
             sweep_age=self.sweep.age,
