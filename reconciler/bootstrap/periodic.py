@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from reconciler.bootstrap import Parts
+from reconciler.bootstrap import Parts, report_scope
 from reconciler.domain.findings import FindingThresholds
 from reconciler.health import Pulse
 from reconciler.http.live.hub import Hub
@@ -15,6 +15,7 @@ from reconciler.postgres.listener import Listener
 from reconciler.postgres.migrations.schema_level import alive_within
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.retention import Retention
+from reconciler.postgres.stuck import StuckRows
 from reconciler.webhooks.sender import WebhookSender
 from reconciler.worker.periodic.heartbeat import InstanceHeartbeat
 from reconciler.worker.periodic.hook_calls import HookCalls
@@ -24,6 +25,7 @@ from reconciler.worker.periodic.probes import Probes
 from reconciler.worker.periodic.retention import clean_up
 from reconciler.worker.periodic.scheduler import PeriodicTask, Scheduler
 from reconciler.worker.periodic.snapshot import SnapshotRefresh
+from reconciler.worker.periodic.stuck_log import StuckLog
 from reconciler.worker.periodic.sweep import ListenerStatus, Sweep
 from reconciler.worker.periodic.table_watch import TableWatch
 
@@ -60,6 +62,7 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     snapshot = SnapshotRefresh(
         parts.reports, database, parts.table, metrics, leadership, sweep, probes, thresholds, alive
     )
+    stuck_log = StuckLog(StuckRows(database, parts.table, report_scope(settings)), leadership)
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
     checked, webhooks = CheckedDatabase(parts.pools.application, clock), bool(settings.notify_url)
@@ -77,6 +80,7 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         PeriodicTask("audit", 15.0, parts.verification.run_once),
         PeriodicTask("tidy", 15.0, release_memory),
         PeriodicTask("snapshot", min(settings.sweep_seconds, SNAPSHOT_SECONDS), snapshot.run_once, KNOWN_AFTER),
+        PeriodicTask("stuck", min(settings.sweep_seconds, SNAPSHOT_SECONDS), stuck_log.run_once, KNOWN_AFTER),
         PeriodicTask("pace", 30.0, update, KNOWN_AFTER),
         PeriodicTask("credit", 300.0, probes.ask_credit, KNOWN_AFTER),
         PeriodicTask("bucket", 60.0, probes.check_bucket, KNOWN_AFTER),

@@ -8,7 +8,7 @@ from reconciler.cli.options import AsJson, ask, emit, fail, settings_for
 
 
 def status(*, as_json: AsJson = False) -> None:
-    """Report the last 24 hours.
+    """Report the open findings and the last 24 hours.
 
     Also what is in flight or stuck now, and how many replicas are alive.
     """

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from reconciler.domain.failures.series import FailureSeries
+
 OPEN = ("queued", "generating", "pending", "processing")
 """The statuses of rows in flight; older applications write the last two."""
 
@@ -91,7 +93,8 @@ class Row:
     `empties` counts the successes without any output that came in a row, two minutes apart at least. The times
     `failing_since`, `empty_since` and `missing_since` say when such a series began; `empty_counted_at` is the time of
     the last empty success that counted. `contradiction` is a failure that KIE reports beside results. `shown` is
-    how many results the success shows that we wrote, None before. `locked_write` is a write that waits for a lock of
+    how many results the success shows that we wrote, None before. `failing` are the series of failures by the side that
+    failed; `failures` counts all of them together. `locked_write` is a write that waits for a lock of
     the application, None where none does.
     """
 
@@ -134,6 +137,7 @@ class Row:
     gave_up: bool = False
     reopened: bool = False
     shown: int | None = None
+    failing: tuple[FailureSeries, ...] = ()
     locked_write: "LockedWrite | None" = None
 
     @property

@@ -36,6 +36,9 @@ FORMER_TASKS: Final = 20
 NEVER_HAD_TASK: Final = "c.task_id IS DISTINCT FROM w.seen_task AND c.task_id <> ALL (w.former_tasks)"
 """The generation never had the callback's task. A callback of a former task does not offer a new one."""
 
+WAITING_SINCE: Final = f"greatest({CREATED}, CASE WHEN w.seen_task = g.task_id THEN w.task_since END)"
+"""Since when the row waits. One that got another task, or its first one late, waits for that one."""
+
 LEASE_IS_FREE: Final = """(w.lease_until IS NULL OR w.lease_until < now()
         OR w.lease_until > now() + :term::interval + :term::interval)"""
 """No lease holds the row; `:term` is a lease's length.

@@ -25,8 +25,10 @@ from reconciler.postgres.hooks import DeliveredHook
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.rate_limit import RateLimit
+from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.stuck import StuckRows
 
 REACH = EligibleRows(("kie",), ".+", ("aiquickdraw.com", "kie.ai"))
 SOURCE = "https://tempfile.aiquickdraw.com/r/1.png"
@@ -128,6 +130,7 @@ class Life:
         upkeep = Retention(self.database, self.table, term=30)
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
+        await StuckRows(self.database, self.table, ReportScope()).mark()
 
     async def play(self, owner: asyncpg.Connection) -> dict[str, str]:
         """Do everything that the daemon does with rows; return the ids of those that stay, with their statuses."""

@@ -14,6 +14,7 @@ import pytest
 from reconciler.bootstrap import reports
 from reconciler.cli.render.console import show_json
 from reconciler.cli.render.reports import explanation_as_json
+from reconciler.domain.findings import Finding
 from reconciler.domain.transfer import Transfer
 from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
@@ -30,6 +31,7 @@ TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for pro
     ("what", "kind"),
     [
         ("status", StatusReport),
+        ("status.findings[]", Finding),
         ("stuck[]", StuckGeneration),
         ("top", Throughput),
         ("top.replicas[]", ReplicaRates),

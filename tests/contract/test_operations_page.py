@@ -13,7 +13,8 @@ import asyncpg
 import pytest
 
 from reconciler.cli import application
-from reconciler.domain.findings import NAMES, FindingThresholds, Snapshot, findings
+from reconciler.domain.failures.series import SIDES
+from reconciler.domain.findings import NAMES, FailingSide, FindingThresholds, Snapshot, findings
 from reconciler.errors import Permanent
 from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics
@@ -87,7 +88,13 @@ def test_the_metrics_of_the_leader_are_those_that_other_replicas_forget() -> Non
 
 def test_every_finding_is_listed_in_order_with_its_severity_and_no_other_is() -> None:
     everything = {"in_flight": {"queued": 5}, "canary_age": 1e6, "sweep_age": 1e6, "listening": False, "stuck": 1}
-    everything |= {"unreachable": 5, "expiring": 1, "lost": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
+    everything |= {
+        "failing": dict.fromkeys(SIDES.values(), FailingSide(5)),
+        "expiring": 1,
+        "lost": 1,
+        "waiting": dict.fromkeys(NAMES, 1),
+        "schema_behind": 1,
+    }
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
     for pooled, trouble in ((False, None), (True, "the table is away")):

@@ -175,6 +175,19 @@ async def test_status_prints_figures_and_json(tmp_path: Path, dsn: str, pool: An
     assert answered.answer["mean_seconds"] == pytest.approx(60, abs=1)
 
 
+async def test_status_begins_with_what_is_amiss_and_what_to_do(tmp_path: Path, dsn: str, pool: Any) -> None:
+    said = {"count": 3, "since": "2026-01-01T00:00:00+00:00", "reason": "store: storage_5xx, storage failed: 544"}
+    await keep(pool, await add(pool), failing=json.dumps({"storage": said}), due_at_in=60)
+
+    read = await run("status", folder=tmp_path, environment={"DATABASE_URL": dsn})
+    answered = await run("status", "--json", folder=tmp_path, environment={"DATABASE_URL": dsn})
+
+    assert (read.code, answered.code) == (0, 0)
+    assert read.out.startswith("storage_failing (warn): Our storage fails 1 generations, for ")
+    assert "storage failed: 544. Run `kie-reconciler doctor`" in read.out.splitlines()[0]
+    assert [one["name"] for one in answered.answer["findings"]] == ["storage_failing"]
+
+
 async def test_stuck_lists_rows_and_is_exit_0(tmp_path: Path, dsn: str, pool: Any) -> None:
     row = await add(pool, "generating", HOUR, task_id="a-task")
     await keep(pool, row, seen_task="a-task", why="KIE: unauthorized")

@@ -15,7 +15,9 @@ from reconciler.settings import Settings
 
 
 def show_status(status: StatusReport) -> None:
-    """Print the figures of the last day and of this moment."""
+    """Print the open findings, each with what to do, then the figures of the last day and of this moment."""
+    for finding in status.findings:
+        show_line(f"{finding.name} ({finding.severity}): {finding.says} {finding.do}")
     percent = "-" if status.success_percent is None else f"{status.success_percent:.1f} %"
     show_pairs(
         {

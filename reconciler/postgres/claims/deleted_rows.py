@@ -9,6 +9,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import LEASE_IS_FREE, OVERDUE, mark_orphans
 from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 MOST = 20_000
 """So many due rows at most are compared with the application's table at once."""
@@ -17,14 +18,14 @@ MOST = 20_000
 class DeletedRows:
     """The due rows that the application has deleted; `term` is a lease's length."""
 
-    def __init__(self, database: Database, table: TableShape, term: timedelta) -> None:
+    def __init__(self, database: Database, table: PresentTable, term: timedelta) -> None:
         self._database = database
         self._term = term
-        self._forget = _forget_sql(table)
+        self._forget = PerShape(table, _forget_sql)
 
     async def forget(self) -> int:
         """Drop the bookkeeping of those that no lease holds, and return how many they were."""
-        forgotten: int = await self._database.value(*self._forget(term=self._term, most=MOST))
+        forgotten: int = await self._database.value(*self._forget.present(term=self._term, most=MOST))
         return forgotten
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from reconciler.domain import locked_write
+from reconciler.domain.failures import series
 from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Result, Row
 from reconciler.domain.results import from_addresses, from_json, to_json
 from reconciler.errors import LeaseLost, Permanent, TableChanged
@@ -215,7 +216,7 @@ class Ledger:
         lacking = f"{len(row.stored)} of {len(row.results)} results are delivered; KIE has not given the others"
         delivered = replace(
             row, status=row.status if row.status in SUCCEEDED else success, shown=len(row.stored),
-            gave_up=False, reopened=False, failures=0, failing_since=None,
+            gave_up=False, reopened=False, failures=0, failing_since=None, failing=(),
             reason=lacking if missing else None, finding="results_missing" if missing else None,
         )  # fmt: skip
         return {
@@ -334,13 +335,14 @@ def _receipt(asset: Asset | None) -> Mapping[str, object]:
     return {name: getattr(asset, name, None) for name in ("n", "version", "verified_by")}
 
 
-_KEPT = tuple(name for name in ledger_sql.FACTS if name not in {"sources", "results", "results_task"})
+_KEPT = tuple(name for name in ledger_sql.FACTS if name not in {"sources", "results", "failing", "results_task"})
 
 
 def _facts(row: Row) -> Mapping[str, object]:
     facts = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in _KEPT}
     kept = json.dumps(to_json(row.results)) if row.results else None
-    more = {"sources": list(row.sources), "results": kept, "results_task": row.task_id}
+    failing = json.dumps(series.to_json(row.failing)) if row.failing else None
+    more = {"sources": list(row.sources), "results": kept, "failing": failing, "results_task": row.task_id}
     return {**facts, "seen_status": row.status, **more}
 
 
@@ -371,6 +373,7 @@ def _row(record: Mapping[str, Any]) -> Row:
     known["locked_write"] = locked_write.from_json(json.loads(record["locked_write"] or "{}"))
     known |= {name: min(known[name], record["now"]) for name in _PAST if known.get(name) is not None}
     known["results"] = results = _results(record, ours=ours)
+    known["failing"] = series.from_json(json.loads(record["failing"] or "{}"), record["now"]) if ours else ()
     # Another daemon has asked since, which keeps only addresses: the numbers stay, the addresses are asked for again.
     known["stale"] |= ours and _sources(results) != tuple(record["sources"] or ())
     assets = tuple(build(Asset, item) for item in json.loads(record["assets"] or "[]"))

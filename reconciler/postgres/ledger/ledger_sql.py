@@ -25,14 +25,16 @@ FACTS = (
     "task_id", "sources", "results", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at",
     "took", "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "failing_since", "empty_since",
     "empty_counted_at", "missing_since", "contradiction", "why", "finding", "gave_up", "reopened", "shown",
-    "results_task",
+    "failing", "results_task",
 )  # fmt: skip
 """The columns of `work` that keep what is known of a task; `task_id` is kept as `seen_task`.
 
 `sources` are the addresses in `results`, for daemons that know no results and for people. `results_task` is the task of
 the columns NEWER."""
 
-NEWER = ("results", "failing_since", "empty_since", "empty_counted_at", "missing_since", "contradiction", "shown")
+NEWER = (
+    "results", "failing_since", "empty_since", "empty_counted_at", "missing_since", "contradiction", "shown", "failing",
+)  # fmt: skip
 """The columns that a daemon of 0.1.0 does not write."""
 
 RENAMED = {"looks": "polls", "looked_at": "polled_at", "misses": "failures", "why": "reason", "took": "duration"}

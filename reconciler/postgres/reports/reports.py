@@ -5,15 +5,16 @@ flight are found by the partial index, deliveries by our own bookkeeping: while 
 reads a table of millions from end to end.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
-from reconciler.domain.findings import Snapshot
+from reconciler.domain.failures.series import SEVERAL, Side
+from reconciler.domain.findings import FailingSide, Finding, FindingThresholds, Snapshot, findings
 from reconciler.domain.object_keys import PROVIDER_HOSTS, host_listed, points_at_provider
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key, build
@@ -56,8 +57,10 @@ class StatusReport:
     """The last 24 hours by time of creation, and the rows in flight or stuck now; times in seconds.
 
     `generating` counts the rows of the 24 hours that have not ended; files and bytes were delivered in that time.
+    `findings` are those that the tables show; what only a running daemon knows is in its log and its metrics.
     """
 
+    findings: tuple[Finding, ...]
     total: int
     success: int
     failed: int
@@ -115,7 +118,7 @@ class Reports:
         waiting = await self._database.fetch(*self._sql.present.waiting(soon=ADDRESS_LIFE / 2))
         outbox = await self._outbox()
         hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._table.shape.id_type))
-        findings = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
+        resting = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
         return Snapshot(
             in_flight={row["status"]: row["rows"] for row in in_flight},
             canary_age=0.0,
@@ -123,11 +126,11 @@ class Reports:
             listening=True,
             oldest=max((row["oldest"] for row in in_flight), default=None),
             stuck=sum(row["stuck"] for row in in_flight),
-            unreachable=sum(row["unheard"] for row in waiting),
+            failing=await self._sides_failing(),
             expiring=sum(row["expiring"] for row in waiting),
             media_deadline=min((row["left"] for row in waiting if row["left"] is not None), default=None),
-            waiting=findings,
-            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in findings else (),
+            waiting=resting,
+            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in resting else (),
             unannounced=outbox["unannounced"] if self._scope.announces else 0,
             unannounced_age=(outbox["unannounced_age"] or 0.0) if self._scope.announces else 0.0,
             events_dead=outbox["dead"] if self._scope.announces else 0,
@@ -140,17 +143,19 @@ class Reports:
         )
 
     async def status(self) -> StatusReport:
-        """Return the figures of the last 24 hours and of this moment."""
+        """Return the open findings, and the figures of the last 24 hours and of this moment."""
         day = await self._database.row(*self._sql.present.last_day(within=DAY, **self._scope.owned))
         times = await self._database.row(*self._sql.present.delivered(within=DAY, **self._scope.owned))
         stored = await self._database.row(*report_sql.STORED(within=DAY))
         in_flight = await self._rows_in_flight()
         outbox = await self._outbox()
+        thresholds = FindingThresholds(stuck_after=self._scope.stuck_after)
         assert day is not None
         assert times is not None
         assert stored is not None
         total, success = day["total"], day["success"]
         return StatusReport(
+            findings=findings(await self.snapshot(), thresholds),
             total=total,
             success=success,
             failed=day["failed"],
@@ -224,10 +229,30 @@ class Reports:
         assert row is not None
         return row
 
+    async def _sides_failing(self) -> Mapping[Side, FailingSide]:
+        failing = {
+            row["side"]: FailingSide(row["rows"], row["seconds"], row["reason"])
+            for row in await self._database.fetch(*self._sql.present.failing(least=SEVERAL))
+        }
+        if "source" in failing:
+            sources = await self._database.fetch(*report_sql.SOURCES_FAILING(least=SEVERAL))
+            failing["source"] = replace(failing["source"], hosts=_hosts(row["source"] for row in sources))
+        return failing
+
     async def _unlisted_hosts(self) -> tuple[str, ...]:
         sources = [row["source"] for row in await self._database.fetch(report_sql.UNLISTED)]
-        hosts = {urlsplit(source).hostname for source in sources if not host_listed(source, self._scope.result_hosts)}
-        return tuple(sorted(host for host in hosts if host))
+        return _hosts(source for source in sources if not host_listed(source, self._scope.result_hosts))
+
+
+def _hosts(sources: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({host for source in sources if (host := _host(source))}))
+
+
+def _host(source: str) -> str | None:
+    try:
+        return urlsplit(source).hostname
+    except ValueError:
+        return None
 
 
 class _ReportStatements:
@@ -236,6 +261,7 @@ class _ReportStatements:
     def __init__(self, table: TableShape) -> None:
         self.in_flight = report_sql.in_flight(table)
         self.waiting = report_sql.waiting(table)
+        self.failing = report_sql.failing(table)
         self.last_day = report_sql.last_day(table)
         self.delivered = report_sql.delivered(table)
         self.stuck = Statement(report_sql.stuck(table))

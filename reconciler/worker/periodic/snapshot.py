@@ -62,9 +62,16 @@ class SnapshotRefresh:
         While the application's table cannot be used, there are no figures of it.
         """
         trouble = self.table.trouble
-        figures = Snapshot({}, 0.0, 0.0, listening=True, table_trouble=trouble) if trouble else None
+        tables = (
+            Snapshot({}, 0.0, 0.0, listening=True, table_trouble=trouble) if trouble else await self.reports.snapshot()
+        )
+        failing = dict(tables.failing)
+        if (storage := self.probes.storage_failing) is not None:
+            # Rows that wait for storage say more than a check of it.
+            failing.setdefault("storage", storage)
         return replace(
-            figures or await self.reports.snapshot(),
+            tables,
+            failing=failing,
             listening=self.sweep.listener.listening,
             canary_age=self.sweep.listener.canary_age,
             sweep_age=self.sweep.age,

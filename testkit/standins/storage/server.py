@@ -192,7 +192,7 @@ class SupabaseStorage:
             case "garbage":
                 return answers.page(200)
             case "error":
-                return Refused("500", "Internal", "InternalError", "Internal Server Error").response()
+                return answers.fault(fault.status).response()
             case "limited":
                 limited = Refused("429", "too_many_connections", "SlowDown", "Too many").response()
                 limited.headers["Retry-After"] = f"{fault.seconds:g}"
