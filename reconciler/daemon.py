@@ -85,7 +85,7 @@ async def run(
                 except Transient as error:
                     readiness_gate.services = None
                     health.reason = str(error)
-                    log.warning("daemon.waiting", code=error.code, reason=str(error))
+                    log.warning("daemon.waiting", code=error.code, reason=str(error), do=error.hint)
                     await _first_of(stop.requested.wait(), asyncio.sleep(RETRY))
     log.info("daemon.stopped")
     return 0

@@ -4,6 +4,8 @@ The code that talks to databases, KIE, hosts and storage raises only these; work
 module imports nothing of the package.
 """
 
+from collections.abc import Sequence
+
 
 class ReconcilerError(Exception):
     """The base class; never raised itself.
@@ -18,10 +20,14 @@ class ReconcilerError(Exception):
 
 
 class Config(ReconcilerError):
-    """Fix the configuration: waiting does not help, the process ends with exit code 2."""
+    """Fix the configuration: waiting does not help, the process ends with exit code 2.
 
-    def __init__(self, message: str, *, code: str = "config", hint: str = "") -> None:
+    `lines` has one sentence for each fault, where there are several.
+    """
+
+    def __init__(self, message: str, *, code: str = "config", hint: str = "", lines: Sequence[str] = ()) -> None:
         super().__init__(message, code=code, hint=hint)
+        self.lines = tuple(lines) or (message,)
 
 
 class Transient(ReconcilerError):

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean to us: wait, run it again, or ask a person to mend it.
+"""What PostgreSQL's errors mean to us: wait, run it again, or ask a person to mend it; `refusals` has the words.
 
 `Database` translates the errors of every statement here; the listener, `migrate` and `doctor` do it for their own
 connections. Errors of a row that a statement refuses (constraints, triggers, types) pass untranslated, except in
@@ -13,6 +13,7 @@ from typing import TypeVar
 import asyncpg
 
 from reconciler.errors import Config, Locked, Permanent, TableChanged, Transient
+from reconciler.postgres.refusals import Peer, spoken, to_error
 
 T = TypeVar("T")
 
@@ -120,29 +121,27 @@ async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], w
         ) from error
 
 
-async def translated(work: Callable[[], Awaitable[T]]) -> T:
-    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours."""
+_ANY_PEER = Peer()
+
+
+async def translated(work: Callable[[], Awaitable[T]], peer: Peer = _ANY_PEER) -> T:
+    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours; they name the `peer`."""
     for left in reversed(range(_TRIES)):
         try:
             return await work()
         except AGAIN as error:
             if not left:
-                raise Transient(f"the database is busy: {type(error).__name__}", code="database_busy") from error
+                raise Transient(f"the database is busy: {spoken(error, peer)}", code="database_busy") from error
         except LOST_PREPARED as error:
             raise PreparedStatementLost("a prepared statement was lost", code="database_pooled") from error
-        except WRONG as error:
-            raise Config(
-                f"the database refuses us: {type(error).__name__}",
-                hint="check user, password and database name in DATABASE_URL",
-            ) from error
-        except AWAY as error:
-            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+        except (*WRONG, *AWAY) as error:
+            raise to_error(error, peer) from error
         except asyncpg.PostgresError as error:
             # Supavisor sends a FATAL XX000 where its pool is full or it has lost the database.
             # A transaction that notifies cannot commit while another session's open transaction keeps the queue full.
             if error.severity_en not in {"FATAL", "PANIC"} and error.server_source_function != "PreCommit_Notify":
                 raise
-            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+            raise to_error(error, peer) from error
     raise AssertionError("unreachable")
 
 

@@ -26,6 +26,7 @@ from reconciler.postgres.errors import (
     permitted,
     translated,
 )
+from reconciler.postgres.refusals import Peer
 
 T = TypeVar("T")
 
@@ -105,6 +106,7 @@ class Database(StatementRunner):
         pinned: bool = False,
     ) -> None:
         self._dsn = dsn
+        self._peer = Peer.of(dsn)
         self._size = size
         self._patience = patience
         self._pinned = pinned
@@ -118,7 +120,7 @@ class Database(StatementRunner):
         """Connect; Config for what a person must mend, Transient for a database that is away."""
         async with self._opening:
             if self._pool is None:
-                self._pool = await translated(self._connect)
+                self._pool = await self._translated(self._connect)
 
     async def _connect(self) -> asyncpg.Pool:
         self._check_open()
@@ -225,7 +227,7 @@ class Database(StatementRunner):
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run a whole transaction again after a deadlock, and translate its errors."""
-        return await self._noted(lambda: permitted(translated, lambda: fitting(work)))
+        return await self._noted(lambda: permitted(self._translated, lambda: fitting(work)))
 
     async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         async def once() -> T:
@@ -237,6 +239,9 @@ class Database(StatementRunner):
             return await self._with_cache(once)
 
         return await self._noted(opened)
+
+    async def _translated(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await translated(work, self._peer)
 
     async def _noted(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await the work, and note in `trouble` whether the database did it."""
@@ -257,12 +262,12 @@ class Database(StatementRunner):
 
     async def _with_cache(self, once: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await permitted(translated, lambda: fitting(once))
+            return await permitted(self._translated, lambda: fitting(once))
         except PreparedStatementLost:
             self._cache = 0
             await self._reopen()
             await self.open()
-            return await permitted(translated, lambda: fitting(once))
+            return await permitted(self._translated, lambda: fitting(once))
 
     async def _reopen(self) -> None:
         pool, self._pool = self._pool, None

@@ -17,6 +17,7 @@ import aiohttp
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
+from reconciler.net.failures import server_name
 from reconciler.storage.errors import read_refusal, to_error, translate_connection_errors
 from reconciler.storage.store import MISSING, PutRequest
 
@@ -186,7 +187,7 @@ class Tus:
         self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[Chunk] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         request = self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
-        with translate_connection_errors():
+        with translate_connection_errors(server_name(url)):
             async with asyncio.timeout(TIMEOUT), request as response:
                 yield response
 

@@ -19,6 +19,7 @@ from reconciler.errors import Permanent
 from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics
 from reconciler.postgres.pool import Database
+from reconciler.postgres.refusals import REFUSALS
 from reconciler.postgres.schema import introspect
 from reconciler.settings import Settings, variable
 from testkit.tables import member
@@ -121,6 +122,13 @@ def test_every_reason_that_explain_can_show_is_listed() -> None:
     listed = set(words(" ".join(row[0] for row in rows(section("Reasons that `explain` and `stuck` show")))))
     plain = {word.partition(": ")[2] or word for word in listed}
     assert not {*coded, *_REASONS.values()} - plain
+
+
+def test_every_refusal_of_the_database_is_listed_with_its_advice_and_no_other_is() -> None:
+    table = section("What happens when…").partition("| sentence | do | at the start |\n|---|---|---|\n")[2]
+    listed = table.partition("\n\n")[0].splitlines()
+    ends = {True: "exit 2", False: "waits"}
+    assert listed == list(dict.fromkeys(f"| {one.says} | {one.do} | {ends[one.stops]} |" for one in REFUSALS))
 
 
 def test_every_sql_file_is_listed_and_no_other_is() -> None:

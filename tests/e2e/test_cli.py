@@ -102,6 +102,19 @@ async def test_wrong_configuration_is_exit_2_with_one_line_and_no_secret(
     assert SECRET not in ran.err
 
 
+async def test_several_wrong_settings_are_exit_2_with_a_line_each(tmp_path: Path) -> None:
+    environment = {"RECONCILER_CONCURRENCY": "many", "LOG_LEVEL": "loud", "DATABASE_URL": f"mysql://me:{SECRET}@h/d"}
+
+    ran = await run("status", folder=tmp_path, environment=environment)
+
+    database, concurrency, level = ran.err.splitlines()
+    assert (ran.code, ran.out) == (2, "")
+    assert database.startswith("kie-reconciler: DATABASE_URL: this value is not an address")
+    assert concurrency == "kie-reconciler: RECONCILER_CONCURRENCY: 'many' is not a whole number"
+    assert level == "kie-reconciler: LOG_LEVEL: 'loud' is none of these words: debug, info, warning, error"
+    assert SECRET not in ran.err
+
+
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "words",

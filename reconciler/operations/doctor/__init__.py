@@ -85,8 +85,8 @@ async def attempt(read: Callable[[], Awaitable[T]], *, within: float) -> T | Not
     except ReconcilerError as error:
         return NotKnown(str(error), error.hint, error.code)
     except asyncpg.PostgresError as error:
-        # Only the class name: the message can repeat a value of a row.
-        return NotKnown(f"the database refuses the question ({type(error).__name__})")
+        # Not the message: it can repeat a value of a row.
+        return NotKnown(f"the database refuses the question ({type(error).__name__}, SQLSTATE {error.sqlstate})")
 
 
 CLOCK_WARN: Final = 5.0

@@ -18,6 +18,7 @@ import asyncpg
 from reconciler.operations.doctor import CLOCK_WARN, Check, NotKnown, fail, judge_clock, not_looked, ok, warn
 from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin_transaction, reached
 from reconciler.postgres.errors import permitted, translated
+from reconciler.postgres.refusals import Peer
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class Publications:
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """Connect as the daemon does; raises Config and Transient as it does."""
-    connection = await translated(lambda: reached(dsn, lambda: _connect(dsn)))
+    connection = await translated(lambda: reached(dsn, lambda: _connect(dsn)), Peer.of(dsn))
     try:
         yield connection
     finally:
