@@ -241,7 +241,9 @@ def _rested(details: GenerationDetails, known: Bookkeeping, meant: Meaning) -> D
     if not known.looks and (known.why or "").startswith("waiting for its first poll"):
         return Diagnosis(State.FIRST_LOOK, meant.cause, meant.remedy)
     if known.finding == "parked":
-        return Diagnosis(State.PARKED, cause, meant.remedy)
+        # A task that KIE has acknowledged is no other account's.
+        waits = "Wait: KIE is asked every 30 min to 6 h, and its answer ends the row."
+        return Diagnosis(State.PARKED, cause, waits if known.acknowledged_at else meant.remedy)
     if not cause:
         return Diagnosis(State.WAITING, "Its last visit ended without a reason.", "Wait: it is visited again.")
     return Diagnosis(State.WORKING if _works(known) else State.WAITING, cause, meant.remedy)

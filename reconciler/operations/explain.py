@@ -12,7 +12,7 @@ from reconciler.domain.elapsed import MEDIA_LIFE
 from reconciler.domain.findings import format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.domain.object_keys import points_at_provider
-from reconciler.operations.diagnosis import Diagnosis, diagnose
+from reconciler.operations.diagnosis import Diagnosis, State, diagnose
 from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.reports.generation_details import Bookkeeping, GenerationDetails, PastEvent
 from reconciler.settings import Settings
@@ -31,7 +31,7 @@ def sentences(details: GenerationDetails, settings: Settings) -> dict[str, str]:
         "results": _results(details),
         "holder": _holder(details),
         "clock": _deadline(details, settings),
-        "next": _next(details, settings),
+        "next": _next(details, settings, diagnosis.state),
     }
     return {topic: sentence for topic, sentence in by_topic.items() if sentence}
 
@@ -189,10 +189,12 @@ def ended(details: GenerationDetails, settings: Settings) -> bool:
     return not (row.status == "failed" and details.known is not None and details.known.due_at is not None)
 
 
-def _next(details: GenerationDetails, settings: Settings) -> str:
+def _next(details: GenerationDetails, settings: Settings, state: State) -> str:
     row, work = details.generation, details.work
     if _at_rest(details, settings):
         return _end(details)
+    if state in (State.HOLDER_SILENT, State.HOLDER_UNLISTED):
+        return "The next visit begins when the lease ends, if this one does not end before."
     if details.held:
         return "A visit is under way."
     if reason := _left_alone(details, settings):

@@ -8,9 +8,15 @@ import os
 import pty
 import struct
 import termios
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from reconciler.cli.render.reports import show_stuck
+from reconciler.operations.stuck import StuckAnswer
+from reconciler.postgres.reports.reports import InFlight
 from reconciler.simulator import MediaSpec
 from testkit.commands import run
 from testkit.replica import PROGRAM, ROOT
@@ -90,19 +96,26 @@ async def test_stuck_says_why_and_what_to_do(tmp_path: Path, dsn: str, pool: Any
 
 
 async def test_with_nothing_stuck_the_answer_says_what_was_looked_for(tmp_path: Path, dsn: str, pool: Any) -> None:
-    environment = {"DATABASE_URL": dsn, "RECONCILER_STUCK_AFTER": "8h"}
-    none = "no generation has been in flight for longer than 8 h"
-
-    empty = await run("stuck", folder=tmp_path, environment=environment)
     await add(pool, "queued", 3 * HOUR, task_id="one")
-    one = await run("stuck", folder=tmp_path, environment=environment)
     await add(pool, "generating", task_id="two")
-    await add(pool, "success", HOUR, task_id="three")
-    two = await run("stuck", folder=tmp_path, environment=environment)
+    await add(pool, "success", 9 * HOUR, task_id="three")
 
-    assert empty.out == f"{none}; none is in flight\n"
-    assert one.out == f"{none}; 1 is in flight, for 3 h\n"
-    assert two.out == f"{none}; 2 are in flight, the oldest for 3 h\n"
+    ran = await run("stuck", folder=tmp_path, environment={"DATABASE_URL": dsn, "RECONCILER_STUCK_AFTER": "8h"})
+
+    none = "no generation has been in flight for longer than 8 h"
+    assert ran.out == f"{none}; 2 are in flight, the oldest for 3 h\n"
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "said"),
+    [(InFlight(0, None), "none is in flight"), (InFlight(1, 240.0), "1 is in flight, for 4 min")],
+)
+def test_with_at_most_one_in_flight_the_answer_counts_it(
+    in_flight: InFlight, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_stuck(StuckAnswer((), in_flight), timedelta(minutes=10))
+
+    assert capsys.readouterr().out == f"no generation has been in flight for longer than 10 min; {said}\n"
 
 
 async def _on_a_terminal(*words: str, folder: Path, columns: int, **environment: str) -> str:

@@ -122,6 +122,20 @@ def test_the_row_of_a_dead_replica_is_taken_over_in_the_seconds_that_its_lease_l
     assert of(held(UNLISTED, replicas=0)).remedy.endswith("No other replica is alive: start `kie-reconciler run`.")
 
 
+def test_nobody_says_that_the_visit_of_a_dead_replica_is_under_way() -> None:
+    for holder in (SILENT, UNLISTED):
+        told = explain(held(holder), SETTINGS)
+        assert "under way" not in " ".join(told.values())
+        assert told["next"].startswith("The next visit begins when the lease ends")
+
+
+def test_a_parked_task_that_kie_knows_needs_no_other_key() -> None:
+    known = waits("KIE: timeout", "parked", acknowledged_at=ago(days=2))
+
+    assert "key" in of(CASES[State.PARKED]).remedy
+    assert of(known).remedy == "Wait: KIE is asked every 30 min to 6 h, and its answer ends the row."
+
+
 def test_without_a_replica_the_last_words_are_kept_and_the_command_is_told() -> None:
     found = of(CASES[State.NO_REPLICA])
 
