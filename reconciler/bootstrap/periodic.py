@@ -28,9 +28,13 @@ from reconciler.worker.periodic.snapshot import SnapshotRefresh
 from reconciler.worker.periodic.stuck_log import StuckLog
 from reconciler.worker.periodic.sweep import ListenerStatus, Sweep
 from reconciler.worker.periodic.table_watch import TableWatch
+from reconciler.worker.poll import Poller
 
 SNAPSHOT_SECONDS = 15.0
 """The most seconds between two snapshots; with a shorter interval of the sweep the figures are fresher, too."""
+
+LASTING_SECONDS = 2.0
+"""A transfer's stage or a request to KIE that takes longer is reported each second, so that `explain` can show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     leadership = Leadership(trust_window=2 * interval)
     clock = parts.ledger.clock
     beats = Heartbeat(parts.pools.leases, parts.instance, term=settings.lease_seconds, clock=clock)
-    heartbeat = InstanceHeartbeat(beats, leadership, partial(_activity, parts), metrics, stir=parts.worker.stir)
+    heartbeat = InstanceHeartbeat(
+        beats, leadership, partial(_activity, parts), metrics, parts.worker.stir, partial(_has_lasting_step, parts)
+    )
     listener_status = ListenerStatus(metrics)
     sweep = Sweep(parts.claims, parts.worker, metrics, listener_status, settings.sweep_seconds)
     keys = [key.key_hash for key in parts.keys]
@@ -76,7 +82,7 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
         PeriodicTask("make_up", 1.0, sweep.make_up),
         PeriodicTask("sweep", sweep.interval, sweep.run_once),
         PeriodicTask("attend", interval, heartbeat.run_once),
-        PeriodicTask("show", 1.0, heartbeat.show_if_watched),
+        PeriodicTask("show", 1.0, heartbeat.show_if_needed),
         PeriodicTask("audit", 15.0, parts.verification.run_once),
         PeriodicTask("tidy", 15.0, release_memory),
         PeriodicTask("snapshot", min(settings.sweep_seconds, SNAPSHOT_SECONDS), snapshot.run_once, KNOWN_AFTER),
@@ -99,13 +105,28 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
 
 
 def _activity(parts: Parts) -> dict[str, object]:
-    """Return what this process is doing: its transfers, how many generations it holds, its totals since it began.
+    """Return what this process is doing: its transfers, its lasting requests, how many generations it holds, totals.
 
-    Every heartbeat reports it to the other replicas, in place of the report before. `postgres/reports/activity.py`
-    reads it for `top`.
+    The totals count from its beginning. Every heartbeat reports it to the other replicas, in place of the report
+    before. `postgres/reports/activity.py` reads it for `top`, `postgres/reports/generation_details.py` for `explain`.
     """
     transfers = [transfer.to_json() for transfer in parts.deliverer.transfers.values()]
-    return {"transfers": transfers, "held": parts.worker.in_hand, **parts.metrics.totals()}
+    asking = [
+        {"generation_id": generation_id, "seconds": round(seconds, 3)}
+        for generation_id, seconds in _poller(parts).under_way.items()
+        if seconds >= LASTING_SECONDS
+    ]
+    return {"transfers": transfers, "asking": asking, "held": parts.worker.in_hand, **parts.metrics.totals()}
+
+
+def _has_lasting_step(parts: Parts) -> bool:
+    """Return whether a stage of a transfer or a request to KIE has taken LASTING_SECONDS."""
+    steps = [transfer.seconds for transfer in parts.deliverer.transfers.values()]
+    return max([*steps, *_poller(parts).under_way.values()], default=0.0) >= LASTING_SECONDS
+
+
+def _poller(parts: Parts) -> Poller:
+    return parts.worker.visitor.poller
 
 
 def listener(parts: Parts, periodic: PeriodicTasks, hub: Hub, sender: WebhookSender | None) -> Listener:

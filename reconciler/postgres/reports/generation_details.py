@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from reconciler.domain.model import SUCCEEDED
+from reconciler.domain.transfer import Transfer
 from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import CREATED, text_of
 from reconciler.postgres.records import build
@@ -85,7 +86,10 @@ class Bookkeeping:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """The instance that claimed last; host, pid and seen_at are None when it has ended."""
+    """The instance that claimed last; the rest is None when it has ended, or is a command, which reports nothing.
+
+    `seen_at` is the time of its last report.
+    """
 
     instance: UUID
     host: str | None
@@ -129,7 +133,11 @@ class ResultCounts:
 
 @dataclass(frozen=True, slots=True)
 class GenerationDetails:
-    """All of it at the database's `now`; `work` is None before the first visit, `replicas` counts those alive."""
+    """All of it at the database's `now`; `work` is None before the first visit, `replicas` counts those alive.
+
+    `transfer` is what the holder has reported at `holder.seen_at`, `asking` for how many seconds KIE had not answered
+    it then; both are None where the lease has ended, and where the report names no such step.
+    """
 
     generation: ApplicationRow
     work: Bookkeeping | None
@@ -139,6 +147,8 @@ class GenerationDetails:
     callbacks: tuple[datetime, ...]
     replicas: int
     now: datetime
+    transfer: Transfer | None = None
+    asking: float | None = None
 
     @property
     def known(self) -> Bookkeeping | None:
@@ -200,6 +210,8 @@ class GenerationDetailsReader:
                 callbacks=tuple(callback["at"] for callback in callbacks[row["id"]]),
                 replicas=row["replicas"],
                 now=row["now"],
+                transfer=_transfer(row),
+                asking=row["asking"],
             )
             for row in rows
         )
@@ -229,6 +241,20 @@ _RESULTS = """(
          FROM jsonb_array_elements(w.results) WITH ORDINALITY AS one (result, place))::text"""
 
 
+def _reported(what: str) -> str:
+    """Return what the holder of `w` has reported about it in this list, NULL without a running lease."""
+    path = f"$.{what}[*] ? (@.generation_id == $id)"
+    named = f"jsonb_path_query_first(i.doing, '{path}'::jsonpath, jsonb_build_object('id', w.generation_id))"
+    return f"CASE WHEN w.lease_until > now() THEN {named} END"
+
+
+def _transfer(record: Mapping[str, Any]) -> Transfer | None:
+    if record["transfer"] is None:
+        return None
+    # One report gives the rate of the whole stage.
+    return Transfer.from_json(json.loads(record["transfer"]), instance=str(record["instance"])).measured((), 0.0)
+
+
 def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
     plain = tuple(source.partition("?")[0] for source in record["sources"] or ())
     results = tuple(build(AnnouncedResult, one) for one in json.loads(record["results"] or "[]"))
@@ -238,7 +264,8 @@ def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
 def _details_sql(table: TableShape) -> Statement:
     """Read the rows :ids with their bookkeeping and the instance that claimed last; return one row each.
 
-    Of the results neither texts nor addresses are read: they are long, and addresses may be signed.
+    Of that instance's report only what is about the row. Of the results neither texts nor addresses are read: they are
+    long, and addresses may be signed.
     """
     work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping) if field.name != "results")
     return Statement(f"""
@@ -247,6 +274,7 @@ SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id,
        {text_of(table, "provider")} AS provider, {text_of(table, table.error_column)} AS error,
        g.asset_url::text AS asset_url, {CREATED} AS created_at,
        w.generation_id IS NOT NULL AS kept, {work}, {_RESULTS} AS results, w.instance, i.host, i.pid, i.seen_at,
+       ({_reported("transfers")})::text AS transfer, ({_reported("asking")} ->> 'seconds')::float8 AS asking,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS replicas,
        clock_timestamp() AS now
   FROM public.generations g

@@ -156,7 +156,10 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {text_of(table, table.kind_
             WHEN {_IN_DOUBT} THEN 'createTask: outcome unknown since '
                  || to_char(w.ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC') || '; '
                  || coalesce(w.why, 'waiting for its callback')
-            ELSE coalesce(w.why, 'waiting for its first poll') END AS why,
+            WHEN w.why IS NOT NULL THEN w.why
+            WHEN w.lease_until > now() THEN 'a visit is under way'
+            WHEN w.looks > 0 THEN 'its last visit ended without a reason'
+            ELSE 'waiting for its first poll' END AS why,
        CASE WHEN {SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text

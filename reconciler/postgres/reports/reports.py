@@ -94,6 +94,14 @@ class StuckGeneration:
 
 
 @dataclass(frozen=True, slots=True)
+class InFlight:
+    """How many of our rows are in flight, and for how many seconds the one that waits longest has waited."""
+
+    rows: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class StuckPage:
     """One page of the walk over all rows for a backfill; `upto` is where the next page continues, None at the end."""
 
@@ -175,6 +183,11 @@ class Reports:
         """Return the generations in flight for too long, the oldest first."""
         statement = self._sql.present.stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
         return tuple(build(StuckGeneration, row) for row in await self._database.fetch(*statement))
+
+    async def in_flight(self) -> InFlight:
+        """Return how many generations are in flight, and the longest wait of them."""
+        rows = await self._rows_in_flight()
+        return InFlight(sum(row["rows"] for row in rows), max((row["oldest"] for row in rows), default=None))
 
     async def details(self, generation_id: str) -> GenerationDetails | None:
         """Return the details of one generation, None when there is no such row."""

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
-from reconciler.postgres.reports.reports import Reports, ReportScope
+from reconciler.postgres.reports.reports import InFlight, Reports, ReportScope
 from reconciler.postgres.schema import TableShape, introspect
 from reconciler.postgres.statement import Statement
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
@@ -136,6 +136,27 @@ async def test_stuck_lists_the_oldest_first_with_the_reason(
     assert stuck[0].age == pytest.approx(3 * 3600, abs=5)
     patient = Reports(database, generations, ReportScope(stuck_after=timedelta(hours=2.5)))
     assert [one.id for one in await patient.stuck()] == [polled]
+
+
+async def test_only_a_row_that_nobody_has_asked_kie_about_waits_for_its_first_poll(pool: Any, reports: Reports) -> None:
+    facts = ({}, {"lease_until_in": 20}, {"looks": 2}, {"looks": 2, "why": "KIE says waiting"})
+    for hours, known in enumerate(facts, start=1):
+        await keep(pool, await add(pool, "generating", (9 - hours) * HOUR), **known)
+
+    assert [one.why for one in await reports.stuck()] == [
+        "waiting for its first poll", "a visit is under way", "its last visit ended without a reason",
+        "KIE says waiting",
+    ]  # fmt: skip
+
+
+async def test_how_many_are_in_flight_is_told_with_the_longest_wait(pool: Any, reports: Reports) -> None:
+    assert await reports.in_flight() == InFlight(0, None)
+    for age in (HOUR, 2 * HOUR):
+        await add(pool, "generating", age)
+    await add(pool, "success", 3 * HOUR)
+
+    found = await reports.in_flight()
+    assert (found.rows, found.oldest) == (2, pytest.approx(7200, abs=5))
 
 
 async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports: Reports) -> None:
