@@ -36,6 +36,7 @@ from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_
 from reconciler.operations.doctor.search_path import judge_search_path, read_search_path
 from reconciler.operations.doctor.settings import judge_settings, judge_spelling
 from reconciler.operations.doctor.storage import BucketUse, check_storage, read_bucket_use
+from reconciler.operations.doctor.storage_policies import judge_storage_policies, read_storage_policies
 from reconciler.postgres.eligibility import UNREADABLE, readable
 from reconciler.postgres.migrations.missing_files import missing_files
 from reconciler.postgres.migrations.schema_level import alive_within
@@ -144,8 +145,7 @@ class Doctor:
         alive = timedelta(seconds=2 * settings.lease_seconds)
         versions = await read(lambda asked: database.read_versions(asked, alive))
         replicas = judged("replicas", versions, lambda known: database.judge_replicas(known, __version__))
-        deletes, users_order = settings.failed_retention_days > 0, settings.orders == "users"
-        table_checks = _table_checks(deletes=deletes, users_order=users_order)
+        table_checks = _table_checks(settings)
         if isinstance(columns, NotKnown) or not columns:
             skipped = [not_looked(name, "there is no table to look at") for name in table_checks]
             return _DatabaseReport([*checks, *skipped, replicas], unreadable)
@@ -159,17 +159,17 @@ class Doctor:
         )
 
 
-def _table_checks(*, deletes: bool, users_order: bool) -> dict[str, tuple[Question, Callable[[Any], Check]]]:
-    """Return how each check of the table is read and judged.
-
-    `deletes`: the daemon deletes old failures. `users_order`: end users may order.
-    """
+def _table_checks(settings: Settings) -> dict[str, tuple[Question, Callable[[Any], Check]]]:
+    """Return how each check of the table is read and judged."""
+    deletes, users_order = settings.failed_retention_days > 0, settings.orders == "users"
+    bucket, local = settings.storage_bucket, settings.storage_backend == "local"
     return {
         "statuses": (statuses, table.judge_statuses),
         "triggers": (table.read_triggers, table.judge_triggers),
         "indexes": (table.read_indexes, table.judge_indexes),
         "privileges": (partial(privileges.read_rights, deletes=deletes), privileges.judge_privileges),
         "row_security": (privileges.read_open_access, privileges.judge_row_security),
+        "storage_policies": (read_storage_policies, partial(judge_storage_policies, bucket=bucket, local=local)),
         "search_path": (read_search_path, judge_search_path),
         "hooks": (hooks.read_hooks, partial(hooks.judge_hooks, users_order=users_order)),
         "realtime": (database.read_publications, database.judge_realtime),
