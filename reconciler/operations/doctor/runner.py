@@ -5,8 +5,8 @@ Built in `bootstrap/`, called by the command `doctor`.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import asyncpg
 import httpx
 
-from reconciler import __version__
 from reconciler.kie.client import KieClient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.operations.doctor import (
@@ -30,6 +29,7 @@ from reconciler.operations.doctor import (
     privileges,
     table,
 )
+from reconciler.operations.doctor.activity import RowReaders, check_activity
 from reconciler.operations.doctor.callback import check_callback
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks
@@ -46,6 +46,8 @@ from reconciler.storage import Store
 
 T = TypeVar("T")
 
+_ACTIVITY = NAMES[NAMES.index("preflight") : NAMES.index("spool")]
+_UNUSABLE = "the database cannot be used"
 _ANY_USE = BucketUse()
 _NO_TASKS = NotKnown("the database cannot be asked for tasks")
 
@@ -56,10 +58,12 @@ Question = Callable[[asyncpg.Connection], Awaitable[Any]]
 class _DatabaseReport:
     """The checks of the database, and what other checks need from it.
 
-    `unreadable` is the error where PostgreSQL cannot read RECONCILER_TASK_PATTERN.
+    `versions` are the daemons alive, None where the database cannot be used. `unreadable` is the error where PostgreSQL
+    cannot read RECONCILER_TASK_PATTERN.
     """
 
     checks: list[Check]
+    versions: Mapping[str, int] | NotKnown | None = None
     unreadable: NotKnown | None = None
     use: BucketUse | NotKnown = _ANY_USE
     newest: tuple[NewestTask, ...] | NotKnown = _NO_TASKS
@@ -72,6 +76,7 @@ class Doctor:
     settings: Settings
     store: Store
     open_spool: Callable[[], SpoolDirectory]
+    open_readers: Callable[[], AbstractAsyncContextManager[RowReaders]]
     kie: KieClient
     client: httpx.AsyncClient
     within: float = 10.0
@@ -81,6 +86,7 @@ class Doctor:
         """Make every check; `unknown_names` begin like settings and are none."""
         settings, within = self.settings, self.within
         report = await self._examine_database()
+        activity = await self._examine_activity(report.versions)
         storage, kie, callback = await asyncio.gather(
             check_storage(settings, self.store, self.open_spool, self.client, report.use, within=within),
             check_kie(settings, self.kie, report.newest, within=within, now=self.now),
@@ -90,6 +96,7 @@ class Doctor:
             judge_settings(settings, report.unreadable),
             judge_spelling(unknown_names),
             *report.checks,
+            *activity,
             *storage,
             *kie,
             callback,
@@ -116,6 +123,11 @@ class Doctor:
                 database.judge_database_clock(server),
             ]
             return await self._examine_tables(connection, checks)
+
+    async def _examine_activity(self, versions: Mapping[str, int] | NotKnown | None) -> list[Check]:
+        if versions is None:
+            return [not_looked(name, _UNUSABLE) for name in _ACTIVITY]
+        return await check_activity(self.settings, self.open_readers, versions, within=self.within)
 
     async def _read_connection(
         self, connection: asyncpg.Connection, other: asyncpg.Connection | NotKnown
@@ -144,15 +156,15 @@ class Doctor:
         checks = [*checks, table.judge_schema(missing), table.judge_table(names)]
         alive = timedelta(seconds=2 * settings.lease_seconds)
         versions = await read(lambda asked: database.read_versions(asked, alive))
-        replicas = judged("replicas", versions, lambda known: database.judge_replicas(known, __version__))
         table_checks = _table_checks(settings)
         if isinstance(columns, NotKnown) or not columns:
             skipped = [not_looked(name, "there is no table to look at") for name in table_checks]
-            return _DatabaseReport([*checks, *skipped, replicas], unreadable)
+            return _DatabaseReport([*checks, *skipped], versions, unreadable)
         for name, (question, judge) in table_checks.items():
             checks.append(judged(name, await read(question), judge))
         return _DatabaseReport(
-            [*checks, replicas],
+            checks,
+            versions,
             unreadable,
             use=await read(lambda asked: read_bucket_use(asked, columns)),
             newest=await read(lambda asked: read_newest_tasks(asked, columns)),
@@ -177,6 +189,6 @@ def _table_checks(settings: Settings) -> dict[str, tuple[Question, Callable[[Any
 
 
 def _unusable(server: DatabaseServer | NotKnown) -> _DatabaseReport:
-    names = NAMES[NAMES.index("database") + 1 : NAMES.index("replicas") + 1]
-    skipped = [not_looked(name, "the database cannot be used") for name in names]
+    names = NAMES[NAMES.index("database") + 1 : NAMES.index("preflight")]
+    skipped = [not_looked(name, _UNUSABLE) for name in names]
     return _DatabaseReport([database.judge_server(server), *skipped])
