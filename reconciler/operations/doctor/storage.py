@@ -18,6 +18,7 @@ from reconciler.errors import Transient
 from reconciler.media.spool import SpoolDirectory
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 from reconciler.settings import Settings
 from reconciler.storage import PutRequest, Store, prove
 from reconciler.storage.supabase import BucketRules, SupabaseStore
@@ -36,6 +37,7 @@ LADDER: Final = tuple(mib * MIB for mib in (1024, 500, 200, 100, 50, 20, 10, 5, 
 """The sizes that storage is asked about, in bytes, besides those that results have: the largest first."""
 
 PROBE_FOLDER: Final = "_doctor"
+"""The user in the probe's path while nothing has been stored."""
 
 _RAISE_PROJECT_LIMIT: Final = (
     "Raise the project's file size limit: at Supabase under Storage, Settings; on a server of your own FILE_SIZE_LIMIT."
@@ -53,13 +55,26 @@ SELECT a.mime, max(a.size)::bigint AS largest
 """
 
 
+# Reads what was delivered last. Returns the path of an object of it.
+_NEWEST: Final = Statement("""
+SELECT a.path
+  FROM (SELECT generation_id FROM reconciler.work
+         WHERE delivered_at IS NOT NULL ORDER BY delivered_at DESC LIMIT 20) AS w
+  JOIN reconciler.assets AS a ON a.generation_id = w.generation_id
+ WHERE a.verified_by IS NOT NULL ORDER BY a.stored_at DESC LIMIT 1""")
+
+
 @dataclass(frozen=True, slots=True)
 class BucketUse:
-    """What the application generates: kinds of rows, and types and largest size in bytes of what was stored lately."""
+    """What the application generates: kinds of rows, and types and largest size in bytes of what was stored lately.
+
+    `folder` is where the newest result lies, empty where there is none.
+    """
 
     kinds: frozenset[Kind] = MEDIA_KINDS
     types: frozenset[str] = frozenset()
     largest: int = 0
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +119,9 @@ async def check_storage(
     if trouble is not None and trouble.code != PRIVATE:
         return checks + [not_looked(each, "the bucket cannot be used") for each in ("bucket_rules", *_PROBE_CHECKS)]
     rules = _read_rules(store)
-    request = _probe_request(probe_type(rules))
-    largest = use.largest if isinstance(use, BucketUse) else 0
-    sizes = {settings.max_asset_bytes, *LADDER, *ORDINARY_SIZE.values(), largest or MIB}
+    known = BucketUse() if isinstance(use, NotKnown) else use
+    request = _probe_request(probe_type(rules), known.folder)
+    sizes = {settings.max_asset_bytes, *LADDER, *ORDINARY_SIZE.values(), known.largest or MIB}
     limit = await attempt(lambda: read_size_limit(store, request, sizes), within=within)
     checks.append(judge_bucket_rules(rules, use, name, limit))
     if isinstance(spool_dir, NotKnown):
@@ -163,6 +178,7 @@ async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, 
         kinds=frozenset(kinds or MEDIA_KINDS),
         types=frozenset(row["mime"] for row in stored),
         largest=max((row["largest"] for row in stored), default=0),
+        folder=(await connection.fetchval(*_NEWEST()) or "").rpartition("/")[0],
     )
 
 
@@ -220,12 +236,15 @@ def probe_type(rules: BucketRules) -> str:
     return next((mime for mime in TYPES if rules.accepts(content_type(mime))), "image/png")
 
 
-def _probe_request(mime: str) -> PutRequest:
-    """Return a path that no generation has, with the type's suffix.
+def _probe_request(mime: str, folder: str) -> PutRequest:
+    """Return a path that no generation has, in the folder of a result, else in one of the same form.
 
-    The daemon's own web server does not show a file without one.
+    A policy or a folder's rights may allow one path and forbid the next. The path has the type's suffix: the daemon's
+    own web server does not show a file without one.
     """
-    return PutRequest(f"{PROBE_FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime].ext}", mime, lease="doctor")
+    media = TYPES[mime]
+    folder = folder or f"{PROBE_FOLDER}/{media.kind}"
+    return PutRequest(f"{folder}/probe-{secrets.token_hex(8)}.{media.ext}", mime, lease="doctor")
 
 
 async def _probe(

@@ -23,9 +23,28 @@ PROBE_CHECKS = ("upload", "public_read", "delete")
 
 async def test_the_probe_is_stored_read_by_a_stranger_and_removed(shared: Installation) -> None:
     assert not_ok(await shared.examine()) == {}
-    written = {name for name in shared.storage.history if "/_doctor/" in name}
+    written = {name for name in shared.storage.history if "/_doctor/image/probe-" in name}
     assert len(written) == 1
     assert shared.storage.requests["public"] == 1
+    assert shared.storage.objects == {}
+
+
+async def test_the_probe_is_stored_where_the_results_are(shared: Installation, rows_dsn: str) -> None:
+    async with pooled(rows_dsn) as pool:
+        for user, seconds in (("older", -90), ("newest", -60), ("unproven", -30)):
+            row = await add(pool, "success", task_id=user)
+            await keep(pool, row, delivered_at_in=seconds)
+            await store(pool, row, [10], task_id=user, proven=user != "unproven")
+            await pool.execute(
+                """UPDATE reconciler.assets SET path = $1, stored_at = now() + $2 * interval '1 second'
+                    WHERE generation_id = $3""",
+                f"{user}/video/one_0.mp4",
+                seconds,
+                row,
+            )
+        await shared.examine()
+    (written,) = shared.storage.history
+    assert written.startswith("generations/newest/video/probe-")
     assert shared.storage.objects == {}
 
 
