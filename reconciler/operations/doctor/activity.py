@@ -104,7 +104,7 @@ def judge_replicas(versions: Mapping[str, int], our_version: str, in_flight: int
 
 
 def judge_ignored_rows(ignored: Sequence[IgnoredRows], providers: Sequence[str]) -> Check:
-    """Judge the rows that seem to wait, and that the daemon leaves alone."""
+    """Judge the rows that seem to wait and are left alone, and those that have an empty text instead of no task."""
     if not ignored:
         return ok("ignored_rows", "no row in flight is left alone")
     by_column: dict[str, list[IgnoredRows]] = {}
@@ -112,17 +112,17 @@ def judge_ignored_rows(ignored: Sequence[IgnoredRows], providers: Sequence[str])
         by_column.setdefault(rows.column, []).append(rows)
     says, do = [], []
     if found := by_column.get("provider"):
-        says.append(f"{_rows(_count(found))} in flight with provider {_words(found)}")
+        says.append(f"{_rows(_count(found))} in flight with provider {_words(found)}, and left alone")
         plain = [rows.word for rows in found if _PLAIN.fullmatch(rows.word)]
         wanted = ",".join([*providers, *plain[:_SHOWN]])
         do.append(f"If KIE makes the tasks of these providers, set RECONCILER_PROVIDERS={wanted}")
     if found := by_column.get("status"):
-        says.append(f"{_rows(_count(found))} waiting with a status that the daemon does not know: {_words(found)}")
+        says.append(f"{_rows(_count(found))} left alone with a status that the daemon does not know: {_words(found)}")
         do.append(f"Let the application write one of the statuses of rows in flight: {', '.join(OPEN)}.")
     if found := by_column.get("task_id"):
-        says.append(f"{_rows(_count(found))} in flight with an empty task_id")
+        says.append(f"{_rows(_count(found))} in flight with an empty task_id, which is read as none")
         do.append("Let the application write NULL, or leave task_id out, until there is a task.")
-    return warn("ignored_rows", f"left alone: {'; '.join(says)}", "\n".join(do))
+    return warn("ignored_rows", "; ".join(says), "\n".join(do))
 
 
 def judge_deliveries(recent: RecentActivity) -> Check:

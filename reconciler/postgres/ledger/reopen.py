@@ -7,7 +7,11 @@ from datetime import timedelta
 
 from reconciler.postgres.ledger.ledger_sql import FACTS
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import LEASE_IS_FREE, set_task
+from reconciler.postgres.predicates import (
+    LEASE_IS_FREE,
+    TASK,
+    set_task,
+)
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
@@ -24,12 +28,12 @@ class Reopener:
         # Reads the failed row; clears the facts in `work` where they are about a task that the row no longer has. That
         # the generation was refunded, or delivered once, stays true.
         self._forget = Statement(f"""
-UPDATE reconciler.work w SET {set_task("g.task_id")}, {_FORGOTTEN} FROM {row}
-   AND w.generation_id = :generation_id AND {LEASE_IS_FREE} AND w.seen_task IS DISTINCT FROM g.task_id""")
+UPDATE reconciler.work w SET {set_task(TASK)}, {_FORGOTTEN} FROM {row}
+   AND w.generation_id = :generation_id AND {LEASE_IS_FREE} AND w.seen_task IS DISTINCT FROM {TASK}""")
         # Reads the failed row; makes it due in `work` where no lease holds it; returns a row where it did.
         self._reopen = Statement(f"""
 INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task, reopened)
-SELECT g.id::text, now(), 'sync', g.status, g.task_id, true FROM {row}
+SELECT g.id::text, now(), 'sync', g.status, {TASK}, true FROM {row}
 ON CONFLICT (generation_id) DO UPDATE SET reopened = true, due_at = now(), trigger = 'sync' WHERE {LEASE_IS_FREE}
 RETURNING true""")
 

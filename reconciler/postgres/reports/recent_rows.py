@@ -10,7 +10,11 @@ from typing import Literal
 
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.postgres.pool import StatementRunner
-from reconciler.postgres.predicates import IN_FLIGHT, SAME_TASK
+from reconciler.postgres.predicates import (
+    HAS_NO_TASK,
+    IN_FLIGHT,
+    SAME_TASK,
+)
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -50,7 +54,7 @@ class FailingStage:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredRows:
-    """Rows that seem to wait and are left alone: `word` is in their column, and no setting covers it."""
+    """Rows in flight that are left alone for the `word` in their column; an empty task_id is only read as none."""
 
     column: Literal["provider", "status", "task_id"]
     word: str
@@ -110,7 +114,7 @@ SELECT 'provider' AS column, g.provider::text AS word, count(*) AS rows FROM pub
 SELECT * FROM ({of_providers if table.has("provider") else ""}
 SELECT 'status' AS column, g.status::text AS word, count(*) AS rows FROM public.generations g
  WHERE g.status <> ALL (:known::text[]) AND g.created_at > now() - :within::interval
-   AND g.task_id IS NOT NULL AND g.asset_url IS NULL AND :providers::text[] IS NOT NULL GROUP BY 2
+   AND NOT {HAS_NO_TASK} AND g.asset_url IS NULL AND :providers::text[] IS NOT NULL GROUP BY 2
  UNION ALL
 SELECT 'task_id', '', count(*) FROM public.generations g WHERE {IN_FLIGHT} AND g.task_id = '' HAVING count(*) > 0
 ) AS left_alone ORDER BY rows DESC, word""")

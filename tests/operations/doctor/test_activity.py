@@ -106,7 +106,7 @@ async def test_rows_that_wait_with_an_unknown_status_or_an_empty_task_are_told(o
         await add(pool, task_id="")
         check = (await own.examine())["ignored_rows"]
     assert check.word == "warn"
-    assert "1 row is waiting with a status that the daemon does not know: rendering;" in check.says
+    assert "1 row is left alone with a status that the daemon does not know: rendering;" in check.says
     assert "1 row is in flight with an empty task_id" in check.says
     assert "queued, generating" in check.do
 
