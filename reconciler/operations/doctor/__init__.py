@@ -18,10 +18,10 @@ T = TypeVar("T")
 Word = Literal["ok", "warn", "FAIL"]
 
 NAMES: Final = (
-    "settings", "spelling", "database", "connection", "listen", "database_clock", "schema", "table", "statuses",
-    "triggers", "indexes", "privileges", "row_security", "storage_policies", "search_path", "hooks", "realtime",
-    "preflight", "replicas", "ignored_rows", "deliveries", "findings", "spool", "bucket", "bucket_rules", "upload",
-    "public_read", "delete", "kie_keys", "kie_credits", "kie_models", "kie_clock", "callback",
+    "settings", "spelling", "http_port", "database", "connection", "listen", "database_clock", "schema", "table",
+    "statuses", "triggers", "indexes", "privileges", "row_security", "storage_policies", "search_path", "hooks",
+    "realtime", "preflight", "replicas", "ignored_rows", "deliveries", "findings", "spool", "bucket", "bucket_rules",
+    "upload", "public_read", "delete", "kie_keys", "kie_credits", "kie_models", "kie_clock", "callback",
 )  # fmt: skip
 """The names of all checks, in the order in which they are printed. Scripts and docs/OPERATIONS.md rely on them."""
 

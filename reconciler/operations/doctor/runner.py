@@ -34,7 +34,7 @@ from reconciler.operations.doctor.callback import check_callback
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from reconciler.operations.doctor.kie import NewestTask, check_kie, read_newest_tasks
 from reconciler.operations.doctor.search_path import judge_search_path, read_search_path
-from reconciler.operations.doctor.settings import judge_settings, judge_spelling
+from reconciler.operations.doctor.settings import check_http_port, judge_settings, judge_spelling
 from reconciler.operations.doctor.storage import BucketUse, check_storage, read_bucket_use
 from reconciler.operations.doctor.storage_policies import judge_storage_policies, read_storage_policies
 from reconciler.postgres.eligibility import UNREADABLE, readable
@@ -87,7 +87,8 @@ class Doctor:
         settings, within = self.settings, self.within
         report = await self._examine_database()
         activity = await self._examine_activity(report.versions)
-        storage, kie, callback = await asyncio.gather(
+        port, storage, kie, callback = await asyncio.gather(
+            check_http_port(settings, self.client, within=within),
             check_storage(settings, self.store, self.open_spool, self.client, report.use, within=within),
             check_kie(settings, self.kie, report.newest, within=within, now=self.now),
             check_callback(settings, self.client, within=within),
@@ -95,6 +96,7 @@ class Doctor:
         return (
             judge_settings(settings, report.unreadable),
             judge_spelling(unknown_names),
+            port,
             *report.checks,
             *activity,
             *storage,

@@ -36,6 +36,7 @@ class Installation:
             "DATABASE_URL": self.dsn,
             "KIE_API_KEY": KEY,
             "KIE_MARKET_BASE_URL": self.kie.url,
+            "RECONCILER_HTTP_PORT": "0",
             "RECONCILER_SPOOL_DIR": str(self.folder / "spool"),
             "SUPABASE_URL": self.storage.url,
             "SUPABASE_SERVICE_ROLE_KEY": self.storage.key,
