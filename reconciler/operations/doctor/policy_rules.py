@@ -6,6 +6,7 @@ which PostgreSQL prints it, with each part in parentheses.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Final
 
@@ -83,12 +84,9 @@ def _plain(literal: str) -> str:
 def _without_parentheses(text: str) -> str:
     """Return the text without the parentheses that enclose all of it."""
     while text.startswith("(") and text.endswith(")"):
-        depth = 0
-        for found in _TOKEN.finditer(text):
-            depth += (found[0] == "(") - (found[0] == ")")
-            if not depth:
-                break
-        if found.end() < len(text):
+        found = list(_TOKEN.finditer(text))
+        depths = accumulate((token[0] == "(") - (token[0] == ")") for token in found)
+        if 0 in list(depths)[:-1]:
             break
         text = text[1:-1]
     return text

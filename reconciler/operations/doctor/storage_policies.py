@@ -99,11 +99,9 @@ def _opening(access: Sequence[ObjectAccess], bucket: str) -> list[ObjectAccess]:
 
 
 def _listed(access: Sequence[ObjectAccess]) -> str:
-    roles: dict[str, list[str]] = {}
+    roles: dict[str, dict[str, None]] = {}
     for each in access:
-        roles.setdefault(each.command, [])
-        if each.role not in roles[each.command]:
-            roles[each.command].append(each.role)
+        roles.setdefault(each.command, {})[each.role] = None
     return ", ".join(f"{command} by {' and '.join(named)}" for command, named in roles.items())
 
 

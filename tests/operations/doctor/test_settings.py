@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,3 +75,11 @@ async def test_a_port_is_free_or_a_daemons_or_taken(shared: Installation, answer
 async def test_an_address_that_this_machine_does_not_have_fails(shared: Installation) -> None:
     check = (await shared.examine(RECONCILER_HTTP_HOST="192.0.2.1"))["http_port"]
     assert (check.word, "RECONCILER_HTTP_HOST" in check.do) == ("FAIL", True)
+
+
+async def test_a_port_on_which_another_program_speaks_no_http_fails(shared: Installation) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = str(server.sockets[0].getsockname()[1])
+        check = (await shared.examine(RECONCILER_HTTP_PORT=port))["http_port"]
+    assert (check.word, f"port {port}" in check.says) == ("FAIL", True)

@@ -12,7 +12,12 @@ import pytest
 
 from reconciler.operations.doctor import Check
 from reconciler.operations.doctor.policy_rules import allows, concerns_only
-from reconciler.operations.doctor.storage_policies import judge_storage_policies, read_storage_policies
+from reconciler.operations.doctor.storage_policies import (
+    ObjectAccess,
+    StoragePolicies,
+    judge_storage_policies,
+    read_storage_policies,
+)
 from testkit.tables import USER, supabase_like
 from tests.operations.doctor.installation import run
 
@@ -143,6 +148,12 @@ async def test_a_restrictive_policy_closes_what_another_one_opens(owner: Any) ->
         "CREATE POLICY shut ON storage.objects AS RESTRICTIVE FOR ALL USING (bucket_id <> 'generations')"
     )
     assert (await check(owner)).word == "ok"
+
+
+def test_without_a_service_role_the_policy_is_dropped() -> None:
+    access = [ObjectAccess("anon", "DELETE", True, "loose", True, "(bucket_id = 'generations'::text)")]
+    found = judge_storage_policies(StoragePolicies(True, False, access), bucket="generations", local=False)
+    assert found.do.splitlines()[-1] == "DROP POLICY loose ON storage.objects;"
 
 
 async def test_storage_without_row_security_is_a_warning_with_the_statement_that_turns_it_on(owner: Any) -> None:
