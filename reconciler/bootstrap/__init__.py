@@ -26,6 +26,7 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import CONNECTIONS, json_client, kie_session, media_session, storage_session
+from reconciler.operations.doctor.activity import RowReaders
 from reconciler.operations.doctor.runner import Doctor
 from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
@@ -40,6 +41,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import traceable, usable
 from reconciler.postgres.rate_limit import RateLimit
 from reconciler.postgres.reports.activity import ActivityReader
+from reconciler.postgres.reports.recent_rows import RecentRows
 from reconciler.postgres.reports.reports import Reports, ReportScope
 from reconciler.postgres.table_reader import TableReader
 from reconciler.settings import Settings
@@ -220,6 +222,15 @@ async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, T
 
 
 @contextlib.asynccontextmanager
+async def _row_readers(settings: Settings) -> AsyncIterator[RowReaders]:
+    """Build what `doctor` reads rows with, after the checks that `run` makes at its start."""
+    async with _one_connection(settings) as (database, table):
+        yield RowReaders(
+            Reports(database, table, report_scope(settings)), RecentRows(database, table, settings.providers)
+        )
+
+
+@contextlib.asynccontextmanager
 async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
     """Build what the command `doctor` needs; nothing is connected to yet."""
     settings.require("database_url", "kie_api_key", "storage")
@@ -230,6 +241,7 @@ async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
             settings=settings,
             store=store,
             open_spool=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            open_readers=lambda: _row_readers(settings),
             kie=_kie(settings, session),
             client=await stack.enter_async_context(json_client()),
         )

@@ -15,7 +15,13 @@ from reconciler.domain.task_attribution import OrderFacts
 from reconciler.errors import Permanent, Transient
 from reconciler.net.large_json import off_loop
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import IN_FLIGHT, OPEN_OR_UNHEALED, TASK_ID_IS_INDEXED, may_recover
+from reconciler.postgres.predicates import (
+    HAS_NO_TASK,
+    IN_FLIGHT,
+    OPEN_OR_UNHEALED,
+    TASK_ID_IS_INDEXED,
+    may_recover,
+)
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -191,7 +197,7 @@ found AS MATERIALIZED (
      WHERE {IN_FLIGHT} AND g.task_id = :task_id AND NOT (SELECT yes FROM searchable)
      UNION
     {columns} public.generations g
-     WHERE g.id = :generation_id::text::{table.id_type} AND (g.task_id IS NULL OR g.task_id = :task_id)),
+     WHERE g.id = :generation_id::text::{table.id_type} AND ({HAS_NO_TASK} OR g.task_id = :task_id)),
 kept AS (
     INSERT INTO reconciler.callbacks AS c (task_id, digest, generation_id, body)
     SELECT :task_id, :digest, :generation_id, :body::text::jsonb

@@ -27,7 +27,13 @@ OPEN_OR_UNHEALED: Final = (
 CREATED: Final = "least(greatest(coalesce(g.created_at::timestamptz, now()), 'epoch'), now())"
 """When the row was created, as a time that Python can hold: the column may be infinite, or hold any year."""
 
-SAME_TASK: Final = "w.seen_task IS NOT DISTINCT FROM g.task_id"
+TASK: Final = "nullif(g.task_id, '')"
+"""The row's task, NULL where it has none: some applications write '' until they have one."""
+
+HAS_NO_TASK: Final = "coalesce(g.task_id, '') = ''"
+"""The row has no task yet."""
+
+SAME_TASK: Final = f"w.seen_task IS NOT DISTINCT FROM {TASK}"
 """Our bookkeeping is about the task that the row has now."""
 
 FORMER_TASKS: Final = 20

@@ -12,7 +12,12 @@ import asyncpg
 
 from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.pool import StatementRunner
-from reconciler.postgres.predicates import CREATED, LEASE_IS_FREE, mark_orphans
+from reconciler.postgres.predicates import (
+    CREATED,
+    LEASE_IS_FREE,
+    TASK,
+    mark_orphans,
+)
 from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
 from reconciler.postgres.table_reader import PerShape, PresentTable
@@ -210,7 +215,7 @@ at_rest AS MATERIALIZED (
        AND NOT ((w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"ORDER BY w.generation_id FOR UPDATE SKIP LOCKED" if delete else ""}),
 known (ids, tasks, created, updated) AS MATERIALIZED (
-    SELECT array_agg(g.id::text), array_agg(g.task_id::text), array_agg({CREATED}), array_agg({_updated(table)})
+    SELECT array_agg(g.id::text), array_agg({TASK}), array_agg({CREATED}), array_agg({_updated(table)})
       FROM public.generations g
      WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
        AND (g.id::text IN (SELECT generation_id FROM at_rest)
@@ -242,7 +247,7 @@ def _updated(table: TableShape) -> str:
 _NOTED = f""",
 noted AS (
     INSERT INTO reconciler.work AS w (generation_id, seen_status, seen_task, failed_at)
-    SELECT g.id::text, 'failed', CASE WHEN octet_length(g.task_id) <= {LONGEST_TASK} THEN g.task_id END, now()
+    SELECT g.id::text, 'failed', CASE WHEN octet_length(g.task_id) <= {LONGEST_TASK} THEN {TASK} END, now()
       FROM public.generations g JOIN failed ON failed.id = g.id WHERE failed.at IS NULL AND g.status = 'failed'
     ON CONFLICT (generation_id) DO UPDATE SET failed_at = excluded.failed_at)"""
 

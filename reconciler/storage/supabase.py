@@ -146,6 +146,11 @@ class SupabaseStore:
                 self.rules = None
             raise
 
+    async def takes(self, request: PutRequest, size: int) -> bool:
+        """Return whether bucket and project accept an object of so many bytes; none of them is sent."""
+        checked_path(request.path)
+        return await self._tus.takes(request, size)
+
     async def stat(self, path: str) -> ObjectStat | None:
         """Return what storage knows about the object at this path, None if there is none."""
         # Called after every put, so not through the client, which takes three times the CPU for this request.

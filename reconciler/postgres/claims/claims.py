@@ -24,10 +24,12 @@ from reconciler.postgres.predicates import (
     CREATED,
     DUE_TOO_FAR,
     EVENT_TOO_FAR,
+    HAS_NO_TASK,
     IN_FLIGHT,
     LEASE_IS_FREE,
     NEVER_HAD_TASK,
     OPEN_OR_UNHEALED,
+    TASK,
     far_ahead,
     may_recover,
     past,
@@ -341,7 +343,7 @@ busy AS (
     SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
     EXCEPT SELECT generation_id FROM at_hand),
 ours AS (
-    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task,
+    SELECT g.id::text AS woken_id, g.status AS seen_status, {TASK} AS seen_task,
            wake.lease, wake.trigger, wake.place,
            {_IS_REQUESTED.format("wake")} AS requested, {IN_FLIGHT} AS in_flight, {CREATED} AS created_at
       FROM wake JOIN public.generations g ON g.id = wake.woken_id::{table.id_type}
@@ -391,7 +393,7 @@ SELECT *, {ASYNC_COMMIT} FROM claimed
 
 # A callback may come while every visit fails: a task that it offers to a row without one does not wait for the row's
 # due time.
-_OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
+_OFFERED = f"""({HAS_NO_TASK} AND w.due_at > now() AND EXISTS (
            SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD_TASK}
               AND c.at > greatest({past("w.looked_at")}, now() - interval '14 days')))"""
 
@@ -405,12 +407,12 @@ def _discover_sql(table: TableShape) -> Statement:
     """Read the eligible rows of the partial index and their `work`; make them due where free; return their ids."""
     return Statement(f"""
 WITH found AS (
-    SELECT g.id::text AS found_id, g.status, g.task_id, w.generation_id IS NOT NULL AS known
+    SELECT g.id::text AS found_id, g.status, {TASK} AS task_id, w.generation_id IS NOT NULL AS known
       FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
      WHERE {OPEN_OR_UNHEALED}
        AND {eligible(table)}
        AND ({IN_FLIGHT} OR g.created_at > now() - interval '14 days')
-       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED} OR {_LOST_ADDRESS})),
+       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, {TASK}) OR {_OFFERED} OR {_LOST_ADDRESS})),
 at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED)

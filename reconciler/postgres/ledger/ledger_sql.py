@@ -9,8 +9,11 @@ from reconciler.postgres.clock import READ_CLOCK
 from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT
 from reconciler.postgres.predicates import (
     CREATED,
+    HAS_NO_TASK,
     IN_FLIGHT,
     NEVER_HAD_TASK,
+    SAME_TASK,
+    TASK,
     begin,
     mark_orphans,
     past,
@@ -137,7 +140,7 @@ RETURNING {ASYNC_COMMIT}""")
 # The tasks that callbacks offer to a row without one: the newest and the first two, so that later callbacks cannot
 # hide them. For every other row this costs nothing.
 _OFFERED = f"""
-       CASE WHEN g.task_id IS NULL THEN ARRAY(
+       CASE WHEN {HAS_NO_TASK} THEN ARRAY(
             SELECT c.task_id FROM reconciler.callbacks c
              WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days' AND {NEVER_HAD_TASK}
              GROUP BY c.task_id
@@ -150,14 +153,14 @@ def read(table: TableShape) -> Statement:
     Receipts from before the row had another task meanwhile do not count: they may number the results differently.
     """
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
-    since = f"CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN {past('w.task_since')} ELSE now() END"
+    since = f"CASE WHEN {SAME_TASK} THEN {past('w.task_since')} ELSE now() END"
     return Statement(f"""
-SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+SELECT g.id::text AS id, g.user_id::text AS user_id, {TASK} AS task_id, g.status::text AS status,
        {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model, g.asset_url,
        {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now, {READ_CLOCK},{_OFFERED},
-       CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
+       CASE WHEN {HAS_NO_TASK} THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
-       (cardinality(w.former_tasks) > 0 OR w.seen_task <> g.task_id) IS TRUE AS another_task,
+       (cardinality(w.former_tasks) > 0 OR w.seen_task <> {TASK}) IS TRUE AS another_task,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task
            AND (a.stored_at >= w.task_since) IS NOT FALSE)::text AS assets
@@ -197,7 +200,7 @@ def adopt(table: TableShape) -> Statement:
     return Statement(f"""{MINE_FIRST},
 done AS (
     UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)} FROM mine
-     WHERE g.id = :generation_id::text::{table.id_type} AND g.task_id IS NULL AND {IN_FLIGHT}
+     WHERE g.id = :generation_id::text::{table.id_type} AND {HAS_NO_TASK} AND {IN_FLIGHT}
     RETURNING g.status::text AS status),
 kept AS (
     UPDATE reconciler.work w SET {facts("coalesce(done.status, :seen_status)")}

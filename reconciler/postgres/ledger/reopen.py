@@ -7,7 +7,11 @@ from datetime import timedelta
 
 from reconciler.postgres.ledger.ledger_sql import FACTS
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import LEASE_IS_FREE, set_task
+from reconciler.postgres.predicates import (
+    LEASE_IS_FREE,
+    TASK,
+    set_task,
+)
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 from reconciler.postgres.table_reader import PerShape, PresentTable
@@ -40,14 +44,14 @@ def _forget_sql(table: TableShape) -> Statement:
     That the generation was refunded, or delivered once, stays true.
     """
     return Statement(f"""
-UPDATE reconciler.work w SET {set_task("g.task_id")}, {_FORGOTTEN} FROM {_failed_row(table)}
-   AND w.generation_id = :generation_id AND {LEASE_IS_FREE} AND w.seen_task IS DISTINCT FROM g.task_id""")
+UPDATE reconciler.work w SET {set_task(TASK)}, {_FORGOTTEN} FROM {_failed_row(table)}
+   AND w.generation_id = :generation_id AND {LEASE_IS_FREE} AND w.seen_task IS DISTINCT FROM {TASK}""")
 
 
 def _reopen_sql(table: TableShape) -> Statement:
     """Read the failed row; make it due in `work` where no lease holds it; return a row where it did."""
     return Statement(f"""
 INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task, reopened)
-SELECT g.id::text, now(), 'sync', g.status, g.task_id, true FROM {_failed_row(table)}
+SELECT g.id::text, now(), 'sync', g.status, {TASK}, true FROM {_failed_row(table)}
 ON CONFLICT (generation_id) DO UPDATE SET reopened = true, due_at = now(), trigger = 'sync' WHERE {LEASE_IS_FREE}
 RETURNING true""")

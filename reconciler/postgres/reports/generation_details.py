@@ -14,7 +14,11 @@ from uuid import UUID
 from reconciler.domain.model import SUCCEEDED
 from reconciler.domain.transfer import Transfer
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import CREATED, text_of
+from reconciler.postgres.predicates import (
+    CREATED,
+    TASK,
+    text_of,
+)
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
@@ -269,7 +273,7 @@ def _details_sql(table: TableShape) -> Statement:
     """
     work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping) if field.name != "results")
     return Statement(f"""
-SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+SELECT g.id::text AS id, g.user_id::text AS user_id, {TASK} AS task_id, g.status::text AS status,
        {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model,
        {text_of(table, "provider")} AS provider, {text_of(table, table.error_column)} AS error,
        g.asset_url::text AS asset_url, {CREATED} AS created_at,

@@ -21,7 +21,10 @@ from reconciler.domain.model import DurationModel
 from reconciler.domain.poll_interval import duration_model
 from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import text_of
+from reconciler.postgres.predicates import (
+    TASK,
+    text_of,
+)
 from reconciler.postgres.records import as_key
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.reports import ReportScope
@@ -273,7 +276,7 @@ def _columns(table: TableShape) -> str:
         return f"CASE WHEN octet_length({text}) <= {_LONGEST_LIST} THEN {text} END"
 
     completed = f"coalesce({moment('completed_at')}, w.delivered_at)" if table.has("completed_at") else "w.delivered_at"
-    return f"""g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+    return f"""g.id::text AS id, g.user_id::text AS user_id, {TASK} AS task_id, g.status::text AS status,
        {text_of(table, table.kind_column)} AS kind, {text_of(table, table.model_column)} AS model,
        {bounded("prompt")} AS prompt, {bounded(table.error_column)} AS error,
        {bounded("asset_url")} AS asset_url, {bounded("preview_url")} AS preview_url,

@@ -7,10 +7,12 @@ rows from others take :providers and :task_pattern (`eligibility.owned`).
 from reconciler.postgres.eligibility import owned
 from reconciler.postgres.predicates import (
     CREATED,
+    HAS_NO_TASK,
     IN_FLIGHT,
     IS_SUCCESS,
     OVERDUE,
     SAME_TASK,
+    TASK,
     TASK_ID_IS_INDEXED,
     WAITING_SINCE,
     text_of,
@@ -22,7 +24,7 @@ _AGE = f"extract(epoch FROM now() - {WAITING_SINCE})::float8"
 # The row waits, or has ended in the way that our last visit saw. Who ended it since has no finding any more.
 _AS_LAST_SEEN = f"({IN_FLIGHT} OR w.seen_status = g.status::text)"
 # We called createTask for the row, and do not know whether KIE has made a task.
-_IN_DOUBT = "(g.task_id IS NULL AND w.ordered_at IS NOT NULL)"
+_IN_DOUBT = f"({HAS_NO_TASK} AND w.ordered_at IS NOT NULL)"
 
 # Returns one row of figures: events to send, the notification queue, replicas alive (seen within :alive), overdue rows.
 OUTBOX = Statement(f"""
@@ -148,7 +150,7 @@ def stuck(table: TableShape) -> str:
     As text, because the list of generations builds on it.
     """
     return f"""
-SELECT g.id::text AS id, g.task_id::text AS task_id, {text_of(table, table.kind_column)} AS kind,
+SELECT g.id::text AS id, {TASK} AS task_id, {text_of(table, table.kind_column)} AS kind,
        {text_of(table, table.model_column)} AS model, g.status::text AS status,
        {CREATED} AS created_at, {_AGE} AS age, w.due_at,
        CASE WHEN w.generation_id IS NULL THEN 'no replica has looked at it yet'

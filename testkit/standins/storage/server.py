@@ -44,6 +44,7 @@ class SupabaseStorage:
         self.shelf = Shelf()
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
+        self.project_limit: int | None = None
         self.direct = direct
         self.secret = secret or secrets.token_hex(32)
         self.closing = asyncio.Event()
