@@ -226,7 +226,7 @@ async def _row_readers(settings: Settings) -> AsyncIterator[RowReaders]:
     """Build what `doctor` reads rows with, after the checks that `run` makes at its start."""
     async with _one_connection(settings) as (database, table):
         yield RowReaders(
-            Reports(database, table, report_scope(settings)), RecentRows(database, table, settings.providers)
+            Reports(database, table, report_scope(settings)), RecentRows(database, table.shape, settings.providers)
         )
 
 
