@@ -33,7 +33,7 @@ test: $(STAMP) ## every test but the soaks, against real PostgreSQL; DURATIONS=n
 
 test-all: $(STAMP) ## every test, the soaks too
 	@echo "About 18 minutes on two cores."
-	$(PYTEST) --hypothesis-profile=thorough $(ARGS)
+	$(PYTEST) --hypothesis-profile=thorough --timeout=600 $(ARGS)
 
 soak: $(STAMP) ## 5,000 lives of generations among faults; MODEL_SEED=n chooses others
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest -n 2 --dist load tests/model $(ARGS)

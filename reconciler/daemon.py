@@ -85,7 +85,7 @@ async def run(
                 except Transient as error:
                     readiness_gate.services = None
                     health.reason = str(error)
-                    log.warning("daemon.waiting", code=error.code, reason=str(error))
+                    log.warning("daemon.waiting", code=error.code, reason=str(error), do=error.hint)
                     await _first_of(stop.requested.wait(), asyncio.sleep(RETRY))
     log.info("daemon.stopped")
     return 0
@@ -120,13 +120,15 @@ async def _reconcile(
         asyncio.create_task(built.worker.keep(), name="keep"),
         asyncio.create_task(built.worker.run(), name="work"),
         asyncio.create_task(built.locked_rows.run(), name="locked_rows"),
+        asyncio.create_task(periodic.table_watch.run(), name="table_watch"),
         asyncio.create_task(listener(built, periodic, services.hub, sender).run(), name="listener"),
         asyncio.create_task(services.hub.run(), name="hub"),
         asyncio.create_task(_end_when_outdated(periodic, stop), name="outdated"),
         asyncio.create_task(stop.requested.wait(), name="stop"),
     }
     periodic.scheduler.start()
-    health.reason, health.pulse, health.trouble = None, lambda: periodic.pulse.at, lambda: built.database.trouble
+    health.reason, health.pulse = None, lambda: periodic.pulse.at
+    health.trouble = lambda: built.database.trouble or built.table.trouble
     updates.activity, updates.swept = lambda: _status(built, periodic), lambda: periodic.sweep.finished
 
     try:
@@ -163,7 +165,9 @@ async def _end_when_outdated(periodic: PeriodicTasks, stop: StopSignals) -> None
 def _status(built: Parts, periodic: PeriodicTasks) -> str:
     """Return what this instance has in hand, and where it leads also what is in flight in the whole table."""
     snapshot = periodic.snapshot.last
-    table = "" if snapshot is None else f"; {sum(snapshot.in_flight.values())} in flight, {snapshot.stuck} stuck"
+    table = ""
+    if snapshot is not None and snapshot.table_trouble is None:
+        table = f"; {sum(snapshot.in_flight.values())} in flight, {snapshot.stuck} stuck"
     return f"{built.worker.in_hand} in hand{table}"
 
 

@@ -4,6 +4,8 @@ The code that talks to databases, KIE, hosts and storage raises only these; work
 module imports nothing of the package.
 """
 
+from collections.abc import Sequence
+
 
 class ReconcilerError(Exception):
     """The base class; never raised itself.
@@ -18,10 +20,14 @@ class ReconcilerError(Exception):
 
 
 class Config(ReconcilerError):
-    """Fix the configuration: waiting does not help, the process ends with exit code 2."""
+    """Fix the configuration: waiting does not help, the process ends with exit code 2.
 
-    def __init__(self, message: str, *, code: str = "config", hint: str = "") -> None:
+    `lines` has one sentence for each fault, where there are several.
+    """
+
+    def __init__(self, message: str, *, code: str = "config", hint: str = "", lines: Sequence[str] = ()) -> None:
         super().__init__(message, code=code, hint=hint)
+        self.lines = tuple(lines) or (message,)
 
 
 class Transient(ReconcilerError):
@@ -37,6 +43,16 @@ class Locked(Transient):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="row_locked", retry_after=1.0)
+
+
+class TableChanged(Transient):
+    """Wait: the application's table is not what a statement was made for, or cannot be used as it is now.
+
+    Nothing has failed: the statement is made anew as soon as the table has been read again.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="table_changed", retry_after=5.0)
 
 
 class Permanent(ReconcilerError):

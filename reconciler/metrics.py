@@ -190,7 +190,16 @@ class Metrics:
             self.canary_seen.set(now)
 
     def draw(self, snapshot: Snapshot, found: Iterable[Finding]) -> None:
-        """Set the table-wide gauges from the leader's snapshot."""
+        """Set the table-wide gauges from the leader's snapshot, NaN where there are no figures of the table."""
+        if snapshot.table_trouble is None:
+            self._draw_figures(snapshot)
+        else:
+            self._forget_figures()
+        counts = {finding.name: finding.count for finding in found}
+        for name in FINDINGS:
+            self.findings.labels(name).set(counts.get(name, 0))
+
+    def _draw_figures(self, snapshot: Snapshot) -> None:
         for status in OPEN:
             self.in_flight.labels(status).set(snapshot.in_flight.get(status, 0))
         self.stuck.set(snapshot.stuck)
@@ -203,20 +212,21 @@ class Metrics:
         self.schema_behind.set(snapshot.schema_behind)
         self.polls_per_delivery.set(math.nan if snapshot.polls_per_delivery is None else snapshot.polls_per_delivery)
         self.poll_budget_waiting.set(snapshot.overdue)
-        counts = {finding.name: finding.count for finding in found}
-        for name in FINDINGS:
-            self.findings.labels(name).set(counts.get(name, 0))
 
     def forget(self) -> None:
         """Set the table-wide gauges to NaN: another replica is the leader now, and old values would mislead."""
+        self._forget_figures()
+        self.kie_credits.set(math.nan)
+        for name in FINDINGS:
+            self.findings.labels(name).set(math.nan)
+
+    def _forget_figures(self) -> None:
         for gauge in (self.stuck, self.oldest, self.expiring, self.media_deadline, self.events_unannounced,
                       self.queue_usage, self.instances, self.schema_behind, self.polls_per_delivery,
-                      self.poll_budget_waiting, self.kie_credits):  # fmt: skip
+                      self.poll_budget_waiting):  # fmt: skip
             gauge.set(math.nan)
         for status in OPEN:
             self.in_flight.labels(status).set(math.nan)
-        for name in FINDINGS:
-            self.findings.labels(name).set(math.nan)
 
     def asking(self, endpoint: str) -> AbstractContextManager[None]:
         """Record the duration and outcome of a request to KIE."""

@@ -41,7 +41,7 @@ async def begin(*words: str, folder: Path, **environment: str) -> asyncio.subpro
     )  # fmt: skip
 
 
-async def run(*words: str, folder: Path, within: float = 30.0, environment: Mapping[str, str] | None = None) -> Ran:
+async def run(*words: str, folder: Path, within: float = 90.0, environment: Mapping[str, str] | None = None) -> Ran:
     """Run a command to its end."""
     process = await begin(*words, folder=folder, **(environment or {}))
     try:

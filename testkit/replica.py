@@ -111,12 +111,12 @@ class Replica:
                 self._port = int(started[0]["port"])
             return self._port
 
-        return await until(told, within=30, what="the port of a replica")
+        return await until(told, within=90, what="the port of a replica")
 
     async def get(self, path: str) -> httpx.Response:
         return await self._client.get(f"http://127.0.0.1:{await self.port()}{path}")
 
-    async def ready(self, within: float = 30) -> Replica:
+    async def ready(self, within: float = 90) -> Replica:
         """Wait until it is ready."""
 
         async def is_ready() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ PACE = 3.5
 
 SLEEPS = "replica stopped past its leases"
 """The fault that outlasts the others by half a minute: neither the calm nor the next burst waits for it."""
+
+LATE = 60.0
+"""Seconds after which a recovery is late: what then waits is printed with its reason."""
 
 QUIET = 180.0
 """Seconds that everything has to arrive after the last fault."""
@@ -88,13 +92,28 @@ async def _strike(on: World, name: str, dice: random.Random) -> Struck:
     async with FAULTS[name](on, dice):
         await asyncio.sleep(dice.uniform(0.2, 6.0))
     ended = time.monotonic()
-    waiting = await _waiting(on)
+    waiting, said = await _waiting(on), False
     while waiting:
         await asyncio.sleep(LOOK)
         waiting &= await _waiting(on)
         if time.monotonic() - ended > QUIET:
             break
+        if time.monotonic() - ended > LATE and not said:
+            said = True
+            print(f"{name}: {len(waiting)} wait {LATE:g} s after it: {await _reasons(on, waiting)}", file=sys.stderr)
     return Struck(name, ended - began, time.monotonic() - ended)
+
+
+async def _reasons(on: World, waiting: set[str]) -> list[str]:
+    """What the bookkeeping says of the first of these rows, for whoever looks for the cause."""
+    with contextlib.suppress(*AWAY):
+        rows = await on.rig.pool.fetch(
+            "SELECT generation_id, due_at - now(), lease_until - now(), looks, misses, finding, why"
+            "  FROM reconciler.work WHERE generation_id = ANY($1) ORDER BY due_at LIMIT 5",
+            list(waiting),
+        )
+        return [str(tuple(row)) for row in rows]
+    return ["the database is away"]
 
 
 async def _waiting(on: World) -> set[str]:

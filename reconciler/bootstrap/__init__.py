@@ -26,6 +26,7 @@ from reconciler.media.fetch import Fetcher
 from reconciler.media.spool import SpoolDirectory
 from reconciler.metrics import Metrics
 from reconciler.net.http_clients import CONNECTIONS, json_client, kie_session, media_session, storage_session
+from reconciler.operations.doctor.activity import RowReaders
 from reconciler.operations.doctor.runner import Doctor
 from reconciler.operations.operator import Operator
 from reconciler.postgres.claims.claims import Claims
@@ -40,8 +41,9 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import traceable, usable
 from reconciler.postgres.rate_limit import RateLimit
 from reconciler.postgres.reports.activity import ActivityReader
+from reconciler.postgres.reports.recent_rows import RecentRows
 from reconciler.postgres.reports.reports import Reports, ReportScope
-from reconciler.postgres.schema import TableShape
+from reconciler.postgres.table_reader import TableReader
 from reconciler.settings import Settings
 from reconciler.storage import Store
 from reconciler.storage.local import LocalStore
@@ -87,7 +89,7 @@ class Parts:
     instance: uuid.UUID
     metrics: Metrics
     pools: Pools
-    table: TableShape
+    table: TableReader
     reports: Reports
     claims: Claims
     ledger: Ledger
@@ -185,7 +187,7 @@ def _policy(settings: Settings, *, observe: bool, key_count: int) -> Policy:
     )
 
 
-async def _table(database: Database, settings: Settings, metrics: Metrics) -> TableShape:
+async def _table(database: Database, settings: Settings, metrics: Metrics) -> TableReader:
     try:
         return await _usable(database, settings)
     finally:
@@ -193,8 +195,9 @@ async def _table(database: Database, settings: Settings, metrics: Metrics) -> Ta
         metrics.database_up.set_function(lambda: database.trouble is None)
 
 
-async def _usable(database: Database, settings: Settings) -> TableShape:
-    return await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
+async def _usable(database: Database, settings: Settings) -> TableReader:
+    shape = await usable(database, settings.task_pattern, alive_within(settings.lease_seconds))
+    return TableReader(database, shape)
 
 
 @contextlib.asynccontextmanager
@@ -212,10 +215,19 @@ async def activity_reader(settings: Settings) -> AsyncIterator[ActivityReader]:
 
 
 @contextlib.asynccontextmanager
-async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableShape]]:
+async def _one_connection(settings: Settings) -> AsyncIterator[tuple[Database, TableReader]]:
     async with contextlib.AsyncExitStack() as stack:
         database = pool(settings.database_url.get_secret_value(), 1, stack)
         yield database, await _usable(database, settings)
+
+
+@contextlib.asynccontextmanager
+async def _row_readers(settings: Settings) -> AsyncIterator[RowReaders]:
+    """Build what `doctor` reads rows with, after the checks that `run` makes at its start."""
+    async with _one_connection(settings) as (database, table):
+        yield RowReaders(
+            Reports(database, table, report_scope(settings)), RecentRows(database, table.shape, settings.providers)
+        )
 
 
 @contextlib.asynccontextmanager
@@ -229,6 +241,7 @@ async def doctor(settings: Settings) -> AsyncIterator[Doctor]:
             settings=settings,
             store=store,
             open_spool=lambda: SpoolDirectory(_spool_dir(settings), settings.spool_max_bytes),
+            open_readers=lambda: _row_readers(settings),
             kie=_kie(settings, session),
             client=await stack.enter_async_context(json_client()),
         )

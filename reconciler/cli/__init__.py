@@ -22,8 +22,9 @@ def main() -> None:
     try:
         application()()
     except ReconcilerError as error:
-        message = "; ".join(part for part in (str(error), error.hint) if part)
-        typer.echo(f"kie-reconciler: {' '.join(message.split())}", err=True)
+        *others, last = error.lines if isinstance(error, Config) else (str(error),)
+        for line in (*others, "; ".join(part for part in (last, error.hint) if part)):
+            typer.echo(f"kie-reconciler: {' '.join(line.split())}", err=True)
         sys.exit(2 if isinstance(error, Config) else 1)
 
 

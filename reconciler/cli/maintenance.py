@@ -21,7 +21,7 @@ def _duration(text: str) -> timedelta:
     try:
         parsed = duration(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(f"{text!r} {error}") from error
     assert isinstance(parsed, timedelta)
     return parsed
 

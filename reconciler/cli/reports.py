@@ -8,7 +8,7 @@ from reconciler.cli.options import AsJson, ask, emit, fail, settings_for
 
 
 def status(*, as_json: AsJson = False) -> None:
-    """Report the last 24 hours.
+    """Report the open findings and the last 24 hours.
 
     Also what is in flight or stuck now, and how many replicas are alive.
     """
@@ -18,15 +18,20 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 def stuck(*, as_json: AsJson = False) -> None:
-    """List what is in flight for too long, and why.
+    """List what is in flight for too long, why, and what to do.
 
     Longer than RECONCILER_STUCK_AFTER; the oldest first.
     """
+    from reconciler.cli.render.console import show_json
     from reconciler.cli.render.reports import show_stuck
+    from reconciler.operations.stuck import stuck as stuck_generations
 
     settings = settings_for("database_url")
-    rows = ask(settings, lambda reports: reports.stuck())
-    emit(rows, lambda found: show_stuck(found, settings.stuck_after), as_json=as_json)
+    answer = ask(settings, lambda reports: stuck_generations(reports, settings))
+    if as_json:
+        show_json(answer.generations)
+    else:
+        show_stuck(answer, settings.stuck_after)
 
 
 def explain(
@@ -36,7 +41,8 @@ def explain(
 ) -> None:
     """Explain one generation.
 
-    What is known, why it has not ended, who holds it, which time runs out first, what happens next and when.
+    Why it has not ended and what to do, a transfer under way, what is known, who holds it, which time runs out first,
+    what happens next and when.
     """
     from reconciler.cli.render.console import show_json
     from reconciler.cli.render.reports import explanation_as_json, show_explanation

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from reconciler.domain import results
+from reconciler.domain.failures import series
+from reconciler.domain.failures.party import FETCH, KIE, PROVE, STORE, Party, failed_party
 from reconciler.domain.model import Result, Row
 from reconciler.domain.observations import (
     CallbackResult,
@@ -56,6 +58,8 @@ def absorb(row: Row, observation: Observation, now: datetime) -> Row:
         case TaskUnknown():
             return replace(
                 _with_failed_poll(row, now),
+                # KIE has answered: it only does not know the task.
+                failing=series.end(row.failing, "kie"),
                 unknowns=row.unknowns + 1,
                 finding=None,
                 reason=f"KIE does not know the task: {observation.reason}",
@@ -67,11 +71,13 @@ def absorb(row: Row, observation: Observation, now: datetime) -> Row:
         case TaskIdentified() | TaskNotIdentified():
             return _with_identification(row, observation, now)
         case Stored():
+            row = replace(row, failing=series.end(row.failing, "source", "storage"))
             return replace(_without_failures(row), assets=observation.assets, reason=None, finding=None)
         case DeliveryFailed():
             return _with_failed_delivery(row, observation, now)
         case DeliveryPostponed():
-            reason = _sentence("fetch", observation.reason, observation.detail)
+            reason = _sentence(FETCH, observation.reason, observation.detail)
+            row = _with_series(row, FETCH, observation.reason, reason, now, at_least=series.SEVERAL)
             return replace(row, assets=observation.assets, reason=reason)
     assert_never(observation)
 
@@ -100,7 +106,14 @@ def _count_poll(row: Row, now: datetime) -> Row:
 
 def _with_answer(row: Row, now: datetime) -> Row:
     acknowledged = row.acknowledged_at or now
-    return replace(_count_poll(row, now), acknowledged_at=acknowledged, answered_at=now, unknowns=0, finding=None)
+    return replace(
+        _count_poll(row, now),
+        acknowledged_at=acknowledged,
+        answered_at=now,
+        unknowns=0,
+        failing=series.end(row.failing, "kie"),
+        finding=None,
+    )
 
 
 def _with_failed_poll(row: Row, now: datetime) -> Row:
@@ -109,6 +122,17 @@ def _with_failed_poll(row: Row, now: datetime) -> Row:
 
 def _with_failure(row: Row, now: datetime) -> Row:
     return replace(row, failures=row.failures + 1, failing_since=row.failing_since or now)
+
+
+def _with_series(row: Row, stage: str, code: str, reason: str, now: datetime, *, at_least: int = 1) -> Row:
+    """Return the row with one more failure in a row of the side that has failed, if that is one which is counted.
+
+    Where a breaker refuses the attempt, other rows have just failed several times: `at_least` stands for those.
+    """
+    side = series.SIDES.get(failed_party(stage, code))
+    return (
+        row if side is None else replace(row, failing=series.extend(row.failing, side, reason, now, at_least=at_least))
+    )
 
 
 def _without_failures(row: Row) -> Row:
@@ -120,9 +144,16 @@ def _without_empties(row: Row) -> Row:
 
 
 def _with_unreachable(row: Row, observation: Unreachable, now: datetime) -> Row:
-    row = replace(row, reason=_sentence("KIE", observation.reason, observation.detail))
+    reason = _sentence(KIE, observation.reason, observation.detail)
+    row = replace(row, reason=reason)
+    if observation.silent_for is not None:
+        return _with_series(row, KIE, observation.reason, reason, now, at_least=series.SEVERAL)
     if not observation.request_sent:
         return row
+    if failed_party(KIE, observation.reason) is Party.KIE_API:
+        row = _with_series(row, KIE, observation.reason, reason, now)
+    else:
+        row = replace(row, failing=series.end(row.failing, "kie"))
     return replace(
         _with_failed_poll(row, now),
         # Another of our API keys may have made the task.
@@ -200,7 +231,9 @@ def _with_unreadable(row: Row, unreadable: Unreadable, now: datetime) -> Row:
 def _with_identification(row: Row, observation: TaskIdentified | TaskNotIdentified, now: datetime) -> Row:
     if isinstance(observation, TaskNotIdentified):
         reason = f"no task id yet; a callback offers one, but {observation.reason}"
-        return replace(_with_failed_poll(row, now), reason=reason)
+        ended = series.end(row.failing, "kie")
+        failing = ended if observation.all_answered else series.extend(row.failing, "kie", reason, now)
+        return replace(_with_failed_poll(row, now), reason=reason, failing=failing)
     reason = "a callback named the task, and KIE confirms it"
     return replace(_without_failures(_with_answer(row, now)), reason=reason)
 
@@ -221,18 +254,30 @@ def _with_callback_result(row: Row, observation: CallbackResult, now: datetime) 
 
 
 def _with_failed_delivery(row: Row, observation: DeliveryFailed, now: datetime) -> Row:
-    blocked = "storage_refuses" if observation.stage == "store" else "row_waits"
+    stage, reason = observation.stage, _sentence(observation.stage, observation.reason, observation.detail)
     finding = _FINDINGS.get(observation.reason)
     if finding is None and observation.permanent and not observation.gone:
-        finding = blocked
+        storage = failed_party(stage, observation.reason) is Party.STORAGE
+        finding = "storage_refuses" if storage else "row_waits"
     return replace(
-        _with_failure(row, now),
+        _with_series(_with_what_worked(row, observation), stage, observation.reason, reason, now),
+        failures=row.failures + 1,
+        failing_since=row.failing_since or now,
         results=_without_dead_addresses(row.results, observation),
         assets=observation.assets,
         stale=row.stale or observation.gone,
-        reason=_sentence(observation.stage, observation.reason, observation.detail),
+        reason=reason,
         finding=finding,
     )
+
+
+def _with_what_worked(row: Row, failed: DeliveryFailed) -> Row:
+    """Return the row without the series of the sides that have worked in this delivery, before it failed."""
+    if sum(asset.stored for asset in failed.assets) > sum(asset.stored for asset in row.assets):
+        return replace(row, failing=series.end(row.failing, "source", "storage"))
+    if failed.stage in {STORE, PROVE}:
+        return replace(row, failing=series.end(row.failing, "source"))
+    return row
 
 
 def _without_dead_addresses(known: tuple[Result, ...], failed: DeliveryFailed) -> tuple[Result, ...]:

@@ -10,18 +10,21 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal
 
+from reconciler.domain.failures.series import SEVERAL, Side
+
 Severity = Literal["warn", "page"]
 
 NAMES = (
-    "stuck", "media_expiring", "lost", "provider_silent", "deaf_listener", "transaction_pooler", "late_sweep",
-    "schema_behind", "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected",
-    "storage_refuses", "host_unlisted", "hook_failed", "row_refused", "row_locked", "parked", "empty_success",
-    "no_task", "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing",
-    "asset_overwritten",
+    "stuck", "media_expiring", "lost", "provider_silent", "source_failing", "storage_failing", "deaf_listener",
+    "transaction_pooler", "late_sweep", "schema_behind", "outbox_growing", "events_dead", "notification_queue",
+    "unpaid_account", "key_rejected", "storage_refuses", "table_changed", "host_unlisted", "hook_failed",
+    "row_refused", "row_locked", "parked", "empty_success", "no_task", "row_waits", "unreadable_output", "over_limit",
+    "task_unknown", "results_missing", "asset_overwritten",
 )  # fmt: skip
 """The names of all findings."""
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
+_NOBODY_FAILS: "Mapping[Side, FailingSide]" = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,31 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingSide:
+    """The rows that one side has failed several times in a row: how many, and the seconds since the first failure.
+
+    `reason` is the sentence that most of them rest with, without secrets; `hosts` are those of their results. Without
+    rows, a check has found the failure.
+    """
+
+    rows: int
+    seconds: float = 0.0
+    reason: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The figures of the whole table at one moment; ages are in seconds.
 
     `canary_age` and `sweep_age` count from the last canary that came back and the last sweep that ended, or from the
-    start of the process. `unreachable` counts rows in flight with three or more failed polls in a row. `expiring`
+    start of the process. `failing` has the sides that fail rows again and again (`failures/series.py`). `expiring`
     counts undelivered results past half of their address's life. `waiting` counts rows by the finding they are
     rescheduled with. `unannounced` and `events_dead` count events not yet sent and given up; without a receiver both
     are zero. `overdue` counts rows that are due and unclaimed: they wait for the rate limit. `lost` counts delivered
     results that were found gone for good within the last day. `hooks` counts what waits for a hook of the application
     that fails, by its name: orders that were refused since it last worked, deliveries that it was not told of.
+    `table_trouble` says why the application's table cannot be used; then there are no figures of it.
     """
 
     in_flight: Mapping[str, int]
@@ -57,7 +75,7 @@ class Snapshot:
     listening: bool
     oldest: float | None = None
     stuck: int = 0
-    unreachable: int = 0
+    failing: Mapping[Side, FailingSide] = field(default_factory=lambda: _NOBODY_FAILS)
     expiring: int = 0
     media_deadline: float | None = None
     waiting: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
@@ -76,10 +94,14 @@ class Snapshot:
     overdue: int = 0
     lost: int = 0
     hooks: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
+    table_trouble: str | None = None
 
 
 CANARY_SECONDS = 30.0
 """A canary is sent every ten seconds and comes back within five: after 30 s two were lost."""
+
+FAILING_SECONDS = 300.0
+"""A side that has failed at least one row for so long is a finding, also where it fails few rows."""
 
 UNANNOUNCED_SECONDS = 600.0
 QUEUE_SHARE = 0.5
@@ -110,6 +132,11 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
             "page",
             "Storage refuses objects, or browsers cannot read them ({n} concerned).",
             "Run `kie-reconciler stuck` and `doctor` to see why; fix the bucket's types, size limit or policies.",
+        ),
+        "table_changed": (
+            "warn",
+            "The application's table has changed, and a write no longer fits it ({n} generations).",
+            "Nothing: the table is read again, and they are tried again. If it stays, run `kie-reconciler doctor`.",
         ),
         "host_unlisted": (
             "warn",
@@ -184,6 +211,8 @@ def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding
     """Return the open findings: first those with severity `page`, then in the order of NAMES."""
     found = [
         *_row_findings(snapshot, thresholds),
+        *_table_findings(snapshot),
+        *_failing_findings(snapshot),
         *_listener_findings(snapshot),
         *_periodic_findings(snapshot, thresholds),
         *_hook_findings(snapshot),
@@ -207,10 +236,58 @@ def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator
         says = f"{snapshot.lost} delivered results disappeared from storage within a day, and KIE no longer has them."
         do = "Restore them from a backup of the storage; `kie-reconciler audit` lists them."
         yield Finding("lost", snapshot.lost, "page", says, do)
-    if snapshot.unreachable >= 3 and 2 * snapshot.unreachable > sum(snapshot.in_flight.values()):
-        says = f"KIE gives no usable answer about {snapshot.unreachable} generations, most of those in flight."
-        do = "See `kie-reconciler stuck` and KIE's status page; nothing is lost, every row is polled again."
-        yield Finding("provider_silent", snapshot.unreachable, "warn", says, do)
+
+
+def _failing_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yield the parties that fail rows: KIE's API, the hosts of results, our storage.
+
+    A row counts from its third failure in a row at that party. The finding opens with three such rows, or when the
+    oldest failure is five minutes ago; for KIE's API they must also be most of the rows in flight. It closes when they
+    are fewer: a row leaves when its party works again, and when it ends or is cancelled. Without any row, our check of
+    the storage must have failed for five minutes.
+    """
+    for side, failing in snapshot.failing.items():
+        lasting = failing.rows >= SEVERAL or failing.seconds >= FAILING_SECONDS
+        most = 2 * failing.rows > sum(snapshot.in_flight.values())
+        if not lasting or (side == "kie" and not most) or (side == "source" and not failing.rows):
+            continue
+        name, says, do = _FAILING[side]
+        what = says.format(n=failing.rows) if failing.rows else _CHECKED
+        said = f"{what}, for {format_seconds(max(failing.seconds, 0))}."
+        hosts = f" Seen: {', '.join(failing.hosts[:5])}." if failing.hosts else ""
+        reason = f" Last words: {failing.reason.rstrip('.')}." if failing.reason else ""
+        yield Finding(name, max(failing.rows, 1), "warn", f"{said}{reason}", f"{do}{hosts}")
+
+
+_CHECKED = "Our storage fails our check of it"
+
+_FAILING: Mapping[Side, tuple[str, str, str]] = MappingProxyType(
+    {
+        "kie": (
+            "provider_silent",
+            "KIE gives no usable answer about {n} generations, most of those in flight",
+            "See `kie-reconciler stuck` and KIE's status page; nothing is lost, every row is polled again.",
+        ),
+        "source": (
+            "source_failing",
+            "The results of {n} generations cannot be fetched",
+            "Fetch an address from this machine with curl. If it answers, check DNS and the way out; if not, wait.",
+        ),
+        "storage": (
+            "storage_failing",
+            "Our storage fails {n} generations",
+            "Run `kie-reconciler doctor`; check the storage's status page, its quota, and the disk of a local folder.",
+        ),
+    }
+)
+"""Name, what the finding says, and what to do, by the side that fails."""
+
+
+def _table_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    if snapshot.table_trouble is not None:
+        says = f"The application's table cannot be used, so nothing is delivered: {snapshot.table_trouble}."
+        do = "Undo that change, or run `kie-reconciler doctor` for the SQL; it goes on by itself within seconds."
+        yield Finding("table_changed", 1, "page", says, do)
 
 
 def _listener_findings(snapshot: Snapshot) -> Iterator[Finding]:
@@ -230,7 +307,8 @@ def _listener_findings(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _periodic_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
-    if snapshot.sweep_age > 3 * thresholds.sweep_seconds:
+    # A table that cannot be used is why no sweep ends: one cause, one finding.
+    if snapshot.sweep_age > 3 * thresholds.sweep_seconds and snapshot.table_trouble is None:
         says = f"No sweep has ended for {format_seconds(snapshot.sweep_age)}."
         do = "Check the database's load and the log."
         yield Finding("late_sweep", 1, "page", says, do)
@@ -278,7 +356,7 @@ def _waiting_findings(snapshot: Snapshot) -> Iterator[Finding]:
         count = max(snapshot.waiting.get(name, 0), keys_and_bucket.get(name, 0))
         if name == "row_waits":
             count += others
-        if not count or name == "hook_failed":
+        if not count or name == "hook_failed" or (name == "table_changed" and snapshot.table_trouble is not None):
             continue
         hosts = snapshot.unlisted_hosts[:5] if name == "host_unlisted" else ()
         yield Finding(name, count, severity, says.format(n=count), f"{do} Seen: {', '.join(hosts)}." if hosts else do)

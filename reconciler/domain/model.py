@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from reconciler.domain.failures.series import FailureSeries
 from reconciler.domain.object_keys import AddressRules
 
 OPEN = ("queued", "generating", "pending", "processing")
@@ -94,9 +95,10 @@ class Row:
     `empties` counts the successes without any output that came in a row, two minutes apart at least. The times
     `failing_since`, `empty_since` and `missing_since` say when such a series began; `empty_counted_at` is the time of
     the last empty success that counted. `contradiction` is a failure that KIE reports beside results. `shown` is
-    how many results the success shows that we wrote, None before. `healed_at` are the times of the last day when we
-    wrote our address again because the application had replaced it by one at the provider. `locked_write` is a write
-    that waits for a lock of the application, None where none does.
+    how many results the success shows that we wrote, None before. `failing` are the series of failures by the side that
+    failed; `failures` counts all of them together. `healed_at` are the times of the last day when we wrote our address
+    again because the application had replaced it by one at the provider. `locked_write` is a write that waits for a
+    lock of the application, None where none does.
     """
 
     id: str
@@ -140,6 +142,7 @@ class Row:
     gave_up: bool = False
     reopened: bool = False
     shown: int | None = None
+    failing: tuple[FailureSeries, ...] = ()
     healed_at: tuple[datetime, ...] = ()
     locked_write: "LockedWrite | None" = None
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import re
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.domain.object_keys import TYPES, MediaType
-from reconciler.errors import Config
 from reconciler.health import DRAINING, Health
 from reconciler.http import problems
 from reconciler.http.bodies import BodyRouter, BodyRule
@@ -32,6 +30,7 @@ from reconciler.http.openapi import described_app
 from reconciler.http.problems import METHODS, Problem
 from reconciler.http.routes import monitoring, stored_files
 from reconciler.metrics import Metrics
+from reconciler.net.listen import bound
 
 log = structlog.get_logger()
 
@@ -148,7 +147,7 @@ class _Server(uvicorn.Server):
 async def serving(app: FastAPI, host: str, port: int, *, limits: RequestLimits = _LIMITS) -> AsyncIterator[int]:
     """Serve on this address while the context lasts; yield the port. Config where the address cannot be bound."""
     # Bound here, because uvicorn exits the process where it cannot bind.
-    listener = _bind(host, port)
+    listener = bound(host, port)
     settings = uvicorn.Config(
         app,
         http=protocol_factory(limits),  # type: ignore[arg-type]
@@ -172,19 +171,3 @@ async def serving(app: FastAPI, host: str, port: int, *, limits: RequestLimits =
         server.should_exit = True
         await task
         listener.close()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Without an explicit protocol asyncio leaves Nagle's algorithm on, which delays the body by 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Config(
-            f"cannot listen on {host} port {port}: {error.strerror}",
-            hint="set RECONCILER_HTTP_HOST and RECONCILER_HTTP_PORT to a free address",
-        ) from error
-    return listener

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from reconciler.errors import Config, Permanent, Transient
+from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 """The methods that a route may have; the log names no other method."""
@@ -69,7 +69,17 @@ def unavailable(reason: str, *, seconds: float = 2.0) -> Problem:
 
 def from_transient(error: Transient) -> Problem:
     """Return the 503 for this error."""
-    return unavailable(str(error), seconds=error.retry_after or 2.0)
+    return unavailable(shown(error), seconds=error.retry_after or 2.0)
+
+
+def shown(error: ReconcilerError) -> str:
+    """Return what a caller may read: of an error of the database only our own words, no host and no user's name."""
+    return our_words(str(error)) if error.code.startswith("database") else str(error)
+
+
+def our_words(reason: str) -> str:
+    """Return the part of a reason before the words of another server."""
+    return reason.partition(": ")[0]
 
 
 def wait(seconds: float) -> dict[str, str]:
@@ -120,4 +130,6 @@ def _has_route(request: Request, method: str) -> bool:
 async def _our_error(_: Request, error: Transient | Permanent | Config) -> JSONResponse:
     if isinstance(error, Transient):
         return from_transient(error).answer()
+    if isinstance(error, Config):
+        return Problem(500, error.code, our_words(str(error))).answer()
     return Problem(500, error.code, str(error)).answer()

@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.health import Health
 from reconciler.http.live.hub import Hub
-from reconciler.http.problems import unavailable
+from reconciler.http.problems import our_words, unavailable
 from reconciler.operations.operator import Operator
 from reconciler.operations.single_flight import SingleFlight
 from reconciler.postgres.inbox import Inbox
@@ -62,7 +62,7 @@ class ReadinessGate:
         Called in the request's own task, which counts as inside until it ends.
         """
         if self.services is None or self.health.reason is not None:
-            raise unavailable(self.health.reason or "starting")
+            raise unavailable(our_words(self.health.reason or "starting"))
         if task := asyncio.current_task():
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)

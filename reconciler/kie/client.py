@@ -17,13 +17,15 @@ from yarl import URL
 
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.kie.dialects.envelope import answer_code
-from reconciler.kie.dialects.parsing import SUCCESS_CODES, too_many_values
+from reconciler.kie.dialects.parsing import SUCCESS_CODES, printable_line, too_many_values
 from reconciler.logs.redaction import Redaction
+from reconciler.net.failures import failure_words, server_name
 from reconciler.net.http_clients import CONNECTIONS, retry_after
 
 MAX_BODY = 4 << 20
 
 _MAX_TASK_ID = 8192
+_MAX_MESSAGE = 200
 
 BROKEN = (aiohttp.ClientError, OSError, ValueError)
 """The errors of a request whose outcome is unknown; aiohttp raises a plain ValueError for some malformed answers."""
@@ -49,7 +51,7 @@ class KieReply:
 class KieClient:
     """The API at one base address, with one API key for each request.
 
-    `date` is the Date header of the last answer, None if it had none.
+    `place` is its host and port, `date` is the Date header of the last answer, None if it had none.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class KieClient:
         self.date: str | None = None
         self._session = session
         self._base = base_url.rstrip("/")
+        self.place = server_name(base_url)
         self._bearers = {name: f"Bearer {secret}" for name, secret in keys.items()}
         self._timeout = timeout
         self._redaction = Redaction((*keys.values(), *secrets))
@@ -102,7 +105,7 @@ class KieClient:
         # json= would fail on half surrogate pairs, which JSON can carry and UTF-8 cannot.
         content = json.dumps({"url": url}).encode("ascii")
         reply = await self._ask("POST", _URL_PATH, key_hash, content=content)
-        address = _data(reply, "download_url")
+        address = self._data(reply, "download_url")
         if not isinstance(address, str) or not address:
             raise Transient("KIE's download-url answer holds no address", code="kie_no_address")
         return address
@@ -110,7 +113,7 @@ class KieClient:
     async def credit(self, *, key_hash: str) -> float:
         """Return the credits that are left on the account of this key."""
         reply = await self._ask("GET", _CREDIT_PATH, key_hash)
-        credit = _data(reply, "credit")
+        credit = self._data(reply, "credit")
         if isinstance(credit, bool) or not isinstance(credit, (int, float, str)):
             raise Transient("KIE's credit answer holds no number", code="kie_no_credit")
         try:
@@ -132,10 +135,10 @@ class KieClient:
         try:
             return await self._exchange(method, path, key_hash, task_id=task_id, content=content)
         except TimeoutError:
-            raise Transient("KIE does not answer in time", code="timeout") from None
+            raise Transient(f"KIE does not answer in time ({self.place})", code="timeout") from None
         except BROKEN as error:
-            # Only the class name: the text of the error may repeat a header with the key.
-            raise Transient(f"KIE is away ({type(error).__name__})", code="network") from None
+            # Not the text of the error: it may repeat a header with the key.
+            raise Transient(f"KIE is away: {self.place} {failure_words(error)}", code="network") from None
 
     async def _exchange(
         self, method: str, path: str, key_hash: str, *, task_id: str | None = None, content: bytes | None = None
@@ -150,6 +153,18 @@ class KieClient:
         self.date = response.headers.get("Date")
         wait = retry_after(response.headers.get("Retry-After"))
         return KieReply(response.status, _parse_json(body), wait, size=len(body))
+
+    def _data(self, reply: KieReply, endpoint: str) -> object:
+        if not isinstance(reply.body, dict):
+            message = f"KIE's {endpoint} answer is no JSON (HTTP {reply.status}, {self.place})"
+            raise Transient(message, code="not_json")
+        code = answer_code(reply.status, reply.body)
+        code = reply.status if code is None else code
+        if reply.status == 200 and code in SUCCESS_CODES:
+            data: object = reply.body.get("data")
+            return data
+        words = self.redact(printable_line(reply.body.get("msg") or reply.body.get("message")), _MAX_MESSAGE)
+        raise _to_error(code, f": {words}" if words else "", reply, endpoint)
 
     def _url(self, path: str, task_id: str | None) -> URL:
         url = URL(self._base + path)
@@ -216,19 +231,8 @@ def _parse_json(body: bytes) -> object | None:
     return parsed
 
 
-def _data(reply: KieReply, endpoint: str) -> object:
-    if not isinstance(reply.body, dict):
-        raise Transient(f"KIE's {endpoint} answer is no JSON", code="not_json")
-    code = answer_code(reply.status, reply.body)
-    code = reply.status if code is None else code
-    if reply.status == 200 and code in SUCCESS_CODES:
-        data: object = reply.body.get("data")
-        return data
-    raise _to_error(code, reply, endpoint)
-
-
-def _to_error(code: int, reply: KieReply, endpoint: str) -> ReconcilerError:
-    message = f"KIE answers {endpoint} with {code}"
+def _to_error(code: int, said: str, reply: KieReply, endpoint: str) -> ReconcilerError:
+    message = f"KIE answers {endpoint} with {code}{said}"
     if code == 401:
         return Permanent(message, code="key_rejected", hint="KIE rejects this key: check it")
     if code in _GONE:

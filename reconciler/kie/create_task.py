@@ -18,6 +18,7 @@ from reconciler.kie.create_endpoints import CreateEndpoint
 from reconciler.kie.dialects.callback import mentions_task_id, task_ids
 from reconciler.kie.dialects.envelope import is_rate_limit_message
 from reconciler.kie.dialects.parsing import SUCCESS_CODES, TASK_ID_KEYS, integer, printable_line
+from reconciler.net.failures import failure_words
 
 RATE_LIMITED = 429
 
@@ -72,9 +73,9 @@ async def create_task(
         return CreateUncertain(str(error)) if error.code == "too_large" else CreateNotSent(str(error))
     except (TimeoutError, *BROKEN) as error:
         if isinstance(error, _NEVER_CONNECTED):
-            return CreateNotSent(f"KIE cannot be reached ({type(error).__name__})")
-        # Only the class name: the text of the error may repeat a header with the key.
-        return CreateUncertain(f"the connection to KIE broke ({type(error).__name__})")
+            return CreateNotSent(f"KIE cannot be reached: {kie.place} {failure_words(error)}")
+        # Not the text of the error: it may repeat a header with the key.
+        return CreateUncertain(f"the connection to KIE broke: {kie.place} {failure_words(error)}")
 
 
 def _without_secrets(outcome: CreateOutcome, kie: KieClient) -> CreateOutcome:

@@ -26,6 +26,7 @@ ALWAYS = frozenset(
         "event.dead",
         "generation.failed",
         "generation.gave_up",
+        "generation.stuck",
         "lines.suppressed",
     }
 )

@@ -1,7 +1,7 @@
 """One generation in sentences: what is known, what was tried, who holds it, and what happens next.
 
-Pure: a report and the settings in, sentences out. Called by the command `explain` and by the route of one generation;
-`ended` is asked by every operation.
+Pure: a report and the settings in, sentences out. Called by the commands `explain` and `stuck`, and by the route of one
+generation; `ended` is asked by every operation. The state, its cause and its remedy come from `diagnosis.py`.
 """
 
 import re
@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from reconciler.domain.elapsed import MEDIA_LIFE
-from reconciler.domain.findings import FindingThresholds, Snapshot, findings, format_seconds
+from reconciler.domain.findings import format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
+from reconciler.operations.diagnosis import Diagnosis, State, diagnose
 from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.reports.generation_details import Bookkeeping, GenerationDetails, PastEvent
 from reconciler.settings import Settings
@@ -20,16 +21,24 @@ _NAMED = 10
 
 def sentences(details: GenerationDetails, settings: Settings) -> dict[str, str]:
     """Return the sentences by topic, in reading order; a topic without a sentence is left out."""
+    diagnosis = diagnosed(details, settings)
     by_topic = {
         "row": _row(details),
+        "why": diagnosis.cause,
+        "do": diagnosis.remedy,
         "KIE": _polls(details),
         "results": _results(details),
-        "why": _why(details),
         "holder": _holder(details),
         "clock": _deadline(details, settings),
-        "next": _next(details, settings),
+        "next": _next(details, settings, diagnosis.state),
     }
     return {topic: sentence for topic, sentence in by_topic.items() if sentence}
+
+
+def diagnosed(details: GenerationDetails, settings: Settings) -> Diagnosis:
+    """Return where the generation is, why, and what a person does about it."""
+    at_rest, left_alone = _at_rest(details, settings), _left_alone(details, settings)
+    return diagnose(details, settings, at_rest=at_rest, left_alone=left_alone)
 
 
 def explain(details: GenerationDetails, settings: Settings) -> dict[str, str]:
@@ -60,9 +69,10 @@ def _polls(details: GenerationDetails) -> str:
         return _untasked(details)
     if known is None:
         since = "since it got this task" if details.work else "yet"
-        return f"No replica has looked at it {since}."
+        return "" if details.held else f"No replica has looked at it {since}."
     if not known.looks or known.looked_at is None:
-        return "KIE was not asked about it yet."
+        # A visit writes down what it learns when it ends.
+        return f"KIE was not asked about it {'before this visit' if details.held else 'yet'}."
     parts = [f"Asked {_times(known.looks)}, last {_at(known.looked_at, details.now)}."]
     if known.acknowledged_at is None:
         parts.append(_unacknowledged(known))
@@ -118,18 +128,6 @@ def _names(keys: Sequence[str]) -> str:
     """Return the first keys; a key is KIE's id of a result, or "#" and its position in the list, from 0."""
     more = len(keys) - _NAMED
     return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _why(details: GenerationDetails) -> str:
-    known = details.known
-    if known is None or not known.why:
-        return ""
-    parts = [f"{known.why}."]
-    if known.finding:
-        # The advice is made from the figures of the whole table: here, from those of this one row.
-        alone = Snapshot(in_flight={}, canary_age=0, sweep_age=0, listening=True, waiting={known.finding: 1})
-        parts += [finding.do for finding in findings(alone, FindingThresholds())]
-    return " ".join(parts)
 
 
 def _holder(details: GenerationDetails) -> str:
@@ -193,21 +191,18 @@ def ended(details: GenerationDetails, settings: Settings) -> bool:
     return not (row.status == "failed" and details.known is not None and details.known.due_at is not None)
 
 
-def _next(details: GenerationDetails, settings: Settings) -> str:
-    parts = [_step(details, settings)]
-    if not details.replicas and not _at_rest(details, settings) and not _left_alone(details, settings):
-        parts.append("No replica is alive: start `kie-reconciler run`.")
-    return " ".join(parts)
-
-
-def _step(details: GenerationDetails, settings: Settings) -> str:
+def _next(details: GenerationDetails, settings: Settings, state: State) -> str:
     row, work = details.generation, details.work
     if _at_rest(details, settings):
         return _end(details)
+    if state in (State.HOLDER_SILENT, State.HOLDER_UNLISTED):
+        return "The next visit begins when the lease ends, if this one does not end before."
     if details.held:
         return "A visit is under way."
     if reason := _left_alone(details, settings):
         return f"Nothing: the daemon leaves it alone, because {reason}."
+    if not details.replicas:
+        return "Nothing, until a replica runs."
     if work is None or details.known is None:
         return "The next sweep finds it."
     if work.due_at is None:

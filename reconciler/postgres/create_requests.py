@@ -26,6 +26,7 @@ from reconciler.postgres.predicates import IN_FLIGHT, begin, set_task, touch
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import KIND_COLUMNS, MODEL_COLUMNS, TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 ORDER_LOCK_SECONDS = 0.3
 """How long a write of an order waits for locks that the application holds; then the caller, or we, try again."""
@@ -152,29 +153,22 @@ UPDATE reconciler.work SET refused = :reason
 class CreateRequests:
     """The keys and rows of createTask; `rates` are those of all replicas."""
 
-    def __init__(self, database: Database, table: TableShape, *, rates: CreateRates, provider: str) -> None:
+    def __init__(self, database: Database, table: PresentTable, *, rates: CreateRates, provider: str) -> None:
         self._database = database
         self._table = table
         self._rates = rates
         self._provider = provider
         self._hook = OrderHook(database, table)
         self._slots = asyncio.Semaphore(AT_ONCE)
-        # Reads the earlier use of an Idempotency-Key, with the row that it gave.
-        self._kept = Statement(f"""
-SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS task_id
-  FROM reconciler.requests r LEFT JOIN public.generations g ON g.id = r.generation_id::{table.id_type}
- WHERE r.caller = :caller AND r.key = :key AND r.generation_id IS NOT NULL""")
-        # Reads status and task of a row.
-        self._standing = Statement(f"""
-SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generations g
- WHERE g.id = :generation_id::text::{table.id_type}""")
-        self._save = _save_sql(table)
+        self._kept = PerShape(table, _kept_sql)
+        self._standing = PerShape(table, _standing_sql)
+        self._save = PerShape(table, _save_sql)
 
     async def find(self, requester: Requester) -> StoredRequest | None:
         """Return the earlier use of this Idempotency-Key, None where there is none or no key."""
         if not requester.key:
             return None
-        row = await self._database.row(*self._kept(caller=requester.caller, key=requester.key))
+        row = await self._database.row(*self._kept.present(caller=requester.caller, key=requester.key))
         if not row:
             return None
         standing = GenerationState(row["status"], row["task_id"]) if row["status"] is not None else None
@@ -265,7 +259,7 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
         """
         wait = lock_setting(ORDER_LOCK_SECONDS)
         values = {"generation_id": generation_id, "task_id": task_id, "key_hash": key_hash, "family": dialect}
-        sql, *arguments = self._save(**values, lock_wait=wait)
+        sql, *arguments = self._save.present(**values, lock_wait=wait)
         # Every error of a trigger too: only our caller knows the id of the paid task, and tries again.
         with row_refusals():
             row = await self._database.write(sql, *arguments, writes="the write of public.generations")
@@ -277,12 +271,12 @@ SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generati
 
     async def state(self, generation_id: str) -> GenerationState | None:
         """Return the row's state, None when it is gone."""
-        row = await self._database.row(*self._standing(generation_id=generation_id))
+        row = await self._database.row(*self._standing.present(generation_id=generation_id))
         return row and GenerationState(row["status"], row["task_id"])
 
     def _insert(self, order: Order, task_id: str | None) -> tuple[str, Mapping[str, str | None]]:
         """Return the statement that adds the row to the table as it is, and its values by column, in their order."""
-        table, model_key = self._table, order.model_key or order.model
+        table, model_key = self._table.shape, order.model_key or order.model
         _check_owner(table, order.user_id)
         prompt = order.prompt if order.prompt is not None else order.input.get("prompt")
         known = {
@@ -360,6 +354,21 @@ def _generated(table: TableShape) -> Mapping[str, str]:
     id_type = table.id_type
     drawn_id = {} if id_type in {"bigint", "integer", "smallint"} else {"id": f"gen_random_uuid()::text::{id_type}"}
     return {"created_at": "now()", "updated_at": "now()", **drawn_id}
+
+
+def _kept_sql(table: TableShape) -> Statement:
+    """Read and return the earlier use of an Idempotency-Key, with the row that it gave."""
+    return Statement(f"""
+SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS task_id
+  FROM reconciler.requests r LEFT JOIN public.generations g ON g.id = r.generation_id::{table.id_type}
+ WHERE r.caller = :caller AND r.key = :key AND r.generation_id IS NOT NULL""")
+
+
+def _standing_sql(table: TableShape) -> Statement:
+    """Read and return status and task of a row."""
+    return Statement(f"""
+SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generations g
+ WHERE g.id = :generation_id::text::{table.id_type}""")
 
 
 def _save_sql(table: TableShape) -> Statement:

@@ -8,7 +8,7 @@ import asyncpg
 
 from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules
 from reconciler.errors import Config
-from reconciler.postgres.predicates import IS_SUCCESS, OPEN_OR_UNHEALED, asset_is_result
+from reconciler.postgres.predicates import HAS_NO_TASK, IS_SUCCESS, OPEN_OR_UNHEALED, asset_is_result
 from reconciler.postgres.schema import TableShape
 
 UNREADABLE = "unreadable_pattern"
@@ -78,7 +78,7 @@ def owned(table: TableShape) -> str:
         else ":providers::text[] IS NOT NULL"
     )
     task = f"octet_length(g.task_id) <= {LONGEST_TASK} AND g.task_id ~ :task_pattern"
-    return f"{provider} AND (g.task_id IS NULL OR {task})"
+    return f"{provider} AND ({HAS_NO_TASK} OR {task})"
 
 
 def eligible(table: TableShape, also: str = "false") -> str:

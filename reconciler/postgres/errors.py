@@ -1,8 +1,8 @@
-"""What PostgreSQL's errors mean to us: wait, run it again, or ask a person to mend it.
+"""What PostgreSQL's errors mean to us: wait, run it again, or ask a person to mend it; `refusals` has the words.
 
 `Database` translates the errors of every statement here; the listener, `migrate` and `doctor` do it for their own
 connections. Errors of a row that a statement refuses (constraints, triggers, types) pass untranslated, except in
-`row_refusals`.
+`row_refusals`. A statement that no longer fits the application's table becomes TableChanged.
 """
 
 import re
@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import asyncpg
 
-from reconciler.errors import Config, Locked, Permanent, Transient
+from reconciler.errors import Config, Locked, Permanent, TableChanged, Transient
+from reconciler.postgres.refusals import Peer, spoken, to_error
 
 T = TypeVar("T")
 
@@ -42,8 +43,34 @@ WRONG = (
 )
 """The password, user, database name or address is wrong: waiting does not help."""
 
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
-"""Two writers stood in each other's way: running the statement again helps."""
+AGAIN = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+"""Two writers stood in each other's way, or a prepared plan is outdated: running the statement again helps."""
+
+UNFIT = (
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.DatatypeMismatchError,
+    asyncpg.CannotCoerceError,
+    asyncpg.IndeterminateDatatypeError,
+    asyncpg.WrongObjectTypeError,
+)
+"""The statement names or combines what is not there, or not of that type."""
+
+DOUBTS = (
+    *UNFIT,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.DataError,
+    asyncpg.CheckViolationError,
+    asyncpg.NotNullViolationError,
+)
+"""Errors that a change of the application's table can explain."""
 
 _TRIES = 3
 
@@ -53,6 +80,29 @@ LOST_PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePrepared
 
 class PreparedStatementLost(Transient):
     """A prepared statement was gone: the connection runs through a pooler in transaction mode."""
+
+
+async def fitting(work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work`; TableChanged where its own statement does not fit the application's table.
+
+    An error inside a trigger or a function of the application passes as it is: it refuses the row. So does one about a
+    table of ours, which a migration mends.
+    """
+    try:
+        return await work()
+    except UNFIT as error:
+        ours = isinstance(error, asyncpg.UndefinedTableError) and '"reconciler.' in str(error)
+        if ours or getattr(error, "context", None):
+            raise
+        raise TableChanged(f"a statement does not fit the table: {error.args[0]}") from error
+
+
+def doubts_table(error: BaseException) -> bool:
+    """Return whether a change of the application's table can explain this error, or the one that it translates.
+
+    A trigger that raises is part of the table. An error that on_order raises comes translated: it refuses one order.
+    """
+    return isinstance(error, (*DOUBTS, asyncpg.RaiseError)) or isinstance(error.__cause__, DOUBTS)
 
 
 async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], work: Callable[[], Awaitable[T]]) -> T:
@@ -71,29 +121,27 @@ async def permitted(run: Callable[[Callable[[], Awaitable[T]]], Awaitable[T]], w
         ) from error
 
 
-async def translated(work: Callable[[], Awaitable[T]]) -> T:
-    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours."""
+_ANY_PEER = Peer()
+
+
+async def translated(work: Callable[[], Awaitable[T]], peer: Peer = _ANY_PEER) -> T:
+    """Await `work`, again after a deadlock, with PostgreSQL's errors turned into ours; they name the `peer`."""
     for left in reversed(range(_TRIES)):
         try:
             return await work()
         except AGAIN as error:
             if not left:
-                raise Transient(f"the database is busy: {type(error).__name__}", code="database_busy") from error
+                raise Transient(f"the database is busy: {spoken(error, peer)}", code="database_busy") from error
         except LOST_PREPARED as error:
             raise PreparedStatementLost("a prepared statement was lost", code="database_pooled") from error
-        except WRONG as error:
-            raise Config(
-                f"the database refuses us: {type(error).__name__}",
-                hint="check user, password and database name in DATABASE_URL",
-            ) from error
-        except AWAY as error:
-            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+        except (*WRONG, *AWAY) as error:
+            raise to_error(error, peer) from error
         except asyncpg.PostgresError as error:
             # Supavisor sends a FATAL XX000 where its pool is full or it has lost the database.
             # A transaction that notifies cannot commit while another session's open transaction keeps the queue full.
             if error.severity_en not in {"FATAL", "PANIC"} and error.server_source_function != "PreCommit_Notify":
                 raise
-            raise Transient(f"the database is away: {type(error).__name__}", code="database_away") from error
+            raise to_error(error, peer) from error
     raise AssertionError("unreachable")
 
 

@@ -15,6 +15,7 @@ from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 LONGEST_CALL = "5s"
 LONGEST_LOCK = "2s"
@@ -99,13 +100,9 @@ class HookFailed(Exception):
 class OrderHook:
     """Calls `reconciler.on_order` in the transaction of an order."""
 
-    def __init__(self, database: Database, table: TableShape) -> None:
+    def __init__(self, database: Database, table: PresentTable) -> None:
         self._database = database
-        id_type, user_type = table.id_type, table.columns["user_id"]
-        (self._signature,) = signatures(id_type, user_type)["on_order"]
-        self._call = call(
-            f"on_order(:generation_id::text::{id_type}, :user_id::text::{user_type}, :model::text, :input::text::jsonb)"
-        )
+        self._hook = PerShape(table, _on_order)
 
     async def call(
         self, connection: asyncpg.Connection, generation_id: str, user_id: str | None, model: str,
@@ -116,15 +113,16 @@ class OrderHook:
         Raises Permanent (code "order_refused") with its message where it refuses, HookFailed for every other error and
         where a function of this name takes other arguments: it is there to be asked, and must not be passed over.
         """
-        look = await connection.fetchrow(*_LOOK(signature=self._signature))
+        signature, statement = self._hook.present
+        look = await connection.fetchrow(*_LOOK(signature=signature))
         if not look["callable"]:
             if look["named"]:
-                raise HookFailed(f"reconciler.on_order does not take what it is called with: {self._signature}")
+                raise HookFailed(f"reconciler.on_order does not take what it is called with: {signature}")
             return
         await connection.execute(*_LIMIT)
         values = {"generation_id": generation_id, "user_id": user_id, "model": model}
         try:
-            await connection.execute(*self._call(**values, input=json.dumps(order_input)))
+            await connection.execute(*statement(**values, input=json.dumps(order_input)))
         except asyncpg.DeadlockDetectedError:
             raise
         except asyncpg.PostgresError as error:
@@ -152,11 +150,9 @@ class DeliveredCall:
 class DeliveredHook:
     """Calls `reconciler.on_delivered` for the deliveries that the ledger has noted."""
 
-    def __init__(self, database: Database, table: TableShape) -> None:
+    def __init__(self, database: Database, table: PresentTable) -> None:
         self._database = database
-        id_type = table.id_type
-        (self._signature,) = signatures(id_type, table.columns["user_id"])["on_delivered"]
-        self._call = call(f"on_delivered(:generation_id::text::{id_type}, :task_id::text)")
+        self._hook = PerShape(table, _on_delivered)
 
     async def call_next(self) -> DeliveredCall | None:
         """Make the next call that is due, with its mark in the same transaction; None where none is due.
@@ -166,8 +162,9 @@ class DeliveredHook:
         return await self._database.run(self._once)
 
     async def _once(self) -> DeliveredCall | None:
+        signature, statement = self._hook.present
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(*_NEXT(signature=self._signature))
+            row = await connection.fetchrow(*_NEXT(signature=signature))
             if row is None:
                 return None
             tries = row["tries"] + 1
@@ -176,7 +173,7 @@ class DeliveredHook:
             await connection.execute("SAVEPOINT hook")
             trouble = None
             try:
-                await connection.execute(*self._call(**about))
+                await connection.execute(*statement(**about))
                 # What the application checks at the end of a transaction belongs to this call, too.
                 await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             except asyncpg.PostgresError as error:
@@ -187,6 +184,22 @@ class DeliveredHook:
             else:
                 await connection.execute(*_FAILED(**about, trouble=trouble, pause=pause(tries)))
             return DeliveredCall(**about, tries=tries, trouble=trouble)
+
+
+def _on_order(table: TableShape) -> tuple[str, Statement]:
+    """Return the signature of on_order and its call."""
+    id_type, user_type = table.id_type, table.columns["user_id"]
+    (signature,) = signatures(id_type, user_type)["on_order"]
+    return signature, call(
+        f"on_order(:generation_id::text::{id_type}, :user_id::text::{user_type}, :model::text, :input::text::jsonb)"
+    )
+
+
+def _on_delivered(table: TableShape) -> tuple[str, Statement]:
+    """Return the signature of on_delivered and its call."""
+    id_type = table.id_type
+    (signature,) = signatures(id_type, table.columns["user_id"])["on_delivered"]
+    return signature, call(f"on_delivered(:generation_id::text::{id_type}, :task_id::text)")
 
 
 def pause(tries: int) -> float:

@@ -15,10 +15,17 @@ from reconciler.domain.task_attribution import OrderFacts
 from reconciler.errors import Permanent, Transient
 from reconciler.net.large_json import off_loop
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import IN_FLIGHT, OPEN_OR_UNHEALED, TASK_ID_IS_INDEXED, may_recover
+from reconciler.postgres.predicates import (
+    HAS_NO_TASK,
+    IN_FLIGHT,
+    OPEN_OR_UNHEALED,
+    TASK_ID_IS_INDEXED,
+    may_recover,
+)
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 MOST = 16
 """The most bodies that are kept of one task: Suno sends three different ones, and no task needs more."""
@@ -88,24 +95,25 @@ class StoredCallback:
 class Inbox:
     """Keeps callbacks and returns their bodies."""
 
-    def __init__(self, database: Database, table: TableShape) -> None:
+    def __init__(self, database: Database, table: PresentTable) -> None:
         self._database = database
-        self._id_type = table.id_type
-        self._keep = _keep_sql(table)
-        self._order_facts = _order_facts_sql(table)
+        self._table = table
+        self._keep = PerShape(table, _keep_sql)
+        self._order_facts = PerShape(table, _order_facts_sql)
         self._spent = 0.0
         self._spent_at = time.monotonic()
 
     async def keep(self, message: CallbackMessage) -> StoredCallback:
         """Keep one callback durably; the same body once more is only counted.
 
-        Transient when the database is away, or when too much came for unknown tasks within an hour; Permanent when the
-        body cannot be written as JSON.
+        Transient when the database is away, the application's table cannot be used, or too much came for unknown tasks
+        within an hour; Permanent when the body cannot be written as JSON.
         """
         body = await off_loop(message.size, storable, message.body)
-        key, room = as_key(message.generation_id or "", self._id_type) or None, self._has_room()
+        shape = self._table.shape
+        key, room = as_key(message.generation_id or "", shape.id_type) or None, self._has_room()
         values = {"task_id": message.task_id, "digest": message.digest, "body": body}
-        row = await self._database.row(*self._keep(generation_id=key, has_room=room, **values))
+        row = await self._database.row(*self._keep.of(shape)(generation_id=key, has_room=room, **values))
         assert row is not None
         if row["fresh"] is None:
             raise Transient("too many callbacks for unknown tasks in an hour", code="inbox_full", retry_after=60.0)
@@ -122,7 +130,7 @@ class Inbox:
 
     async def order_facts(self, generation_id: str, task_id: str) -> OrderFacts:
         """Return what is known of this row's order and of a task that a callback offers to it."""
-        row = await self._database.row(*self._order_facts(generation_id=generation_id, task_id=task_id))
+        row = await self._database.row(*self._order_facts.present(generation_id=generation_id, task_id=task_id))
         assert row is not None
         return OrderFacts(row["ordered_at"], row["taken"])
 
@@ -189,7 +197,7 @@ found AS MATERIALIZED (
      WHERE {IN_FLIGHT} AND g.task_id = :task_id AND NOT (SELECT yes FROM searchable)
      UNION
     {columns} public.generations g
-     WHERE g.id = :generation_id::text::{table.id_type} AND (g.task_id IS NULL OR g.task_id = :task_id)),
+     WHERE g.id = :generation_id::text::{table.id_type} AND ({HAS_NO_TASK} OR g.task_id = :task_id)),
 kept AS (
     INSERT INTO reconciler.callbacks AS c (task_id, digest, generation_id, body)
     SELECT :task_id, :digest, :generation_id, :body::text::jsonb

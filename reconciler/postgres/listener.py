@@ -21,6 +21,7 @@ from reconciler.errors import ReconcilerError, Transient
 from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin, reached
 from reconciler.postgres.errors import translated
 from reconciler.postgres.pool import Database
+from reconciler.postgres.refusals import Peer
 
 CHANNEL = "reconciler_generations"
 EVENTS = "reconciler_events"
@@ -61,7 +62,7 @@ class Listener:
                 await self._listen()
                 pause = 0.5
             except ReconcilerError as error:
-                log.warning("listener.lost", code=error.code, reason=str(error))
+                log.warning("listener.lost", code=error.code, reason=str(error), do=error.hint)
                 pause = min(pause * 2, 10.0)
             self.on_canary(None)
             await asyncio.sleep(pause)
@@ -76,7 +77,7 @@ class Listener:
                 connection_class=QualifiedConnection,
             )
 
-        connection = await translated(lambda: reached(self.dsn, connect))
+        connection = await translated(lambda: reached(self.dsn, connect), Peer.of(self.dsn))
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         try:

@@ -18,6 +18,7 @@ from reconciler.postgres.pool import Database, StatementRunner
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 PAGE = 500
 """Marks that are compared with the whole table at once."""
@@ -55,15 +56,11 @@ class Orphans:
     clock cannot be trusted.
     """
 
-    def __init__(self, database: Database, table: TableShape, *, marks: StatementRunner | None = None) -> None:
+    def __init__(self, database: Database, table: PresentTable, *, marks: StatementRunner | None = None) -> None:
         self._database = database
         self._marks = marks or database
-        self._id_type = table.id_type
-        first, behind = "ORDER BY g.id LIMIT :limit", f"WHERE g.id > :after::text::{table.id_type}"
-        own = f"WHERE g.id = ANY(:ids::text[]::{table.id_type}[])"
-        self._named_first = _named_sql(table, first, receipts="true")
-        self._named = _named_sql(table, f"{behind} {first}", receipts="false")
-        self._named_by_own = _named_sql(table, own, receipts="a.generation_id = ANY(:ids)")
+        self._table = table
+        self._named = PerShape(table, _NamedSql)
 
     async def page(self, older: timedelta, after: str = "") -> tuple[list[str], str | None]:
         """Return the orphans among the next PAGE marks older than this that no row names, and where to continue."""
@@ -75,13 +72,13 @@ class Orphans:
     async def _named_among(self, marked: Sequence[str]) -> set[str]:
         """Return the paths among these that a row names, by a walk over the whole table in short statements."""
         named: set[str] = set()
-        rows = await self._database.fetch(*self._named_first(paths=marked, limit=WALK))
+        rows = await self._database.fetch(*self._named.present.first(paths=marked, limit=WALK))
         while True:
             *found, end = sorted(rows, key=lambda row: row["looked"] is not None)
             named |= {row["path"] for row in found}
             if end["looked"] < WALK:
                 return named
-            rows = await self._database.fetch(*self._named(paths=marked, limit=WALK, after=end["path"]))
+            rows = await self._database.fetch(*self._named.present.behind(paths=marked, limit=WALK, after=end["path"]))
 
     async def remove(
         self, paths: Sequence[str], older: timedelta, remove: Callable[[Sequence[str]], Awaitable[None]]
@@ -117,16 +114,28 @@ class Orphans:
         return removed
 
     def _generations(self, paths: Iterable[str]) -> list[str]:
-        keys = (as_key(found, self._id_type) for path in paths if (found := generation_of(path)) is not None)
+        id_type = self._table.shape.id_type
+        keys = (as_key(found, id_type) for path in paths if (found := generation_of(path)) is not None)
         return sorted({key for key in keys if key is not None})
 
     async def _named_now(self, connection: asyncpg.Connection, paths: Sequence[str]) -> set[str]:
         """Return the paths among these that their own generation names at this moment."""
-        rows = await connection.fetch(*self._named_by_own(paths=list(paths), ids=self._generations(paths)))
+        rows = await connection.fetch(*self._named.present.by_own(paths=list(paths), ids=self._generations(paths)))
         unknown = [path for path in paths if not self._generations([path])]
         if unknown:
             rows += await connection.fetch(*_INTENDED(paths=unknown))
         return {row["path"] for row in rows}
+
+
+class _NamedSql:
+    """The statements that find what rows name: the first rows by id, those behind one, and the rows of given ids."""
+
+    def __init__(self, table: TableShape) -> None:
+        first, behind = "ORDER BY g.id LIMIT :limit", f"WHERE g.id > :after::text::{table.id_type}"
+        own = f"WHERE g.id = ANY(:ids::text[]::{table.id_type}[])"
+        self.first = _named_sql(table, first, receipts="true")
+        self.behind = _named_sql(table, f"{behind} {first}", receipts="false")
+        self.by_own = _named_sql(table, own, receipts="a.generation_id = ANY(:ids)")
 
 
 def _named_sql(table: TableShape, rows: str, *, receipts: str) -> Statement:

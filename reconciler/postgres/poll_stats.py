@@ -14,6 +14,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.predicates import CREATED, IN_FLIGHT, kind_of, model_of
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 KEPT = 300
 """How many measured times are kept of each model, the newest."""
@@ -52,16 +53,10 @@ class LearnedPace:
 class PollStats:
     """Learns and recalls how long tasks take; `rate` is the requests a second of all keys together."""
 
-    def __init__(self, database: Database, table: TableShape, *, rate: float) -> None:
+    def __init__(self, database: Database, table: PresentTable, *, rate: float) -> None:
         self._database = database
         self._rate = rate
-        # Returns kind, model and age in seconds of every task that KIE is working on.
-        self._running = f"""
-SELECT {kind_of(table)} AS kind, {model_of(table)} AS model,
-       extract(epoch FROM now() - greatest({CREATED}, w.task_since))::float8 AS age
-  FROM public.generations g JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {IN_FLIGHT} AND w.due_at IS NOT NULL AND w.answered_at IS NOT NULL
-   AND w.completed_at IS NULL"""
+        self._running = PerShape(table, _running_sql)
 
     async def recall(self) -> LearnedPace | None:
         """Return what was last learned, None before the first time."""
@@ -75,7 +70,7 @@ SELECT {kind_of(table)} AS kind, {model_of(table)} AS model,
         samples: defaultdict[str, list[float]] = defaultdict(list)
         for row in await self._database.fetch(*_SAMPLES(limit=KEPT)):
             samples[row["model"]].append(row["took"])
-        running = await self._database.fetch(self._running)
+        running = await self._database.fetch(*self._running.present())
         ages: defaultdict[str, list[float]] = defaultdict(list)
         for row in running:
             ages[row["model"] or _ALL].append(row["age"])
@@ -102,3 +97,13 @@ SELECT {kind_of(table)} AS kind, {model_of(table)} AS model,
     async def trim(self) -> None:
         """Delete the measured times beyond the newest of each model."""
         await self._database.execute(*_TRIM(limit=KEPT))
+
+
+def _running_sql(table: TableShape) -> Statement:
+    """Read and return kind, model and age in seconds of every task that KIE is working on."""
+    return Statement(f"""
+SELECT {kind_of(table)} AS kind, {model_of(table)} AS model,
+       extract(epoch FROM now() - greatest({CREATED}, w.task_since))::float8 AS age
+  FROM public.generations g JOIN reconciler.work w ON w.generation_id = g.id::text
+ WHERE {IN_FLIGHT} AND w.due_at IS NOT NULL AND w.answered_at IS NOT NULL
+   AND w.completed_at IS NULL""")

@@ -10,14 +10,23 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import asyncpg
 
-from reconciler.errors import Config, Locked, Transient
+from reconciler.errors import Config, Locked, ReconcilerError, TableChanged, Transient
 from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin, reached
-from reconciler.postgres.errors import AWAY, PreparedStatementLost, lock_refusals, permitted, translated
+from reconciler.postgres.errors import (
+    AWAY,
+    PreparedStatementLost,
+    doubts_table,
+    fitting,
+    lock_refusals,
+    permitted,
+    translated,
+)
+from reconciler.postgres.refusals import Peer
 
 T = TypeVar("T")
 
@@ -46,9 +55,13 @@ class PlainConnection(QualifiedConnection):
 
 @dataclass(slots=True)
 class Trouble:
-    """Why the last statement of some pools of one database could not run, None when it ran."""
+    """Why the last statement of some pools of one database could not run, None when it ran.
+
+    `table_doubted` is set by a statement whose failure a change of the application's table can explain.
+    """
 
     reason: str | None = None
+    table_doubted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class StatementRunner(ABC):
@@ -93,6 +106,7 @@ class Database(StatementRunner):
         pinned: bool = False,
     ) -> None:
         self._dsn = dsn
+        self._peer = Peer.of(dsn)
         self._size = size
         self._patience = patience
         self._pinned = pinned
@@ -106,7 +120,7 @@ class Database(StatementRunner):
         """Connect; Config for what a person must mend, Transient for a database that is away."""
         async with self._opening:
             if self._pool is None:
-                self._pool = await translated(self._connect)
+                self._pool = await self._translated(self._connect)
 
     async def _connect(self) -> asyncpg.Pool:
         self._check_open()
@@ -213,7 +227,7 @@ class Database(StatementRunner):
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run a whole transaction again after a deadlock, and translate its errors."""
-        return await self._noted(lambda: permitted(translated, work))
+        return await self._noted(lambda: permitted(self._translated, lambda: fitting(work)))
 
     async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         async def once() -> T:
@@ -226,29 +240,34 @@ class Database(StatementRunner):
 
         return await self._noted(opened)
 
+    async def _translated(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await translated(work, self._peer)
+
     async def _noted(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await the work, and note in `trouble` whether the database did it."""
         try:
             result = await work()
-        except Locked:
-            self._trouble.reason = None
-            raise
-        except (Config, Transient) as error:
-            self._trouble.reason = str(error)
-            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
-                await self._reopen()
+        except (ReconcilerError, asyncpg.PostgresError) as error:
+            if doubts_table(error):
+                self._trouble.table_doubted.set()
+            if isinstance(error, Locked | TableChanged):
+                self._trouble.reason = None
+            elif isinstance(error, Config | Transient):
+                self._trouble.reason = str(error)
+                if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+                    await self._reopen()
             raise
         self._trouble.reason = None
         return result
 
     async def _with_cache(self, once: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await permitted(translated, once)
+            return await permitted(self._translated, lambda: fitting(once))
         except PreparedStatementLost:
             self._cache = 0
             await self._reopen()
             await self.open()
-            return await permitted(translated, once)
+            return await permitted(self._translated, lambda: fitting(once))
 
     async def _reopen(self) -> None:
         pool, self._pool = self._pool, None
@@ -259,6 +278,11 @@ class Database(StatementRunner):
     def trouble(self) -> str | None:
         """Return why the last statement could not run, None when it ran."""
         return self._trouble.reason
+
+    @property
+    def table_doubted(self) -> asyncio.Event:
+        """Return the event that a statement sets whose failure a change of the application's table can explain."""
+        return self._trouble.table_doubted
 
     @property
     def pooled(self) -> bool:

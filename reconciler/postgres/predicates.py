@@ -29,7 +29,13 @@ OPEN_OR_UNHEALED: Final = (
 CREATED: Final = "least(greatest(coalesce(g.created_at::timestamptz, now()), 'epoch'), now())"
 """When the row was created, as a time that Python can hold: the column may be infinite, or hold any year."""
 
-SAME_TASK: Final = "w.seen_task IS NOT DISTINCT FROM g.task_id"
+TASK: Final = "nullif(g.task_id, '')"
+"""The row's task, NULL where it has none: some applications write '' until they have one."""
+
+HAS_NO_TASK: Final = "coalesce(g.task_id, '') = ''"
+"""The row has no task yet."""
+
+SAME_TASK: Final = f"w.seen_task IS NOT DISTINCT FROM {TASK}"
 """Our bookkeeping is about the task that the row has now."""
 
 FORMER_TASKS: Final = 20
@@ -37,6 +43,9 @@ FORMER_TASKS: Final = 20
 
 NEVER_HAD_TASK: Final = "c.task_id IS DISTINCT FROM w.seen_task AND c.task_id <> ALL (w.former_tasks)"
 """The generation never had the callback's task. A callback of a former task does not offer a new one."""
+
+WAITING_SINCE: Final = f"greatest({CREATED}, CASE WHEN w.seen_task = g.task_id THEN w.task_since END)"
+"""Since when the row waits. One that got another task, or its first one late, waits for that one."""
 
 LEASE_IS_FREE: Final = """(w.lease_until IS NULL OR w.lease_until < now()
         OR w.lease_until > now() + :term::interval + :term::interval)"""

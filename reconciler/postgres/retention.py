@@ -6,14 +6,21 @@ so that no lock is held for long. Stored objects that no row names are in `orpha
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import asyncpg
 
 from reconciler.postgres.eligibility import LONGEST_TASK
 from reconciler.postgres.pool import StatementRunner
-from reconciler.postgres.predicates import CREATED, LEASE_IS_FREE, mark_orphans
+from reconciler.postgres.predicates import (
+    CREATED,
+    LEASE_IS_FREE,
+    TASK,
+    mark_orphans,
+)
 from reconciler.postgres.schema import UNSEEN, TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 BATCH = 500
 
@@ -88,21 +95,21 @@ class Retention:
     nothing is deleted while the database's clock cannot be trusted.
     """
 
-    def __init__(self, database: StatementRunner, table: TableShape, *, term: float, webhooks: bool = False) -> None:
+    def __init__(self, database: StatementRunner, table: PresentTable, *, term: float, webhooks: bool = False) -> None:
         self._database = database
         self._term = timedelta(seconds=term)
         self._webhooks = webhooks
         self._walked: str | None = None
-        self._delete_failed = _failed_sql(table, delete=True)
-        self._delete_rows = _failed_sql(table, delete=True, by=_DELETE_ROWS)
-        self._count_failed = _failed_sql(table, delete=False)
-        self._deserted = _deserted_sql(table)
+        self._delete_failed = PerShape(table, partial(_failed_sql, delete=True))
+        self._delete_rows = PerShape(table, partial(_failed_sql, delete=True, by=_DELETE_ROWS))
+        self._count_failed = PerShape(table, partial(_failed_sql, delete=False))
+        self._deserted = PerShape(table, _deserted_sql)
 
     async def failed(
         self, older: timedelta, *, after: tuple[str, str] | None = None, dry_run: bool = False
     ) -> DeletedBatch:
         """Delete the next generations that failed longer ago with nothing stored, or only count them."""
-        statement = self._count_failed if dry_run else await self._deletion()
+        statement = self._count_failed.present if dry_run else await self._deletion()
         try:
             return await self._batch(statement, older, after, BATCH)
         except REFUSED:
@@ -110,7 +117,7 @@ class Retention:
 
     async def _deletion(self) -> Statement:
         """Return the statement that deletes: by our function, or by rights of the login's own where it may not."""
-        return self._delete_failed if await self._database.value(_MAY_CALL) else self._delete_rows
+        return (self._delete_failed if await self._database.value(_MAY_CALL) else self._delete_rows).present
 
     async def _batch(
         self, statement: Statement, older: timedelta, after: tuple[str, str] | None, limit: int
@@ -129,7 +136,7 @@ class Retention:
                 one = await self._batch(deletion, older, after, 1)
                 count += one.count
             except REFUSED:
-                one = await self._batch(self._count_failed, older, after, 1)
+                one = await self._batch(self._count_failed.present, older, after, 1)
             after = one.after
             if after is None:
                 break
@@ -152,7 +159,7 @@ class Retention:
 
         Their stored objects become orphans.
         """
-        row = await self._database.row(*self._deserted(after=await self._start(), term=self._term))
+        row = await self._database.row(*self._deserted.present(after=await self._start(), term=self._term))
         assert row is not None
         self._walked = row["upto"] or ""
         deserted: int = row["deserted"]
@@ -208,7 +215,7 @@ at_rest AS MATERIALIZED (
        AND NOT ((w.gave_up OR w.reopened) AND w.due_at IS NOT NULL)
      {"ORDER BY w.generation_id FOR UPDATE SKIP LOCKED" if delete else ""}),
 known (ids, tasks, created, updated) AS MATERIALIZED (
-    SELECT array_agg(g.id::text), array_agg(g.task_id::text), array_agg({CREATED}), array_agg({_updated(table)})
+    SELECT array_agg(g.id::text), array_agg({TASK}), array_agg({CREATED}), array_agg({_updated(table)})
       FROM public.generations g
      WHERE g.id = ANY (ARRAY(SELECT id FROM stretch))
        AND (g.id::text IN (SELECT generation_id FROM at_rest)
@@ -240,7 +247,7 @@ def _updated(table: TableShape) -> str:
 _NOTED = f""",
 noted AS (
     INSERT INTO reconciler.work AS w (generation_id, seen_status, seen_task, failed_at)
-    SELECT g.id::text, 'failed', CASE WHEN octet_length(g.task_id) <= {LONGEST_TASK} THEN g.task_id END, now()
+    SELECT g.id::text, 'failed', CASE WHEN octet_length(g.task_id) <= {LONGEST_TASK} THEN {TASK} END, now()
       FROM public.generations g JOIN failed ON failed.id = g.id WHERE failed.at IS NULL AND g.status = 'failed'
     ON CONFLICT (generation_id) DO UPDATE SET failed_at = excluded.failed_at)"""
 

@@ -1,7 +1,8 @@
 """The application's table as it is: which of the known columns exist, of what type, and which statuses it takes.
 
-Read once at start; nothing here writes. Every statement about the application's table is built from the TableShape, so
-that the table needs no change as long as the required columns are there.
+Nothing here writes. `introspect` reads the table at the start, and again when it may have changed (`table_reader`).
+Every statement about the application's table is built from the TableShape, so that the table needs no change as long as
+the required columns are there.
 """
 
 import re
@@ -70,6 +71,30 @@ SELECT a.attname::text AS name, pg_get_expr(c.conbin, c.conrelid) AS condition
  WHERE c.conrelid = to_regclass('public.generations')::oid AND c.contype = 'c' AND a.attname::text = ANY ($1)
 """
 
+# Returns a text that differs after whatever may change what the table takes: a column, a constraint, a trigger or its
+# function, a policy, a grant. Rows of the catalogue are written anew when they change, so their xmin tells.
+_VERSION: Final = """
+SELECT md5(string_agg(part, ',' ORDER BY part)) FROM (
+    SELECT concat_ws(' ', c.oid::text, c.relacl::text, c.relrowsecurity::text) AS part
+      FROM pg_class AS c WHERE c.oid = to_regclass('public.generations')::oid
+     UNION ALL
+    SELECT concat_ws(' ', 'column', a.attnum::text, a.xmin::text) FROM pg_attribute AS a
+     WHERE a.attrelid = to_regclass('public.generations')::oid AND a.attnum > 0
+     UNION ALL
+    SELECT concat_ws(' ', 'constraint', c.oid::text, c.xmin::text) FROM pg_constraint AS c
+     WHERE c.conrelid = to_regclass('public.generations')::oid
+     UNION ALL
+    SELECT concat_ws(' ', 'trigger', t.oid::text, t.xmin::text, p.xmin::text)
+      FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+     WHERE t.tgrelid = to_regclass('public.generations')::oid
+     UNION ALL
+    SELECT concat_ws(' ', 'policy', p.oid::text, p.xmin::text) FROM pg_policy AS p
+     WHERE p.polrelid = to_regclass('public.generations')::oid) AS parts
+"""
+
+UNUSABLE: Final = "table_unusable"
+"""The code of the Config that says why the daemon cannot work on the table."""
+
 _REFUSED: Final = """
 SELECT format('GRANT SELECT ON public.generations TO %I;', current_user)
  WHERE NOT has_table_privilege('public.generations', 'SELECT')
@@ -107,6 +132,7 @@ class TableShape:
     `columns` maps each writable column to its type as format_type() prints it. `statuses` are those that the CHECK on
     status allows, None = any. `needed` are the columns that an INSERT must fill, `filled` those that take no NULL.
     `words` are those that the CHECK on another column of WORDED allows; a column without a CHECK takes any.
+    `version` differs after every change of the table, also of its triggers, constraints and rights.
     """
 
     columns: Mapping[str, str]
@@ -114,6 +140,12 @@ class TableShape:
     needed: frozenset[str] = frozenset()
     filled: frozenset[str] = frozenset()
     words: Mapping[str, frozenset[str]] = field(default_factory=lambda: _ANY_WORD)
+    version: str = field(default="", compare=False)
+
+    @property
+    def shape(self) -> "TableShape":
+        """Return itself: a description that never changes can stand where the present one is asked for."""
+        return self
 
     def has(self, column: str) -> bool:
         """Whether the table has this column."""
@@ -168,20 +200,24 @@ class TableShape:
 async def introspect(connection: asyncpg.Connection) -> TableShape:
     """Read the table's columns and statuses in a transaction, which it pins.
 
-    Config, with the SQL that mends it, where the daemon cannot work on the table. Types come with their schemas.
+    Config (code "table_unusable"), with the SQL that mends it, where the daemon cannot work on the table. Types come
+    with their schemas.
     """
     await pin_transaction(connection)
+    # First: where the table changes between these statements, the next read must find another version than this one.
+    version = await connection.fetchval(_VERSION)
     rows = await connection.fetch(_COLUMNS)
     if not rows:
-        raise Config("there is no table public.generations", hint=_MIGRATE)
+        raise Config("there is no table public.generations", code=UNUSABLE, hint=_MIGRATE)
     _check_required({row["attname"]: row["type"] for row in rows})
     for row in rows:
         if row["attname"] in ("status", "task_id") and row["category"] != "S":
             raise Config(
                 f"public.generations.{row['attname']} is {row['type']}, not text",
+                code=UNUSABLE,
                 hint=f"ALTER TABLE public.generations ALTER COLUMN {row['attname']} TYPE text;",
             )
-    table = await _shape(connection, rows)
+    table = await _shape(connection, rows, version)
     _check_statuses(table)
     await _check_access(connection, table)
     return table
@@ -192,13 +228,14 @@ async def shape(connection: asyncpg.Connection) -> TableShape:
     return await _shape(connection, await connection.fetch(_COLUMNS))
 
 
-async def _shape(connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> TableShape:
+async def _shape(connection: asyncpg.Connection, rows: Sequence[asyncpg.Record], version: str = "") -> TableShape:
     return TableShape(
         columns=MappingProxyType({row["attname"]: row["type"] for row in rows}),
         statuses=await statuses(connection),
         needed=frozenset(row["attname"] for row in rows if row["needed"]),
         filled=frozenset(row["attname"] for row in rows if row["filled"]),
         words=MappingProxyType(await _allowed(connection, WORDED, (*chain(*KIND_WORDS.values()), NO_PREVIEW))),
+        version=version,
     )
 
 
@@ -212,6 +249,7 @@ def _check_required(types: Mapping[str, str]) -> None:
     if missing:
         raise Config(
             f"public.generations lacks {', '.join(missing)}",
+            code=UNUSABLE,
             hint=f"{add_required(missing)} or: {_MIGRATE}",
         )
 
@@ -219,7 +257,9 @@ def _check_required(types: Mapping[str, str]) -> None:
 def _check_statuses(table: TableShape) -> None:
     refused = [word for word in (table.success, "failed") if not table.takes(word)]
     if refused:
-        raise Config(f"the CHECK on public.generations.status refuses {' and '.join(refused)}", hint=_MIGRATE)
+        raise Config(
+            f"the CHECK on public.generations.status refuses {' and '.join(refused)}", code=UNUSABLE, hint=_MIGRATE
+        )
 
 
 async def _check_access(connection: asyncpg.Connection, table: TableShape) -> None:
@@ -233,6 +273,7 @@ async def _check_access(connection: asyncpg.Connection, table: TableShape) -> No
         "this login may not read and write public.generations"
         if refused
         else "row security hides the rows of public.generations from this login: no policy names it",
+        code=UNUSABLE,
         hint=f"{' '.join(row[0] for row in [*refused, *unseen])} {member}",
     )
 

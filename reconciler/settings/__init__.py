@@ -1,6 +1,7 @@
 """The settings: their names, types and defaults, and the rules about several of them.
 
-`load` reads them; `values.py` parses one value from text, `sources.py` finds the texts. The composition root or a
+`load` reads them; `values.py` parses one value from text, `wrong_values.py` says what is wrong with one, `sources.py`
+finds the texts. The composition root or a
 command loads them once, nothing does so at import.
 """
 
@@ -36,6 +37,7 @@ from reconciler.settings.values import (
     Words,
     words,
 )
+from reconciler.settings.wrong_values import sentence
 
 _UNSET = SecretStr("")
 _SHARED_PREFIXES = ("DATABASE_", "SUPABASE_", "KIE_", "LOG_")
@@ -230,7 +232,7 @@ def _secret_attributes() -> tuple[str, ...]:
 def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
     """Return the settings from the process environment and the files it names.
 
-    Raises Config with one line that names each wrong variable, but no value.
+    Raises Config with one line for each wrong variable, without any secret.
     """
     values = gather(
         os.environ if environ is None else environ,
@@ -241,8 +243,9 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise Config("; ".join(_sentence(problem) for problem in problems)) from None
+        problems = error.errors(include_input=False, include_url=False)
+        lines = [_sentence(problem, values) for problem in problems]
+        raise Config("; ".join(lines), lines=lines) from None
 
 
 def strangers(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[str, ...]:
@@ -252,9 +255,7 @@ def strangers(environ: Mapping[str, str] | None = None, cwd: Path | None = None)
     return tuple(sorted(name for name in set_names - known if name.startswith(("RECONCILER_", "KIE_"))))
 
 
-def _sentence(problem: Any) -> str:
-    text = str(problem["msg"])
-    if problem["type"].startswith("byte_size"):
-        text = "must be a size such as 1048576, 512MiB or 5 GiB"
-    text = text.removeprefix("Value error, ").replace("Input should be", "must be")
-    return " ".join((*map(str, problem["loc"][:1]), text))
+def _sentence(problem: Mapping[str, Any], values: Mapping[str, str]) -> str:
+    name = next(map(str, problem["loc"]), "")
+    secrets = map(variable, (*_secret_attributes(), "notify_url"))
+    return sentence(problem, values.get(name, ""), secret=name in secrets)

@@ -1,7 +1,7 @@
 """The types of settings, and how each is parsed from text.
 
-Every check raises ValueError with the end of a sentence that begins with the setting's name. It never repeats the
-value, which may be a secret.
+Every check raises ValueError with the end of a sentence that begins with the value; `wrong_values.py` writes its
+beginning. It never repeats the value, which may be a secret.
 """
 
 import base64
@@ -21,7 +21,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _TYPE = re.compile(r"([a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*)=([a-z0-9]{1,10})")
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _DATABASE = (
-    "must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
+    "is not an address such as postgresql://USER:PASSWORD@HOST:5432/DATABASE "
     "(characters such as @ : / ? # in the password written as %40 %3A %2F %3F %23)"
 )
 
@@ -32,9 +32,9 @@ def _seconds(value: object) -> object:
     found = _DURATION.fullmatch(value.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
     if not seconds:
-        raise ValueError("must be a duration above 0 such as 90, 90s, 10m, 24h or 30d")
+        raise ValueError("is not a duration above 0, such as 90, 90s, 10m, 24h or 30d")
     if seconds > _LONGEST:
-        raise ValueError("must be a shorter duration")
+        raise ValueError("is longer than a hundred years")
     return seconds
 
 
@@ -53,30 +53,32 @@ def _list(value: object) -> object:
     if not isinstance(value, str):
         return value
     if not (parts := words(value)):
-        raise ValueError("must name at least one")
+        raise ValueError("names nothing: give one at least")
     return parts
 
 
 def _suffixes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any("/" in part for part in value):
+        raise ValueError("is not a list of host names: leave out https:// and paths")
     return tuple(part if part == "*" else part.lower().lstrip("*.") for part in value)
 
 
 def _extra_types(value: tuple[str, ...]) -> tuple[str, ...]:
     pairs = [found.groups() for part in value if (found := _TYPE.fullmatch(part.lower()))]
     if len(pairs) < len(value):
-        raise ValueError("must list types as TYPE=EXTENSION, such as video/x-matroska=mkv")
+        raise ValueError("is not a list of TYPE=EXTENSION, such as video/x-matroska=mkv")
     types, extensions = ({pair[at] for pair in pairs} for at in (0, 1))
     if types & _PAGES:
-        raise ValueError("must not name HTML: a page is never a result")
+        raise ValueError("names HTML, and a page is never a result")
     if types & TYPES.keys() or extensions & {found.ext for found in TYPES.values()}:
-        raise ValueError("must not name a type or an extension that is stored anyway")
+        raise ValueError("names a type or an extension that is stored anyway")
     if min(len(types), len(extensions)) < len(pairs):
-        raise ValueError("must not name a type or an extension twice")
+        raise ValueError("names a type or an extension twice")
     return tuple("=".join(pair) for pair in pairs)
 
 
 def _exact_address(value: str) -> str:
-    message = "must be an address such as https://example.com"
+    message = "is not an address such as https://example.com"
     try:
         parts = urlsplit(value)
         _ = parts.port
@@ -132,15 +134,15 @@ def _signing(value: SecretStr) -> SecretStr:
     except ValueError:
         key = b""
     if len(key) < 24:
-        raise ValueError("must be whsec_ and 24 bytes or more as base64: printf whsec_; openssl rand -base64 32")
+        raise ValueError("is not whsec_ and 24 bytes or more as base64: printf whsec_; openssl rand -base64 32")
     return value
 
 
 def _pattern(value: str) -> str:
     try:
         re.compile(value)
-    except re.error:
-        raise ValueError("must be a regular expression") from None
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error.msg}") from None
     return value
 
 

@@ -20,6 +20,7 @@ from storage3 import AsyncStorageClient
 
 from reconciler.errors import Config, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
+from reconciler.net.failures import server_name
 from reconciler.storage import tus
 from reconciler.storage.errors import (
     KEY_HINT,
@@ -100,6 +101,7 @@ class SupabaseStore:
         self._objects = f"{base}/object/{bucket}"
         self._info = f"{base}/object/info/{bucket}"
         self._public = f"{base}/object/public/{bucket}"
+        self._place = server_name(url)
         self._session = session
         self._client = client
         self.rules: BucketRules | None = None
@@ -144,6 +146,11 @@ class SupabaseStore:
                 self.rules = None
             raise
 
+    async def takes(self, request: PutRequest, size: int) -> bool:
+        """Return whether bucket and project accept an object of so many bytes; none of them is sent."""
+        checked_path(request.path)
+        return await self._tus.takes(request, size)
+
     async def stat(self, path: str) -> ObjectStat | None:
         """Return what storage knows about the object at this path, None if there is none."""
         # Called after every put, so not through the client, which takes three times the CPU for this request.
@@ -171,7 +178,7 @@ class SupabaseStore:
     async def remove(self, paths: Sequence[str]) -> None:
         """Remove these objects, a hundred at a time."""
         for start in range(0, len(paths), _BATCH):
-            with translate_errors():
+            with translate_errors(self._place):
                 await self._files.remove([checked_path(path) for path in paths[start : start + _BATCH]])
 
     def address(self, path: str) -> str:
@@ -186,7 +193,7 @@ class SupabaseStore:
     @asynccontextmanager
     async def _get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
         request = self._session.get(url, headers=self._headers, allow_redirects=False)
-        with translate_connection_errors():
+        with translate_connection_errors(self._place):
             async with request as response:
                 if response.status != 200:
                     raise to_error(await read_refusal(response, rest=True))
@@ -194,7 +201,7 @@ class SupabaseStore:
 
     async def _load_rules(self) -> bool:
         """Load the bucket's rules; return whether it is public."""
-        with translate_errors():
+        with translate_errors(self._place):
             bucket = await self._storage.get_bucket(self._bucket)
         types = None if bucket.allowed_mime_types is None else tuple(bucket.allowed_mime_types)
         self.rules = BucketRules(types, bucket.file_size_limit)
@@ -257,7 +264,7 @@ class SupabaseStore:
             (body,) = [piece async for piece in upload.body(0, size)]
         request = self._session.post(f"{self._objects}/{path}", data=body, headers=headers, allow_redirects=False)
         try:
-            with translate_connection_errors():
+            with translate_connection_errors(self._place):
                 async with asyncio.timeout(tus.TIMEOUT), request as response:
                     if response.status != 200:
                         return to_error(await read_refusal(response, rest=True))

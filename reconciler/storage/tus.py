@@ -17,6 +17,7 @@ import aiohttp
 
 from reconciler.errors import LeaseLost, Permanent, ReconcilerError, Transient
 from reconciler.media.spool import Chunk, Spool
+from reconciler.net.failures import server_name
 from reconciler.storage.errors import read_refusal, to_error, translate_connection_errors
 from reconciler.storage.store import MISSING, PutRequest
 
@@ -26,6 +27,7 @@ PIECE = 6 << 20
 CACHE_SECONDS = 3600
 TIMEOUT = 180.0
 _MAX_FUTILE_PIECES = 3
+_TOO_LARGE = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,26 @@ class Tus:
             if not await job.exists():
                 raise Transient("storage lost the upload", code="upload_lost") from None
 
+    async def takes(self, request: PutRequest, size: int) -> bool:
+        """Return whether storage begins an upload of so many bytes. None of them is sent, and the upload is ended.
+
+        Only so is a limit of the whole project seen, which stands in no bucket.
+        """
+        headers = {
+            **self._headers,
+            "Upload-Length": str(size),
+            "Upload-Metadata": self._metadata_header(request, "{}"),
+        }
+        async with self._request("POST", self._endpoint, headers) as response:
+            if response.status == _TOO_LARGE:
+                return False
+            if response.status != 201:
+                raise to_error(await read_refusal(response))
+            upload = response.headers.get("Location", "").rstrip("/").rpartition("/")[2]
+        if upload:
+            await self._terminate(upload)
+        return True
+
     async def _resume(self, upload: str, job: TusUpload) -> bool:
         """Resume an earlier upload; return False if there is nothing to resume."""
         # The earlier attempt may have finished without getting the answer.
@@ -116,7 +138,11 @@ class Tus:
 
     async def _create(self, job: TusUpload) -> str:
         job.check_lease()
-        headers = {**self._headers, "Upload-Length": str(job.spool.size), "Upload-Metadata": self._metadata_header(job)}
+        headers = {
+            **self._headers,
+            "Upload-Length": str(job.spool.size),
+            "Upload-Metadata": self._metadata_header(job.request, job.metadata),
+        }
         async with self._request("POST", self._endpoint, headers) as response:
             if response.status != 201:
                 raise to_error(await read_refusal(response))
@@ -186,20 +212,20 @@ class Tus:
         self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[Chunk] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         request = self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
-        with translate_connection_errors():
+        with translate_connection_errors(server_name(url)):
             async with asyncio.timeout(TIMEOUT), request as response:
                 yield response
 
     def _url(self, upload: str) -> str:
         return f"{self._endpoint}/{upload}"
 
-    def _metadata_header(self, job: TusUpload) -> str:
+    def _metadata_header(self, request: PutRequest, metadata: str) -> str:
         fields = {
             "bucketName": self._bucket,
-            "objectName": job.request.path,
-            "contentType": job.request.content_type,
+            "objectName": request.path,
+            "contentType": request.content_type,
             "cacheControl": str(CACHE_SECONDS),
-            "metadata": job.metadata,
+            "metadata": metadata,
         }
         return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in fields.items())
 

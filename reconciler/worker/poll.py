@@ -68,6 +68,13 @@ class Poller:
     tracing: Tracing = UNTRACED
     slots: FairSlots = field(default_factory=lambda: FairSlots(SLOTS))
     breakers: Breakers = field(default_factory=lambda: Breakers("path_silent", "page of KIE"))
+    _asked_at: dict[str, float] = field(default_factory=dict, init=False)
+
+    @property
+    def under_way(self) -> Mapping[str, float]:
+        """Return for how many seconds KIE has not answered the requests under way, by generation id."""
+        now = time.monotonic()
+        return {generation_id: now - asked_at for generation_id, asked_at in self._asked_at.items()}
 
     def spare(self, row: Row) -> bool:
         """Return whether a request about this row could be sent at once."""
@@ -166,8 +173,13 @@ class Poller:
                 await self.rate_limit.take(chosen.key_hash)
                 # Only now: the rows before this one in the queue may have found the page silent.
                 attempt = self.breakers.attempt(path, row.id)
-                sent_at = time.monotonic()
-                return await self._answered(row, task_id, chosen, attempt)
+                sent_at = self._asked_at[row.id] = time.monotonic()
+                try:
+                    return await self._answered(row, task_id, chosen, attempt)
+                finally:
+                    # A visit that lost its lease can still ask next to its successor in this process.
+                    if self._asked_at.get(row.id) == sent_at:
+                        del self._asked_at[row.id]
         except KeyResting as resting:
             return Unreachable("rate_limited", str(resting), resting.retry_after, request_sent=False), None
         except TargetSilent as silent:

@@ -36,7 +36,7 @@ from reconciler.domain.model import (
     Trigger,
 )
 from reconciler.domain.observations import WORDS, DeliveryPostponed, NotPolled, Observation, Ready, Stored
-from reconciler.errors import Locked, Permanent, Transient
+from reconciler.errors import Locked, Permanent, TableChanged, Transient
 from reconciler.metrics import Metrics
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.clock import DatabaseClock
@@ -231,7 +231,7 @@ class Visitor:
                     await ledger.leave(row, claim, reason)
         except Locked as error:
             return await self._rest_locked(outcome, error)
-        except Permanent as error:
+        except (Permanent, TableChanged) as error:
             return await self._rest_rejected(outcome, error)
         lease.ending = not again
         return None if again else replace(outcome, event=event)
@@ -245,13 +245,18 @@ class Visitor:
             return await self.ledger.extend(row, claim, results)
         return await self.ledger.finish(row, claim, results)
 
-    async def _rest_rejected(self, outcome: VisitOutcome, error: Permanent) -> VisitOutcome:
-        """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored."""
+    async def _rest_rejected(self, outcome: VisitOutcome, error: Permanent | TableChanged) -> VisitOutcome:
+        """Let the row rest until the table or hook that rejects our write is fixed; stored results stay stored.
+
+        It rests for no time where the table has been read anew since the visit began.
+        """
         if (receipt := _unwritten(outcome.observation)) is not None:
             await self.ledger.stored(outcome.row, outcome.claim, receipt)
         row, rest = retry_rejected_write(
             outcome.row, outcome.decision, outcome.at, reason=str(error), finding=error.code
         )
+        if self.ledger.is_outdated(outcome.claim):
+            rest = replace(rest, due_at=outcome.at, earliest=outcome.at)
         await self.ledger.rest(row, outcome.claim, rest, outcome.at)
         return replace(outcome, row=row, decision=rest)
 

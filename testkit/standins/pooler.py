@@ -26,15 +26,20 @@ LIMITS = ", ".join(
 
 
 @asynccontextmanager
-async def pooler(dsn: str, *, mode: str, ignored: str = LIMITS) -> AsyncIterator[str]:
-    """The address of the same database through a pooler in this mode, which lets `ignored` parameters pass."""
+async def pooler(
+    dsn: str, *, mode: str, ignored: str = LIMITS, database: str = "*", limits: str = ""
+) -> AsyncIterator[str]:
+    """The address of the same database through a pooler in this mode, which lets `ignored` parameters pass.
+
+    It serves the databases of this name, and has these further lines of pgbouncer.ini as `limits`.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         pytest.skip("needs pgbouncer, which is not installed")
     # Short, since a socket's path may have 107 letters, and open to the user that pgbouncer becomes.
     with tempfile.TemporaryDirectory(prefix="kr-pool-") as name:
         folder = Path(name)
-        _configure(folder, urlsplit(dsn), mode, ignored)
+        _configure(folder, urlsplit(dsn), mode, ignored, database, limits)
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         process = await asyncio.create_subprocess_exec(
             program, "-q", *user, str(folder / "pgbouncer.ini"), stdout=asyncio.subprocess.DEVNULL,
@@ -48,19 +53,23 @@ async def pooler(dsn: str, *, mode: str, ignored: str = LIMITS) -> AsyncIterator
             await process.wait()
 
 
-def _configure(folder: Path, server: SplitResult, mode: str, ignored: str) -> None:
+def _configure(folder: Path, server: SplitResult, mode: str, ignored: str, database: str, limits: str) -> None:
     login = f"user={unquote(server.username or '')} password={unquote(server.password or '')}"
-    config = folder / "pgbouncer.ini"
+    config, users = folder / "pgbouncer.ini", folder / "users.txt"
+    users.write_text('"somebody" "word"\n')
     config.write_text(f"""
 [databases]
-* = host={server.hostname} port={server.port} {login}
+{database} = host={server.hostname} port={server.port} {login}
 [pgbouncer]
 listen_addr =
 listen_port = {_PORT}
 unix_socket_dir = {folder}
 auth_type = any
+auth_file = {users}
 pool_mode = {mode}
 ignore_startup_parameters = {ignored}
+{limits}
 """)
-    config.chmod(0o644)
+    for file in (config, users):
+        file.chmod(0o644)
     folder.chmod(0o777)

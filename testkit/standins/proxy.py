@@ -7,6 +7,8 @@ import contextlib
 from typing import Self
 from urllib.parse import urlsplit
 
+from testkit.standins.refusing_server import asks_for_encryption, error_response, fatal, startup
+
 PIECE = 1 << 16
 
 
@@ -101,11 +103,9 @@ class Proxy:
                 end.abort()
 
     async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client first asks for encryption, and is refused it: no startup packet has this number.
-        while (await _startup(reader))[:4] == (80877103).to_bytes(4):
+        while asks_for_encryption(await startup(reader)):
             writer.write(b"N")
-        said = b"SFATAL\0VFATAL\0CXX000\0MMaxClientsInSessionMode: max clients reached\0\0"
-        writer.write(b"E" + (len(said) + 4).to_bytes(4) + said)
+        writer.write(error_response(fatal("XX000", "MaxClientsInSessionMode: max clients reached")))
         await writer.drain()
         writer.close()
         self.turned_away += 1
@@ -118,7 +118,3 @@ class Proxy:
                     await target.drain()
         # A closed end closes both directions: PostgreSQL sends nothing after that.
         target.transport.abort()
-
-
-async def _startup(reader: asyncio.StreamReader) -> bytes:
-    return await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)

@@ -26,8 +26,10 @@ from reconciler.postgres.hooks import DeliveredHook
 from reconciler.postgres.ledger.ledger import ClaimedRow, Ledger, StoredResults
 from reconciler.postgres.poll_stats import PollStats
 from reconciler.postgres.rate_limit import RateLimit
+from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.stuck import StuckRows
 
 REACH = EligibleRows(("kie",), ".+", AddressRules(("aiquickdraw.com", "kie.ai")))
 SOURCE = "https://tempfile.aiquickdraw.com/r/1.png"
@@ -109,6 +111,7 @@ class Life:
     async def spend(self, ids: Sequence[str]) -> None:
         """Discovery, claims of every kind, renewal, release, and what only rounds say."""
         await self.claims.discover()
+        await self.claims.retry_refused()
         held = await self.claims.due(100)
         assert {claim.generation_id for claim in held} >= set(ids)
         assert await self.claims.renew(held) == {claim.lease for claim in held}
@@ -128,6 +131,7 @@ class Life:
         upkeep = Retention(self.database, self.table, term=30)
         await upkeep.failed(timedelta(days=30))
         await upkeep.traces()
+        await StuckRows(self.database, self.table, ReportScope()).mark()
 
     async def play(self, owner: asyncpg.Connection) -> dict[str, str]:
         """Do everything that the daemon does with rows; return the ids of those that stay, with their statuses."""

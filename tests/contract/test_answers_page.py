@@ -14,10 +14,13 @@ import pytest
 from reconciler.bootstrap import reports
 from reconciler.cli.render.console import show_json
 from reconciler.cli.render.reports import explanation_as_json
+from reconciler.domain.findings import Finding
 from reconciler.domain.transfer import Transfer
+from reconciler.operations.diagnosis import State
+from reconciler.operations.stuck import DiagnosedGeneration
 from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import KeyBacklog, WaitingGeneration
-from reconciler.postgres.reports.reports import StatusReport, StuckGeneration
+from reconciler.postgres.reports.reports import StatusReport
 from reconciler.settings import load
 from testkit.rows import HOUR, add, keep, store
 from tests.contract.test_operations_page import rows, section, words
@@ -30,7 +33,8 @@ TOLD = {words(row[0])[0]: words(row[1]) for row in rows(section("Answers for pro
     ("what", "kind"),
     [
         ("status", StatusReport),
-        ("stuck[]", StuckGeneration),
+        ("status.findings[]", Finding),
+        ("stuck[]", DiagnosedGeneration),
         ("top", Throughput),
         ("top.replicas[]", ReplicaRates),
         ("top.transfers[]", Transfer),
@@ -63,6 +67,11 @@ async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[s
                lease_until_in=20, instance=instance, looked_at_in=-5, acknowledged_at_in=-60,
                answered_at_in=-5)  # fmt: skip
     await store(connection, row, [100])
+    moving = Transfer(generation_id=row, n=1, stage="fetch", done=7, total=9, seconds=2.0).to_json()
+    await connection.execute(
+        "INSERT INTO reconciler.instances (id, host, pid, version, doing) VALUES ($1, 'here', 7, '0', $2)",
+        instance, json.dumps({"transfers": [moving]}),
+    )  # fmt: skip
     await connection.execute(
         "INSERT INTO reconciler.events (key, generation_id, kind, payload) VALUES ('key', $1, 'failed', '{}')", row
     )
@@ -77,12 +86,16 @@ async def answered(rows_dsn: str, tmp_path: Any, capsys: pytest.CaptureFixture[s
 
 async def test_everything_that_explain_prints_is_on_the_page(answered: Mapping[str, Any]) -> None:
     assert tuple(answered) == TOLD["explain[]"]
-    for name in ("generation", "work", "holder", "results", "story"):
+    for name in ("generation", "work", "holder", "transfer", "results", "story"):
         assert tuple(answered[name]) == TOLD[f"explain[].{name}"], name
     for name in ("assets", "events"):
         assert [tuple(one) for one in answered[name]] == [TOLD[f"explain[].{name}[]"]], name
 
     assert {tuple(one) for one in answered["work"]["results"]} == {TOLD["explain[].work.results[]"]}
+
+
+def test_every_state_of_a_generation_is_on_the_page() -> None:
+    assert [words(row[0])[0] for row in rows(section("Where a generation is"))] == [str(state) for state in State]
 
 
 async def test_times_are_iso_and_what_happened_is_told_in_order(answered: Mapping[str, Any]) -> None:

@@ -35,6 +35,9 @@ VALUES ('for nobody', 'b', 'succeeded', '{}', now() - interval '1 hour')
 AGED = "UPDATE public.generations SET created_at = now() - interval '{}' WHERE task_id = 'task-1'"
 SEVERAL = "SELECT generation_id FROM reconciler.work WHERE due_at IS NOT NULL ORDER BY generation_id LIMIT {}"
 RESTING = f"UPDATE reconciler.work SET {{}} WHERE generation_id IN ({SEVERAL})"
+FAILING = """jsonb_build_object('{}', jsonb_build_object(
+                 'count', {}, 'since', now() - interval '{}', 'reason', 'what was said'))"""
+"""Failures in a row at one side: its word, how many, and since when."""
 LATE = """INSERT INTO reconciler.work (generation_id, completed_at, delivered_at)
           SELECT 'late ' || n, now() - interval '{0}' - interval '301 seconds', now() - interval '{0}'
             FROM generate_series(1, {1}) AS n"""
@@ -61,21 +64,31 @@ PLANTED = [
     ("EventsUnannounced", UNTOLD.format("1 minute", "now()"), [("ticket", 1)]),
     ("KieUnauthorized", RESTING.format("finding = 'key_rejected', why = 'KIE: unauthorized'", 2), [("page", 2)]),
     ("KieOutOfCredits", RESTING.format("finding = 'unpaid_account', why = 'KIE: no_credits'", 2), [("page", 2)]),
-    ("KieErrorRate", RESTING.format("misses = 3, why = 'KIE: timeout'", 21), [("ticket", 21)]),
+    (
+        "KieErrorRate",
+        RESTING.format(f"why = 'KIE: timeout', failing = {FAILING.format('kie', 3, '1 minute')}", 21),
+        [("ticket", 21)],
+    ),
     ("PollBudgetExhausted", RESTING.format("due_at = now() - interval '2 seconds'", 26), [("ticket", 26)]),
     ("StorageRejecting", RESTING.format("finding = 'storage_refuses', why = 'store: bad_path'", 2), [("page", 2)]),
+    ("FindingOpen", RESTING.format(f"failing = {FAILING.format('storage', 3, '1 minute')}", 3), [("ticket", 3)]),
+    ("FindingOpen", RESTING.format(f"failing = {FAILING.format('storage', 3, '6 minutes')}", 1), [("ticket", 1)]),
     ("AuditFoundLoss", "UPDATE reconciler.work SET lost_at = now() WHERE generation_id = 'in time 1'", [("page", 1)]),
     ("StorageErrorRate", RESTING.format("misses = 1, why = 'store: storage_5xx'", 3), [("ticket", 3)]),
 ]
 
 HARMLESS = [
+    ("FindingOpen", RESTING.format(f"failing = {FAILING.format('storage', 2, '6 minutes')}", 5)),
+    ("FindingOpen", RESTING.format(f"failing = {FAILING.format('storage', 3, '4 minutes')}", 2)),
+    ("FindingOpen", RESTING.format(f"failing = {FAILING.format('kie', 3, '6 minutes')}", 5)),
     ("AuditFoundLoss", "UPDATE reconciler.work SET lost_at = now() - interval '25 hours'"),
     ("MediaExpiring", LATE.format("1 minute", 1)),
     ("DeliverySLOBurn", LATE.format("1 minute", 2)),
     ("DeliverySLOBurn", LATE.format("7 hours", 1)),
     ("ReplicaMissing", CRASHED.format("a")),
     ("EventsUnannounced", UNTOLD.format("9 minutes", "NULL")),
-    ("KieErrorRate", RESTING.format("misses = 3, why = 'KIE: timeout'", 20)),
+    ("KieErrorRate", RESTING.format(f"why = 'KIE: timeout', failing = {FAILING.format('kie', 3, '1 minute')}", 20)),
+    ("KieErrorRate", RESTING.format("why = 'KIE: timeout', misses = 9", 40)),
     ("PollBudgetExhausted", RESTING.format("due_at = now() - interval '2 seconds'", 25)),
 ]
 

@@ -13,11 +13,13 @@ import asyncpg
 import pytest
 
 from reconciler.cli import application
-from reconciler.domain.findings import NAMES, FindingThresholds, Snapshot, findings
+from reconciler.domain.failures.series import SIDES
+from reconciler.domain.findings import NAMES, FailingSide, FindingThresholds, Snapshot, findings
 from reconciler.errors import Permanent
 from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics
 from reconciler.postgres.pool import Database
+from reconciler.postgres.refusals import REFUSALS
 from reconciler.postgres.schema import introspect
 from reconciler.settings import Settings, variable
 from testkit.tables import member
@@ -87,11 +89,18 @@ def test_the_metrics_of_the_leader_are_those_that_other_replicas_forget() -> Non
 
 def test_every_finding_is_listed_in_order_with_its_severity_and_no_other_is() -> None:
     everything = {"in_flight": {"queued": 5}, "canary_age": 1e6, "sweep_age": 1e6, "listening": False, "stuck": 1}
-    everything |= {"unreachable": 5, "expiring": 1, "lost": 1, "waiting": dict.fromkeys(NAMES, 1), "schema_behind": 1}
+    everything |= {
+        "failing": dict.fromkeys(SIDES.values(), FailingSide(5)),
+        "expiring": 1,
+        "lost": 1,
+        "waiting": dict.fromkeys(NAMES, 1),
+        "schema_behind": 1,
+    }
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
-    for pooled in (False, True):
-        found = findings(Snapshot(**everything, transaction_pooler=pooled), FindingThresholds())
+    for pooled, trouble in ((False, None), (True, "the table is away")):
+        snapshot = Snapshot(**everything, transaction_pooler=pooled, table_trouble=trouble)
+        found = findings(snapshot, FindingThresholds())
         severities |= {one.name: one.severity for one in found}
     headings = re.findall(r"^### (\w+) \((\w+)\)$", section("Findings"), re.MULTILINE)
     assert headings == [(name, severities[name]) for name in NAMES]
@@ -103,16 +112,28 @@ def test_every_finding_says_where_to_look_and_what_to_do() -> None:
         assert re.search(r"^Do: ", text, re.MULTILINE), text
 
 
-def test_every_reason_that_explain_can_show_is_listed() -> None:
+def coded_reasons() -> set[str]:
+    """Return the codes of failed attempts that stand in the source."""
     coded = {
         node.value.value
         for file in CODED
         for node in ast.walk(ast.parse((ROOT / "reconciler" / f"{file}.py").read_text()))
         if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant)
     }
+    return {*coded, *_REASONS.values()}
+
+
+def test_every_reason_that_explain_can_show_is_listed() -> None:
     listed = set(words(" ".join(row[0] for row in rows(section("Reasons that `explain` and `stuck` show")))))
     plain = {word.partition(": ")[2] or word for word in listed}
-    assert not {*coded, *_REASONS.values()} - plain
+    assert not coded_reasons() - plain
+
+
+def test_every_refusal_of_the_database_is_listed_with_its_advice_and_no_other_is() -> None:
+    table = section("What happens when…").partition("| sentence | do | at the start |\n|---|---|---|\n")[2]
+    listed = table.partition("\n\n")[0].splitlines()
+    ends = {True: "exit 2", False: "waits"}
+    assert listed == list(dict.fromkeys(f"| {one.says} | {one.do} | {ends[one.stops]} |" for one in REFUSALS))
 
 
 def test_every_sql_file_is_listed_and_no_other_is() -> None:

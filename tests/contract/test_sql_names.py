@@ -42,6 +42,7 @@ from reconciler.postgres.reports.reports import Reports, ReportScope
 from reconciler.postgres.retention import Retention
 from reconciler.postgres.schema import TableShape, introspect
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.stuck import StuckRows
 from testkit.plants import calls, plant
 from testkit.tables import member
 from tests.contract.life import REACH, Life
@@ -126,6 +127,7 @@ def parts(database: Database, table: TableShape) -> Sequence[object]:
         Retention(database, table, term=30), Orphans(database, table), DeliveredHook(database, table),
         VerificationQueue(database, table, term=30), Reopener(database, table, term=30), Outbox(database),
         Heartbeat(database, uuid4(), term=30), ActivityReader(database, alive=timedelta(seconds=60)),
+        StuckRows(database, table, scope),
     )  # fmt: skip
 
 
@@ -224,7 +226,7 @@ async def test_an_index_whose_condition_compares_citext_is_built_anew(empty_dsn:
 
 async def ask(built: Sequence[Any]) -> None:
     """Ask what the commands, the routes and the rounds ask."""
-    _, inbox, reports, listed, feed, _, retention, orphans, hook, verified, reopener, outbox, _, activity = built
+    _, inbox, reports, listed, feed, _, retention, orphans, hook, verified, reopener, outbox, _, activity, stuck = built
     await inbox.keep(CallbackMessage("task-1", None, {"code": 200}, "digest"))
     await inbox.bodies("task-1")
     await reports.snapshot()
@@ -248,6 +250,7 @@ async def ask(built: Sequence[Any]) -> None:
     await outbox.take(5)
     await activity.watch()
     await activity.look()
+    await stuck.mark()
 
 
 async def test_a_migration_over_plants_calls_none_N6(empty_dsn: str) -> None:

@@ -64,6 +64,8 @@ def test_an_old_success_that_kie_still_works_on_costs_few_polls():
         (Unreachable("timeout"), None),
         (DeliveryFailed((), "fetch", "host_unlisted", permanent=True), "host_unlisted"),
         (DeliveryFailed((), "store", "bucket_refuses_type", permanent=True), "storage_refuses"),
+        (DeliveryFailed((), "prove", "storage_denied", permanent=True), "storage_refuses"),
+        (DeliveryFailed((), "store", "bad_path", permanent=True), "row_waits"),
         (DeliveryFailed((), "store", "timeout"), None),
         (DeliveryFailed((), "fetch", "timeout"), None),
     ],

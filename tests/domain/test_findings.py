@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.findings import NAMES, Finding, FindingThresholds, Snapshot, findings, format_seconds
+from reconciler.domain.findings import (
+    NAMES,
+    FailingSide,
+    Finding,
+    FindingThresholds,
+    Snapshot,
+    findings,
+    format_seconds,
+)
 
 HEALTHY = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
 THRESHOLDS = FindingThresholds()
@@ -18,7 +26,9 @@ FIGURES = {
     "stuck": {"stuck": 3},
     "media_expiring": {"expiring": 2, "media_deadline": 5 * 3600.0},
     "lost": {"lost": 1},
-    "provider_silent": {"unreachable": 30},
+    "provider_silent": {"failing": {"kie": FailingSide(30)}},
+    "source_failing": {"failing": {"source": FailingSide(3)}},
+    "storage_failing": {"failing": {"storage": FailingSide(3)}},
     "deaf_listener": {"canary_age": 31.0},
     "transaction_pooler": {"transaction_pooler": True},
     "late_sweep": {"sweep_age": 46.0},
@@ -30,6 +40,7 @@ FIGURES = {
     "unpaid_account": {"keys_unpaid": 1},
     "key_rejected": {"keys_rejected": 1},
     "storage_refuses": {"waiting": {"storage_refuses": 4}},
+    "table_changed": {"waiting": {"table_changed": 4}},
     "host_unlisted": {"waiting": {"host_unlisted": 4}},
     "hook_failed": {"waiting": {"hook_failed": 4}},
     "row_refused": {"waiting": {"row_refused": 4}},
@@ -69,10 +80,12 @@ def test_each_problem_alone_is_the_only_finding_and_says_what_to_do(name: str):
 
 
 def test_all_findings_at_once_come_paging_first_and_none_twice():
-    everything = {key: value for figures in FIGURES.values() for key, value in figures.items() if key != "waiting"}
+    mappings = ("waiting", "failing")
+    everything = {key: value for figures in FIGURES.values() for key, value in figures.items() if key not in mappings}
+    failing = {side: one for figures in FIGURES.values() for side, one in figures.get("failing", {}).items()}
     waiting = {word: 1 for figures in FIGURES.values() for word in figures.get("waiting", {})}
 
-    open_findings = findings(replace(HEALTHY, **everything, waiting=waiting), THRESHOLDS)
+    open_findings = findings(replace(HEALTHY, **everything, waiting=waiting, failing=failing), THRESHOLDS)
 
     names = [finding.name for finding in open_findings]
     assert sorted(names) == sorted(set(NAMES) - {"deaf_listener"})
@@ -97,7 +110,10 @@ def test_a_finding_that_stops_deliveries_or_loses_results_pages(name: str):
         {"queue_usage": 0.5},
         {"unannounced": 12, "unannounced_age": 600.0},
         {"unannounced": 0, "unannounced_age": 900.0},
-        {"unreachable": 21},
+        {"failing": {"kie": FailingSide(21)}},
+        {"failing": {"kie": FailingSide(21, seconds=9e9)}},
+        {"failing": {"source": FailingSide(2, seconds=299.0)}},
+        {"failing": {"storage": FailingSide(2, seconds=299.0)}},
     ],
 )
 def test_a_figure_at_its_threshold_is_no_finding(figures: dict[str, object]):
@@ -105,8 +121,40 @@ def test_a_figure_at_its_threshold_is_no_finding(figures: dict[str, object]):
 
 
 def test_two_unreachable_rows_do_not_make_a_silent_provider():
-    assert found(in_flight={"generating": 2}, unreachable=2) == {}
-    assert "provider_silent" in found(in_flight={"generating": 3}, unreachable=3)
+    assert found(in_flight={"generating": 2}, failing={"kie": FailingSide(2)}) == {}
+    assert "provider_silent" in found(in_flight={"generating": 3}, failing={"kie": FailingSide(3)})
+
+
+@pytest.mark.parametrize(
+    ("side", "name"), [("kie", "provider_silent"), ("source", "source_failing"), ("storage", "storage_failing")]
+)
+def test_one_row_that_a_party_has_failed_for_five_minutes_is_a_finding_that_says_since_when(side: str, name: str):
+    failing = {side: FailingSide(1, 300.0, "store: storage_5xx, storage failed: 544")}
+
+    opened = found(in_flight={"generating": 1}, failing=failing)
+
+    assert set(opened) == {name}
+    assert "for 5 min" in opened[name].says
+    assert "storage failed: 544." in opened[name].says
+
+
+def test_a_storage_that_only_our_check_finds_failing_is_a_finding_after_five_minutes():
+    said = "check: timeout, storage did not answer in time"
+
+    assert found(failing={"storage": FailingSide(0, 299.0, said)}) == {}
+    opened = found(failing={"storage": FailingSide(0, 300.0, said)})["storage_failing"]
+
+    assert opened.count == 1
+    assert opened.says == f"Our storage fails our check of it, for 5 min. Last words: {said}."
+
+
+def test_the_hosts_that_fail_are_named_up_to_five():
+    hosts = tuple(f"cdn{n}.example" for n in range(9))
+
+    advice = found(failing={"source": FailingSide(9, hosts=hosts)})["source_failing"].do
+
+    assert "cdn4.example." in advice
+    assert "cdn5.example" not in advice
 
 
 def test_a_disconnected_listener_is_a_finding_before_its_canary_is_late():
@@ -173,9 +221,21 @@ def test_stuck_says_the_time_that_was_set():
     assert "3 h" in findings(replace(HEALTHY, stuck=1), hour)[0].says
 
 
+def test_a_table_that_cannot_be_used_is_one_page_that_names_it_and_no_late_sweep():
+    trouble = "public.generations lacks user_id"
+
+    (finding,) = findings(replace(HEALTHY, table_trouble=trouble, sweep_age=1e6), THRESHOLDS)
+
+    assert (finding.name, finding.severity, finding.count) == ("table_changed", "page", 1)
+    assert trouble in finding.says
+
+
 SANE = {
     "stuck": st.integers(0, 9),
-    "unreachable": st.integers(0, 60),
+    "failing": st.dictionaries(
+        st.sampled_from(["kie", "source", "storage"]),
+        st.builds(FailingSide, st.integers(0, 60), st.floats(-9, 1e6), st.text(max_size=5)),
+    ),
     "expiring": st.integers(0, 9),
     "media_deadline": st.none() | st.floats(-1e6, 1e6),
     "canary_age": st.floats(0, 1e6),
@@ -184,6 +244,7 @@ SANE = {
     "waiting": st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), st.integers(0, 9)),
     "transaction_pooler": st.booleans(),
     "queue_usage": st.floats(0, 1),
+    "table_trouble": st.none() | st.text(max_size=5),
 }
 
 

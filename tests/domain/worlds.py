@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide
+from reconciler.domain.failures.series import FailureSeries
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,
@@ -111,6 +112,7 @@ ASSETS = st.lists(st.booleans(), max_size=4).map(
     lambda done: tuple(asset(n, stored=is_done) for n, is_done in enumerate(done))
 )
 SPAN = st.timedeltas(timedelta(), timedelta(hours=2))
+FAILING = st.sampled_from([(), (FailureSeries("kie", 4, NOW, "KIE: timeout"),)])
 
 
 def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[object]) -> st.SearchStrategy[Row]:
@@ -141,6 +143,7 @@ def rows(oldest: timedelta = timedelta(days=60), **facts: st.SearchStrategy[obje
         "unknowns": st.integers(0, 9),
         "empties": st.integers(0, 5),
         "failing_since": st.none() | ago(timedelta(hours=1)),
+        "failing": FAILING,
         "empty_since": st.none() | ago(timedelta(hours=1)),
         "empty_counted_at": st.none() | ago(timedelta(hours=1)),
         "missing_since": st.none() | ago(timedelta(hours=1)),

@@ -79,7 +79,8 @@ async def test_a_full_pooler_is_waited_for_at_the_start_and_later(rig: Rig) -> N
     async with Proxy(rig.dsn) as pooler:
         pooler.fill()
         replica = await rig.begin(DATABASE_URL=pooler.dsn)
-        await unready(replica, "the database is away")
+        await unready(replica, "the pooler has no free place")
+        await unready(replica, "MaxClientsInSessionMode: max clients reached (FATAL XX000)")
         pooler.mend()
         await replica.ready()
         pooler.fill()

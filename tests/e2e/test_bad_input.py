@@ -188,7 +188,7 @@ async def test_it_ends_at_once_in_one_line_that_says_what_to_do(rig: Rig, wrong:
     assert rig.storage is not None
     environment = await wrong(rig)
     replica = await rig.begin(**environment)
-    ended = await replica.ended(within=20)
+    ended = await replica.ended(within=90)
     assert ended.code == 2
     (line,) = ended.lines
     for word in WRONG[wrong]:

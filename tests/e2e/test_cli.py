@@ -102,6 +102,19 @@ async def test_wrong_configuration_is_exit_2_with_one_line_and_no_secret(
     assert SECRET not in ran.err
 
 
+async def test_several_wrong_settings_are_exit_2_with_a_line_each(tmp_path: Path) -> None:
+    environment = {"RECONCILER_CONCURRENCY": "many", "LOG_LEVEL": "loud", "DATABASE_URL": f"mysql://me:{SECRET}@h/d"}
+
+    ran = await run("status", folder=tmp_path, environment=environment)
+
+    database, concurrency, level = ran.err.splitlines()
+    assert (ran.code, ran.out) == (2, "")
+    assert database.startswith("kie-reconciler: DATABASE_URL: this value is not an address")
+    assert concurrency == "kie-reconciler: RECONCILER_CONCURRENCY: 'many' is not a whole number"
+    assert level == "kie-reconciler: LOG_LEVEL: 'loud' is none of these words: debug, info, warning, error"
+    assert SECRET not in ran.err
+
+
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "words",
@@ -175,6 +188,19 @@ async def test_status_prints_figures_and_json(tmp_path: Path, dsn: str, pool: An
     assert answered.answer["mean_seconds"] == pytest.approx(60, abs=1)
 
 
+async def test_status_begins_with_what_is_amiss_and_what_to_do(tmp_path: Path, dsn: str, pool: Any) -> None:
+    said = {"count": 3, "since": "2026-01-01T00:00:00+00:00", "reason": "store: storage_5xx, storage failed: 544"}
+    await keep(pool, await add(pool), failing=json.dumps({"storage": said}), due_at_in=60)
+
+    read = await run("status", folder=tmp_path, environment={"DATABASE_URL": dsn})
+    answered = await run("status", "--json", folder=tmp_path, environment={"DATABASE_URL": dsn})
+
+    assert (read.code, answered.code) == (0, 0)
+    assert read.out.startswith("storage_failing (warn): Our storage fails 1 generations, for ")
+    assert "storage failed: 544. Run `kie-reconciler doctor`" in read.out.splitlines()[0]
+    assert [one["name"] for one in answered.answer["findings"]] == ["storage_failing"]
+
+
 async def test_stuck_lists_rows_and_is_exit_0(tmp_path: Path, dsn: str, pool: Any) -> None:
     row = await add(pool, "generating", HOUR, task_id="a-task")
     await keep(pool, row, seen_task="a-task", why="KIE: unauthorized")
@@ -185,9 +211,10 @@ async def test_stuck_lists_rows_and_is_exit_0(tmp_path: Path, dsn: str, pool: An
     none = await run("stuck", folder=tmp_path, environment={**environment, "RECONCILER_STUCK_AFTER": "2h"})
 
     assert (read.code, answered.code, none.code) == (0, 0, 0)
-    assert re.search(rf"{row} +a-task +image +flux-2/pro +generating +60 min +KIE: unauthorized", read.out)
+    assert read.out.startswith(f"{row}  generating for 60 min\n")
+    assert re.search(r"a-task\n.* image by flux-2/pro\n", read.out)
     assert [(one["id"], one["why"]) for one in answered.answer] == [(row, "KIE: unauthorized")]
-    assert none.out == "nothing is in flight for longer than 2 h\n"
+    assert none.out.startswith("no generation has been in flight for longer than 2 h; 1 is in flight, for ")
 
 
 @pytest.mark.soak
@@ -212,7 +239,7 @@ async def test_explain_takes_the_id_of_a_generation_or_of_a_task(tmp_path: Path,
 
     assert one.code == 0
     assert f"generation {row}" in one.out
-    assert "No replica is alive: start `kie-reconciler run`." in one.out
+    assert "Start one: `kie-reconciler run`" in one.out
     assert {answer["generation"]["id"] for answer in both.answer} == {row, twin}
     assert any("their words" in answer["story"]["row"] for answer in both.answer)
 

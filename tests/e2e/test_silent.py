@@ -90,7 +90,7 @@ async def test_a_standby_is_waited_for_until_it_is_promoted(own: Rig, own_postgr
         replica = await own.begin()
 
     async def waits() -> bool:
-        return "the database is away" in str(await replica.reason())
+        return "the database takes no writes" in str(await replica.reason())
 
     await until(waits, 20, "a replica that says what it waits for")
     promoter = await asyncpg.connect(own_postgres.dsn())

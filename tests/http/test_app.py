@@ -14,8 +14,9 @@ import pytest
 from reconciler.domain.object_keys import TYPES, MediaType, extra_type
 from reconciler.errors import Config
 from reconciler.health import Health
-from reconciler.http.app import _bind, application, serving
+from reconciler.http.app import application, serving
 from reconciler.metrics import Metrics
+from reconciler.net.listen import bound
 
 
 @asynccontextmanager
@@ -164,7 +165,7 @@ async def test_nagles_algorithm_is_off_on_accepted_connections() -> None:
             without_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             transport.close()
 
-    listener = _bind("127.0.0.1", 0)
+    listener = bound("127.0.0.1", 0)
     async with await asyncio.get_running_loop().create_server(SocketOptionReader, sock=listener):
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         assert await reader.read() == b""

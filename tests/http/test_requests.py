@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
 
-from reconciler.errors import Permanent, Transient
+from reconciler.errors import Config, Permanent, Transient
 from reconciler.health import Health
 from reconciler.http.app import application, serving
 from reconciler.http.bodies import BodyRouter, BodyRule
@@ -77,6 +77,8 @@ def routes() -> BodyRouter:
             "fault": ZeroDivisionError("password=hunter2"),
             "busy": Transient("the database is away", code="database_away", retry_after=7.2),
             "stop": Permanent("a column is missing", code="no_column"),
+            "refused": Transient("the database is away: db.example:5432 says: no", code="database_away"),
+            "wrong": Config('the database rejects user or password: db.example:5432 says: no "shop"'),
             "problem": Problem(402, "no_credits", "nothing left", headers={"Retry-After": "60"}, left=0),
         }[how]
 
@@ -109,6 +111,17 @@ async def test_an_invalid_request_id_is_replaced(sent_id: str, client: httpx.Asy
     ids = [answer.headers["x-request-id"] for answer in answers]
     assert all(re.fullmatch(r"[0-9a-f]{16}", one) for one in ids)
     assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize(
+    ("how", "detail"), [("refused", "the database is away"), ("wrong", "the database rejects user or password")]
+)
+async def test_a_caller_reads_neither_the_databases_host_nor_its_words(
+    how: str, detail: str, client: httpx.AsyncClient
+) -> None:
+    answer = await client.get(f"/api/breaks/{how}")
+    assert answer.json()["detail"] == detail
+    assert "db.example" not in answer.text
 
 
 async def test_a_detail_is_cut_whoever_wrote_it() -> None:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 
+from reconciler.demo.embedded_postgres import free_port
 from reconciler.errors import Gone, Permanent, ReconcilerError, Transient
 from reconciler.kie.client import MAX_BODY, KieClient, KieReply, key_hash
 from reconciler.kie.dialects.parsing import MAX_VALUES
@@ -350,3 +351,30 @@ async def test_kies_own_recorded_refusal_of_a_foreign_address_is_final(session: 
         async with origin(ok(body)) as server:
             with pytest.raises(Permanent):
                 await kie(session, server).download_url("https://example.com/x.png", key_hash=KEY)
+
+
+@pytest.mark.parametrize("status", [401, 402, 404, 422, 429, 455, 500])
+async def test_what_kie_said_is_kept_without_the_key(session: aiohttp.ClientSession, status: int) -> None:
+    said = envelope(status, None, f"Credits insufficient for Bearer {SECRET}\nsecond line")
+    async with origin(ok(said)) as server:
+        with pytest.raises(ReconcilerError) as refused:
+            await kie(session, server).credit(key_hash=KEY)
+    assert str(refused.value).startswith(f"KIE answers credit with {status}: Credits insufficient for ")
+    assert str(refused.value).endswith(" second line")
+    assert SECRET not in str(refused.value)
+
+
+async def test_a_kie_that_cannot_be_reached_is_named_with_what_happened(session: aiohttp.ClientSession) -> None:
+    client = KieClient(session, f"http://127.0.0.1:{free_port()}", {KEY: SECRET})
+    with pytest.raises(Transient) as away:
+        await client.credit(key_hash=KEY)
+    assert str(away.value) == f"KIE is away: {client.place} refuses the connection"
+    assert away.value.code == "network"
+
+
+async def test_an_answer_without_an_envelope_keeps_its_status_and_the_place(session: aiohttp.ClientSession) -> None:
+    async with origin(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\noops") as server:
+        client = kie(session, server)
+        with pytest.raises(Transient) as odd:
+            await client.credit(key_hash=KEY)
+    assert str(odd.value) == f"KIE's credit answer is no JSON (HTTP 502, {client.place})"

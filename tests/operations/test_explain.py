@@ -116,7 +116,9 @@ def test_a_row_that_was_claimed_under_other_settings_is_still_visited() -> None:
 def test_without_a_replica_the_operator_is_told_to_start_one() -> None:
     answer = sentences(details(replicas=0), SETTINGS)
 
-    assert answer["next"].endswith("No replica is alive: start `kie-reconciler run`.")
+    assert answer["why"].startswith("No replica of the daemon is alive")
+    assert answer["do"].startswith("Start one: `kie-reconciler run`")
+    assert answer["next"] == "Nothing, until a replica runs."
 
 
 def test_a_task_in_flight_says_when_the_next_visit_is() -> None:
@@ -131,7 +133,7 @@ def test_a_task_in_flight_says_when_the_next_visit_is() -> None:
         "Asked 3 times, last 10 s ago (2026-03-01 02:59:50 UTC)."
         " KIE knows the task; its last answer came 10 s ago (2026-03-01 02:59:50 UTC)."
     )
-    assert answer["why"] == "KIE says generating."
+    assert answer["why"] == "KIE says generating. KIE has accepted the task and has not finished it."
     assert answer["next"] == (
         "Next visit in 30 s (2026-03-01 03:00:30 UTC); from 03:00:08 on if a request is to spare."
     )
@@ -144,7 +146,8 @@ def test_a_finding_says_what_to_do() -> None:
     answer = sentences(details(known=known), SETTINGS)
 
     assert answer["KIE"].endswith("KIE has not answered about the task yet. Failed attempts in a row: 4.")
-    assert answer["why"].startswith("KIE: unauthorized. Check KIE_API_KEY")
+    assert answer["why"].startswith("KIE: unauthorized. KIE rejects the API key")
+    assert answer["do"].startswith("Correct KIE_API_KEY")
     assert answer["next"] == "Its next visit has been due for 40 s: it waits for its turn among the requests to KIE."
 
 
@@ -281,7 +284,7 @@ def test_what_is_known_of_an_earlier_task_is_not_said_of_this_one() -> None:
     )
 
     assert answer["KIE"] == "No replica has looked at it since it got this task."
-    assert "why" not in answer
+    assert answer["why"] == "No replica has looked at it since it got this task."
     assert answer["next"] == "The next sweep finds it."
 
 
@@ -367,7 +370,7 @@ def test_a_success_without_every_result_names_the_missing_ones_and_when_they_are
     assert answer["next"].startswith("Next visit in 30 min")
     assert answer["next"].endswith("the missing results, which are added if KIE still gives them.")
     assert "the time that KIE keeps results" in answer["clock"]
-    assert "they are added" in answer["why"]
+    assert "they are added" in answer["do"]
 
 
 def test_a_success_whose_missing_results_are_given_up_says_so() -> None:

@@ -289,5 +289,7 @@ async def test_a_database_that_is_away_is_transient(dsn: str) -> None:
 
 async def test_keeping_a_callback_waits_for_the_disk(books: Books, inbox: Inbox) -> None:
     async with books.database.transaction() as connection:
-        await connection.fetch(*inbox._keep(task_id="task-1", digest="d", generation_id=None, body="{}", has_room=True))
+        await connection.fetch(
+            *inbox._keep.present(task_id="task-1", digest="d", generation_id=None, body="{}", has_room=True)
+        )
         assert await connection.fetchval("SHOW synchronous_commit") == "on"

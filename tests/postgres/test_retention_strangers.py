@@ -112,6 +112,8 @@ async def test_rows_that_row_security_hides_are_not_deleted_rows(dsn: str) -> No
             await owner.pool.execute("ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY")
             assert await books.retention().deserted() == 0
             await books.ledger().forget(claim)
+            await owner.set(given_up, "due_at = now() - interval '1 minute'")
+            assert await books.claims().deleted_rows.forget() == 0
             await migrate(dsn, application=True)
             for kept in (shown, given_up, held):
                 assert await owner.work(kept) is not None

@@ -38,7 +38,7 @@ async def test_a_daemon_ends_while_it_runs_and_gives_its_rows_back(rig: Rig) -> 
     held = await rig.insert(task_id)
     await rig.struck("file.hang", 1)
     await newer_version_migrates(rig)
-    ended = await replica.ended(within=20)
+    ended = await replica.ended(within=90)
     assert (ended.code, ended.lines) == (2, [SAYS])
     assert [line for line in replica.log if line["level"] == "error"] == []
     assert (await rig.work(held))["lease"] is None
@@ -49,7 +49,7 @@ async def test_a_daemon_does_not_start_and_makes_nothing(rig: Rig) -> None:
     await newer_version_migrates(rig)
     untouched = await rig.insert(rig.kie.add_task())
     replica = await rig.begin()
-    ended = await replica.ended(within=20)
+    ended = await replica.ended(within=90)
     assert (ended.code, ended.lines) == (2, [SAYS])
     assert await rig.work(untouched) is None
 
@@ -80,5 +80,5 @@ async def test_a_daemon_that_slept_through_the_upgrade_ends_when_it_wakes(rig: R
     sleeper.signal(signal.SIGSTOP)
     await newer_version_migrates(rig)
     sleeper.signal(signal.SIGCONT)
-    ended = await sleeper.ended(within=20)
+    ended = await sleeper.ended(within=90)
     assert (ended.code, ended.lines) == (2, [SAYS])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
@@ -51,6 +52,25 @@ def show_pairs(pairs: Mapping[str, str]) -> None:
     for name, value in pairs.items():
         table.add_row(text(name, style="dim"), text(value))
     console().print(table)
+
+
+def show_paragraphs(paragraphs: Mapping[str, str], *, indent: str = "") -> None:
+    """Print names and texts in two columns, as wide as the terminal; a word that is longer stays whole.
+
+    So an id or an address can be copied: the terminal itself breaks a line that is too long.
+    """
+    screen = console()
+    longest = max(map(len, paragraphs), default=0)
+    for name, value in paragraphs.items():
+        first, further = f"{indent}{name:{longest}}  ", f"{indent}{'':{longest}}  "
+        lines = textwrap.wrap(
+            text(value).plain,
+            max(screen.width - len(first), 20),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for number, line in enumerate(lines or [""]):
+            screen.print(text(first if number == 0 else further, "dim") + text(line), soft_wrap=True)
 
 
 def show_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

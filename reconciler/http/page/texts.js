@@ -68,7 +68,7 @@ export const TEXTS = {
     whyAway: "Nothing can be told just now.",
     nowReady: (title) => `Ready: ${title}`,
     nowFailed: (title) => `Failed: ${title}`,
-    story: { row: "Row", KIE: "KIE", results: "Results", why: "Why", holder: "Held by", clock: "Clock", next: "Next" },
+    story: { row: "Row", KIE: "KIE", results: "Results", why: "Why", do: "What to do", holder: "Held by", clock: "Clock", next: "Next" },
   },
   ru: {
     name: "Русский",
@@ -135,7 +135,7 @@ export const TEXTS = {
     whyAway: "Сейчас ничего нельзя узнать.",
     nowReady: (title) => `Готово: ${title}`,
     nowFailed: (title) => `Ошибка: ${title}`,
-    story: { row: "Строка", KIE: "KIE", results: "Результаты", why: "Почему", holder: "У кого", clock: "Часы", next: "Дальше" },
+    story: { row: "Строка", KIE: "KIE", results: "Результаты", why: "Почему", do: "Что делать", holder: "У кого", clock: "Часы", next: "Дальше" },
   },
 };
 

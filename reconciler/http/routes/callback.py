@@ -22,7 +22,7 @@ from reconciler.domain.object_keys import CALLBACK_PATH
 from reconciler.domain.observations import WORDS, Ready
 from reconciler.errors import Permanent, ReconcilerError, Transient
 from reconciler.http.bodies import BodyRouter, BodyRule
-from reconciler.http.problems import Problem, unavailable
+from reconciler.http.problems import Problem, our_words, unavailable
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
 from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.kie.dialects import callback as payload
@@ -170,7 +170,7 @@ async def _keep(services: RouteServices, message: CallbackMessage) -> StoredCall
     except ReconcilerError as error:
         # 503 also where only a person can repair the database: KIE then sends again, and a lost callback cannot return.
         wait = error.retry_after if isinstance(error, Transient) else None
-        raise unavailable(str(error), seconds=wait or 2.0) from None
+        raise unavailable(our_words(str(error)), seconds=wait or 2.0) from None
 
 
 async def _log_callback(message: CallbackMessage, stored: StoredCallback, duration: float) -> None:

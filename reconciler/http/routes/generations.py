@@ -124,10 +124,13 @@ class GenerationDetail(GenerationItem):
     results: AnnouncedResults | None = Field(None, description="null until KIE has announced results")
     story: dict[str, str] | None = Field(
         None,
-        description="for the operator: what is known, was tried and comes next, in sentences; then the history",
+        description="for the operator: why it has not ended, what to do, what is known, was tried and comes next, "
+        "in sentences; then the history",
         examples=[
             {
                 "row": "Status generating: image by nano-banana-2.",
+                "why": "KIE says generating. KIE has accepted the task and has not finished it.",
+                "do": "Wait: KIE is asked again by itself.",
                 "next": "Next visit in 4 s.",
                 "1.": "2026-07-01 12:00:00 callback received",
             }

@@ -11,17 +11,17 @@ from typing import Final, Literal, TypeVar
 
 import asyncpg
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import Config, ReconcilerError
 
 T = TypeVar("T")
 
 Word = Literal["ok", "warn", "FAIL"]
 
 NAMES: Final = (
-    "settings", "spelling", "database", "connection", "listen", "database_clock", "schema", "table", "statuses",
-    "triggers", "indexes", "privileges", "row_security", "search_path", "hooks", "orders", "realtime", "replicas",
-    "spool", "bucket", "bucket_rules", "upload", "public_read", "delete", "kie_keys", "kie_credits", "kie_models",
-    "kie_clock", "callback",
+    "settings", "spelling", "http_port", "database", "connection", "listen", "database_clock", "schema", "table",
+    "statuses", "triggers", "indexes", "privileges", "row_security", "storage_policies", "search_path", "hooks",
+    "orders", "realtime", "preflight", "replicas", "ignored_rows", "deliveries", "findings", "spool", "bucket",
+    "bucket_rules", "upload", "public_read", "delete", "kie_keys", "kie_credits", "kie_models", "kie_clock", "callback",
 )  # fmt: skip
 """The names of all checks, in the order in which they are printed. Scripts and docs/OPERATIONS.md rely on them."""
 
@@ -63,11 +63,15 @@ def failed(checks: tuple[Check, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NotKnown:
-    """Facts that could not be read: the reason, what to do about it, and the error's code."""
+    """Facts that could not be read: the reason, what to do about it, and the error's code.
+
+    `lasting`: waiting does not help, and the daemon would stop.
+    """
 
     reason: str
     do: str = ""
     code: str = ""
+    lasting: bool = False
 
 
 def judged(name: str, facts: T | NotKnown, judge: Callable[[T], Check]) -> Check:
@@ -83,10 +87,10 @@ async def attempt(read: Callable[[], Awaitable[T]], *, within: float) -> T | Not
     except TimeoutError:
         return NotKnown(f"no answer within {within:g} s", code="timeout")
     except ReconcilerError as error:
-        return NotKnown(str(error), error.hint, error.code)
+        return NotKnown(str(error), error.hint, error.code, lasting=isinstance(error, Config))
     except asyncpg.PostgresError as error:
-        # Only the class name: the message can repeat a value of a row.
-        return NotKnown(f"the database refuses the question ({type(error).__name__})")
+        # Not the message: it can repeat a value of a row.
+        return NotKnown(f"the database refuses the question ({type(error).__name__}, SQLSTATE {error.sqlstate})")
 
 
 CLOCK_WARN: Final = 5.0

@@ -1,4 +1,4 @@
-"""The checks of the database server: version, connection, LISTEN, clock, replicas, realtime.
+"""The checks of the database server: version, connection, LISTEN, clock, realtime; and which daemons are alive.
 
 Its two connections belong to no pool: only so can a check tell whether two statements met the same server process.
 The application's table and our schema are in `table.py`, rights in `privileges.py`.
@@ -18,6 +18,7 @@ import asyncpg
 from reconciler.operations.doctor import CLOCK_WARN, Check, NotKnown, fail, judge_clock, not_looked, ok, warn
 from reconciler.postgres.connection import SETTINGS, QualifiedConnection, pin_transaction, reached
 from reconciler.postgres.errors import permitted, translated
+from reconciler.postgres.refusals import Peer
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class Publications:
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """Connect as the daemon does; raises Config and Transient as it does."""
-    connection = await translated(lambda: reached(dsn, lambda: _connect(dsn)))
+    connection = await translated(lambda: reached(dsn, lambda: _connect(dsn)), Peer.of(dsn))
     try:
         yield connection
     finally:
@@ -240,17 +241,6 @@ def judge_listen(connection: DatabaseConnection | NotKnown) -> Check:
 async def read_versions(connection: asyncpg.Connection, alive: timedelta) -> Mapping[str, int]:
     """Return how many daemons of each version were seen within `alive`."""
     return {row["version"]: row["count"] for row in await connection.fetch(_VERSIONS, alive)}
-
-
-def judge_replicas(versions: Mapping[str, int], our_version: str) -> Check:
-    """Judge the daemons that are alive, counted by version."""
-    alive = " and ".join(f"{count} of version {version}" for version, count in sorted(versions.items()))
-    do = "Install one version on every machine and restart the replicas one by one."
-    if len(versions) > 1:
-        return warn("replicas", f"daemons of different versions are alive: {alive}", do)
-    if versions and our_version not in versions:
-        return warn("replicas", f"alive: {alive}; this command is version {our_version}", do)
-    return ok("replicas", f"alive: {alive}" if versions else "no daemon is alive")
 
 
 async def read_publications(connection: asyncpg.Connection) -> Publications:

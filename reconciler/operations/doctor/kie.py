@@ -145,7 +145,7 @@ async def read_newest_tasks(connection: asyncpg.Connection, columns: Mapping[str
               ORDER BY delivered_at DESC LIMIT 500))
         SELECT DISTINCT ON (model) {model} AS model, g.task_id, w.family, w.key_hash
           FROM latest AS w JOIN public.generations AS g ON g.id = w.generation_id::{table.id_type}
-         WHERE g.task_id IS NOT NULL AND {model} IS NOT NULL
+         WHERE g.task_id <> '' AND {model} IS NOT NULL
          ORDER BY model, g.created_at DESC LIMIT {MODELS}""")
     return tuple(NewestTask(row["model"], row["task_id"], row["family"], row["key_hash"]) for row in rows)
 

@@ -69,25 +69,38 @@ missing (place, sql, runs) AS (
 SELECT sql, runs FROM missing ORDER BY place, sql
 """
 
-_OPEN_ACCESS: Final = rf"""
-WITH {_GENERATIONS},
+
+def reached_by_strangers(schema: str, table: str) -> str:
+    """Return queries for a WITH clause: what strangers and users may do with a table, and the policies that apply.
+
+    `reached` has a row for each of anon and authenticated, and each command that its grants allow. `meant` has the
+    policies that apply to these, each with its condition: WITH CHECK for INSERT, else USING.
+    """
+    return rf"""
+target AS (
+    SELECT c.oid, c.relrowsecurity, c.relnamespace FROM pg_class AS c
+     WHERE c.relname = '{table}' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{schema}')),
 strangers AS (SELECT rolname, oid FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND NOT rolbypassrls),
 reached AS (
-    SELECT r.rolname, r.oid AS role, command, letter, g.oid, g.relrowsecurity
-      FROM generations AS g CROSS JOIN strangers AS r
+    SELECT r.rolname, r.oid AS role, command, letter, t.oid, t.relrowsecurity
+      FROM target AS t CROSS JOIN strangers AS r
      CROSS JOIN (VALUES ('SELECT', 'r'), ('INSERT', 'a'), ('UPDATE', 'w'), ('DELETE', 'd')) AS asked (command, letter)
-     WHERE has_schema_privilege(r.oid, g.relnamespace, 'USAGE')
-       AND (has_table_privilege(r.oid, g.oid, command)
-            OR command <> 'DELETE' AND has_any_column_privilege(r.oid, g.oid, command))),
+     WHERE has_schema_privilege(r.oid, t.relnamespace, 'USAGE')
+       AND (has_table_privilege(r.oid, t.oid, command)
+            OR command <> 'DELETE' AND has_any_column_privilege(r.oid, t.oid, command))),
 meant AS (
     SELECT x.rolname, x.command, p.polname, p.polpermissive,
            pg_get_expr(CASE WHEN x.letter = 'a' THEN coalesce(p.polwithcheck, p.polqual) ELSE p.polqual END,
                        p.polrelid) AS rule
       FROM reached AS x JOIN pg_policy AS p ON p.polrelid = x.oid AND p.polcmd::text IN (x.letter, '*')
      WHERE x.relrowsecurity
-       AND (0 = ANY (p.polroles)
+       AND (0::oid = ANY (p.polroles)
             OR EXISTS (SELECT FROM unnest(p.polroles) AS named
-                        WHERE CASE WHEN named <> 0 THEN pg_has_role(x.role, named, 'USAGE') END)))
+                        WHERE CASE WHEN named <> 0::oid THEN pg_has_role(x.role, named, 'USAGE') END)))"""
+
+
+_OPEN_ACCESS: Final = rf"""
+WITH {reached_by_strangers("public", "generations")}
 SELECT rolname, command,
        'ALTER TABLE public.generations ENABLE ROW LEVEL SECURITY;'
        || E'\n-- then, for the policies of users and of the daemon: kie-reconciler migrate --application' AS sql

@@ -1,10 +1,22 @@
-"""The checks `settings` and `spelling`: whether the settings fit together, and names that only look like settings."""
+"""The checks `settings`, `spelling` and `http_port`.
 
+They judge settings that do not fit together, names that only look like settings, and the address where `run` listens.
+"""
+
+import errno
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Final
 
-from reconciler.operations.doctor import Check, NotKnown, fail, ok, warn
+import httpx
+
+from reconciler.errors import Config, Transient
+from reconciler.net.listen import bound
+from reconciler.operations.doctor import Check, NotKnown, attempt, fail, ok, warn
 from reconciler.settings import Settings, variable
+
+_HEALTHY: Final = "ok\n"
+"""What a daemon answers at /healthz."""
 
 
 def judge_settings(settings: Settings, unreadable: NotKnown | None = None) -> Check:
@@ -40,3 +52,24 @@ def judge_spelling(unknown_names: Sequence[str]) -> Check:
         listed.append(f"{name} (did you mean {nearest[0]}?)" if nearest else name)
     do = "Correct the name or remove it: it has no effect now."
     return warn("spelling", f"no setting has the name {', '.join(listed)}", do)
+
+
+async def check_http_port(settings: Settings, client: httpx.AsyncClient, *, within: float) -> Check:
+    """Judge whether `run` can listen at its address, or a daemon of ours does already."""
+    host, port = settings.http_host, settings.http_port
+    try:
+        bound(host, port).close()
+    except Config as error:
+        in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/healthz"
+        if in_use and await attempt(lambda: _read_health(client, url), within=within) == _HEALTHY:
+            return ok("http_port", f"a daemon answers on {host} port {port}")
+        return fail("http_port", f"`run` stops at its start: {error}", error.hint)
+    return ok("http_port", f"`run` can listen on {host} port {port}")
+
+
+async def _read_health(client: httpx.AsyncClient, url: str) -> str:
+    try:
+        return (await client.get(url)).text[: len(_HEALTHY) + 1]
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Transient(type(error).__name__, code="network") from error

@@ -19,6 +19,7 @@ from reconciler.media.spool import SpoolDirectory
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, not_looked, ok, warn
 from reconciler.postgres.predicates import kind_of
 from reconciler.postgres.schema import TableShape
+from reconciler.postgres.statement import Statement
 from reconciler.settings import Settings
 from reconciler.storage import PutRequest, Store, prove
 from reconciler.storage.supabase import BucketRules, SupabaseStore
@@ -33,7 +34,15 @@ ORDINARY_SIZE: Final[Mapping[Kind, int]] = MappingProxyType(
 )
 """The size in bytes that is nothing unusual for a result of each kind."""
 
+LADDER: Final = tuple(mib * MIB for mib in (1024, 500, 200, 100, 50, 20, 10, 5, 1))
+"""The sizes that storage is asked about, in bytes, besides those that results have: the largest first."""
+
 PROBE_FOLDER: Final = "_doctor"
+"""The user in the probe's path while nothing has been stored."""
+
+_RAISE_PROJECT_LIMIT: Final = (
+    "Raise the project's file size limit: at Supabase under Storage, Settings; on a server of your own FILE_SIZE_LIMIT."
+)
 
 _REMOVE_TRIES: Final = 3
 _REMOVE_PAUSE: Final = 0.2
@@ -47,13 +56,34 @@ SELECT a.mime, max(a.size)::bigint AS largest
 """
 
 
+# Reads what was delivered last. Returns the path of an object of it.
+_NEWEST: Final = Statement("""
+SELECT a.path
+  FROM (SELECT generation_id FROM reconciler.work
+         WHERE delivered_at IS NOT NULL ORDER BY delivered_at DESC LIMIT 20) AS w
+  JOIN reconciler.assets AS a ON a.generation_id = w.generation_id
+ WHERE a.verified_by IS NOT NULL ORDER BY a.stored_at DESC LIMIT 1""")
+
+
 @dataclass(frozen=True, slots=True)
 class BucketUse:
-    """What the application generates: kinds of rows, and types and largest size in bytes of what was stored lately."""
+    """What the application generates: kinds of rows, and types and largest size in bytes of what was stored lately.
+
+    `folder` is where the newest result lies, empty where there is none.
+    """
 
     kinds: frozenset[Kind] = MEDIA_KINDS
     types: frozenset[str] = frozenset()
     largest: int = 0
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLimit:
+    """The largest size in bytes that storage said it takes, and the least that it refused; None where there is none."""
+
+    taken: int | None
+    refused: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +120,13 @@ async def check_storage(
     if trouble is not None and trouble.code != PRIVATE:
         return checks + [not_looked(each, "the bucket cannot be used") for each in ("bucket_rules", *_PROBE_CHECKS)]
     rules = _read_rules(store)
-    checks.append(judge_bucket_rules(rules, use, name))
+    known = BucketUse() if isinstance(use, NotKnown) else use
+    request = _probe_request(probe_type(rules), known.folder)
+    sizes = {settings.max_asset_bytes, *LADDER, *ORDINARY_SIZE.values(), known.largest or MIB}
+    limit = await attempt(lambda: read_size_limit(store, request, sizes), within=within)
+    checks.append(judge_bucket_rules(rules, use, name, limit))
     if isinstance(spool_dir, NotKnown):
         return checks + [not_looked(each, "the probe needs the spool directory") for each in _PROBE_CHECKS]
-    request = _probe_request(probe_type(rules))
     probe = await _probe(store, spool_dir, client, request, within=within)
     return [*checks, judge_upload(probe), judge_public_read(probe, local=local), judge_delete(probe, request.path)]
 
@@ -121,6 +154,18 @@ def _read_rules(store: Store) -> BucketRules:
     return BucketRules()
 
 
+async def read_size_limit(store: Store, request: PutRequest, sizes: Iterable[int]) -> SizeLimit | None:
+    """Ask storage which of these sizes it takes, the largest first; None where it has no limit of its own."""
+    if not isinstance(store, SupabaseStore):
+        return None
+    refused = None
+    for size in sorted(sizes, reverse=True):
+        if await store.takes(request, size):
+            return SizeLimit(size, refused)
+        refused = size
+    return SizeLimit(None, refused)
+
+
 async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, str]) -> BucketUse:
     """Return the kinds of ten thousand rows, or all kinds of media where they name none, and what was stored lately."""
     sample = f"(SELECT {kind_of(TableShape(columns))} AS kind FROM public.generations g LIMIT 10000) AS few"
@@ -131,11 +176,14 @@ async def read_bucket_use(connection: asyncpg.Connection, columns: Mapping[str, 
         kinds=frozenset(kinds or MEDIA_KINDS),
         types=frozenset(row["mime"] for row in stored),
         largest=max((row["largest"] for row in stored), default=0),
+        folder=(await connection.fetchval(*_NEWEST()) or "").rpartition("/")[0],
     )
 
 
-def judge_bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str) -> Check:
-    """Judge what the bucket accepts against what the application generates."""
+def judge_bucket_rules(
+    rules: BucketRules, use: BucketUse | NotKnown, name: str, limit: SizeLimit | NotKnown | None = None
+) -> Check:
+    """Judge what bucket and project accept against what the application generates; `limit` is what storage said."""
     if isinstance(use, NotKnown):
         return not_looked("bucket_rules", f"the results of the application are not known ({use.reason})")
     refused = _refused(rules, use.types)
@@ -148,6 +196,9 @@ def judge_bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str)
     if rules.size is not None and rules.size < use.largest:
         says = f"bucket {name} takes at most {_mib(rules.size)}, and results of {_mib(use.largest)} were stored lately"
         return fail("bucket_rules", says, _enlarge(name))
+    if refuses(limit, use.largest):
+        says = f"the project takes no object of {_mib(use.largest)}, and one was stored lately"
+        return fail("bucket_rules", says, _RAISE_PROJECT_LIMIT)
     if partly := _refused(rules, possible):
         says = f"bucket {name} refuses {', '.join(map(_as_stored, partly))}: such a result would wait"
         return warn("bucket_rules", says, _allow(name, rules, possible))
@@ -155,8 +206,27 @@ def judge_bucket_rules(rules: BucketRules, use: BucketUse | NotKnown, name: str)
     if rules.size is not None and rules.size < ordinary:
         says = f"bucket {name} takes at most {_mib(rules.size)}, and {_mib(ordinary)} are nothing unusual here"
         return warn("bucket_rules", says, _enlarge(name))
-    size = "any size" if rules.size is None else f"at most {_mib(rules.size)}"
-    return ok("bucket_rules", f"takes {', '.join(sorted(kind.value for kind in use.kinds))}; {size}")
+    if refuses(limit, ordinary):
+        says = f"the project takes no object of {_mib(ordinary)}, which is nothing unusual here"
+        return warn("bucket_rules", says, _RAISE_PROJECT_LIMIT)
+    return ok("bucket_rules", f"takes {', '.join(sorted(kind.value for kind in use.kinds))}; {_size(rules, limit)}")
+
+
+def refuses(limit: SizeLimit | NotKnown | None, size: int) -> bool:
+    """Return whether storage said that it refuses an object of this size."""
+    return isinstance(limit, SizeLimit) and limit.refused is not None and size >= limit.refused
+
+
+def _size(rules: BucketRules, limit: SizeLimit | NotKnown | None) -> str:
+    if rules.size is not None:
+        return f"at most {_mib(rules.size)}"
+    match limit:
+        case SizeLimit(taken=int(taken), refused=int(refused)):
+            return f"the project takes {_mib(taken)} and refuses {_mib(refused)}"
+        case NotKnown():
+            return f"the project's own size limit is not known: {limit.reason}"
+        case _:
+            return "any size"
 
 
 def probe_type(rules: BucketRules) -> str:
@@ -164,12 +234,15 @@ def probe_type(rules: BucketRules) -> str:
     return next((mime for mime in TYPES if rules.accepts(content_type(mime))), "image/png")
 
 
-def _probe_request(mime: str) -> PutRequest:
-    """Return a path that no generation has, with the type's suffix.
+def _probe_request(mime: str, folder: str) -> PutRequest:
+    """Return a path that no generation has, in the folder of a result, else in one of the same form.
 
-    The daemon's own web server does not show a file without one.
+    A policy or a folder's rights may allow one path and forbid the next. The path has the type's suffix: the daemon's
+    own web server does not show a file without one.
     """
-    return PutRequest(f"{PROBE_FOLDER}/probe-{secrets.token_hex(8)}.{TYPES[mime].ext}", mime, lease="doctor")
+    media = TYPES[mime]
+    folder = folder or f"{PROBE_FOLDER}/{media.kind}"
+    return PutRequest(f"{folder}/probe-{secrets.token_hex(8)}.{media.ext}", mime, lease="doctor")
 
 
 async def _probe(

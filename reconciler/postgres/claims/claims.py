@@ -6,12 +6,14 @@ renews and releases; the scheduler discovers.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 
 from reconciler.domain.model import Trigger
 from reconciler.domain.poll_interval import MIN_INTERVAL, MIN_POLL_PRICE, PRIORS, interval
+from reconciler.postgres.claims.deleted_rows import DeletedRows
 from reconciler.postgres.claims.queues import LATE, WEIGHTS, Queue, picked_due, queue_of
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
 from reconciler.postgres.eligibility import EligibleRows, eligible, owned, unstored
@@ -22,12 +24,14 @@ from reconciler.postgres.predicates import (
     CREATED,
     DUE_TOO_FAR,
     EVENT_TOO_FAR,
+    HAS_NO_TASK,
     IN_FLIGHT,
     IS_SUCCESS,
     LEASE_IS_FREE,
     NEVER_HAD_TASK,
     OPEN_OR_UNHEALED,
     SAME_TASK,
+    TASK,
     far_ahead,
     may_recover,
     past,
@@ -35,6 +39,7 @@ from reconciler.postgres.predicates import (
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 _CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
 
@@ -138,12 +143,22 @@ UPDATE reconciler.work w
   FROM ours WHERE w.generation_id = ours.generation_id""")
 
 
+# Reads the rows that wait because the application's table or hook refused a write; makes those due that no lease holds.
+_RETRY_REFUSED = Statement(f"""
+WITH refused AS MATERIALIZED (
+    SELECT w.generation_id FROM reconciler.work w
+     WHERE w.due_at > now() AND w.finding IN ('table_changed', 'row_refused', 'hook_failed', 'no_task')
+       AND {LEASE_IS_FREE}
+     ORDER BY w.generation_id FOR UPDATE SKIP LOCKED)
+UPDATE reconciler.work w SET due_at = now() FROM refused WHERE w.generation_id = refused.generation_id""")
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to write one generation until the lease ends.
 
     `woken` shows later whether the row was woken meanwhile; `traceparent` names its trace, None without tracing;
-    `queue` says of whose share its place is.
+    `queue` says of whose share its place is. `shape` is the application's table as it was then: the visit keeps to it.
     """
 
     generation_id: str
@@ -152,6 +167,7 @@ class Claim:
     trigger: Trigger
     traceparent: str | None = None
     queue: Queue = Queue.WOKEN
+    shape: TableShape | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +187,7 @@ class Claims:
     def __init__(
         self,
         database: Database,
-        table: TableShape,
+        table: PresentTable,
         eligible_rows: EligibleRows,
         *,
         instance: uuid.UUID,
@@ -184,15 +200,16 @@ class Claims:
         self._instance = instance
         self._term = timedelta(seconds=term)
         self._eligible = eligible_rows.parameters
-        self._id_type = table.id_type
+        self._table = table
         self._due = _claim_sql(picked_due(_SINCE), traced=traced)
         self._early = _claim_sql(_SOONEST, traced=traced)
         self._locked = _claim_sql(_LOCKED, traced=traced)
-        self._woken = _woken_sql(table, traced=traced)
-        self._discover = _discover_sql(table)
-        self._overwritten = _overwritten_sql(table)
+        self._woken = PerShape(table, partial(_woken_sql, traced=traced))
+        self._discover = PerShape(table, _discover_sql)
+        self._overwritten = PerShape(table, _overwritten_sql)
         self._walked: datetime | None = None
         self._floor: datetime | None = None
+        self.deleted_rows = DeletedRows(database, table, self._term)
         self.unacknowledged = UnacknowledgedClaims(database, instance, term)
 
     async def woken(self, wakes: Mapping[str, Trigger]) -> list[Claim]:
@@ -207,10 +224,11 @@ class Claims:
         have to be repeated.
         """
         # Anybody may NOTIFY: a name that no row can have must not break the statement for the others.
-        keys = {as_key(name, self._id_type): trigger.value for name, trigger in wakes.items()}
+        shape = self._table.shape
+        keys = {as_key(name, shape.id_type): trigger.value for name, trigger in wakes.items()}
         keys.pop(None, None)
         rows = await self.unacknowledged.claimed(
-            self._woken,
+            self._woken.of(shape),
             term=self._term,
             instance=self._instance,
             ids=list(keys),
@@ -222,7 +240,7 @@ class Claims:
             **self._eligible,
         )
         return WakeResult(
-            [_claim(row) for row in rows if row["claimed"]],
+            [_claim(row, shape) for row in rows if row["claimed"]],
             tuple(row["generation_id"] for row in rows if row["claimed"] is None),
         )
 
@@ -242,8 +260,9 @@ class Claims:
 
     async def locked(self, limit: int) -> list[Claim]:
         """Claim up to `limit` generations whose write waits for a lock and is to be tried again."""
+        shape = self._table.shape
         rows = await self.unacknowledged.claimed(self._locked, term=self._term, instance=self._instance, limit=limit)
-        return [_claim(row) for row in rows]
+        return [_claim(row, shape) for row in rows]
 
     async def next_locked(self) -> float | None:
         """Return the seconds until a write that waits for a lock is tried again, None when none waits."""
@@ -251,10 +270,12 @@ class Claims:
         return seconds
 
     async def _pick(self, statement: Statement, limit: int, **shares: object) -> list[Claim]:
+        # First: a table that cannot be used ends the claim before anything is claimed.
+        shape = self._table.shape
         rows = await self.unacknowledged.claimed(
             statement, term=self._term, instance=self._instance, limit=limit, floor=self._floor, **shares
         )
-        return [_claim(row) for row in rows]
+        return [_claim(row, shape) for row in rows]
 
     async def next_due(self) -> float | None:
         """Return the seconds until a generation is due or the lease of a due one ends, None when none is waiting."""
@@ -289,26 +310,30 @@ class Claims:
         that lost their address, or show one at the provider instead.
         """
         self._floor = await self._database.value(*_FLOOR())
-        found = len(await self._database.fetch(*self._discover(term=self._term, **self._eligible)))
+        found = len(await self._database.fetch(*self._discover.present(term=self._term, **self._eligible)))
         walked = await self._database.row(
-            *self._overwritten(term=self._term, after=self._walked, page=WALK, **self._eligible)
+            *self._overwritten.present(term=self._term, after=self._walked, page=WALK, **self._eligible)
         )
         assert walked is not None
         self._walked = walked["upto"]
         return found + int(walked["found"])
+
+    async def retry_refused(self) -> None:
+        """Make due what the application's table has refused, because the table is another one now."""
+        await self._database.execute(*_RETRY_REFUSED(term=self._term))
 
 
 def _leases(held: Sequence[Claim]) -> Mapping[str, object]:
     return {"ids": [claim.generation_id for claim in held], "leases": [claim.lease for claim in held]}
 
 
-def _claim(row: Mapping[str, object]) -> Claim:
+def _claim(row: Mapping[str, object], shape: TableShape) -> Claim:
     lease, woken = row["lease"], row["woken"]
     assert isinstance(lease, uuid.UUID)
     assert isinstance(woken, int)
     trigger, trace = Trigger(str(row["trigger"] or Trigger.POLL)), row.get("traceparent")
     queue = Queue(str(row.get("queue") or Queue.WOKEN))
-    return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace), queue)
+    return Claim(str(row["generation_id"]), lease, woken, trigger, None if trace is None else str(trace), queue, shape)
 
 
 _IS_REQUESTED = "{}.trigger IN ('callback', 'sync', 'backfill')"
@@ -331,7 +356,7 @@ busy AS (
     SELECT generation_id FROM reconciler.work WHERE generation_id = ANY(:ids)
     EXCEPT SELECT generation_id FROM at_hand),
 ours AS (
-    SELECT g.id::text AS woken_id, g.status AS seen_status, g.task_id AS seen_task,
+    SELECT g.id::text AS woken_id, g.status AS seen_status, {TASK} AS seen_task,
            wake.lease, wake.trigger, wake.place,
            {_IS_REQUESTED.format("wake")} AS requested, {IN_FLIGHT} AS in_flight, {CREATED} AS created_at,
            ({IS_SUCCESS} AND {unstored(table)}) AS unstored
@@ -384,7 +409,7 @@ SELECT *, {ASYNC_COMMIT} FROM claimed
 
 # A callback may come while every visit fails: a task that it offers to a row without one does not wait for the row's
 # due time.
-_OFFERED = f"""(g.task_id IS NULL AND w.due_at > now() AND EXISTS (
+_OFFERED = f"""({HAS_NO_TASK} AND w.due_at > now() AND EXISTS (
            SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD_TASK}
               AND c.at > greatest({past("w.looked_at")}, now() - interval '14 days')))"""
 
@@ -428,12 +453,12 @@ def _discover_sql(table: TableShape) -> Statement:
     """Read the eligible rows of the partial index and their `work`; make them due where free; return their ids."""
     return Statement(f"""
 WITH found AS (
-    SELECT g.id::text AS found_id, g.status, g.task_id, w.generation_id IS NOT NULL AS known
+    SELECT g.id::text AS found_id, g.status, {TASK} AS task_id, w.generation_id IS NOT NULL AS known
       FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
      WHERE {OPEN_OR_UNHEALED}
        AND {eligible(table)}
        AND ({IN_FLIGHT} OR g.created_at > now() - interval '14 days')
-       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, g.task_id) OR {_OFFERED} OR {_LOST_ADDRESS})),
+       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, {TASK}) OR {_OFFERED} OR {_LOST_ADDRESS})),
 at_hand AS MATERIALIZED (
     SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
     ORDER BY generation_id FOR UPDATE SKIP LOCKED)

@@ -3,7 +3,7 @@
 A fenced write begins by locking our own `work` row with the lease in its predicate: token and row lock together are the
 fence. A predicate in the UPDATE of the application's table alone would leak, because that statement may wait for a lock
 while the lease runs out. Lock order: work, generations, hook. A write that finds the fence gone raises LeaseLost. The
-visit and the delivery call it.
+visit and the delivery call it. A visit keeps to the shape of the application's table that its claim names.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from typing import Any
 import asyncpg
 
 from reconciler.domain import locked_write
+from reconciler.domain.failures import series
 from reconciler.domain.model import OPEN, SUCCEEDED, Asset, Fail, Reschedule, Result, Row
 from reconciler.domain.results import from_addresses, from_json, to_json
-from reconciler.errors import LeaseLost, Permanent
+from reconciler.errors import LeaseLost, Permanent, TableChanged
 from reconciler.postgres.claims.claims import Claim
 from reconciler.postgres.clock import DatabaseClock, mark_of
 from reconciler.postgres.errors import lock_refusals, row_refusals
@@ -28,6 +29,7 @@ from reconciler.postgres.pool import Database, lock_setting
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 SECOND_LOOK = timedelta(seconds=60)
 
@@ -86,7 +88,7 @@ class Ledger:
     def __init__(
         self,
         database: Database,
-        table: TableShape,
+        table: PresentTable,
         *,
         application: Database | None = None,
         lock_wait: float = LOCK_SECONDS,
@@ -102,21 +104,12 @@ class Ledger:
         self._table = table
         self._handover = handover
         self._second_look = second_look
-        self._read = ledger_sql.read(table)
-        self._rest = ledger_sql.rest(table, set_generating=False)
-        self._rest_generating = ledger_sql.rest(table, set_generating=True)
-        self._adopt = ledger_sql.adopt(table)
-        self._finish = outcome_sql.finish(table)
-        self._repair = outcome_sql.repair(table)
-        self._extend = outcome_sql.extend(table)
-        self._fail = outcome_sql.fail(table, write=not handover)
-        self._refund_task = outcome_sql.refund(table, by_task=True)
-        self._refund_generation = outcome_sql.refund(table, by_task=False)
+        self._sql = PerShape(table, partial(_LedgerSql, handover=handover))
 
     async def read(self, ids: Sequence[str]) -> dict[str, ClaimedRow]:
         """Read generations with their bookkeeping; those that are gone from the application's table are missing."""
         asked_at = self.clock.uptime
-        records = await self._database.fetch(*self._read(ids=list(ids)))
+        records = await self._database.fetch(*self._sql.present.read(ids=list(ids)))
         if records:
             self.clock.observe(records[0]["now"], asked_at=asked_at, mark=mark_of(records[0]))
         return {record["id"]: ClaimedRow(_row(record), record["now"]) for record in records}
@@ -132,9 +125,10 @@ class Ledger:
         that was set meanwhile changes none of them.
         Raises Permanent (code "row_refused") where the application's table refuses `generating`.
         """
-        generating = rest.set_generating and self._table.writes_generating
+        sql = self._sql_of(claim)
+        generating = rest.set_generating and sql.table.writes_generating
         facts = _facts(replace(row, reason=rest.reason, finding=rest.finding))
-        statement = self._rest_generating if generating else self._rest
+        statement = sql.rest_generating if generating else sql.rest
         write = None if rest.locked_write is None else json.dumps(locked_write.to_json(rest.locked_write))
         times = {"until": rest.due_at, "early": rest.earliest, "write_at": rest.write_at, "decided_at": decided_at}
         values = {"woken": claim.woken, "locked_write": write, **times, **facts}
@@ -161,7 +155,7 @@ class Ledger:
         facts = _facts(replace(row, task_id=task_id))
         with _refusals():
             try:
-                statement = self._adopt(**_fence(claim), lock_wait=self._lock_wait, **facts)
+                statement = self._sql_of(claim).adopt(**_fence(claim), lock_wait=self._lock_wait, **facts)
                 record = await self._application.write(*statement, writes=TABLE)
             except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
                 hint = "another row has this task, or the column task_id is too narrow"
@@ -189,27 +183,17 @@ class Ledger:
         application's table refuses the success: then nothing was written either.
         """
         kind = "succeeded" if row.status in OPEN else "healed" if row.status in SUCCEEDED else "recovered"
-        statement = self._finish(
+        sql = self._sql_of(claim)
+        statement = sql.finish(
             model_took=row.duration.total_seconds() if row.duration else None,
             model=row.model or "",
             kind=kind,
             main=results.main + 1,
-            **self._document(row),
-            **self._preview(results),
-            **self._delivery(row, claim, results, self._table.success),
+            **(_document(row) if sql.table.has("result_json") else {}),
+            **_preview(results, sql.table),
+            **self._delivery(row, claim, results, sql.table.success),
         )
         return _outcome(await self._write_row(statement), kind)
-
-    def _document(self, row: Row) -> Mapping[str, object]:
-        """Return the JSON document among the results, for a table that has a column for it."""
-        if not self._table.has("result_json"):
-            return {}
-        documents = (one.text for one in row.results if one.text and one.mime == "application/json")
-        return {"document": next(documents, None)}
-
-    def _preview(self, results: StoredResults) -> Mapping[str, object]:
-        """Return the preview_url that is replaced, for a table that has a column for it."""
-        return {"former_preview": results.former_preview} if self._table.holds_text("preview_url") else {}
 
     async def repair(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write that a broken delivery is complete again; the application's row only where an address changes.
@@ -217,8 +201,9 @@ class Ledger:
         Returns the event's kind (repaired), or None when the application changed the row. Raises Permanent
         (code "row_refused") when the application's table refuses the address.
         """
-        delivery = {**self._delivery(row, claim, results, row.status), **self._preview(results)}
-        return _outcome(await self._write_row(self._repair(main=results.main + 1, **delivery)), "repaired")
+        sql = self._sql_of(claim)
+        delivery = {**self._delivery(row, claim, results, row.status), **_preview(results, sql.table)}
+        return _outcome(await self._write_row(sql.repair(main=results.main + 1, **delivery)), "repaired")
 
     async def extend(self, row: Row, claim: Claim, results: StoredResults) -> str | None:
         """Write that results which came late are stored too; asset_url and the status stay.
@@ -227,14 +212,14 @@ class Ledger:
         (code "row_refused") when the application's table refuses the addresses.
         """
         delivery = self._delivery(row, claim, results, row.status)
-        return _outcome(await self._write_row(self._extend(**delivery)), "extended")
+        return _outcome(await self._write_row(self._sql_of(claim).extend(**delivery)), "extended")
 
     def _delivery(self, row: Row, claim: Claim, results: StoredResults, success: str) -> Mapping[str, object]:
         missing = [result.key for result in row.missing]
         lacking = f"{len(row.stored)} of {len(row.results)} results are delivered; KIE has not given the others"
         delivered = replace(
             row, status=row.status if row.status in SUCCEEDED else success, shown=len(row.stored),
-            gave_up=False, reopened=False, failures=0, failing_since=None,
+            gave_up=False, reopened=False, failures=0, failing_since=None, failing=(),
             reason=lacking if missing else None, finding="results_missing" if missing else None,
         )  # fmt: skip
         return {
@@ -260,29 +245,30 @@ class Ledger:
         """
         kind = "failed" if fail.recheck_at is None else "gave_up"
         reason = {"reason": fail.reason, "until": fail.recheck_at, "kind": kind, "lock_wait": self._lock_wait}
-        statement = self._fail(**_fence(claim), **reason, task_id=row.task_id, status_read=row.status)
+        sql = self._sql_of(claim)
+        statement = sql.fail(**_fence(claim), **reason, task_id=row.task_id, status_read=row.status)
 
         async def once() -> str | None:
             async with self._application.transaction() as connection:
                 with lock_refusals(TABLE):
                     outcome = _outcome(await connection.fetchrow(*statement), kind)
                 if outcome is not None and not self._handover:
-                    await self._refund(connection, row, fail.reason)
+                    await self._refund(connection, sql, row, fail.reason)
                 return outcome
 
         async with self._failing:
             with _refusals():
                 return await self._application.run(once)
 
-    async def _refund(self, connection: Any, row: Row, reason: str) -> None:
+    async def _refund(self, connection: Any, sql: "_LedgerSql", row: Row, reason: str) -> None:
         """Call the application's hook on_failed where it is due: once for each task, or once for each generation."""
         about = {"generation_id": row.id, "task_id": row.task_id}
-        due = await connection.fetchval(*outcome_sql.REFUND_DUE(**about, id_type=self._table.id_type))
+        due = await connection.fetchval(*outcome_sql.REFUND_DUE(**about, id_type=sql.table.id_type))
         if due is None:
             return
-        call = self._refund_generation(generation_id=row.id, reason=reason)
+        call = sql.refund_generation(generation_id=row.id, reason=reason)
         if due == "task":
-            call = self._refund_task(**about, reason=reason)
+            call = sql.refund_task(**about, reason=reason)
         try:
             with lock_refusals(HOOK):
                 await connection.execute(*call)
@@ -293,6 +279,17 @@ class Ledger:
             raise Permanent(f"reconciler.on_failed threw: {error}", code="hook_failed", hint=hint) from error
         await connection.execute(*outcome_sql.REFUNDED(**about))
 
+    def is_outdated(self, claim: Claim) -> bool:
+        """Return whether the application's table is another one than when this claim was made, or cannot be used."""
+        try:
+            return claim.shape is not None and claim.shape is not self._table.shape
+        except TableChanged:
+            return True
+
+    def _sql_of(self, claim: Claim) -> "_LedgerSql":
+        """Return the statements for the table as it was when this claim was made."""
+        return self._sql.present if claim.shape is None else self._sql.of(claim.shape)
+
     async def _write_row(self, statement: Sequence[Any]) -> Mapping[str, Any] | None:
         """Run a statement that writes the application's row; return its row, or None."""
         sql, *values = statement
@@ -302,6 +299,34 @@ class Ledger:
     async def _write(self, statement: Statement, claim: Claim, **values: object) -> None:
         if await self._database.row(*statement(**_fence(claim), **values)) is None:
             raise LeaseLost
+
+
+class _LedgerSql:
+    """The statements of the ledger for one shape of the application's table."""
+
+    def __init__(self, table: TableShape, *, handover: bool) -> None:
+        self.table = table
+        self.read = ledger_sql.read(table)
+        self.rest = ledger_sql.rest(table, set_generating=False)
+        self.rest_generating = ledger_sql.rest(table, set_generating=True)
+        self.adopt = ledger_sql.adopt(table)
+        self.finish = outcome_sql.finish(table)
+        self.repair = outcome_sql.repair(table)
+        self.extend = outcome_sql.extend(table)
+        self.fail = outcome_sql.fail(table, write=not handover)
+        self.refund_task = outcome_sql.refund(table, by_task=True)
+        self.refund_generation = outcome_sql.refund(table, by_task=False)
+
+
+def _document(row: Row) -> Mapping[str, object]:
+    """Return the JSON document among the results."""
+    documents = (one.text for one in row.results if one.text and one.mime == "application/json")
+    return {"document": next(documents, None)}
+
+
+def _preview(results: StoredResults, table: TableShape) -> Mapping[str, object]:
+    """Return the preview_url that is replaced, for a table that has a column for it."""
+    return {"former_preview": results.former_preview} if table.holds_text("preview_url") else {}
 
 
 def _outcome(record: Mapping[str, Any] | None, kind: str) -> str | None:
@@ -318,14 +343,15 @@ def _receipt(asset: Asset | None) -> Mapping[str, object]:
     return {name: getattr(asset, name, None) for name in ("n", "version", "verified_by")}
 
 
-_KEPT = tuple(name for name in ledger_sql.FACTS if name not in {"sources", "results", "results_task"})
+_KEPT = tuple(name for name in ledger_sql.FACTS if name not in {"sources", "results", "failing", "results_task"})
 
 
 def _facts(row: Row) -> Mapping[str, object]:
     facts: dict[str, object] = {name: getattr(row, ledger_sql.RENAMED.get(name, name)) for name in _KEPT}
     kept = json.dumps(to_json(row.results)) if row.results else None
     facts["healed_at"] = list(row.healed_at) or None
-    more = {"sources": list(row.sources), "results": kept, "results_task": row.task_id}
+    failing = json.dumps(series.to_json(row.failing)) if row.failing else None
+    more = {"sources": list(row.sources), "results": kept, "failing": failing, "results_task": row.task_id}
     return {**facts, "seen_status": row.status, **more}
 
 
@@ -357,6 +383,7 @@ def _row(record: Mapping[str, Any]) -> Row:
     known |= {name: min(known[name], record["now"]) for name in _PAST if known.get(name) is not None}
     known["healed_at"] = tuple(known.get("healed_at") or ())
     known["results"] = results = _results(record, ours=ours)
+    known["failing"] = series.from_json(json.loads(record["failing"] or "{}"), record["now"]) if ours else ()
     # Another daemon has asked since, which keeps only addresses: the numbers stay, the addresses are asked for again.
     known["stale"] |= ours and _sources(results) != tuple(record["sources"] or ())
     assets = tuple(build(Asset, item) for item in json.loads(record["assets"] or "[]"))

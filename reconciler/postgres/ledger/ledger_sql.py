@@ -9,8 +9,11 @@ from reconciler.postgres.clock import READ_CLOCK
 from reconciler.postgres.pool import ASYNC_COMMIT, LOCK_WAIT
 from reconciler.postgres.predicates import (
     CREATED,
+    HAS_NO_TASK,
     IN_FLIGHT,
     NEVER_HAD_TASK,
+    SAME_TASK,
+    TASK,
     asset_is_result,
     begin,
     kind_of,
@@ -28,7 +31,7 @@ FACTS = (
     "task_id", "sources", "results", "stale", "key_hash", "family", "acknowledged_at", "answered_at", "completed_at",
     "took", "media_deadline", "looked_at", "looks", "misses", "unknowns", "empties", "failing_since", "empty_since",
     "empty_counted_at", "missing_since", "contradiction", "why", "finding", "gave_up", "reopened", "shown",
-    "healed_at", "results_task",
+    "failing", "healed_at", "results_task",
 )  # fmt: skip
 """The columns of `work` that keep what is known of a task; `task_id` is kept as `seen_task`.
 
@@ -36,7 +39,7 @@ FACTS = (
 the columns NEWER."""
 
 NEWER = (
-    "results", "failing_since", "empty_since", "empty_counted_at", "missing_since", "contradiction", "shown",
+    "results", "failing_since", "empty_since", "empty_counted_at", "missing_since", "contradiction", "shown", "failing",
     "healed_at",
 )  # fmt: skip
 """The columns that a daemon of 0.1.0 does not write."""
@@ -141,7 +144,7 @@ RETURNING {ASYNC_COMMIT}""")
 # The tasks that callbacks offer to a row without one: the newest and the first two, so that later callbacks cannot
 # hide them. For every other row this costs nothing.
 _OFFERED = f"""
-       CASE WHEN g.task_id IS NULL THEN ARRAY(
+       CASE WHEN {HAS_NO_TASK} THEN ARRAY(
             SELECT c.task_id FROM reconciler.callbacks c
              WHERE c.generation_id = w.generation_id AND c.at > now() - interval '14 days' AND {NEVER_HAD_TASK}
              GROUP BY c.task_id
@@ -154,15 +157,15 @@ def read(table: TableShape) -> Statement:
     Receipts from before the row had another task meanwhile do not count: they may number the results differently.
     """
     facts = ", ".join(f"w.{name}" for name in FACTS if name != "task_id")
-    since = f"CASE WHEN w.seen_task IS NOT DISTINCT FROM g.task_id THEN {past('w.task_since')} ELSE now() END"
+    since = f"CASE WHEN {SAME_TASK} THEN {past('w.task_since')} ELSE now() END"
     return Statement(f"""
-SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+SELECT g.id::text AS id, g.user_id::text AS user_id, {TASK} AS task_id, g.status::text AS status,
        {kind_of(table)} AS kind, {model_of(table)} AS model, g.asset_url,
        {asset_is_result(table)} AS asset_is_result, {text_of(table, "preview_url")} AS preview_url,
        {CREATED} AS created_at, w.seen_task, {facts}, w.locked_write, clock_timestamp() AS now, {READ_CLOCK},{_OFFERED},
-       CASE WHEN g.task_id IS NULL THEN w.refused END AS create_refusal,
+       CASE WHEN {HAS_NO_TASK} THEN w.refused END AS create_refusal,
        {since} AS task_since, (w.delivered_at < {since}) IS TRUE AS made_again,
-       (cardinality(w.former_tasks) > 0 OR w.seen_task <> g.task_id) IS TRUE AS another_task,
+       (cardinality(w.former_tasks) > 0 OR w.seen_task <> {TASK}) IS TRUE AS another_task,
        (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.n) FROM reconciler.assets a
          WHERE a.generation_id = w.generation_id AND a.task_id = w.seen_task
            AND (a.stored_at >= w.task_since) IS NOT FALSE)::text AS assets
@@ -202,7 +205,7 @@ def adopt(table: TableShape) -> Statement:
     return Statement(f"""{MINE_FIRST},
 done AS (
     UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)} FROM mine
-     WHERE g.id = :generation_id::text::{table.id_type} AND g.task_id IS NULL AND {IN_FLIGHT}
+     WHERE g.id = :generation_id::text::{table.id_type} AND {HAS_NO_TASK} AND {IN_FLIGHT}
     RETURNING g.status::text AS status),
 kept AS (
     UPDATE reconciler.work w SET {facts("coalesce(done.status, :seen_status)")}

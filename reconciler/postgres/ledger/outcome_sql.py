@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from reconciler.postgres.hooks import call
 from reconciler.postgres.ledger.ledger_sql import AT_REST, MINE, MINE_FIRST, NO_LEASE, SHOWN_ONCE, facts
-from reconciler.postgres.predicates import mark_orphans, set_task, touch
+from reconciler.postgres.predicates import TASK, mark_orphans, set_task, touch
 from reconciler.postgres.schema import NO_PREVIEW, TableShape
 from reconciler.postgres.statement import Statement
 
@@ -257,7 +257,7 @@ def fail(table: TableShape, *, write: bool) -> Statement:
 
     :until is when to look again after our own give-up, else null.
     """
-    unchanged = f"""g.id = :generation_id::text::{table.id_type} AND g.task_id IS NOT DISTINCT FROM :task_id
+    unchanged = f"""g.id = :generation_id::text::{table.id_type} AND {TASK} IS NOT DISTINCT FROM :task_id
        AND g.status = :status_read"""
     error = f", {table.error_column} = {_reason(table, table.error_column)}" if table.error_column else ""
     done = f"SELECT g.id FROM public.generations g, mine WHERE {unchanged}"

@@ -16,6 +16,7 @@ from reconciler.postgres.predicates import IS_SUCCESS, LEASE_IS_FREE
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 CLAIM = timedelta(minutes=15)
 """The shortest time for which a replica claims a delivery; the longest is twice as long.
@@ -114,21 +115,21 @@ class VerifiedDelivery:
 class VerificationQueue:
     """Reads deliveries and keeps what their audit found; `term` is a lease's length in seconds."""
 
-    def __init__(self, database: Database, table: TableShape, *, term: float) -> None:
+    def __init__(self, database: Database, table: PresentTable, *, term: float) -> None:
         self._database = database
         self._term = timedelta(seconds=term)
-        self._due = _due_sql(table)
-        self._since = _since_sql(table)
+        self._due = PerShape(table, _due_sql)
+        self._since = PerShape(table, _since_sql)
 
     async def due(self, limit: int) -> list[VerifiedDelivery]:
         """Claim up to `limit` deliveries whose audit is due, the longest overdue first."""
-        rows = await self._database.fetch(*self._due(term=self._term, limit=limit, claim=CLAIM))
+        rows = await self._database.fetch(*self._due.present(term=self._term, limit=limit, claim=CLAIM))
         return sorted((_delivery(row) for row in rows), key=lambda delivery: delivery.at)
 
     async def page(self, since: timedelta, after: VerifiedDelivery | None = None) -> list[VerifiedDelivery]:
         """Return the next deliveries within this time, the oldest first; claims nothing."""
         at, generation_id = (after.at, after.generation_id) if after else (None, "")
-        rows = await self._database.fetch(*self._since(since=since, after_at=at, after_id=generation_id))
+        rows = await self._database.fetch(*self._since.present(since=since, after_at=at, after_id=generation_id))
         return [_delivery(row) for row in rows]
 
     async def mark_intact(self, delivery: VerifiedDelivery) -> None:

@@ -31,6 +31,7 @@ from reconciler.postgres.migrations.missing_files import (
     recorded_files,
 )
 from reconciler.postgres.migrations.schema_level import ALIVE, OlderDaemon
+from reconciler.postgres.refusals import Peer
 
 __all__ = ["LockPatience", "behind", "migrate", "printed"]
 
@@ -64,7 +65,7 @@ async def migrate(
     if strict_statuses and not application:
         raise Config("--strict-statuses changes the application's table: it goes with --application")
     chosen = scripts(application=application, strict_statuses=strict_statuses)
-    connection = await translated(lambda: _connect(dsn))
+    connection = await translated(lambda: _connect(dsn), Peer.of(dsn))
     try:
         connection.add_log_listener(lambda _, message: _pass_on(message, warn))
         await translated(lambda: take_turn(connection, patience))

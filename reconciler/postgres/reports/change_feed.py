@@ -11,6 +11,7 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key, build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 OVERLAP = 100
 """How many ids before the last one seen are sent once more.
@@ -60,32 +61,21 @@ class GenerationChange:
 class ChangeFeed:
     """Looks up the rows that notifications only name; every method is one or two statements."""
 
-    def __init__(self, database: Database, table: TableShape) -> None:
+    def __init__(self, database: Database, table: PresentTable) -> None:
         self._database = database
-        self._id_type = table.id_type
-        columns = f"""g.id::text AS id, g.user_id::text AS user_id, g.status::text AS status,
-       CASE WHEN octet_length(g.asset_url::text) <= {LONGEST_ADDRESS} THEN g.asset_url::text END AS asset_url,
-       e.id AS event, coalesce(e.kind, 'status') AS kind"""
-        # Returns the rows :ids, once for each of the events :events that belongs to the row.
-        self._of = Statement(f"""
-SELECT {columns}
-  FROM public.generations g
-  LEFT JOIN reconciler.events e ON e.id = ANY(:events::bigint[]) AND e.generation_id = g.id::text
- WHERE g.id = ANY(:ids::text[]::{table.id_type}[]) ORDER BY e.id""")
-        # Returns the first :limit events after :event, of one user or of all, with the rows of now.
-        self._since = Statement(f"""
-SELECT {columns}
-  FROM reconciler.events e JOIN public.generations g ON g.id = e.generation_id::{table.id_type}
- WHERE e.id > :event AND (:user_id::text IS NULL OR g.user_id::text = :user_id) ORDER BY e.id LIMIT :limit""")
+        self._table = table
+        self._of = PerShape(table, _of_sql)
+        self._since = PerShape(table, _since_sql)
 
     async def of(self, notifications: Collection[tuple[str, int]]) -> list[GenerationChange]:
         """Return the generations of these notifications (id and event, 0 without event), once for each event.
 
         An id without a row is passed over, and an event that is not the row's.
         """
-        keys = {as_key(name, self._id_type) for name, _ in notifications} - {None}
+        shape = self._table.shape
+        keys = {as_key(name, shape.id_type) for name, _ in notifications} - {None}
         events = sorted({event for _, event in notifications if event})
-        rows = await self._database.fetch(*self._of(ids=list(keys), events=events))
+        rows = await self._database.fetch(*self._of.of(shape)(ids=list(keys), events=events))
         return [build(GenerationChange, row) for row in rows]
 
     async def newest(self) -> int:
@@ -104,5 +94,28 @@ SELECT {columns}
         if event > row["newest"] or row["newest"] - event > FARTHEST:
             return None
         before = min(event - OVERLAP, (row["late"] or event) - 1)
-        rows = await self._database.fetch(*self._since(event=max(before, 0), user_id=user_id, limit=MOST + 1))
+        statement = self._since.present(event=max(before, 0), user_id=user_id, limit=MOST + 1)
+        rows = await self._database.fetch(*statement)
         return [build(GenerationChange, row) for row in rows] if len(rows) <= MOST else None
+
+
+_COLUMNS = f"""g.id::text AS id, g.user_id::text AS user_id, g.status::text AS status,
+       CASE WHEN octet_length(g.asset_url::text) <= {LONGEST_ADDRESS} THEN g.asset_url::text END AS asset_url,
+       e.id AS event, coalesce(e.kind, 'status') AS kind"""
+
+
+def _of_sql(table: TableShape) -> Statement:
+    """Read and return the rows :ids, once for each of the events :events that belongs to the row."""
+    return Statement(f"""
+SELECT {_COLUMNS}
+  FROM public.generations g
+  LEFT JOIN reconciler.events e ON e.id = ANY(:events::bigint[]) AND e.generation_id = g.id::text
+ WHERE g.id = ANY(:ids::text[]::{table.id_type}[]) ORDER BY e.id""")
+
+
+def _since_sql(table: TableShape) -> Statement:
+    """Read and return the first :limit events after :event, of one user or of all, with the rows of now."""
+    return Statement(f"""
+SELECT {_COLUMNS}
+  FROM reconciler.events e JOIN public.generations g ON g.id = e.generation_id::{table.id_type}
+ WHERE e.id > :event AND (:user_id::text IS NULL OR g.user_id::text = :user_id) ORDER BY e.id LIMIT :limit""")

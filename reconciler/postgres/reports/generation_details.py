@@ -12,11 +12,13 @@ from typing import Any
 from uuid import UUID
 
 from reconciler.domain.model import SUCCEEDED
+from reconciler.domain.transfer import Transfer
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import CREATED, asset_is_result, kind_of, model_of, text_of
+from reconciler.postgres.predicates import CREATED, TASK, asset_is_result, kind_of, model_of, text_of
 from reconciler.postgres.records import build
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ class Bookkeeping:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """The instance that claimed last; host, pid and seen_at are None when it has ended."""
+    """The instance that claimed last; the rest is None when it has ended, or is a command, which reports nothing.
+
+    `seen_at` is the time of its last report.
+    """
 
     instance: UUID
     host: str | None
@@ -132,7 +137,11 @@ class ResultCounts:
 
 @dataclass(frozen=True, slots=True)
 class GenerationDetails:
-    """All of it at the database's `now`; `work` is None before the first visit, `replicas` counts those alive."""
+    """All of it at the database's `now`; `work` is None before the first visit, `replicas` counts those alive.
+
+    `transfer` is what the holder has reported at `holder.seen_at`, `asking` for how many seconds KIE had not answered
+    it then; both are None where the lease has ended, and where the report names no such step.
+    """
 
     generation: ApplicationRow
     work: Bookkeeping | None
@@ -142,6 +151,8 @@ class GenerationDetails:
     callbacks: tuple[datetime, ...]
     replicas: int
     now: datetime
+    transfer: Transfer | None = None
+    asking: float | None = None
 
     @property
     def known(self) -> Bookkeeping | None:
@@ -180,14 +191,15 @@ class GenerationDetails:
 class GenerationDetailsReader:
     """Reads details of generations; `alive` is how long a silent replica counts as alive."""
 
-    def __init__(self, database: Database, table: TableShape, *, alive: timedelta) -> None:
+    def __init__(self, database: Database, table: PresentTable, *, alive: timedelta) -> None:
         self._database = database
         self._alive = alive
-        self._details = _details_sql(table)
+        self._details = PerShape(table, _details_sql)
 
     async def read(self, ids: Sequence[str]) -> tuple[GenerationDetails, ...]:
         """Return the details of those generations that exist, the oldest first."""
-        rows = await self._database.fetch(*self._details(ids=list(ids), alive=self._alive)) if ids else []
+        statement = self._details.present(ids=list(ids), alive=self._alive)
+        rows = await self._database.fetch(*statement) if ids else []
         found = [row["id"] for row in rows]
         assets = await self._by_id(_ASSETS, found)
         events = await self._by_id(_EVENTS, found)
@@ -202,6 +214,8 @@ class GenerationDetailsReader:
                 callbacks=tuple(callback["at"] for callback in callbacks[row["id"]]),
                 replicas=row["replicas"],
                 now=row["now"],
+                transfer=_transfer(row),
+                asking=row["asking"],
             )
             for row in rows
         )
@@ -231,6 +245,20 @@ _RESULTS = """(
          FROM jsonb_array_elements(w.results) WITH ORDINALITY AS one (result, place))::text"""
 
 
+def _reported(what: str) -> str:
+    """Return what the holder of `w` has reported about it in this list, NULL without a running lease."""
+    path = f"$.{what}[*] ? (@.generation_id == $id)"
+    named = f"jsonb_path_query_first(i.doing, '{path}'::jsonpath, jsonb_build_object('id', w.generation_id))"
+    return f"CASE WHEN w.lease_until > now() THEN {named} END"
+
+
+def _transfer(record: Mapping[str, Any]) -> Transfer | None:
+    if record["transfer"] is None:
+        return None
+    # One report gives the rate of the whole stage.
+    return Transfer.from_json(json.loads(record["transfer"]), instance=str(record["instance"])).measured((), 0.0)
+
+
 def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
     plain = tuple(source.partition("?")[0] for source in record["sources"] or ())
     results = tuple(build(AnnouncedResult, one) for one in json.loads(record["results"] or "[]"))
@@ -240,15 +268,17 @@ def _bookkeeping(record: Mapping[str, Any]) -> Bookkeeping:
 def _details_sql(table: TableShape) -> Statement:
     """Read the rows :ids with their bookkeeping and the instance that claimed last; return one row each.
 
-    Of the results neither texts nor addresses are read: they are long, and addresses may be signed.
+    Of that instance's report only what is about the row. Of the results neither texts nor addresses are read: they are
+    long, and addresses may be signed.
     """
     work = ", ".join(f"w.{field.name}" for field in fields(Bookkeeping) if field.name != "results")
     return Statement(f"""
-SELECT g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+SELECT g.id::text AS id, g.user_id::text AS user_id, {TASK} AS task_id, g.status::text AS status,
        {kind_of(table)} AS kind, {model_of(table)} AS model,
        {text_of(table, "provider")} AS provider, {text_of(table, table.error_column)} AS error,
        g.asset_url::text AS asset_url, {asset_is_result(table)} AS asset_is_result, {CREATED} AS created_at,
        w.generation_id IS NOT NULL AS kept, {work}, {_RESULTS} AS results, w.instance, i.host, i.pid, i.seen_at,
+       ({_reported("transfers")})::text AS transfer, ({_reported("asking")} ->> 'seconds')::float8 AS asking,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS replicas,
        clock_timestamp() AS now
   FROM public.generations g

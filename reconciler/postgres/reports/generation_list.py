@@ -21,12 +21,13 @@ from reconciler.domain.model import DurationModel
 from reconciler.domain.poll_interval import duration_model
 from reconciler.errors import Permanent
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import kind_of, model_of, text_of
+from reconciler.postgres.predicates import TASK, kind_of, model_of, text_of
 from reconciler.postgres.records import as_key
 from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 OF_ONE_TASK = 20
 """The most rows with the same task that are returned, the newest."""
@@ -81,16 +82,10 @@ class ListedGeneration:
 class GenerationList:
     """Reads the application's rows; `scope` tells which of them count as stuck."""
 
-    def __init__(self, database: Database, table: TableShape, scope: ReportScope) -> None:
+    def __init__(self, database: Database, table: PresentTable, scope: ReportScope) -> None:
         self._database = database
-        self._table = table
         self._scope = scope
-        self._user_type, self._id_type = _comparable(table.columns["user_id"]), _comparable(table.id_type)
-        self._stuck = report_sql.stuck(table)
-        self._select = f"""
-SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.id
-  LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
-  LEFT JOIN reconciler.pace p ON p.model = {model_of(table)} AND p.mu IS NOT NULL"""
+        self._sql = PerShape(table, _ListSql)
 
     async def page(
         self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
@@ -99,19 +94,21 @@ SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.
 
         Permanent (code "bad_cursor") for a place that is none.
         """
+        sql = self._sql.present
         values: dict[str, object] = {"limit": limit}
-        where = self._where(values, user_id, statuses, self._behind(values, "<", after))
-        return await self._page(_picked(f"public.generations g {where}", _NEWEST), values, after)
+        where = sql.where(values, user_id, statuses, sql.behind(values, "<", after))
+        return await self._page(sql, _picked(f"public.generations g {where}", _NEWEST), values, after)
 
     async def stuck(
         self, user_id: str | None, *, statuses: Sequence[str] | None = None, after: str | None = None, limit: int = 50
     ) -> tuple[ListedGeneration, ...]:
         """Return the rows that are in flight for too long, the oldest first, each with `why`; else like `page`."""
+        sql = self._sql.present
         values: dict[str, object] = {"limit": limit, "stuck_after": self._scope.stuck_after, **self._scope.owned}
-        where = self._where(values, user_id, statuses, self._behind(values, ">", after))
-        source = f"late JOIN public.generations g ON g.id = late.id::{self._table.id_type} {where}"
-        picked = f"late AS MATERIALIZED ({self._stuck}), {_picked(source, _OLDEST, why='late.why')}"
-        return await self._page(picked, values, after, order=_OLDEST)
+        where = sql.where(values, user_id, statuses, sql.behind(values, ">", after))
+        source = f"late JOIN public.generations g ON g.id = late.id::{sql.table.id_type} {where}"
+        picked = f"late AS MATERIALIZED ({sql.stuck}), {_picked(source, _OLDEST, why='late.why')}"
+        return await self._page(sql, picked, values, after, order=_OLDEST)
 
     async def one(self, generation_id: str, user_id: str | None = None) -> ListedGeneration | None:
         """Return this row, None where there is none or it belongs to another user (None: any user)."""
@@ -120,36 +117,39 @@ SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.
 
     async def these(self, ids: Sequence[str], user_id: str | None = None) -> tuple[ListedGeneration, ...]:
         """Return those of these rows that exist and belong to this user (None: any user), the newest first."""
-        keys = [key for key in (as_key(name, self._table.id_type) for name in ids) if key is not None]
+        sql = self._sql.present
+        keys = [key for key in (as_key(name, sql.table.id_type) for name in ids) if key is not None]
         values: dict[str, object] = {"ids": keys, "limit": len(keys)}
-        where = self._where(values, user_id, None, f"g.id = ANY(:ids::text[]::{self._id_type}[])")
-        return await self._fetch(_picked(f"public.generations g {where}", _NEWEST), values)
+        where = sql.where(values, user_id, None, f"g.id = ANY(:ids::text[]::{sql.id_type}[])")
+        return await self._fetch(sql, _picked(f"public.generations g {where}", _NEWEST), values)
 
     async def of_task(self, task_id: str, user_id: str) -> tuple[ListedGeneration, ...]:
         """Return this user's rows of a task, the newest first."""
         # PostgreSQL takes no NUL in a name. No task has such a name; the statement runs all the same, so that the
         # answer takes as long as any other.
         values: dict[str, object] = {"task_id": task_id if task_id.isprintable() else "", "limit": OF_ONE_TASK}
-        where = self._where(values, user_id, None, "g.task_id = :task_id")
-        return await self._fetch(_picked(f"public.generations g {where}", _NEWEST), values)
+        sql = self._sql.present
+        where = sql.where(values, user_id, None, "g.task_id = :task_id")
+        return await self._fetch(sql, _picked(f"public.generations g {where}", _NEWEST), values)
 
     async def with_result(self, url: str, user_id: str | None) -> tuple[ListedGeneration, ...]:
         """Return the newest of this user's rows (None: all users') that have this address among their results."""
-        if not self._table.has("result_urls") or not url.isprintable() or len(url) > LONGEST_ADDRESS:
+        sql = self._sql.present
+        if not sql.table.has("result_urls") or not url.isprintable() or len(url) > LONGEST_ADDRESS:
             return ()
         values: dict[str, object] = {"url": url, "searched": SEARCHED, "limit": OF_ONE_TASK}
         recent = f"""recent AS MATERIALIZED (
-    SELECT g.id, g.created_at, g.result_urls FROM public.generations g {self._where(values, user_id, None, "true")}
+    SELECT g.id, g.created_at, g.result_urls FROM public.generations g {sql.where(values, user_id, None, "true")}
      ORDER BY {_NEWEST} LIMIT :searched),"""
-        picked = _picked(f"recent g WHERE {_may_hold_url(self._table)}", _NEWEST)
-        found = await self._fetch(f"{recent} {picked}", values)
+        picked = _picked(f"recent g WHERE {_may_hold_url(sql.table)}", _NEWEST)
+        found = await self._fetch(sql, f"{recent} {picked}", values)
         return tuple(row for row in found if url in row.result_urls)
 
     async def _page(
-        self, picked: str, values: Mapping[str, object], after: str | None, *, order: str = _NEWEST
+        self, sql: "_ListSql", picked: str, values: Mapping[str, object], after: str | None, *, order: str = _NEWEST
     ) -> tuple[ListedGeneration, ...]:
         try:
-            return await self._fetch(picked, values, order=order)
+            return await self._fetch(sql, picked, values, order=order)
         except asyncpg.DataError as error:
             if after is None:
                 raise
@@ -157,18 +157,31 @@ SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.
             raise _bad_cursor() from error
 
     async def _fetch(
-        self, picked: str, values: Mapping[str, object], *, order: str = _NEWEST
+        self, sql: "_ListSql", picked: str, values: Mapping[str, object], *, order: str = _NEWEST
     ) -> tuple[ListedGeneration, ...]:
-        statement = _statement(f"WITH {picked} {self._select} ORDER BY {order}")
+        statement = _statement(f"WITH {picked} {sql.select} ORDER BY {order}")
         records = await self._database.fetch(*statement(**values))
         listed = []
         for record in records:
-            listed.append(_listed(record, self._table))
+            listed.append(_listed(record, sql.table))
             # A row's lists may take a millisecond, and a page has a hundred rows.
             await asyncio.sleep(0)
         return tuple(listed)
 
-    def _where(
+
+class _ListSql:
+    """The parts of the list's statements for one shape of the application's table."""
+
+    def __init__(self, table: TableShape) -> None:
+        self.table = table
+        self.id_type = _comparable(table.id_type)
+        self.stuck = report_sql.stuck(table)
+        self.select = f"""
+SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.id
+  LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
+  LEFT JOIN reconciler.pace p ON p.model = {model_of(table)} AND p.mu IS NOT NULL"""
+
+    def where(
         self, values: dict[str, object], user_id: str | None, statuses: Sequence[str] | None, condition: str
     ) -> str:
         """Return the WHERE clause of these conditions, and put its values into `values`."""
@@ -177,27 +190,28 @@ SELECT {_columns(table)} FROM picked JOIN public.generations g ON g.id = picked.
             values["statuses"] = list(statuses)
             conditions.append("g.status = ANY(:statuses)")
         if user_id is not None:
-            key = as_key(user_id, self._table.columns["user_id"])
+            user_type = self.table.columns["user_id"]
+            key = as_key(user_id, user_type)
             if key is not None:
                 values["user_id"] = key
-            conditions.append("false" if key is None else f"g.user_id = :user_id::text::{self._user_type}")
+            conditions.append("false" if key is None else f"g.user_id = :user_id::text::{_comparable(user_type)}")
         return f"WHERE {' AND '.join(conditions)}"
 
-    def _behind(self, values: dict[str, object], than: str, after: str | None) -> str:
+    def behind(self, values: dict[str, object], than: str, after: str | None) -> str:
         """Return the condition for rows behind a place, and put its values into `values`."""
         if after is None:
             return "true"
         time, generation_id = _place(after)
-        key = as_key(generation_id, self._table.id_type)
+        key = as_key(generation_id, self.table.id_type)
         if key is None:
             raise _bad_cursor()
         values["after_id"] = key
-        place = f":after_id::text::{self._id_type}"
+        place = f":after_id::text::{self.id_type}"
         if time is None:
             # Rows without a time come before all others.
             return f"(g.created_at IS NOT NULL OR g.id {than} {place})"
         values["after_time"] = time
-        return f"(g.created_at, g.id) {than} (:after_time::text::{self._table.columns['created_at']}, {place})"
+        return f"(g.created_at, g.id) {than} (:after_time::text::{self.table.columns['created_at']}, {place})"
 
 
 def cursor(row: ListedGeneration) -> str:
@@ -259,7 +273,7 @@ def _columns(table: TableShape) -> str:
         return f"CASE WHEN octet_length({text}) <= {_LONGEST_LIST} THEN {text} END"
 
     completed = f"coalesce({moment('completed_at')}, w.delivered_at)" if table.has("completed_at") else "w.delivered_at"
-    return f"""g.id::text AS id, g.user_id::text AS user_id, g.task_id::text AS task_id, g.status::text AS status,
+    return f"""g.id::text AS id, g.user_id::text AS user_id, {TASK} AS task_id, g.status::text AS status,
        {kind_of(table)} AS kind, {model_of(table)} AS model,
        {bounded("prompt")} AS prompt, {bounded(table.error_column)} AS error,
        {bounded("asset_url")} AS asset_url, {bounded("preview_url")} AS preview_url,

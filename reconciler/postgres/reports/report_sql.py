@@ -7,11 +7,14 @@ rows from others take :providers and :task_pattern (`eligibility.owned`).
 from reconciler.postgres.eligibility import owned, unstored
 from reconciler.postgres.predicates import (
     CREATED,
+    HAS_NO_TASK,
     IN_FLIGHT,
     IS_SUCCESS,
     OVERDUE,
     SAME_TASK,
+    TASK,
     TASK_ID_IS_INDEXED,
+    WAITING_SINCE,
     asset_is_result,
     kind_of,
     model_of,
@@ -19,11 +22,11 @@ from reconciler.postgres.predicates import (
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 
-# A row that got another task, or its first one late, waits for that one.
-_SINCE = f"greatest({CREATED}, CASE WHEN w.seen_task = g.task_id THEN w.task_since END)"
-_AGE = f"extract(epoch FROM now() - {_SINCE})::float8"
+_AGE = f"extract(epoch FROM now() - {WAITING_SINCE})::float8"
+# The row waits, or has ended in the way that our last visit saw. Who ended it since has no finding any more.
+_AS_LAST_SEEN = f"({IN_FLIGHT} OR w.seen_status = g.status::text)"
 # We called createTask for the row, and do not know whether KIE has made a task.
-_IN_DOUBT = "(g.task_id IS NULL AND w.ordered_at IS NOT NULL)"
+_IN_DOUBT = f"({HAS_NO_TASK} AND w.ordered_at IS NOT NULL)"
 
 # Returns one row of figures: events to send, the notification queue, replicas alive (seen within :alive), overdue rows.
 OUTBOX = Statement(f"""
@@ -63,6 +66,12 @@ SELECT DISTINCT unnest(sources) AS source FROM (
 """
 """Returns the sources of rows that wait because a result's host is not on the list."""
 
+SOURCES_FAILING = Statement("""
+SELECT DISTINCT unnest(sources) AS source FROM (
+    SELECT sources FROM reconciler.work
+     WHERE due_at IS NOT NULL AND (failing->'source'->>'count')::integer >= :least LIMIT 100) AS w""")
+"""Returns the sources of rows whose results could not be fetched at least :least times in a row."""
+
 SEARCHABLE = f"SELECT pg_relation_size(to_regclass('public.generations')) < 64 << 20 OR {TASK_ID_IS_INDEXED}"
 """Returns whether the whole table can be searched for a task while a person waits: it is small, or has an index."""
 
@@ -84,24 +93,40 @@ def in_flight(table: TableShape) -> Statement:
     """Return our rows in flight by status, with the longest wait and how many wait for longer than :stuck_after."""
     return Statement(f"""
 SELECT g.status::text AS status, count(*) AS rows, max({_AGE}) AS oldest,
-       count(*) FILTER (WHERE {_SINCE} < now() - :stuck_after::interval) AS stuck
+       count(*) FILTER (WHERE {WAITING_SINCE} < now() - :stuck_after::interval) AS stuck
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
  WHERE {IN_FLIGHT} AND {owned(table)} GROUP BY g.status""")
 
 
 def waiting(table: TableShape) -> Statement:
-    """Return by finding the rows that will be visited again: how many, how many that KIE does not answer about.
+    """Return by finding how many rows will be visited again, and how many of their results expire within :soon.
 
-    Also how many whose results expire within :soon, and the seconds until the first of them does.
+    Also the seconds until the first of them does. A row that has ended since our last visit does not count.
     """
     undelivered = "w.media_deadline IS NOT NULL AND w.shown IS NULL AND NOT (w.reopened AND w.delivered_at IS NOT NULL)"
     return Statement(f"""
 SELECT w.finding, count(*) AS rows,
-       count(*) FILTER (WHERE (w.misses >= 3 OR w.why LIKE 'KIE: path_silent%') AND {IN_FLIGHT}) AS unheard,
        count(*) FILTER (WHERE {undelivered} AND w.media_deadline < now() + :soon::interval) AS expiring,
        extract(epoch FROM min(w.media_deadline) FILTER (WHERE {undelivered}) - now())::float8 AS left
   FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
- WHERE w.due_at IS NOT NULL AND {SAME_TASK} GROUP BY w.finding""")
+ WHERE w.due_at IS NOT NULL AND {SAME_TASK} AND {_AS_LAST_SEEN} GROUP BY w.finding""")
+
+
+def failing(table: TableShape) -> Statement:
+    """Return the sides that have failed rows at least :least times in a row: how many rows, and since when, in seconds.
+
+    Also the sentence that most of these rows rest with. Rows whose user sees a failure do not count, and no row that
+    storage refuses for good: that is another finding.
+    """
+    waits = f"({IN_FLIGHT} OR ({IS_SUCCESS} AND w.seen_status = g.status::text))"
+    return Statement(f"""
+SELECT f.side, count(*) AS rows, extract(epoch FROM now() - min((f.series->>'since')::timestamptz))::float8 AS seconds,
+       mode() WITHIN GROUP (ORDER BY f.series->>'reason') AS reason
+  FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
+ CROSS JOIN LATERAL jsonb_each(w.failing) AS f(side, series)
+ WHERE w.due_at IS NOT NULL AND {SAME_TASK} AND {waits} AND (f.series->>'count')::integer >= :least
+   AND NOT (f.side = 'storage' AND w.finding IS NOT DISTINCT FROM 'storage_refuses')
+ GROUP BY f.side""")
 
 
 def last_day(table: TableShape) -> Statement:
@@ -127,7 +152,7 @@ def stuck(table: TableShape) -> str:
     As text, because the list of generations builds on it.
     """
     return f"""
-SELECT g.id::text AS id, g.task_id::text AS task_id, {kind_of(table)} AS kind,
+SELECT g.id::text AS id, {TASK} AS task_id, {kind_of(table)} AS kind,
        {model_of(table)} AS model, g.status::text AS status,
        {CREATED} AS created_at, {_AGE} AS age, w.due_at,
        CASE WHEN w.generation_id IS NULL THEN 'no replica has looked at it yet'
@@ -135,11 +160,14 @@ SELECT g.id::text AS id, g.task_id::text AS task_id, {kind_of(table)} AS kind,
             WHEN {_IN_DOUBT} THEN 'createTask: outcome unknown since '
                  || to_char(w.ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC') || '; '
                  || coalesce(w.why, 'waiting for its callback')
-            ELSE coalesce(w.why, 'waiting for its first poll') END AS why,
+            WHEN w.why IS NOT NULL THEN w.why
+            WHEN w.lease_until > now() THEN 'a visit is under way'
+            WHEN w.looks > 0 THEN 'its last visit ended without a reason'
+            ELSE 'waiting for its first poll' END AS why,
        CASE WHEN {SAME_TASK} THEN w.finding END AS finding,
        CASE WHEN {SAME_TASK} THEN coalesce(w.looks, 0) ELSE 0 END AS looks
   FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
- WHERE {IN_FLIGHT} AND {_SINCE} < now() - :stuck_after::interval AND {owned(table)}
+ WHERE {IN_FLIGHT} AND {WAITING_SINCE} < now() - :stuck_after::interval AND {owned(table)}
  ORDER BY g.created_at, g.id"""
 
 

@@ -5,15 +5,16 @@ flight are found by the partial index, deliveries by our own bookkeeping: while 
 reads a table of millions from end to end.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
-from reconciler.domain.findings import Snapshot
+from reconciler.domain.failures.series import SEVERAL, Side
+from reconciler.domain.findings import FailingSide, Finding, FindingThresholds, Snapshot, findings
 from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules, host_listed
 from reconciler.postgres.eligibility import addresses
 from reconciler.postgres.pool import Database
@@ -22,6 +23,7 @@ from reconciler.postgres.reports import report_sql
 from reconciler.postgres.reports.generation_details import GenerationDetails, GenerationDetailsReader
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
+from reconciler.postgres.table_reader import PerShape, PresentTable
 
 DAY = timedelta(hours=24)
 
@@ -56,8 +58,10 @@ class StatusReport:
     """The last 24 hours by time of creation, and the rows in flight or stuck now; times in seconds.
 
     `generating` counts the rows of the 24 hours that have not ended; files and bytes were delivered in that time.
+    `findings` are those that the tables show; what only a running daemon knows is in its log and its metrics.
     """
 
+    findings: tuple[Finding, ...]
     total: int
     success: int
     failed: int
@@ -91,6 +95,14 @@ class StuckGeneration:
 
 
 @dataclass(frozen=True, slots=True)
+class InFlight:
+    """How many of our rows are in flight, and for how many seconds the one that waits longest has waited."""
+
+    rows: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class StuckPage:
     """One page of the walk over all rows for a backfill; `upto` is where the next page continues, None at the end."""
 
@@ -102,27 +114,20 @@ class StuckPage:
 class Reports:
     """Reads the application's table and our bookkeeping."""
 
-    def __init__(self, database: Database, table: TableShape, scope: ReportScope | None = None) -> None:
+    def __init__(self, database: Database, table: PresentTable, scope: ReportScope | None = None) -> None:
         self._database = database
-        self._id_type = table.id_type
+        self._table = table
         self._scope = scope or ReportScope()
         self._details = GenerationDetailsReader(database, table, alive=self._scope.alive)
-        self._in_flight = report_sql.in_flight(table)
-        self._waiting = report_sql.waiting(table)
-        self._last_day = report_sql.last_day(table)
-        self._delivered = report_sql.delivered(table)
-        self._stuck = Statement(report_sql.stuck(table))
-        self._known = report_sql.known(table)
-        self._unhealed_first = report_sql.unhealed(table, first=True)
-        self._unhealed = report_sql.unhealed(table, first=False)
+        self._sql = PerShape(table, _ReportStatements)
 
     async def snapshot(self) -> Snapshot:
         """Return the figures of the tables; those that only a process knows (listener, sweeps) keep neutral values."""
         in_flight = await self._rows_in_flight()
-        waiting = await self._database.fetch(*self._waiting(soon=ADDRESS_LIFE / 2))
+        waiting = await self._database.fetch(*self._sql.present.waiting(soon=ADDRESS_LIFE / 2))
         outbox = await self._outbox()
-        hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._id_type))
-        findings = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
+        hooks = await self._database.fetch(*report_sql.HOOKS(id_type=self._table.shape.id_type))
+        resting = {row["finding"]: row["rows"] for row in waiting if row["finding"]}
         return Snapshot(
             in_flight={row["status"]: row["rows"] for row in in_flight},
             canary_age=0.0,
@@ -130,11 +135,11 @@ class Reports:
             listening=True,
             oldest=max((row["oldest"] for row in in_flight), default=None),
             stuck=sum(row["stuck"] for row in in_flight),
-            unreachable=sum(row["unheard"] for row in waiting),
+            failing=await self._sides_failing(),
             expiring=sum(row["expiring"] for row in waiting),
             media_deadline=min((row["left"] for row in waiting if row["left"] is not None), default=None),
-            waiting=findings,
-            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in findings else (),
+            waiting=resting,
+            unlisted_hosts=await self._unlisted_hosts() if "host_unlisted" in resting else (),
             unannounced=outbox["unannounced"] if self._scope.announces else 0,
             unannounced_age=(outbox["unannounced_age"] or 0.0) if self._scope.announces else 0.0,
             events_dead=outbox["dead"] if self._scope.announces else 0,
@@ -147,17 +152,19 @@ class Reports:
         )
 
     async def status(self) -> StatusReport:
-        """Return the figures of the last 24 hours and of this moment."""
-        day = await self._database.row(*self._last_day(within=DAY, **self._scope.owned))
-        times = await self._database.row(*self._delivered(within=DAY, **self._scope.owned))
+        """Return the open findings, and the figures of the last 24 hours and of this moment."""
+        day = await self._database.row(*self._sql.present.last_day(within=DAY, **self._scope.owned))
+        times = await self._database.row(*self._sql.present.delivered(within=DAY, **self._scope.owned))
         stored = await self._database.row(*report_sql.STORED(within=DAY))
         in_flight = await self._rows_in_flight()
         outbox = await self._outbox()
+        thresholds = FindingThresholds(stuck_after=self._scope.stuck_after)
         assert day is not None
         assert times is not None
         assert stored is not None
         total, success = day["total"], day["success"]
         return StatusReport(
+            findings=findings(await self.snapshot(), thresholds),
             total=total,
             success=success,
             failed=day["failed"],
@@ -175,12 +182,17 @@ class Reports:
 
     async def stuck(self) -> tuple[StuckGeneration, ...]:
         """Return the generations in flight for too long, the oldest first."""
-        statement = self._stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
+        statement = self._sql.present.stuck(stuck_after=self._scope.stuck_after, **self._scope.owned)
         return tuple(build(StuckGeneration, row) for row in await self._database.fetch(*statement))
+
+    async def in_flight(self) -> InFlight:
+        """Return how many generations are in flight, and the longest wait of them."""
+        rows = await self._rows_in_flight()
+        return InFlight(sum(row["rows"] for row in rows), max((row["oldest"] for row in rows), default=None))
 
     async def details(self, generation_id: str) -> GenerationDetails | None:
         """Return the details of one generation, None when there is no such row."""
-        key = as_key(generation_id, self._id_type)
+        key = as_key(generation_id, self._table.shape.id_type)
         found = await self._details.read([key]) if key is not None else ()
         return found[0] if found else None
 
@@ -202,7 +214,7 @@ class Reports:
         if not task_id.isprintable():
             return ()
         if not await self._database.value(report_sql.SEARCHABLE):
-            known = await self._database.fetch(*self._known(task_id=task_id))
+            known = await self._database.fetch(*self._sql.present.known(task_id=task_id))
             if known:
                 return tuple(row["id"] for row in known)
         return tuple(row["id"] for row in await self._database.fetch(*report_sql.EVERYWHERE(task_id=task_id)))
@@ -211,7 +223,8 @@ class Reports:
         """Read the next `limit` rows by id and return those that say success without an asset of ours."""
         rules = self._scope.address_rules
         values = {"limit": limit, **addresses(rules), **self._scope.owned}
-        statement = self._unhealed_first(**values) if after is None else self._unhealed(after=after, **values)
+        sql = self._sql.present
+        statement = sql.unhealed_first(**values) if after is None else sql.unhealed(after=after, **values)
         *found, end = await self._database.fetch(*statement)
         return StuckPage(
             found=tuple(
@@ -225,17 +238,53 @@ class Reports:
         )
 
     async def _rows_in_flight(self) -> Sequence[asyncpg.Record]:
-        return await self._database.fetch(*self._in_flight(stuck_after=self._scope.stuck_after, **self._scope.owned))
+        statement = self._sql.present.in_flight(stuck_after=self._scope.stuck_after, **self._scope.owned)
+        return await self._database.fetch(*statement)
 
     async def _outbox(self) -> asyncpg.Record:
         row = await self._database.row(*report_sql.OUTBOX(alive=self._scope.alive, term=self._scope.alive / 2))
         assert row is not None
         return row
 
+    async def _sides_failing(self) -> Mapping[Side, FailingSide]:
+        failing = {
+            row["side"]: FailingSide(row["rows"], row["seconds"], row["reason"])
+            for row in await self._database.fetch(*self._sql.present.failing(least=SEVERAL))
+        }
+        if "source" in failing:
+            sources = await self._database.fetch(*report_sql.SOURCES_FAILING(least=SEVERAL))
+            failing["source"] = replace(failing["source"], hosts=_hosts(row["source"] for row in sources))
+        return failing
+
     async def _unlisted_hosts(self) -> tuple[str, ...]:
         sources = [row["source"] for row in await self._database.fetch(report_sql.UNLISTED)]
-        hosts = {urlsplit(source).hostname for source in sources if not host_listed(source, self._scope.result_hosts)}
-        return tuple(sorted(host for host in hosts if host))
+        return _hosts(source for source in sources if not host_listed(source, self._scope.result_hosts))
+
+
+def _hosts(sources: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({host for source in sources if (host := _host(source))}))
+
+
+def _host(source: str) -> str | None:
+    try:
+        return urlsplit(source).hostname
+    except ValueError:
+        return None
+
+
+class _ReportStatements:
+    """The statements of the reports for one shape of the application's table."""
+
+    def __init__(self, table: TableShape) -> None:
+        self.in_flight = report_sql.in_flight(table)
+        self.waiting = report_sql.waiting(table)
+        self.failing = report_sql.failing(table)
+        self.last_day = report_sql.last_day(table)
+        self.delivered = report_sql.delivered(table)
+        self.stuck = Statement(report_sql.stuck(table))
+        self.known = report_sql.known(table)
+        self.unhealed_first = report_sql.unhealed(table, first=True)
+        self.unhealed = report_sql.unhealed(table, first=False)
 
 
 def _to_tenths(seconds: float | None) -> float | None:

@@ -20,7 +20,8 @@ from reconciler.worker.periodic.leadership import Leadership
 class InstanceHeartbeat:
     """Keeps this instance's row and its lease on the lead; `watched` says whether a reader follows what it does.
 
-    `stir` makes the worker look for what is due, after the database's clock was set.
+    `stir` makes the worker look for what is due, after the database's clock was set. `lasting` returns whether a step
+    of a visit takes so long that a person may ask about it.
     """
 
     heartbeat: Heartbeat
@@ -28,7 +29,9 @@ class InstanceHeartbeat:
     activity: Callable[[], Mapping[str, object]]
     metrics: Metrics
     stir: Callable[[], None] = lambda: None
+    lasting: Callable[[], bool] = lambda: False
     watched: bool = field(default=False, init=False)
+    _showed_lasting: bool = field(default=False, init=False)
     _required_version: str | None = field(default=None, init=False)
     _outdated: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -44,6 +47,7 @@ class InstanceHeartbeat:
         """Write what this instance is doing."""
         # If it fails, there is no watcher until the next heartbeat says otherwise.
         self.watched = False
+        self._showed_lasting = self.lasting()
         result = await self.heartbeat.beat(self.activity())
         self.watched = result.watched
         if result.required_version is not None:
@@ -58,9 +62,12 @@ class InstanceHeartbeat:
         assert self._required_version is not None
         raise outdated(self._required_version)
 
-    async def show_if_watched(self) -> None:
-        """Write it only while a reader follows this instance."""
-        if self.watched:
+    async def show_if_needed(self) -> None:
+        """Write it while a reader follows this instance or a step lasts, and once more when no step lasts any longer.
+
+        Else a step that has ended would be shown until the next heartbeat.
+        """
+        if self.watched or self._showed_lasting or self.lasting():
             await self.show()
 
     async def leave(self) -> None:

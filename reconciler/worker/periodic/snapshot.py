@@ -13,6 +13,7 @@ from reconciler.metrics import Metrics
 from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import missing
 from reconciler.postgres.reports.reports import Reports
+from reconciler.postgres.table_reader import TableReader
 from reconciler.worker.periodic.leadership import Leadership
 from reconciler.worker.periodic.probes import Probes
 from reconciler.worker.periodic.sweep import Sweep
@@ -29,6 +30,7 @@ class SnapshotRefresh:
 
     reports: Reports
     database: Database
+    table: TableReader
     metrics: Metrics
     leadership: Leadership
     sweep: Sweep
@@ -55,9 +57,21 @@ class SnapshotRefresh:
             log.warning("finding.open", finding=finding.name, count=finding.count, says=finding.says, do=finding.do)
 
     async def _snapshot(self) -> Snapshot:
-        """The figures of the tables, with those that only this process knows."""
+        """The figures of the tables, with those that only this process knows.
+
+        While the application's table cannot be used, there are no figures of it.
+        """
+        trouble = self.table.trouble
+        tables = (
+            Snapshot({}, 0.0, 0.0, listening=True, table_trouble=trouble) if trouble else await self.reports.snapshot()
+        )
+        failing = dict(tables.failing)
+        if (storage := self.probes.storage_failing) is not None:
+            # Rows that wait for storage say more than a check of it.
+            failing.setdefault("storage", storage)
         return replace(
-            await self.reports.snapshot(),
+            tables,
+            failing=failing,
             listening=self.sweep.listener.listening,
             canary_age=self.sweep.listener.canary_age,
             sweep_age=self.sweep.age,

@@ -57,7 +57,9 @@ class Sweep:
         return time.monotonic() - self._finished_at
 
     async def run_once(self) -> None:
-        """Take up new rows, and make the worker look for what is due."""
+        """Take up new rows, forget deleted ones, and make the worker look for what is due."""
+        if forgotten := await self.claims.deleted_rows.forget():
+            log.info("sweep.forgotten", generations=forgotten)
         found = await self.claims.discover()
         if found:
             log.info("sweep.found", generations=found)

@@ -42,6 +42,18 @@ def row_security(*, early: bool = True) -> Refused:
     return denied("new row violates row-level security policy", early=early)
 
 
+def fault(status: int) -> Refused:
+    """What the server says where a project is restricted (402) or paused (540), its database slow (544), else 500."""
+    match status:
+        case 402:
+            return Refused("402", "ExceedStorageSizeQuota", "exceed_storage_size_quota", "Exceeded storage size quota")
+        case 540:
+            return Refused("540", "ProjectPaused", "ProjectPaused", "Project is paused")
+        case 544:
+            return Refused("544", "DatabaseTimeout", "DatabaseTimeout", "The connection to the database timed out")
+    return Refused("500", "Internal", "InternalError", "Internal Server Error")
+
+
 def no_bucket() -> Refused:
     return Refused("404", "Bucket not found", "NoSuchBucket", "Bucket not found")
 

@@ -15,7 +15,7 @@ from aiohttp import web
 Kind = Literal[
     "html",  # a gateway's page with `status`, body drained
     "no_route",  # a gateway's 404 in JSON
-    "error",  # the server's own HTTP 500 with `status` in the body
+    "error",  # the server's own error: 402, 540 or 544 where `status` is that, else 500
     "limited",  # 429 with Retry-After `seconds`
     "garbage",  # 200 with a page instead of JSON
     "slow",  # the right answer after `seconds`

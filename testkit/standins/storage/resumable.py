@@ -97,7 +97,8 @@ class Resumable:
         if bucket is None:
             raise TusRefused(404, "Bucket not found")
         length, mime = int(request.headers.get("Upload-Length", "0")), said.get("contentType", "")
-        if bucket.file_size_limit is not None and length > bucket.file_size_limit:
+        limits = [limit for limit in (bucket.file_size_limit, self._server.project_limit) if limit is not None]
+        if limits and length > min(limits):
             raise TusRefused(413, "Maximum size exceeded")
         if mime and not bucket.takes(mime):
             raise TusRefused(415, f"mime type {mime} is not supported")

@@ -44,6 +44,7 @@ class SupabaseStorage:
         self.shelf = Shelf()
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
+        self.project_limit: int | None = None
         self.direct = direct
         self.secret = secret or secrets.token_hex(32)
         self.closing = asyncio.Event()
@@ -192,7 +193,7 @@ class SupabaseStorage:
             case "garbage":
                 return answers.page(200)
             case "error":
-                return Refused("500", "Internal", "InternalError", "Internal Server Error").response()
+                return answers.fault(fault.status).response()
             case "limited":
                 limited = Refused("429", "too_many_connections", "SlowDown", "Too many").response()
                 limited.headers["Retry-After"] = f"{fault.seconds:g}"

@@ -195,7 +195,7 @@ async def test_a_table_that_refuses_the_order_is_422_and_one_that_refuses_all_is
     answer = await order(api.operator, userId="nobody in particular")
     assert (answer.status_code, answer.json()["error"]) == (422, "user_malformed")
     assert api.readiness_gate.services is not None
-    strict = replace(api.parts.table, needed=frozenset({"credits"}))
+    strict = replace(api.parts.table.shape, needed=frozenset({"credits"}))
     api.readiness_gate.services.task_creator.requests._table = strict
     answer = await order(api.operator)
     assert (answer.status_code, answer.json()["error"]) == (500, "config")

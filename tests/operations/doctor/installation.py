@@ -12,9 +12,10 @@ from typing import Any
 
 import asyncpg
 
-from reconciler import settings
+from reconciler import __version__, settings
 from reconciler.bootstrap import doctor
 from reconciler.operations.doctor import Check
+from reconciler.postgres.migrations.schema_level import LEVEL
 from reconciler.simulator import Simulator
 from testkit.standins.storage import Bucket, SupabaseStorage
 
@@ -35,6 +36,7 @@ class Installation:
             "DATABASE_URL": self.dsn,
             "KIE_API_KEY": KEY,
             "KIE_MARKET_BASE_URL": self.kie.url,
+            "RECONCILER_HTTP_PORT": "0",
             "RECONCILER_SPOOL_DIR": str(self.folder / "spool"),
             "SUPABASE_URL": self.storage.url,
             "SUPABASE_SERVICE_ROLE_KEY": self.storage.key,
@@ -66,12 +68,25 @@ class Installation:
 async def installation(
     dsn: str, folder: Path, bucket: Bucket | None = None, **options: Any
 ) -> AsyncIterator[Installation]:
-    """`options` are the simulator's."""
+    """`options` are the simulator's. One daemon is alive, as far as the database knows."""
+    await heartbeat(dsn)
     async with (
         Simulator(keys=(KEY,), limits=False, **options) as kie,
         SupabaseStorage({"generations": bucket or Bucket()}) as storage,
     ):
         yield Installation(dsn, kie, storage, folder)
+
+
+async def heartbeat(dsn: str, version: str = __version__) -> None:
+    """Write what a daemon writes that is alive, for the time of a test."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        """INSERT INTO reconciler.instances (id, host, pid, version, seen_at, level)
+           VALUES (gen_random_uuid(), 'here', 1, $1, now() + interval '10 minutes', $2)""",
+        version,
+        LEVEL,
+    )
+    await connection.close()
 
 
 def not_ok(checks: dict[str, Check]) -> dict[str, str]:

@@ -13,4 +13,4 @@ async def test_an_error_of_the_database_is_named_without_its_message() -> None:
 
     answer = await attempt(read, within=10)
 
-    assert answer == NotKnown("the database refuses the question (InvalidTextRepresentationError)")
+    assert answer == NotKnown("the database refuses the question (InvalidTextRepresentationError, SQLSTATE 22P02)")

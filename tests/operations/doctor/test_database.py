@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from reconciler.operations.doctor import NAMES, NotKnown, database, judge_clock, judged
+from reconciler.operations.doctor.activity import judge_replicas
 from reconciler.operations.doctor.database import DatabaseConnection, DatabaseServer
 from testkit.standins.pooler import LIMITS, pooler
 from testkit.waiting import until
@@ -154,7 +155,7 @@ def test_facts_that_could_not_be_read_are_not_looked_at() -> None:
     nothing = NotKnown("no answer within 10 s")
     for check in (
         database.judge_listen(nothing),
-        judged("replicas", nothing, lambda versions: database.judge_replicas(versions, "1")),
+        judged("replicas", nothing, lambda versions: judge_replicas(versions, "1", 0)),
         judged("realtime", nothing, database.judge_realtime),
     ):
         assert (check.word, check.says[:15]) == ("warn", "not looked at: ")

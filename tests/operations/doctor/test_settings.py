@@ -1,8 +1,14 @@
-"""What `doctor` says about the settings, and about names that only look like settings."""
+"""What `doctor` says about the settings, about names that only look like settings, and about the port of `run`."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
+from aiohttp import web
 
 from reconciler import settings
 from tests.operations.doctor.installation import Installation, not_ok
@@ -22,7 +28,8 @@ async def test_names_that_are_no_settings_are_listed_with_the_nearest_setting(
 
 async def test_a_task_pattern_that_only_python_can_read_fails(shared: Installation) -> None:
     checks = await shared.examine(RECONCILER_TASK_PATTERN="(?P<id>[0-9a-f]+)")
-    assert not_ok(checks) == {"settings": "FAIL"}
+    unread = dict.fromkeys(("ignored_rows", "deliveries", "findings"), "warn")
+    assert not_ok(checks) == {"settings": "FAIL", "preflight": "FAIL", **unread}
     assert "RECONCILER_TASK_PATTERN" in checks["settings"].says
     assert "PostgreSQL" in checks["settings"].do
 
@@ -39,3 +46,40 @@ async def test_results_from_every_private_host_are_a_warning(shared: Installatio
     checks = await shared.examine(RECONCILER_ALLOW_PRIVATE_HOSTS="true", RECONCILER_RESULT_HOSTS="*")
     assert not_ok(checks) == {"settings": "warn"}
     assert "RECONCILER_RESULT_HOSTS" in checks["settings"].says
+
+
+@asynccontextmanager
+async def listening(answer: str) -> AsyncIterator[str]:
+    """A program that listens on a port of its own, and answers every request with this text; yields the port."""
+
+    async def respond(_: web.BaseRequest) -> web.Response:
+        return web.Response(text=answer)
+
+    runner = web.ServerRunner(web.Server(respond))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield str(runner.addresses[0][1])
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(("answer", "word"), [("ok\n", "ok"), ("another program", "FAIL"), ("ok\nand more", "FAIL")])
+async def test_a_port_is_free_or_a_daemons_or_taken(shared: Installation, answer: str, word: str) -> None:
+    async with listening(answer) as port:
+        taken = (await shared.examine(RECONCILER_HTTP_PORT=port))["http_port"]
+    assert taken.word == word
+    assert (f"cannot listen on 127.0.0.1 port {port}" in taken.says) == (word == "FAIL")
+    free = (await shared.examine(RECONCILER_HTTP_PORT=port))["http_port"]
+    assert (free.word, f"can listen on 127.0.0.1 port {port}" in free.says) == ("ok", True)
+
+
+async def test_an_address_that_this_machine_does_not_have_fails(shared: Installation) -> None:
+    check = (await shared.examine(RECONCILER_HTTP_HOST="192.0.2.1"))["http_port"]
+    assert (check.word, "RECONCILER_HTTP_HOST" in check.do) == ("FAIL", True)
+
+
+async def test_a_port_on_which_another_program_speaks_no_http_fails(shared: Installation) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = str(server.sockets[0].getsockname()[1])
+        check = (await shared.examine(RECONCILER_HTTP_PORT=port))["http_port"]
+    assert (check.word, f"port {port}" in check.says) == ("FAIL", True)

@@ -23,9 +23,28 @@ PROBE_CHECKS = ("upload", "public_read", "delete")
 
 async def test_the_probe_is_stored_read_by_a_stranger_and_removed(shared: Installation) -> None:
     assert not_ok(await shared.examine()) == {}
-    written = {name for name in shared.storage.history if "/_doctor/" in name}
+    written = {name for name in shared.storage.history if "/_doctor/image/probe-" in name}
     assert len(written) == 1
     assert shared.storage.requests["public"] == 1
+    assert shared.storage.objects == {}
+
+
+async def test_the_probe_is_stored_where_the_results_are(shared: Installation, rows_dsn: str) -> None:
+    async with pooled(rows_dsn) as pool:
+        for user, seconds in (("older", -90), ("newest", -60), ("unproven", -30)):
+            row = await add(pool, "success", task_id=user)
+            await keep(pool, row, delivered_at_in=seconds)
+            await store(pool, row, [10], task_id=user, proven=user != "unproven")
+            await pool.execute(
+                """UPDATE reconciler.assets SET path = $1, stored_at = now() + $2 * interval '1 second'
+                    WHERE generation_id = $3""",
+                f"{user}/video/one_0.mp4",
+                seconds,
+                row,
+            )
+        await shared.examine()
+    (written,) = shared.storage.history
+    assert written.startswith("generations/newest/video/probe-")
     assert shared.storage.objects == {}
 
 
@@ -168,3 +187,41 @@ async def test_without_a_spool_directory_the_probe_is_left_out(shared: Installat
     checks = await shared.examine(RECONCILER_SPOOL_DIR=str(tmp_path / "taken" / "spool"))
     assert not_ok(checks) == {"spool": "FAIL", **dict.fromkeys(PROBE_CHECKS, "warn")}
     assert checks["bucket"].word == "ok"
+
+
+@pytest.mark.parametrize(
+    ("limit", "word", "says"),
+    [
+        (None, "ok", "any size"),
+        (50 * MIB, "ok", "the project takes 50.0 MiB and refuses 100.0 MiB"),
+        (50 * MIB - 1, "warn", "the project takes no object of 50.0 MiB"),
+        (1000, "warn", "the project takes no object of 50.0 MiB"),
+    ],
+)
+async def test_the_size_limit_of_the_project_is_asked_for_without_sending_a_byte(
+    shared: Installation, limit: int | None, word: str, says: str
+) -> None:
+    shared.storage.project_limit = limit
+    check = (await shared.examine())["bucket_rules"]
+    assert (check.word, says in check.says) == (word, True)
+    assert shared.storage.requests["patch"] == 0
+    assert shared.storage.resumable.uploads == {}
+    assert shared.storage.objects == {}
+
+
+async def test_a_project_that_refuses_what_was_stored_lately_fails(shared: Installation, rows_dsn: str) -> None:
+    async with pooled(rows_dsn) as pool:
+        row = await add(pool, "success", kind="image")
+        await keep(pool, row, delivered_at_in=-60)
+        await store(pool, row, [60 * MIB])
+        shared.storage.project_limit = 60 * MIB
+        assert (await shared.examine())["bucket_rules"].word == "ok"
+        shared.storage.project_limit = 60 * MIB - 1
+        check = (await shared.examine())["bucket_rules"]
+    assert (check.word, "60.0 MiB" in check.says, "FILE_SIZE_LIMIT" in check.do) == ("FAIL", True, True)
+
+
+async def test_a_limit_that_storage_does_not_tell_is_said_and_blames_nothing(shared: Installation) -> None:
+    shared.storage.faults.add("create", Fault("html", status=503))
+    check = (await shared.examine())["bucket_rules"]
+    assert (check.word, "size limit is not known: storage failed: 503" in check.says) == ("ok", True)

@@ -14,11 +14,12 @@ import pytest
 
 from reconciler import __version__
 from reconciler.operations.doctor import Check, database, table
+from reconciler.operations.doctor.activity import judge_replicas
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.postgres.migrations.missing_files import missing_files
 from reconciler.postgres.schema import statuses
 from testkit.tables import older_table
-from tests.operations.doctor.installation import Installation, not_ok, run
+from tests.operations.doctor.installation import Installation, heartbeat, not_ok, run
 
 CHECKS: dict[str, Callable[[Any], Awaitable[Check]]] = {
     "schema": lambda owner: judged(table.judge_schema, missing_files(owner)),
@@ -28,7 +29,7 @@ CHECKS: dict[str, Callable[[Any], Awaitable[Check]]] = {
     "indexes": lambda owner: judged(table.judge_indexes, table.read_indexes(owner)),
     "realtime": lambda owner: judged(database.judge_realtime, database.read_publications(owner)),
     "replicas": lambda owner: judged(
-        lambda versions: database.judge_replicas(versions, __version__),
+        lambda versions: judge_replicas(versions, __version__, 0),
         database.read_versions(owner, timedelta(minutes=1)),
     ),
 }
@@ -111,6 +112,7 @@ async def test_the_table_of_an_older_application_is_ok(empty_dsn: str, shared: I
         "INSERT INTO reconciler.work (generation_id, due_at) SELECT id::text, now() FROM public.generations"
     )
     await connection.close()
+    await heartbeat(empty_dsn)
     checks = await shared.examine(DATABASE_URL=empty_dsn)
     assert not_ok(checks) == {}
     assert "no row has a task that KIE still knows" in checks["kie_models"].says
@@ -144,7 +146,7 @@ async def test_a_publication_that_carries_the_table_is_named(owner: Any) -> None
 
 @pytest.mark.parametrize(
     ("others", "word"),
-    [((), "ok"), ((__version__, __version__), "ok"), ((__version__, "0.0.1"), "warn"), (("0.0.1",), "warn")],
+    [((), "warn"), ((__version__, __version__), "ok"), ((__version__, "0.0.1"), "warn"), (("0.0.1",), "warn")],
 )
 async def test_daemons_of_different_versions_are_a_warning(owner: Any, others: tuple[str, ...], word: str) -> None:
     for version, ago in [("0.0.0", "1 hour"), *((each, "1 second") for each in others)]:

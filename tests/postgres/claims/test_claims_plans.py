@@ -120,13 +120,15 @@ async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
     name = await books.pool.fetchval("SELECT id::text FROM public.generations LIMIT 1")
     wakes = {"ids": [name], "leases": [uuid.uuid4()], "triggers": ["notify"]}
     room = {"limit": 5, "ended": 1, "first_look": FIRST_LOOK}
-    plan = await planned(books, *claims._woken(term=TERM, instance=uuid.uuid4(), **wakes, **room, **claims._eligible))
+    plan = await planned(
+        books, *claims._woken.present(term=TERM, instance=uuid.uuid4(), **wakes, **room, **claims._eligible)
+    )
     assert scanned(plan) == set()
 
 
 async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
     claims = books.claims()
-    plan = await planned(books, *claims._discover(term=TERM, **claims._eligible))
+    plan = await planned(books, *claims._discover.present(term=TERM, **claims._eligible))
     assert "generations" not in scanned(plan)
     assert "generations_reconciler_open" in {index for _, _, index in plan}
 
@@ -140,7 +142,7 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
     name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
     claims = books.claims()
     read = ledger_sql.read(books.table)
-    for statement in (read(ids=[name]), claims._discover(term=TERM, **claims._eligible)):
+    for statement in (read(ids=[name]), claims._discover.present(term=TERM, **claims._eligible)):
         plan = await planned(books, *statement)
         assert "callbacks_generation" in {index for _, _, index in plan}, statement[0]
         assert "callbacks" not in scanned(plan), statement[0]

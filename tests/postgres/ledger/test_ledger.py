@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from reconciler.domain.failures.series import FailureSeries
 from reconciler.domain.model import Fail, Result, Row
 from reconciler.domain.results import from_addresses
 from reconciler.errors import LeaseLost
@@ -42,6 +43,10 @@ FACTS = {
     "gave_up": True,
     "reopened": True,
     "shown": 1,
+    "failing": (
+        FailureSeries("source", 3, NOW - timedelta(seconds=9), "fetch: gone"),
+        FailureSeries("storage", 1, NOW - timedelta(seconds=10), "store: timeout"),
+    ),
     "healed_at": (NOW - timedelta(hours=1), NOW),
 }
 

@@ -119,7 +119,7 @@ async def test_createtasks_own_answer_in_the_same_moment_wins_and_harms_nothing(
     row, claim = await books.held(generation_id)
     async with books.pool.acquire() as creating, creating.transaction():
         await creating.execute("UPDATE public.generations SET task_id = 'task-7', status = 'generating'")
-        adopting = asyncio.ensure_future(books.ledger().adopt(row, claim, "task-7"))
+        adopting = asyncio.ensure_future(books.ledger(lock_wait=30).adopt(row, claim, "task-7"))
         await until(lambda: books.pool.fetchval(WAITS), what="a statement that waits for a lock")
     assert not await adopting
     again = (await books.ledger().read([generation_id]))[generation_id].row

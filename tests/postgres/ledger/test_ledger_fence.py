@@ -143,5 +143,5 @@ async def test_many_ends_succeed_beside_an_application_that_locks_many_rows(book
                 for row, _ in reversed(held):
                     await connection.execute("UPDATE public.generations SET prompt = 'x' WHERE id::text = $1", row.id)
 
-    finishing = [books.ledger().finish(row, claim, delivered()) for row, claim in held]
+    finishing = [books.ledger(lock_wait=30).finish(row, claim, delivered()) for row, claim in held]
     assert await asyncio.gather(application(), *finishing) == [None, *["succeeded"] * 6]

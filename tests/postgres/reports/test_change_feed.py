@@ -120,7 +120,7 @@ async def test_looking_up_a_hundred_rows_reads_no_table_from_end_to_end(dsn: str
         ids = [str(row["id"]) for row in await books.pool.fetch("SELECT id FROM public.generations LIMIT 100")]
         newest = await feed.newest()
         for events in ([], list(range(newest - 500, newest))):
-            assert scanned(await planned(books, *feed._of(ids=ids, events=events))) == set()
+            assert scanned(await planned(books, *feed._of.present(ids=ids, events=events))) == set()
         await books.pool.execute("UPDATE reconciler.events SET at = at + id * interval '1 second'")
         await books.pool.execute("ANALYZE reconciler.events")
         assert scanned(await planned(books, *_BEFORE(event=newest - 10))) == set()

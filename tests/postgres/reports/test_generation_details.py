@@ -81,6 +81,49 @@ async def test_of_announced_results_neither_addresses_nor_texts_are_read(pool: A
     assert (case.results.announced, case.results.missing) == (3, ("#2",))
 
 
+async def test_what_the_holder_reports_about_the_row_is_read_while_its_lease_lasts(pool: Any, reports: Reports) -> None:
+    instance, stranger = uuid4(), uuid4()
+    moves, asked, ended = await add(pool, task_id="a"), await add(pool, task_id="b"), await add(pool, task_id="c")
+    for row, lease in ((moves, 20), (asked, 20), (ended, -1)):
+        await keep(pool, row, instance=instance, lease=uuid4(), lease_until_in=lease)
+    transfers = [
+        {"generation_id": row, "n": 1, "stage": "store", "done": 40, "total": 90, "seconds": 8.0}
+        for row in ("another", moves, ended)
+    ]
+    report = {"transfers": transfers, "asking": [{"generation_id": asked, "seconds": 4.5}], "held": 3}
+    for replica, doing in ((instance, report), (stranger, {"transfers": [{**transfers[1], "generation_id": asked}]})):
+        await pool.execute(
+            "INSERT INTO reconciler.instances (id, host, pid, version, doing) VALUES ($1, 'here', 42, '0', $2)",
+            replica, json.dumps(doing),
+        )  # fmt: skip
+
+    found = {case.generation.id: case for case in await reports.details_of([moves, asked, ended])}
+
+    assert (found[asked].transfer, found[asked].asking) == (None, 4.5)
+    assert (found[ended].transfer, found[ended].asking) == (None, None)
+    transfer = found[moves].transfer
+    assert transfer is not None
+    assert (transfer.instance, transfer.n, transfer.stage) == (str(instance), 1, "store")
+    assert (transfer.done, transfer.total, transfer.bytes_per_second) == (40, 90, 5.0)
+    assert found[moves].asking is None
+
+
+@pytest.mark.parametrize("report", [None, "null", "{}", '{"transfers": 3, "asking": {"generation_id": 1}}'])
+async def test_a_replica_that_reports_nothing_of_it_hides_nothing_else(
+    pool: Any, reports: Reports, report: str | None
+) -> None:
+    row, instance = await add(pool), uuid4()
+    await keep(pool, row, instance=instance, lease=uuid4(), lease_until_in=20)
+    await pool.execute(
+        "INSERT INTO reconciler.instances (id, host, pid, version, doing) VALUES ($1, 'here', 42, '0', $2)",
+        instance, report,
+    )  # fmt: skip
+
+    (case,) = await reports.explain(row)
+
+    assert (case.held, case.transfer, case.asking) == (True, None, None)
+
+
 async def test_a_row_without_bookkeeping_has_details_too(pool: Any, reports: Reports) -> None:
     row = await add(pool, "queued")
 

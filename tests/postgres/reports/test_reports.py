@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from reconciler.domain.object_keys import AddressRules
 from reconciler.postgres.pool import Database
 from reconciler.postgres.reports import report_sql
-from reconciler.postgres.reports.reports import Reports, ReportScope
+from reconciler.postgres.reports.reports import InFlight, Reports, ReportScope
 from reconciler.postgres.schema import TableShape, introspect
 from reconciler.postgres.statement import Statement
 from testkit.rows import HOUR, OURS, THEIRS, add, keep, store
@@ -139,6 +139,27 @@ async def test_stuck_lists_the_oldest_first_with_the_reason(
     assert [one.id for one in await patient.stuck()] == [polled]
 
 
+async def test_only_a_row_that_nobody_has_asked_kie_about_waits_for_its_first_poll(pool: Any, reports: Reports) -> None:
+    facts = ({}, {"lease_until_in": 20}, {"looks": 2}, {"looks": 2, "why": "KIE says waiting"})
+    for hours, known in enumerate(facts, start=1):
+        await keep(pool, await add(pool, "generating", (9 - hours) * HOUR), **known)
+
+    assert [one.why for one in await reports.stuck()] == [
+        "waiting for its first poll", "a visit is under way", "its last visit ended without a reason",
+        "KIE says waiting",
+    ]  # fmt: skip
+
+
+async def test_how_many_are_in_flight_is_told_with_the_longest_wait(pool: Any, reports: Reports) -> None:
+    assert await reports.in_flight() == InFlight(0, None)
+    for age in (HOUR, 2 * HOUR):
+        await add(pool, "generating", age)
+    await add(pool, "success", 3 * HOUR)
+
+    found = await reports.in_flight()
+    assert (found.rows, found.oldest) == (2, pytest.approx(7200, abs=5))
+
+
 async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports: Reports) -> None:
     anew = await add(pool, "queued", 30 * 24 * HOUR)
     stuck = await add(pool, "queued", 30 * 24 * HOUR)
@@ -156,28 +177,75 @@ async def test_a_row_that_got_another_task_waits_for_that_one(pool: Any, reports
 
 
 async def test_the_snapshot_counts_what_waits_by_its_finding(pool: Any, reports: Reports) -> None:
-    for finding, misses in ((None, 0), (None, 2), ("key_rejected", 3), ("key_rejected", 9), ("parked", 4)):
+    for finding in (None, None, "key_rejected", "key_rejected", "parked"):
         row = await add(pool, "generating", HOUR)
-        await keep(pool, row, finding=finding, misses=misses, due_at_in=5)
+        await keep(pool, row, finding=finding, due_at_in=5)
     done = await add(pool, "failed", HOUR)
-    await keep(pool, done, finding="parked", misses=9)  # has no due time: no action is needed
+    await keep(pool, done, finding="parked", seen_status="failed")  # has no due time: no action is needed
     await add(pool, "queued")
 
     snapshot = await reports.snapshot()
 
     assert snapshot.in_flight == {"generating": 5, "queued": 1}
     assert snapshot.waiting == {"key_rejected": 2, "parked": 1}
-    assert (snapshot.unreachable, snapshot.stuck) == (3, 5)
+    assert snapshot.stuck == 5
     assert snapshot.oldest == pytest.approx(3600, abs=5)
 
 
-async def test_rows_that_are_not_asked_about_because_kies_page_is_silent_count_as_unreachable(
-    pool: Any, reports: Reports
+@pytest.mark.parametrize("status", ["cancelled", "success", "failed"])
+async def test_a_row_that_somebody_has_ended_leaves_its_finding_before_its_next_visit(
+    pool: Any, reports: Reports, status: str
 ) -> None:
-    for why in ("KIE: path_silent, the page of KIE /a says nothing", "fetch: host_silent, the host a says nothing"):
-        await keep(pool, await add(pool, "generating", HOUR), why=why, due_at_in=5)
+    row = await add(pool, "generating")
+    failing = series_json(storage=(3, 60, "store: storage_5xx"))
+    facts = {"finding": "host_unlisted", "failing": failing, "media_deadline_in": 5}
+    await keep(pool, row, seen_status="generating", due_at_in=500, **facts)
+    before = await reports.snapshot()
+    await pool.execute("UPDATE public.generations SET status = $1", status)
+    after = await reports.snapshot()
 
-    assert (await reports.snapshot()).unreachable == 1
+    assert (before.waiting, set(before.failing), before.expiring) == ({"host_unlisted": 1}, {"storage"}, 1)
+    assert (after.waiting, after.failing, after.expiring) == ({}, {}, 0)
+
+
+async def test_a_success_that_is_being_mended_keeps_its_finding(pool: Any, reports: Reports) -> None:
+    row = await add(pool, "success", asset_url=f"{OURS}/one.png")
+    await keep(
+        pool, row, seen_status="success", due_at_in=5, finding="row_refused",
+        failing=series_json(storage=(9, 60, "store: timeout")),
+    )  # fmt: skip
+
+    snapshot = await reports.snapshot()
+
+    assert (snapshot.waiting, set(snapshot.failing)) == ({"row_refused": 1}, {"storage"})
+
+
+async def test_the_snapshot_counts_each_side_that_fails_rows_by_itself(pool: Any, reports: Reports) -> None:
+    both = series_json(kie=(2, 5, "KIE: timeout"), storage=(3, 100, "store: storage_5xx, full"))
+    once = series_json(storage=(4, 700, "prove: timeout"))
+    kie = series_json(kie=(3, 30, "KIE: not_json, HTTP 520"))
+    for failing in (both, both, once, kie, None):
+        await keep(pool, await add(pool), failing=failing, misses=9, due_at_in=5)
+    refused = await add(pool)
+    await keep(pool, refused, failing=once, finding="storage_refuses", due_at_in=5)
+    await keep(pool, await add(pool), failing=once)  # has no due time
+
+    failing = (await reports.snapshot()).failing
+
+    assert set(failing) == {"kie", "storage"}
+    assert (failing["storage"].rows, failing["storage"].reason) == (3, "store: storage_5xx, full")
+    assert failing["storage"].seconds == pytest.approx(700, abs=5)
+    assert (failing["kie"].rows, failing["kie"].reason) == (1, "KIE: not_json, HTTP 520")
+
+
+async def test_the_hosts_of_results_that_cannot_be_fetched_are_named(pool: Any, reports: Reports) -> None:
+    failing = series_json(source=(3, 5, "fetch: timeout"))
+    sources = ["https://cdn.example.net/a.png?sig=1", "https://[", "https://b.example.net:8443/b.png"]
+    await keep(pool, await add(pool), failing=failing, sources=sources, due_at_in=5)
+    others = ["https://good.example.net/a.png"]
+    await keep(pool, await add(pool), sources=others, due_at_in=5)
+
+    assert (await reports.snapshot()).failing["source"].hosts == ("b.example.net", "cdn.example.net")
 
 
 async def test_the_snapshot_counts_results_past_half_of_their_addresses_life(pool: Any, reports: Reports) -> None:
@@ -303,6 +371,17 @@ async def test_stuck_and_the_figures_read_the_partial_index_of_a_large_table(
         nodes = list(_nodes(json.loads(plan)[0]["Plan"]))
         assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "generations" for node in nodes)
         assert any(node.get("Index Name", "").startswith(index) for node in nodes), sql
+
+
+def series_json(**sides: tuple[int, float, str]) -> str:
+    """Return failures in a row as the ledger keeps them: count, seconds since the first one, last sentence."""
+    now = datetime.now(UTC)
+    return json.dumps(
+        {
+            side: {"count": count, "since": (now - timedelta(seconds=age)).isoformat(), "reason": reason}
+            for side, (count, age, reason) in sides.items()
+        }
+    )
 
 
 def _nodes(plan: dict[str, Any]) -> Any:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import pytest
 from structlog.testing import capture_logs
 
 from reconciler.bootstrap.periodic import periodic_tasks
+from reconciler.errors import Transient
+from testkit.standins.storage import Fault
 from tests.worker.rig import Rig
+
+
+async def test_a_storage_that_is_away_is_known_before_any_result_waits_for_it(supabase_rig: Rig) -> None:
+    assert supabase_rig.storage is not None
+    async with supabase_rig.instance() as parts:
+        periodic = periodic_tasks(parts)
+        probe, snapshot = periodic.scheduler.tasks["bucket"], periodic.snapshot
+        await periodic.heartbeat.run_once()
+        supabase_rig.storage.faults.add("bucket", Fault("html", status=503), times=2)
+        for _ in range(2):
+            with pytest.raises(Transient):
+                await probe.run_once()
+        await snapshot.run_once()
+        assert snapshot.last is not None
+        storage = snapshot.last.failing["storage"]
+        assert (storage.rows, storage.reason) == (0, "check: storage_5xx, storage failed: 503")
+        assert storage.seconds > 0
+        await probe.run_once()
+        await snapshot.run_once()
+        assert snapshot.last.failing == {}
 
 
 async def test_a_bucket_that_becomes_private_is_a_finding_until_it_is_public_again(supabase_rig: Rig) -> None:

@@ -83,5 +83,5 @@ async def test_a_run_that_a_stop_cancels_is_no_error_in_the_log(
 async def test_the_log_calls_every_task_by_its_documented_name(parts: Parts) -> None:
     assert set(built(parts).scheduler.tasks) == {
         "beat", "make_up", "sweep", "attend", "show", "audit", "tidy",
-        "snapshot", "pace", "credit", "bucket", "upkeep", "hooks",
+        "snapshot", "stuck", "pace", "credit", "bucket", "upkeep", "hooks",
     }  # fmt: skip

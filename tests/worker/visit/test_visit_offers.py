@@ -29,9 +29,11 @@ async def offer(rig: Rig, generation_id: str, task_id: str) -> None:
     await rig.pool.execute(sql, task_id, generation_id, body)
 
 
-async def orphaned(rig: Rig, *, age: float = 0.0, **order: Unpack[TaskSpec]) -> tuple[str, str]:
+async def orphaned(
+    rig: Rig, *, age: float = 0.0, none: str | None = None, **order: Unpack[TaskSpec]
+) -> tuple[str, str]:
     """A row without its task's id, and the task, which a callback offers; the ids of both."""
-    generation_id = await rig.insert(None, age=age)
+    generation_id = await rig.insert(none, age=age)
     made: TaskSpec = {"callback_url": address(generation_id), **order}
     task_id = rig.kie.add_task(**made)
     await offer(rig, generation_id, task_id)
@@ -46,10 +48,11 @@ async def resting(rig: Rig, generation_id: str) -> Any:
     return work
 
 
+@pytest.mark.parametrize("none", [None, ""])
 async def test_a_task_whose_id_was_lost_is_found_by_its_callback_and_delivered_in_the_same_visit(
-    rig: Rig, parts: Parts
+    rig: Rig, parts: Parts, none: str | None
 ) -> None:
-    generation_id, task_id = await orphaned(rig)
+    generation_id, task_id = await orphaned(rig, none=none)
     with capture_logs() as lines:
         visited = await rig.visit(parts, generation_id, Trigger.CALLBACK)
     assert isinstance(visited.decision, Finish)
