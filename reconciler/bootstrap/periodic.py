@@ -63,11 +63,7 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     sweep = Sweep(parts.claims, parts.worker, metrics, listener_status, settings.sweep_seconds)
     keys = [key.key_hash for key in parts.keys]
     probes = Probes(parts.kie, parts.store, leadership, metrics, keys)
-    thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
-    alive = alive_within(settings.lease_seconds)
-    snapshot = SnapshotRefresh(
-        parts.reports, database, parts.table, metrics, leadership, sweep, probes, thresholds, alive
-    )
+    snapshot = _snapshot_refresh(parts, leadership, sweep, probes)
     stuck_log = StuckLog(StuckRows(database, parts.table, report_scope(settings)), leadership)
     poll_stats = PollStats(database, parts.table, rate=settings.poll_rate * len(keys))
     update = partial(update_poll_statistics, poll_stats, leadership, parts.policy)
@@ -102,6 +98,14 @@ def periodic_tasks(parts: Parts, sender: WebhookSender | None = None) -> Periodi
     scheduler = Scheduler(tasks)
     watch = TableWatch(parts.table, parts.claims, database.table_doubted, parts.worker.stir)
     return PeriodicTasks(scheduler, pulse, sweep, heartbeat, snapshot, watch)
+
+
+def _snapshot_refresh(parts: Parts, leadership: Leadership, sweep: Sweep, probes: Probes) -> SnapshotRefresh:
+    settings = parts.settings
+    thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
+    alive = alive_within(settings.lease_seconds)
+    database, table = parts.database, parts.table
+    return SnapshotRefresh(parts.reports, database, table, parts.metrics, leadership, sweep, probes, thresholds, alive)
 
 
 def _activity(parts: Parts) -> dict[str, object]:

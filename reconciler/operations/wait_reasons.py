@@ -284,6 +284,13 @@ _BY_SENTENCE: Iterable[tuple[str, Meaning]] = (
     ("KIE says ", Meaning("KIE has accepted the task and has not finished it.", "Wait: KIE is asked again by itself.")),
     ("KIE gives ", _BY_FINDING["over_limit"]),
     (
+        "a statement does not fit the table",
+        Meaning(
+            "The application's table has changed since this attempt began.",
+            "Wait: the table is read again. If it stays, `kie-reconciler doctor` says what the table lacks.",
+        ),
+    ),
+    (
         r"\d+ of \d+ results are stored",
         Meaning(
             "KIE announced more results than it has given.",
