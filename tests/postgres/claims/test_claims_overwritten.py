@@ -100,7 +100,6 @@ async def test_a_row_that_rests_because_it_was_overwritten_too_often_is_not_woke
 async def test_the_sweep_comes_round_to_every_delivery(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims_module, "WALK", 2)
     ids = [await delivered_row(books, task_id=f"task-{n}") for n in range(7)]
-    await books.pool.execute("ALTER TABLE public.generations DISABLE TRIGGER USER")
     await books.pool.execute(f"UPDATE public.generations SET asset_url = '{THEIRS}'")
     instance = books.claims()
     found = [await instance.discover() for _ in range(4)]
