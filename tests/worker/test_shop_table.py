@@ -185,7 +185,7 @@ async def test_a_preview_at_the_provider_is_mended_with_the_asset(shop: Rig, bui
 async def test_the_shops_own_preview_and_its_state_stay(shop: Rig, built: Parts) -> None:
     generation_id = await shop_insert(shop.pool, shop.kie.add_task())
     await shop.books.change(generation_id, f"preview_url = '{CDN}'")
-    if "preview_status" in built.table.columns:
+    if "preview_status" in built.table.shape.columns:
         await shop.books.change(generation_id, "preview_status = 'processing'")
     assert (await shop.visit(built, generation_id)).event == "succeeded"
     row = await shop.books.generation(generation_id)

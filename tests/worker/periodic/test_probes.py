@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -24,7 +26,8 @@ async def test_a_storage_that_is_away_is_known_before_any_result_waits_for_it(su
         await snapshot.run_once()
         assert snapshot.last is not None
         storage = snapshot.last.failing["storage"]
-        assert (storage.rows, storage.reason) == (0, "check: storage_5xx, storage failed: 503")
+        place = urlsplit(supabase_rig.storage.url).netloc
+        assert (storage.rows, storage.reason) == (0, f"check: storage_5xx, storage failed: 503 (HTTP 503, {place})")
         assert storage.seconds > 0
         await probe.run_once()
         await snapshot.run_once()
