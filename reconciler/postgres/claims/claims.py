@@ -13,21 +13,18 @@ from types import MappingProxyType
 from reconciler.domain.model import Trigger
 from reconciler.domain.poll_interval import MIN_INTERVAL, MIN_POLL_PRICE, PRIORS, interval
 from reconciler.postgres.claims.deleted_rows import DeletedRows
+from reconciler.postgres.claims.due_floor import DUE_FLOOR
 from reconciler.postgres.claims.queues import LATE, WEIGHTS, Queue, picked_due, queue_of
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
 from reconciler.postgres.eligibility import EligibleRows, eligible
 from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
 from reconciler.postgres.predicates import (
-    AUDIT_TOO_FAR,
     CREATED,
-    DUE_TOO_FAR,
-    EVENT_TOO_FAR,
     IN_FLIGHT,
     LEASE_IS_FREE,
     NEVER_HAD_TASK,
     OPEN_OR_UNHEALED,
-    far_ahead,
     may_recover,
     past,
 )
@@ -67,39 +64,6 @@ FIRST_LOOK = timedelta(seconds=interval(PRIORS[None], 0.0, MIN_POLL_PRICE))
 _LOCKED = f"""picked AS (
     SELECT w.generation_id FROM reconciler.work w WHERE w.write_at <= now() AND {LEASE_IS_FREE}
     ORDER BY w.write_at LIMIT :limit FOR UPDATE SKIP LOCKED)"""
-
-# Brings back the times that a clock has written which jumped. Each is the end of an index, where nothing else lies.
-_BRING_BACK = f"""
-WITH far AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w WHERE {DUE_TOO_FAR}
-    ORDER BY w.due_at FOR UPDATE SKIP LOCKED),
-due AS (
-    UPDATE reconciler.work w SET due_at = now(), early_at = NULL
-     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM far))),
-late AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w WHERE {AUDIT_TOO_FAR} AND w.due_at IS NULL
-    ORDER BY w.audit_at FOR UPDATE SKIP LOCKED),
-audited AS (
-    UPDATE reconciler.work w SET audit_at = now()
-     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM late))),
-ahead AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w WHERE {far_ahead("w.delivered_at", "5 seconds")}
-    ORDER BY w.delivered_at FOR UPDATE SKIP LOCKED),
-delivered AS (
-    UPDATE reconciler.work w SET delivered_at = now()
-     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM ahead))),
-events AS (
-    UPDATE reconciler.events SET next_at = now()
-     WHERE announced_at IS NULL AND dead_at IS NULL AND {EVENT_TOO_FAR}),
-instances AS (UPDATE reconciler.instances SET seen_at = now() WHERE {far_ahead("seen_at", "5 seconds")}),
-watching AS (UPDATE reconciler.watching SET until = now() WHERE {far_ahead("until", "5 minutes")})"""
-
-# Reads the first due time. Returns a time before which nothing is due, except for rows that a slow writer is about to
-# commit; the next sweep finds those. Without it, a claim would pass every former due time in the index for as long as
-# an old snapshot keeps dead rows.
-_FLOOR = Statement(
-    f"{_BRING_BACK} SELECT least((SELECT min(due_at) FROM reconciler.work), now()) - interval '2 minutes'"
-)
 
 # Reads due times and leases. Returns the seconds until a row becomes due, or until the lease of a due row ends: its
 # holder may be dead.
@@ -286,7 +250,7 @@ class Claims:
         These are open rows without bookkeeping, changed rows, rows that a callback offers a task, and delivered rows
         that lost their address.
         """
-        self._floor = await self._database.value(*_FLOOR())
+        self._floor = await self._database.value(*DUE_FLOOR())
         return len(await self._database.fetch(*self._discover(term=self._term, **self._eligible)))
 
 
