@@ -59,9 +59,7 @@ def main() -> None:
     """Measure, show the table and keep it; exit 1 where a neighbour is above the bar."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours")
     parser.add_argument("--quick", action="store_true", help="10 good rows each; the table is shown and not kept")
-    parser.add_argument(
-        "--only", default="", help="measure neighbours with this in their name; write no table"
-    )
+    parser.add_argument("--only", default="", help="measure neighbours with this in their name; write no table")
     given = parser.parse_args()
     rows = 10 if given.quick else 30
     waits = asyncio.run(measured(rows, given.only))
