@@ -105,7 +105,7 @@ async def _strike(on: World, name: str, dice: random.Random) -> Struck:
 
 
 async def _reasons(on: World, waiting: set[str]) -> list[str]:
-    """What the bookkeeping says of the first of these rows, for whoever looks for the cause."""
+    """Return due time, lease, polls, failures, finding and reason of the first five of these rows."""
     with contextlib.suppress(*AWAY):
         rows = await on.rig.pool.fetch(
             "SELECT generation_id, due_at - now(), lease_until - now(), looks, misses, finding, why"

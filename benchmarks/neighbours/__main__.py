@@ -33,7 +33,7 @@ seconds. The bar is a p95 of at most twice the first row's, or of 5 s, whichever
 
 
 async def measured(rows: int, only: str) -> dict[str, Waits]:
-    """Measure without a neighbour and beside each neighbour whose name contains `only`; return the waits by name."""
+    """Measure good rows alone, then beside each neighbour with `only` in its name; return the waits by name."""
     waits = {}
     with tempfile.TemporaryDirectory(prefix="kie-reconciler-bench-") as folder:
         for name, neighbour in {ALONE: None, **NEIGHBOURS}.items():
@@ -59,7 +59,7 @@ def main() -> None:
     """Measure, show the table and keep it; exit 1 where a neighbour is above the bar."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours")
     parser.add_argument("--quick", action="store_true", help="10 good rows each; the table is shown and not kept")
-    parser.add_argument("--only", default="", help="only neighbours whose name contains this; the table is not kept")
+    parser.add_argument("--only", default="", help="measure neighbours with this in their name; write no table")
     given = parser.parse_args()
     rows = 10 if given.quick else 30
     waits = asyncio.run(measured(rows, given.only))

@@ -71,7 +71,7 @@ def age(row: Row, now: datetime) -> timedelta:
 def age_since_step(row: Row, now: datetime, policy: Policy) -> timedelta:
     """Return the age for the next poll: a row from before the clock's last step may be as young as the step.
 
-    While the clock is not trusted, there may have been a step that nobody noted.
+    A clock that is not trusted may have stepped before this process started.
     """
     start = task_start(row)
     passed = max(now - max(start, policy.clock_stepped_at or start), timedelta())

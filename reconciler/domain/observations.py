@@ -81,9 +81,8 @@ class TaskUnknown:
 class Unreachable:
     """The provider gave no usable answer.
 
-    `reason` is a stable word. `retry_after` is in seconds. `request_sent` is false if no request was sent. `silent_for`
-    is set if none was sent because this page of the provider answers nobody: the seconds since the first request that
-    got no answer.
+    `reason` is a stable word. `retry_after` is in seconds. `request_sent` is false if no request was sent. If that is
+    because this page of the provider is silent, `silent_for` is the time in seconds since its first unanswered request.
     """
 
     reason: str
@@ -121,7 +120,7 @@ class TaskNotIdentified:
 class Stored:
     """The delivery ended: every available result is verified to be in our storage.
 
-    `unwritten` is the one asset whose receipt is written together with the success.
+    The receipt of `unwritten` is not written yet: it is written in the transaction of the success.
     """
 
     assets: tuple[Asset, ...]

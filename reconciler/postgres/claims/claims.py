@@ -14,34 +14,25 @@ from types import MappingProxyType
 from reconciler.domain.model import Trigger
 from reconciler.domain.poll_interval import MIN_INTERVAL, MIN_POLL_PRICE, PRIORS, interval
 from reconciler.postgres.claims.deleted_rows import DeletedRows
+from reconciler.postgres.claims.discovery import CHANGED, Discovery
+from reconciler.postgres.claims.due_floor import DUE_FLOOR
 from reconciler.postgres.claims.queues import LATE, WEIGHTS, Queue, picked_due, queue_of
 from reconciler.postgres.claims.unacknowledged_claims import UnacknowledgedClaims
-from reconciler.postgres.eligibility import EligibleRows, eligible, owned, unstored
+from reconciler.postgres.eligibility import EligibleRows, eligible, unstored
 from reconciler.postgres.ledger.verification import audit_soon
 from reconciler.postgres.pool import ASYNC_COMMIT, Database
 from reconciler.postgres.predicates import (
-    AUDIT_TOO_FAR,
     CREATED,
-    DUE_TOO_FAR,
-    EVENT_TOO_FAR,
-    HAS_NO_TASK,
     IN_FLIGHT,
     IS_SUCCESS,
     LEASE_IS_FREE,
-    NEVER_HAD_TASK,
-    OPEN_OR_UNHEALED,
-    SAME_TASK,
     TASK,
-    far_ahead,
     may_recover,
-    past,
 )
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import TableShape
 from reconciler.postgres.statement import Statement
 from reconciler.postgres.table_reader import PerShape, PresentTable
-
-_CHANGED = "(w.seen_status, w.seen_task) IS DISTINCT FROM"
 
 # Drawn once for a generation, by the replica that claims it first: every visit's span names it as its parent.
 _NEW_TRACE = """'00-' || replace(gen_random_uuid()::text, '-', '') || '-'
@@ -73,39 +64,6 @@ FIRST_LOOK = timedelta(seconds=interval(PRIORS[None], 0.0, MIN_POLL_PRICE))
 _LOCKED = f"""picked AS (
     SELECT w.generation_id FROM reconciler.work w WHERE w.write_at <= now() AND {LEASE_IS_FREE}
     ORDER BY w.write_at LIMIT :limit FOR UPDATE SKIP LOCKED)"""
-
-# Brings back the times that a clock has written which jumped. Each is the end of an index, where nothing else lies.
-_BRING_BACK = f"""
-WITH far AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w WHERE {DUE_TOO_FAR}
-    ORDER BY w.due_at FOR UPDATE SKIP LOCKED),
-due AS (
-    UPDATE reconciler.work w SET due_at = now(), early_at = NULL
-     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM far))),
-late AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w WHERE {AUDIT_TOO_FAR} AND w.due_at IS NULL
-    ORDER BY w.audit_at FOR UPDATE SKIP LOCKED),
-audited AS (
-    UPDATE reconciler.work w SET audit_at = now()
-     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM late))),
-ahead AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w WHERE {far_ahead("w.delivered_at", "5 seconds")}
-    ORDER BY w.delivered_at FOR UPDATE SKIP LOCKED),
-delivered AS (
-    UPDATE reconciler.work w SET delivered_at = now()
-     WHERE w.generation_id = ANY (ARRAY(SELECT generation_id FROM ahead))),
-events AS (
-    UPDATE reconciler.events SET next_at = now()
-     WHERE announced_at IS NULL AND dead_at IS NULL AND {EVENT_TOO_FAR}),
-instances AS (UPDATE reconciler.instances SET seen_at = now() WHERE {far_ahead("seen_at", "5 seconds")}),
-watching AS (UPDATE reconciler.watching SET until = now() WHERE {far_ahead("until", "5 minutes")})"""
-
-# Reads the first due time. Returns a time before which nothing is due, except for rows that a slow writer is about to
-# commit; the next sweep finds those. Without it, a claim would pass every former due time in the index for as long as
-# an old snapshot keeps dead rows.
-_FLOOR = Statement(
-    f"{_BRING_BACK} SELECT least((SELECT min(due_at) FROM reconciler.work), now()) - interval '2 minutes'"
-)
 
 # Reads due times and leases. Returns the seconds until a row becomes due, or until the lease of a due row ends: its
 # holder may be dead.
@@ -141,16 +99,6 @@ UPDATE reconciler.work w
    SET lease = NULL, lease_until = NULL, early_at = NULL, write_at = NULL,
        due_at = clock_timestamp() + :seconds::float8 * interval '1 second'
   FROM ours WHERE w.generation_id = ours.generation_id""")
-
-
-# Reads the rows that wait because the application's table or hook refused a write; makes those due that no lease holds.
-_RETRY_REFUSED = Statement(f"""
-WITH refused AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w
-     WHERE w.due_at > now() AND w.finding IN ('table_changed', 'row_refused', 'hook_failed', 'no_task')
-       AND {LEASE_IS_FREE}
-     ORDER BY w.generation_id FOR UPDATE SKIP LOCKED)
-UPDATE reconciler.work w SET due_at = now() FROM refused WHERE w.generation_id = refused.generation_id""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +153,7 @@ class Claims:
         self._early = _claim_sql(_SOONEST, traced=traced)
         self._locked = _claim_sql(_LOCKED, traced=traced)
         self._woken = PerShape(table, partial(_woken_sql, traced=traced))
-        self._discover = PerShape(table, _discover_sql)
-        self._overwritten = PerShape(table, _overwritten_sql)
-        self._walked: datetime | None = None
+        self._discovery = Discovery(database, table, self._eligible, self._term)
         self._floor: datetime | None = None
         self.deleted_rows = DeletedRows(database, table, self._term)
         self.unacknowledged = UnacknowledgedClaims(database, instance, term)
@@ -309,18 +255,12 @@ class Claims:
         These are open rows without bookkeeping, changed rows, rows that a callback offers a task, and delivered rows
         that lost their address, or show one at the provider instead.
         """
-        self._floor = await self._database.value(*_FLOOR())
-        found = len(await self._database.fetch(*self._discover.present(term=self._term, **self._eligible)))
-        walked = await self._database.row(
-            *self._overwritten.present(term=self._term, after=self._walked, page=WALK, **self._eligible)
-        )
-        assert walked is not None
-        self._walked = walked["upto"]
-        return found + int(walked["found"])
+        self._floor = await self._database.value(*DUE_FLOOR())
+        return await self._discovery.discover()
 
     async def retry_refused(self) -> None:
         """Make due what the application's table has refused, because the table is another one now."""
-        await self._database.execute(*_RETRY_REFUSED(term=self._term))
+        await self._discovery.retry_refused()
 
 
 def _leases(held: Sequence[Claim]) -> Mapping[str, object]:
@@ -366,7 +306,7 @@ ranked AS (
     SELECT ours.*, row_number() OVER (PARTITION BY in_flight OR requested ORDER BY NOT requested, place)
                    <= CASE WHEN in_flight OR requested THEN :limit::int ELSE :ended::int END AS now_taken
       FROM ours LEFT JOIN reconciler.work w ON w.generation_id = ours.woken_id
-     WHERE w.generation_id IS NULL OR {_IS_DUE} OR requested OR {_CHANGED} (ours.seen_status, ours.seen_task)
+     WHERE w.generation_id IS NULL OR {_IS_DUE} OR requested OR {CHANGED} (ours.seen_status, ours.seen_task)
         OR (ours.unstored AND {_DELIVERED_AT_REST})),"""
 
 
@@ -399,72 +339,9 @@ claimed AS (
            trigger = excluded.trigger,
            due_at = least(w.due_at, excluded.due_at){update}
      WHERE ({_IS_DUE})
-        OR {_CHANGED} (excluded.seen_status, excluded.seen_task)
+        OR {CHANGED} (excluded.seen_status, excluded.seen_task)
         OR {_IS_REQUESTED.format("excluded")}
         OR ({_DELIVERED_AT_REST} AND EXISTS (SELECT FROM ranked WHERE woken_id = w.generation_id AND unstored))
     RETURNING w.generation_id, w.lease, w.woken, w.trigger, w.lease = ANY(:leases) IS TRUE AS claimed{returned})
 SELECT *, {ASYNC_COMMIT} FROM claimed
  UNION ALL SELECT generation_id, NULL, NULL, NULL, NULL{empty}, NULL FROM busy""")
-
-
-# A callback may come while every visit fails: a task that it offers to a row without one does not wait for the row's
-# due time.
-_OFFERED = f"""({HAS_NO_TASK} AND w.due_at > now() AND EXISTS (
-           SELECT FROM reconciler.callbacks c WHERE c.generation_id = w.generation_id AND {NEVER_HAD_TASK}
-              AND c.at > greatest({past("w.looked_at")}, now() - interval '14 days')))"""
-
-# Delivered, and the application has taken the address away or replaced it since, which changes neither status nor task.
-# `why` is set where a visit left the row, or where results are missing: then the next visit is hours away.
-_LOST_ADDRESS = """(w.delivered_at IS NOT NULL
-           AND (w.due_at IS NULL AND w.why IS NULL OR w.due_at > now() AND w.finding = 'results_missing'))"""
-
-WALK = 500
-"""Deliveries whose address one sweep looks at: so many of the newest ones, and as many further ones in turn."""
-
-
-def _overwritten_sql(table: TableShape) -> Statement:
-    """Read the :page newest deliveries and the next ones behind :after; make those due that show KIE's address.
-
-    Returns one row: how many became due, and behind which time the walk continues, null at its end.
-    """
-    return Statement(f"""
-WITH page AS MATERIALIZED (
-    SELECT w.generation_id, w.delivered_at FROM reconciler.work w
-     WHERE w.delivered_at > coalesce(:after::timestamptz, '-infinity') ORDER BY w.delivered_at LIMIT :page),
-newest AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w
-     WHERE w.delivered_at IS NOT NULL ORDER BY w.delivered_at DESC LIMIT :page),
-found AS (
-    SELECT w.generation_id FROM reconciler.work w JOIN public.generations g ON g.id = w.generation_id::{table.id_type}
-     WHERE w.generation_id IN (SELECT generation_id FROM page UNION SELECT generation_id FROM newest)
-       AND {_LOST_ADDRESS} AND {SAME_TASK} AND {IS_SUCCESS} AND {owned(table)} AND {unstored(table)}),
-at_hand AS MATERIALIZED (
-    SELECT w.generation_id FROM reconciler.work w
-     WHERE w.generation_id IN (SELECT generation_id FROM found) AND {LEASE_IS_FREE}
-     ORDER BY w.generation_id FOR UPDATE SKIP LOCKED),
-due AS (
-    UPDATE reconciler.work w SET due_at = now(), trigger = 'sweep'
-      FROM at_hand WHERE w.generation_id = at_hand.generation_id RETURNING w.generation_id)
-SELECT (SELECT count(*) FROM due) AS found,
-       (SELECT CASE WHEN count(*) = :page::bigint THEN max(delivered_at) END FROM page) AS upto""")
-
-
-def _discover_sql(table: TableShape) -> Statement:
-    """Read the eligible rows of the partial index and their `work`; make them due where free; return their ids."""
-    return Statement(f"""
-WITH found AS (
-    SELECT g.id::text AS found_id, g.status, {TASK} AS task_id, w.generation_id IS NOT NULL AS known
-      FROM public.generations g LEFT JOIN reconciler.work w ON w.generation_id = g.id::text
-     WHERE {OPEN_OR_UNHEALED}
-       AND {eligible(table)}
-       AND ({IN_FLIGHT} OR g.created_at > now() - interval '14 days')
-       AND (w.generation_id IS NULL OR {_CHANGED} (g.status, {TASK}) OR {_OFFERED} OR {_LOST_ADDRESS})),
-at_hand AS MATERIALIZED (
-    SELECT generation_id FROM reconciler.work WHERE generation_id IN (SELECT found_id FROM found WHERE known)
-    ORDER BY generation_id FOR UPDATE SKIP LOCKED)
-INSERT INTO reconciler.work AS w (generation_id, due_at, trigger, seen_status, seen_task)
-SELECT found_id, now(), 'sweep', status, task_id FROM found
- WHERE NOT known OR found_id IN (SELECT generation_id FROM at_hand)
- ORDER BY found_id
-ON CONFLICT (generation_id) DO UPDATE SET due_at = now(), trigger = 'sweep' WHERE {LEASE_IS_FREE}
-RETURNING w.generation_id""")

@@ -34,13 +34,14 @@ def _forget_sql(table: TableShape) -> Statement:
 
     Their objects become orphans. Nothing is deleted while row security may hide rows.
     """
+    # As a scalar: the planner would read a large table of the application from end to end for an anti-join.
+    exists = f"(SELECT true FROM public.generations g WHERE g.id = overdue.generation_id::{table.id_type})"
     return Statement(f"""
 WITH overdue AS MATERIALIZED (
     SELECT w.generation_id FROM reconciler.work w WHERE {OVERDUE} ORDER BY w.due_at LIMIT :most),
 deleted AS MATERIALIZED (
     SELECT generation_id FROM overdue
-     WHERE NOT EXISTS (SELECT FROM public.generations g WHERE g.id = overdue.generation_id::{table.id_type})
-       AND NOT EXISTS ({UNSEEN})),
+     WHERE {exists} IS NULL AND NOT EXISTS ({UNSEEN})),
 free AS MATERIALIZED (
     SELECT w.generation_id FROM reconciler.work w JOIN deleted USING (generation_id) WHERE {LEASE_IS_FREE}
        FOR UPDATE OF w SKIP LOCKED),

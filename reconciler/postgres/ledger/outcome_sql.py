@@ -35,7 +35,7 @@ UPDATE reconciler.work SET refunded_at = now() WHERE generation_id = :generation
 
 
 def refund(table: TableShape, *, by_task: bool) -> Statement:
-    """Call the application's hook on_failed, whose first parameter has the type of `generations.id`."""
+    """Call the application's hook on_failed. Its first parameter has the type of `generations.id`."""
     task = ":task_id::text, " if by_task else ""
     return call(f"on_failed(:generation_id::text::{table.id_type}, {task}:reason::text)")
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.postgres.claims.claims import _FLOOR, _NEXT, FIRST_LOOK, Claims
+from reconciler.postgres.claims.claims import _NEXT, FIRST_LOOK, Claims
+from reconciler.postgres.claims.deleted_rows import MOST
+from reconciler.postgres.claims.due_floor import DUE_FLOOR
 from reconciler.postgres.claims.queues import WEIGHTS
 from reconciler.postgres.claims.unacknowledged_claims import _FREE_UNKNOWN
 from reconciler.postgres.ledger import ledger_sql
@@ -96,7 +98,7 @@ async def test_unacknowledged_claims_are_searched_among_rows_in_flight(books: Bo
 
 
 async def test_due_times_are_read_in_order_and_not_sorted(books: Books) -> None:
-    for statement in (_NEXT(floor=None), _FLOOR()):
+    for statement in (_NEXT(floor=None), DUE_FLOOR()):
         plan = await planned(books, *statement)
         assert "Sort" not in {kind for kind, _, _ in plan}, statement[0]
 
@@ -110,7 +112,7 @@ async def test_n4_times_that_no_clock_could_write_are_read_at_the_ends_of_their_
     )
     for table in ("work", "events"):
         await books.pool.execute(f"VACUUM ANALYZE reconciler.{table}")
-    plan = await planned(books, *_FLOOR())
+    plan = await planned(books, *DUE_FLOOR())
     assert {"work_due_at", "work_audit_at", "work_delivered_at", "events_due"} <= {index for _, _, index in plan}
     assert scanned(plan) & {"work", "events"} == set()
 
@@ -131,6 +133,14 @@ async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None
     plan = await planned(books, *claims._discover.present(term=TERM, **claims._eligible))
     assert "generations" not in scanned(plan)
     assert "generations_reconciler_open" in {index for _, _, index in plan}
+
+
+async def test_deleted_rows_are_looked_up_by_their_keys_however_many_are_overdue(books: Books) -> None:
+    await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour'")
+    await books.pool.execute("ANALYZE reconciler.work")
+    plan = await planned(books, *books.claims().deleted_rows._forget(term=TERM, most=MOST))
+    assert "generations" not in scanned(plan)
+    assert "generations_pkey" in {index for _, _, index in plan}
 
 
 async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_task(books: Books) -> None:
