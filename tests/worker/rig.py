@@ -190,3 +190,10 @@ async def opened_rig(dsn: str, folder: Path, *, supabase: bool = False) -> Async
         if supabase:
             storage = await stack.enter_async_context(SupabaseStorage({"generations": Bucket()}))
         yield Rig(dsn, await stack.enter_async_context(opened(dsn)), kie, folder, storage)
+
+
+async def counts_delivery(built: Parts, source: str) -> None:
+    """Wait until this instance has counted the one delivery that this source caused."""
+    counter = built.metrics.deliveries.labels("delivered", source)._value
+    await until(lambda: counter.get() > 0, what=f"the count of the delivery by {source}")
+    assert counter.get() == 1

@@ -7,15 +7,16 @@ from reconciler.bootstrap.http import route_services
 from reconciler.bootstrap.periodic import PeriodicTasks, listener
 from testkit.waiting import until
 from tests.worker.periodic.daemon_tasks import built, running, task
-from tests.worker.rig import Rig
+from tests.worker.rig import Rig, counts_delivery
 
 
 async def test_a_row_that_no_notification_announced_is_found_by_the_sweep(rig: Rig, parts: Parts) -> None:
     async with rig.working(parts), running(built(parts, sweep=0.3)):
         generation_id = await rig.order()
         await rig.delivered(generation_id, within=5)
+        # The row says success before its visit is counted, and the end of this block cancels visits.
+        await counts_delivery(parts, "sweep")
     await rig.proves(generation_id)
-    assert parts.metrics.deliveries.labels("delivered", "sweep")._value.get() == 1
 
 
 async def test_every_start_of_listening_is_followed_by_a_sweep(rig: Rig, parts: Parts) -> None:
