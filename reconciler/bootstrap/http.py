@@ -7,7 +7,7 @@ from reconciler.domain.poll_interval import MIN_INTERVAL
 from reconciler.http.auth import Authenticator, TokenVerifier
 from reconciler.http.live.hub import Hub
 from reconciler.http.readiness_gate import ReadinessGate, RouteServices
-from reconciler.http.routes import callback, create_task, download_url, events, generations, page, sync
+from reconciler.http.routes import callback, create_task, download_url, events, generations, page, status, sync
 from reconciler.kie.callback_proofs import CallbackProofs
 from reconciler.metrics import Metrics
 from reconciler.net.jwks import Jwks
@@ -29,6 +29,7 @@ def routers(settings: Settings, readiness_gate: ReadinessGate, metrics: Metrics)
     return [
         callback.routes(CallbackProofs.from_settings(settings), readiness_gate, metrics),
         generations.routes(who, readiness_gate),
+        status.routes(who, readiness_gate),
         sync.routes(who, readiness_gate),
         download_url.routes(who, readiness_gate),
         create_task.routes(who, readiness_gate, users_order=users_order),

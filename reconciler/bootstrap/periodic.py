@@ -104,8 +104,18 @@ def _snapshot_refresh(parts: Parts, leadership: Leadership, sweep: Sweep, probes
     settings = parts.settings
     thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
     alive = alive_within(settings.lease_seconds)
-    database, table = parts.database, parts.table
-    return SnapshotRefresh(parts.reports, database, table, parts.metrics, leadership, sweep, probes, thresholds, alive)
+    return SnapshotRefresh(
+        reports=parts.reports,
+        database=parts.database,
+        instance=parts.instance,
+        table=parts.table,
+        metrics=parts.metrics,
+        leadership=leadership,
+        sweep=sweep,
+        probes=probes,
+        thresholds=thresholds,
+        alive=alive,
+    )
 
 
 def _activity(parts: Parts) -> dict[str, object]:

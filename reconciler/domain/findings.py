@@ -4,7 +4,7 @@ Pure: the leader takes a `Snapshot` of the table, calls `findings` and publishes
 because alerts and runbooks refer to them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -15,13 +15,29 @@ from reconciler.domain.failures.series import SEVERAL, Side
 Severity = Literal["warn", "page"]
 
 NAMES = (
-    "stuck", "media_expiring", "lost", "provider_silent", "source_failing", "storage_failing", "deaf_listener",
-    "transaction_pooler", "late_sweep", "schema_behind", "outbox_growing", "events_dead", "notification_queue",
-    "unpaid_account", "key_rejected", "storage_refuses", "table_changed", "host_unlisted", "hook_failed",
-    "row_refused", "row_locked", "parked", "empty_success", "no_task", "row_waits", "unreadable_output", "over_limit",
-    "task_unknown", "results_missing", "asset_overwritten",
+    "no_replica", "stuck", "media_expiring", "lost", "provider_silent", "source_failing", "storage_failing",
+    "deaf_listener", "transaction_pooler", "late_sweep", "schema_behind", "outbox_growing", "events_dead",
+    "notification_queue", "unpaid_account", "key_rejected", "storage_refuses", "table_changed", "host_unlisted",
+    "hook_failed", "row_refused", "row_locked", "parked", "empty_success", "no_task", "row_waits", "unreadable_output",
+    "over_limit", "task_unknown", "results_missing", "asset_overwritten",
 )  # fmt: skip
 """The names of all findings."""
+
+_PARTIES = frozenset(
+    {
+        "provider_silent", "source_failing", "storage_failing", "storage_refuses", "table_changed", "host_unlisted",
+        "hook_failed", "row_refused", "row_locked",
+    }
+)  # fmt: skip
+"""Findings that name the party for which rows wait."""
+
+_KNOWN_TO_DAEMON = frozenset(
+    {
+        "storage_failing", "deaf_listener", "transaction_pooler", "late_sweep", "schema_behind", "unpaid_account",
+        "key_rejected", "storage_refuses",
+    }
+)  # fmt: skip
+"""Findings that need not show in the tables: the leader learns of them by its listener, its tasks and its probes."""
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _NOBODY_FAILS: "Mapping[Side, FailingSide]" = MappingProxyType({})
@@ -208,7 +224,11 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
 
 
 def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding, ...]:
-    """Return the open findings: first those with severity `page`, then in the order of NAMES."""
+    """Return the open findings in the order in which an operator needs them.
+
+    Those of severity `page` come first. Causes come before their consequence `media_expiring`: what rows wait for is
+    read before that they wait. Equals are in the order of NAMES.
+    """
     found = [
         *_row_findings(snapshot, thresholds),
         *_table_findings(snapshot),
@@ -218,10 +238,34 @@ def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding
         *_hook_findings(snapshot),
         *_waiting_findings(snapshot),
     ]
-    return tuple(sorted(found, key=lambda finding: (finding.severity != "page", NAMES.index(finding.name))))
+    return _ordered(found)
+
+
+def with_published(found: Sequence[Finding], published: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return what a command finds in the tables, and of what the leader published what only a daemon can know."""
+    names = {finding.name for finding in found}
+    only_daemon = [finding for finding in published if finding.name in _KNOWN_TO_DAEMON - names]
+    return _ordered([*found, *only_daemon])
+
+
+def _ordered(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(found, key=lambda finding: (_rank(finding), NAMES.index(finding.name))))
+
+
+def _rank(finding: Finding) -> int:
+    if finding.name == "media_expiring":
+        return 2
+    if finding.severity == "page":
+        return 0
+    return 1 if finding.name in _PARTIES else 3
 
 
 def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
+    waiting = sum(snapshot.in_flight.values())
+    if waiting and not snapshot.instances:
+        says = f"No replica of the daemon is alive, and {waiting} generations are in flight."
+        do = "Start it: `systemctl start kie-reconciler`, or `pm2 start kie-reconciler`; its own log says why it ended."
+        yield Finding("no_replica", waiting, "page", says, do)
     if snapshot.stuck:
         says = f"{snapshot.stuck} in flight for longer than {format_seconds(thresholds.stuck_after.total_seconds())}."
         do = "Run `kie-reconciler stuck`; it shows why each one has not ended."

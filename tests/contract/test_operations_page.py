@@ -98,8 +98,8 @@ def test_every_finding_is_listed_in_order_with_its_severity_and_no_other_is() ->
     }
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
-    for pooled, trouble in ((False, None), (True, "the table is away")):
-        snapshot = Snapshot(**everything, transaction_pooler=pooled, table_trouble=trouble)
+    for pooled, trouble, instances in ((False, None, 0), (True, "the table is away", 1)):
+        snapshot = Snapshot(**everything, transaction_pooler=pooled, table_trouble=trouble, instances=instances)
         found = findings(snapshot, FindingThresholds())
         severities |= {one.name: one.severity for one in found}
     headings = re.findall(r"^### (\w+) \((\w+)\)$", section("Findings"), re.MULTILINE)

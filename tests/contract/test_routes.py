@@ -32,6 +32,7 @@ DESCRIBED = {
     ("POST", "/api/kie/downloadUrl"),
     ("GET", "/api/generations"),
     ("GET", "/api/generations/{id}"),
+    ("GET", "/api/status"),
     ("GET", "/api/events"),
     ("GET", "/files/{key}"),
 }

@@ -17,12 +17,14 @@ from reconciler.domain.findings import (
     Snapshot,
     findings,
     format_seconds,
+    with_published,
 )
 
 HEALTHY = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
 THRESHOLDS = FindingThresholds()
 
 FIGURES = {
+    "no_replica": {"instances": 0},
     "stuck": {"stuck": 3},
     "media_expiring": {"expiring": 2, "media_deadline": 5 * 3600.0},
     "lost": {"lost": 1},
@@ -89,7 +91,7 @@ def test_all_findings_at_once_come_paging_first_and_none_twice():
 
     names = [finding.name for finding in open_findings]
     assert sorted(names) == sorted(set(NAMES) - {"deaf_listener"})
-    severities = [finding.severity for finding in open_findings]
+    severities = [finding.severity for finding in open_findings if finding.name != "media_expiring"]
     assert severities == sorted(severities)
     assert [name for name in NAMES if name in names[: severities.count("page")]] == names[: severities.count("page")]
 
@@ -256,3 +258,37 @@ def test_findings_are_total_unique_and_known(figures: dict[str, object]):
     assert len(names) == len(set(names))
     assert set(names) <= set(NAMES)
     assert all(finding.count > 0 for finding in open_findings)
+
+
+def test_no_replica_is_a_finding_only_while_rows_are_in_flight() -> None:
+    assert found(instances=0)["no_replica"].count == 42
+    assert "no_replica" not in found(instances=0, in_flight={})
+
+
+@pytest.mark.parametrize(
+    ("cause", "figures"),
+    [
+        ("no_replica", {"instances": 0}),
+        ("table_changed", {"table_trouble": "it has no column task_id"}),
+        ("storage_failing", {"failing": {"storage": FailingSide(4)}}),
+        ("source_failing", {"failing": {"source": FailingSide(4)}}),
+        ("storage_refuses", {"waiting": {"storage_refuses": 1}}),
+        ("row_locked", {"waiting": {"row_locked": 1}}),
+        ("hook_failed", {"hooks": {"on_delivered": 1}}),
+    ],
+)
+def test_the_cause_is_named_before_the_rows_that_wait_for_it(cause: str, figures: dict[str, object]) -> None:
+    names = list(found(stuck=5, expiring=2, **figures))
+    assert (names[0], {"stuck", "media_expiring"} < set(names)) == (cause, True)
+
+
+def test_a_command_shows_what_only_the_leader_can_know_and_else_what_the_tables_show_now() -> None:
+    published = findings(
+        replace(HEALTHY, bucket_closed=1, canary_age=31.0, stuck=9, failing={"kie": FailingSide(42)}), THRESHOLDS
+    )
+    shown = with_published(findings(replace(HEALTHY, stuck=2, waiting={"storage_refuses": 4}), THRESHOLDS), published)
+    assert [(finding.name, finding.count) for finding in shown] == [
+        ("storage_refuses", 4),
+        ("stuck", 2),
+        ("deaf_listener", 1),
+    ]

@@ -39,6 +39,11 @@ export class Api {
     return this.#json(`api/generations/${encodeURIComponent(id)}`, { signal });
   }
 
+  /** Return the open findings and the figures of the last day; for the operator. */
+  status(signal) {
+    return this.#json("api/status", { signal });
+  }
+
   /** Return an address from which a result of the provider can be fetched for some minutes. */
   async link(generationId, url, signal) {
     const body = JSON.stringify({ generationId, url });

@@ -2,6 +2,7 @@
 
 import { Api, Refused } from "./api.js";
 import { standing } from "./card.js";
+import { Findings } from "./findings.js";
 import { Cards } from "./list.js";
 import { Live } from "./live.js";
 import { cleaned, keep, recall, tokenFromAddress } from "./session.js";
@@ -32,6 +33,8 @@ const cards = new Cards(
   (sentence) => (at("said").textContent = sentence),
 );
 
+const findings = new Findings(at("findings"));
+
 function enter(token, wrong = "") {
   const clean = token === null ? null : cleaned(token);
   leave(clean === null && token !== null ? text("wrong") : wrong);
@@ -51,6 +54,7 @@ function leave(wrong = "") {
   api = live = cursor = null;
   operator = false;
   cards.clear();
+  findings.clear();
   at("list").ariaBusy = "true";
   at("enter").hidden = false;
   at("history").hidden = at("leave").hidden = at("connection").hidden = at("stuck").hidden = at("empty").hidden = true;
@@ -208,7 +212,10 @@ addEventListener("hashchange", () => {
   const token = tokenFromAddress();
   if (token !== null) enter(token);
 });
-setInterval(() => cards.tick(), 1000);
+setInterval(() => {
+  cards.tick();
+  if (operator && !document.hidden) findings.update(api, view.signal);
+}, 1000);
 
 if (single !== null) {
   document.documentElement.dataset.view = "single";

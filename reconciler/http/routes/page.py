@@ -15,7 +15,10 @@ from reconciler.settings import Settings
 _FILES = (
     "page.css",
     "icon.svg",
-    *(f"{name}.js" for name in ("page", "api", "card", "list", "live", "media", "session", "texts", "time")),
+    *(
+        f"{name}.js"
+        for name in ("page", "api", "card", "list", "live", "media", "findings", "session", "texts", "time")
+    ),
 )
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from reconciler import __version__
-from reconciler.domain.findings import Finding, FindingThresholds, findings, format_seconds
+from reconciler.domain.findings import Finding, format_seconds
 from reconciler.domain.model import OPEN
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judged, not_looked, ok, warn
 from reconciler.postgres.reports.recent_rows import EndedCounts, FailingStage, IgnoredRows, RecentRows
@@ -60,17 +60,17 @@ async def check_activity(
         if isinstance(readers, NotKnown):
             replicas = judged("replicas", versions, lambda known: judge_replicas(known, __version__, None))
             return [*checks, replicas, *(not_looked(name, "the rows cannot be read") for name in _OF_ROWS)]
-        snapshot = await attempt(readers.reports.snapshot, within=within)
-        in_flight = None if isinstance(snapshot, NotKnown) else sum(snapshot.in_flight.values())
+        waiting = await attempt(readers.reports.in_flight, within=within)
+        in_flight = None if isinstance(waiting, NotKnown) else waiting.rows
+        open_findings = await attempt(readers.reports.findings, within=within)
         ignored = await attempt(readers.recent.ignored, within=within)
         recent = await attempt(lambda: _read_recent(readers.recent), within=within)
-    thresholds = FindingThresholds(stuck_after=settings.stuck_after, sweep_seconds=settings.sweep_seconds)
     return [
         *checks,
         judged("replicas", versions, lambda known: judge_replicas(known, __version__, in_flight)),
         judged("ignored_rows", ignored, lambda rows: judge_ignored_rows(rows, settings.providers)),
         judged("deliveries", recent, judge_deliveries),
-        judged("findings", snapshot, lambda figures: judge_findings(findings(figures, thresholds))),
+        judged("findings", open_findings, judge_findings),
     ]
 
 

@@ -14,9 +14,10 @@ import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
 from reconciler.domain.failures.series import SEVERAL, Side
-from reconciler.domain.findings import FailingSide, Finding, FindingThresholds, Snapshot, findings
+from reconciler.domain.findings import FailingSide, Finding, FindingThresholds, Snapshot, findings, with_published
 from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules, host_listed
 from reconciler.postgres.eligibility import addresses
+from reconciler.postgres.leader_findings import published_findings
 from reconciler.postgres.pool import Database
 from reconciler.postgres.records import as_key, build
 from reconciler.postgres.reports import report_sql
@@ -58,7 +59,7 @@ class StatusReport:
     """The last 24 hours by time of creation, and the rows in flight or stuck now; times in seconds.
 
     `generating` counts the rows of the 24 hours that have not ended; files and bytes were delivered in that time.
-    `findings` are those that the tables show; what only a running daemon knows is in its log and its metrics.
+    What only a running daemon can know is among `findings` while it leads.
     """
 
     findings: tuple[Finding, ...]
@@ -151,6 +152,11 @@ class Reports:
             hooks={row["hook"]: row["waiting"] for row in hooks if row["waiting"]},
         )
 
+    async def findings(self) -> tuple[Finding, ...]:
+        """Return the open findings: what the tables show now, and what only the leader knows, as it published it."""
+        thresholds = FindingThresholds(stuck_after=self._scope.stuck_after)
+        return with_published(findings(await self.snapshot(), thresholds), await published_findings(self._database))
+
     async def status(self) -> StatusReport:
         """Return the open findings, and the figures of the last 24 hours and of this moment."""
         day = await self._database.row(*self._sql.present.last_day(within=DAY, **self._scope.owned))
@@ -158,13 +164,12 @@ class Reports:
         stored = await self._database.row(*report_sql.STORED(within=DAY))
         in_flight = await self._rows_in_flight()
         outbox = await self._outbox()
-        thresholds = FindingThresholds(stuck_after=self._scope.stuck_after)
         assert day is not None
         assert times is not None
         assert stored is not None
         total, success = day["total"], day["success"]
         return StatusReport(
-            findings=findings(await self.snapshot(), thresholds),
+            findings=await self.findings(),
             total=total,
             success=success,
             failed=day["failed"],

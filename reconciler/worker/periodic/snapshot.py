@@ -5,11 +5,13 @@ The figures are counted in `postgres/reports`, the findings follow from them in 
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 
 from reconciler.domain.findings import FindingThresholds, Snapshot, findings
 from reconciler.metrics import Metrics
+from reconciler.postgres.leader_findings import publish_findings
 from reconciler.postgres.pool import Database
 from reconciler.postgres.preflight import missing
 from reconciler.postgres.reports.reports import Reports
@@ -30,6 +32,7 @@ class SnapshotRefresh:
 
     reports: Reports
     database: Database
+    instance: UUID
     table: TableReader
     metrics: Metrics
     leadership: Leadership
@@ -53,6 +56,7 @@ class SnapshotRefresh:
             return
         found = findings(snapshot, self.thresholds)
         self.metrics.draw(snapshot, found)
+        await publish_findings(self.database, self.instance, found)
         for finding in found:
             log.warning("finding.open", finding=finding.name, count=finding.count, says=finding.says, do=finding.do)
 
@@ -72,6 +76,8 @@ class SnapshotRefresh:
         return replace(
             tables,
             failing=failing,
+            # Also where its own heartbeat is late.
+            instances=max(tables.instances, 1),
             listening=self.sweep.listener.listening,
             canary_age=self.sweep.listener.canary_age,
             sweep_age=self.sweep.age,
