@@ -51,7 +51,7 @@ check: $(STAMP) ## style, types, layers, alert rules
 	$(BIN)/lint-imports
 	monitoring/check.sh
 
-incidents: $(STAMP) ## stage ten incidents and write down what an operator sees: docs/INCIDENTS.md (needs prometheus, pgbouncer)
+incidents: $(STAMP) ## stage seventeen incidents and write down what an operator sees: docs/INCIDENTS.md (needs prometheus, pgbouncer)
 	$(BIN)/python -m benchmarks.incidents $(ARGS)
 
 bench: $(STAMP) ## measure against a bare script in the same run; writes docs/PERFORMANCE.md

@@ -1,4 +1,4 @@
-"""The ten incidents: what happened, how it is staged, and what to do about it."""
+"""The seventeen incidents: what happened, how it is staged, and what to do about it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,27 @@ INCIDENTS = (
         "24 hours at least.",
         outside.storage_full,
         needs="unshare",
+    ),
+    Incident(
+        "Storage down",
+        "Our storage answers everything with 544, because its own database does not answer it; KIE is healthy.",
+        "Look at the storage's status page and quota. Everything goes on by itself, with `kie-reconciler retry ID` at "
+        "once. KIE keeps the results for 24 hours at least.",
+        outside.storage_down,
+    ),
+    Incident(
+        "Quota reached",
+        "The project has used up its storage quota: our storage answers everything with 402.",
+        "Raise the project's plan or its spend cap, or free space. Everything goes on by itself, with "
+        "`kie-reconciler retry ID` at once.",
+        outside.quota_reached,
+    ),
+    Incident(
+        "Result host down",
+        "KIE answers, but the host that its results lie on answers every download with 500.",
+        "Fetch an address with curl from this machine. If others can fetch it, look at the way out of this host; else "
+        "wait: every result is tried again.",
+        outside.results_down,
     ),
     Incident(
         "Bucket made private",
@@ -83,5 +104,35 @@ INCIDENTS = (
         "`explain` shows what KIE said; report the task to KIE. It is asked about again, ever more slowly, and given "
         "up or parked after `RECONCILER_GIVE_UP_AFTER`; the application may set it to `cancelled` before.",
         inside.poisoned_row,
+    ),
+    Incident(
+        "Table altered",
+        "A migration of the application has renamed asset_url. No delivery can be written.",
+        "Undo the renaming, or add the column again. The daemon reads the table every 5 s meanwhile and goes on by "
+        "itself.",
+        inside.table_altered,
+    ),
+    Incident(
+        "Clock stepped",
+        "The clock of the database's server has jumped ahead by 25 hours while the daemon worked.",
+        "Let NTP set the server's clock back. Nothing is given up or deleted by its age until the clock has run evenly "
+        "for ten minutes; deliveries go on.",
+        inside.clock_stepped,
+        needs="cc",
+        clock=True,
+    ),
+    Incident(
+        "Hook blocked",
+        "`reconciler.on_failed` refunds a wallet, and a session of the application has held that wallet's row for "
+        "minutes. One failure cannot be written; other rows are delivered as ever.",
+        "End the session that holds the lock: `explain` and PostgreSQL's `pg_blocking_pids` name it. The failure and "
+        "its refund are written within five minutes, or with `kie-reconciler retry ID`.",
+        inside.hook_blocked,
+    ),
+    Incident(
+        "Nobody running",
+        "The only replica was stopped, and nobody has started it again; two generations wait.",
+        "`systemctl start kie-reconciler`, or `pm2 start kie-reconciler`. Everything that waits is found at its start.",
+        inside.nobody_runs,
     ),
 )

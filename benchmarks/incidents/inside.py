@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import asyncpg
 
 from benchmarks.incidents.scene import LATE, Look, Scene
 from benchmarks.stage import free_port
@@ -44,12 +47,12 @@ async def trigger_dropped(on: Scene) -> AsyncIterator[Look]:
     waiting = await on.rig.insert(on.rig.kie.add_task(life=never()), age=0)
     yield Look(
         [replica],
+        first="schema_behind",
         alerts=frozenset({"SchemaBehind"}),
         figures=("findings", "deliveries_total", "listener_connected", "notifications_total"),
         log=("sweep.found", "finding.open"),
         explain=waiting,
         waiting=ids,
-        doctor=True,
     )
 
 
@@ -63,12 +66,12 @@ async def pooler(on: Scene) -> AsyncIterator[Look]:
         ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
         yield Look(
             [replica],
+            first="transaction_pooler",
             alerts=frozenset({"FindingOpen", "ListenerDeaf"}),
             figures=("findings", "listener_connected", "notifications_total", "deliveries_total"),
             log=("finding.open", "listener.deaf"),
             explain=waiting,
             waiting=ids,
-            doctor=True,
         )
 
 
@@ -114,6 +117,7 @@ async def replica_killed(on: Scene) -> AsyncIterator[Look]:
     yield Look(
         [other],
         gone=(gone,),
+        first="replica_lost",
         alerts=frozenset({"ReplicaMissing"}),
         figures=("instances", "is_leader", "leases_lost_total", "deliveries_total", "in_flight_generations"),
         log=("generation.delivered",),
@@ -132,12 +136,12 @@ async def clock_skewed(on: Scene) -> AsyncIterator[Look]:
         ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
         yield Look(
             [replica],
+            first="clock_wrong",
             alerts=frozenset({"LoopStalled", "ListenerDeaf"}),
             figures=("findings", "last_sweep_timestamp_seconds", "deliveries_total"),
             log=("generation.delivered",),
             explain=waiting,
             waiting=ids,
-            doctor=True,
         )
 
 
@@ -150,9 +154,108 @@ async def poisoned_row(on: Scene) -> AsyncIterator[Look]:
     replica = await on.replica()
     yield Look(
         [replica],
+        first="row_waits",
         alerts=frozenset({"GenerationsStuck"}),
         figures=("stuck_generations", "findings", "attempt_failures_total", "deliveries_total"),
         log=("kie.request_failed", "finding.open"),
         explain=one,
         waiting=ids,
     )
+
+
+@contextlib.asynccontextmanager
+async def table_altered(on: Scene) -> AsyncIterator[Look]:
+    """A migration of the application has renamed a column that every delivery needs."""
+    replica = await on.replica()
+    ids = await on.late(2)
+    await on.rig.delivered(ids, within=60)
+    await on.rig.pool.execute("ALTER TABLE public.generations RENAME COLUMN asset_url TO picture_url")
+    ids = await on.late(2)
+    yield Look(
+        [replica],
+        first="table_changed",
+        alerts=frozenset({"FindingOpen"}),
+        figures=("findings", "deliveries_total"),
+        log=("table.unusable", "finding.open"),
+        explain=ids[0],
+        waiting=ids,
+    )
+    await on.rig.pool.execute("ALTER TABLE public.generations RENAME COLUMN picture_url TO asset_url")
+
+
+@contextlib.asynccontextmanager
+async def clock_stepped(on: Scene) -> AsyncIterator[Look]:
+    """The clock of the database's server jumps ahead by 25 hours while the daemon works."""
+    assert on.clock is not None
+    replica = await on.replica()
+    waiting = await on.rig.order(life=never())
+    done = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
+    await on.rig.delivered(done, within=60)
+    on.clock.turn(25 * HOUR)
+    ids = [await on.rig.insert(on.rig.kie.add_task(), age=0) for _ in range(2)]
+    yield Look(
+        [replica],
+        first="clock_wrong",
+        alerts=frozenset(),
+        figures=("findings", "deliveries_total", "stuck_generations"),
+        log=("clock.stepped", "finding.open"),
+        explain=waiting,
+        waiting=ids,
+    )
+    on.clock.turn(0)
+
+
+_REFUND = """
+CREATE TABLE public.wallet (user_id uuid PRIMARY KEY, refunded int);
+INSERT INTO public.wallet SELECT gen_random_uuid(), 0;
+CREATE FUNCTION reconciler.on_failed(generation_id uuid, reason text) RETURNS void LANGUAGE sql
+    AS 'UPDATE public.wallet SET refunded = refunded + 1';
+"""
+
+
+@contextlib.asynccontextmanager
+async def hook_blocked(on: Scene) -> AsyncIterator[Look]:
+    """A session of the application holds the wallet that the refund hook updates, and does not end."""
+    await on.rig.pool.execute(_REFUND)
+    replica = await on.replica()
+    refused = on.rig.kie.add_task(fate="fail")
+    async with on.rig.pool.acquire() as application, _held(application):
+        one = await on.rig.insert(refused, age=LATE)
+        ids = await on.late(2)
+        yield Look(
+            [replica],
+            first="row_locked",
+            alerts=frozenset({"FindingOpen"}),
+            figures=("findings", "deliveries_total", "stuck_generations"),
+            log=("finding.open",),
+            explain=one,
+            waiting=ids,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _held(application: asyncpg.Connection) -> AsyncIterator[None]:
+    async with application.transaction():
+        await application.execute("UPDATE public.wallet SET refunded = refunded")
+        yield
+
+
+@contextlib.asynccontextmanager
+async def nobody_runs(on: Scene) -> AsyncIterator[Look]:
+    """The only replica was stopped, and nobody started it again."""
+    replica = await on.replica()
+    port = await replica.port()
+    replica.signal(signal.SIGTERM)
+    await replica.ended(30)
+    ids = await on.late(2)
+    yield Look(
+        [],
+        gone=(port,),
+        first="no_replica",
+        alerts=frozenset({"DaemonDown"}),
+        figures=("findings",),
+        log=(),
+        explain=ids[0],
+        waiting=ids,
+    )
+    await on.replica()

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.incidents.scene import Look, Scene
+from benchmarks.incidents.scene import TOKEN, Look, Scene
+from testkit.standins.storage import Fault
 from testkit.waiting import until
-
-TOKEN = "operator-of-the-incident"
 
 
 @contextlib.asynccontextmanager
@@ -24,6 +23,7 @@ async def kie_down(on: Scene) -> AsyncIterator[Look]:
     replica = await on.replica()
     yield Look(
         [replica],
+        first="provider_silent",
         alerts=frozenset({"GenerationsStuck", "KieErrorRate", "FindingOpen"}),
         figures=(
             "stuck_generations",
@@ -46,6 +46,7 @@ async def wrong_key(on: Scene) -> AsyncIterator[Look]:
     replica = await on.replica(KIE_API_KEY="key-that-was-revoked")
     yield Look(
         [replica],
+        first="key_rejected",
         alerts=frozenset({"GenerationsStuck", "KieUnauthorized"}),
         figures=("stuck_generations", "findings", "attempt_failures_total", "kie_credits"),
         log=("kie.request_failed", "key.refused", "finding.open"),
@@ -61,7 +62,7 @@ async def no_credits(on: Scene) -> AsyncIterator[Look]:
     """The account is empty: KIE refuses what is ordered; what it has made before is delivered."""
     on.rig.kie.credits = 0.0
     on.rig.kie.strike("create.body_402", times=math.inf)
-    replica = await on.replica(RECONCILER_API_TOKEN=TOKEN)
+    replica = await on.replica()
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         answer = await client.post(
             f"http://127.0.0.1:{await replica.port()}/api/kie/createTask",
@@ -72,6 +73,7 @@ async def no_credits(on: Scene) -> AsyncIterator[Look]:
     (refused,) = await on.fetch("SELECT id::text FROM public.generations")
     yield Look(
         [replica],
+        first="unpaid_account",
         alerts=frozenset({"KieOutOfCredits"}),
         figures=("kie_credits", "findings", "attempt_failures_total", 'kie_request_seconds_count{endpoint="create"'),
         log=("create.refused", "finding.open"),
@@ -94,6 +96,7 @@ async def storage_full(on: Scene) -> AsyncIterator[Look]:
     ids = await on.late(2)
     yield Look(
         [replica],
+        first="storage_failing",
         alerts=frozenset({"GenerationsStuck", "StorageErrorRate"}),
         figures=("stuck_generations", "findings", "attempt_failures_total", "storage_request_seconds_count"),
         log=("asset.not_stored", "finding.open"),
@@ -119,11 +122,62 @@ async def bucket_private(on: Scene) -> AsyncIterator[Look]:
     await until(stored, 60, "two deliveries")
     yield Look(
         [replica],
+        first="storage_refuses",
         alerts=frozenset({"StorageRejecting"}),
         figures=("findings", "deliveries_total"),
         log=("generation.delivered", "bucket.closed", "finding.open"),
         explain=ids[0],
         waiting=ids,
-        doctor=True,
     )
     on.storage.buckets["generations"].public = True
+
+
+@contextlib.asynccontextmanager
+async def storage_down(on: Scene) -> AsyncIterator[Look]:
+    """The storage answers everything with 544: its database does not answer it."""
+    async with _storage_fails(on, 544) as look:
+        yield look
+
+
+@contextlib.asynccontextmanager
+async def quota_reached(on: Scene) -> AsyncIterator[Look]:
+    """The storage answers everything with 402: the project has used up its quota."""
+    async with _storage_fails(on, 402) as look:
+        yield look
+
+
+@contextlib.asynccontextmanager
+async def _storage_fails(on: Scene, status: int) -> AsyncIterator[Look]:
+    replica = await on.replica()
+    on.storage.faults.roll = lambda *_: Fault("error", status=status)
+    ids = await on.late(4)
+    yield Look(
+        [replica],
+        first="storage_failing",
+        alerts=frozenset({"GenerationsStuck", "StorageErrorRate", "FindingOpen"}),
+        figures=("stuck_generations", "findings", "attempt_failures_total"),
+        log=("asset.not_stored", "finding.open"),
+        explain=ids[0],
+        waiting=ids,
+        retry=True,
+    )
+    on.storage.faults.clear()
+
+
+@contextlib.asynccontextmanager
+async def results_down(on: Scene) -> AsyncIterator[Look]:
+    """The host of the results answers every download with 500; KIE itself answers."""
+    on.rig.kie.strike("file.500", times=math.inf)
+    replica = await on.replica()
+    ids = await on.late(4)
+    yield Look(
+        [replica],
+        first="source_failing",
+        alerts=frozenset({"GenerationsStuck", "FindingOpen"}),
+        figures=("stuck_generations", "findings", "attempt_failures_total"),
+        log=("asset.not_stored", "finding.open"),
+        explain=ids[0],
+        waiting=ids,
+        retry=True,
+    )
+    on.rig.kie.calm()

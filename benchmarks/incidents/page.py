@@ -15,12 +15,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "INCIDENTS.md"
 
 WIDTH = 120
 
-_HEAD = """# Ten incidents, as an operator sees them
+_HEAD = """# Seventeen incidents, as an operator sees them
 
 Written by `make incidents`, which stages each of them: a real PostgreSQL, the daemon as a process, Debian's Prometheus
 over `monitoring/rules`, a local KIE and a stand-in for Supabase's storage. Every transcript was taken while it lasted.
-Then it was mended, and every row that waited was delivered and compared with its source byte by byte (on the full disk:
-delivered).
+`status` had to begin with the party that fails, and to accuse no other one. Then it was mended, and every row that
+waited was delivered and compared with its source byte by byte (on the full disk: delivered).
 
 To keep it short a sweep came every second and a lease was 3 s long; rows that are late were inserted 700 s old. An
 alert stands here as soon as its expression is true; it is sent when that has lasted for the time beside it.
@@ -54,11 +54,11 @@ def _row(incident: Incident, told: Transcript) -> str:
 def section(incident: Incident, told: Transcript) -> str:
     """One incident."""
     parts = [f"## {incident.title}\n", f"{_filled(incident.happened)}\n", f"{_filled(f'**Do:** {incident.do}')}\n"]
+    parts += [_block("kie-reconciler status", [told.status]), _block("the page's banner", told.page)]
     alerts = [f"{one.name} ({one.severity}, after {_span(one.waits)}): {one.says}" for one in told.alerts]
     parts += [_block("metrics", told.figures), _block("alerts", alerts), _block("log", told.log)]
     parts += [_block("kie-reconciler stuck", [told.stuck]), _block("kie-reconciler explain GENERATION", [told.explain])]
-    if told.doctor is not None:
-        parts.append(_block("kie-reconciler doctor, what is not ok", [told.doctor]))
+    parts.append(_block("kie-reconciler doctor, what is not ok", [told.doctor]))
     return "\n".join(parts)
 
 

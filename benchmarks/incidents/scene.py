@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -17,10 +18,13 @@ from reconciler.simulator import Simulator
 from testkit.commands import run
 from testkit.replica import Replica
 from testkit.stage import KEY, Rig, staged
+from testkit.standins.clock import Clock
 from testkit.standins.monitoring import asked
 from testkit.standins.proxy import Proxy
 from testkit.standins.storage import SupabaseStorage
 from testkit.waiting import until
+
+TOKEN = "operator-of-the-incident"
 
 LATE = 700.0
 """The age in seconds of rows that are stuck from the start: more than the ten minutes of RECONCILER_STUCK_AFTER."""
@@ -36,8 +40,9 @@ class Scene:
     rig: Rig
     kie: Proxy
     folder: Path
-    settings: dict[str, str] = field(default_factory=dict)
-    """What the replicas and the commands of this incident are told beside the usual."""
+    clock: Clock | None = None
+    settings: dict[str, str] = field(default_factory=lambda: {"RECONCILER_API_TOKEN": TOKEN})
+    """The settings of the replicas and the commands of this incident beside the usual ones."""
 
     @property
     def storage(self) -> SupabaseStorage:
@@ -65,7 +70,8 @@ class Look:
     `alerts` must have come true, `figures` are the metrics that matter (by the beginning of their lines), `log` the
     events that tell, `explain` a row to ask about, `waiting` the rows that are delivered once it is mended, by `retry`
     where nobody wants to wait for the next look; `doctor` is asked where it knows more; `gone` are the ports of those
-    that are scraped and dead.
+    that are scraped and dead. The first line of `status` must begin with `first`, and only the findings in `beside` may
+    follow it: no other party is accused.
     """
 
     replicas: list[Replica]
@@ -73,10 +79,11 @@ class Look:
     figures: tuple[str, ...]
     log: tuple[str, ...]
     explain: str
+    first: str
+    beside: frozenset[str] = frozenset({"stuck"})
     waiting: list[str] = field(default_factory=list)
     gone: tuple[int, ...] = ()
     retry: bool = False
-    doctor: bool = False
 
 
 Staging = Callable[[Scene], AbstractAsyncContextManager[Look]]
@@ -84,17 +91,21 @@ Staging = Callable[[Scene], AbstractAsyncContextManager[Look]]
 
 @dataclass(frozen=True)
 class Incident:
-    """One incident: `happened` and `do` are sentences for the page; without the program `needs` it is not staged."""
+    """One incident: `happened` and `do` are sentences for the page; without the program `needs` it is not staged.
+
+    `clock` is whether its PostgreSQL reads a clock that can be set.
+    """
 
     title: str
     happened: str
     do: str
     stage: Staging
     needs: str | None = None
+    clock: bool = False
 
 
 @contextlib.asynccontextmanager
-async def scene(postgres: Postgres, folder: Path) -> AsyncIterator[Scene]:
+async def scene(postgres: Postgres, folder: Path, clock: Clock | None = None) -> AsyncIterator[Scene]:
     """Build the stage on a fresh database, and take it down."""
     name = f"incident_{secrets.token_hex(4)}"
     await told(postgres.dsn(), f"CREATE DATABASE {name}")
@@ -102,7 +113,7 @@ async def scene(postgres: Postgres, folder: Path) -> AsyncIterator[Scene]:
     kie = Simulator(keys=(KEY,), limits=False, slow_seconds=2.0)
     async with staged(postgres.dsn(name), kie, folder, SupabaseStorage()) as rig, Proxy(kie.url) as line:
         kie.origin = line.dsn
-        yield Scene(rig, line, rig.folder)
+        yield Scene(rig, line, rig.folder, clock)
     await told(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -137,7 +148,7 @@ async def true_alerts(prometheus: str) -> list[Alert]:
     return sorted(found, key=lambda one: (one.severity != "page", one.name, one.says))
 
 
-async def shown(prometheus: str, look: Look) -> None:
+async def shown(on: Scene, prometheus: str, look: Look) -> None:
     """Wait until every alert that the incident must raise has come true, and the log says what it must."""
 
     async def seen() -> object:
@@ -145,14 +156,30 @@ async def shown(prometheus: str, look: Look) -> None:
         said = {line["event"] for replica in look.replicas for line in replica.log}
         scraped = (await asked(prometheus, "query", query="up"))["result"]
         # Before the first scrape no replica is known, and the rules say so for a second.
-        return scraped and "DaemonAbsent" not in names and look.alerts <= names and set(look.log) <= said
+        absent = "DaemonAbsent" in names and "DaemonAbsent" not in look.alerts
+        if not scraped or absent or not look.alerts <= names or not set(look.log) <= said:
+            return False
+        return (await status(on, look)).startswith(look.first)
 
     try:
         await until(seen, PATIENCE, "the incident to show")
     except AssertionError as error:
         names = {alert.name for alert in await true_alerts(prometheus)}
         said = {line["event"] for replica in look.replicas for line in replica.log}
-        raise AssertionError(f"{error}: no {look.alerts - names or set(look.log) - said}; {names}; {said}") from None
+        missing = look.alerts - names or set(look.log) - said or {f"{look.first}: {await status(on, look)}"}
+        raise AssertionError(f"{error}: no {missing}; {names}; {said}") from None
+
+
+_NAMED = re.compile(r"^(\w+) \((?:warn|page)\):", re.MULTILINE)
+
+
+async def status(on: Scene, look: Look) -> str:
+    """What `status` says; no party is accused that the incident is not about."""
+    said = await run("status", folder=on.folder, environment=on.rig.environment(**on.settings, COLUMNS="118"))
+    text = (said.out or said.err).strip()
+    accused = set(_NAMED.findall(text)) - look.beside - {look.first}
+    assert not accused, f"{accused}: {text}"
+    return text
 
 
 async def recovered(on: Scene, look: Look) -> None:

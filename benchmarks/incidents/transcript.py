@@ -8,7 +8,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.incidents.scene import Alert, Look, Scene, true_alerts
+import httpx
+
+from benchmarks.incidents.scene import TOKEN, Alert, Look, Scene, status, true_alerts
 from reconciler import __version__
 from testkit.commands import run
 from testkit.stage import KEY, USER
@@ -28,12 +30,14 @@ LEFT_OUT = frozenset({"timestamp", "instance", "user_id", "path", "request_id"})
 class Transcript:
     """The parts of one incident's transcript, scrubbed."""
 
+    status: str
+    page: list[str]
     figures: list[str]
     alerts: list[Alert]
     log: list[str]
     stuck: str
     explain: str
-    doctor: str | None
+    doctor: str
 
 
 async def taken(on: Scene, prometheus: str, look: Look) -> Transcript:
@@ -42,17 +46,35 @@ async def taken(on: Scene, prometheus: str, look: Look) -> Transcript:
     environment = on.rig.environment(**on.settings, COLUMNS="118")
 
     async def said(*words: str) -> str:
-        return scrub((await run(*words, folder=on.folder, environment=environment)).out.rstrip())
+        ran = await run(*words, folder=on.folder, environment=environment)
+        return scrub((ran.out or ran.err).rstrip())
 
     alerts = [Alert(one.name, one.severity, one.waits, scrub(one.says)) for one in await true_alerts(prometheus)]
     return Transcript(
+        status=scrub(await status(on, look)),
+        page=[scrub(line) for line in await _banner(look)],
         figures=[scrub(line) for line in await _figures(look)],
         alerts=alerts,
         log=[scrub(line) for line in _log(look)],
         stuck=aligned(await said("stuck")),
         explain=await said("explain", look.explain),
-        doctor=_troubles(await said("doctor")) if look.doctor else None,
+        doctor=_troubles(await said("doctor")),
     )
+
+
+async def _banner(look: Look) -> list[str]:
+    """The lines of the page's banner, as the operator's browser gets them from a replica that runs."""
+    for replica in look.replicas:
+        if replica.running:
+            async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+                answer = await client.get(
+                    f"http://127.0.0.1:{await replica.port()}/api/status", headers={"Authorization": f"Bearer {TOKEN}"}
+                )
+            body = answer.json()
+            if answer.status_code != 200:
+                return [f"{answer.status_code} {body['error']}: {body['detail']}"]
+            return [f"{one['name']}: {one['says']} {one['do']}" for one in body["findings"]]
+    return []
 
 
 async def _figures(look: Look) -> list[str]:
@@ -92,7 +114,7 @@ class Scrub:
     """Takes out of a text what is only this run's: ids, ports, times, folders; a secret in it is an error."""
 
     def __init__(self, on: Scene, look: Look) -> None:
-        self._secrets = [KEY, on.storage.key, on.storage.secret]
+        self._secrets = [KEY, TOKEN, on.storage.key, on.storage.secret]
         self._words = {
             USER: "USER",
             look.explain: "GENERATION",

@@ -15,18 +15,18 @@ from reconciler.domain.failures.series import SEVERAL, Side
 Severity = Literal["warn", "page"]
 
 NAMES = (
-    "no_replica", "stuck", "media_expiring", "lost", "provider_silent", "source_failing", "storage_failing",
-    "deaf_listener", "transaction_pooler", "late_sweep", "schema_behind", "outbox_growing", "events_dead",
-    "notification_queue", "unpaid_account", "key_rejected", "storage_refuses", "table_changed", "host_unlisted",
-    "hook_failed", "row_refused", "row_locked", "parked", "empty_success", "no_task", "row_waits", "unreadable_output",
-    "over_limit", "task_unknown", "results_missing", "asset_overwritten",
+    "no_replica", "replica_lost", "clock_wrong", "stuck", "media_expiring", "lost", "provider_silent",
+    "source_failing", "storage_failing", "deaf_listener", "transaction_pooler", "late_sweep", "schema_behind",
+    "outbox_growing", "events_dead", "notification_queue", "unpaid_account", "key_rejected", "storage_refuses",
+    "table_changed", "host_unlisted", "hook_failed", "row_refused", "row_locked", "parked", "empty_success", "no_task",
+    "row_waits", "unreadable_output", "over_limit", "task_unknown", "results_missing", "asset_overwritten",
 )  # fmt: skip
 """The names of all findings."""
 
 _PARTIES = frozenset(
     {
         "provider_silent", "source_failing", "storage_failing", "storage_refuses", "table_changed", "host_unlisted",
-        "hook_failed", "row_refused", "row_locked",
+        "hook_failed", "row_refused", "row_locked", "replica_lost", "clock_wrong",
     }
 )  # fmt: skip
 """Findings that name the party for which rows wait."""
@@ -34,7 +34,7 @@ _PARTIES = frozenset(
 _KNOWN_TO_DAEMON = frozenset(
     {
         "storage_failing", "deaf_listener", "transaction_pooler", "late_sweep", "schema_behind", "unpaid_account",
-        "key_rejected", "storage_refuses",
+        "key_rejected", "storage_refuses", "clock_wrong",
     }
 )  # fmt: skip
 """Findings that need not show in the tables: the leader learns of them by its listener, its tasks and its probes."""
@@ -82,7 +82,10 @@ class Snapshot:
     are zero. `overdue` counts rows that are due and unclaimed: they wait for the rate limit. `lost` counts delivered
     results that were found gone for good within the last day. `hooks` counts what waits for a hook of the application
     that fails, by its name: orders that were refused since it last worked, deliveries that it was not told of.
-    `table_trouble` says why the application's table cannot be used; then there are no figures of it.
+    `table_trouble` says why the application's table cannot be used; then there are no figures of it. `replicas_lost`
+    names those that ended within the last hour without signing off, while none was started on their host since.
+    `clock_ahead` is by how many seconds the database's clock is ahead of that of `host`, this machine; `step_age` is
+    the age of the last step of the database's clock.
     """
 
     in_flight: Mapping[str, int]
@@ -111,6 +114,10 @@ class Snapshot:
     lost: int = 0
     hooks: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
     table_trouble: str | None = None
+    replicas_lost: tuple[str, ...] = ()
+    host: str = ""
+    clock_ahead: float = 0.0
+    step_age: float | None = None
 
 
 CANARY_SECONDS = 30.0
@@ -118,6 +125,12 @@ CANARY_SECONDS = 30.0
 
 FAILING_SECONDS = 300.0
 """A side that has failed at least one row for so long is a finding, also where it fails few rows."""
+
+CLOCK_SECONDS = 60.0
+"""So many seconds apart two clocks are a finding."""
+
+STEP_SECONDS = 600.0
+"""For so long after a step of the database's clock nothing is concluded from it (`postgres/clock.py`)."""
 
 UNANNOUNCED_SECONDS = 600.0
 QUEUE_SHARE = 0.5
@@ -230,6 +243,7 @@ def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding
     read before that they wait. Equals are in the order of NAMES.
     """
     found = [
+        *_replica_findings(snapshot),
         *_row_findings(snapshot, thresholds),
         *_table_findings(snapshot),
         *_failing_findings(snapshot),
@@ -260,12 +274,29 @@ def _rank(finding: Finding) -> int:
     return 1 if finding.name in _PARTIES else 3
 
 
-def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
+def _replica_findings(snapshot: Snapshot) -> Iterator[Finding]:
     waiting = sum(snapshot.in_flight.values())
     if waiting and not snapshot.instances:
         says = f"No replica of the daemon is alive, and {waiting} generations are in flight."
         do = "Start it: `systemctl start kie-reconciler`, or `pm2 start kie-reconciler`; its own log says why it ended."
         yield Finding("no_replica", waiting, "page", says, do)
+    elif lost := snapshot.replicas_lost:
+        says = f"Replicas have ended without signing off: {', '.join(lost[:5])}."
+        do = "Start them again where a supervisor has not; their log says why. The others took their rows."
+        yield Finding("replica_lost", len(lost), "warn", says, do)
+    ahead, age = snapshot.clock_ahead, snapshot.step_age
+    if abs(ahead) >= CLOCK_SECONDS:
+        way = "ahead of" if ahead > 0 else "behind"
+        says = f"The database's clock is {format_seconds(abs(ahead))} {way} the clock of {snapshot.host}."
+        do = "Let NTP set the wrong one. Deliveries go on; alerts that compare times may be wrong until then."
+        yield Finding("clock_wrong", 1, "warn", says, do)
+    elif age is not None and 0 <= age < STEP_SECONDS:
+        says = f"The database's clock was set {format_seconds(age)} ago."
+        do = "Find what sets it. Nothing is given up or deleted by its age until it has run evenly for ten minutes."
+        yield Finding("clock_wrong", 1, "warn", says, do)
+
+
+def _row_findings(snapshot: Snapshot, thresholds: FindingThresholds) -> Iterator[Finding]:
     if snapshot.stuck:
         says = f"{snapshot.stuck} in flight for longer than {format_seconds(thresholds.stuck_after.total_seconds())}."
         do = "Run `kie-reconciler stuck`; it shows why each one has not ended."

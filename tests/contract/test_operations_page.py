@@ -96,6 +96,7 @@ def test_every_finding_is_listed_in_order_with_its_severity_and_no_other_is() ->
         "waiting": dict.fromkeys(NAMES, 1),
         "schema_behind": 1,
     }
+    everything |= {"replicas_lost": ("shop (pid 7)",), "clock_ahead": 3600.0}
     everything |= {"unannounced": 1, "unannounced_age": 1e6, "events_dead": 1, "queue_usage": 1.0}
     severities: dict[str, str] = {}
     for pooled, trouble, instances in ((False, None, 0), (True, "the table is away", 1)):

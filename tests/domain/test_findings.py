@@ -25,6 +25,8 @@ THRESHOLDS = FindingThresholds()
 
 FIGURES = {
     "no_replica": {"instances": 0},
+    "replica_lost": {"replicas_lost": ("shop (pid 7)",)},
+    "clock_wrong": {"clock_ahead": -3600.0, "host": "shop"},
     "stuck": {"stuck": 3},
     "media_expiring": {"expiring": 2, "media_deadline": 5 * 3600.0},
     "lost": {"lost": 1},
@@ -90,7 +92,7 @@ def test_all_findings_at_once_come_paging_first_and_none_twice():
     open_findings = findings(replace(HEALTHY, **everything, waiting=waiting, failing=failing), THRESHOLDS)
 
     names = [finding.name for finding in open_findings]
-    assert sorted(names) == sorted(set(NAMES) - {"deaf_listener"})
+    assert sorted(names) == sorted(set(NAMES) - {"deaf_listener", "replica_lost"})
     severities = [finding.severity for finding in open_findings if finding.name != "media_expiring"]
     assert severities == sorted(severities)
     assert [name for name in NAMES if name in names[: severities.count("page")]] == names[: severities.count("page")]
@@ -266,6 +268,23 @@ def test_no_replica_is_a_finding_only_while_rows_are_in_flight() -> None:
 
 
 @pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"clock_ahead": 90_000.0}, "The database's clock is 25 h ahead of the clock of shop."),
+        ({"clock_ahead": -60.0}, "The database's clock is 60 s behind the clock of shop."),
+        ({"clock_ahead": 59.0, "step_age": 30.0}, "The database's clock was set 30 s ago."),
+    ],
+)
+def test_a_wrong_clock_is_named_with_how_wrong_it_is(figures: dict[str, object], says: str) -> None:
+    assert found(host="shop", **figures)["clock_wrong"].says == says
+
+
+@pytest.mark.parametrize("figures", [{"clock_ahead": 59.9}, {"step_age": 600.0}, {"step_age": -5.0}])
+def test_a_clock_that_is_nearly_right_or_has_run_evenly_since_is_no_finding(figures: dict[str, object]) -> None:
+    assert "clock_wrong" not in found(**figures)
+
+
+@pytest.mark.parametrize(
     ("cause", "figures"),
     [
         ("no_replica", {"instances": 0}),
@@ -275,6 +294,8 @@ def test_no_replica_is_a_finding_only_while_rows_are_in_flight() -> None:
         ("storage_refuses", {"waiting": {"storage_refuses": 1}}),
         ("row_locked", {"waiting": {"row_locked": 1}}),
         ("hook_failed", {"hooks": {"on_delivered": 1}}),
+        ("replica_lost", {"replicas_lost": ("shop (pid 7)",)}),
+        ("clock_wrong", {"step_age": 30.0}),
     ],
 )
 def test_the_cause_is_named_before_the_rows_that_wait_for_it(cause: str, figures: dict[str, object]) -> None:

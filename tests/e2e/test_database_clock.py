@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reconciler.demo import embedded_postgres
 from reconciler.demo.embedded_postgres import Postgres
 from reconciler.postgres.migrations.migrate import migrate
 from reconciler.simulator import Simulator, never
 from testkit import commands
+from testkit.clocked_postgres import clocked_postgres
 from testkit.replica import Replica
 from testkit.stage import Rig, staged
 from testkit.standins.clock import COMPILER, Clock
@@ -35,30 +32,25 @@ STEADY = "INSERT INTO reconciler.clock (seen_at, steady_at) VALUES (now(), now()
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
-    """A clock in a folder that the server's account may read."""
-    folder = Path(tempfile.mkdtemp(prefix="clock-"))
-    folder.chmod(0o755)
-    with Clock(folder) as clock:
-        yield clock
-    shutil.rmtree(folder)
+def clocked(pg_programs: Path | None) -> Iterator[tuple[Postgres, Clock]]:
+    with clocked_postgres(pg_programs) as pair:
+        yield pair
 
 
 @pytest.fixture
-async def rig(
-    clock: Clock, kie: Simulator, tmp_path: Path, pg_programs: Path | None, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Rig]:
+def clock(clocked: tuple[Postgres, Clock]) -> Clock:
+    return clocked[1]
+
+
+@pytest.fixture
+async def rig(clocked: tuple[Postgres, Clock], kie: Simulator, tmp_path: Path) -> AsyncIterator[Rig]:
     """A stage whose PostgreSQL reads the clock; a daemon that had watched it for minutes has just ended."""
-    account = embedded_postgres.choose_account()
-    words = (f"{name}={value}" for name, value in clock.environment.items())
-    preloaded = replace(account, prefix=(*account.prefix, "env", *words))
-    monkeypatch.setattr(embedded_postgres, "choose_account", lambda: preloaded)
-    with Postgres.start(bin_dir=pg_programs) as server:
-        await migrate(server.dsn(), application=True)
-        async with staged(server.dsn(), kie, tmp_path, SupabaseStorage()) as stage:
-            await stage.pool.execute(HOOK)
-            await stage.pool.execute(STEADY)
-            yield stage
+    server, _ = clocked
+    await migrate(server.dsn(), application=True)
+    async with staged(server.dsn(), kie, tmp_path, SupabaseStorage()) as stage:
+        await stage.pool.execute(HOOK)
+        await stage.pool.execute(STEADY)
+        yield stage
 
 
 async def hours_ahead(rig: Rig) -> int:

@@ -38,6 +38,12 @@ SELECT (SELECT count(*) FROM (
        (SELECT extract(epoch FROM now() - at)::float8 FROM reconciler.events
          WHERE announced_at IS NULL AND dead_at IS NULL ORDER BY id LIMIT 1) AS unannounced_age,
        pg_notification_queue_usage() AS queue_usage,
+       clock_timestamp() AS now,
+       (SELECT extract(epoch FROM now() - stepped_at)::float8 FROM reconciler.clock) AS step_age,
+       (SELECT array_agg(i.host || ' (pid ' || i.pid || ')' ORDER BY i.seen_at) FROM reconciler.instances i
+         WHERE i.seen_at < now() - greatest(:alive::interval, '1 minute') AND i.seen_at > now() - interval '1 hour'
+           AND NOT EXISTS (SELECT FROM reconciler.instances j WHERE j.host = i.host AND j.started_at > i.seen_at))
+           AS replicas_lost,
        (SELECT count(*) FROM reconciler.instances WHERE seen_at > now() - :alive::interval) AS instances,
        (SELECT avg(looks)::float8 FROM reconciler.work WHERE delivered_at > now() - interval '24 hours') AS looks,
        (SELECT count(*) FROM reconciler.work WHERE lost_at > now() - interval '24 hours') AS lost,

@@ -5,9 +5,10 @@ flight are found by the partial index, deliveries by our own bookkeeping: while 
 reads a table of millions from end to end.
 """
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -149,6 +150,10 @@ class Reports:
             polls_per_delivery=outbox["looks"],
             overdue=outbox["overdue"],
             lost=outbox["lost"],
+            replicas_lost=tuple(outbox["replicas_lost"] or ()),
+            host=socket.gethostname(),
+            clock_ahead=(outbox["now"] - datetime.now(UTC)).total_seconds(),
+            step_age=outbox["step_age"],
             hooks={row["hook"]: row["waiting"] for row in hooks if row["waiting"]},
         )
 
