@@ -257,5 +257,8 @@ def strangers(environ: Mapping[str, str] | None = None, cwd: Path | None = None)
 
 def _sentence(problem: Mapping[str, Any], values: Mapping[str, str]) -> str:
     name = next(map(str, problem["loc"]), "")
-    secrets = map(variable, (*_secret_attributes(), "notify_url"))
-    return sentence(problem, values.get(name, ""), secret=name in secrets)
+    secrets = [variable(attribute) for attribute in (*_secret_attributes(), "notify_url")]
+    value = values.get(name, "")
+    # A secret, or the login of an address, may stand in the wrong variable, too.
+    repeated = len(value) > 5 and any(value in values.get(secret, "") for secret in secrets)
+    return sentence(problem, value, secret=repeated or name in secrets)

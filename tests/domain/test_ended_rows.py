@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from reconciler.domain.decide import decide
-from reconciler.domain.ended_rows import HEALED_WITHIN, HEALS, is_overwritten, may_move, with_heal
+from reconciler.domain.ended_rows import HEALED_WITHIN, HEALS, is_overwritten, may_move, mended_preview, with_heal
 from reconciler.domain.model import Done, Finish, Policy, Reschedule, Row
 from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules
 from reconciler.domain.observations import NotPolled
@@ -87,3 +87,18 @@ def test_a_row_that_shows_our_object_is_left_alone() -> None:
     row = delivered(OURS)
     assert not is_overwritten(row, RULES)
     assert isinstance(decide(row, NotPolled(), NOW, POLICY), Done)
+
+
+@pytest.mark.parametrize(
+    ("preview", "expires"),
+    [
+        (THEIRS, True),
+        ("https://tempfile.aiquickdraw.com/preview.jpg", True),
+        (CDN, False),
+        (OURS, False),
+        (None, False),
+    ],
+)
+def test_a_preview_at_the_provider_is_replaced_with_the_asset(preview: str | None, expires: bool) -> None:
+    row = replace(delivered(None), preview_url=preview)
+    assert mended_preview(row, RULES) == (preview if expires else None)

@@ -23,6 +23,7 @@ from reconciler.domain.object_keys import (
     generation_of,
     host_listed,
     kind_of,
+    kind_word,
     object_key,
     object_number,
     path_segment,
@@ -253,3 +254,18 @@ def test_a_bucket_at_a_shared_host_is_not_the_providers() -> None:
     bucket = "https://anybody.r2.cloudflarestorage.com/a.png"
     assert not points_at_provider(bucket, PROVIDER_HOSTS)
     assert not host_listed(bucket, PROVIDER_HOSTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed", "word"),
+    [
+        ("image", None, "image"),
+        ("image", frozenset({"photo", "product"}), "photo"),
+        ("image", frozenset({"product"}), "product"),
+        ("audio", frozenset({"photo", "video"}), None),
+        ("file", frozenset({"file"}), "file"),
+        ("file", frozenset({"photo"}), None),
+    ],
+)
+def test_a_kind_is_written_in_a_word_that_its_column_allows(kind, allowed, word):
+    assert kind_word(kind, allowed) == word

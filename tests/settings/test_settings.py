@@ -259,6 +259,15 @@ def test_every_setting_has_a_wrong_value_here_or_takes_every_text() -> None:
     assert not wrong & ANY_TEXT
 
 
+def test_a_secret_in_the_wrong_variable_is_not_shown(given: Given) -> None:
+    secrets = {"KIE_API_KEY": "key-of-the-shop", "RECONCILER_NOTIFY_URL": "https://shop:hook-login@hook.example"}
+    for wrong in ("key-of-the-shop", "hook-login"):
+        with pytest.raises(Config) as raised:
+            given(RECONCILER_CONCURRENCY=wrong, LOG_LEVEL=wrong, **secrets)
+        assert "RECONCILER_CONCURRENCY: this value is not a whole number" in str(raised.value)
+        assert wrong not in str(raised.value)
+
+
 @pytest.mark.parametrize(("name", "value", "told"), WRONG)
 def test_a_wrong_value_is_refused_with_a_sentence_of_ours(given: Given, name: str, value: str, told: str) -> None:
     with pytest.raises(Config) as caught:

@@ -11,6 +11,7 @@ from reconciler.operations.doctor import Check, NotKnown, fail, failed, judged, 
 from reconciler.operations.doctor.privileges import judge_privileges, judge_row_security
 from reconciler.operations.doctor.table import (
     judge_indexes,
+    judge_orders,
     judge_schema,
     judge_statuses,
     judge_table,
@@ -19,6 +20,7 @@ from reconciler.operations.doctor.table import (
 from reconciler.postgres.migrations.migration_files import MigrationFile
 from reconciler.postgres.migrations.missing_files import MissingFiles
 from reconciler.postgres.migrations.schema_level import OlderDaemon
+from reconciler.postgres.schema import TableShape
 
 NOT_READ = NotKnown("the database is away", "start it")
 
@@ -64,3 +66,11 @@ def test_a_check_on_status_is_judged_by_the_words_that_it_forbids(allowed: set[s
 def test_only_a_fail_is_a_failure() -> None:
     assert not failed((ok("one", "well"), warn("two", "slow"), not_looked("three", "away")))
     assert failed((ok("one", "well"), fail("two", "broken")))
+
+
+def test_columns_that_a_row_must_fill_and_an_order_cannot_are_named_with_the_sql() -> None:
+    columns = {"id": "uuid", "status": "text", "shop_id": "uuid"}
+    check = judge_orders(TableShape(columns, needed=frozenset({"shop_id"})))
+    assert (check.word, "shop_id" in check.says) == ("warn", True)
+    assert 'ALTER TABLE public.generations ALTER COLUMN "shop_id" DROP NOT NULL;' in check.do
+    assert judge_orders(TableShape(columns)).word == "ok"

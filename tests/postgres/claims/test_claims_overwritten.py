@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Trigger
-from reconciler.postgres.claims import claims as claims_module
+from reconciler.postgres.claims import discovery
 from tests.postgres.books import ELIGIBLE, OURS, THEIRS, Books, delivered, insert, resting
 
 ELSEWHERE = "https://mirror.example/lighthouse.png"
@@ -98,7 +98,7 @@ async def test_a_row_that_rests_because_it_was_overwritten_too_often_is_not_woke
 
 
 async def test_the_sweep_comes_round_to_every_delivery(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "WALK", 2)
+    monkeypatch.setattr(discovery, "WALK", 2)
     ids = [await delivered_row(books, task_id=f"task-{n}") for n in range(7)]
     await books.pool.execute(f"UPDATE public.generations SET asset_url = '{THEIRS}'")
     instance = books.claims()

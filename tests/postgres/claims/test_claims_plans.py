@@ -130,7 +130,7 @@ async def test_a_wake_reads_the_rows_it_names(books: Books) -> None:
 
 async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None:
     claims = books.claims()
-    plan = await planned(books, *claims._discover.present(term=TERM, **claims._eligible))
+    plan = await planned(books, *claims._discovery._discover.present(term=TERM, **claims._eligible))
     assert "generations" not in scanned(plan)
     assert "generations_reconciler_open" in {index for _, _, index in plan}
 
@@ -138,7 +138,7 @@ async def test_the_sweep_reads_the_index_of_rows_in_flight(books: Books) -> None
 async def test_deleted_rows_are_looked_up_by_their_keys_however_many_are_overdue(books: Books) -> None:
     await books.pool.execute("UPDATE reconciler.work SET due_at = now() - interval '1 hour'")
     await books.pool.execute("ANALYZE reconciler.work")
-    plan = await planned(books, *books.claims().deleted_rows._forget(term=TERM, most=MOST))
+    plan = await planned(books, *books.claims().deleted_rows._forget.present(term=TERM, most=MOST))
     assert "generations" not in scanned(plan)
     assert "generations_pkey" in {index for _, _, index in plan}
 
@@ -152,7 +152,7 @@ async def test_offers_are_read_by_their_generation_and_only_for_rows_without_a_t
     name = await books.pool.fetchval("SELECT id::text FROM public.generations WHERE status = 'generating' LIMIT 1")
     claims = books.claims()
     read = ledger_sql.read(books.table)
-    for statement in (read(ids=[name]), claims._discover.present(term=TERM, **claims._eligible)):
+    for statement in (read(ids=[name]), claims._discovery._discover.present(term=TERM, **claims._eligible)):
         plan = await planned(books, *statement)
         assert "callbacks_generation" in {index for _, _, index in plan}, statement[0]
         assert "callbacks" not in scanned(plan), statement[0]
