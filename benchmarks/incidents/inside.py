@@ -108,6 +108,12 @@ async def replica_killed(on: Scene) -> AsyncIterator[Look]:
         return doomed.pid in await on.rig.delivering()
 
     await until(holds, 30, "rows in the hands of the one that dies")
+    # One that is started after the last sign of a dead one is taken for its successor.
+    later = (
+        f"SELECT a.seen_at > b.started_at FROM reconciler.instances a, reconciler.instances b"
+        f" WHERE a.pid = {doomed.pid} AND b.pid = {other.pid}"
+    )
+    await until(lambda: on.rig.pool.fetchval(later), 30, "a heartbeat beside the other one")
     (held, *_) = await on.fetch(
         "SELECT w.generation_id FROM reconciler.work w JOIN reconciler.instances i ON i.id = w.instance"
         f" WHERE i.pid = {doomed.pid} AND w.lease_until > now()"
@@ -154,10 +160,10 @@ async def poisoned_row(on: Scene) -> AsyncIterator[Look]:
     replica = await on.replica()
     yield Look(
         [replica],
-        first="row_waits",
+        first="unreadable_output",
         alerts=frozenset({"GenerationsStuck"}),
         figures=("stuck_generations", "findings", "attempt_failures_total", "deliveries_total"),
-        log=("kie.request_failed", "finding.open"),
+        log=("kie.output_unreadable", "finding.open"),
         explain=one,
         waiting=ids,
     )
@@ -173,7 +179,7 @@ async def table_altered(on: Scene) -> AsyncIterator[Look]:
     ids = await on.late(2)
     yield Look(
         [replica],
-        first="table_changed",
+        first="kie-reconciler: public.generations lacks asset_url",
         alerts=frozenset({"FindingOpen"}),
         figures=("findings", "deliveries_total"),
         log=("table.unusable", "finding.open"),
@@ -225,6 +231,7 @@ async def hook_blocked(on: Scene) -> AsyncIterator[Look]:
         yield Look(
             [replica],
             first="row_locked",
+            patience=300.0,
             alerts=frozenset({"FindingOpen"}),
             figures=("findings", "deliveries_total", "stuck_generations"),
             log=("finding.open",),

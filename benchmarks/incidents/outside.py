@@ -93,7 +93,7 @@ async def storage_full(on: Scene) -> AsyncIterator[Look]:
         RECONCILER_STORAGE_LOCAL_DIR=str(disk), RECONCILER_PUBLIC_URL="https://shop.example.com",
     )  # fmt: skip
     replica = await on.replica(through=("unshare", "-rm", "sh", "-c", mounted, str(disk)))
-    ids = await on.late(2)
+    ids = await on.late(4)
     yield Look(
         [replica],
         first="storage_failing",
@@ -113,7 +113,7 @@ async def bucket_private(on: Scene) -> AsyncIterator[Look]:
     """The bucket was made private while the daemon ran: uploads go on, and no browser can open them."""
     replica = await on.replica()
     on.storage.buckets["generations"].public = False
-    ids = await on.late(2)
+    ids = await on.late(4)
     sql = "SELECT count(*) = 2 FROM public.generations WHERE status = 'success'"
 
     async def stored() -> bool:

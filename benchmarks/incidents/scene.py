@@ -84,6 +84,7 @@ class Look:
     waiting: list[str] = field(default_factory=list)
     gone: tuple[int, ...] = ()
     retry: bool = False
+    patience: float = PATIENCE
 
 
 Staging = Callable[[Scene], AbstractAsyncContextManager[Look]]
@@ -162,7 +163,7 @@ async def shown(on: Scene, prometheus: str, look: Look) -> None:
         return (await status(on, look)).startswith(look.first)
 
     try:
-        await until(seen, PATIENCE, "the incident to show")
+        await until(seen, look.patience, "the incident to show")
     except AssertionError as error:
         names = {alert.name for alert in await true_alerts(prometheus)}
         said = {line["event"] for replica in look.replicas for line in replica.log}

@@ -23,13 +23,13 @@ NAMES = (
 )  # fmt: skip
 """The names of all findings."""
 
-_PARTIES = frozenset(
+_DELAYS_NO_DELIVERY = frozenset(
     {
-        "provider_silent", "source_failing", "storage_failing", "storage_refuses", "table_changed", "host_unlisted",
-        "hook_failed", "row_refused", "row_locked", "replica_lost", "clock_wrong",
+        "deaf_listener", "transaction_pooler", "schema_behind", "outbox_growing", "events_dead", "results_missing",
+        "asset_overwritten",
     }
 )  # fmt: skip
-"""Findings that name the party for which rows wait."""
+"""Findings for which no generation waits."""
 
 _KNOWN_TO_DAEMON = frozenset(
     {
@@ -239,8 +239,8 @@ _ADVICE: Mapping[str, tuple[Severity, str, str]] = MappingProxyType(
 def findings(snapshot: Snapshot, thresholds: FindingThresholds) -> tuple[Finding, ...]:
     """Return the open findings in the order in which an operator needs them.
 
-    Those of severity `page` come first. Causes come before their consequence `media_expiring`: what rows wait for is
-    read before that they wait. Equals are in the order of NAMES.
+    Those of severity `page` come first. What rows wait for is named before `media_expiring` and `stuck`, which say that
+    they wait; last comes what delays no delivery. Equals are in the order of NAMES.
     """
     found = [
         *_replica_findings(snapshot),
@@ -267,11 +267,14 @@ def _ordered(found: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _rank(finding: Finding) -> int:
-    if finding.name == "media_expiring":
-        return 2
+    match finding.name:
+        case "media_expiring":
+            return 2
+        case "stuck":
+            return 3
     if finding.severity == "page":
         return 0
-    return 1 if finding.name in _PARTIES else 3
+    return 4 if finding.name in _DELAYS_NO_DELIVERY else 1
 
 
 def _replica_findings(snapshot: Snapshot) -> Iterator[Finding]:

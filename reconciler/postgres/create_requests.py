@@ -22,7 +22,7 @@ from reconciler.postgres.create_rates import CreateRates
 from reconciler.postgres.errors import lock_refusals, row_refusals
 from reconciler.postgres.hooks import HOOK_FAILED, HookFailed, OrderHook
 from reconciler.postgres.pool import LOCK_WAIT, Database, lock_setting
-from reconciler.postgres.predicates import IN_FLIGHT, begin, set_task, touch
+from reconciler.postgres.predicates import HAS_NO_TASK, IN_FLIGHT, TASK, begin, set_task, touch
 from reconciler.postgres.records import as_key
 from reconciler.postgres.schema import KIND_COLUMNS, MODEL_COLUMNS, TableShape
 from reconciler.postgres.statement import Statement
@@ -359,7 +359,7 @@ def _generated(table: TableShape) -> Mapping[str, str]:
 def _kept_sql(table: TableShape) -> Statement:
     """Read and return the earlier use of an Idempotency-Key, with the row that it gave."""
     return Statement(f"""
-SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS task_id
+SELECT r.digest, r.generation_id, g.status::text AS status, ({TASK})::text AS task_id
   FROM reconciler.requests r LEFT JOIN public.generations g ON g.id = r.generation_id::{table.id_type}
  WHERE r.caller = :caller AND r.key = :key AND r.generation_id IS NOT NULL""")
 
@@ -367,7 +367,7 @@ SELECT r.digest, r.generation_id, g.status::text AS status, g.task_id::text AS t
 def _standing_sql(table: TableShape) -> Statement:
     """Read and return status and task of a row."""
     return Statement(f"""
-SELECT g.status::text AS status, g.task_id::text AS task_id FROM public.generations g
+SELECT g.status::text AS status, ({TASK})::text AS task_id FROM public.generations g
  WHERE g.id = :generation_id::text::{table.id_type}""")
 
 
@@ -382,7 +382,7 @@ WITH mine AS MATERIALIZED (
 saved AS (
     UPDATE public.generations g SET task_id = :task_id::text{begin(table)}{touch(table)}
       FROM (SELECT count(*), {LOCK_WAIT} FROM mine) AS locked
-     WHERE g.id = :generation_id::text::{table.id_type} AND g.task_id IS NULL AND {IN_FLIGHT}
+     WHERE g.id = :generation_id::text::{table.id_type} AND {HAS_NO_TASK} AND {IN_FLIGHT}
     RETURNING g.status::text AS status),
 noted AS (
     UPDATE reconciler.work w
@@ -390,5 +390,5 @@ noted AS (
            acknowledged_at = now(), due_at = now(), why = NULL, finding = NULL
       FROM saved, mine WHERE w.generation_id = :generation_id AND mine.held IS NOT TRUE)
 SELECT coalesce((SELECT status FROM saved), g.status::text) AS status,
-       CASE WHEN EXISTS (SELECT FROM saved) THEN :task_id::text ELSE g.task_id::text END AS task_id
+       CASE WHEN EXISTS (SELECT FROM saved) THEN :task_id::text ELSE ({TASK})::text END AS task_id
   FROM public.generations g WHERE g.id = :generation_id::text::{table.id_type}""")

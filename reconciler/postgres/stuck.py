@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reconciler.postgres.eligibility import owned
 from reconciler.postgres.pool import Database
-from reconciler.postgres.predicates import IN_FLIGHT, SAME_TASK, WAITING_SINCE
+from reconciler.postgres.predicates import IN_FLIGHT, SAME_TASK, TASK, WAITING_SINCE
 from reconciler.postgres.records import build
 from reconciler.postgres.reports.reports import ReportScope
 from reconciler.postgres.schema import TableShape
@@ -37,7 +37,7 @@ def mark(table: TableShape) -> Statement:
     """
     return Statement(f"""
 WITH found AS (
-    SELECT w.generation_id, g.task_id::text AS task_id,
+    SELECT w.generation_id, ({TASK})::text AS task_id,
            extract(epoch FROM now() - {WAITING_SINCE})::float8 AS age,
            CASE WHEN {SAME_TASK} THEN coalesce(w.why, 'waiting for its first poll')
                 ELSE 'not looked at since it got this task' END AS reason

@@ -52,7 +52,7 @@ def _copy(folder: Path, hurry: str | None) -> None:
 
 @contextlib.asynccontextmanager
 async def _running(folder: Path, *command: str) -> AsyncIterator[str]:
-    """Run one of the two programs until the context ends; the address that it says it listens on."""
+    """Run one of the two programs until the context ends; once it is ready, the address that it listens on."""
     log = folder / "log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -67,7 +67,15 @@ async def _running(folder: Path, *command: str) -> AsyncIterator[str]:
         return found.group(1) if found else None
 
     try:
-        yield f"http://{await until(listens, 30, f'the port of {Path(command[0]).name}')}"
+        address = f"http://{await until(listens, 30, f'the port of {Path(command[0]).name}')}"
+        # It listens before it has read its storage, and answers 503 until then.
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+
+            async def ready() -> bool:
+                return (await client.get(f"{address}/-/ready")).status_code == 200
+
+            await until(ready, 30, f"{Path(command[0]).name} to be ready")
+        yield address
     finally:
         if process.returncode is None:
             process.terminate()

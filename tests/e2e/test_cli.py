@@ -191,11 +191,19 @@ async def test_status_prints_figures_and_json(tmp_path: Path, dsn: str, pool: An
 async def test_status_begins_with_what_is_amiss_and_what_to_do(tmp_path: Path, dsn: str, pool: Any) -> None:
     said = {"count": 3, "since": "2026-01-01T00:00:00+00:00", "reason": "store: storage_5xx, storage failed: 544"}
     await keep(pool, await add(pool), failing=json.dumps({"storage": said}), due_at_in=60)
+    environment = {"DATABASE_URL": dsn}
+    nobody = await run("status", folder=tmp_path, environment=environment)
+    await pool.execute(
+        "INSERT INTO reconciler.instances (id, host, pid, version) VALUES (gen_random_uuid(), 'shop', 7, '1.0.0')"
+    )
 
-    read = await run("status", folder=tmp_path, environment={"DATABASE_URL": dsn})
-    answered = await run("status", "--json", folder=tmp_path, environment={"DATABASE_URL": dsn})
+    read = await run("status", folder=tmp_path, environment=environment)
+    answered = await run("status", "--json", folder=tmp_path, environment=environment)
 
     assert (read.code, answered.code) == (0, 0)
+    assert nobody.out.startswith(
+        "no_replica (page): No replica of the daemon is alive, and 1 generations are in flight."
+    )
     assert read.out.startswith("storage_failing (warn): Our storage fails 1 generations, for ")
     assert "storage failed: 544. Run `kie-reconciler doctor`" in read.out.splitlines()[0]
     assert [one["name"] for one in answered.answer["findings"]] == ["storage_failing"]

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Fail
+from reconciler.postgres.create_rates import CreateRates
+from reconciler.postgres.create_requests import CreateRequests
 from reconciler.postgres.inbox import CallbackMessage, Inbox
 from reconciler.postgres.ledger.reopen import Reopener
-from reconciler.postgres.reports.reports import Reports
+from reconciler.postgres.reports.reports import Reports, ReportScope
+from reconciler.postgres.stuck import StuckRows
 from tests.postgres.books import Books, resting
 
 NO_TASK = pytest.mark.parametrize("none", [None, ""])
@@ -78,3 +81,26 @@ async def test_a_first_task_after_an_empty_text_is_no_other_task(books: Books) -
     assert await books.claims().discover() == 1
     row, _ = await books.held(generation_id)
     assert (row.task_id, row.another_task) == ("task-1", False)
+
+
+@NO_TASK
+async def test_the_task_of_an_order_is_saved_into_the_row(books: Books, none: str | None) -> None:
+    generation_id = await books.insert(task_id=none)
+    requests = CreateRequests(
+        books.database, books.table, rates=CreateRates(books.database, rate=20, user_rate=6), provider="kie"
+    )
+    standing = await requests.state(generation_id)
+    assert standing is not None
+    assert standing.task_id is None
+    saved = await requests.save(generation_id, "task-1", key_hash="hash", dialect="market")
+    assert saved is not None
+    assert saved.task_id == (await books.generation(generation_id))["task_id"] == "task-1"
+
+
+@NO_TASK
+async def test_the_log_says_that_a_stuck_row_has_no_task(books: Books, none: str | None) -> None:
+    generation_id = await books.insert(task_id=none, age=3600)
+    row, claim = await books.held(generation_id)
+    await books.ledger().rest(row, claim, resting())
+    (stuck,) = await StuckRows(books.database, books.table, ReportScope()).mark()
+    assert (stuck.generation_id, stuck.task_id) == (generation_id, None)

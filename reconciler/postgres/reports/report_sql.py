@@ -40,7 +40,7 @@ SELECT (SELECT count(*) FROM (
        pg_notification_queue_usage() AS queue_usage,
        clock_timestamp() AS now,
        (SELECT extract(epoch FROM now() - stepped_at)::float8 FROM reconciler.clock) AS step_age,
-       (SELECT array_agg(i.host || ' (pid ' || i.pid || ')' ORDER BY i.seen_at) FROM reconciler.instances i
+       (SELECT array_agg(format('%s (pid %s)', i.host, i.pid) ORDER BY i.seen_at) FROM reconciler.instances i
          WHERE i.seen_at < now() - greatest(:alive::interval, '1 minute') AND i.seen_at > now() - interval '1 hour'
            AND NOT EXISTS (SELECT FROM reconciler.instances j WHERE j.host = i.host AND j.started_at > i.seen_at))
            AS replicas_lost,
