@@ -10,10 +10,17 @@ from reconciler.postgres.pool import Database
 from reconciler.postgres.statement import Statement
 
 # Writes the findings of :instance, if it still leads.
-_PUBLISH = Statement("UPDATE reconciler.leader SET findings = :findings::jsonb WHERE instance = :instance")
+_PUBLISH = Statement("""
+UPDATE reconciler.leader
+   SET findings = jsonb_build_object('by', instance, 'at', extract(epoch FROM now()), 'open', :findings::jsonb)
+ WHERE instance = :instance""")
 
-# Reads what the present leader published; null where nobody leads.
-_PUBLISHED = Statement("SELECT findings FROM reconciler.leader WHERE until > now()")
+# Reads what the present leader published within the last two minutes. What another leader wrote stays in the row: a
+# daemon of a version before writes nothing.
+_PUBLISHED = Statement("""
+SELECT findings->'open' FROM reconciler.leader
+ WHERE until > now() AND findings->>'by' = instance::text
+   AND to_timestamp((findings->>'at')::float8) > now() - interval '2 minutes'""")
 
 
 async def publish_findings(database: Database, instance: UUID, found: Sequence[Finding]) -> None:
@@ -23,6 +30,6 @@ async def publish_findings(database: Database, instance: UUID, found: Sequence[F
 
 
 async def published_findings(database: Database) -> tuple[Finding, ...]:
-    """Return what the present leader published last; empty where nobody leads."""
+    """Return what the present leader published within the last two minutes; empty where nobody leads."""
     published = await database.value(*_PUBLISHED())
     return tuple(Finding(**finding) for finding in json.loads(published or "[]"))

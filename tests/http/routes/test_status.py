@@ -11,6 +11,7 @@ from reconciler.postgres.leader_findings import publish_findings
 from testkit.rows import HOUR, add
 from tests.http.api import ServedApi
 
+OLDER = "UPDATE reconciler.leader SET findings = jsonb_set(findings, '{at}', to_jsonb(extract(epoch FROM now()) - 121))"
 CLOSED = Finding("storage_refuses", 1, "page", "Browsers cannot read the bucket.", "Make it public.")
 
 
@@ -27,7 +28,7 @@ async def test_the_operator_gets_what_the_command_says(pool: Any, api: ServedApi
     assert body == {**report, "findings": list(report["findings"])}
 
 
-async def test_what_only_the_leader_knows_is_shown_while_it_leads(api: ServedApi) -> None:
+async def test_what_only_the_leader_knows_is_shown_while_it_leads(pool: Any, api: ServedApi) -> None:
     heartbeat = Heartbeat(api.parts.database, api.parts.instance, term=30)
     await publish_findings(api.parts.database, api.parts.instance, [CLOSED])
     assert (await api.operator.get("/api/status")).json()["findings"] == []
@@ -35,6 +36,14 @@ async def test_what_only_the_leader_knows_is_shown_while_it_leads(api: ServedApi
     assert await heartbeat.lead()
     await publish_findings(api.parts.database, api.parts.instance, [CLOSED])
     assert (await api.operator.get("/api/status")).json()["findings"] == [asdict(CLOSED)]
+
+    await pool.execute("UPDATE reconciler.leader SET instance = gen_random_uuid()")
+    assert (await api.operator.get("/api/status")).json()["findings"] == [], "another leader has published none"
+    await pool.execute("UPDATE reconciler.leader SET instance = $1", api.parts.instance)
+    await pool.execute(OLDER)
+    assert (await api.operator.get("/api/status")).json()["findings"] == [], "they are too old"
+    await publish_findings(api.parts.database, api.parts.instance, [CLOSED])
+    assert len((await api.operator.get("/api/status")).json()["findings"]) == 1
 
     await heartbeat.leave()
     assert (await api.operator.get("/api/status")).json()["findings"] == []
