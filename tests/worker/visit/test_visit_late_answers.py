@@ -18,6 +18,7 @@ from tests.worker.visit.test_visit_answers import in_flight, shown
 from tests.worker.visit.test_visit_callbacks import store_callback
 from tests.worker.visit.test_visit_ends import REFUND_HOOK
 
+DELIVERED_HOOK = "CREATE FUNCTION reconciler.on_delivered(uuid, text) RETURNS void LANGUAGE sql AS ''"
 EMPTY, WHOLE = urls(), urls("file:0")
 DAY = 24 * 60.0
 
@@ -171,6 +172,7 @@ async def test_a_track_that_never_comes_is_missing_after_twenty_minutes_and_name
 
 async def test_a_track_that_comes_a_day_later_extends_the_row_in_kies_order(refunding: Rig, working: Parts) -> None:
     rig = refunding
+    await rig.pool.execute(DELIVERED_HOOK)
     generation_id = await delivered_by_half(rig, working)
     before = await rig.books.generation(generation_id)
     await passes(rig, generation_id, DAY * 60)
@@ -193,6 +195,8 @@ async def test_a_track_that_comes_a_day_later_extends_the_row_in_kies_order(refu
     work = await work_of(rig, generation_id)
     assert (work["finding"], work["due_at"]) == (None, None)
     assert (await rig.books.events(generation_id), await refunds(rig)) == (["succeeded", "extended"], 0)
+    calls = await rig.pool.fetchval("SELECT count(*) FROM reconciler.hook_calls WHERE hook = 'on_delivered'")
+    assert calls == 1, "it is called for the success, and not for the track that came later"
 
 
 async def over_limit(rig: Rig, parts: Parts, generation_id: str) -> str:

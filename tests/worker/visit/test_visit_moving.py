@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -124,6 +125,20 @@ async def test_a_row_that_gets_its_first_task_back_is_not_served_with_the_others
     await rig.books.change(generation_id, f"task_id = '{first}'")
     await rig.visit(parts, generation_id)
     await rig.proves(generation_id)
+
+
+async def test_another_task_of_a_row_that_was_shown_gets_an_address_of_its_own(rig: Rig, parts: Parts) -> None:
+    """A browser or a cache that has the former address must not show the former picture for the new one."""
+    generation_id = await rig.order()
+    await rig.visit(parts, generation_id)
+    first = (await rig.proves(generation_id))["asset_url"]
+    another = rig.kie.add_task(results=(MediaSpec(size=5_000),))
+    await rig.books.change(generation_id, f"task_id = '{another}', status = 'generating', asset_url = NULL")
+    await rig.visit(parts, generation_id)
+    second = (await rig.proves(generation_id))["asset_url"]
+    assert first.endswith(f"{generation_id}_0.png")
+    assert re.search(rf"{generation_id}_0-[0-9a-f]{{8}}\.png$", second), second
+    assert len(rig.stored(first)) != len(rig.stored(second)) == 5_000
 
 
 async def test_progress_that_the_application_wrote_meanwhile_does_not_stop_the_delivery(rig: Rig, parts: Parts) -> None:
