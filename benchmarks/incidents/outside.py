@@ -113,7 +113,7 @@ async def bucket_private(on: Scene) -> AsyncIterator[Look]:
     """The bucket was made private while the daemon ran: uploads go on, and no browser can open them."""
     replica = await on.replica()
     on.storage.buckets["generations"].public = False
-    ids = await on.late(4)
+    ids = await on.late(2)
     sql = "SELECT count(*) = 2 FROM public.generations WHERE status = 'success'"
 
     async def stored() -> bool:
