@@ -92,12 +92,13 @@ UPDATE reconciler.callbacks SET at = at - {i};
 UPDATE reconciler.assets SET stored_at = stored_at - {i};
 UPDATE reconciler.budget SET next_at = next_at - {i}, rests_until = rests_until - {i};
 DELETE FROM reconciler.creations;
-UPDATE reconciler.work SET {moved};
+UPDATE reconciler.work
+   SET healed_at = (SELECT array_agg(at - {i} ORDER BY at) FROM unnest(healed_at) AS at), {moved};
 """
 _TIMES = (
     "due_at", "early_at", "lease_until", "acknowledged_at", "answered_at", "completed_at", "media_deadline",
     "looked_at", "delivered_at", "refunded_at", "ordered_at", "task_since", "failing_since", "empty_since",
-    "empty_counted_at", "missing_since",
+    "empty_counted_at", "missing_since", "stuck_at",
 )  # fmt: skip
 
 _SEEN = """

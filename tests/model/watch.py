@@ -137,11 +137,21 @@ class Watch:
         same = (before["asset_url"], before["task_id"]) == (after["asset_url"], after["task_id"])
         return same and set(before["asset_urls"]) < set(after["asset_urls"])
 
+    def _was_overwritten(self, before: Thing) -> bool:
+        """Whether we had delivered this task, and the application has put the provider's address in place of ours."""
+        work = self.last.get("work", {}).get(before["id"], {})
+        ours = work.get("shown") is not None and work["seen_task"] == before["task_id"]
+        return ours and (before["asset_url"] or "").startswith(self.kie.origin)
+
     def _succeeded(self, before: Thing, after: Thing, seen: Mapping[str, Any]) -> None:
         row, task_id = after["id"], after["task_id"]
         kind = {"success": "healed", "failed": "recovered"}.get(before["status"], "succeeded")
-        extended = before["status"] == "success" and self._extends(before, after)
-        self.ends[row].append("extended" if extended else kind)
+        if before["status"] == "success" and self._extends(before, after):
+            kind = "extended"
+        elif before["status"] == "success" and self._was_overwritten(before):
+            kind = "repaired"
+        extended = kind == "extended"
+        self.ends[row].append(kind)
         self.reopened.discard(row)
         addresses, sources = after["asset_urls"], after["result_urls"]
         assert len(addresses) >= max(len(sources), 1), f"an address without an object: {after}"
