@@ -19,8 +19,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from reconciler import __version__
-from reconciler.domain.findings import NAMES as FINDINGS
-from reconciler.domain.findings import Finding, Snapshot
+from reconciler.domain.findings.findings import NAMES as FINDINGS
+from reconciler.domain.findings.findings import Finding
+from reconciler.domain.findings.snapshot import Snapshot
 from reconciler.domain.model import OPEN, Trigger
 from reconciler.domain.object_keys import Kind
 from reconciler.errors import Permanent

@@ -130,9 +130,9 @@ INCIDENTS = (
         inside.hook_blocked,
     ),
     Incident(
-        "Nobody running",
-        "The only replica was stopped, and nobody has started it again; two generations wait.",
+        "No replica running",
+        "The operator has stopped the only replica. Two generations wait.",
         "`systemctl start kie-reconciler`, or `pm2 start kie-reconciler`. Everything that waits is found at its start.",
-        inside.nobody_runs,
+        inside.no_replica_runs,
     ),
 )

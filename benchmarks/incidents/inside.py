@@ -248,8 +248,8 @@ async def _held(application: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def nobody_runs(on: Scene) -> AsyncIterator[Look]:
-    """The only replica was stopped, and nobody started it again."""
+async def no_replica_runs(on: Scene) -> AsyncIterator[Look]:
+    """The operator has stopped the only replica."""
     replica = await on.replica()
     port = await replica.port()
     replica.signal(signal.SIGTERM)

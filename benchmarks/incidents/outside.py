@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.incidents.scene import TOKEN, Look, Scene
+from testkit.replica import Replica
 from testkit.standins.storage import Fault
 from testkit.waiting import until
 
@@ -151,16 +152,7 @@ async def _storage_fails(on: Scene, status: int) -> AsyncIterator[Look]:
     replica = await on.replica()
     on.storage.faults.roll = lambda *_: Fault("error", status=status)
     ids = await on.late(4)
-    yield Look(
-        [replica],
-        first="storage_failing",
-        alerts=frozenset({"GenerationsStuck", "StorageErrorRate", "FindingOpen"}),
-        figures=("stuck_generations", "findings", "attempt_failures_total"),
-        log=("asset.not_stored", "finding.open"),
-        explain=ids[0],
-        waiting=ids,
-        retry=True,
-    )
+    yield _look(replica, ids, "storage_failing", {"GenerationsStuck", "StorageErrorRate", "FindingOpen"})
     on.storage.faults.clear()
 
 
@@ -170,14 +162,19 @@ async def results_down(on: Scene) -> AsyncIterator[Look]:
     on.rig.kie.strike("file.500", times=math.inf)
     replica = await on.replica()
     ids = await on.late(4)
-    yield Look(
+    yield _look(replica, ids, "source_failing", {"GenerationsStuck", "FindingOpen"})
+    on.rig.kie.calm()
+
+
+def _look(replica: Replica, ids: list[str], first: str, alerts: set[str]) -> Look:
+    """Look at transfers that fail, and retry them once the incident is over."""
+    return Look(
         [replica],
-        first="source_failing",
-        alerts=frozenset({"GenerationsStuck", "FindingOpen"}),
+        first=first,
+        alerts=frozenset(alerts),
         figures=("stuck_generations", "findings", "attempt_failures_total"),
         log=("asset.not_stored", "finding.open"),
         explain=ids[0],
         waiting=ids,
         retry=True,
     )
-    on.rig.kie.calm()

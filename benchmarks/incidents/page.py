@@ -58,7 +58,7 @@ def section(incident: Incident, told: Transcript) -> str:
     alerts = [f"{one.name} ({one.severity}, after {_span(one.waits)}): {one.says}" for one in told.alerts]
     parts += [_block("metrics", told.figures), _block("alerts", alerts), _block("log", told.log)]
     parts += [_block("kie-reconciler stuck", [told.stuck]), _block("kie-reconciler explain GENERATION", [told.explain])]
-    parts.append(_block("kie-reconciler doctor, what is not ok", [told.doctor]))
+    parts.append(_block("kie-reconciler doctor, warnings and failures", [told.doctor]))
     return "\n".join(parts)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reconciler.bootstrap import Parts, report_scope
-from reconciler.domain.findings import FindingThresholds
+from reconciler.domain.findings.findings import FindingThresholds
 from reconciler.health import Pulse
 from reconciler.http.live.hub import Hub
 from reconciler.malloc import release_memory

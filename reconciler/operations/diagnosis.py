@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from reconciler.domain.findings import format_seconds
+from reconciler.domain.findings.findings import format_seconds
 from reconciler.domain.model import SUCCEEDED
 from reconciler.domain.transfer import Transfer
 from reconciler.operations.wait_reasons import Meaning, meaning

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from reconciler.domain.elapsed import MEDIA_LIFE
-from reconciler.domain.findings import format_seconds
+from reconciler.domain.findings.findings import format_seconds
 from reconciler.domain.model import OPEN, SUCCEEDED
 from reconciler.operations.diagnosis import Diagnosis, State, diagnose
 from reconciler.postgres.eligibility import LONGEST_TASK

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from reconciler.domain.findings import FindingThresholds, Snapshot, findings
+from reconciler.domain.findings.findings import FindingThresholds, findings
+from reconciler.domain.findings.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from uuid import UUID
 
-from reconciler.domain.findings import Finding
+from reconciler.domain.findings.findings import Finding
 from reconciler.postgres.pool import Database
 from reconciler.postgres.statement import Statement
 

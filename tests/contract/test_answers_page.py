@@ -14,7 +14,7 @@ import pytest
 from reconciler.bootstrap import reports
 from reconciler.cli.render.console import show_json
 from reconciler.cli.render.reports import explanation_as_json
-from reconciler.domain.findings import Finding
+from reconciler.domain.findings.findings import Finding
 from reconciler.domain.transfer import Transfer
 from reconciler.operations.diagnosis import State
 from reconciler.operations.stuck import DiagnosedGeneration

@@ -18,13 +18,13 @@ TITLES = (
     "KIE down", "Wrong key", "No credits", "Storage full", "Storage down", "Quota reached",
     "Result host down", "Bucket made private", "Trigger dropped",
     "Transaction pooler", "Replica killed", "Clock skewed", "Poisoned row", "Table altered",
-    "Clock stepped", "Hook blocked", "Nobody running",
+    "Clock stepped", "Hook blocked", "No replica running",
 )  # fmt: skip
 PLACES = (
     "kie-reconciler status", "the page's banner", "metrics", "alerts", "log", "kie-reconciler stuck",
-    "kie-reconciler explain GENERATION", "kie-reconciler doctor, what is not ok",
+    "kie-reconciler explain GENERATION", "kie-reconciler doctor, warnings and failures",
 )  # fmt: skip
-MAY_BE_EMPTY = {"alerts", "kie-reconciler doctor, what is not ok"}
+MAY_BE_EMPTY = {"alerts", "kie-reconciler doctor, warnings and failures"}
 OF_A_RUNNING_DAEMON = {"the page's banner", "metrics", "log"}
 ALERT = re.compile(r"^(\w+) \((page|ticket), after ", re.MULTILINE)
 OURS = re.compile(
@@ -50,7 +50,7 @@ def test_an_incident_tells_what_every_place_shows_and_what_to_do(title: str) -> 
     assert len(do.split()) > 5
     assert [place for place in PLACES if f"\n{place}:" not in SECTIONS[title]] == []
     empty = {place for place in PLACES if not block(title, place)} - MAY_BE_EMPTY
-    assert empty == (OF_A_RUNNING_DAEMON if title == "Nobody running" else set())
+    assert empty == (OF_A_RUNNING_DAEMON if title == "No replica running" else set())
 
 
 @pytest.mark.parametrize("title", TITLES)

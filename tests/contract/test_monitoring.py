@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from reconciler.cli import application
-from reconciler.domain.findings import NAMES
+from reconciler.domain.findings.findings import NAMES
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings, variable
 from testkit.tables import member

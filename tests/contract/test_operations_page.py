@@ -14,7 +14,8 @@ import pytest
 
 from reconciler.cli import application
 from reconciler.domain.failures.series import SIDES
-from reconciler.domain.findings import NAMES, FailingSide, FindingThresholds, Snapshot, findings
+from reconciler.domain.findings.findings import NAMES, FindingThresholds, findings
+from reconciler.domain.findings.snapshot import FailingSide, Snapshot
 from reconciler.errors import Permanent
 from reconciler.kie.dialects.envelope import _REASONS
 from reconciler.metrics import Metrics

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reconciler.domain.absorb import absorb
 from reconciler.domain.decide import decide
 from reconciler.domain.ended_rows import is_extension
-from reconciler.domain.findings import NAMES
+from reconciler.domain.findings.findings import NAMES
 from reconciler.domain.model import (
     OPEN,
     SUCCEEDED,

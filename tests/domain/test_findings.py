@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.findings import (
+from reconciler.domain.findings.findings import (
     NAMES,
-    FailingSide,
     Finding,
     FindingThresholds,
-    Snapshot,
     findings,
     format_seconds,
     with_published,
 )
+from reconciler.domain.findings.snapshot import FailingSide, Snapshot
 
 HEALTHY = Snapshot(in_flight={"queued": 2, "generating": 40}, canary_age=4.0, sweep_age=7.0, listening=True)
 THRESHOLDS = FindingThresholds()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.domain.findings import NAMES, FindingThresholds, Snapshot, findings
+from reconciler.domain.findings.findings import NAMES, FindingThresholds, findings
+from reconciler.domain.findings.snapshot import Snapshot
 from reconciler.operations.wait_reasons import Meaning, meaning
 from tests.contract.test_operations_page import coded_reasons, rows, section, words
 

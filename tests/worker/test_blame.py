@@ -20,7 +20,7 @@ from typing import cast
 import pytest
 
 from reconciler.bootstrap import Parts
-from reconciler.domain.findings import Finding, FindingThresholds, findings
+from reconciler.domain.findings.findings import Finding, FindingThresholds, findings
 from reconciler.domain.model import Finish
 from reconciler.media.fetch import FetchTimeouts
 from reconciler.storage import tus

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.bootstrap import Parts, operator
 from reconciler.bootstrap.http import task_creator
-from reconciler.domain.findings import FindingThresholds, findings
+from reconciler.domain.findings.findings import FindingThresholds, findings
 from reconciler.domain.model import Trigger
 from reconciler.operations.explain import ended
 from reconciler.operations.operator import leases_kept

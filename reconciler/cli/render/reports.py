@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.filesize import decimal
 
 from reconciler.cli.render.console import show_line, show_pairs, show_paragraphs
-from reconciler.domain.findings import format_seconds
+from reconciler.domain.findings.findings import format_seconds
 from reconciler.operations.explain import diagnosed, explain, history, sentences
 from reconciler.operations.stuck import StuckAnswer
 from reconciler.postgres.reports.generation_details import GenerationDetails

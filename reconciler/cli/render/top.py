@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 
 from reconciler.cli.render.console import as_plain, console, grid, text
-from reconciler.domain.findings import format_seconds
+from reconciler.domain.findings.findings import format_seconds
 from reconciler.domain.transfer import Transfer
 from reconciler.operations.throughput import ReplicaRates, Throughput
 from reconciler.postgres.reports.activity import WaitingGeneration

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from reconciler import __version__
-from reconciler.domain.findings import Finding, format_seconds
+from reconciler.domain.findings.findings import Finding, format_seconds
 from reconciler.domain.model import OPEN
 from reconciler.operations.doctor import Check, NotKnown, attempt, fail, judged, not_looked, ok, warn
 from reconciler.postgres.reports.recent_rows import EndedCounts, FailingStage, IgnoredRows, RecentRows

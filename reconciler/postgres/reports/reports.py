@@ -15,7 +15,8 @@ import asyncpg
 
 from reconciler.domain.absorb import ADDRESS_LIFE
 from reconciler.domain.failures.series import SEVERAL, Side
-from reconciler.domain.findings import FailingSide, Finding, FindingThresholds, Snapshot, findings, with_published
+from reconciler.domain.findings.findings import Finding, FindingThresholds, findings, with_published
+from reconciler.domain.findings.snapshot import FailingSide, Snapshot
 from reconciler.domain.object_keys import PROVIDER_HOSTS, AddressRules, host_listed
 from reconciler.postgres.eligibility import addresses
 from reconciler.postgres.leader_findings import published_findings

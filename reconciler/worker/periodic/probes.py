@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from reconciler.domain.findings import FailingSide
+from reconciler.domain.findings.snapshot import FailingSide
 from reconciler.errors import Config, Permanent, Transient
 from reconciler.kie.client import KieClient
 from reconciler.metrics import Metrics

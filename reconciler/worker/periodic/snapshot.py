@@ -1,6 +1,6 @@
 """Puts the table-wide figures into the metrics and logs every finding that is open. Only the leader does.
 
-The figures are counted in `postgres/reports`, the findings follow from them in `domain/findings.py`.
+The figures are counted in `postgres/reports`, the findings follow from them in `domain/findings/findings.py`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,8 @@ from uuid import UUID
 
 import structlog
 
-from reconciler.domain.findings import FindingThresholds, Snapshot, findings
+from reconciler.domain.findings.findings import FindingThresholds, findings
+from reconciler.domain.findings.snapshot import Snapshot
 from reconciler.metrics import Metrics
 from reconciler.postgres.leader_findings import publish_findings
 from reconciler.postgres.pool import Database

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from reconciler.domain.findings import Finding
+from reconciler.domain.findings.findings import Finding
 from reconciler.postgres.heartbeat import Heartbeat
 from reconciler.postgres.leader_findings import publish_findings
 from testkit.rows import HOUR, add

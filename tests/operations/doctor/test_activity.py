@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.findings import Finding
+from reconciler.domain.findings.findings import Finding
 from reconciler.operations.doctor import NotKnown
 from reconciler.operations.doctor.activity import (
     RecentActivity,

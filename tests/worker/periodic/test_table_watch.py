@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.bootstrap import Parts
 from reconciler.bootstrap.periodic import periodic_tasks
-from reconciler.domain.findings import FindingThresholds, findings
+from reconciler.domain.findings.findings import FindingThresholds, findings
 from reconciler.domain.model import Trigger
 from reconciler.errors import TableChanged
 from reconciler.worker.periodic import table_watch

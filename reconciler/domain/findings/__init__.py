@@ -1,0 +1,1 @@
+"""The findings of the whole system, and the figures from which they follow."""
